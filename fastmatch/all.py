@@ -1,0 +1,20 @@
+"Everything for a notebook: fastai's vision namespace, then this package's; where a name is in both, ours wins."
+import pandas as pd
+from fastai.callback.all import *
+from fastai.vision.all import *
+
+from .callback.mix import CutMix, MixUp
+from .callback.scoring import GroupRates
+from .core import InputError, MissingPackage, seed_everything
+from .data.augment import Colour, RandAugment, augs, list_augs
+from .data.block import MatchDataLoaders, TitleBlock
+from .data.read import check_listings, read_image
+from .data.sample import demo_path
+from .data.split import components, group_folds
+from .job import judge, run, summary_table
+from .layers import BNNeck, CosineHead, HeadOutput
+from .learner import LR_MULT, MatchLearner, match_learner
+from .losses import ArcFace, CrossEntropy, FocalLoss, Loss, NormSoftmax
+from .match import *
+from .metrics import MAPAtR, RecallAt, RowF1
+from .models import ImageEncoder, MatchNet, TitleEncoder

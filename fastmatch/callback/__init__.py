@@ -1,0 +1,1 @@
+"fastai callbacks: what is scored in validation, rates by group, and mixing."

@@ -1,0 +1,57 @@
+"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output."
+import importlib
+import random
+from collections import namedtuple
+
+import numpy as np
+
+
+class InputError(ValueError):
+    "What was handed in can't be used; the message names the row, file, column or option."
+
+
+class MissingPackage(ImportError):
+    "A package or weights file that an option asks for isn't installed; the message says how to get it."
+
+
+class HeadOutput(namedtuple('HeadOutput', 'cos emb')):
+    "What a head returns in training: `cos` (n,c) cosines to the class centres, `emb` (n,d) the embedding with its norm."
+    # fastai rebuilds tuples as `type(x)([a, b])` when it detaches or casts them, so one iterable must do as well
+    def __new__(cls, cos, emb=None):
+        if emb is None: cos, emb = cos
+        return super().__new__(cls, cos, emb)
+
+
+def need(
+    module: str,  # Name to import, e.g. 'faiss'
+    why: str,  # What needs it, for the message
+    install: str | None = None,  # What to hand to `pip install`; defaults to `module`
+):
+    "Import `module` where it is used, or raise `MissingPackage` with the command that installs it."
+    try: return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name != module.split('.')[0]: raise
+        raise MissingPackage(f"{why} needs the package {module!r}: pip install {install or module}") from e
+
+
+def some(
+    items,  # Anything iterable
+    n: int = 5,  # How many to spell out
+) -> str:
+    "The first `n` of `items` as text, with a count of the rest: for messages that list culprits."
+    items = [str(o) for o in items]
+    return ', '.join(items[:n]) + (f' and {len(items) - n} more' if len(items) > n else '')
+
+
+def seed_everything(
+    seed: int,  # Any non-negative integer below 2**32
+    reproducible: bool = True,  # Also ask cuDNN for deterministic kernels (no effect on the CPU)
+):
+    "Seed python, numpy and torch: with the same thread count, the same call gives the same numbers."
+    import torch
+    if not 0 <= seed < 2**32: raise InputError(f'seed={seed}: give an integer from 0 to 2**32-1')
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if reproducible and torch.cuda.is_available():
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

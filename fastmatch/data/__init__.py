@@ -1,0 +1,1 @@
+"Listings in, `DataLoaders` out: checks, splits, samplers and the embedded sample."

@@ -1,0 +1,191 @@
+"Listings as fastai batches: a picture block, a title block tokenised in the batch, and dataloaders over them."
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import ColReader, IndexSplitter
+from fastai.torch_core import TensorBase
+from fastai.vision.augment import Resize
+from fastai.vision.core import PILImage
+from fastai.vision.data import ImageBlock
+from fastcore.basics import store_attr
+from fasttransform import Transform
+
+from ..core import InputError
+from .read import check_listings, read_image
+from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .show import draw_listing, grid
+from .split import valid_split
+
+MAX_LEN = 64  # tokens of a title: Shopee's longest take about 60 words, most under 20
+
+
+class ListingImage(PILImage):
+    "A listing's picture: RGB, upright, transparency on white."
+    @classmethod
+    def create(cls, fn, **kwargs):
+        if isinstance(fn, (str, Path)): fn = read_image(fn)
+        return super().create(fn, **kwargs)
+
+
+class Title(str):
+    "A listing's title before it is tokenised."
+    @classmethod
+    def create(cls, o): return cls(o)
+
+
+class TensorTitle(TensorBase):
+    "Token ids of titles (n,l), padded at the end."
+
+
+class Codepoints:
+    "Stands in for a tokenizer until a title encoder brings one: a token is a character."
+    pad_token_id = 0
+    def __call__(self, titles, max_length, **kwargs): return {'input_ids': [[ord(c) for c in t[:max_length * 4]] for t in titles]}
+    def decode(self, ids, **kwargs): return ''.join(chr(i) for i in ids if i)
+
+
+class Tokenize(Transform):
+    "Titles of a batch to `TensorTitle`, padded to the longest; `tokenizer` is set by the Learner to its title encoder's."
+    def __init__(
+        self,
+        tokenizer=None,  # A transformers tokenizer; None keeps characters, for looking at
+        max_len: int = MAX_LEN,  # Tokens a title is cut at
+    ):
+        self.tokenizer = Codepoints() if tokenizer is None else tokenizer
+        store_attr('max_len')
+
+    def encodes(self, samples: list):
+        at = next((i for i, o in enumerate(samples[0]) if isinstance(o, Title)), None)
+        if at is None: return samples
+        rows = self.tokenizer([str(s[at]) for s in samples], truncation=True, max_length=self.max_len)['input_ids']
+        # at least one token: an empty title has none in some tokenizers
+        ids = torch.full((len(rows), max(1, *map(len, rows))), self.tokenizer.pad_token_id)
+        for o, row in zip(ids, rows): o[:len(row)] = torch.tensor(row)
+        return [(*s[:at], TensorTitle(o), *s[at + 1:]) for s, o in zip(samples, ids)]
+
+    def decodes(self, x: TensorTitle): return Title(self.tokenizer.decode(x.tolist(), skip_special_tokens=True))
+
+
+def TitleBlock(
+    tokenizer=None,  # A transformers tokenizer; None: the Learner puts in its title encoder's
+    max_len: int = MAX_LEN,  # Tokens a title is cut at
+):
+    "A `TransformBlock` for titles, tokenised and padded batch by batch."
+    return TransformBlock(type_tfms=Title.create, dls_kwargs={'before_batch': Tokenize(tokenizer, max_len)})
+
+
+class MatchDL(SampledDL):
+    "A `TfmdDL` that can draw its batches by a sampler and shows listings as picture and title."
+    def show_batch(
+        self,
+        b=None,  # A batch; None draws one
+        max_n: int = 12,  # Listings to show
+        cols: int = 6,  # Listings in a row
+        **kwargs,
+    ):
+        "Show listings of a batch: picture, title and group."
+        if b is None: b = self.one_batch()
+        items = list(self.decode_batch(b, max_n=max_n))
+        axes = grid(-(-len(items) // cols), min(cols, len(items)))
+        for ax, item in zip(axes.flat, items):
+            ax.axis('on')
+            parts = item if isinstance(item, tuple) else (item,)
+            image = next((o for o in parts if isinstance(o, torch.Tensor) and o.ndim == 3), None)
+            if image is not None: image = image.detach().cpu().float().clamp(0, 255 if image.max() > 1.5 else 1).permute(1, 2, 0).numpy()
+            if image is not None and image.max() > 1.5: image = image / 255
+            title = next((o for o in parts if isinstance(o, Title)), '')
+            draw_listing(ax, image, title, str(parts[-1]) if len(parts) > self.n_inp else '')
+
+
+SAMPLERS = {
+    'pk': lambda y, bs, k, seed: PKSampler(y, p=max(1, bs // k), k=k, seed=seed),
+    'weighted': lambda y, bs, k, seed: WeightedSampler(y, seed),
+    'oversample': lambda y, bs, k, seed: OverSampler(y, seed, min_count=k)}
+
+
+class MatchDataLoaders(DataLoaders):
+    "`DataLoaders` of listings; keeps the table it was made from (`df`, `train_df`, `valid_df`) and what was left out (`skipped`)."
+    _kept = ('df', 'is_valid', 'cols', 'skipped', 'moved', 'n_groups')
+
+    @property
+    def train_df(self): return self.df[~self.is_valid].reset_index(drop=True)  # the listings trained on
+
+    @property
+    def valid_df(self): return self.df[self.is_valid].reset_index(drop=True)  # the held-out listings
+
+    def new_empty(self):
+        res = super().new_empty()
+        for o in self._kept: setattr(res, o, getattr(self, o))
+        # an exported Learner carries the columns' names, not the listings
+        res.df, res.is_valid = self.df.iloc[:0], self.is_valid[:0]
+        return res
+
+    def show_batch(self, b=None, max_n=12, **kwargs):
+        "Show listings of a training batch: picture, title and group."
+        self.train.show_batch(b, max_n=max_n, **kwargs)
+
+    @classmethod
+    def from_df(
+        cls,
+        df,  # DataFrame, a row a listing
+        path='.',  # Folder of the images
+        fn_col: str | None = 'image',  # Image file, relative to `path`; None: titles only
+        text_col: str | None = 'title',  # Title; None: images only
+        label_col: str = 'label_group',  # Which listings are the same product
+        id_col: str = 'posting_id',  # Names a listing, unique
+        fold_col: str | None = None,  # Folds given; None makes `n_folds`, split by group and by equal image
+        valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
+        n_folds: int = 5,  # Folds to make where none are given
+        seed: int = 0,  # Of the folds and of the sampler
+        sampler: str | None = None,  # None: fastai's shuffle; 'pk': groups x `k` listings; 'weighted', 'oversample': rare groups more often
+        k: int = 2,  # Listings of a group in a batch ('pk'), or that each group gets at least in an epoch ('oversample')
+        item_tfms=None,  # Default `Resize(224)`
+        batch_tfms=None,  # e.g. `augs('colour')`
+        bs: int = 64,  # Listings a batch
+        val_bs: int | None = None,  # Listings a validation batch; default 2 * `bs`
+        max_len: int = MAX_LEN,  # Tokens a title is cut at
+        phash: bool = True,  # Keep listings with equal perceptual hash on one side of the split
+        on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
+        num_workers: int | None = None,  # Processes that read images; None: fastai's choice
+        device=None,  # Default: fastai's choice
+        **kwargs,  # For `DataBlock.dataloaders`
+    ):
+        "Check the table, split it by group, and make dataloaders of pictures, titles or both."
+        if fn_col is None and text_col is None: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
+        if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
+        path = Path(path)
+        # hashing rides on the check that decodes every image anyway
+        seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error,
+                              phash=phash and fn_col is not None and valid_fold is not None)
+        df = seen.df
+        if valid_fold is None: is_valid, moved = np.zeros(len(df), bool), df.iloc[:0]
+        else:
+            is_valid, moved = valid_split(df, valid_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path, phash=seen.phash,
+                                          n_folds=n_folds, seed=seed, id_col=id_col)
+        train_groups = sorted(df[label_col][~is_valid].unique())
+        if len(train_groups) < 2: raise InputError(f'{len(train_groups)} group to train on: a loss over groups needs two at least')
+        known = set(train_groups)
+        # training groups first, so that labels of training rows are 0..c-1 for a head with c classes
+        vocab = [*train_groups, *sorted(set(df[label_col]) - known)]
+        block = DataBlock(
+            blocks=[*([ImageBlock(ListingImage)] if fn_col else []), *([TitleBlock(max_len=max_len)] if text_col else []),
+                    CategoryBlock(vocab=vocab, sort=False)],
+            n_inp=(fn_col is not None) + (text_col is not None), dl_type=MatchDL,
+            get_x=[*([ColReader(fn_col, pref=path)] if fn_col else []), *([ColReader(text_col)] if text_col else [])],
+            get_y=ColReader(label_col), splitter=IndexSplitter(np.flatnonzero(is_valid)),
+            item_tfms=(Resize(224) if item_tfms is None else item_tfms) if fn_col else None, batch_tfms=batch_tfms if fn_col else None)
+        if num_workers is not None: kwargs['num_workers'] = num_workers
+        # fork after a fast tokenizer has run threads only warns, but once a batch
+        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+        dsets = block.datasets(df)
+        draw = SAMPLERS[sampler](df[label_col][~is_valid].to_numpy(), bs, k, seed) if sampler else None
+        dls = dsets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms, bs=bs, val_bs=val_bs or 2 * bs, device=device,
+                                **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
+        res = cls(*dls.loaders, path='.', device=dls.device)
+        res.df, res.is_valid, res.skipped, res.moved, res.n_groups = df, is_valid, seen.skipped, moved, len(train_groups)
+        res.cols = dict(path=path, fn_col=fn_col, text_col=text_col, label_col=label_col, id_col=id_col)
+        return res

@@ -1,0 +1,140 @@
+"The main job: a table of listings in; matches, a decision rule and figures on groups nobody saw out."
+import json
+import os
+import time
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastai.vision.augment import Resize, ResizeMethod
+
+from .core import InputError, seed_everything
+from .data.augment import augs
+from .data.block import MatchDataLoaders
+from .learner import match_learner
+from .match.fuse import candidates
+from .match.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
+from .metrics import MAPAtR, RecallAt, RowF1
+
+PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
+
+
+class Stages:
+    "Says which stage runs and keeps the seconds each took."
+    def __init__(
+        self,
+        echo,  # Called with a line of text
+    ):
+        self.echo, self.seconds = echo, {}
+
+    @contextmanager
+    def __call__(
+        self,
+        name: str,  # Key in `seconds`
+        what: str,  # What is said
+    ):
+        self.echo(f'{what} ...')
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def judge(
+    emb,  # `Embeddings` with labels of listings no encoder was trained on
+    seed: int = 0,  # Of the halvings
+    k: int = 50,  # Candidates of each modality
+) -> tuple[dict, object, dict]:
+    "Each modality alone and all fused, under the held-out protocol: ({row: `HeldOut`}, the candidates, the spaces)."
+    emb.refuse_trained_on('judging a rule')
+    if emb.labels is None: raise InputError('the listings have no groups: a rule is judged against the true ones')
+    spaces = emb.spaces()
+    rows = {name: heldout(o.search(min(k, len(emb))), emb.labels, seed=seed) for name, o in spaces.items()}
+    cand = candidates(spaces, k=min(k, len(emb)))
+    return {**rows, 'fused': heldout_fused(cand, emb.labels, seed=seed)}, cand, spaces
+
+
+def write_whole(
+    path: Path,  # File to write
+    text: str,  # Its content
+):
+    "Write `path` so that it is there whole or not at all."
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    tmp.write_text(text, encoding='utf-8')
+    os.replace(tmp, path)
+
+
+def run(
+    df,  # Listings with groups: DataFrame
+    path,  # Folder of the images
+    out,  # Folder for `matches.csv` and `summary.json`; made if it isn't there
+    fn_col: str | None = 'image',  # Image file; None: titles only
+    text_col: str | None = 'title',  # Title; None: images only
+    label_col: str = 'label_group',  # Which listings are the same product
+    id_col: str = 'posting_id',  # Names a listing
+    fold_col: str | None = None,  # Folds given; None makes five
+    valid_fold: int = 0,  # Fold held out: neither trained on nor looked at before the rule is chosen
+    image_arch: str = 'tf_efficientnet_lite0',  # Image encoder
+    text_arch: str = 'all-MiniLM-L6-v2',  # Title encoder
+    size: int = 96,  # Side of the images in pixels
+    aug: str = 'colour',  # Augmentation preset
+    epochs: int = 8,  # Rounds over the training listings
+    lr: float = 2e-3,  # Learning rate, spread over the parameter groups by `LR_MULT`
+    bs: int = 64,  # Listings a batch
+    seed: int = 0,  # Of weights, batches and halvings
+    on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
+    num_workers: int = 0,  # Processes that read images
+    echo=print,  # Called with each line that tells how far it is
+) -> dict:  # What `summary.json` holds
+    "Train on the other folds, search the held-out one, choose the rule, decide; write `matches.csv` and `summary.json`."
+    out = Path(out)
+    if out.exists() and not out.is_dir(): raise InputError(f'out={out}: is a file, not a folder')
+    out.mkdir(parents=True, exist_ok=True)
+    stages = Stages(echo)
+    seed_everything(seed)
+    with stages('data', f'reading {len(df)} listings'):
+        dls = MatchDataLoaders.from_df(df, path, fn_col, text_col, label_col, id_col, fold_col, valid_fold, seed=seed, bs=bs, on_error=on_error,
+                                       item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug), num_workers=num_workers)
+        learn = match_learner(dls, image_arch, text_arch, metrics=[RecallAt(1), MAPAtR(), RowF1()])
+    valid = dls.valid_df
+    echo(f'  {len(dls.train_df)} to train on, {len(valid)} held out; {len(dls.skipped)} skipped, {len(dls.moved)} moved to keep groups together')
+    with stages('untrained', 'embedding the held-out listings with untrained encoders'):
+        untrained, *_ = judge(learn.embeddings(tta=True), seed)
+    with stages('train', f'training {epochs} epochs'), learn.no_bar(), learn.no_mbar():
+        learn.logger = _table_logger(learn, echo)
+        learn.fit_flat_cos(epochs, lr)
+    with stages('embed', 'embedding the held-out listings'): emb = learn.embeddings(tta=True)
+    with stages('rule', 'choosing the rule'):
+        rows, cand, spaces = judge(emb, seed)
+        rule = choose_rule(cand, emb.labels)
+        matches = rule.apply(spaces)
+    twins = {f'untrained_{k}': v for k, v in untrained.items() if k != 'tfidf'}
+    table = {'alone': alone_heldout(emb.labels), **rows, **twins}
+    gain = paired(table['fused'], table['untrained_fused'])
+    summary = {'heldout': {k: v.summary() for k, v in table.items()},
+               'gain': {'fused over untrained_fused': gain.to_dict()},
+               'rule': rule.to_dict(), 'seconds': stages.seconds, 'seed': seed,
+               'listings': {'train': len(dls.train_df), 'heldout': len(valid), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
+               'versions': {o: version(o) for o in PACKAGES}}
+    write_whole(out/'matches.csv', matches.to_frame(emb.ids).to_csv(index=False))
+    write_whole(out/'summary.json', json.dumps(summary, indent=2) + '\n')
+    return summary
+
+
+def _table_logger(learn, echo):
+    "A logger that prints an epoch a line, without the notebook's bar."
+    def log(o):
+        if learn.epoch == 0: echo('  ' + ' '.join(f'{n:>11}' for n in learn.recorder.metric_names))
+        echo('  ' + ' '.join(f'{v:>11}' if not isinstance(v, float) else f'{v:>11.4f}' for v in o))
+    return log
+
+
+def summary_table(
+    summary: dict,  # As `run` returns it
+) -> str:
+    "The held-out figures as a table, 'alone' first, and the gain over the untrained encoders."
+    lines = [f'{"":>16}  row F1   (s.e.)  recall@1   mAP@R    n']
+    for name, r in summary['heldout'].items():
+        num = [f'{r[k]:.3f}' if r[k] is not None else '  -  ' for k in ('row_f1', 'se', 'recall_at_1', 'map_at_r')]
+        lines.append(f'{name:>16}   {num[0]}   ({num[1]})   {num[2]}     {num[3]}  {r["n"]}')
+    for name, g in summary['gain'].items(): lines.append(f'{name}: {g["diff"]:+.3f} row F1, 95% interval {g["low"]:+.3f} to {g["high"]:+.3f}')
+    return '\n'.join(lines)

@@ -1,0 +1,193 @@
+"A fastai Learner for matching: encoders and heads from names, scores on unseen groups, embeddings, pictures."
+import numpy as np
+import torch
+from fastai.callback.tracker import TrackerCallback
+from fastai.data.transforms import Normalize
+from fastai.learner import Learner, Recorder
+from fastai.optimizer import Adam
+from fastcore.basics import patch
+from fastcore.xtras import ContextManagers
+from tqdm.auto import tqdm
+
+from .callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
+from .core import InputError
+from .data.block import Tokenize
+from .data.read import read_image
+from .data.show import draw_listing, grid
+from .losses import ArcFace
+from .match.embeddings import Embeddings
+from .match.rule import best_threshold, decide
+from .match.score import row_f1
+from .metrics import RecallAt, RowF1
+from .models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
+
+# One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
+# luma: an ImageNet encoder wants a quarter, MiniLM a twentieth (1e-4 at 2e-3), fresh centres five times as much.
+LR_MULT = {'image': .25, 'title': .05, 'head': 5.}
+
+
+def groups_splitter(model) -> list[list]:
+    "Parameter groups of a `MatchNet` in the order image, title, head."
+    return list(model.param_groups().values())
+
+
+class MatchLearner(Learner):
+    "A `Learner` whose validation is on unseen groups; made by `match_learner`."
+    def validation_context(self, cbs=None, inner=False):
+        cm = super().validation_context(cbs, inner)
+        trackers = self._grab_cbs(TrackerCallback)
+        # a tracker looks for a row of training figures that a lone validation has not written
+        return cm if inner or not trackers else ContextManagers([self.removed_cbs(trackers), cm])
+
+    @property
+    def modalities(self) -> list[str]:
+        "What the model embeds in evaluation: 'image', 'title', 'joint'."
+        return list(self.model.widths)
+
+
+def _set_tokenizer(dls, tokenizer):
+    for dl in dls.loaders:
+        for tfm in dl.before_batch.fs:
+            if isinstance(tfm, Tokenize): tfm.tokenizer = tokenizer
+
+
+def match_learner(
+    dls,  # `MatchDataLoaders`
+    image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; used where `dls` has images
+    text_arch: str | None = 'all-MiniLM-L6-v2',  # Hub name, folder, or name with a weights package; used where `dls` has titles
+    loss_func=None,  # Default `ArcFace(m=.3, s=20)`: groups of two or three listings can't bear the paper's margin
+    opt_func=Adam,  # fastai optimizer function
+    metrics=None,  # Default `[RecallAt(1), RowF1()]`
+    cbs=None,  # More callbacks
+    pretrained: bool = True,  # Load pretrained weights
+    normalize: bool = True,  # Normalise images as the image encoder's weights were trained
+    pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
+    heads: tuple | None = None,  # Which of 'image', 'title', 'joint' are trained; default all there are
+    lr_mult: dict | None = None,  # Factor on a single learning rate by group; default `LR_MULT`, `{}` for none
+    wd: float | None = .01,  # Weight decay
+    **kwargs,  # For `Learner`
+) -> MatchLearner:
+    "A Learner that trains image and title encoders under class centres, and is judged on groups it never saw."
+    if not hasattr(dls, 'cols'): raise InputError('dls: make them with MatchDataLoaders.from_df')
+    image = title = None
+    if dls.cols['fn_col']:
+        if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with fn_col=None, or name an encoder')
+        image = ImageEncoder(image_arch, pretrained)
+        if normalize and not any(isinstance(o, Normalize) for o in dls.after_batch.fs):
+            dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
+    if dls.cols['text_col']:
+        if text_arch is None: raise InputError('text_arch=None, but dls has titles: make dls with text_col=None, or name an encoder')
+        tokenizer = load_tokenizer(text_arch)
+        title = TitleEncoder(text_arch, pretrained, pool, tokenizer.pad_token_id)
+        _set_tokenizer(dls, tokenizer)
+    model = MatchNet(dls.n_groups, image, title, heads)
+    learn = MatchLearner(dls, model, ArcFace(m=.3, s=20) if loss_func is None else loss_func, opt_func=opt_func, splitter=groups_splitter,
+                         metrics=[RecallAt(1), RowF1()] if metrics is None else metrics, wd=wd, **kwargs)
+    learn.remove_cb(Recorder)
+    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
+    learn.add_cbs(cbs)
+    learn.model.to(dls.device)
+    return learn
+
+
+@patch
+def embeddings(
+    self: MatchLearner,
+    df=None,  # Listings with the columns `dls` was made with (the group may be missing); default the validation listings
+    bs: int | None = None,  # Listings a batch; default the validation batch size
+    tta: bool = False,  # Average each picture's embedding with its mirror image's
+) -> Embeddings:
+    "Embeddings of listings by modality; rows the encoders were trained on are flagged."
+    cols, df = self.dls.cols, self.dls.valid_df if df is None else df.reset_index(drop=True)
+    if len(df) == 0: raise InputError('no listings to embed')
+    if missing := [o for o in (cols['fn_col'], cols['text_col'], cols['id_col']) if o and o not in df]:
+        raise InputError(f'columns {missing} are missing; there are {list(df)}')
+    dl = self.dls.test_dl(df, bs=bs or self.dls.valid.bs)
+    model, parts = self.model, []
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
+                xs = [o.as_subclass(torch.Tensor) for o in batch]
+                out = model(*xs)
+                if tta and cols['fn_col']:
+                    flipped = model(xs[0].flip(-1), *xs[1:])
+                    out = {k: torch.nn.functional.normalize(v + flipped[k]) for k, v in out.items()}
+                parts.append({k: v.float().cpu().numpy() for k, v in out.items()})
+    finally: model.train(training)
+    ids, label_col = df[cols['id_col']].to_numpy(), cols['label_col']
+    return Embeddings({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, ids,
+                      titles=df[cols['text_col']] if cols['text_col'] else None, labels=df[label_col].to_numpy() if label_col in df else None,
+                      trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None)
+
+
+def _listing(dls, row):
+    fn, text = dls.cols['fn_col'], dls.cols['text_col']
+    return dict(image=read_image(dls.cols['path']/row[fn]) if fn else None, title=row[text] if text else '')
+
+
+def _judged(self, modality):
+    "Neighbours of the validation listings, their groups, the matches at the best cut, and the row F1 of each."
+    emb = self.embeddings()
+    v = emb[modality] if modality else emb.get('joint', np.concatenate(list(emb.values()), 1))
+    from .match.index import Dense
+    nb = Dense(v).search(min(51, len(v)))
+    matches = decide(nb, best_threshold(nb, emb.labels)[0])
+    return nb, emb.labels, matches, row_f1(matches, emb.labels)
+
+
+def _draw_rows(dls, rows):
+    "Draw (query, [(listing, note, colour), ...]) pairs, a row each."
+    cols = max(1 + len(o) for _, o in rows)
+    axes = grid(len(rows), cols)
+    for line, (q, others) in zip(axes, rows):
+        for ax, (i, note, color) in zip(line, [(q, 'listing', 'black'), *others]):
+            ax.axis('on')
+            draw_listing(ax, **_listing(dls, dls.valid_df.iloc[i]), note=note, color=color)
+
+
+RIGHT, WRONG, MISSED = 'tab:green', 'tab:red', 'tab:orange'
+
+
+@patch
+def show_matches(
+    self: MatchLearner,
+    n: int = 4,  # Listings to show
+    k: int = 5,  # Nearest others of each
+    modality: str | None = None,  # 'image', 'title' or 'joint'; default the joint embedding
+    seed: int = 0,  # Which listings
+):
+    "Show validation listings with their nearest others: green are the same product, red are not."
+    nb, y, *_ = _judged(self, modality)
+    picked = np.random.default_rng(seed).choice(len(y), min(n, len(y)), replace=False)
+    _draw_rows(self.dls, [(i, [(j, f'{s:.2f}', RIGHT if y[j] == y[i] else WRONG) for j, s in zip(nb.ids[i, 1:k + 1], nb.scores[i, 1:k + 1]) if j >= 0])
+                          for i in picked])
+
+
+@patch
+def show_mistakes(
+    self: MatchLearner,
+    n: int = 4,  # Listings to show
+    k: int = 5,  # False and missed matches of each
+    modality: str | None = None,  # 'image', 'title' or 'joint'; default the joint embedding
+):
+    "Show the validation listings matched worst at the best cut: red were matched wrongly, orange were missed."
+    nb, y, matches, f1 = _judged(self, modality)
+    sets = list(matches)
+    # one listing a group: the others of a bad group make the same mistake
+    order, seen, rows = np.argsort(f1, kind='stable'), set(), []
+    for i in order:
+        if f1[i] == 1 or len(rows) == n: break
+        if y[i] in seen: continue
+        seen.add(y[i])
+        score = dict(zip(nb.ids[i], nb.scores[i]))
+        wrong = [(j, f'wrong {score[j]:.2f}', WRONG) for j in sets[i] if y[j] != y[i]]
+        missed = [(j, f'missed {score[j]:.2f}' if j in score else 'missed', MISSED) for j in np.flatnonzero(y == y[i]) if j not in sets[i]]
+        # half the cells for each kind, so that many wrong ones don't hide what was missed
+        cut = max(k - len(missed), (k + 1) // 2)
+        rows.append((i, [*wrong[:cut], *missed][:k]))
+    if rows: _draw_rows(self.dls, rows)
+
+
+

@@ -1,0 +1,51 @@
+"Embeddings with what is known of their listings: ids, titles, groups, and which rows an encoder was trained on."
+import numpy as np
+
+from ..core import InputError, some
+
+
+class Embeddings(dict):
+    "Vectors by modality ({'image': (n,d), ...}, float32, unit length) of the same listings in the same order."
+    def __init__(
+        self,
+        vectors: dict,  # Modality -> (n,d) array
+        ids,  # (n,) what names each listing
+        titles=None,  # (n,) titles, or None
+        labels=None,  # (n,) groups, or None where they aren't known
+        trained_on=None,  # bool (n,): an encoder was trained on this row; default none
+    ):
+        super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
+        self.ids = np.asarray(ids)
+        n = len(self.ids)
+        self.titles = None if titles is None else [str(o) for o in titles]
+        self.labels = None if labels is None else np.asarray(labels)
+        self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
+        for name, o in {**self, 'titles': self.titles, 'labels': self.labels, 'trained_on': self.trained_on}.items():
+            if o is not None and len(o) != n: raise InputError(f'{name}: {len(o)} rows for {n} ids')
+
+    def __len__(self): return len(self.ids)  # listings; modalities are counted by `len(emb.keys())`
+    def __repr__(self): return f'Embeddings({len(self)} listings: {", ".join(f"{k} {v.shape[1]}-d" for k, v in self.items())})'
+
+    def refuse_trained_on(
+        self,
+        what: str,  # What they'd be used for
+    ):
+        "Raise `InputError` where rows were trained on: their similarities sit near 1 and mislead `what`."
+        if self.trained_on.any():
+            raise InputError(f'{self.trained_on.sum()} of {len(self)} listings were trained on ({some(self.ids[self.trained_on])}): {what} '
+                             'needs listings the encoder never saw')
+        return self
+
+    def spaces(
+        self,
+        tfidf: bool = True,  # Add the titles' character TF-IDF as a modality of its own, 'tfidf'
+        only: tuple | None = None,  # Which modalities; default all but 'joint', which repeats the others
+    ) -> dict:
+        "Each modality as a space to search: what `candidates` takes."
+        from .index import Dense
+        from .text import Tfidf
+        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k != 'tfidf']
+        if unknown := [k for k in names if k not in self]: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
+        res = {k: Dense(self[k], k) for k in names}
+        if self.titles is not None and (tfidf if only is None else 'tfidf' in only): res['tfidf'] = Tfidf(self.titles)
+        return res

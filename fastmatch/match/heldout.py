@@ -1,0 +1,172 @@
+"The held-out protocol: a rule is chosen on half of the groups and scored on the other half, over and over."
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..core import InputError
+from .fuse import Candidates, fuse
+from .neighbors import Neighbors, label_codes
+from .rule import MAX_MATCHES, Rule, Sweep
+from .score import alone, map_at_r, recall_at
+
+
+@dataclass
+class HeldOut:
+    "What each listing scored under rules that were chosen on other groups."
+    row_f1: np.ndarray  # float64 (n,), mean over the halvings
+    groups: np.ndarray  # int (n,), by which errors hang together
+    recall_at_1: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
+    map_at_r: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
+    picks: list = field(default_factory=list)  # (option, threshold) chosen on each half
+
+    @property
+    def mean(self) -> float: return float(self.row_f1.mean())
+
+    @property
+    def se(self) -> float: return _cluster_se(self.row_f1, self.groups)
+
+    def summary(self) -> dict:
+        "The means, the standard error and the number of listings, as plain numbers."
+        def mean(x): return None if x is None or np.isnan(x).all() else round(float(np.nanmean(x)), 5)
+        return {'row_f1': round(self.mean, 5), 'se': round(self.se, 5), 'recall_at_1': mean(self.recall_at_1), 'map_at_r': mean(self.map_at_r),
+                'n': len(self.row_f1)}
+
+    def __repr__(self):
+        pick = Counter(str(o) for o, _ in self.picks).most_common(1)
+        return f'row F1 {self.mean:.3f} (s.e. {self.se:.3f}, n={len(self.row_f1)})' + (f', mostly {pick[0][0]}' if len(pick) and len(self.picks) else '')
+
+
+def _cluster_se(x, groups):
+    "Standard error of the mean of `x` whose errors hang together within `groups`."
+    sums = np.bincount(groups, weights=x - x.mean())
+    g = (np.bincount(groups) > 0).sum()
+    return float(np.sqrt((sums**2).sum() * g / max(1, g - 1)) / len(x))
+
+
+def halves(
+    groups: np.ndarray,  # int (n,), from 0
+    halvings: int = 10,  # How often
+    seed: int = 0,  # Of the draws
+):
+    "Masks (bool (n,)) that put half of the groups on one side."
+    rng, g = np.random.default_rng(seed), int(groups.max()) + 1
+    for _ in range(halvings):
+        side = np.zeros(g, bool)
+        side[rng.permutation(g)[:g // 2]] = True
+        yield side[groups]
+
+
+def heldout(
+    options,  # One `Neighbors`, or {name: `Neighbors`}: rules to choose from
+    labels,  # (n,) groups: listings of one are the same product
+    groups=None,  # (n,) what is halved and clustered by; default `labels`
+    halvings: int = 10,  # Random halvings, each half scored once under the other's rule
+    seed: int = 0,  # Of the halvings
+    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+) -> HeldOut:
+    "Choose option and threshold on half of the groups, score the other half, swap; the mean over random halvings."
+    if isinstance(options, Neighbors): options = {'': options}
+    if not len(options): raise InputError('options: give one at least')
+    if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
+    names, n = list(options), len(next(iter(options.values())).ids)
+    g = label_codes(labels if groups is None else groups, n)
+    if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
+    sweeps = {k: Sweep(o, labels, max_matches) for k, o in options.items()}
+    recall = {k: recall_at(o, labels) for k, o in options.items()}
+    precision = {k: map_at_r(o, labels) for k, o in options.items()}
+    f1, r1, ap, picks = np.zeros(n), np.zeros(n), np.zeros(n), []
+    for side in halves(g, halvings, seed):
+        for chosen_on, scored in ((side, ~side), (~side, side)):
+            best = {k: o.best(chosen_on) for k, o in sweeps.items()}
+            # of equal options the first: a grid starts with its plainest
+            name = max(names, key=lambda k: best[k][1])
+            threshold = best[name][0]
+            picks.append((name, threshold))
+            f1[scored] += sweeps[name].at(threshold)[scored]
+            r1[scored] += recall[name][scored]
+            ap[scored] += precision[name][scored]
+    return HeldOut(f1 / halvings, g, r1 / halvings, ap / halvings, picks)
+
+
+def alone_heldout(
+    labels,  # (n,) groups
+) -> HeldOut:
+    "Every listing matched with itself alone: the floor that every table prints."
+    y = label_codes(labels, len(labels))
+    return HeldOut(alone(labels), y)
+
+
+def fusion_grid(
+    names,  # Modalities
+) -> list[tuple[str, dict]]:  # (how, weights), the plainest first
+    "Fusions to choose from: weighted means in tenths, and probability-or over powers."
+    names = list(names)
+    if len(names) == 1: return [('mean', {names[0]: 1.})]
+    steps = [o for o in itertools.product(range(11), repeat=len(names)) if sum(o) == 10]
+    # the equal-most first, so that ties end at the plainest
+    steps.sort(key=lambda o: max(o) - min(o))
+    means = [('mean', {k: w / 10 for k, w in zip(names, o) if w}) for o in steps]
+    powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names))]
+    return means + powers
+
+
+def _fused(cand, grid):
+    grid = fusion_grid(cand.scores) if grid is None else grid
+    return {(how, tuple(w.items())): fuse(cand, how, w) for how, w in grid}
+
+
+def heldout_fused(
+    cand: Candidates,  # Candidates of the modalities
+    labels,  # (n,) groups
+    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    **kwargs,  # For `heldout`
+) -> HeldOut:
+    "The held-out protocol over ways to fuse the modalities."
+    return heldout(_fused(cand, grid), labels, **kwargs)
+
+
+def choose_rule(
+    cand: Candidates,  # Candidates of the modalities
+    labels,  # (n,) groups
+    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    k: int = 50,  # Candidates of each modality, to be kept with the rule
+    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+) -> Rule:
+    "The fusion and the threshold with the best mean row F1 on all these listings."
+    best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid).items()}
+    how, weights = max(best, key=lambda o: best[o][1])
+    threshold, f1 = best[how, weights]
+    return Rule(how, dict(weights), threshold, k, max_matches, {'row_f1_chosen_on': round(f1, 5)})
+
+
+@dataclass
+class Paired:
+    "A paired difference of per-row scores with its interval."
+    diff: float  # Mean of a - b
+    se: float  # Standard error, clustered by group
+    low: float  # Lower end of the interval
+    high: float  # Upper end
+
+    def to_dict(self) -> dict: return {k: round(float(v), 5) for k, v in vars(self).items()}
+
+
+def paired(
+    a: HeldOut,  # Scores of one way
+    b: HeldOut,  # Scores of the other, same listings
+    level: float = .95,  # Of the interval
+    n_boot: int = 10_000,  # Resamples of the groups
+    seed: int = 0,  # Of the resamples
+) -> Paired:
+    "The mean difference a - b in row F1 with a bootstrap interval over groups."
+    if len(a.row_f1) != len(b.row_f1) or not np.array_equal(a.groups, b.groups): raise InputError('a and b are scores of different listings')
+    if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
+    d = a.row_f1 - b.row_f1
+    sums, counts = np.bincount(a.groups, weights=d), np.bincount(a.groups)
+    rng, boot = np.random.default_rng(seed), []
+    for part in np.array_split(np.arange(n_boot), max(1, n_boot * len(sums) // 4_000_000)):
+        draw = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=len(part))
+        boot.append(draw @ sums / (draw @ counts))
+    low, high = np.quantile(np.concatenate(boot), [(1 - level) / 2, (1 + level) / 2])
+    return Paired(float(d.mean()), _cluster_se(d, a.groups), float(low), float(high))

@@ -1,0 +1,125 @@
+"Embeddings as a space to search: exact cosine neighbours with faiss, whatever the ties."
+import numpy as np
+from tqdm import tqdm
+
+from ..core import InputError, need, some
+from .neighbors import Neighbors, check_k
+
+FLOATS = 1 << 22  # how many float32 a temporary block may hold (16 MB: small blocks stay near the processor's caches)
+SPARE = 8  # neighbours fetched beyond k, so that few rows need a second look
+NEAR = np.float32(1e-5)  # rounding of a float32 inner product: two scores closer than this may come in either order
+
+
+class Space:
+    "One modality to search. Subclasses give `_near`, `_all` and `_pairs`; scores of one pair are the same bits wherever it's asked for."
+    def search(
+        self,
+        k: int = 50,  # Neighbours a row, the listing itself included; at most as many as there are listings
+        queries: 'Space | None' = None,  # New listings to look up, of the same space; default: each listing among all, itself at rank 0
+    ) -> Neighbors:
+        "The exact `k` nearest of each row, ties to the smaller id."
+        check_k(k)
+        self_join = queries is None
+        q = self if self_join else self._known(queries)
+        k = min(k, len(self))
+        ids, scores = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
+        size = max(1, min(1024, 16 * FLOATS // len(self)))
+        for i in tqdm(range(0, len(q), size), desc='search', delay=2, leave=False):
+            rows = np.arange(i, min(i + size, len(q)))
+            ids[rows], scores[rows] = self._search(rows, q, k, self_join)
+        return Neighbors(ids, scores)
+
+    def scores(
+        self,
+        rows,  # int, of the queries (of the listings themselves where none are given)
+        ids,  # int, of the listings; negative ones are padding; broadcast against `rows`, e.g. (n,1) and (n,K)
+        queries: 'Space | None' = None,  # Where `rows` come from
+    ) -> np.ndarray:
+        "The exact similarities of given pairs: float32 of the broadcast shape, -inf for padding."
+        q = self if queries is None else self._known(queries)
+        rows, ids = np.broadcast_arrays(np.asarray(rows), np.asarray(ids))
+        for name, a, n in (('rows', rows, len(q)), ('ids', ids, len(self))):
+            if a.size and not np.issubdtype(a.dtype, np.integer): raise InputError(f'{name} of dtype {a.dtype}: give integers')
+            if a.size and (a.max() >= n or (name == 'rows' and a.min() < 0)): raise InputError(f'{name} up to {a.max()}, but there are {n}')
+        out = np.full(ids.shape, -np.inf, np.float32)
+        real = ids >= 0
+        rows, ids = rows[real], ids[real]
+        vals, size = np.empty(len(ids), np.float32), max(1, FLOATS // self._width)
+        for i in tqdm(range(0, len(ids), size), desc='score', delay=2, leave=False):
+            vals[i:i+size] = self._pairs(q, rows[i:i+size], ids[i:i+size])
+        out[real] = np.clip(vals, -1, 1)  # inner products of unit vectors exceed 1 by rounding
+        return out
+
+    def _search(self, rows, q, k, self_join):
+        ids, near = self._near(q, rows, min(len(self), k + SPARE))
+        # a library's scores depend in their last bits on the block they were computed in, and its ties on its heap:
+        # it only proposes, one kernel scores, and rows where an unseen listing could still reach rank k are looked at in full
+        found = self._ranked(rows, ids, q, k, self_join)
+        kth = found.scores[:, -1] if k > self_join else np.full(len(rows), np.inf, np.float32)
+        unsure = (ids.shape[1] < len(self)) & (ids[:, -1] >= 0) & (near[:, -1] >= kth - NEAR)
+        rest, size = np.flatnonzero(unsure), max(1, 4 * FLOATS // len(self))
+        for i in range(0, len(rest), size):
+            part = rest[i:i+size]
+            at, ids = np.nonzero(self._all(q, rows[part]) >= kth[part, None] - NEAR)
+            found.ids[part], found.scores[part] = self._ranked(rows[part], (at, ids), q, k, self_join)
+        return found
+
+    def _ranked(self, rows, ids, q, k, self_join):
+        at, ids = ids if isinstance(ids, tuple) else (np.repeat(np.arange(len(rows)), ids.shape[1]), ids.ravel())
+        if self_join:
+            keep = ids != rows[at]
+            at, ids = at[keep], ids[keep]
+        real = ids >= 0
+        at, ids = at[real], ids[real]
+        scores = self.scores(rows[at], ids, None if q is self else q)
+        if not self_join: return Neighbors.from_pairs(at, ids, scores, len(rows), self_join=False, k=k)
+        out = Neighbors(np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), -np.inf, np.float32))
+        out.ids[:, 0], out.scores[:, 0] = rows, self.scores(rows, rows)
+        if k > 1:
+            out.ids[:, 1:], out.scores[:, 1:] = Neighbors.from_pairs(at, ids, scores, len(rows), self_join=False, k=k - 1)
+            np.maximum(out.scores[:, 0], out.scores[:, 1], out=out.scores[:, 0])  # a near-duplicate can round above self
+        return out
+
+
+class Dense(Space):
+    "Embeddings of one modality, copied and l2-normalised; `search` is exact (faiss, inner product)."
+    def __init__(
+        self,
+        vectors,  # float (n,d), one row a listing; any norm but 0
+        name: str = 'vectors',  # What to call them in messages
+    ):
+        self.name, vectors = name, np.asarray(vectors)
+        if vectors.ndim != 2 or not vectors.size: raise InputError(f'{name} of shape {vectors.shape}: give (listings, dimensions)')
+        if vectors.dtype.kind not in 'fiu': raise InputError(f'{name} of dtype {vectors.dtype}: give floats')
+        self.vectors = np.empty(vectors.shape, np.float32)
+        size = max(1, FLOATS // self.dim)
+        for i in range(0, len(vectors), size):
+            v = vectors[i:i+size].astype(np.float64)
+            for bad, what in ((~np.isfinite(v).all(1), 'not finite'), (~v.any(1), 'all zero')):
+                if bad.any(): raise InputError(f'{name}: rows {some(i + np.flatnonzero(bad))} are {what}')
+            v /= np.abs(v).max(1, keepdims=True)  # first to a range whose squares neither overflow nor vanish
+            self.vectors[i:i+size] = v / np.sqrt((v*v).sum(1, keepdims=True))
+        self._width, self._flat = self.dim, None
+
+    def __len__(self): return len(self.vectors)
+    def __repr__(self): return f'Dense({self.name!r}, {len(self)} x {self.dim})'
+
+    @property
+    def dim(self) -> int: return self.vectors.shape[1]
+
+    def _known(self, queries):
+        if not isinstance(queries, Dense): raise InputError(f'{self.name}: queries are {type(queries).__name__}, give Dense')
+        if queries.dim != self.dim: raise InputError(f'{self.name}: queries have {queries.dim} dimensions, the listings {self.dim}')
+        return queries
+
+    def _near(self, q, rows, k):
+        faiss = need('faiss', 'searching embeddings', 'faiss-cpu')
+        if self._flat is None:
+            self._flat = faiss.IndexFlatIP(self.dim)
+            self._flat.add(self.vectors)
+        near, ids = self._flat.search(q.vectors[rows], k)
+        return ids, near
+
+    def _all(self, q, rows): return q.vectors[rows] @ self.vectors.T
+    # einsum, not BLAS: its sums depend on the two vectors alone, so equal pairs get equal scores and (i,j) equals (j,i)
+    def _pairs(self, q, rows, ids): return np.einsum('pd,pd->p', q.vectors[rows], self.vectors[ids])

@@ -1,0 +1,164 @@
+"The decision: the best cut, what a cut lets in, and a rule that can be kept."
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from ..core import InputError
+from .fuse import FUSIONS, candidates, check_weights, fuse
+from .neighbors import Neighbors, label_codes
+from .score import hits
+
+MAX_MATCHES = 50  # the competition's limit, the listing itself included
+
+
+class Sweep:
+    "The row F1 of every cut, from one sort: edges best first, each with what it adds to its row's F1."
+    def __init__(
+        self,
+        neighbors: Neighbors,  # Self-join
+        labels,  # (n,) groups; a listing's true set is its whole group
+        max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+    ):
+        if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
+        nb = neighbors.top(max_matches)
+        y = label_codes(labels, len(nb.ids))
+        n, k = nb.ids.shape
+        size = np.bincount(y)[y]
+        right = hits(nb, y).cumsum(1, dtype=np.int32)
+        # f1[i, m]: row i with its m nearest others let in
+        self.f1 = np.empty((n, k))
+        self.f1[:, 0] = 2 / (1 + size)
+        self.f1[:, 1:] = 2 * (1 + right) / (1 + np.arange(1, k) + size[:, None])
+        self.scores = nb.scores[:, 1:]
+        flat = self.scores.ravel()
+        real = np.flatnonzero(flat > -np.inf)
+        # which of two equal scores comes first doesn't matter: a cut never falls between them
+        order = real[np.argsort(-flat[real])]
+        self.edge, self.row, self.gain = flat[order], order // max(1, k - 1), np.diff(self.f1, axis=1).ravel()[order]
+
+    def best(
+        self,
+        rows=None,  # bool (n,), whose mean F1 counts; default all
+    ) -> tuple[float, float]:  # (threshold, mean row F1)
+        "The cut with the best mean row F1 over `rows`."
+        base = self.f1[:, 0] if rows is None else self.f1[rows, 0]
+        if not len(base): raise InputError('rows: none is chosen')
+        edge, gain = self.edge, self.gain
+        if rows is not None:
+            mine = rows[self.row]
+            edge, gain = edge[mine], gain[mine]
+        if not len(edge): return np.inf, float(base.mean())
+        total = gain.cumsum()
+        # equal scores come in together or not at all
+        ends = np.flatnonzero(np.append(edge[1:] != edge[:-1], True))
+        at = ends[total[ends].argmax()]
+        # a gain that is only rounding is none: the higher cut wins
+        at = ends[np.argmax(total[ends] >= total[at] - 1e-9)]
+        if total[at] <= 1e-9: return float(edge[0]) + 1e-3, float(base.mean())
+        below = float(edge[at + 1]) if at + 1 < len(edge) else float(edge[at]) - 2e-3
+        return (float(edge[at]) + below) / 2, float((base.sum() + total[at]) / len(base))
+
+    def at(
+        self,
+        threshold: float,  # Scores from here on are let in
+    ) -> np.ndarray:  # float64 (n,)
+        "The row F1 of each row at `threshold`."
+        return self.f1[np.arange(len(self.f1)), (self.scores >= threshold).sum(1)]
+
+
+def best_threshold(
+    neighbors: Neighbors,  # Self-join
+    labels,  # (n,) groups
+    rows=None,  # bool (n,) or row numbers, whose mean row F1 counts; default all
+    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+) -> tuple[float, float]:  # (threshold, mean row F1)
+    "The exact optimum of mean row F1 over all cuts, midway between the last score let in and the first left out."
+    sweep = Sweep(neighbors, labels, max_matches)
+    return sweep.best(None if rows is None else as_mask(rows, len(neighbors.ids)))
+
+
+def as_mask(rows, n):
+    "Row numbers or a mask as bool (n,)."
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n,): return rows
+    mask = np.zeros(n, bool)
+    mask[rows] = True
+    return mask
+
+
+@dataclass
+class Matches:
+    "For each row its matches, itself first, best first: row i's are `ids[indptr[i]:indptr[i+1]]`."
+    indptr: np.ndarray  # int64 (n+1,)
+    ids: np.ndarray  # int64 (m,)
+    scores: np.ndarray  # float32 (m,)
+
+    def __len__(self): return len(self.indptr) - 1
+    def __getitem__(self, i): return self.ids[self.indptr[i]:self.indptr[i + 1]]
+    def __iter__(self): return iter(np.split(self.ids, self.indptr[1:-1]))
+
+    def to_frame(
+        self,
+        posting_ids,  # (n,) what names each listing
+    ):
+        "The competition's table: posting_id and its matches, blank-separated."
+        import pandas as pd
+        names = np.asarray(posting_ids).astype(str)
+        if len(names) != len(self): raise InputError(f'posting_ids: {len(names)} for {len(self)} rows')
+        return pd.DataFrame({'posting_id': names, 'matches': [' '.join(names[o]) for o in self]})
+
+
+def decide(
+    neighbors: Neighbors,  # Self-join
+    threshold: float,  # Scores from here on are let in
+    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+) -> Matches:
+    "Each listing with the neighbours at or above `threshold`; itself always."
+    if np.isnan(threshold): raise InputError('threshold is NaN')
+    nb = neighbors.top(max_matches)
+    keep = nb.scores.astype(np.float64) >= threshold
+    keep &= nb.ids >= 0
+    keep[:, 0] = True
+    return Matches(np.concatenate([[0], keep.sum(1).cumsum()]).astype(np.int64), nb.ids[keep], nb.scores[keep])
+
+
+@dataclass(frozen=True)
+class Rule:
+    "A fusion and a cut, to be kept as json and applied to other listings."
+    how: str  # One of `FUSIONS`
+    weights: dict  # Modality -> weight, power or threshold
+    threshold: float  # On the fused score
+    k: int = 50  # Candidates of each modality
+    max_matches: int = MAX_MATCHES  # Most matches a row, itself included
+    score: dict = field(default_factory=dict)  # What it was worth where it was chosen
+
+    def __post_init__(self):
+        if self.how not in FUSIONS: raise InputError(f'how={self.how!r}: choose one of {", ".join(FUSIONS)}')
+        check_weights(self.how, self.weights)
+        if np.isnan(self.threshold): raise InputError('threshold is NaN')
+        if self.k < 1 or self.max_matches < 1: raise InputError(f'k={self.k}, max_matches={self.max_matches}: 1 or more')
+
+    def neighbors(
+        self,
+        spaces: dict,  # Modality -> space
+    ) -> Neighbors:
+        "The fused neighbours of the listings in `spaces`."
+        used = {k: spaces[k] for k in self.weights if k in spaces}
+        if missing := set(self.weights) - set(used): raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
+        return fuse(candidates(used, self.k), self.how, self.weights)
+
+    def apply(
+        self,
+        spaces: dict,  # Modality -> space
+    ) -> Matches:
+        "The matches of the listings in `spaces`."
+        return decide(self.neighbors(spaces), self.threshold, self.max_matches)
+
+    def to_dict(self) -> dict: return asdict(self)
+
+    @classmethod
+    def from_dict(cls, d: dict) -> 'Rule':
+        "The rule that `to_dict` wrote."
+        if unknown := set(d) - {o for o in cls.__dataclass_fields__}: raise InputError(f'rule: unknown entries {sorted(unknown)}')
+        if missing := {'how', 'weights', 'threshold'} - set(d): raise InputError(f'rule: {sorted(missing)} missing')
+        return cls(**d)
