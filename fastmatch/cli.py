@@ -1,4 +1,5 @@
 "The command line: a thin door to the main job."
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +35,15 @@ def demo(
     """
     # here, so that --help answers at once: torch alone takes seconds to import
     typer.echo('loading ...')
+    # a dependency's deprecation is nothing the user can act on
+    warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
     try:
         import pandas as pd
+        from transformers.utils import logging
 
         from .data.sample import demo_path
         from .job import run, summary_table
+        logging.disable_progress_bar()
         path = demo_path()
         settings = dict(size=64, epochs=2) if quick else {}
         summary = run(pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', seed=seed, echo=typer.echo, **settings)

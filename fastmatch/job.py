@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from fastai.callback.core import Callback
 from fastai.vision.augment import Resize, ResizeMethod
+from tqdm.auto import tqdm
 
 from .core import InputError, seed_everything
 from .data.augment import augs
@@ -101,7 +103,7 @@ def run(
         untrained, *_ = judge(learn.embeddings(tta=True), seed)
     with stages('train', f'training {epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = _table_logger(learn, echo)
-        learn.fit_flat_cos(epochs, lr)
+        learn.fit_flat_cos(epochs, lr, cbs=StepBar())
     with stages('embed', 'embedding the held-out listings'): emb = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
         rows, cand, spaces = judge(emb, seed)
@@ -118,6 +120,13 @@ def run(
     write_whole(out/'matches.csv', matches.to_frame(emb.ids).to_csv(index=False))
     write_whole(out/'summary.json', json.dumps(summary, indent=2) + '\n')
     return summary
+
+
+class StepBar(Callback):
+    "One bar over the steps of an epoch, gone when it is done; where nobody looks at a terminal there is none."
+    def before_train(self): self.bar = tqdm(total=len(self.dls.train), desc=f'epoch {self.epoch + 1}/{self.n_epoch}', leave=False, disable=None)
+    def after_batch(self): self.bar.update() if self.training else None
+    def after_train(self): self.bar.close()
 
 
 def _table_logger(learn, echo):

@@ -1,6 +1,7 @@
 "A fastai Learner for matching: encoders and heads from names, scores on unseen groups, embeddings, pictures."
 import numpy as np
 import torch
+from fastai.callback import fp16, progress, schedule  # noqa: F401  they give Learner its to_fp16, bars, lr_find and fit_flat_cos
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner, Recorder

@@ -63,7 +63,7 @@ class MatchRecorder(Recorder):
 
 class TrainedOn(Callback):
     "Remembers which listings the model was trained on, so that nothing is tuned on them."
-    def after_create(self): self.ids = set()
+    def __init__(self): self.ids = set()
 
     def after_train(self):
         # lr_find puts the weights back
