@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
 from .core import InputError
-from .data.block import Tokenize
+from .data.block import MatchDataLoaders, Tokenize
 from .data.read import read_image
 from .data.show import draw_listing, grid
 from .losses import ArcFace
@@ -69,7 +69,7 @@ def match_learner(
     **kwargs,  # For `Learner`
 ) -> MatchLearner:
     "A Learner that trains image and title encoders under class centres, and is judged on groups it never saw."
-    if not hasattr(dls, 'cols'): raise InputError('dls: make them with MatchDataLoaders.from_df')
+    if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     image = title = None
     if dls.cols['fn_col']:
         if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with fn_col=None, or name an encoder')
