@@ -1,4 +1,6 @@
 "The command line: a thin door to the main job."
+import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +37,8 @@ def demo(
     """
     # here, so that --help answers at once: torch alone takes seconds to import
     typer.echo('loading ...')
+    # in a log file bars are noise; the lines about stages and epochs stay
+    if not sys.stderr.isatty(): os.environ['TQDM_DISABLE'] = '1'
     # a dependency's deprecation is nothing the user can act on
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
     try:

@@ -3,19 +3,23 @@ import json
 import os
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from fastai.callback.core import Callback
 from fastai.vision.augment import Resize, ResizeMethod
+from fastcore.meta import delegates
 from tqdm.auto import tqdm
 
 from .core import InputError, seed_everything
 from .data.augment import augs
 from .data.block import MatchDataLoaders
-from .learner import match_learner
+from .learner import MatchLearner, match_learner
+from .match.embeddings import Embeddings
 from .match.fuse import candidates
 from .match.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
+from .match.rule import Matches, Rule
 from .metrics import MAPAtR, RecallAt, RowF1
 
 PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
@@ -65,10 +69,34 @@ def write_whole(
     os.replace(tmp, path)
 
 
-def run(
+@dataclass
+class Outcome:
+    "What training and judging on one held-out fold gave."
+    learn: MatchLearner  # The trained Learner
+    emb: Embeddings  # Of the held-out listings
+    table: dict  # Row -> `HeldOut`: 'alone', each modality, 'fused', and the untrained twins
+    rule: Rule  # Chosen on all held-out listings
+    matches: Matches  # Of the held-out listings
+    seconds: dict  # Stage -> seconds
+    seed: int  # Of the run
+
+    @property
+    def gain(self):
+        "Row F1 of the trained fusion over the untrained one, paired."
+        return paired(self.table['fused'], self.table['untrained_fused'])
+
+    def summary(self) -> dict:
+        "What `summary.json` holds."
+        dls = self.learn.dls
+        return {'heldout': {k: v.summary() for k, v in self.table.items()}, 'gain': {'fused over untrained_fused': self.gain.to_dict()},
+                'rule': self.rule.to_dict(), 'seconds': self.seconds, 'seed': self.seed,
+                'listings': {'train': len(dls.train_df), 'heldout': len(self.emb), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
+                'versions': {o: version(o) for o in PACKAGES}}
+
+
+def train_and_judge(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
-    out,  # Folder for `matches.csv` and `summary.json`; made if it isn't there
     fn_col: str | None = 'image',  # Image file; None: titles only
     text_col: str | None = 'title',  # Title; None: images only
     label_col: str = 'label_group',  # Which listings are the same product
@@ -82,23 +110,22 @@ def run(
     epochs: int = 8,  # Rounds over the training listings
     lr: float = 2e-3,  # Learning rate, spread over the parameter groups by `LR_MULT`
     bs: int = 64,  # Listings a batch
+    sampler: str | None = None,  # As for `MatchDataLoaders.from_df`
+    loss_func=None,  # Default `match_learner`'s
     seed: int = 0,  # Of weights, batches and halvings
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
     num_workers: int = 0,  # Processes that read images
     echo=print,  # Called with each line that tells how far it is
-) -> dict:  # What `summary.json` holds
-    "Train on the other folds, search the held-out one, choose the rule, decide; write `matches.csv` and `summary.json`."
-    out = Path(out)
-    if out.exists() and not out.is_dir(): raise InputError(f'out={out}: is a file, not a folder')
-    out.mkdir(parents=True, exist_ok=True)
+) -> Outcome:
+    "Train on the other folds, search the held-out one, choose the rule and decide."
     stages = Stages(echo)
     seed_everything(seed)
     with stages('data', f'reading {len(df)} listings'):
         dls = MatchDataLoaders.from_df(df, path, fn_col, text_col, label_col, id_col, fold_col, valid_fold, seed=seed, bs=bs, on_error=on_error,
-                                       item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug), num_workers=num_workers)
-        learn = match_learner(dls, image_arch, text_arch, metrics=[RecallAt(1), MAPAtR(), RowF1()])
-    valid = dls.valid_df
-    echo(f'  {len(dls.train_df)} to train on, {len(valid)} held out; {len(dls.skipped)} skipped, {len(dls.moved)} moved to keep groups together')
+                                       sampler=sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug),
+                                       num_workers=num_workers)
+        learn = match_learner(dls, image_arch, text_arch, loss_func, metrics=[RecallAt(1), MAPAtR(), RowF1()])
+    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, {len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
         untrained, *_ = judge(learn.embeddings(tta=True), seed)
     with stages('train', f'training {epochs} epochs'), learn.no_bar(), learn.no_mbar():
@@ -110,14 +137,24 @@ def run(
         rule = choose_rule(cand, emb.labels)
         matches = rule.apply(spaces)
     twins = {f'untrained_{k}': v for k, v in untrained.items() if k != 'tfidf'}
-    table = {'alone': alone_heldout(emb.labels), **rows, **twins}
-    gain = paired(table['fused'], table['untrained_fused'])
-    summary = {'heldout': {k: v.summary() for k, v in table.items()},
-               'gain': {'fused over untrained_fused': gain.to_dict()},
-               'rule': rule.to_dict(), 'seconds': stages.seconds, 'seed': seed,
-               'listings': {'train': len(dls.train_df), 'heldout': len(valid), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
-               'versions': {o: version(o) for o in PACKAGES}}
-    write_whole(out/'matches.csv', matches.to_frame(emb.ids).to_csv(index=False))
+    return Outcome(learn, emb, {'alone': alone_heldout(emb.labels), **rows, **twins}, rule, matches, stages.seconds, seed)
+
+
+@delegates(train_and_judge)
+def run(
+    df,  # Listings with groups: DataFrame
+    path,  # Folder of the images
+    out,  # Folder for `matches.csv` and `summary.json`; made if it isn't there
+    **kwargs,
+) -> dict:  # What `summary.json` holds
+    "Train, judge and decide on the held-out fold; write `matches.csv` (its listings) and `summary.json`."
+    out = Path(out)
+    # before the work: a folder that can't be made should cost no training run
+    if out.exists() and not out.is_dir(): raise InputError(f'out={out}: is a file, not a folder')
+    out.mkdir(parents=True, exist_ok=True)
+    res = train_and_judge(df, path, **kwargs)
+    summary = res.summary()
+    write_whole(out/'matches.csv', res.matches.to_frame(res.emb.ids).to_csv(index=False))
     write_whole(out/'summary.json', json.dumps(summary, indent=2) + '\n')
     return summary
 

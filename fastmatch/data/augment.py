@@ -1,4 +1,6 @@
 "Named augmentation presets as fastai `batch_tfms`, for images down to 32 px."
+from functools import partial
+
 import numpy as np
 import torch
 from fastai.vision.augment import RandomErasing, RandTransform, aug_transforms
@@ -8,20 +10,28 @@ from PIL import Image
 from ..core import InputError
 
 
+def _at_least_a_bit(level, hparams, level_fn): return (max(1, level_fn(level, hparams)[0]),)
+
+
 class RandAugment(RandTransform):
     "timm's RandAugment on each image of a batch, https://arxiv.org/abs/1909.13719"
     split_idx, order = 0, 5  # training only, and before IntToFloat: timm draws on 8-bit images
 
     def __init__(
         self,
-        magnitude: float = 7,  # Strength, 0 to 10
+        magnitude: int = 7,  # Strength, 0 to 10: a whole number
         num_layers: int = 2,  # Operations an image
         p: float = 1.,  # Share of batches that get it
     ):
         super().__init__(p=p)
+        # timm would cut off the decimals, or fail on them without a word about the option
+        if magnitude != int(magnitude) or not 0 <= magnitude <= 10: raise InputError(f'magnitude={magnitude}: give a whole number from 0 to 10')
         from timm.data.auto_augment import rand_augment_transform
         # white fill: listings stand on white far more often than on timm's grey
-        self.tfm = rand_augment_transform(f'rand-m{magnitude}-n{num_layers}-mstd0.5', dict(img_mean=(255, 255, 255)))
+        self.tfm = rand_augment_transform(f'rand-m{int(magnitude)}-n{num_layers}-mstd0.5', dict(img_mean=(255, 255, 255)))
+        # at low strengths timm keeps no bit of a pixel, which Pillow refuses
+        for o in self.tfm.ops:
+            if o.name.startswith('Posterize'): o.level_fn = partial(_at_least_a_bit, level_fn=o.level_fn)
 
     def encodes(self, x: TensorImage):
         out = [np.asarray(self.tfm(Image.fromarray(o.permute(1, 2, 0).cpu().numpy()))) for o in x]

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
@@ -29,6 +30,17 @@ class ListingImage(PILImage):
     def create(cls, fn, **kwargs):
         if isinstance(fn, (str, Path)): fn = read_image(fn)
         return super().create(fn, **kwargs)
+
+
+class FileReader(Transform):
+    "A row's image file: joined as the check joined it, so that an absolute name stays what it is."
+    def __init__(
+        self,
+        col,  # Column of file names
+        path: Path,  # Folder that relative names start from
+    ): store_attr()
+
+    def encodes(self, row): return self.path/str(row[self.col])
 
 
 class Title(str):
@@ -101,8 +113,13 @@ class MatchDL(SampledDL):
             draw_listing(ax, image, title, str(parts[-1]) if len(parts) > self.n_inp else '')
 
 
+def _in_order(labels):
+    "The different labels, sorted; a column may hold both numbers and text."
+    return sorted(labels.unique(), key=lambda o: (isinstance(o, str), o))
+
+
 SAMPLERS = {
-    'pk': lambda y, bs, k, seed: PKSampler(y, p=max(1, bs // k), k=k, seed=seed),
+    'pk': lambda y, bs, k, seed: PKSampler(y, p=max(1, bs // max(1, k)), k=k, seed=seed),
     'weighted': lambda y, bs, k, seed: WeightedSampler(y, seed),
     'oversample': lambda y, bs, k, seed: OverSampler(y, seed, min_count=k)}
 
@@ -157,27 +174,28 @@ class MatchDataLoaders(DataLoaders):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
         if fn_col is None and text_col is None: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
         if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
+        if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
         path = Path(path)
         # hashing rides on the check that decodes every image anyway
         seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error,
                               phash=phash and fn_col is not None and valid_fold is not None)
         df = seen.df
-        if valid_fold is None: is_valid, moved = np.zeros(len(df), bool), df.iloc[:0]
+        if valid_fold is None: is_valid, moved = np.zeros(len(df), bool), pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
         else:
             is_valid, moved = valid_split(df, valid_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path, phash=seen.phash,
                                           n_folds=n_folds, seed=seed, id_col=id_col)
-        train_groups = sorted(df[label_col][~is_valid].unique())
+        train_groups = _in_order(df[label_col][~is_valid])
         if len(train_groups) < 2: raise InputError(f'{len(train_groups)} group to train on: a loss over groups needs two at least')
         known = set(train_groups)
         # training groups first, so that labels of training rows are 0..c-1 for a head with c classes
-        vocab = [*train_groups, *sorted(set(df[label_col]) - known)]
+        vocab = [*train_groups, *(o for o in _in_order(df[label_col]) if o not in known)]
         block = DataBlock(
-            blocks=[*([ImageBlock(ListingImage)] if fn_col else []), *([TitleBlock(max_len=max_len)] if text_col else []),
+            blocks=[*([ImageBlock(ListingImage)] if fn_col is not None else []), *([TitleBlock(max_len=max_len)] if text_col is not None else []),
                     CategoryBlock(vocab=vocab, sort=False)],
             n_inp=(fn_col is not None) + (text_col is not None), dl_type=MatchDL,
-            get_x=[*([ColReader(fn_col, pref=path)] if fn_col else []), *([ColReader(text_col)] if text_col else [])],
+            get_x=[*([FileReader(fn_col, path)] if fn_col is not None else []), *([ColReader(text_col)] if text_col is not None else [])],
             get_y=ColReader(label_col), splitter=IndexSplitter(np.flatnonzero(is_valid)),
-            item_tfms=(Resize(224) if item_tfms is None else item_tfms) if fn_col else None, batch_tfms=batch_tfms if fn_col else None)
+            item_tfms=None if fn_col is None else Resize(224) if item_tfms is None else item_tfms, batch_tfms=None if fn_col is None else batch_tfms)
         if num_workers is not None: kwargs['num_workers'] = num_workers
         # fork after a fast tokenizer has run threads only warns, but once a batch
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')

@@ -28,7 +28,7 @@ def draw_listing(
     else:
         ax.imshow(np.asarray(image))
         ax.set_title(wrap(title), fontsize=8, pad=3)
-    if note: ax.set_xlabel(note, fontsize=8, color=color, labelpad=2)
+    if note: ax.set_xlabel(note.replace('$', r'\$'), fontsize=8, color=color, labelpad=2)
 
 
 def grid(

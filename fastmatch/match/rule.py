@@ -29,8 +29,9 @@ class Sweep:
         self.f1 = np.empty((n, k))
         self.f1[:, 0] = 2 / (1 + size)
         self.f1[:, 1:] = 2 * (1 + right) / (1 + np.arange(1, k) + size[:, None])
-        self.scores = nb.scores[:, 1:]
-        flat = self.scores.ravel()
+        # float64 as in `decide`: in float32 a cut between two neighbouring scores would round to one of them
+        self.scores = nb.scores[:, 1:].astype(np.float64)
+        flat = nb.scores[:, 1:].ravel()
         real = np.flatnonzero(flat > -np.inf)
         # which of two equal scores comes first doesn't matter: a cut never falls between them
         order = real[np.argsort(-flat[real])]
@@ -79,9 +80,11 @@ def best_threshold(
 
 def as_mask(rows, n):
     "Row numbers or a mask as bool (n,)."
-    rows = np.asarray(rows)
+    rows, mask = np.asarray(rows), np.zeros(n, bool)
+    if not rows.size: return mask
     if rows.dtype == bool and rows.shape == (n,): return rows
-    mask = np.zeros(n, bool)
+    if rows.dtype.kind not in 'iu' or rows.ndim != 1: raise InputError(f'rows of dtype {rows.dtype}, shape {rows.shape}: give numbers, or bool ({n},)')
+    if rows.min() < 0 or rows.max() >= n: raise InputError(f'rows from {rows.min()} to {rows.max()}, but there are {n}')
     mask[rows] = True
     return mask
 
@@ -94,7 +97,10 @@ class Matches:
     scores: np.ndarray  # float32 (m,)
 
     def __len__(self): return len(self.indptr) - 1
-    def __getitem__(self, i): return self.ids[self.indptr[i]:self.indptr[i + 1]]
+    def __getitem__(self, i):
+        i = range(len(self))[i]  # from the end as well
+        return self.ids[self.indptr[i]:self.indptr[i + 1]]
+
     def __iter__(self): return iter(np.split(self.ids, self.indptr[1:-1]))
 
     def to_frame(

@@ -1,0 +1,48 @@
+"Random cases full of what goes wrong: exact duplicates, ties, singletons, empty titles."
+import numpy as np
+from hypothesis import strategies as st
+
+from fastmatch.match import Neighbors
+
+WORDS = 'merah biru kaos kaus lengan panjang pria wanita 250ml 500ml sabun susu milk red blue shirt'.split()
+# two neighbours in float32, between which no float32 lies, and a large pair
+SCORES = [np.float32(.5), np.nextafter(np.float32(.5), np.float32(1)), np.nextafter(np.nextafter(np.float32(.5), np.float32(1)), np.float32(1)),
+          np.float32(.25), np.float32(-.75), np.float32(0), np.float32(100), np.float32(1)]
+
+
+def halves_of_one(n, d, seed):
+    "Vectors with four entries of +-1: normalised and multiplied without rounding, full of ties and duplicates."
+    rng, x = np.random.default_rng(seed), np.zeros((n, d))
+    for row in x: row[rng.choice(d, 4, replace=False)] = rng.choice([-1., 1.], 4)
+    return x
+
+
+def noisy(n, d, seed, copies=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)).astype(np.float32)
+    # exact duplicates and rescaled ones
+    for i in range(copies): x[rng.integers(n)] = x[rng.integers(n)] * rng.choice([1, 2, .25])
+    return x
+
+
+def titles(n, seed):
+    rng = np.random.default_rng(seed)
+    res = [' '.join(rng.choice(WORDS, rng.integers(1, 5))) for _ in range(n)]
+    for i in range(0, n, 6): res[i] = res[int(rng.integers(n))]
+    for i in range(0, n, 7): res[i] = ''
+    return res
+
+
+@st.composite
+def cases(draw, smallest=2, largest=9):
+    "A self-join with heavy ties and padding, and labels with singletons."
+    n = draw(st.integers(smallest, largest))
+    values = draw(st.lists(st.sampled_from(SCORES), min_size=1, max_size=5, unique=True))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    pairs = rng.random((n, n)) < draw(st.sampled_from([0., .3, .8, 1.]))
+    rows, ids = np.nonzero(pairs)
+    labels = rng.integers(0, draw(st.integers(1, n)), n)
+    # most scores follow the labels, so that a cut in the middle is worth something
+    scores = np.sort(rng.choice(values, (len(rows), 2)), axis=1)
+    same = (labels[rows] == labels[ids]) ^ (rng.random(len(rows)) < .2)
+    return Neighbors.from_pairs(rows, ids, scores[np.arange(len(rows)), same.astype(int)], n), labels

@@ -1,0 +1,113 @@
+"Candidates and their fusion against the whole n x n of every modality."
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmatch.core import InputError
+from fastmatch.match import FUSIONS, Dense, Tfidf, candidates, fuse, fusion_grid
+
+from ..reference import match as ref
+from .cases import halves_of_one, noisy, titles
+
+# weights that leave no rounding where the similarities have none
+EXACT = [('mean', {'a': .5, 'b': .5}), ('mean', {'a': 3., 'b': 1.}), ('mean', {'a': 0., 'b': 2.}), ('mean', None), ('prob_or', {'a': 1., 'b': 2.}),
+         ('prob_or', None), ('union', {'a': .25, 'b': .5}), ('union', {'a': -.5, 'b': 0.}), ('union', None), ('union', {'b': .25})]
+DEFAULT = {'mean': 1., 'prob_or': 1., 'union': 0.}
+
+
+def every(spaces):
+    n = len(next(iter(spaces.values())))
+    return {k: o.scores(np.arange(n)[:, None], np.arange(n)).astype(np.float64) for k, o in spaces.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 24), seed=st.integers(0, 999), case=st.sampled_from(EXACT))
+def test_without_rounding_fusion_is_exact(n, seed, case):
+    how, weights = case
+    x = {'a': halves_of_one(n, 4, seed), 'b': halves_of_one(n, 6, seed + 1)}
+    nb = fuse(candidates({k: Dense(o) for k, o in x.items()}, n), how, weights).check(self_join=True)
+    full = ref.fuse({k: o @ o.T / 4 for k, o in x.items()}, how, weights or dict.fromkeys('ab', DEFAULT[how]))
+    ids, scores = ref.nearest(full, n)
+    np.testing.assert_array_equal(nb.ids, ids)
+    np.testing.assert_array_equal(nb.scores, scores)
+
+
+@pytest.mark.parametrize('how, weights', [('mean', {'image': .7, 'title': .3}), ('mean', {'image': 2., 'title': 1., 'tfidf': 4.}), ('prob_or', {'image': 4., 'tfidf': 1.}),
+                                          ('prob_or', {'image': .5, 'title': 3., 'tfidf': 0.}), ('union', {'image': .8, 'tfidf': .3, 'title': .1})])
+def test_fusion_of_three(how, weights):
+    spaces = {'image': Dense(noisy(42, 8, 0, 30)), 'title': Dense(noisy(42, 5, 1, 10)), 'tfidf': Tfidf(titles(42, 2))}
+    full = ref.fuse(every(spaces), how, weights)
+    for k in (42, 100):
+        nb = fuse(candidates(spaces, k), how, weights).check(self_join=True)
+        assert nb.ids.shape == (42, 42) and (np.sort(nb.ids, 1) == np.arange(42)).all()
+        np.testing.assert_allclose(nb.scores, ref.nearest(full, 42)[1], atol=2e-6)
+        np.testing.assert_allclose(nb.scores[:, 1:], np.take_along_axis(full, nb.ids[:, 1:], 1), atol=2e-6)
+        tied = nb.scores[:, 1:-1] == nb.scores[:, 2:]
+        assert (~tied | (nb.ids[:, 1:-1] < nb.ids[:, 2:])).all()
+
+
+@pytest.mark.parametrize('n, k', [(1, 3), (2, 1), (2, 2), (40, 1), (40, 4), (40, 15)])
+def test_candidates_are_the_union_scored_exactly(n, k):
+    spaces = {'image': Dense(noisy(n, 6, 0, n)), 'tfidf': Tfidf(['kaos'] * n if n < 3 else titles(n, 3)), 'title': Dense(noisy(n, 7, 4))}
+    cand, sims = candidates(spaces, k), every(spaces)
+    found = [o.search(k).ids for o in spaces.values()]
+    for i in range(n):
+        want = sorted({int(j) for o in found for j in o[i] if j >= 0} - {i})
+        assert cand.ids[i].tolist() == ([i] + want + [-1] * n)[:cand.ids.shape[1]] and len(want) < cand.ids.shape[1]
+        for name, s in cand.scores.items():
+            assert s.dtype == np.float32 and s.shape == cand.ids.shape
+            # also where another modality brought the candidate
+            np.testing.assert_array_equal(s[i, :len(want) + 1], sims[name][i, [i] + want])
+            assert (s[i, len(want) + 1:] == -np.inf).all()
+    for how in FUSIONS:
+        nb = fuse(cand, how).check(self_join=True)
+        np.testing.assert_array_equal(nb.ids < 0, cand.ids < 0)
+
+
+def test_a_modality_alone_is_its_search():
+    for space in (Dense(noisy(30, 6, 5, 30)), Tfidf(titles(30, 5))):
+        want = space.search(7)
+        for how in FUSIONS:
+            got = fuse(candidates({'a': space}, 7), how)
+            width = got.ids.shape[1]
+            np.testing.assert_array_equal(got.ids, want.ids[:, :width])
+            # rank 0 of an empty title: no score of its own
+            np.testing.assert_allclose(got.scores, want.scores[:, :width], atol=1e-6)
+    both = {'a': Dense(noisy(30, 6, 5)), 'b': Dense(noisy(30, 4, 6))}
+    for w in ({'a': 1.}, {'a': 5.}, {'a': .2, 'b': 0.}):
+        np.testing.assert_array_equal(fuse(candidates(both, 7), 'mean', w).ids[:, :7], both['a'].search(7).ids)
+
+
+def test_the_order_of_modalities_does_not_matter():
+    a, b = Dense(noisy(30, 6, 5, 30)), Tfidf(titles(30, 5))
+    one, two = candidates({'a': a, 'b': b}, 6), candidates({'b': b, 'a': a}, 6)
+    np.testing.assert_array_equal(one.ids, two.ids)
+    for how in FUSIONS:
+        for x, y in zip(fuse(one, how), fuse(two, how)): np.testing.assert_array_equal(x, y)
+
+
+def test_refuses():
+    a, b = Dense(noisy(5, 3, 0)), Dense(noisy(4, 3, 0))
+    with pytest.raises(InputError, match="'a': 5, 'b': 4"): candidates({'a': a, 'b': b})
+    with pytest.raises(InputError, match='one modality'): candidates({})
+    for k in (0, -2):
+        with pytest.raises(InputError, match=f'k={k}'): candidates({'a': a}, k)
+    cand = candidates({'a': a}, 3)
+    for how, weights, says in [('max', None, "how='max': choose one of mean, prob_or, union"), ('mean', {'b': 1.}, r"weights name \['b'\].*\['a'\]"),
+                               ('mean', {'a': -1.}, '0 or more'), ('prob_or', {'a': -1.}, '0 or more'), ('mean', {'a': 0.}, 'none is above 0'),
+                               ('union', {}, 'none'), ('mean', {}, 'none'), ('union', {'a': np.nan}, 'finite'), ('mean', {'a': np.inf}, 'finite')]:
+        with pytest.raises(InputError, match=says): fuse(cand, how, weights)
+    cand.ids[[0, 1]] = cand.ids[[1, 0]]
+    with pytest.raises(InputError, match='column 0'): fuse(cand)
+
+
+def test_fusion_grid():
+    assert fusion_grid(['a']) == [('mean', {'a': 1.})]
+    for names, means in ((['a', 'b'], 11), (['a', 'b', 'c'], 66)):
+        grid = fusion_grid(names)
+        assert len(grid) == means + 3**len(names) == len({(how, *sorted(w.items())) for how, w in grid})
+        assert grid[0][0] == 'mean' and max(grid[0][1].values()) - min(grid[0][1].values()) < .11 and len(grid[0][1]) == len(names)
+        assert all(abs(sum(w.values()) - 1) < 1e-9 for how, w in grid if how == 'mean') and ('mean', {'b': 1.}) in grid
+        cand = candidates({k: Dense(noisy(6, 3, i)) for i, k in enumerate(names)}, 4)
+        for how, w in grid: fuse(cand, how, w).check(self_join=True)

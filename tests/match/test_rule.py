@@ -1,0 +1,177 @@
+"The decision: every cut tried by brute force, what a cut lets in, and a rule kept as json."
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmatch.core import InputError
+from fastmatch.match import Dense, Matches, Neighbors, Rule, Sweep, Tfidf, best_threshold, candidates, choose_rule, decide, group, row_f1
+
+from ..reference import match as ref
+from .cases import cases, noisy, titles
+
+NB = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases(), max_matches=st.integers(1, 10), part=st.none() | st.integers(0, 99), as_numbers=st.booleans())
+def test_best_threshold_is_the_best(case, max_matches, part, as_numbers):
+    nb, labels = case
+    n = len(labels)
+    mask = np.ones(n, bool) if part is None else np.random.default_rng(part).random(n) < .5
+    mask[0] |= not mask.any()
+    rows = None if part is None else np.flatnonzero(mask) if as_numbers else mask
+    threshold, value = best_threshold(nb, labels, rows, max_matches)
+    want = ref.best_threshold(nb.ids, nb.scores, labels, np.flatnonzero(mask), max_matches)
+    assert value == pytest.approx(want[1], abs=1e-9)
+    # the very cut: float64, midway, the highest of the best
+    assert threshold == want[0] and isinstance(threshold, float)
+    seen = nb.scores[mask, 1:max_matches].astype(np.float64)
+    assert not (seen == threshold).any()
+    # what it promises is what it does
+    f1 = row_f1(decide(nb, threshold, max_matches), labels)
+    assert f1[mask].mean() == pytest.approx(value, abs=1e-9)
+    np.testing.assert_allclose(Sweep(nb, labels, max_matches).at(threshold), f1, atol=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(), max_matches=st.integers(1, 10), threshold=st.sampled_from([-np.inf, -.75, 0, .25, .5, .5 + 2**-25, .5 + 2**-24, 1, 100, np.inf]))
+def test_decide(case, max_matches, threshold):
+    nb, labels = case
+    m = decide(nb, threshold, max_matches)
+    want = ref.decide(nb.ids, nb.scores, threshold, max_matches)
+    assert [o.tolist() for o in m] == want and len(m) == len(want)
+    assert [m[i].tolist() for i in range(len(m))] == want and [m[i - len(m)].tolist() for i in range(len(m))] == want
+    for i, o in enumerate(m):
+        assert len(o) <= max_matches and o[0] == i
+        np.testing.assert_array_equal(m.scores[m.indptr[i]:m.indptr[i + 1]], [nb.scores[i, nb.ids[i].tolist().index(j)] for j in o])
+    np.testing.assert_allclose(Sweep(nb, labels, max_matches).at(threshold), ref.row_f1(want, labels), atol=1e-12)
+    np.testing.assert_array_equal(group(m), ref.group(want))
+
+
+def test_nothing_is_let_in_when_nothing_helps():
+    # all neighbours wrong; and one right of three is not worth it
+    for labels, rows in (([0, 1, 2, 3, 4], None), ([0, 1, 2, 3, 3], [0, 1, 2])):
+        threshold, value = best_threshold(NB, labels, rows)
+        assert threshold > .75 and value == ref.row_f1([[i] for i in range(5)], labels)[slice(None) if rows is None else rows].mean()
+        assert [o.tolist() for o in decide(NB, threshold)][:3] == [[0], [1], [2]]
+    alone = Neighbors.from_pairs([], [], [], 3)
+    assert best_threshold(alone, [0, 0, 1]) == (np.inf, pytest.approx((2 / 3 + 2 / 3 + 1) / 3))
+    assert best_threshold(NB, [0, 0, 1, 1, 1], max_matches=1)[0] == np.inf
+
+
+def test_two_listings():
+    nb = Dense([[1., 0], [1., .5]]).search(2)
+    threshold, value = best_threshold(nb, ['a', 'a'])
+    assert value == 1 and threshold == pytest.approx(float(nb.scores[0, 1]) - 1e-3) and [o.tolist() for o in decide(nb, threshold)] == [[0, 1], [1, 0]]
+    threshold, value = best_threshold(nb, ['a', 'b'])
+    assert value == 1 and threshold > nb.scores[0, 1] and [o.tolist() for o in decide(nb, threshold)] == [[0], [1]]
+
+
+def test_string_labels_do_as_well():
+    labels = np.array([0, 0, 1, 1, 1])
+    assert best_threshold(NB, labels) == best_threshold(NB, [f'g{o}' for o in labels])
+
+
+@pytest.mark.parametrize('rows', [[], np.zeros(5, bool), np.zeros(0, int), [5], [-1], [True, False], np.ones(6, bool), [.5]])
+def test_rows_refused(rows):
+    with pytest.raises(InputError, match='^rows'): best_threshold(NB, [0, 0, 1, 1, 1], rows)
+
+
+def test_rows_as_lists():
+    labels = [0, 0, 1, 1, 1]
+    want = best_threshold(NB, labels, np.array([True, True, False, False, True]))
+    assert best_threshold(NB, labels, [True, True, False, False, True]) == best_threshold(NB, labels, [4, 0, 1]) == want
+
+
+def test_decide_refuses():
+    with pytest.raises(InputError, match='NaN'): decide(NB, np.nan)
+    for k in (0, -1):
+        with pytest.raises(InputError): decide(NB, .5, k)
+        with pytest.raises(InputError): best_threshold(NB, [0, 0, 1, 1, 1], max_matches=k)
+    with pytest.raises(InputError, match='give 5'): best_threshold(NB, [0, 0, 1])
+    with pytest.raises(InputError, match='missing in rows 1'): best_threshold(NB, ['a', None, 'b', 'c', 'c'])
+
+
+def test_to_frame():
+    m = decide(NB, .5)
+    df = m.to_frame(['p0', 'p1', 'p2', 'p3', 'p4'])
+    assert df.columns.tolist() == ['posting_id', 'matches'] and df.posting_id.tolist() == ['p0', 'p1', 'p2', 'p3', 'p4']
+    assert df.matches.tolist() == ['p0 p1 p2', 'p1 p0', 'p2 p0', 'p3', 'p4']
+    assert decide(NB, -1, 2).to_frame(np.arange(5) * 7).matches.tolist() == ['0 7', '7 0', '14 0', '21 28', '28']
+    with pytest.raises(InputError, match='4 for 5'): m.to_frame(list('abcd'))
+    big = decide(Dense(np.ones((70, 2))).search(70), .5).to_frame(range(70))
+    assert (big.matches.str.split(' ').str.len() == 50).all() and (big.matches.str.split(' ').str[0] == big.posting_id).all()
+
+
+def test_matches_indexing():
+    m = decide(NB, .5)
+    assert m[-1].tolist() == [4] and m[-5].tolist() == [0, 1, 2] and m[np.int64(1)].tolist() == [1, 0]
+    for i in (5, -6):
+        with pytest.raises(IndexError): m[i]
+
+
+def test_group():
+    assert group(decide(NB, .5)).tolist() == [0, 0, 0, 1, 2]
+    # a chain that is linked one way only, its first listing last
+    m = Matches(np.array([0, 1, 3, 5, 6]), np.array([0, 1, 3, 2, 0, 3]), np.ones(6, np.float32))
+    assert group(m).tolist() == [0, 1, 0, 1] and group(m).dtype == np.int64
+    assert group(Matches(np.array([0, 1]), np.array([0]), np.ones(1, np.float32))).tolist() == [0]
+
+
+@settings(max_examples=80, deadline=None)
+@given(n=st.integers(1, 30), links=st.integers(0, 30), seed=st.integers(0, 999))
+def test_group_is_union_find(n, links, seed):
+    rng = np.random.default_rng(seed)
+    sets = [[i] for i in range(n)]
+    for i, j in rng.integers(0, n, (links, 2)): sets[i].append(int(j))
+    m = Matches(np.cumsum([0] + [len(o) for o in sets]), np.concatenate(sets), np.ones(n + links, np.float32))
+    np.testing.assert_array_equal(group(m), ref.group(sets))
+
+
+SPACES = {'image': Dense(noisy(60, 6, 0, 60)), 'tfidf': Tfidf(titles(60, 0))}
+LABELS = np.random.default_rng(1).integers(0, 20, 60)
+
+
+@pytest.mark.parametrize('k, max_matches', [(60, 50), (12, 5), (12, 12)])
+def test_rule_keeps_its_promise(k, max_matches, tmp_path):
+    rule = choose_rule(candidates(SPACES, k), LABELS, k=k, max_matches=max_matches)
+    (tmp_path/'rule.json').write_text(json.dumps(rule.to_dict()))
+    again = Rule.from_dict(json.loads((tmp_path/'rule.json').read_text()))
+    assert again == rule and again.k == k and again.max_matches == max_matches
+    f1 = row_f1(again.apply(SPACES), LABELS)
+    assert f1.mean() == pytest.approx(rule.score['row_f1_chosen_on'], abs=1.01e-5 / 2)
+    # modalities that the rule doesn't name don't matter
+    for a, b in zip(again.apply(SPACES), again.apply({'else': SPACES['image'], **SPACES})): np.testing.assert_array_equal(a, b)
+
+
+def test_choose_rule_takes_the_best_of_the_grid():
+    cand = candidates(SPACES, 60)
+    grid = [('mean', {'image': 1.}), ('mean', {'tfidf': 1.}), ('prob_or', {'image': 2., 'tfidf': 1.}), ('union', {'image': .5, 'tfidf': .3})]
+    values = []
+    sims = {k: np.array(o.scores(np.arange(60)[:, None], np.arange(60)), np.float64) for k, o in SPACES.items()}
+    for how, w in grid:
+        full = ref.nearest(ref.fuse(sims, how, w), 60)
+        values.append(ref.best_threshold(full[0], full[1].astype(np.float32), LABELS, range(60), 50)[1])
+    rule = choose_rule(cand, LABELS, grid)
+    assert (rule.how, rule.weights) == grid[int(np.argmax(values))] and rule.score['row_f1_chosen_on'] == pytest.approx(max(values), abs=2e-3)
+    assert choose_rule(cand, LABELS, grid[:1] * 2 + grid[1:2]).weights in ({'image': 1.}, {'tfidf': 1.})
+
+
+@pytest.mark.parametrize('bad, says', [
+    ({'how': 'max'}, "how='max'"), ({'weights': {}}, 'none is above 0'), ({'weights': {'a': 0.}}, 'none is above 0'), ({'weights': {'a': -1.}}, '0 or more'),
+    ({'weights': {'a': np.nan}}, 'finite'), ({'weights': {'a': np.inf}}, 'finite'), ({'threshold': np.nan}, 'NaN'), ({'k': 0}, 'k=0'),
+    ({'max_matches': 0}, 'max_matches=0')])
+def test_rule_refuses(bad, says):
+    good = {'how': 'mean', 'weights': {'a': 1.}, 'threshold': .5}
+    Rule(**good)
+    with pytest.raises(InputError, match=says): Rule(**{**good, **bad})
+    with pytest.raises(InputError, match=says): Rule.from_dict({**good, **bad})
+
+
+def test_rule_from_dict_refuses():
+    with pytest.raises(InputError, match=r"unknown entries \['cut'\]"): Rule.from_dict({'how': 'mean', 'weights': {'a': 1}, 'threshold': 0., 'cut': 1})
+    with pytest.raises(InputError, match=r"\['threshold', 'weights'\] missing"): Rule.from_dict({'how': 'mean'})
+    with pytest.raises(InputError, match=r"needs the modalities \['title'\]"): Rule('mean', {'image': .5, 'title': .5}, .5).apply(SPACES)

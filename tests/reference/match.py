@@ -1,0 +1,144 @@
+"The match floor as its definitions read: n x n, float64, plain loops; slow and plain on purpose."
+import math
+
+import numpy as np
+
+INF = math.inf
+
+
+def cosine(a, b):
+    res = np.empty((len(a), len(b)))
+    for i, x in enumerate(np.asarray(a, np.float64)):
+        for j, y in enumerate(np.asarray(b, np.float64)): res[i, j] = x @ y / math.sqrt((x @ x) * (y @ y))
+    return res
+
+
+def nearest(sim, k, self_join=True):
+    "Ids and scores of the `k` best columns of each row, ties to the smaller id; -inf in `sim` is no neighbour."
+    n, m = sim.shape
+    k = min(k, m)
+    ids, scores = np.full((n, k), -1), np.full((n, k), -INF)
+    for i in range(n):
+        found = sorted((-sim[i, j], j) for j in range(m) if sim[i, j] > -INF and not (self_join and i == j))
+        if self_join: found = [(min([-sim[i, i]] + [o[0] for o in found]), i)] + found
+        for rank, (s, j) in enumerate(found[:k]): ids[i, rank], scores[i, rank] = j, -s
+    return ids, scores
+
+
+def from_pairs(rows, ids, scores, n, self_join):
+    "One list of (id, score) a row, best first, ties to the smaller id."
+    best = [{} for _ in range(n)]
+    for r, i, s in zip(rows, ids, scores):
+        if i >= 0: best[r][i] = max(s, best[r].get(i, -INF))
+    res = []
+    for r, found in enumerate(best):
+        own = found.pop(r, 1.) if self_join else None
+        row = sorted(found.items(), key=lambda o: (-o[1], o[0]))
+        if self_join: row = [(r, max([own] + [s for _, s in row]))] + row
+        res.append(row)
+    return res
+
+
+def row_f1(sets, labels):
+    res = []
+    for i, found in enumerate(sets):
+        true = {j for j, o in enumerate(labels) if o == labels[i]}
+        res.append(2 * len(true & set(found)) / (len(true) + len(set(found))))
+    return np.array(res)
+
+
+def mates(labels, i): return [j for j, o in enumerate(labels) if o == labels[i] and j != i]
+
+
+def recall_at(ids, labels, k):
+    res = []
+    for i in range(len(ids)):
+        true = mates(labels, i)
+        res.append(float(any(j in true for j in ids[i][1:k+1])) if true else math.nan)
+    return np.array(res)
+
+
+def map_at_r(ids, labels):
+    res = []
+    for i in range(len(ids)):
+        true, total, right = mates(labels, i), 0., 0
+        for rank, j in enumerate(ids[i][1:len(true)+1], 1):
+            if j in true:
+                right += 1
+                total += right / rank
+        res.append(total / len(true) if true else math.nan)
+    return np.array(res)
+
+
+def decide(ids, scores, threshold, max_matches):
+    return [[i] + [int(j) for j, s in zip(ids[i][1:max_matches], scores[i][1:max_matches]) if j >= 0 and float(s) >= threshold]
+            for i in range(len(ids))]
+
+
+def best_threshold(ids, scores, labels, rows, max_matches):
+    "Every cut tried: (threshold, mean row F1) of the highest among the best, midway to the next score of `rows`."
+    edges = sorted({float(s) for i in rows for j, s in zip(ids[i][1:max_matches], scores[i][1:max_matches]) if j >= 0}, reverse=True)
+    def mean(cut):
+        f1 = row_f1(decide(ids, scores, cut, max_matches), labels)
+        return sum(f1[i] for i in rows) / len(rows)
+    nothing = mean(INF)
+    if not edges: return INF, nothing
+    value = [mean(o) for o in edges]
+    if max(value) - nothing < 1e-10: return edges[0] + 1e-3, nothing
+    at = next(i for i, o in enumerate(value) if o > max(value) - 1e-10)
+    below = edges[at + 1] if at + 1 < len(edges) else edges[at] - 2e-3
+    return (edges[at] + below) / 2, value[at]
+
+
+def group(sets):
+    "Union-find, numbered by first appearance."
+    parent = list(range(len(sets)))
+    def root(i):
+        while parent[i] != i: i = parent[i]
+        return i
+    for i, found in enumerate(sets):
+        for j in found: parent[root(i)] = root(j)
+    number = {}
+    return np.array([number.setdefault(root(i), len(number)) for i in range(len(sets))])
+
+
+def fuse(sims, how, weights):
+    "The whole n x n fused score."
+    n = len(next(iter(sims.values())))
+    res = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            s = {k: float(sims[k][i, j]) for k in weights}
+            if how == 'mean': res[i, j] = sum(w * s[k] for k, w in weights.items()) / sum(weights.values())
+            elif how == 'prob_or': res[i, j] = 1 - math.prod(1 - min(max(s[k], 0), 1)**w for k, w in weights.items() if w > 0)
+            else: res[i, j] = max(s[k] - t for k, t in weights.items())
+    return res
+
+
+def heldout(options, labels, masks, max_matches):
+    "Row F1 of each row and the picks: rule chosen on one side of each mask, scored on the other, row by row."
+    n = len(labels)
+    total, times, picks = np.zeros(n), np.zeros(n), []
+    for mask in masks:
+        for side in (True, False):
+            chosen_on = [i for i in range(n) if mask[i] == side]
+            best = None
+            for name, (ids, scores) in options.items():
+                threshold, value = best_threshold(ids, scores, labels, chosen_on, max_matches)
+                if best is None or value > best[2] + 1e-12: best = name, threshold, value
+            name, threshold, _ = best
+            picks.append((name, threshold))
+            f1 = row_f1(decide(*options[name], threshold, max_matches), labels)
+            for i in range(n):
+                if mask[i] != side:
+                    total[i] += f1[i]
+                    times[i] += 1
+    assert (times == len(masks)).all()
+    return total / len(masks), picks
+
+
+def cluster_se(x, groups):
+    "Cameron & Miller 2015, the mean as a regression on a constant, errors clustered."
+    n, total, seen = len(x), 0., sorted(set(groups))
+    for g in seen: total += sum(v - sum(x) / n for v, o in zip(x, groups) if o == g)**2
+    return math.sqrt(len(seen) / (len(seen) - 1) * total) / n

@@ -1,0 +1,28 @@
+"`from fastmatch.all import *`: what a notebook gets, and which of fastai's names it replaces."
+import fastai.callback.all
+import fastai.vision.all
+import pytest
+
+import fastmatch.all as fm
+
+# a name of fastai's that ours replaces keeps fastai's call signature or meaning; anything new here wants a thought
+REPLACED = {'MixUp', 'CutMix', 'FocalLoss'}
+
+
+def public(module): return {k: v for k, v in vars(module).items() if not k.startswith('_')}
+
+
+def test_which_names_replace_fastais():
+    fastais = {**public(fastai.vision.all), **public(fastai.callback.all)}
+    ours = {k: v for k, v in public(fm).items() if getattr(v, '__module__', '').startswith('fastmatch')}
+    assert {k for k, v in ours.items() if k in fastais and fastais[k] is not v} == REPLACED
+
+
+@pytest.mark.parametrize('name', ['MatchDataLoaders', 'match_learner', 'ArcFace', 'RecallAt', 'MAPAtR', 'RowF1', 'augs', 'demo_path', 'heldout',
+                                  'candidates', 'best_threshold', 'Resize', 'aug_transforms', 'pd', 'np', 'plt', 'torch', 'SaveModelCallback'])
+def test_a_notebook_finds(name): assert hasattr(fm, name)
+
+
+def test_replaced_names_take_fastais_arguments():
+    assert fm.MixUp(.4).distrib.concentration1 == fm.CutMix(alpha=.4).distrib.concentration1
+    assert fm.FocalLoss(gamma=2.).gamma == 2.

@@ -1,0 +1,60 @@
+"What the README says is run as it stands."
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use('Agg')
+TEXT = (Path(__file__).parent.parent/'README.md').read_text(encoding='utf-8')
+BLOCKS = re.findall(r'<!-- code -->\n```python\n(.+?)```', TEXT, re.S)
+LONG = [o for o in BLOCKS if 'fit_flat_cos' in o]
+
+
+def command(name): return re.search(rf'<!-- {name} -->\n```bash\n(.+?)\n```', TEXT, re.S)[1]
+
+
+def run_block(code, cwd, **kwargs):
+    head = 'import matplotlib; matplotlib.use("Agg")\n'
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', head + code], cwd=cwd, capture_output=True, text=True, **kwargs)
+
+
+@pytest.mark.parametrize('code', [o for o in BLOCKS if o not in LONG])
+def test_code_blocks_run(code, tmp_path):
+    res = run_block(code, tmp_path)
+    assert res.returncode == 0, res.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('code', LONG)
+def test_the_training_block_runs(code, tmp_path):
+    res = run_block(code, tmp_path)
+    assert res.returncode == 0, res.stderr
+    lines = (tmp_path/'matches.csv').read_text().splitlines()
+    assert lines[0] == 'posting_id,matches' and len(lines) == 464
+
+
+def test_every_python_block_is_run():
+    assert len(LONG) == 1 and len(BLOCKS) == TEXT.count('```python')
+
+
+def test_ci_calls_the_readmes_test_command():
+    script = (Path(__file__).parent.parent/'.ci'/'run').read_text()
+    assert 'README.md' in script and 'eval "$test_command"' in script
+    assert command('test').endswith('python -m pytest') and command('demo').endswith('fastmatch demo')
+
+
+def test_links_lead_somewhere():
+    root = Path(__file__).parent.parent
+    links = [o for o in re.findall(r'\]\(([^)]+)\)', TEXT) if not o.startswith('http')]
+    assert links and [o for o in links if not (root/o).exists()] == []
+
+
+def test_names_in_the_table_exist():
+    import fastmatch.all as fm
+    rows = re.findall(r'^\|.+\|$', TEXT[TEXT.index('## What is inside'):TEXT.index('The tour:')], re.M)[2:]
+    names = [n for row in rows for n in re.findall(r'`([A-Za-z_.]+)`', row.split('|')[2])]
+    missing = [n for n in names if not (hasattr(fm, n) or (n.startswith('learn.') and hasattr(fm.MatchLearner, n[6:])))]
+    assert len(names) > 30 and missing == []
