@@ -27,7 +27,8 @@ def shop(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(40): Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path/f'{i}.png')
     i = np.arange(40)
-    return pd.DataFrame(dict(posting_id=[f'p{o}' for o in i], image=[f'{o}.png' for o in i], title=[f'green tea {o // 2} no {o}' for o in i],
+    return pd.DataFrame(dict(posting_id=[f'p{o}' for o in i], image=[f'{o}.png' for o in i],
+                             title=[f'green tea {o // 2} no {o}' for o in i],
                              label_group=[f'g{o // 2:02}' for o in i], fold=i // 2 % 5)), tmp_path
 
 
@@ -43,14 +44,15 @@ def tiny(tmp_path):
 
 def make(shop, **kwargs):
     df, path = shop
-    return MatchDataLoaders.from_df(df, **{**dict(path=path, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False), **kwargs})
+    basic = dict(path=path, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False)
+    return MatchDataLoaders.from_df(df, **{**basic, **kwargs})
 
 
 def job(shop, out, image_arch, **kwargs):
     "The main job, quickly: pictures only at 32 px unless told otherwise."
     df, path = shop
-    return run(df, path, out, **{**dict(fold_col='fold', text_col=None, image_arch=image_arch, size=32, epochs=1, bs=8, aug='none', echo=lambda o: None),
-                                 **kwargs})
+    basic = dict(fold_col='fold', text_col=None, image_arch=image_arch, size=32, epochs=1, bs=8, aug='none', echo=lambda o: None)
+    return run(df, path, out, **{**basic, **kwargs})
 
 
 def fails(shop, *words, **kwargs):
@@ -71,8 +73,8 @@ def put(shop, row, col, value):
 
 
 @pytest.mark.parametrize('col, option, wrong', [
-    ('image', 'fn_col', 'images'), ('title', 'text_col', 'Title'), ('label_group', 'label_col', 'label_grp'), ('posting_id', 'id_col', 'post_id'),
-    ('fold', 'fold_col', 'folds')])
+    ('image', 'fn_col', 'images'), ('title', 'text_col', 'Title'), ('label_group', 'label_col', 'label_grp'),
+    ('posting_id', 'id_col', 'post_id'), ('fold', 'fold_col', 'folds')])
 def test_a_missing_column_and_its_near_name(shop, col, option, wrong):
     df, path = shop
     fails((df.rename(columns={col: wrong}), path), f"{option}={col!r} (did you mean {wrong!r}?)", 'columns are')
@@ -235,7 +237,8 @@ def vectors(n=12, seed=0):
 
 
 @pytest.mark.parametrize('labels, words', [
-    (list('aabbccddeef') + [None], 'labels are missing in rows 11'), (['a'] * 12, 'one group only'), (list('aabbcc'), 'give 12, one a row')])
+    (list('aabbccddeef') + [None], 'labels are missing in rows 11'), (['a'] * 12, 'one group only'),
+    (list('aabbcc'), 'give 12, one a row')])
 def test_labels_that_judge_nothing(labels, words):
     nb = Dense(vectors()).search(5)
     with pytest.raises(InputError, match=words): heldout(nb, labels)

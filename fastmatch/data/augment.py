@@ -25,7 +25,7 @@ class RandAugment(RandTransform):
     ):
         super().__init__(p=p)
         # timm would cut off the decimals, or fail on them without a word about the option
-        if magnitude != int(magnitude) or not 0 <= magnitude <= 10: raise InputError(f'magnitude={magnitude}: give a whole number from 0 to 10')
+        if magnitude != int(magnitude) or not 0 <= magnitude <= 10: raise InputError(f'magnitude={magnitude}: a whole number, 0 to 10')
         from timm.data.auto_augment import rand_augment_transform
         # white fill: listings stand on white far more often than on timm's grey
         self.tfm = rand_augment_transform(f'rand-m{int(magnitude)}-n{num_layers}-mstd0.5', dict(img_mean=(255, 255, 255)))
@@ -69,7 +69,8 @@ class Colour(RandTransform):
 
 def _geometry(max_zoom, max_rotate=0., max_warp=0., max_lighting=0., xtra_tfms=None):
     # a zoom into a random place is a crop-resize drawn anew for each image; fastai's RandomResizedCropGPU cuts a whole batch alike
-    return aug_transforms(max_zoom=max_zoom, max_rotate=max_rotate, max_warp=max_warp, max_lighting=max_lighting, p_affine=.9, xtra_tfms=xtra_tfms)
+    return aug_transforms(max_zoom=max_zoom, max_rotate=max_rotate, max_warp=max_warp, max_lighting=max_lighting, p_affine=.9,
+                          xtra_tfms=xtra_tfms)
 
 
 PRESETS = {

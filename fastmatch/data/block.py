@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import ColReader, IndexSplitter
+from fastai.data.transforms import IndexSplitter
 from fastai.torch_core import TensorBase
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage
@@ -32,15 +32,15 @@ class ListingImage(PILImage):
         return super().create(fn, **kwargs)
 
 
-class FileReader(Transform):
-    "A row's image file: joined as the check joined it, so that an absolute name stays what it is."
+class Field(Transform):
+    "A row's value by the column's name; fastai's ColReader takes a number for a place, and glues a folder even to an absolute file."
     def __init__(
         self,
-        col,  # Column of file names
-        path: Path,  # Folder that relative names start from
+        col,  # Column
+        path: Path | None = None,  # Folder that its file names start from; None: no file names
     ): store_attr()
 
-    def encodes(self, row): return self.path/str(row[self.col])
+    def encodes(self, row): return row[self.col] if self.path is None else self.path/str(row[self.col])
 
 
 class Title(str):
@@ -172,7 +172,9 @@ class MatchDataLoaders(DataLoaders):
         **kwargs,  # For `DataBlock.dataloaders`
     ):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
-        if fn_col is None and text_col is None: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
+        # a column may be named 0
+        images, titles = fn_col is not None, text_col is not None
+        if not images and not titles: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
         if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
         if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
         path = Path(path)
@@ -182,27 +184,27 @@ class MatchDataLoaders(DataLoaders):
         df = seen.df
         if valid_fold is None: is_valid, moved = np.zeros(len(df), bool), pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
         else:
-            is_valid, moved = valid_split(df, valid_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path, phash=seen.phash,
-                                          n_folds=n_folds, seed=seed, id_col=id_col)
+            is_valid, moved = valid_split(df, valid_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path,
+                                          phash=seen.phash, n_folds=n_folds, seed=seed, id_col=id_col)
         train_groups = _in_order(df[label_col][~is_valid])
         if len(train_groups) < 2: raise InputError(f'{len(train_groups)} group to train on: a loss over groups needs two at least')
         known = set(train_groups)
         # training groups first, so that labels of training rows are 0..c-1 for a head with c classes
         vocab = [*train_groups, *(o for o in _in_order(df[label_col]) if o not in known)]
         block = DataBlock(
-            blocks=[*([ImageBlock(ListingImage)] if fn_col is not None else []), *([TitleBlock(max_len=max_len)] if text_col is not None else []),
+            blocks=[*([ImageBlock(ListingImage)] if images else []), *([TitleBlock(max_len=max_len)] if titles else []),
                     CategoryBlock(vocab=vocab, sort=False)],
-            n_inp=(fn_col is not None) + (text_col is not None), dl_type=MatchDL,
-            get_x=[*([FileReader(fn_col, path)] if fn_col is not None else []), *([ColReader(text_col)] if text_col is not None else [])],
-            get_y=ColReader(label_col), splitter=IndexSplitter(np.flatnonzero(is_valid)),
-            item_tfms=None if fn_col is None else Resize(224) if item_tfms is None else item_tfms, batch_tfms=None if fn_col is None else batch_tfms)
+            n_inp=images + titles, dl_type=MatchDL,
+            get_x=[*([Field(fn_col, path)] if images else []), *([Field(text_col)] if titles else [])],
+            get_y=Field(label_col), splitter=IndexSplitter(np.flatnonzero(is_valid)),
+            item_tfms=(Resize(224) if item_tfms is None else item_tfms) if images else None, batch_tfms=batch_tfms if images else None)
         if num_workers is not None: kwargs['num_workers'] = num_workers
         # fork after a fast tokenizer has run threads only warns, but once a batch
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
         dsets = block.datasets(df)
         draw = SAMPLERS[sampler](df[label_col][~is_valid].to_numpy(), bs, k, seed) if sampler else None
-        dls = dsets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms, bs=bs, val_bs=val_bs or 2 * bs, device=device,
-                                **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
+        dls = dsets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms, bs=bs, val_bs=val_bs or 2 * bs,
+                                device=device, **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
         res = cls(*dls.loaders, path='.', device=dls.device)
         res.df, res.is_valid, res.skipped, res.moved, res.n_groups = df, is_valid, seen.skipped, moved, len(train_groups)
         res.cols = dict(path=path, fn_col=fn_col, text_col=text_col, label_col=label_col, id_col=id_col)

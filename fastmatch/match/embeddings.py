@@ -14,9 +14,13 @@ class Embeddings(dict):
         labels=None,  # (n,) groups, or None where they aren't known
         trained_on=None,  # bool (n,): an encoder was trained on this row; default none
     ):
+        from pandas import isna as missing
         super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
         self.ids = np.asarray(ids)
         n = len(self.ids)
+        titles = None if titles is None else list(titles)
+        # str(None) and str(nan) would be titles like any other, and match each other
+        if bad := [i for i, o in enumerate(titles or []) if missing(o)]: raise InputError(f'titles: rows {some(bad)} are missing')
         self.titles = None if titles is None else [str(o) for o in titles]
         self.labels = None if labels is None else np.asarray(labels)
         self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
@@ -45,6 +49,7 @@ class Embeddings(dict):
         from .index import Dense
         from .text import Tfidf
         names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k != 'tfidf']
+        if self.titles is None and only is not None and 'tfidf' in only: raise InputError("'tfidf' needs titles: the embeddings hold none")
         if unknown := [k for k in names if k not in self]: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
         res = {k: Dense(self[k], k) for k in names}
         if self.titles is not None and (tfidf if only is None else 'tfidf' in only): res['tfidf'] = Tfidf(self.titles)

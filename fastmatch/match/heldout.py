@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..core import InputError
+from ..core import InputError, some
 from .fuse import Candidates, fuse
 from .neighbors import Neighbors, label_codes
 from .rule import MAX_MATCHES, Rule, Sweep
@@ -59,7 +59,7 @@ def halves(
 
 
 def heldout(
-    options,  # One `Neighbors`, or {name: `Neighbors`}: rules to choose from
+    options,  # One `Neighbors`, or rules to choose from: {name: `Neighbors`} or an iterable of such pairs, held one at a time
     labels,  # (n,) groups: listings of one are the same product
     groups=None,  # (n,) what is halved and clustered by; default `labels`
     halvings: int = 10,  # Random halvings, each half scored once under the other's rule
@@ -67,27 +67,42 @@ def heldout(
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> HeldOut:
     "Choose option and threshold on half of the groups, score the other half, swap; the mean over random halvings."
-    if isinstance(options, Neighbors): options = {'': options}
-    if not len(options): raise InputError('options: give one at least')
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
-    names, n = list(options), len(next(iter(options.values())).ids)
-    g = label_codes(labels if groups is None else groups, n)
-    if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
-    sweeps = {k: Sweep(o, labels, max_matches) for k, o in options.items()}
-    recall = {k: recall_at(o, labels) for k, o in options.items()}
-    precision = {k: map_at_r(o, labels) for k, o in options.items()}
-    f1, r1, ap, picks = np.zeros(n), np.zeros(n), np.zeros(n), []
-    for side in halves(g, halvings, seed):
-        for chosen_on, scored in ((side, ~side), (~side, side)):
-            best = {k: o.best(chosen_on) for k, o in sweeps.items()}
-            # of equal options the first: a grid starts with its plainest
-            name = max(names, key=lambda k: best[k][1])
-            threshold = best[name][0]
-            picks.append((name, threshold))
-            f1[scored] += sweeps[name].at(threshold)[scored]
-            r1[scored] += recall[name][scored]
-            ap[scored] += precision[name][scored]
-    return HeldOut(f1 / halvings, g, r1 / halvings, ap / halvings, picks)
+    if isinstance(options, Neighbors): options = {'': options}
+    runs = None
+    # one option at a time: a grid over a large table would not fit in memory all at once
+    for name, nb in options.items() if isinstance(options, dict) else options:
+        if runs is None:
+            g = label_codes(labels if groups is None else groups, len(nb.ids), 'groups')
+            if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
+            _whole(label_codes(labels, len(nb.ids)), g)
+            runs = [_Half(*o) for side in halves(g, halvings, seed) for o in ((side, ~side), (~side, side))]
+        sweep, found = Sweep(nb, labels, max_matches), (recall_at(nb, labels), map_at_r(nb, labels))
+        for run in runs: run.offer(name, sweep, found)
+    if runs is None: raise InputError('options: give one at least')
+    f1, r1, ap = np.zeros((3, len(g)))
+    for run in runs:
+        for total, part in zip((f1, r1, ap), run.scores): total[run.scored] += part
+    return HeldOut(f1 / halvings, g, r1 / halvings, ap / halvings, [(o.name, o.threshold) for o in runs])
+
+
+class _Half:
+    "The best option so far on the rows `chosen_on`, and what it scores on the others."
+    def __init__(self, chosen_on, scored): self.chosen_on, self.scored, self.value = chosen_on, scored, -np.inf
+
+    def offer(self, name, sweep, found):
+        threshold, value = sweep.best(self.chosen_on)
+        # of equal options the first stays: a grid starts with its plainest
+        if value <= self.value: return
+        self.name, self.threshold, self.value = name, threshold, value
+        self.scores = [o[self.scored] for o in (sweep.at(threshold), *found)]
+
+
+def _whole(y, groups):
+    "Raise `InputError` where listings of one label are in different groups: the rule would see what it is scored on."
+    first = np.full(y.max() + 1, -1)
+    first[y[::-1]] = groups[::-1]
+    if (bad := np.flatnonzero(first[y] != groups)).size: raise InputError(f'groups cut through a label in rows {some(bad)}')
 
 
 def alone_heldout(
@@ -114,7 +129,7 @@ def fusion_grid(
 
 def _fused(cand, grid):
     grid = fusion_grid(cand.scores) if grid is None else grid
-    return {(how, tuple(w.items())): fuse(cand, how, w) for how, w in grid}
+    return (((how, tuple(w.items())), fuse(cand, how, w)) for how, w in grid)
 
 
 def heldout_fused(
@@ -135,7 +150,7 @@ def choose_rule(
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
-    best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid).items()}
+    best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
     how, weights = max(best, key=lambda o: best[o][1])
     threshold, f1 = best[how, weights]
     return Rule(how, dict(weights), threshold, k, max_matches, {'row_f1_chosen_on': round(f1, 5)})

@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError
 from .fuse import FUSIONS, candidates, check_weights, fuse
-from .neighbors import Neighbors, label_codes
+from .neighbors import Neighbors, check_self, label_codes
 from .score import hits
 
 MAX_MATCHES = 50  # the competition's limit, the listing itself included
@@ -48,7 +48,8 @@ class Sweep:
         if rows is not None:
             mine = rows[self.row]
             edge, gain = edge[mine], gain[mine]
-        if not len(edge): return np.inf, float(base.mean())
+        # with nobody near, any cut above the highest cosine says the same, and json knows no infinity
+        if not len(edge): return 1 + 1e-3, float(base.mean())
         total = gain.cumsum()
         # equal scores come in together or not at all
         ends = np.flatnonzero(np.append(edge[1:] != edge[:-1], True))
@@ -64,7 +65,8 @@ class Sweep:
         threshold: float,  # Scores from here on are let in
     ) -> np.ndarray:  # float64 (n,)
         "The row F1 of each row at `threshold`."
-        return self.f1[np.arange(len(self.f1)), (self.scores >= threshold).sum(1)]
+        # padding stands at -inf and is never let in
+        return self.f1[np.arange(len(self.f1)), ((self.scores >= threshold) & (self.scores > -np.inf)).sum(1)]
 
 
 def best_threshold(
@@ -83,7 +85,8 @@ def as_mask(rows, n):
     rows, mask = np.asarray(rows), np.zeros(n, bool)
     if not rows.size: return mask
     if rows.dtype == bool and rows.shape == (n,): return rows
-    if rows.dtype.kind not in 'iu' or rows.ndim != 1: raise InputError(f'rows of dtype {rows.dtype}, shape {rows.shape}: give numbers, or bool ({n},)')
+    if rows.dtype.kind not in 'iu' or rows.ndim != 1:
+        raise InputError(f'rows of dtype {rows.dtype}, shape {rows.shape}: give numbers, or bool ({n},)')
     if rows.min() < 0 or rows.max() >= n: raise InputError(f'rows from {rows.min()} to {rows.max()}, but there are {n}')
     mask[rows] = True
     return mask
@@ -121,6 +124,7 @@ def decide(
 ) -> Matches:
     "Each listing with the neighbours at or above `threshold`; itself always."
     if np.isnan(threshold): raise InputError('threshold is NaN')
+    check_self(neighbors)
     nb = neighbors.top(max_matches)
     keep = nb.scores.astype(np.float64) >= threshold
     keep &= nb.ids >= 0
@@ -140,9 +144,16 @@ class Rule:
 
     def __post_init__(self):
         if self.how not in FUSIONS: raise InputError(f'how={self.how!r}: choose one of {", ".join(FUSIONS)}')
+        if not isinstance(self.weights, dict): raise InputError(f'weights={self.weights!r}: give a dict, a number for each modality')
+        for name, o in {'threshold': self.threshold, **{f'weights[{k!r}]': w for k, w in self.weights.items()}}.items():
+            if isinstance(o, bool) or not isinstance(o, (int, float, np.number)) or not np.isfinite(o): raise InputError(f'{name}={o!r}: give a finite number')
         check_weights(self.how, self.weights)
-        if np.isnan(self.threshold): raise InputError('threshold is NaN')
-        if self.k < 1 or self.max_matches < 1: raise InputError(f'k={self.k}, max_matches={self.max_matches}: 1 or more')
+        for name in ('k', 'max_matches'):
+            o = getattr(self, name)
+            if isinstance(o, bool) or not isinstance(o, (int, np.integer)) or o < 1: raise InputError(f'{name}={o!r}: give a whole number from 1')
+        # plain numbers, so that json takes them
+        object.__setattr__(self, 'threshold', float(self.threshold))
+        object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
 
     def neighbors(
         self,

@@ -1,8 +1,8 @@
 "How good neighbours and matches are, row by row: row F1, recall at k, mean average precision at R."
 import numpy as np
 
-from ..core import InputError
-from .neighbors import Neighbors, label_codes
+from ..core import InputError, some
+from .neighbors import Neighbors, check_self, label_codes
 
 
 def hits(
@@ -10,6 +10,7 @@ def hits(
     y: np.ndarray,  # int (n,), groups as numbers from 0
 ) -> np.ndarray:  # bool (n,k-1)
     "Which neighbours behind the listing itself are of its group."
+    check_self(neighbors)
     ids = neighbors.ids[:, 1:]
     return (y[ids] == y[:, None]) & (ids >= 0)
 
@@ -31,8 +32,11 @@ def row_f1(
     y = label_codes(labels, len(sets))
     sizes = np.bincount(y)[y]
     count = np.array([len(o) for o in sets])
-    rows = np.repeat(np.arange(len(sets)), count)
-    right = np.bincount(rows, weights=y[np.concatenate([np.asarray(o, np.int64) for o in sets])] == y[rows], minlength=len(sets))
+    rows, ids = np.repeat(np.arange(len(sets)), count), np.concatenate([np.asarray(o, np.int64) for o in sets])
+    if (bad := (ids < 0) | (ids >= len(sets))).any(): raise InputError(f'matches of rows {some(np.unique(rows[bad]))} hold ids outside 0 to {len(sets) - 1}')
+    pair, times = np.unique(rows * len(sets) + ids, return_counts=True)
+    if (times > 1).any(): raise InputError(f'matches of rows {some(np.unique(pair[times > 1] // len(sets)))} name an id twice')
+    right = np.bincount(rows, weights=y[ids] == y[rows], minlength=len(sets))
     return 2 * right / (count + sizes)
 
 

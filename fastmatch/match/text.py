@@ -13,7 +13,7 @@ class Tfidf(Space):
         self,
         titles,  # Strings, one a listing; an empty one is similar to nothing, a missing one (None, NaN) an `InputError`
         ngram: tuple[int, int] = (3, 5),  # Shortest and longest n-gram
-        analyzer: str = 'char_wb',  # 'char_wb': n-grams inside words (no worse than 'char' on any set tried, 40% fewer), 'char' or 'word'
+        analyzer: str = 'char_wb',  # 'char_wb': n-grams inside words (better than 'char' on 4 of the sample's 5 folds, 28% fewer a title), 'char' or 'word'
         min_df: int = 1,  # Leave out n-grams of fewer titles than this
         vectorizer=None,  # A fitted TfidfVectorizer: take its vocabulary instead of counting these titles
     ):
@@ -50,7 +50,8 @@ class Tfidf(Space):
     def _near(self, q, rows, k):
         dot = need('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
         if self._columns is None: self._columns = self.vectors.T.tocsr()
-        threads = int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count() or 1)
+        # OMP_NUM_THREADS may be a list, a number a nesting level
+        threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
         top = dot.sp_matmul_topn(q.vectors[rows], self._columns, top_n=k, threshold=0., sort=True, n_threads=threads)
         ids, near = np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), -np.inf, np.float32)
         counts = np.diff(top.indptr)

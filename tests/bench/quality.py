@@ -1,5 +1,6 @@
 "What training is worth: held-out row F1 on a set of listings, fold by fold. `python tests/bench/quality.py emoji|luma [--folds 0 1] [--out x.csv]`"
 import argparse
+import gc
 import warnings
 from pathlib import Path
 
@@ -37,6 +38,9 @@ def measure(name: str, folds=None, echo=print, **settings):
         rows.append({'set': name, 'fold': fold, **{k: round(v.mean, 4) for k, v in res.table.items()}, 'gain': round(res.gain.diff, 4),
                      'low': round(res.gain.low, 4), 'high': round(res.gain.high, 4), 'seconds': round(sum(res.seconds.values()))})
         echo(str(rows[-1]))
+        # a Learner and its callbacks point at each other: without this every fold's model stays until the collector happens to run
+        del res
+        gc.collect()
     return pooled(tables), pd.DataFrame(rows)
 
 

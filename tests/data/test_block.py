@@ -33,7 +33,8 @@ def listings():
 
 
 def make(df, **kwargs):
-    return MatchDataLoaders.from_df(df, **{**dict(path=IMAGES, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False), **kwargs})
+    basic = dict(path=IMAGES, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False)
+    return MatchDataLoaders.from_df(df, **{**basic, **kwargs})
 
 
 def rows_of(dls, dl):
@@ -56,7 +57,8 @@ def test_a_batch_is_picture_title_and_group(listings, cols, kinds):
         *xs, y = dl.one_batch()
         assert [type(o) for o in xs] == kinds and type(y) is TensorCategory and y.dtype == torch.int64 and y.shape == (n,)
         for x in xs:
-            if isinstance(x, TensorImage): assert x.shape == (n, 3, 32, 32) and x.dtype == torch.float32 and 0 <= x.min() < .5 < x.max() <= 1
+            if isinstance(x, TensorImage):
+                assert x.shape == (n, 3, 32, 32) and x.dtype == torch.float32 and 0 <= x.min() < .5 < x.max() <= 1
             else: assert x.ndim == 2 and len(x) == n and x.dtype == torch.int64
     assert len(dls.valid) == -(-dls.is_valid.sum() // 16)
 
@@ -224,6 +226,7 @@ def test_show_batch_undoes_the_normalisation(listings):
 
 def test_dollars_and_long_titles_are_drawn_as_text():
     ax = grid(1, 1)[0, 0]
+    ax.axis('on')
     draw_listing(ax, None, 'from $3 to $_{9', 'a$x_{b$', 'red')
     ax.figure.canvas.draw()  # a broken formula would raise here
     assert ax.texts[0].get_text() == r'from \$3 to \$_{9' and ax.spines['left'].get_edgecolor() == (1, 0, 0, 1)
@@ -241,13 +244,14 @@ def test_pk_batches_are_groups_of_k(listings):
     assert len(got) == len(dls.train) and {len(o) for o in got} == {8} and dls.train.bs == 8
     for y in got: assert sorted(collections.Counter(y).values()) == [2] * 4
     assert epoch_labels(dls) != got, 'another epoch, other batches'
-    assert torch.cat([b[-1] for b in dls.valid]).tolist() == [dls.vocab.o2i[o] for o in dls.valid_df.label_group], 'validation stays in order'
+    assert torch.cat([b[-1] for b in dls.valid]).tolist() == [dls.vocab.o2i[o] for o in dls.valid_df.label_group], 'in order'
 
 
 def test_weighted_draws_groups_alike(listings):
     df = unique_titles(listings)
     big = df[df.fold == 1].label_group.iloc[0]
-    df = pd.concat([df, *(df[df.label_group == big].assign(posting_id=lambda o, i=i: o.posting_id + f'_{i}') for i in range(15))], ignore_index=True)
+    more = [df[df.label_group == big].assign(posting_id=lambda o, i=i: o.posting_id + f'_{i}') for i in range(15)]
+    df = pd.concat([df, *more], ignore_index=True)
     share = {}
     for sampler in (None, 'weighted'):
         dls = make(df, fn_col=None, sampler=sampler)
@@ -297,8 +301,8 @@ def test_transparency_reaches_the_batch_as_white(listings, tmp_path):
     np.testing.assert_allclose(x[:, 20, 5], [127/255, 127/255, 1], atol=2/255)
 
 
-def test_absolute_file_names_are_read(listings):
-    dls = make(listings.assign(image=[str(IMAGES/o) for o in listings.image]), path='/')
+def test_absolute_file_names_are_read(listings, tmp_path):
+    dls = make(listings.assign(image=[str(IMAGES/o) for o in listings.image]), path=tmp_path)
     assert torch.equal(dls.valid.one_batch()[0], make(listings).valid.one_batch()[0])
 
 

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from fastmatch.match import Neighbors
 
 WORDS = 'merah biru kaos kaus lengan panjang pria wanita 250ml 500ml sabun susu milk red blue shirt'.split()
-# two neighbours in float32, between which no float32 lies, and a large pair
-SCORES = [np.float32(.5), np.nextafter(np.float32(.5), np.float32(1)), np.nextafter(np.nextafter(np.float32(.5), np.float32(1)), np.float32(1)),
-          np.float32(.25), np.float32(-.75), np.float32(0), np.float32(100), np.float32(1)]
+# the first three are neighbours in float32: a cut between them is none of that type
+SCORES = [np.float32(.5), np.float32(.5 + 2**-24), np.float32(.5 + 2**-23), np.float32(.25),
+          np.float32(-.75), np.float32(0), np.float32(100), np.float32(1)]
 
 
 def halves_of_one(n, d, seed):
@@ -21,7 +21,7 @@ def noisy(n, d, seed, copies=0):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, d)).astype(np.float32)
     # exact duplicates and rescaled ones
-    for i in range(copies): x[rng.integers(n)] = x[rng.integers(n)] * rng.choice([1, 2, .25])
+    for _ in range(copies): x[rng.integers(n)] = x[rng.integers(n)] * rng.choice([1, 2, .25])
     return x
 
 

@@ -11,7 +11,8 @@ from ..reference import match as ref
 from .cases import halves_of_one, noisy, titles
 
 # weights that leave no rounding where the similarities have none
-EXACT = [('mean', {'a': .5, 'b': .5}), ('mean', {'a': 3., 'b': 1.}), ('mean', {'a': 0., 'b': 2.}), ('mean', None), ('prob_or', {'a': 1., 'b': 2.}),
+EXACT = [('mean', {'a': .5, 'b': .5}), ('mean', {'a': 3., 'b': 1.}), ('mean', {'a': 0., 'b': 2.}), ('mean', None),
+         ('prob_or', {'a': 1., 'b': 2.}),
          ('prob_or', None), ('union', {'a': .25, 'b': .5}), ('union', {'a': -.5, 'b': 0.}), ('union', None), ('union', {'b': .25})]
 DEFAULT = {'mean': 1., 'prob_or': 1., 'union': 0.}
 
@@ -33,8 +34,10 @@ def test_without_rounding_fusion_is_exact(n, seed, case):
     np.testing.assert_array_equal(nb.scores, scores)
 
 
-@pytest.mark.parametrize('how, weights', [('mean', {'image': .7, 'title': .3}), ('mean', {'image': 2., 'title': 1., 'tfidf': 4.}), ('prob_or', {'image': 4., 'tfidf': 1.}),
-                                          ('prob_or', {'image': .5, 'title': 3., 'tfidf': 0.}), ('union', {'image': .8, 'tfidf': .3, 'title': .1})])
+@pytest.mark.parametrize('how, weights', [('mean', {'image': .7, 'title': .3}), ('mean', {'image': 2., 'title': 1., 'tfidf': 4.}),
+                                          ('prob_or', {'image': 4., 'tfidf': 1.}),
+                                          ('prob_or', {'image': .5, 'title': 3., 'tfidf': 0.}),
+                                          ('union', {'image': .8, 'tfidf': .3, 'title': .1})])
 def test_fusion_of_three(how, weights):
     spaces = {'image': Dense(noisy(42, 8, 0, 30)), 'title': Dense(noisy(42, 5, 1, 10)), 'tfidf': Tfidf(titles(42, 2))}
     full = ref.fuse(every(spaces), how, weights)
@@ -94,9 +97,12 @@ def test_refuses():
     for k in (0, -2):
         with pytest.raises(InputError, match=f'k={k}'): candidates({'a': a}, k)
     cand = candidates({'a': a}, 3)
-    for how, weights, says in [('max', None, "how='max': choose one of mean, prob_or, union"), ('mean', {'b': 1.}, r"weights name \['b'\].*\['a'\]"),
-                               ('mean', {'a': -1.}, '0 or more'), ('prob_or', {'a': -1.}, '0 or more'), ('mean', {'a': 0.}, 'none is above 0'),
-                               ('union', {}, 'none'), ('mean', {}, 'none'), ('union', {'a': np.nan}, 'finite'), ('mean', {'a': np.inf}, 'finite')]:
+    for how, weights, says in [('max', None, "how='max': choose one of mean, prob_or, union"),
+                               ('mean', {'b': 1.}, r"weights name \['b'\].*\['a'\]"),
+                               ('mean', {'a': -1.}, '0 or more'), ('prob_or', {'a': -1.}, '0 or more'),
+                               ('mean', {'a': 0.}, 'none is above 0'),
+                               ('union', {}, 'none'), ('mean', {}, 'none'),
+                               ('union', {'a': np.nan}, 'finite'), ('mean', {'a': np.inf}, 'finite')]:
         with pytest.raises(InputError, match=says): fuse(cand, how, weights)
     cand.ids[[0, 1]] = cand.ids[[1, 0]]
     with pytest.raises(InputError, match='column 0'): fuse(cand)

@@ -87,7 +87,8 @@ def test_check_passes_and_returns_itself():
 
 def test_check_shape_and_dtype():
     ids, scores = broken('')
-    for bad, says in [((ids.astype(np.int32), scores), 'ids has dtype int32'), ((ids, scores.astype(np.float64)), 'scores has dtype float64'),
+    for bad, says in [((ids.astype(np.int32), scores), 'ids has dtype int32'),
+                      ((ids, scores.astype(np.float64)), 'scores has dtype float64'),
                       ((ids[0], scores), 'ids: give a 2-D array, not 1-D'), ((ids, scores.tolist()), 'scores: give a 2-D array, not list'),
                       ((ids, scores[:, :2]), r'shape \(3, 3\), neighbors.scores \(3, 2\)')]:
         with pytest.raises(InputError, match=says): Neighbors(*bad).check()

@@ -37,7 +37,8 @@ def test_best_threshold_is_the_best(case, max_matches, part, as_numbers):
 
 
 @settings(max_examples=100, deadline=None)
-@given(case=cases(), max_matches=st.integers(1, 10), threshold=st.sampled_from([-np.inf, -.75, 0, .25, .5, .5 + 2**-25, .5 + 2**-24, 1, 100, np.inf]))
+@given(case=cases(), max_matches=st.integers(1, 10),
+       threshold=st.sampled_from([-np.inf, -.75, 0, .25, .5, .5 + 2**-25, .5 + 2**-24, 1, 100, np.inf]))
 def test_decide(case, max_matches, threshold):
     nb, labels = case
     m = decide(nb, threshold, max_matches)
@@ -58,14 +59,33 @@ def test_nothing_is_let_in_when_nothing_helps():
         assert threshold > .75 and value == ref.row_f1([[i] for i in range(5)], labels)[slice(None) if rows is None else rows].mean()
         assert [o.tolist() for o in decide(NB, threshold)][:3] == [[0], [1], [2]]
     alone = Neighbors.from_pairs([], [], [], 3)
-    assert best_threshold(alone, [0, 0, 1]) == (np.inf, pytest.approx((2 / 3 + 2 / 3 + 1) / 3))
-    assert best_threshold(NB, [0, 0, 1, 1, 1], max_matches=1)[0] == np.inf
+    assert best_threshold(alone, [0, 0, 1]) == (1.001, pytest.approx((2 / 3 + 2 / 3 + 1) / 3))
+    assert best_threshold(NB, [0, 0, 1, 1, 1], max_matches=1)[0] == 1.001
+
+
+@pytest.mark.parametrize('seed', [757, 1227])
+def test_a_gain_that_is_only_rounding_is_none(seed):
+    "Two cuts of the same worth, of which the lower sums up to a few bits more: the higher is taken."
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, 14)
+    rows, ids = np.nonzero(rng.random((14, 14)) < .4)
+    nb = Neighbors.from_pairs(rows, ids, rng.integers(0, 40, len(rows)) / 64 + (labels[rows] == labels[ids]) * .05, 14)
+    want = ref.best_threshold(nb.ids, nb.scores, labels, range(14), 50)
+    assert best_threshold(nb, labels) == (want[0], pytest.approx(want[1], abs=1e-9))
+
+
+def test_padding_is_never_let_in():
+    labels = [0, 0, 1, 1, 1]
+    for m in (NB.top(2), NB):
+        np.testing.assert_allclose(Sweep(m, labels).at(-np.inf), row_f1(decide(m, -np.inf), labels))
+        assert all((o >= 0).all() for o in decide(m, -np.inf))
 
 
 def test_two_listings():
     nb = Dense([[1., 0], [1., .5]]).search(2)
     threshold, value = best_threshold(nb, ['a', 'a'])
-    assert value == 1 and threshold == pytest.approx(float(nb.scores[0, 1]) - 1e-3) and [o.tolist() for o in decide(nb, threshold)] == [[0, 1], [1, 0]]
+    assert value == 1 and threshold == pytest.approx(float(nb.scores[0, 1]) - 1e-3)
+    assert [o.tolist() for o in decide(nb, threshold)] == [[0, 1], [1, 0]]
     threshold, value = best_threshold(nb, ['a', 'b'])
     assert value == 1 and threshold > nb.scores[0, 1] and [o.tolist() for o in decide(nb, threshold)] == [[0], [1]]
 
@@ -149,20 +169,22 @@ def test_rule_keeps_its_promise(k, max_matches, tmp_path):
 
 def test_choose_rule_takes_the_best_of_the_grid():
     cand = candidates(SPACES, 60)
-    grid = [('mean', {'image': 1.}), ('mean', {'tfidf': 1.}), ('prob_or', {'image': 2., 'tfidf': 1.}), ('union', {'image': .5, 'tfidf': .3})]
+    grid = [('mean', {'image': 1.}), ('mean', {'tfidf': 1.}), ('prob_or', {'image': 2., 'tfidf': 1.}),
+            ('union', {'image': .5, 'tfidf': .3})]
     values = []
     sims = {k: np.array(o.scores(np.arange(60)[:, None], np.arange(60)), np.float64) for k, o in SPACES.items()}
     for how, w in grid:
         full = ref.nearest(ref.fuse(sims, how, w), 60)
         values.append(ref.best_threshold(full[0], full[1].astype(np.float32), LABELS, range(60), 50)[1])
     rule = choose_rule(cand, LABELS, grid)
-    assert (rule.how, rule.weights) == grid[int(np.argmax(values))] and rule.score['row_f1_chosen_on'] == pytest.approx(max(values), abs=2e-3)
-    assert choose_rule(cand, LABELS, grid[:1] * 2 + grid[1:2]).weights in ({'image': 1.}, {'tfidf': 1.})
+    assert (rule.how, rule.weights) == grid[int(np.argmax(values))]
+    assert rule.score['row_f1_chosen_on'] == pytest.approx(max(values), abs=2e-3)
 
 
 @pytest.mark.parametrize('bad, says', [
-    ({'how': 'max'}, "how='max'"), ({'weights': {}}, 'none is above 0'), ({'weights': {'a': 0.}}, 'none is above 0'), ({'weights': {'a': -1.}}, '0 or more'),
-    ({'weights': {'a': np.nan}}, 'finite'), ({'weights': {'a': np.inf}}, 'finite'), ({'threshold': np.nan}, 'NaN'), ({'k': 0}, 'k=0'),
+    ({'how': 'max'}, "how='max'"), ({'weights': {}}, 'none is above 0'), ({'weights': {'a': 0.}}, 'none is above 0'),
+    ({'weights': {'a': -1.}}, '0 or more'),
+    ({'weights': {'a': np.nan}}, 'finite'), ({'weights': {'a': np.inf}}, 'finite'), ({'threshold': np.nan}, 'finite'), ({'k': 0}, 'k=0'),
     ({'max_matches': 0}, 'max_matches=0')])
 def test_rule_refuses(bad, says):
     good = {'how': 'mean', 'weights': {'a': 1.}, 'threshold': .5}
@@ -172,6 +194,7 @@ def test_rule_refuses(bad, says):
 
 
 def test_rule_from_dict_refuses():
-    with pytest.raises(InputError, match=r"unknown entries \['cut'\]"): Rule.from_dict({'how': 'mean', 'weights': {'a': 1}, 'threshold': 0., 'cut': 1})
+    good = {'how': 'mean', 'weights': {'a': 1}, 'threshold': 0.}
+    with pytest.raises(InputError, match=r"unknown entries \['cut'\]"): Rule.from_dict({**good, 'cut': 1})
     with pytest.raises(InputError, match=r"\['threshold', 'weights'\] missing"): Rule.from_dict({'how': 'mean'})
     with pytest.raises(InputError, match=r"needs the modalities \['title'\]"): Rule('mean', {'image': .5, 'title': .5}, .5).apply(SPACES)

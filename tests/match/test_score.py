@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Neighbors, alone, decide, map_at_r, recall_at, row_f1
+from fastmatch.match import Dense, Neighbors, alone, best_threshold, decide, map_at_r, recall_at, row_f1
 
 from ..reference import match as ref
 from .cases import cases, noisy
@@ -63,3 +63,15 @@ def test_refuses():
         with pytest.raises(InputError, match='labels are missing in rows 2'): f(['a', 'b', None, 'a'])
     with pytest.raises(InputError, match='k=0'): recall_at(nb, [0, 0, 1, 1], 0)
     with pytest.raises(InputError, match='rows 1'): alone([1, np.nan])
+
+
+def test_row_f1_refuses_what_would_score_too_high():
+    with pytest.raises(InputError, match='rows 0 name an id twice'): row_f1([[0, 1, 1], [1, 0]], [0, 0])
+    with pytest.raises(InputError, match='rows 0 hold ids outside 0 to 2'): row_f1([[0, -1], [1], [2]], [0, 1, 0])
+
+
+def test_neighbours_of_a_catalogue_are_refused():
+    "New listings against a catalogue have no self at rank 0; a decision that took its place for granted would let in a stranger."
+    nb = Neighbors(np.array([[1, 0], [0, 1]]), np.array([[.9, .2], [.9, .2]], np.float32))
+    for f in (lambda: decide(nb, .95), lambda: recall_at(nb, [0, 1]), lambda: map_at_r(nb, [0, 1]), lambda: best_threshold(nb, [0, 1])):
+        with pytest.raises(InputError, match='itself'): f()

@@ -82,7 +82,7 @@ def best_threshold(ids, scores, labels, rows, max_matches):
         f1 = row_f1(decide(ids, scores, cut, max_matches), labels)
         return sum(f1[i] for i in rows) / len(rows)
     nothing = mean(INF)
-    if not edges: return INF, nothing
+    if not edges: return 1 + 1e-3, nothing
     value = [mean(o) for o in edges]
     if max(value) - nothing < 1e-10: return edges[0] + 1e-3, nothing
     at = next(i for i, o in enumerate(value) if o > max(value) - 1e-10)
