@@ -237,7 +237,7 @@ def vectors(n=12, seed=0):
 
 
 @pytest.mark.parametrize('labels, words', [
-    (list('aabbccddeef') + [None], 'labels are missing in rows 11'), (['a'] * 12, 'one group only'),
+    (list('aabbccddeef') + [None], 'missing in rows 11'), (['a'] * 12, 'one group only'),
     (list('aabbcc'), 'give 12, one a row')])
 def test_labels_that_judge_nothing(labels, words):
     nb = Dense(vectors()).search(5)

@@ -14,6 +14,7 @@ class Candidates:
     "The union of the modalities' neighbours, each scored in every modality."
     ids: np.ndarray  # int64 (n,K), itself first, padded with -1
     scores: dict  # modality -> float32 (n,K), -inf at the padding
+    k: int = 50  # Neighbours that were taken from each modality
 
 
 def candidates(
@@ -35,7 +36,7 @@ def candidates(
     at = np.arange(len(rows)) - np.repeat(count.cumsum() - count, count)
     grid = np.full((n, count.max()), -1, np.int64)
     grid[rows, at] = ids
-    return Candidates(grid, {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()})
+    return Candidates(grid, {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()}, k)
 
 
 def fuse(

@@ -122,7 +122,8 @@ def fusion_grid(
     steps = [o for o in itertools.product(range(11), repeat=len(names)) if sum(o) == 10]
     # the equal-most first, so that ties end at the plainest
     steps.sort(key=lambda o: max(o) - min(o))
-    means = [('mean', {k: w / 10 for k, w in zip(names, o) if w}) for o in steps]
+    # a modality of weight 0 still brings candidates: left out, the rule would be applied to fewer than it was chosen on
+    means = [('mean', {k: w / 10 for k, w in zip(names, o)}) for o in steps]
     powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names))]
     return means + powers
 
@@ -146,14 +147,13 @@ def choose_rule(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
     grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
-    k: int = 50,  # Candidates of each modality, to be kept with the rule
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
     best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
     how, weights = max(best, key=lambda o: best[o][1])
     threshold, f1 = best[how, weights]
-    return Rule(how, dict(weights), threshold, k, max_matches, {'row_f1_chosen_on': round(f1, 5)})
+    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)})
 
 
 @dataclass

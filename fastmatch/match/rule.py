@@ -48,8 +48,8 @@ class Sweep:
         if rows is not None:
             mine = rows[self.row]
             edge, gain = edge[mine], gain[mine]
-        # with nobody near, any cut above the highest cosine says the same, and json knows no infinity
-        if not len(edge): return 1 + 1e-3, float(base.mean())
+        # where these rows have nobody near, above everybody's highest: json knows no infinity
+        if not len(edge): return (float(self.edge[0]) if len(self.edge) else 1.) + 1e-3, float(base.mean())
         total = gain.cumsum()
         # equal scores come in together or not at all
         ends = np.flatnonzero(np.append(edge[1:] != edge[:-1], True))

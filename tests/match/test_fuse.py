@@ -114,6 +114,6 @@ def test_fusion_grid():
         grid = fusion_grid(names)
         assert len(grid) == means + 3**len(names) == len({(how, *sorted(w.items())) for how, w in grid})
         assert grid[0][0] == 'mean' and max(grid[0][1].values()) - min(grid[0][1].values()) < .11 and len(grid[0][1]) == len(names)
-        assert all(abs(sum(w.values()) - 1) < 1e-9 for how, w in grid if how == 'mean') and ('mean', {'b': 1.}) in grid
+        assert all(abs(sum(w.values()) - 1) < 1e-9 for how, w in grid if how == 'mean') and ('mean', dict(zip(names, (0., 1., 0.)))) in grid
         cand = candidates({k: Dense(noisy(6, 3, i)) for i, k in enumerate(names)}, 4)
         for how, w in grid: fuse(cand, how, w).check(self_join=True)

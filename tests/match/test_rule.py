@@ -157,7 +157,7 @@ LABELS = np.random.default_rng(1).integers(0, 20, 60)
 
 @pytest.mark.parametrize('k, max_matches', [(60, 50), (12, 5), (12, 12)])
 def test_rule_keeps_its_promise(k, max_matches, tmp_path):
-    rule = choose_rule(candidates(SPACES, k), LABELS, k=k, max_matches=max_matches)
+    rule = choose_rule(candidates(SPACES, k), LABELS, max_matches=max_matches)
     (tmp_path/'rule.json').write_text(json.dumps(rule.to_dict()))
     again = Rule.from_dict(json.loads((tmp_path/'rule.json').read_text()))
     assert again == rule and again.k == k and again.max_matches == max_matches

@@ -82,7 +82,8 @@ def best_threshold(ids, scores, labels, rows, max_matches):
         f1 = row_f1(decide(ids, scores, cut, max_matches), labels)
         return sum(f1[i] for i in rows) / len(rows)
     nothing = mean(INF)
-    if not edges: return 1 + 1e-3, nothing
+    if not edges: return max([1.] if not any(j >= 0 for r in ids for j in r[1:max_matches]) else
+                            [float(s) for i, r in enumerate(ids) for j, s in zip(r[1:max_matches], scores[i][1:max_matches]) if j >= 0]) + 1e-3, nothing
     value = [mean(o) for o in edges]
     if max(value) - nothing < 1e-10: return edges[0] + 1e-3, nothing
     at = next(i for i, o in enumerate(value) if o > max(value) - 1e-10)
