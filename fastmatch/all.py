@@ -6,7 +6,7 @@ from fastai.vision.all import *
 from .callback.mix import CutMix, MixUp
 from .callback.scoring import GroupRates
 from .core import InputError, MissingPackage, seed_everything
-from .data.augment import Colour, RandAugment, augs, list_augs
+from .data.augment import Colour, Erase, RandAugment, augs, list_augs
 from .data.block import MatchDataLoaders, TitleBlock
 from .data.read import check_listings, read_image
 from .data.sample import demo_path

@@ -13,10 +13,11 @@ from tqdm.auto import tqdm
 from .callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
 from .core import InputError
 from .data.block import MatchDataLoaders, Tokenize
-from .data.read import read_image
+from .data.read import check_listings, read_image
 from .data.show import draw_listing, grid
 from .losses import ArcFace
 from .match.embeddings import Embeddings
+from .match.index import Dense
 from .match.rule import best_threshold, decide
 from .match.score import row_f1
 from .metrics import RecallAt, RowF1
@@ -71,12 +72,12 @@ def match_learner(
     "A Learner that trains image and title encoders under class centres, and is judged on groups it never saw."
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     image = title = None
-    if dls.cols['fn_col']:
+    if dls.cols['fn_col'] is not None:
         if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with fn_col=None, or name an encoder')
         image = ImageEncoder(image_arch, pretrained)
         if normalize and not any(isinstance(o, Normalize) for o in dls.after_batch.fs):
             dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
-    if dls.cols['text_col']:
+    if dls.cols['text_col'] is not None:
         if text_arch is None: raise InputError('text_arch=None, but dls has titles: make dls with text_col=None, or name an encoder')
         tokenizer = load_tokenizer(text_arch)
         title = TitleEncoder(text_arch, pretrained, pool, tokenizer.pad_token_id)
@@ -97,12 +98,13 @@ def embeddings(
     df=None,  # Listings with the columns `dls` was made with (the group may be missing); default the validation listings
     bs: int | None = None,  # Listings a batch; default the validation batch size
     tta: bool = False,  # Average each picture's embedding with its mirror image's
+    on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be read (their ids are then missing in `ids`)
 ) -> Embeddings:
     "Embeddings of listings by modality; rows the encoders were trained on are flagged."
-    cols, df = self.dls.cols, self.dls.valid_df if df is None else df.reset_index(drop=True)
-    if len(df) == 0: raise InputError('no listings to embed')
-    if missing := [o for o in (cols['fn_col'], cols['text_col'], cols['id_col']) if o and o not in df]:
-        raise InputError(f'columns {missing} are missing; there are {list(df)}')
+    cols = self.dls.cols
+    if df is None: df = self.dls.valid_df
+    else: df = check_listings(df, cols['path'], cols['fn_col'], cols['text_col'], id_col=cols['id_col'], on_error=on_error, min_rows=1).df
+    if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
     dl = self.dls.test_dl(df, bs=bs or self.dls.valid.bs)
     model, parts = self.model, []
     training = model.training
@@ -112,27 +114,26 @@ def embeddings(
             for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
                 xs = [o.as_subclass(torch.Tensor) for o in batch]
                 out = model(*xs)
-                if tta and cols['fn_col']:
+                if tta and cols['fn_col'] is not None:
                     flipped = model(xs[0].flip(-1), *xs[1:])
                     out = {k: torch.nn.functional.normalize(v + flipped[k]) for k, v in out.items()}
                 parts.append({k: v.float().cpu().numpy() for k, v in out.items()})
     finally: model.train(training)
     ids, label_col = df[cols['id_col']].to_numpy(), cols['label_col']
     return Embeddings({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, ids,
-                      titles=df[cols['text_col']] if cols['text_col'] else None, labels=df[label_col].to_numpy() if label_col in df else None,
+                      titles=None if cols['text_col'] is None else df[cols['text_col']], labels=df[label_col].to_numpy() if label_col in df else None,
                       trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None)
 
 
 def _listing(dls, row):
     fn, text = dls.cols['fn_col'], dls.cols['text_col']
-    return dict(image=read_image(dls.cols['path']/row[fn]) if fn else None, title=row[text] if text else '')
+    return dict(image=None if fn is None else read_image(dls.cols['path']/str(row[fn])), title='' if text is None else row[text])
 
 
 def _judged(self, modality):
     "Neighbours of the validation listings, their groups, the matches at the best cut, and the row F1 of each."
     emb = self.embeddings()
     v = emb[modality] if modality else emb.get('joint', np.concatenate(list(emb.values()), 1))
-    from .match.index import Dense
     nb = Dense(v).search(min(51, len(v)))
     matches = decide(nb, best_threshold(nb, emb.labels)[0])
     return nb, emb.labels, matches, row_f1(matches, emb.labels)

@@ -3,7 +3,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from fastai.vision.augment import RandomErasing, RandTransform, aug_transforms
+from fastai.vision.augment import RandTransform, aug_transforms
 from fastai.vision.core import TensorImage
 from PIL import Image
 
@@ -67,6 +67,26 @@ class Colour(RandTransform):
         return TensorImage(torch.einsum('nij,njhw->nihw', m, x.as_subclass(torch.Tensor)).clamp_(0, 1))
 
 
+class Erase(RandTransform):
+    "timm's random erasing: a grey box on some images of a batch, another on each, https://arxiv.org/abs/1708.04896"
+    split_idx, order = 0, 100  # training only, and after Normalize, whose middle is 0
+
+    def __init__(
+        self,
+        p: float = .3,  # Share of the images that get it
+        max_area: float = .15,  # Largest box, as a share of the image
+    ):
+        super().__init__(p=1.)
+        from timm.data.random_erasing import RandomErasing
+        # fastai's own erases one box in all images of a batch alike
+        self.tfm = RandomErasing(p, max_area=max_area, mode='const', device='cpu')
+
+    def encodes(self, x: TensorImage):
+        out = x.as_subclass(torch.Tensor).clone()
+        self.tfm.device = out.device
+        return TensorImage(self.tfm(out))
+
+
 def _geometry(max_zoom, max_rotate=0., max_warp=0., max_lighting=0., xtra_tfms=None):
     # a zoom into a random place is a crop-resize drawn anew for each image; fastai's RandomResizedCropGPU cuts a whole batch alike
     return aug_transforms(max_zoom=max_zoom, max_rotate=max_rotate, max_warp=max_warp, max_lighting=max_lighting, p_affine=.9,
@@ -79,8 +99,8 @@ PRESETS = {
     'light': lambda: _geometry(1.3, max_lighting=.2),
     'colour': lambda: _geometry(1.3, max_lighting=.3, xtra_tfms=[Colour(.05, .3)]),
     'recolour': lambda: _geometry(1.3, max_lighting=.3, xtra_tfms=[Colour(.5, .8, p=.9)]),
-    'strong': lambda: _geometry(1.5, 15., .1, .4, [Colour(.1, .5), RandomErasing(p=.3, sh=.15, max_count=1)]),
-    'randaugment': lambda: [RandAugment(), *_geometry(1.3, xtra_tfms=[RandomErasing(p=.25, sh=.15, max_count=1)])]}
+    'strong': lambda: _geometry(1.5, 15., .1, .4, [Colour(.1, .5), Erase(.3)]),
+    'randaugment': lambda: [RandAugment(), *_geometry(1.3, xtra_tfms=[Erase(.25)])]}
 
 
 def list_augs() -> list[str]:
@@ -96,4 +116,4 @@ def augs(
     return list(PRESETS[name]())
 
 
-__all__ = ['Colour', 'RandAugment', 'augs', 'list_augs']
+__all__ = ['Colour', 'Erase', 'RandAugment', 'augs', 'list_augs']

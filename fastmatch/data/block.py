@@ -177,6 +177,7 @@ class MatchDataLoaders(DataLoaders):
         if not images and not titles: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
         if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
         if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
+        if not 0 <= seed < 2**32: raise InputError(f'seed={seed}: give an integer from 0 to 2**32-1')
         path = Path(path)
         # hashing rides on the check that decodes every image anyway
         seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error,

@@ -73,7 +73,7 @@ def heldout(
     # one option at a time: a grid over a large table would not fit in memory all at once
     for name, nb in options.items() if isinstance(options, dict) else options:
         if runs is None:
-            g = label_codes(labels if groups is None else groups, len(nb.ids), 'groups')
+            g = label_codes(labels, len(nb.ids)) if groups is None else label_codes(groups, len(nb.ids), 'groups')
             if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
             _whole(label_codes(labels, len(nb.ids)), g)
             runs = [_Half(*o) for side in halves(g, halvings, seed) for o in ((side, ~side), (~side, side))]

@@ -62,5 +62,7 @@ class ImageEncoder(nn.Module):
         training = self.body.training
         with torch.no_grad(): self.n_out = self.body.eval()(torch.zeros(1, *cfg['input_size'])).shape[-1]
         self.body.train(training)
+        # channels last: depthwise convolutions on a CPU take half the time, on a GPU half precision likes it too
+        self.body.to(memory_format=torch.channels_last)
 
-    def forward(self, x): return self.body(x)
+    def forward(self, x): return self.body(x.contiguous(memory_format=torch.channels_last))

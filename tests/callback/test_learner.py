@@ -180,7 +180,10 @@ def test_embeddings_keep_the_order_and_ignore_the_batch_size(listings, tmp_path)
     assert list(a.ids) == list(df.posting_id) and b.labels is None
     np.testing.assert_allclose(a['image'], b['image'][::-1], atol=2e-6)
     with pytest.raises(InputError, match="'image'"): learn.embeddings(df.drop(columns='image'))
-    with pytest.raises(InputError, match='no listings'): learn.embeddings(df.iloc[:0])
+    with pytest.raises(InputError, match='0 listings'): learn.embeddings(df.iloc[:0])
+    broken = df.assign(image=['no.png', *df.image[1:]])
+    with pytest.raises(InputError, match=f'{df.posting_id.iloc[0]}.*no.png'): learn.embeddings(broken)
+    assert list(learn.embeddings(broken, on_error='skip').ids) == list(df.posting_id)[1:]
 
 
 @pytest.mark.parametrize('cb', [MixUp, CutMix])

@@ -1,19 +1,20 @@
 "Presets: what they may change, what they must not, and the colour turn against a computation pixel by pixel."
 import colorsys
 import pickle
+import random
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from fastai.data.transforms import IntToFloatTensor
-from fastai.vision.augment import RandomErasing, Resize
+from fastai.vision.augment import Resize
 from fastai.vision.core import TensorImage
 from fasttransform import Pipeline
 from PIL import Image
 
 from fastmatch.core import InputError, seed_everything
-from fastmatch.data.augment import Colour, RandAugment, augs, list_augs
+from fastmatch.data.augment import Colour, Erase, RandAugment, augs, list_augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.read import read_image
 from fastmatch.data.sample import demo_path
@@ -41,7 +42,7 @@ def sized(photos, size): return torch.stack([torch.tensor(np.asarray(Image.froma
 def apply(tfms, x, split_idx=0, seed=0, erase=False):
     "A uint8 batch through a preset as a DataLoader does it, by default up to where Normalize would come."
     seed_everything(seed)
-    tfms = [o for o in tfms if erase or not isinstance(o, RandomErasing)]
+    tfms = [o for o in tfms if erase or not isinstance(o, Erase)]
     return Pipeline([IntToFloatTensor(), *tfms], split_idx=split_idx)(TensorImage(x.clone()))
 
 
@@ -86,7 +87,7 @@ def test_through_the_dataloaders(listings, name):
     a, b = dls.train.one_batch(), plain.train.one_batch()
     assert torch.equal(a[1], b[1]) and (a[0] - b[0]).abs().mean() > .01
     kinds = [type(o).__name__ for o in dls.after_batch.fs]
-    assert 'RandomErasing' not in kinds or kinds.index('RandomErasing') > kinds.index('Normalize')
+    assert 'Erase' not in kinds or kinds.index('Erase') > kinds.index('Normalize')
     assert 'RandAugment' not in kinds or kinds.index('RandAugment') < kinds.index('IntToFloatTensor')
     assert 'Colour' not in kinds or kinds.index('Colour') < kinds.index('Normalize')
 
@@ -208,3 +209,16 @@ def test_an_unknown_preset_is_named_with_the_list():
     assert list_augs() == ['none', 'flip', 'light', 'colour', 'recolour', 'strong', 'randaugment']
     a, b = augs('colour'), augs('colour')
     assert a is not b and not {id(o) for o in a} & {id(o) for o in b}, 'transforms hold state: two loaders must not share one'
+
+
+def test_erase_draws_a_box_for_each_image():
+    "Boxes differ within a batch, about a share `p` of images has one, and none is larger than asked."
+    random.seed(0)
+    x = TensorImage(torch.rand(400, 3, 32, 32) + .5)
+    out = Erase(p=.4, max_area=.15)(x, split_idx=0)
+    gone = (out == 0).all(1)
+    area = gone.float().mean((1, 2))
+    assert .3 < (area > 0).float().mean() < .5 and area.max() < .2
+    assert len({tuple(o.flatten().tolist()) for o in gone[area > 0]}) > 100
+    assert torch.equal(out.as_subclass(torch.Tensor)[~gone[:, None].expand(-1, 3, -1, -1)], x.as_subclass(torch.Tensor)[~gone[:, None].expand(-1, 3, -1, -1)])
+    assert (x > 0).all(), 'the batch handed in is left alone'
