@@ -32,7 +32,7 @@ def demo(
 ):
     """Train on the embedded sample of 2,100 listings, search a fold that was never seen, choose the rule, and write the matches.
 
-    Takes about four minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches: blank-separated, itself first);
+    Takes about five minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches: blank-separated, itself first);
     `summary.json` what each modality and their fusion are worth, beside 'every listing alone' and the untrained encoders.
     """
     # here, so that --help answers at once: torch alone takes seconds to import
