@@ -1,7 +1,9 @@
 "What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output."
 import importlib
+import os
 import random
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 
@@ -41,6 +43,22 @@ def some(
     "The first `n` of `items` as text, with a count of the rest: for messages that list culprits."
     items = [str(o) for o in items]
     return ', '.join(items[:n]) + (f' and {len(items) - n} more' if len(items) > n else '')
+
+
+def write_whole(
+    path: Path,  # File to write
+    data: str | bytes,  # Its content
+):
+    "Write `path` so that it is there whole or not at all: a kill leaves the old file or the new one."
+    path = Path(path)
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(tmp, 'wb') as f:
+            f.write(data.encode() if isinstance(data, str) else data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(tmp, path)
+    finally: tmp.unlink(missing_ok=True)
 
 
 def seed_everything(

@@ -106,19 +106,10 @@ def embeddings(
     else: df = check_listings(df, cols['path'], cols['fn_col'], cols['text_col'], id_col=cols['id_col'], on_error=on_error, min_rows=1).df
     if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
     dl = self.dls.test_dl(df, bs=bs or self.dls.valid.bs)
-    model, parts = self.model, []
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
-                xs = [o.as_subclass(torch.Tensor) for o in batch]
-                out = model(*xs)
-                if tta and cols['fn_col'] is not None:
-                    flipped = model(xs[0].flip(-1), *xs[1:])
-                    out = {k: torch.nn.functional.normalize(v + flipped[k]) for k, v in out.items()}
-                parts.append({k: v.float().cpu().numpy() for k, v in out.items()})
-    finally: model.train(training)
+    parts = []
+    for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
+        out = self.model.embed(*(o.as_subclass(torch.Tensor) for o in batch), tta=tta)
+        parts.append({k: v.cpu().numpy() for k, v in out.items()})
     ids, label_col = df[cols['id_col']].to_numpy(), cols['label_col']
     return Embeddings({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, ids,
                       titles=None if cols['text_col'] is None else df[cols['text_col']], labels=df[label_col].to_numpy() if label_col in df else None,

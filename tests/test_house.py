@@ -11,7 +11,7 @@ FLOORS = [['core'], ['layers', 'losses', 'optim', 'schedule', 'match'], ['data',
           ['learner'], ['pretrain', 'study', 'export', 'report', 'serve', 'job'], ['all'], ['cli']]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
-NO_FASTAI = ['core.py', 'layers.py', 'matcher.py', 'match/', 'models/', 'data/read.py']
+NO_FASTAI = ['core.py', 'layers.py', 'matcher/', 'match/', 'models/', 'data/read.py']
 
 
 def room(path): return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
@@ -63,6 +63,7 @@ def test_rooms_without_fastai():
     ('import fastmatch.match', ['torch', 'fastai', 'faiss', 'sklearn']),
     ('import fastmatch.models', ['fastai', 'timm', 'transformers']),
     ('import fastmatch.cli', ['torch', 'fastai', 'pandas']),
+    ('import fastmatch.matcher', ['fastai', 'fastcore', 'timm', 'transformers', 'faiss']),
 ])
 def test_light_imports(code, absent):
     res = subprocess.run([sys.executable, '-c', f'import sys; {code}; print([o for o in {absent} if o in sys.modules])'],

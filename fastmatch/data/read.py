@@ -21,15 +21,22 @@ def read_image(
     "Read an image as RGB: upright by its EXIF tag, transparency on white, 16-bit and CMYK brought down to 8 bits a channel."
     with Image.open(path) as im:
         if size is not None: im.draft(None, size)  # does nothing to formats other than JPEG
-        png = im.format == 'PNG'
-        # a tag that isn't EXIF at all says nothing against the pixels: the picture stays as it is (PIL does so for JPEGs by itself)
-        with suppress(SyntaxError): im = ImageOps.exif_transpose(im)
-        if im.mode[0] in 'IF': im = _to_8_bits(im, png)  # PIL's own convert clips: every value above 255 would turn white
-        if im.has_transparency_data:
-            im = im.convert('RGBA')
-            # what lies under transparent pixels is arbitrary (often black); shops show it on white
-            return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
-        return im.convert('RGB')
+        return upright_rgb(im)
+
+
+def upright_rgb(
+    im: Image.Image,  # Any mode
+) -> Image.Image:  # RGB
+    "A picture as RGB: upright by its EXIF tag, transparency on white, 8 bits a channel."
+    png = im.format == 'PNG'
+    # a tag that isn't EXIF at all says nothing against the pixels: the picture stays as it is (PIL does so for JPEGs by itself)
+    with suppress(SyntaxError): im = ImageOps.exif_transpose(im)
+    if im.mode[0] in 'IF': im = _to_8_bits(im, png)  # PIL's own convert clips: every value above 255 would turn white
+    if im.has_transparency_data:
+        im = im.convert('RGBA')
+        # what lies under transparent pixels is arbitrary (often black); shops show it on white
+        return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
+    return im.convert('RGB')
 
 
 def _to_8_bits(im, png):
@@ -82,7 +89,7 @@ def check_listings(
     rows = [o[0] for o in bad]
     ids = (df[id_col] if id_col is not None else pd.Series([None]*len(df))).iloc[rows].tolist()
     skipped = pd.DataFrame({'id': ids, 'row': np.array(rows, dtype=np.int64), 'column': [o[1] for o in bad], 'reason': [o[2] for o in bad]})
-    if bad and on_error == 'raise': raise InputError(_list_bad(skipped, id_col))
+    if bad and on_error == 'raise': raise_unusable(skipped, id_col)
 
     keep = np.ones(len(df), dtype=bool)
     keep[rows] = False
@@ -158,9 +165,7 @@ def _check_images(names, path, phash, n_workers):
     with ThreadPoolExecutor(n_workers) as pool:  # PIL lets go of the interpreter lock while it decodes
         seen = tqdm(pool.map(lambda o: _try_image(o, phash), todo), total=len(todo), desc='Checking images', delay=2, leave=False)
         done = dict(zip(todo, seen))
-    if todo and all(reason == NO_FILE for reason, _ in done.values()):
-        # one wrong folder, not n broken rows
-        raise InputError(f'none of the {len(todo)} files in {names.name!r} exists; the first was looked for at {todo[0]}. Is path right?')
+    check_some_exist([reason for reason, _ in done.values()], names.name, todo)
     bad = [(i, names.name, 'no file name' if f is None else f'{names.iloc[i]}: {done[f][0]}')
            for i, f in enumerate(files) if f is None or done[f][0] is not None]
     hashes = np.array([None if f is None else done[f][1] for f in files], dtype=object) if phash else None
@@ -170,18 +175,49 @@ def _check_images(names, path, phash, n_workers):
 NO_FILE = 'no such file'
 
 
-def _try_image(file, phash):
-    "Read one file as training will: (what is wrong with it or None, its hash or None)."
+def check_some_exist(reasons, column, files):
+    "Raise where every file is missing: that is one wrong folder, not n broken rows."
+    if len(files) and all(o == NO_FILE for o in reasons):
+        raise InputError(f'none of the {len(files)} files in {column!r} exists; the first was looked for at {files[0]}. Is path right?')
+
+
+def try_image(
+    file,  # File, or an image in memory: PIL image or uint8 array (h,w,3)
+    size: tuple | None = None,  # As for `read_image`
+) -> tuple[Image.Image | None, str | None]:
+    "The image as RGB and None, or None and what is wrong with it."
     try:
-        if not os.path.exists(file): return NO_FILE, None
-        if os.path.isdir(file): return 'a folder, not a file', None
-        if os.path.getsize(file) == 0: return 'empty file (0 bytes)', None
-        # the hash of a reduced JPEG differs by a bit here and there, so it is taken from the full picture
-        im = read_image(file, None if phash else (64, 64))
-        return None, str(need('imagehash', 'phash=True').phash(im)) if phash else None
-    except UnidentifiedImageError: return 'not an image that PIL can read', None
+        if isinstance(file, Image.Image): return upright_rgb(file), None
+        if isinstance(file, np.ndarray): return upright_rgb(Image.fromarray(file)), None
+        if not os.path.exists(file): return None, NO_FILE
+        if os.path.isdir(file): return None, 'a folder, not a file'
+        if os.path.getsize(file) == 0: return None, 'empty file (0 bytes)'
+        return read_image(file, size), None
+    except UnidentifiedImageError: return None, 'not an image that PIL can read'
     # decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError ...; whatever it is, the row is listed with it
-    except Exception as e: return f'{type(e).__name__}: {e}', None
+    except Exception as e: return None, f'{type(e).__name__}: {e}'
+
+
+def phash(
+    im: Image.Image,  # RGB
+) -> str:
+    "The perceptual hash of a picture: 16 hex digits, as in the competition's column `image_phash`."
+    return str(need('imagehash', 'perceptual hashes').phash(im))
+
+
+def _try_image(file, with_hash):
+    "Read one file as training will: (what is wrong with it or None, its hash or None)."
+    # the hash of a reduced JPEG differs by a bit here and there, so it is taken from the full picture
+    im, reason = try_image(file, None if with_hash else (64, 64))
+    return reason, phash(im) if with_hash and im is not None else None
+
+
+def raise_unusable(
+    skipped: pd.DataFrame,  # `id`, `row`, `column`, `reason`: as in `Listings`
+    id_col: str | None,  # Column of ids, for the message
+):
+    "Raise the `InputError` that lists unusable rows."
+    raise InputError(_list_bad(skipped, id_col))
 
 
 def _list_bad(skipped, id_col, n=50):

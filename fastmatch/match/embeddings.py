@@ -13,6 +13,7 @@ class Embeddings(dict):
         titles=None,  # (n,) titles, or None
         labels=None,  # (n,) groups, or None where they aren't known
         trained_on=None,  # bool (n,): an encoder was trained on this row; default none
+        phash=None,  # (n,) perceptual hashes, None where a listing has none; or None
     ):
         from pandas import isna as missing
         super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
@@ -24,7 +25,8 @@ class Embeddings(dict):
         self.titles = None if titles is None else [str(o) for o in titles]
         self.labels = None if labels is None else np.asarray(labels)
         self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
-        for name, o in {**self, 'titles': self.titles, 'labels': self.labels, 'trained_on': self.trained_on}.items():
+        self.phash = None if phash is None else np.asarray(phash, dtype=object)
+        for name, o in {**self, 'titles': self.titles, 'labels': self.labels, 'trained_on': self.trained_on, 'phash': self.phash}.items():
             if o is not None and len(o) != n: raise InputError(f'{name}: {len(o)} rows for {n} ids')
 
     def __len__(self): return len(self.ids)  # listings; modalities are counted by `len(emb.keys())`
@@ -45,12 +47,15 @@ class Embeddings(dict):
         tfidf: bool = True,  # Add the titles' character TF-IDF as a modality of its own, 'tfidf'
         only: tuple | None = None,  # Which modalities; default all but 'joint', which repeats the others
     ) -> dict:
-        "Each modality as a space to search: what `candidates` takes."
+        "Each modality as a space to search: what `candidates` takes; known perceptual hashes as the exact key 'phash'."
         from .index import Dense
+        from .keys import Keys
         from .text import Tfidf
-        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k != 'tfidf']
+        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in ('tfidf', 'phash')]
         if self.titles is None and only is not None and 'tfidf' in only: raise InputError("'tfidf' needs titles: the embeddings hold none")
+        if self.phash is None and only is not None and 'phash' in only: raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
         if unknown := [k for k in names if k not in self]: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
         res = {k: Dense(self[k], k) for k in names}
         if self.titles is not None and (tfidf if only is None else 'tfidf' in only): res['tfidf'] = Tfidf(self.titles)
+        if self.phash is not None and (only is None or 'phash' in only): res['phash'] = Keys(self.phash)
         return res

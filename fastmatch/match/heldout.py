@@ -129,7 +129,7 @@ def fusion_grid(
 
 
 def _fused(cand, grid):
-    grid = fusion_grid(cand.scores) if grid is None else grid
+    grid = fusion_grid([k for k in cand.scores if k not in cand.join]) if grid is None else grid
     return (((how, tuple(w.items())), fuse(cand, how, w)) for how, w in grid)
 
 
@@ -153,7 +153,7 @@ def choose_rule(
     best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
     how, weights = max(best, key=lambda o: best[o][1])
     threshold, f1 = best[how, weights]
-    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)})
+    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join)
 
 
 @dataclass

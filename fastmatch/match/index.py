@@ -1,4 +1,6 @@
 "Embeddings as a space to search: exact cosine neighbours with faiss, whatever the ties."
+import copy
+
 import numpy as np
 from tqdm import tqdm
 
@@ -12,6 +14,9 @@ NEAR = np.float32(1e-5)  # rounding of a float32 inner product: two scores close
 
 class Space:
     "One modality to search. Subclasses give `_near`, `_all` and `_pairs`; scores of one pair are the same bits wherever it's asked for."
+    @property
+    def pool(self) -> int: return len(self)  # listings that ids may point to
+
     def search(
         self,
         k: int = 50,  # Neighbours a row, the listing itself included; at most as many as there are listings
@@ -87,25 +92,50 @@ class Dense(Space):
         self,
         vectors,  # float (n,d), one row a listing; any norm but 0
         name: str = 'vectors',  # What to call them in messages
+        normalized: bool = False,  # They were normalised by another `Dense`: keep their very bits
     ):
         self.name, vectors = name, np.asarray(vectors)
         if vectors.ndim != 2 or not vectors.size: raise InputError(f'{name} of shape {vectors.shape}: give (listings, dimensions)')
         if vectors.dtype.kind not in 'fiu': raise InputError(f'{name} of dtype {vectors.dtype}: give floats')
+        self._width, self._flat = vectors.shape[1], None
+        if normalized:
+            off = ~(np.abs(np.einsum('nd,nd->n', vectors, vectors) - 1) < 1e-3)
+            if vectors.dtype != np.float32 or off.any(): raise InputError(f'{name}: rows {some(np.flatnonzero(off))} are not float32 of unit length')
+            self.vectors = vectors
+            return
         self.vectors = np.empty(vectors.shape, np.float32)
-        size = max(1, FLOATS // self.dim)
+        size = max(1, FLOATS // self._width)
         for i in range(0, len(vectors), size):
             v = vectors[i:i+size].astype(np.float64)
             for bad, what in ((~np.isfinite(v).all(1), 'not finite'), (~v.any(1), 'all zero')):
                 if bad.any(): raise InputError(f'{name}: rows {some(i + np.flatnonzero(bad))} are {what}')
             v /= np.abs(v).max(1, keepdims=True)  # first to a range whose squares neither overflow nor vanish
             self.vectors[i:i+size] = v / np.sqrt((v*v).sum(1, keepdims=True))
-        self._width, self._flat = self.dim, None
 
     def __len__(self): return len(self.vectors)
     def __repr__(self): return f'Dense({self.name!r}, {len(self)} x {self.dim})'
 
     @property
     def dim(self) -> int: return self.vectors.shape[1]
+
+    def _with(self, vectors):
+        res = copy.copy(self)
+        res.vectors, res._flat = vectors, None
+        return res
+
+    def take(
+        self,
+        rows,  # Row numbers, or bool (n,)
+    ) -> 'Dense':
+        "A space of some of the listings."
+        return self._with(self.vectors[rows])
+
+    def append(
+        self,
+        other: 'Dense',  # More listings of the same space
+    ) -> 'Dense':
+        "A space of these listings and, behind them, the `other`'s."
+        return self._with(np.concatenate([self.vectors, self._known(other).vectors]))
 
     def _known(self, queries):
         if not isinstance(queries, Dense): raise InputError(f'{self.name}: queries are {type(queries).__name__}, give Dense')

@@ -97,12 +97,13 @@ def check_k(
 
 
 def check_self(
-    neighbors: Neighbors,  # Of a self-join
+    neighbors: Neighbors,  # Of a self-join, or of new listings in a `Pool`
+    pool: int | None = None,  # Listings that ids may point to; default as many as there are rows
 ):
     "Raise `InputError` unless each listing itself sits at rank 0 and all neighbours are listings."
     ids = neighbors.ids
     if not ids.shape[1]: raise InputError('neighbors have no columns: not even the listing itself')
-    _none((ids >= len(ids)).any(1), 'name a neighbour past the last listing')
+    _none((ids >= (len(ids) if pool is None else pool)).any(1), 'name a neighbour past the last listing')
     _none(ids[:, 0] != np.arange(len(ids)), 'do not start with the listing itself (self_join=False where new listings meet a catalogue)')
 
 

@@ -108,23 +108,24 @@ class Matches:
 
     def to_frame(
         self,
-        posting_ids,  # (n,) what names each listing
+        posting_ids,  # (n,) what names each listing; (m,) with the catalogue's behind where matches point there
     ):
         "The competition's table: posting_id and its matches, blank-separated."
         import pandas as pd
         names = np.asarray(posting_ids).astype(str)
-        if len(names) != len(self): raise InputError(f'posting_ids: {len(names)} for {len(self)} rows')
-        return pd.DataFrame({'posting_id': names, 'matches': [' '.join(names[o]) for o in self]})
+        if len(names) != len(self) and len(names) <= self.ids.max(initial=-1): raise InputError(f'posting_ids: {len(names)} for {len(self)} rows')
+        return pd.DataFrame({'posting_id': names[:len(self)], 'matches': [' '.join(names[o]) for o in self]})
 
 
 def decide(
-    neighbors: Neighbors,  # Self-join
+    neighbors: Neighbors,  # Self-join, or new listings in a `Pool`
     threshold: float,  # Scores from here on are let in
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+    pool: int | None = None,  # Listings that ids may point to; default as many as there are rows
 ) -> Matches:
     "Each listing with the neighbours at or above `threshold`; itself always."
     if np.isnan(threshold): raise InputError('threshold is NaN')
-    check_self(neighbors)
+    check_self(neighbors, pool)
     nb = neighbors.top(max_matches)
     keep = nb.scores.astype(np.float64) >= threshold
     keep &= nb.ids >= 0
@@ -141,6 +142,7 @@ class Rule:
     k: int = 50  # Candidates of each modality
     max_matches: int = MAX_MATCHES  # Most matches a row, itself included
     score: dict = field(default_factory=dict)  # What it was worth where it was chosen
+    join: tuple = ()  # Exact keys ('phash') that match by themselves
 
     def __post_init__(self):
         if self.how not in FUSIONS: raise InputError(f'how={self.how!r}: choose one of {", ".join(FUSIONS)}')
@@ -154,24 +156,38 @@ class Rule:
         # plain numbers, so that json takes them
         object.__setattr__(self, 'threshold', float(self.threshold))
         object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
+        if isinstance(self.join, str) or not all(isinstance(o, str) for o in self.join): raise InputError(f'join={self.join!r}: give a list of names')
+        object.__setattr__(self, 'join', tuple(self.join))
+
+    @property
+    def modalities(self) -> list[str]:
+        "The modalities it reads, exact keys last."
+        return [*self.weights, *self.join]
 
     def neighbors(
         self,
-        spaces: dict,  # Modality -> space
+        spaces: dict,  # Modality -> space, or `Pool`
     ) -> Neighbors:
         "The fused neighbours of the listings in `spaces`."
-        used = {k: spaces[k] for k in self.weights if k in spaces}
-        if missing := set(self.weights) - set(used): raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
-        return fuse(candidates(used, self.k), self.how, self.weights)
+        if missing := [k for k in self.modalities if k not in spaces]: raise InputError(f'the rule needs the modalities {missing}; there are {list(spaces)}')
+        return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join)
 
     def apply(
         self,
         spaces: dict,  # Modality -> space
     ) -> Matches:
         "The matches of the listings in `spaces`."
-        return decide(self.neighbors(spaces), self.threshold, self.max_matches)
+        return self.cut(self.neighbors(spaces), spaces)
 
-    def to_dict(self) -> dict: return asdict(self)
+    def cut(
+        self,
+        neighbors: Neighbors,  # As `neighbors` gave them
+        spaces: dict,  # Modality -> space, or `Pool`
+    ) -> Matches:
+        "The matches among fused neighbours."
+        return decide(neighbors, self.threshold, self.max_matches, next(iter(spaces.values())).pool)
+
+    def to_dict(self) -> dict: return {**asdict(self), 'join': list(self.join)}
 
     @classmethod
     def from_dict(cls, d: dict) -> 'Rule':

@@ -1,7 +1,9 @@
 "Titles as a space to search: character n-gram TF-IDF, a modality of its own."
+import copy
 import os
 
 import numpy as np
+from scipy import sparse
 
 from ..core import InputError, need, some
 from .index import Space
@@ -19,9 +21,13 @@ class Tfidf(Space):
     ):
         titles = _texts(titles)
         self.vectorizer = vectorizer if vectorizer is not None else self._fit(titles, ngram, analyzer, min_df)
-        self.vectors = self.vectorizer.transform(titles).tocsr()
-        self.vectors.sort_indices()
-        self._width, self._columns = max(1, 4 * self.vectors.nnz // len(titles)), None
+        self._set(self.vectorizer.transform(titles).tocsr())
+
+    def _set(self, vectors):
+        vectors.sort_indices()
+        self.vectors, self._columns = vectors, None
+        # pairs are scored in blocks of this many numbers
+        self._width = max(1, 4 * vectors.nnz // max(1, vectors.shape[0]))
 
     def __len__(self): return self.vectors.shape[0]
     def __repr__(self): return f'Tfidf({len(self)} titles, {self.dim} n-grams)'
@@ -35,6 +41,50 @@ class Tfidf(Space):
     ) -> 'Tfidf':
         "New titles in the vocabulary of these, to hand to `search` and `scores` as `queries`."
         return Tfidf(titles, vectorizer=self.vectorizer)
+
+    def _with(self, vectors):
+        res = copy.copy(self)
+        res._set(vectors)
+        return res
+
+    def take(
+        self,
+        rows,  # Row numbers, or bool (n,)
+    ) -> 'Tfidf':
+        "A space of some of the titles, in the same vocabulary."
+        return self._with(self.vectors[rows])
+
+    def append(
+        self,
+        other: 'Tfidf',  # More titles, made by `transform`
+    ) -> 'Tfidf':
+        "A space of these titles and, behind them, the `other`'s."
+        return self._with(sparse.vstack([self.vectors, self._known(other).vectors], format='csr'))
+
+    def state(self) -> tuple[dict, dict]:
+        "What `from_state` needs: plain settings with the vocabulary in column order, and arrays."
+        v = self.vectorizer
+        # numpy integers are no json
+        words = [k for k, _ in sorted(v.vocabulary_.items(), key=lambda o: int(o[1]))]
+        return ({'analyzer': v.analyzer, 'ngram': list(v.ngram_range), 'vocabulary': words},
+                {'idf': np.asarray(v.idf_, np.float32), 'indptr': self.vectors.indptr.astype(np.int64),
+                 'indices': self.vectors.indices.astype(np.int32), 'data': self.vectors.data.astype(np.float32)})
+
+    @classmethod
+    def from_state(
+        cls,
+        settings: dict,  # As `state` gives them
+        arrays: dict,  # As `state` gives them
+    ) -> 'Tfidf':
+        "The space that `state` described."
+        text = need('sklearn.feature_extraction.text', 'TF-IDF of titles', 'scikit-learn')
+        res = cls.__new__(cls)
+        res.vectorizer = text.TfidfVectorizer(analyzer=settings['analyzer'], ngram_range=tuple(settings['ngram']), dtype=np.float32,
+                                              vocabulary={w: i for i, w in enumerate(settings['vocabulary'])})
+        res.vectorizer.idf_ = arrays['idf']
+        shape = (len(arrays['indptr']) - 1, len(settings['vocabulary']))
+        res._set(sparse.csr_matrix((arrays['data'], arrays['indices'], arrays['indptr']), shape))
+        return res
 
     @staticmethod
     def _fit(titles, ngram, analyzer, min_df):

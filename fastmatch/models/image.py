@@ -1,4 +1,5 @@
 "Image encoders: any timm model as pooled features."
+import json
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -57,12 +58,37 @@ class ImageEncoder(nn.Module):
         self.body = _create(self.name, pretrained)
         self.body.reset_classifier(0)
         cfg = timm.data.resolve_model_data_config(self.body)
-        # what the weights were trained with; plain lists so that they can be written to json
-        self.mean, self.std = list(cfg['mean']), list(cfg['std'])
         training = self.body.training
-        with torch.no_grad(): self.n_out = self.body.eval()(torch.zeros(1, *cfg['input_size'])).shape[-1]
+        with torch.no_grad(): n_out = self.body.eval()(torch.zeros(1, *cfg['input_size'])).shape[-1]
         self.body.train(training)
+        config = Path(name)/'config.json'
+        # a folder in the hub's layout may change the architecture's arguments
+        args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {}) if config.is_file() else {}
+        self._set(cfg['mean'], cfg['std'], n_out, args)
+
+    def _set(self, mean, std, n_out, args):
+        # what the weights were trained with; plain lists so that they can be written to json
+        self.mean, self.std, self.n_out, self.args = list(mean), list(std), n_out, args
         # channels last: depthwise convolutions on a CPU take half the time, on a GPU half precision likes it too
         self.body.to(memory_format=torch.channels_last)
+
+    def spec(self) -> dict:
+        "What `from_spec` builds the same architecture from, as plain values."
+        return {'name': self.name, 'arch': self.body.pretrained_cfg['architecture'], 'args': self.args, 'mean': self.mean, 'std': self.std,
+                'n_out': self.n_out}
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: dict,  # As `spec` gives it
+    ) -> 'ImageEncoder':
+        "The encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
+        import timm
+        res = cls.__new__(cls)
+        nn.Module.__init__(res)
+        res.name, res.body = spec['name'], timm.create_model(spec['arch'], pretrained=False, num_classes=0, **spec['args'])
+        res._set(spec['mean'], spec['std'], spec['n_out'], spec['args'])
+        res.body.to(memory_format=torch.channels_last)
+        return res
 
     def forward(self, x): return self.body(x.contiguous(memory_format=torch.channels_last))

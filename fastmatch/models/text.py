@@ -1,4 +1,5 @@
 "Title encoders: any transformers model, pooled to one vector a title."
+import json
 from pathlib import Path
 
 from torch import nn
@@ -56,9 +57,34 @@ class TitleEncoder(nn.Module):
         self.name, self.pool = str(name), pool
         self.pad_id = load_tokenizer(self.name).pad_token_id if pad_id is None else pad_id
         self.body = _load(AutoModel, self.name) if pretrained else AutoModel.from_config(_load(AutoConfig, self.name))
+        self._trim()
+
+    def _trim(self):
         # BERT's own pooler is a layer on top that neither pooling reads: without it no parameter is left untrained
         if getattr(self.body, 'pooler', None) is not None: self.body.pooler = None
         self.n_out = self.body.config.hidden_size
+
+    def spec(self) -> dict:
+        "What `from_spec` builds the same architecture from, as plain values."
+        config = json.loads(self.body.config.to_json_string(use_diff=False))
+        # the folder it came from is this machine's business
+        config.pop('_name_or_path', None)
+        return {'name': Path(self.name).name, 'config': config, 'pool': self.pool, 'pad_id': self.pad_id}
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: dict,  # As `spec` gives it
+    ) -> 'TitleEncoder':
+        "The encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
+        from transformers import AutoConfig, AutoModel
+        res = cls.__new__(cls)
+        nn.Module.__init__(res)
+        config = dict(spec['config'])
+        res.name, res.pool, res.pad_id = spec['name'], spec['pool'], spec['pad_id']
+        res.body = AutoModel.from_config(AutoConfig.for_model(config.pop('model_type'), **config))
+        res._trim()
+        return res
 
     def forward(self, ids):
         mask = ids != self.pad_id

@@ -1,0 +1,55 @@
+"New listings against a catalogue and among themselves, as one space: what `candidates` takes in place of a self-join."
+import numpy as np
+
+from ..core import InputError
+from .index import Space
+from .neighbors import Neighbors, check_k
+
+
+class Pool:
+    "One modality of new listings, searched in the new ones and the catalogue together: ids 0..m-1 are new, from m on the catalogue's."
+    def __init__(
+        self,
+        new: Space,  # The new listings; made by the catalogue space's `transform` where that has a vocabulary
+        catalogue: Space | None = None,  # The known listings; None: the new ones alone
+        within: bool = True,  # Also search the new listings among themselves
+    ):
+        self.new, self.catalogue, self.within = new, catalogue, within
+
+    def __len__(self): return len(self.new)
+
+    @property
+    def pool(self) -> int: return len(self.new) + (0 if self.catalogue is None else len(self.catalogue))
+
+    def search(
+        self,
+        k: int = 50,  # Neighbours a row, the listing itself included
+    ) -> Neighbors:  # The new listing itself at rank 0
+        "The exact `k` nearest of each new listing in the whole pool, ties to the smaller id."
+        check_k(k)
+        m = len(self.new)
+        own = self.new.search(min(k, m) if self.within else 1)
+        if self.catalogue is None: return own
+        far = self.catalogue.search(k, queries=self.new)
+        ids = np.concatenate([own.ids[:, 1:], np.where(far.ids >= 0, far.ids + m, -1)], 1)
+        scores = np.concatenate([own.scores[:, 1:], far.scores], 1)
+        order = np.lexsort((ids, -scores), axis=1)[:, :k - 1]
+        ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        # what rounds above the listing itself must not break the order
+        first = np.maximum(own.scores[:, :1], scores[:, :1]) if scores.shape[1] else own.scores[:, :1]
+        return Neighbors(np.concatenate([own.ids[:, :1], ids], 1), np.concatenate([first, scores], 1))
+
+    def scores(
+        self,
+        rows,  # int, of the new listings
+        ids,  # int, of the pool; negative ones are padding; broadcast against `rows`
+    ) -> np.ndarray:  # float32 of the broadcast shape, -inf for padding
+        "The exact similarities of given pairs."
+        rows, ids = np.broadcast_arrays(np.asarray(rows), np.asarray(ids))
+        m = len(self.new)
+        if ids.size and ids.max() >= self.pool: raise InputError(f'ids up to {ids.max()}, but there are {self.pool}')
+        out = np.full(ids.shape, -np.inf, np.float32)
+        near, far = (ids >= 0) & (ids < m), ids >= m
+        out[near] = self.new.scores(rows[near], ids[near])
+        if far.any(): out[far] = self.catalogue.scores(rows[far], ids[far] - m, queries=self.new)
+        return out

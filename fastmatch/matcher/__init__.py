@@ -1,0 +1,6 @@
+"A matcher: encoders, decision rule and catalogue as one thing that saves to a folder, loads without pickle or fastai, and matches new listings."
+from .encode import Encoder, Picture
+from .matcher import Matcher, load_matcher
+from .result import MatchResult, submission
+
+__all__ = ['Encoder', 'MatchResult', 'Matcher', 'Picture', 'load_matcher', 'submission']

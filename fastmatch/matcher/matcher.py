@@ -1,0 +1,263 @@
+"The matcher: what is trained, decided and known, ready for new listings."
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..core import InputError, some
+from ..data.read import Listings, check_listings, check_some_exist, raise_unusable
+from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf
+from .encode import Encoder
+from .folder import read_folder, write_folder
+from .result import MatchResult
+
+DEFAULT_COLS = dict(id_col='posting_id', fn_col='image', text_col='title', phash_col=None)
+
+
+class Matcher:
+    "Encoders, a rule and a catalogue: `match` new listings, `add` and `remove` known ones, `save` to a folder."
+    def __init__(
+        self,
+        rule: Rule,  # How modalities are fused and where the cut is
+        catalogue: Embeddings,  # The known listings
+        encoder: Encoder | None = None,  # Embeds listings; None: only embeddings can be matched, or titles where the rule needs no more
+        cols: dict | None = None,  # Columns of a table of listings: `id_col`, `fn_col`, `text_col`, `phash_col` (None: not there)
+        info: dict | None = None,  # Anything json takes: how it was trained, what it scored
+    ):
+        self._set(rule, encoder, cols, info)
+        self._know(catalogue)
+
+    def _set(self, rule, encoder, cols, info):
+        self.rule, self.encoder, self.info, self.cols = rule, encoder, info or {}, {**DEFAULT_COLS, **(cols or {})}
+
+    def _know(self, catalogue):
+        self.ids, self.titles, self.trained_on = _names(catalogue.ids, 'catalogue'), catalogue.titles, catalogue.trained_on
+        self.spaces = self._spaces(catalogue)
+
+    @classmethod
+    def from_df(
+        cls,
+        df,  # The catalogue: DataFrame of listings
+        path,  # Folder of the images
+        rule: Rule,  # How modalities are fused and where the cut is
+        encoder: Encoder | None,  # Embeds listings
+        cols: dict | None = None,  # As for `Matcher`
+        info: dict | None = None,  # As for `Matcher`
+        bs: int = 64,  # Listings a batch
+        on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
+        trained_on=(),  # Ids of the listings the encoder was trained on
+    ) -> tuple['Matcher', pd.DataFrame]:  # The matcher; what was skipped: `id`, `row`, `column`, `reason`
+        "A matcher whose catalogue is a table of listings."
+        res = cls.__new__(cls)
+        res._set(rule, encoder, cols, info)
+        emb, skipped = res.embed(df, path, bs, on_error)
+        emb.trained_on = np.isin(emb.ids, list(trained_on))
+        res._know(emb)
+        return res, skipped
+
+    def __len__(self): return len(self.ids)
+    def __repr__(self): return f'Matcher({len(self)} listings; {", ".join(map(repr, self.spaces.values()))}; {self.rule})'
+
+    def _spaces(self, emb, like=None):
+        "The rule's modalities of `emb` as spaces; `like`: in these vocabularies."
+        res = {}
+        for k in self.rule.modalities:
+            if k == 'tfidf':
+                if emb.titles is None: raise InputError("the rule needs titles for 'tfidf': the listings have none")
+                res[k] = Tfidf(emb.titles) if like is None else like[k].transform(emb.titles)
+            elif k == 'phash':
+                # a listing without a picture has no hash, and is joined with none
+                keys = np.full(len(emb), None, object) if emb.phash is None else emb.phash
+                res[k] = Keys(keys) if like is None else like[k].transform(keys)
+            elif k not in emb: raise InputError(f'the rule needs the modality {k!r}: the listings have {list(emb)}')
+            else:
+                if like is not None: like[k]._known(o := Dense(emb[k], k))
+                res[k] = Dense(emb[k], k) if like is None else o
+        return res
+
+    def embed(
+        self,
+        df: pd.DataFrame,  # Listings with the columns `cols` names
+        path='.',  # Folder of the images
+        bs: int = 64,  # Listings a batch
+        on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
+    ) -> tuple[Embeddings, pd.DataFrame]:  # The embeddings; what was skipped: `id`, `row`, `column`, `reason`
+        "Read and embed listings; everything that is wrong with them is listed at once."
+        id_col, fn_col, text_col, phash_col = (self.cols[o] for o in DEFAULT_COLS)
+        if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
+        inputs = [] if self.encoder is None else self.encoder.inputs
+        images, titles = 'image' in inputs, 'title' in inputs or 'tfidf' in self.rule.weights
+        if images and not Path(path).is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
+        seen: Listings = check_listings(df, text_col=text_col if titles else None, id_col=id_col, min_rows=0, on_error='skip')
+        # pictures of rows that are unusable anyway are read too: all that is wrong comes in one list
+        rows = np.setdiff1d(np.arange(len(df)), seen.skipped.row.to_numpy(int))
+        texts = df[text_col].iloc[rows].tolist() if titles else None
+        files = None
+        if images:
+            if fn_col not in df: raise InputError(f'df lacks fn_col={fn_col!r}; its columns are: {", ".join(map(str, df.columns))}')
+            files = [_file(o, path) for o in df[fn_col].iloc[rows]]
+        hashes = 'phash' in self.rule.join and (phash_col is None or phash_col not in df)
+        if not inputs or not len(rows): vectors, bad, keys = {}, {}, None
+        else: vectors, bad, keys = self.encoder.embed(files, texts if 'title' in inputs else None, bs, hashes and images, stop=on_error == 'raise')
+        if images: check_some_exist([bad.get(i) for i in range(len(rows))], fn_col, [str(o) for o in files])
+        broken = pd.DataFrame([{'id': df[id_col].iloc[rows[i]], 'row': rows[i], 'column': fn_col,
+                                'reason': f'{df[fn_col].iloc[rows[i]]}: {why}' if isinstance(files[i], (str, Path)) else why} for i, why in bad.items()])
+        skipped = pd.concat([seen.skipped, broken]).sort_values('row', kind='stable', ignore_index=True) if len(broken) else seen.skipped
+        if len(skipped) and on_error == 'raise': raise_unusable(skipped, id_col)
+        if not len(rows) - len(bad): raise InputError(f'none of the {len(df)} listings can be used' + (f'; the first: {skipped.reason[0]}' if len(skipped) else ''))
+        ok = np.setdiff1d(np.arange(len(rows)), list(bad))
+        if 'phash' in self.rule.join and phash_col is not None and phash_col in df: keys = df[phash_col].iloc[rows].to_numpy(object)
+        return Embeddings({k: v[ok] for k, v in vectors.items()}, df[id_col].iloc[rows[ok]].to_numpy(), titles=None if texts is None else [texts[i] for i in ok],
+                          phash=None if keys is None else keys[ok]), skipped
+
+    def match(
+        self,
+        new=None,  # DataFrame of listings, or their `Embeddings`; None: the catalogue within itself
+        path='.',  # Folder of the images
+        within: bool = True,  # Also match the new listings among themselves
+        catalogue: bool = True,  # Match against the catalogue; a listing in both is taken from `new`
+        bs: int = 64,  # Listings a batch
+        on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used (then in `skipped` of the result)
+    ) -> MatchResult:
+        "The matches of new listings in the catalogue and among themselves."
+        if new is None: return self._decide(self.ids, self.spaces, None)
+        emb, skipped = (new, None) if isinstance(new, Embeddings) else self.embed(new, path, bs, on_error)
+        ids, mine = _names(emb.ids, 'new listings'), self._spaces(emb, self.spaces)
+        keep = ~np.isin(self.ids, ids) if catalogue else np.zeros(len(self), bool)
+        known = {k: (o if keep.all() else o.take(keep)) if keep.any() else None for k, o in self.spaces.items()}
+        return self._decide(np.concatenate([ids, self.ids[keep]]), {k: Pool(o, known[k], within) for k, o in mine.items()}, skipped)
+
+    def _decide(self, ids, spaces, skipped):
+        nb = self.rule.neighbors(spaces)
+        return MatchResult(ids, self.rule.cut(nb, spaces), nb, spaces, self.rule, pd.DataFrame() if skipped is None else skipped)
+
+    def add(
+        self,
+        new,  # DataFrame of listings, or their `Embeddings`; ids must be new
+        path='.',  # Folder of the images
+        bs: int = 64,  # Listings a batch
+        on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
+    ) -> pd.DataFrame:  # What was skipped
+        "Put listings into the catalogue. Words that no earlier title held count for nothing in 'tfidf' until a matcher is made anew."
+        emb, skipped = (new, pd.DataFrame()) if isinstance(new, Embeddings) else self.embed(new, path, bs, on_error)
+        ids = _names(emb.ids, 'new listings')
+        if (both := np.isin(ids, self.ids)).any(): raise InputError(f'in the catalogue already: {some(ids[both])}; remove them first')
+        if self.titles is not None and emb.titles is None: raise InputError('the catalogue has titles, the new listings have none')
+        mine = self._spaces(emb, self.spaces)
+        # all that can fail is done: from here the catalogue changes as a whole
+        self.spaces = {k: o.append(mine[k]) for k, o in self.spaces.items()}
+        self.ids, self.trained_on = np.concatenate([self.ids, ids]), np.concatenate([self.trained_on, emb.trained_on])
+        self.titles = None if self.titles is None else self.titles + emb.titles
+        return skipped
+
+    def remove(
+        self,
+        ids,  # Of listings in the catalogue
+    ):
+        "Take listings out of the catalogue."
+        ids = np.asarray([ids] if isinstance(ids, (str, int)) else ids).astype(str)
+        if (unknown := ~np.isin(ids, self.ids)).any(): raise InputError(f'not in the catalogue: {some(ids[unknown])}')
+        keep = ~np.isin(self.ids, ids)
+        if not keep.any(): raise InputError('that would leave an empty catalogue')
+        self.spaces = {k: o.take(keep) for k, o in self.spaces.items()}
+        self.ids, self.trained_on = self.ids[keep], self.trained_on[keep]
+        self.titles = None if self.titles is None else [o for o, k in zip(self.titles, keep) if k]
+
+    def files(self) -> dict:
+        "What `save` writes: file name -> bytes."
+        from safetensors.torch import save as tensors
+        from safetensors.numpy import save as arrays
+        spec, parts = {'rule': self.rule.to_dict(), 'cols': self.cols, 'info': self.info, 'encoder': None}, {}
+        vectors = {f'vectors/{k}': o.vectors for k, o in self.spaces.items() if isinstance(o, Dense)} | {'trained_on': self.trained_on}
+        if 'tfidf' in self.spaces:
+            words, mine = self.spaces['tfidf'].state()
+            parts['tfidf.json'] = _json(words)
+            vectors |= {f'tfidf/{k}': v for k, v in mine.items()}
+        if self.encoder is not None:
+            spec['encoder'] = self.encoder.spec()
+            # safetensors takes no channels-last tensor
+            weights = {k: v.contiguous().cpu() for k, v in self.encoder.model.state_dict().items() if not k.startswith('heads.')}
+            parts['weights.safetensors'] = tensors(weights)
+            if self.encoder.tokenizer is not None: parts |= _tokenizer_files(self.encoder.tokenizer)
+        keys = {k: o.keys.tolist() for k, o in self.spaces.items() if isinstance(o, Keys)}
+        return {'matcher.json': _json(spec), 'listings.json': _json({'ids': self.ids.tolist(), 'titles': self.titles, 'keys': keys}),
+                'vectors.safetensors': arrays({k: np.ascontiguousarray(v) for k, v in vectors.items()}), **parts}
+
+    def save(
+        self,
+        path,  # Folder; one that a matcher was saved to before is replaced
+    ):
+        "Save as json and safetensors; a kill leaves the old folder or the new one."
+        write_folder(Path(path), self.files())
+
+    @classmethod
+    def _load(cls, path, device):
+        files, inside, _ = read_folder(path)
+        try: return cls._from_files(files, inside, device)
+        except (KeyError, ValueError, TypeError, RuntimeError) as e:
+            if isinstance(e, InputError): raise
+            raise InputError(f'{path}: its files are whole, but their content does not fit together ({type(e).__name__}: {e})') from e
+
+    @classmethod
+    def _from_files(cls, files, inside, device):
+        from safetensors.numpy import load as arrays
+        from safetensors.torch import load as tensors
+        spec, lists, vectors = json.loads(files['matcher.json']), json.loads(files['listings.json']), arrays(files['vectors.safetensors'])
+        res = cls.__new__(cls)
+        res.rule, res.cols, res.info = Rule.from_dict(spec['rule']), spec['cols'], spec['info']
+        res.ids, res.titles, res.trained_on = np.asarray(lists['ids'], str), lists['titles'], vectors['trained_on']
+        res.spaces = {}
+        for k in res.rule.modalities:
+            if k == 'tfidf':
+                mine = {o.removeprefix('tfidf/'): v for o, v in vectors.items() if o.startswith('tfidf/')}
+                res.spaces[k] = Tfidf.from_state(json.loads(files['tfidf.json']), mine)
+            elif k in lists['keys']: res.spaces[k] = Keys(lists['keys'][k])
+            else: res.spaces[k] = Dense(vectors[f'vectors/{k}'], k, normalized=True)
+        encoder = spec['encoder']
+        res.encoder = None
+        if encoder is not None:
+            tokenizer = None
+            if 'title' in encoder:
+                from transformers import AutoTokenizer
+                tokenizer = AutoTokenizer.from_pretrained(str(inside/'tokenizer'), local_files_only=True)
+            res.encoder = Encoder.from_spec(encoder, tensors(files['weights.safetensors']), tokenizer, device)
+            for k, o in res.spaces.items():
+                if isinstance(o, Dense) and o.dim != res.encoder.widths.get(k):
+                    raise InputError(f'{k}: the catalogue holds vectors of {o.dim} numbers, the encoder makes {res.encoder.widths.get(k)}')
+        if bad := {k: len(o) for k, o in res.spaces.items() if len(o) != len(res)} | ({} if len(res.trained_on) == len(res) else {'trained_on': len(res.trained_on)}):
+            raise InputError(f'{bad} rows for {len(res)} listings')
+        return res
+
+
+def load_matcher(
+    path,  # Folder that `Matcher.save` wrote
+    device: str = 'cpu',  # Where the encoders run: 'cpu', 'cuda', ...
+) -> Matcher:
+    "Load a saved matcher; every file's hash is checked before it is read, nothing is unpickled, fastai is not imported."
+    return Matcher._load(Path(path), device)
+
+
+def _json(o): return json.dumps(o, ensure_ascii=False).encode()
+
+
+def _names(ids, what):
+    names = np.asarray(ids).astype(str)
+    values, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {some(values[counts > 1])}')
+    if bad := [o for o in names if not o or len(o.split()) != 1]: raise InputError(f'{what}: ids with blanks in them, or empty: {some(map(repr, bad))}')
+    return names
+
+
+def _file(o, path):
+    "An image in memory as it is, a file name with its folder, None where there is none."
+    if isinstance(o, (str, Path)): return Path(path)/o if str(o).strip() else None
+    return None if o is None or (isinstance(o, float) and np.isnan(o)) else o
+
+
+def _tokenizer_files(tokenizer):
+    "The tokenizer's own files, as transformers writes them."
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {f'tokenizer/{o.relative_to(folder).as_posix()}': o.read_bytes() for o in Path(folder).rglob('*') if o.is_file()}
