@@ -34,7 +34,7 @@ class Sweep:
         flat = nb.scores[:, 1:].ravel()
         real = np.flatnonzero(flat > -np.inf)
         # which of two equal scores comes first doesn't matter: a cut never falls between them
-        order = real[np.argsort(-flat[real])]
+        order = real[_falling(flat[real])]
         self.edge, self.row, self.gain = flat[order], order // max(1, k - 1), np.diff(self.f1, axis=1).ravel()[order]
 
     def best(
@@ -67,6 +67,15 @@ class Sweep:
         "The row F1 of each row at `threshold`."
         # padding stands at -inf and is never let in
         return self.f1[np.arange(len(self.f1)), ((self.scores >= threshold) & (self.scores > -np.inf)).sum(1)]
+
+
+def _falling(x):
+    "An order in which float32 `x`, without NaN, falls. Numpy sorts 16 bits by radix: two passes take a third of an argsort's time."
+    bits = x.view(np.uint32)
+    # a number's bits as an integer that rises where the number falls: -0. comes right after 0.
+    bits = np.where(bits >> 31, bits, bits ^ np.uint32(0x7fffffff))
+    low = np.argsort(bits.astype(np.uint16), kind='stable')
+    return low[np.argsort((bits >> 16).astype(np.uint16)[low], kind='stable')]
 
 
 def best_threshold(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Matches, Neighbors, Rule, Sweep, Tfidf, best_threshold, candidates, choose_rule, decide, group, row_f1
+from fastmatch.match.rule import _falling
 
 from ..reference import match as ref
 from .cases import cases, noisy, titles
@@ -50,6 +51,15 @@ def test_decide(case, max_matches, threshold):
         np.testing.assert_array_equal(m.scores[m.indptr[i]:m.indptr[i + 1]], [nb.scores[i, nb.ids[i].tolist().index(j)] for j in o])
     np.testing.assert_allclose(Sweep(nb, labels, max_matches).at(threshold), ref.row_f1(want, labels), atol=1e-12)
     np.testing.assert_array_equal(group(m), ref.group(want))
+
+
+@settings(max_examples=200, deadline=None)
+@given(x=st.lists(st.floats(width=32, allow_nan=False) | st.sampled_from([0., -0., 1., -1., 2.**-149, -2.**-149, np.inf, -np.inf])))
+def test_falling(x):
+    x = np.array(x, np.float32)
+    order = _falling(x)
+    assert sorted(order) == list(range(len(x)))
+    np.testing.assert_array_equal(x[order], -np.sort(-x))
 
 
 def test_nothing_is_let_in_when_nothing_helps():
