@@ -32,9 +32,8 @@ class Sweep:
         # float64 as in `decide`: in float32 a cut between two neighbouring scores would round to one of them
         self.scores = nb.scores[:, 1:].astype(np.float64)
         flat = nb.scores[:, 1:].ravel()
-        real = np.flatnonzero(flat > -np.inf)
-        # which of two equal scores comes first doesn't matter: a cut never falls between them
-        order = real[_falling(flat[real])]
+        # padding falls behind; which of two equal scores comes first doesn't matter: a cut never falls between them
+        order = _falling(flat)[:np.count_nonzero(flat > -np.inf)]
         self.edge, self.row, self.gain = flat[order], order // max(1, k - 1), np.diff(self.f1, axis=1).ravel()[order]
 
     def best(
