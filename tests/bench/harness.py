@@ -133,10 +133,10 @@ def take_turns(
     tick=lambda i, n: None,  # Called after each round
 ) -> dict:  # Side -> seconds (pairs,)
     "Time each call once a round, in an order that turns round from round to round, after two calls of each to warm up."
-    first = {k: max(timer(f, 1) for _ in range(1)) for k, f in calls.items()}
-    warm = {k: timer(f, 1) for k, f in calls.items()}
+    warm = [{k: timer(f, 1) for k, f in calls.items()} for _ in range(2)]
+    warm = {k: min(o[k] for o in warm) for k in calls}
     number = {k: max(1, min(10_000, int(np.ceil(SHORT / max(o, 1e-9))))) for k, o in warm.items()}
-    n = pairs or (FEW if max(min(first[k], warm[k]) for k in calls) > LONG else PAIRS)
+    n = pairs or (FEW if max(warm.values()) > LONG else PAIRS)
     seconds = {k: [] for k in calls}
     for i in range(n):
         for k in list(calls)[::-1 if i % 2 else 1]: seconds[k].append(timer(calls[k], number[k]))

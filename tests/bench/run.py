@@ -31,8 +31,8 @@ def machine():
 def line(row):
     "A row of the table."
     num = lambda o, f: '' if o is None else format(o, f)
-    what = num(row.ratio, '.3f') if row.value is None else f'{row.value:.4g} {row.unit}'
-    span = '' if row.low is None else f'{row.low:.3f} to {row.high:.3f}'
+    what = num(row.ratio, '.4g') if row.value is None else f'{row.value:.4g} {row.unit}'
+    span = '' if row.low is None else f'{row.low:.3g} to {row.high:.3g}'
     mark = {None: '', True: 'met', False: 'MISSED'}[row.met]
     return (f'{row.case:<28} {row.side:<22} {num(row.seconds, ".4g"):>9} {num(row.peak_mb, ".1f"):>9} {what:>9}  {span:<16} '
             f'{num(row.bar, "g"):>6} {mark} {row.note}').rstrip()
