@@ -70,7 +70,7 @@ class Row:
     bar: float | None = None
     value: float | None = None
     unit: str | None = None
-    note: str = field(default='', metadata={'json': False})
+    note: str = ''  # For the table alone
 
     @property
     def met(self):
@@ -96,17 +96,12 @@ def load():
     return BENCHES
 
 
-def center(x):
-    "Geometric median (n,) -> float: the median of the logarithms, so that inverse ratios have the inverse median."
-    return float(np.exp(np.median(np.log(x))))
-
-
 def interval(
     x,  # float (n,), above 0: a ratio of each pair, or a cost of each run
-    seed: int = 0,
-    resamples: int = 4999,
+    seed: int = 0,  # Of the draws
+    resamples: int = 4999,  # Draws of n of the n
 ) -> tuple[float, float, float]:  # (geometric median, low, high)
-    "The median and its 95% percentile bootstrap interval."
+    "The median, taken of logarithms so that inverse ratios give the inverse, and its 95% percentile bootstrap interval."
     x = np.log(np.asarray(x, np.float64))
     if len(x) < 2 or not np.isfinite(x).all(): raise ValueError('costs: two runs at least, each above 0')
     ci = bootstrap((x,), np.median, n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed)).confidence_interval
@@ -149,8 +144,8 @@ def own_processes(key, case, pairs, quick, tick=lambda i, n: None):
     seconds, peak = {k: [] for k in case.sides}, {k: [] for k in case.sides}
     for i in range(pairs):
         for k in list(case.sides)[::-1 if i % 2 else 1]:
-            code = f'from {__package__}.harness import child; child({key!r}, {case.name!r}, {k!r}, {quick!r})'
-            res = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+            args = BENCHES[key].__module__, key, case.name, k, quick
+            res = subprocess.run([sys.executable, '-c', f'from {__name__} import child; child(*{args!r})'], cwd=Path(__file__).parents[2], capture_output=True, text=True)
             if res.returncode: raise RuntimeError(f'{key}, {case.name}, {k}: the run ended with {res.returncode}\n{res.stderr}')
             o = json.loads(res.stdout.splitlines()[-1])
             seconds[k].append(o['seconds'])
@@ -159,9 +154,10 @@ def own_processes(key, case, pairs, quick, tick=lambda i, n: None):
     return tuple({k: np.array(v) for k, v in o.items()} for o in (seconds, peak))
 
 
-def child(key, case, side, quick):
+def child(module, key, case, side, quick):
     "One memory run: import, take the baseline, set up, call once, print."
-    case = next(o for o in load()[key](quick) if isinstance(o, Case) and o.name == case)
+    import_module(module)
+    case = next(o for o in BENCHES[key](quick) if isinstance(o, Case) and o.name == case)
     for o in case.imports: import_module(o)
     gc.collect()
     base = memory('VmRSS')
