@@ -10,7 +10,7 @@ from pathlib import Path
 
 # a script: its own checkout is what is measured
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.bench.harness import load, rows_of  # noqa: E402
+from tests.bench.harness import load, rows_of
 
 
 def chosen(names, benches):
