@@ -12,7 +12,7 @@ MAX_MATCHES = 50  # the competition's limit, the listing itself included
 
 
 class Sweep:
-    "The row F1 of every cut, from one sort: edges best first, each with what it adds to its row's F1."
+    "The row F1 of every cut: edges, each with what it adds to its row's F1 when the cut falls to its score."
     def __init__(
         self,
         neighbors: Neighbors,  # Self-join
@@ -31,11 +31,7 @@ class Sweep:
         self.f1[:, 1:] = 2 * (1 + right) / (1 + np.arange(1, k) + size[:, None])
         # float64 as in `decide`: in float32 a cut between two neighbouring scores would round to one of them
         self.scores = nb.scores[:, 1:].astype(np.float64)
-        flat = nb.scores[:, 1:].ravel()
-        real = np.flatnonzero(flat > -np.inf)
-        # which of two equal scores comes first doesn't matter: a cut never falls between them
-        order = real[np.argsort(-flat[real])]
-        self.edge, self.row, self.gain = flat[order], order // max(1, k - 1), np.diff(self.f1, axis=1).ravel()[order]
+        self.gain, self.bucket = np.diff(self.f1, axis=1), _buckets(nb.scores[:, 1:])
 
     def best(
         self,
@@ -44,12 +40,17 @@ class Sweep:
         "The cut with the best mean row F1 over `rows`."
         base = self.f1[:, 0] if rows is None else self.f1[rows, 0]
         if not len(base): raise InputError('rows: none is chosen')
-        edge, gain = self.edge, self.gain
-        if rows is not None:
-            mine = rows[self.row]
-            edge, gain = edge[mine], gain[mine]
+        edge, gain, bucket = (o.ravel() if rows is None else o[rows].ravel() for o in (self.scores, self.gain, self.bucket))
+        worth = _worth(bucket, gain)
         # where these rows have nobody near, above everybody's highest: json knows no infinity
-        if not len(edge): return (float(self.edge[0]) if len(self.edge) else 1.) + 1e-3, float(base.mean())
+        if worth is None:
+            top = self.scores.max(initial=-np.inf)
+            return (float(top) if top > -np.inf else 1.) + 1e-3, float(base.mean())
+        kept = bucket <= worth
+        edge, gain = edge[kept], gain[kept]
+        # which of two equal scores comes first doesn't matter: a cut never falls between them
+        order = np.argsort(-edge)
+        edge, gain = edge[order], gain[order]
         total = gain.cumsum()
         # equal scores come in together or not at all
         ends = np.flatnonzero(np.append(edge[1:] != edge[:-1], True))
@@ -57,8 +58,8 @@ class Sweep:
         # a gain that is only rounding is none: the higher cut wins
         at = ends[np.argmax(total[ends] >= total[at] - 1e-9)]
         if total[at] <= 1e-9: return float(edge[0]) + 1e-3, float(base.mean())
-        below = float(edge[at + 1]) if at + 1 < len(edge) else float(edge[at]) - 2e-3
-        return (float(edge[at]) + below) / 2, float((base.sum() + total[at]) / len(base))
+        below = edge[at + 1] if at + 1 < len(edge) else edge[at] - 2e-3
+        return float(edge[at] + below) / 2, float((base.sum() + total[at]) / len(base))
 
     def at(
         self,
@@ -67,6 +68,25 @@ class Sweep:
         "The row F1 of each row at `threshold`."
         # padding stands at -inf and is never let in
         return self.f1[np.arange(len(self.f1)), ((self.scores >= threshold) & (self.scores > -np.inf)).sum(1)]
+
+
+PADDING = 0xff80  # the bucket of -inf
+
+
+def _buckets(x):
+    "The first 16 bits of float32 `x`, without NaN, as a number that rises where `x` falls: equal scores share a bucket."
+    bits = (x + np.float32(0)).view(np.uint32)  # -0. is 0.
+    return (np.where(bits >> 31, bits, bits ^ np.uint32(0x7fffffff)) >> 16).astype(np.uint16)
+
+
+def _worth(bucket, gain):
+    "The last bucket that the best cut can fall in, None without edges: below it, not even the gains without the losses would make up."
+    count, total, most = (np.bincount(bucket, w, PADDING)[:PADDING] for w in (None, gain, np.maximum(gain, 0)))
+    if not count.any(): return None
+    end = total.cumsum()
+    # Cuts between buckets are cuts that there are; 1e-6 is far above what rounding does to the sums. What follows the best of them is let in
+    # as well, so that the best cut's next score is among the kept.
+    return np.flatnonzero(end - total + most >= max(0., end.max()) - 1e-6)[-1]
 
 
 def best_threshold(

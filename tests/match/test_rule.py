@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Matches, Neighbors, Rule, Sweep, Tfidf, best_threshold, candidates, choose_rule, decide, group, row_f1
+from fastmatch.match.rule import PADDING, _buckets
 
 from ..reference import match as ref
 from .cases import cases, noisy, titles
@@ -50,6 +51,29 @@ def test_decide(case, max_matches, threshold):
         np.testing.assert_array_equal(m.scores[m.indptr[i]:m.indptr[i + 1]], [nb.scores[i, nb.ids[i].tolist().index(j)] for j in o])
     np.testing.assert_allclose(Sweep(nb, labels, max_matches).at(threshold), ref.row_f1(want, labels), atol=1e-12)
     np.testing.assert_array_equal(group(m), ref.group(want))
+
+
+@settings(max_examples=200, deadline=None)
+@given(x=st.lists(st.floats(width=32, allow_nan=False) | st.sampled_from([0., -0., 1., -1., 2.**-149, -2.**-149, np.inf, -np.inf])))
+def test_buckets_fall_with_the_score(x):
+    x = np.sort(np.array(x, np.float32))
+    b = _buckets(x).astype(int)
+    assert (np.diff(b) <= 0).all() and (b[1:] == b[:-1])[x[1:] == x[:-1]].all()
+    np.testing.assert_array_equal(b >= PADDING, x == -np.inf)
+
+
+@pytest.mark.parametrize('k, n_groups, spread', [(6, 20, .3), (6, 20, .003), (9, 4, .3), (6, 20, 1e-7)])
+def test_best_threshold_of_many_edges(k, n_groups, spread):
+    "Scores over many buckets and in a few, mates nearer, much further, and not at all: the cut is brute force's."
+    rng = np.random.default_rng(k + n_groups)
+    labels = rng.integers(0, n_groups, 60)
+    rows, ids = np.repeat(np.arange(60), k), rng.integers(0, 60, 60 * k)
+    for sign in (1, -1, 0):
+        scores = .6 + spread * (rng.normal(size=len(rows)) + 2 * sign * (labels[rows] == labels[ids]))
+        nb = Neighbors.from_pairs(rows, ids, np.where(scores > .6 - spread, scores, -scores), 60)
+        for part in (None, rng.random(60) < .3):
+            want = ref.best_threshold(nb.ids, nb.scores, labels, np.arange(60) if part is None else np.flatnonzero(part), 50)
+            assert best_threshold(nb, labels, part) == (want[0], pytest.approx(want[1], abs=1e-9))
 
 
 def test_nothing_is_let_in_when_nothing_helps():
