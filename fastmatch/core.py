@@ -1,7 +1,9 @@
-"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output."
+"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output, files written whole."
 import importlib
+import os
 import random
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 
@@ -55,3 +57,13 @@ def seed_everything(
     torch.manual_seed(seed)
     if reproducible and torch.cuda.is_available():
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def write_whole(
+    path: Path,  # File to write
+    text: str,  # Its content
+):
+    "Write `path` so that it is there whole or not at all."
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    tmp.write_text(text, encoding='utf-8')
+    os.replace(tmp, path)

@@ -1,6 +1,5 @@
 "The main job: a table of listings in; matches, a decision rule and figures on groups nobody saw out."
 import json
-import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from fastai.vision.augment import Resize, ResizeMethod
 from fastcore.meta import delegates
 from tqdm.auto import tqdm
 
-from .core import InputError, seed_everything
+from .core import InputError, seed_everything, write_whole
 from .data.augment import augs
 from .data.block import MatchDataLoaders
 from .learner import MatchLearner, match_learner
@@ -57,16 +56,6 @@ def judge(
     rows = {name: heldout(o.search(min(k, len(emb))), emb.labels, seed=seed) for name, o in spaces.items()}
     cand = candidates(spaces, k=min(k, len(emb)))
     return {**rows, 'fused': heldout_fused(cand, emb.labels, seed=seed)}, cand, spaces
-
-
-def write_whole(
-    path: Path,  # File to write
-    text: str,  # Its content
-):
-    "Write `path` so that it is there whole or not at all."
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    tmp.write_text(text, encoding='utf-8')
-    os.replace(tmp, path)
 
 
 @dataclass
