@@ -36,8 +36,12 @@ def chart(
     data = {}
     for name, (x, y) in series.items():
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
+        # a loss that ran away has nothing to draw
+        keep = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        if not len(keep): continue
+        keep = keep[np.unique(np.linspace(0, len(keep) - 1, min(len(keep), POINTS)).round().astype(int))]
         data[name] = x[keep], np.log10(np.maximum(y[keep], NOUGHT)) if log else y[keep]
+    if not data: return f'<p class="soft">{escape(y_label)}: no finite value to draw</p>'
     x0, x1 = _range([x for x, _ in data.values()], x_range)
     if log: y_range = np.log10(NOUGHT), max([1, *(y.max() for _, y in data.values())]) * 1.04
     y0, y1 = _range([y for _, y in data.values()] + ([np.array([level[1]])] if level else []), y_range)
@@ -57,13 +61,14 @@ def chart(
         d = 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in zip(at_x(x), at_y(y)))
         if fill: parts.append(f'<path class="area s{i}" d="{d}V{H - BOTTOM}H{at_x(x[0]):.1f}Z"/>')
         parts.append(f'<path class="line s{i}" d="{d}"/>')
-        if len(x) <= 20 and not fill: parts += [f'<circle class="dot s{i}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(at_x(x), at_y(y))]
+        if len(x) > 20 or fill: continue
+        parts += [f'<circle class="dot s{i}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(at_x(x), at_y(y))]
     if cut is not None and x0 <= cut <= x1:
         parts.append(f'<path class="cut" d="M{at_x(cut):.1f} {TOP - 4}V{H - BOTTOM}"/><text class="at" text-anchor="middle" y="{TOP - 9}" '
                      f'x="{np.clip(at_x(cut), LEFT + 20, W - 32):.1f}">cut {cut:.3f}</text>')
-    names = [*data, *([level[0]] if level else [])]
-    keys = [f'<span><svg width="26" height="10" aria-hidden="true"><path class="line s{3 if level and o == level[0] else i}" d="M0 5H26"/></svg> '
-            f'{escape(o)}</span>' for i, o in enumerate(names)]
+    names = {**{o: i for i, o in enumerate(data)}, **({level[0]: 3} if level else {})}
+    keys = [f'<span><svg width="26" height="10" aria-hidden="true"><path class="line s{i}" d="M0 5H26"/></svg> {escape(o)}</span>'
+            for o, i in names.items()]
     return (f'<svg class="chart" viewBox="0 0 {W} {H}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
             f'<div class="keys">{"".join(keys)}</div>')
 

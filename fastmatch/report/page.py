@@ -27,20 +27,24 @@ h3 { font-size: 1rem; margin: 1.8em 0 .6em }
 p { max-width: 70ch; margin: .5em 0 } .soft, figcaption { color: var(--soft); font-size: .875rem } .lead { font-size: 1.1rem }
 code, pre { font: .85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
 nav { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .875rem; margin: 1em 0 } a { color: var(--right) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 150px), 1fr)); gap: 12px; margin: 1.2em 0 }
-.tile { background: var(--card); border-radius: 10px; padding: 12px 16px } .tile b { display: block; font-size: 2rem; line-height: 1.2 }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 1.2em 0 }
+.tile { flex: 1 1 150px; background: var(--card); border-radius: 10px; padding: 12px 16px }
+.tile b { display: block; font-size: 2rem; line-height: 1.2 }
 .tile, .pair, td, th, .chart { font-variant-numeric: tabular-nums }
 .scroll { overflow-x: auto; max-width: 100%; margin: .8em 0 } table { border-collapse: collapse; font-size: .9rem }
 th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--edge); vertical-align: top; white-space: nowrap }
+@media (max-width: 480px) { .scroll table { font-size: .8rem } .scroll th, .scroll td { padding-right: 7px } }
 th:first-child, td:first-child, .words td { text-align: left } th { font-weight: 600; color: var(--soft) } tr.main td { font-weight: 700 }
 td small { color: var(--soft); font-weight: 400 } pre { overflow-x: auto; background: var(--card); border-radius: 10px; padding: 12px 16px }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 20px }
+summary { cursor: pointer } .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 20px }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 20px }
 figure { margin: .6em 0; max-width: 520px; min-width: 0 } .chart { display: block; width: 100%; height: auto }
 .chart text { font-size: 12px; fill: var(--soft) } .chart .at { fill: var(--text); font-weight: 600 }
-.chart .grid { stroke: var(--edge); stroke-width: .7 } .chart .axis { stroke: var(--soft) } .chart .cut { stroke: var(--text); stroke-width: 1.5 }
+.chart .grid { stroke: var(--edge); stroke-width: .7 } .chart .axis { stroke: var(--soft) }
+.chart .cut { stroke: var(--text); stroke-width: 1.5 }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round } .area { opacity: .16; stroke: none }
-.line.s0 { stroke: var(--right) } .line.s1 { stroke: var(--wrong); stroke-dasharray: 6 3 } .line.s2 { stroke: var(--missed); stroke-dasharray: 2 3 }
+.line.s0 { stroke: var(--right) } .line.s1 { stroke: var(--wrong); stroke-dasharray: 6 3 }
+.line.s2 { stroke: var(--missed); stroke-dasharray: 2 3 }
 .line.s3 { stroke: var(--third); stroke-dasharray: 1 4; stroke-width: 1.5 }
 .area.s0, .dot.s0 { fill: var(--right) } .area.s1, .dot.s1 { fill: var(--wrong) } .dot.s2 { fill: var(--missed) }
 .keys { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: .8rem; color: var(--soft); padding-left: 8%; margin: 2px 0 6px }
@@ -66,6 +70,13 @@ figure { margin: .6em 0; max-width: 520px; min-width: 0 } .chart { display: bloc
 
 
 def esc(o) -> str: return escape(str(o))
+def plural(n, what, many=None) -> str: return f'{n:,} {what if n == 1 else many or what + "s"}'
+
+
+def and_(names) -> str:
+    "'a, b and c'."
+    *most, last = names
+    return f'{", ".join(most)} and {last}' if most else last
 
 
 def number(
@@ -95,7 +106,8 @@ class Cards:
         emb,  # `Embeddings`: ids, titles, labels
         images=None,  # (n,) files or PIL images, or a function from a row number to one; None: no pictures
     ):
-        if images is not None and not callable(images) and len(images) != len(emb): raise InputError(f'images: {len(images)} for {len(emb)} listings')
+        if images is not None and not callable(images) and len(images) != len(emb):
+            raise InputError(f'images: {len(images)} for {len(emb)} listings')
         self.emb, self.images, self._read = emb, images, {}
 
     def picture(
@@ -103,7 +115,9 @@ class Cards:
         i: int,  # Row
     ) -> str:
         "The listing's picture as a data address."
-        if i not in self._read: self._read[i] = data_uri(self.images(i) if callable(self.images) else self.images[i], f'row {i} ({self.emb.ids[i]})')
+        if i not in self._read:
+            image = self.images(i) if callable(self.images) else self.images[i]
+            self._read[i] = data_uri(image, f'row {i} ({self.emb.ids[i]})')
         return self._read[i]
 
     def __call__(
@@ -146,5 +160,6 @@ def page(
     body = ''.join(f'<section id="s{i}"><h2>{h}</h2>{o}</section>' for i, (h, o) in enumerate(sections, 1))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{esc(title)}</title><style>{STYLE}</style></head>\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{esc(title)}</title>'
+            f'<style>{STYLE}</style></head>\n'
             f'<body><main><h1>{esc(title)}</h1>{top}<nav aria-label="Sections">{links}</nav>{body}</main></body></html>\n')

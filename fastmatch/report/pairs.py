@@ -37,7 +37,8 @@ def judge_pairs(
     labels,  # (n,) groups: listings of one are the same product
 ) -> Judged:
     "Apply `rule`, and score every candidate pair and every pair of one product in each modality and fused."
-    if missing := set(rule.weights) - set(spaces): raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
+    if missing := set(rule.weights) - set(spaces):
+        raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
     spaces = {k: spaces[k] for k in rule.weights}
     cand = candidates(spaces, rule.k)
     n = len(cand.ids)
