@@ -5,6 +5,7 @@ import numpy as np
 
 W, H, LEFT, RIGHT, TOP, BOTTOM = 400, 250, 46, 12, 22, 40  # user units; the page scales them to the width it has
 POINTS = 400  # most points of a line: more than a phone has pixels across
+STYLES = 6  # lines that the page's style tells apart
 NOUGHT = .6  # where a count of 0 stands on a log axis: a little below 1
 
 
@@ -56,19 +57,20 @@ def chart(
     parts += [f'<path class="axis" d="M{LEFT} {H - BOTTOM}H{W - RIGHT}"/>',
               f'<text x="{(LEFT + W - RIGHT) / 2}" y="{H - 6}" text-anchor="middle">{escape(x_label)}</text>',
               f'<text transform="translate(11 {(TOP + H - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>']
-    if level: parts.append(f'<path class="line s3" d="M{LEFT} {at_y(level[1]):.1f}H{W - RIGHT}"/>')
-    for i, (x, y) in enumerate(data.values()):
+    if level: parts.append(f'<path class="line level" d="M{LEFT} {at_y(level[1]):.1f}H{W - RIGHT}"/>')
+    style = {o: f's{i % STYLES}' for i, o in enumerate(data)}
+    for name, (x, y) in data.items():
+        s = style[name]
         d = 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in zip(at_x(x), at_y(y)))
-        if fill: parts.append(f'<path class="area s{i}" d="{d}V{H - BOTTOM}H{at_x(x[0]):.1f}Z"/>')
-        parts.append(f'<path class="line s{i}" d="{d}"/>')
+        if fill: parts.append(f'<path class="area {s}" d="{d}V{H - BOTTOM}H{at_x(x[0]):.1f}Z"/>')
+        parts.append(f'<path class="line {s}" d="{d}"/>')
         if len(x) > 20 or fill: continue
-        parts += [f'<circle class="dot s{i}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(at_x(x), at_y(y))]
+        parts += [f'<circle class="dot {s}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(at_x(x), at_y(y))]
     if cut is not None and x0 <= cut <= x1:
         parts.append(f'<path class="cut" d="M{at_x(cut):.1f} {TOP - 4}V{H - BOTTOM}"/><text class="at" text-anchor="middle" y="{TOP - 9}" '
                      f'x="{np.clip(at_x(cut), LEFT + 20, W - 32):.1f}">cut {cut:.3f}</text>')
-    names = {**{o: i for i, o in enumerate(data)}, **({level[0]: 3} if level else {})}
-    keys = [f'<span><svg width="26" height="10" aria-hidden="true"><path class="line s{i}" d="M0 5H26"/></svg> {escape(o)}</span>'
-            for o, i in names.items()]
+    keys = [f'<span><svg width="26" height="10" aria-hidden="true"><path class="line {s}" d="M0 5H26"/></svg> {escape(o)}</span>'
+            for o, s in [*style.items(), *([(level[0], 'level')] if level else [])]]
     return (f'<svg class="chart" viewBox="0 0 {W} {H}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
             f'<div class="keys">{"".join(keys)}</div>')
 

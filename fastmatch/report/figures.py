@@ -52,8 +52,8 @@ def worth(
     told = ''.join(f'<b>{k}</b>: {v}. ' for k, v in ROWS.items() if any(o.startswith(k) for o in rows))
     return (table(body, ['', 'row F1', 's.e.', 'R@1', 'mAP@R'], main='fused') +
             f'<p class="soft">{told}Each row chooses its cut (a fused one its weights too) on half of the products and is scored on the '
-            f'other half, over random halvings; {plural(found["fused"]["n"], "listing")}, standard errors clustered by product. R@1: the nearest '
-            'other listing is the same product; mAP@R: how well the true ones are ranked; both over listings that have a mate.</p>')
+            f'other half, over random halvings; {plural(found["fused"]["n"], "listing")}, standard errors clustered by product. R@1: the '
+            'nearest other listing is the same product; mAP@R: how well the true ones are ranked; both over listings that have a mate.</p>')
 
 
 def curves(

@@ -14,9 +14,9 @@ MARKS = {'right': '✓', 'wrong': '✗', 'missed': '○'}  # beside the word: co
 
 STYLE = '''
 :root { color-scheme: light dark; --bg: #fff; --card: #f6f7f8; --text: #1b1f23; --soft: #5b636b; --edge: #d9dde1;
-  --right: #0067a5; --wrong: #b24400; --missed: #83357d; --third: #5b636b }
+  --right: #0067a5; --wrong: #b24400; --missed: #83357d }
 @media (prefers-color-scheme: dark) { :root { --bg: #14171a; --card: #1d2125; --text: #e8eaec; --soft: #a3abb3; --edge: #363c42;
-  --right: #6cbcf5; --wrong: #ff9a57; --missed: #e59add; --third: #a3abb3 } }
+  --right: #6cbcf5; --wrong: #ff9a57; --missed: #e59add } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--bg); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   -webkit-text-size-adjust: 100% }
@@ -45,14 +45,17 @@ figure { margin: .6em 0; max-width: 520px; min-width: 0 } .chart { display: bloc
 .line { fill: none; stroke-width: 2; stroke-linejoin: round } .area { opacity: .16; stroke: none }
 .line.s0 { stroke: var(--right) } .line.s1 { stroke: var(--wrong); stroke-dasharray: 6 3 }
 .line.s2 { stroke: var(--missed); stroke-dasharray: 2 3 }
-.line.s3 { stroke: var(--third); stroke-dasharray: 1 4; stroke-width: 1.5 }
+.line.s3 { stroke: var(--right); stroke-dasharray: 8 3 2 3 } .line.s4 { stroke: var(--wrong) } .line.s5 { stroke: var(--missed); stroke-dasharray: 9 3 }
+.line.level { stroke: var(--soft); stroke-dasharray: 1 4; stroke-width: 1.5 }
+.dot.s3 { fill: var(--right) } .dot.s4 { fill: var(--wrong) } .dot.s5 { fill: var(--missed) }
 .area.s0, .dot.s0 { fill: var(--right) } .area.s1, .dot.s1 { fill: var(--wrong) } .dot.s2 { fill: var(--missed) }
 .keys { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: .8rem; color: var(--soft); padding-left: 8%; margin: 2px 0 6px }
 .group, .pair { background: var(--card); border-radius: 10px; padding: 12px; margin: 0; min-width: 0 }
-.groups { display: flex; flex-wrap: wrap; gap: 12px } .group header, .pair header { font-size: .9rem; margin-bottom: 8px } .group header b { margin-right: .4em }
+.groups { display: flex; flex-wrap: wrap; gap: 12px }
+.group header { font-size: .9rem; margin-bottom: 8px } .group header b { margin-right: .4em }
 .members { display: flex; flex-wrap: wrap; gap: 12px 8px } .members .listing { width: 96px }
 .listing { margin: 0; font-size: .8rem; line-height: 1.35; min-width: 0; overflow-wrap: anywhere }
-.listing img, .blank { display: block; width: 100%; max-width: 128px; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 6px;
+.listing img { display: block; width: 100%; max-width: 128px; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 6px;
   border: 2px solid var(--edge) } .listing p { margin: 3px 0 }
 .listing .title { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4; overflow: hidden }
 .pair .title { -webkit-line-clamp: 7 } .listing small { color: var(--soft) }
