@@ -51,7 +51,8 @@ def mistakes(
                       'Named, but different products. The highest scores first, one pair of any two products.') +
             _mistakes('missed', plural(missed.sum(), 'missed match', 'missed matches'), worst_missed(judged, n), judged, rule, cards,
                       f'The same product, but not named: {(missed & p.candidate).sum():,} were candidates, '
-                      f'{(missed & ~p.candidate).sum():,} were among the {rule.k} nearest in no modality. The lowest scores first, one pair of each product.'))
+                      f'{(missed & ~p.candidate).sum():,} were among the {rule.k} nearest in no modality. '
+                      'The lowest scores first, one pair of each product.'))
 
 
 def _mistakes(mark, head, worst, judged, rule, cards, text):

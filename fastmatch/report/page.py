@@ -34,7 +34,9 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .875rem; margin:
 .scroll { overflow-x: auto; max-width: 100%; margin: .8em 0 } table { border-collapse: collapse; font-size: .9rem }
 th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--edge); vertical-align: top; white-space: nowrap }
 @media (max-width: 480px) { .scroll table { font-size: .8rem } .scroll th, .scroll td { padding-right: 7px } }
-th:first-child, td:first-child, .words td { text-align: left } th { font-weight: 600; color: var(--soft) } tr.main td { font-weight: 700 }
+th:first-child, td:first-child, .words :is(th, td) { text-align: left }
+.words td { white-space: normal; overflow-wrap: anywhere; min-width: 7ch }
+th { font-weight: 600; color: var(--soft) } tr.main td { font-weight: 700 }
 td small { color: var(--soft); font-weight: 400 } pre { overflow-x: auto; background: var(--card); border-radius: 10px; padding: 12px 16px }
 summary { cursor: pointer } .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 20px }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 20px }
@@ -45,7 +47,8 @@ figure { margin: .6em 0; max-width: 520px; min-width: 0 } .chart { display: bloc
 .line { fill: none; stroke-width: 2; stroke-linejoin: round } .area { opacity: .16; stroke: none }
 .line.s0 { stroke: var(--right) } .line.s1 { stroke: var(--wrong); stroke-dasharray: 6 3 }
 .line.s2 { stroke: var(--missed); stroke-dasharray: 2 3 }
-.line.s3 { stroke: var(--right); stroke-dasharray: 8 3 2 3 } .line.s4 { stroke: var(--wrong) } .line.s5 { stroke: var(--missed); stroke-dasharray: 9 3 }
+.line.s3 { stroke: var(--right); stroke-dasharray: 8 3 2 3 }
+.line.s4 { stroke: var(--wrong) } .line.s5 { stroke: var(--missed); stroke-dasharray: 9 3 }
 .line.level { stroke: var(--soft); stroke-dasharray: 1 4; stroke-width: 1.5 }
 .dot.s3 { fill: var(--right) } .dot.s4 { fill: var(--wrong) } .dot.s5 { fill: var(--missed) }
 .area.s0, .dot.s0 { fill: var(--right) } .area.s1, .dot.s1 { fill: var(--wrong) } .dot.s2 { fill: var(--missed) }

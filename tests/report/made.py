@@ -8,7 +8,8 @@ from fastmatch.data.sample import demo_path
 from fastmatch.job import judge
 from fastmatch.match import Embeddings, candidates, choose_rule
 
-HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'); --", 'a & b &lt; c &amp;lt;', 'قميص قطني أبيض للرجال', '👟🇮🇩 sepatu 100%',
+HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'); --", 'a & b &lt; c &amp;lt;',
+           'قميص قطني أبيض للرجال', '👟🇮🇩 sepatu 100%',
            'x' * 300, '</style></title><b>bold</b>', '{{7*7}} ${7*7}', ' \u202eturned round']
 
 

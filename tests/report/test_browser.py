@@ -11,15 +11,18 @@ from fastmatch.report import report_html
 
 from .made import run
 
-BROWSER = next((o for o in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')) if o), None)
+NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+BROWSER = next((o for o in map(shutil.which, NAMES) if o), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason='neither chromium nor google-chrome is installed')
 FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-         '--disable-component-update', '--disable-sync', '--hide-scrollbars', '--enable-logging=stderr', '--virtual-time-budget=5000', '--dump-dom']
+         '--disable-component-update', '--disable-sync', '--hide-scrollbars',
+         '--enable-logging=stderr', '--virtual-time-budget=5000', '--dump-dom']
 # what is too wide, outside of the boxes that scroll by themselves
 PROBE = '''<script>addEventListener('load', () => {
   const d = document.documentElement, all = [...document.querySelectorAll('body *')]
+  const out = all.filter(o => !o.closest('.scroll, pre, svg') && o.getBoundingClientRect().right > d.clientWidth + 1)
   parent.postMessage({width: d.clientWidth, scroll: d.scrollWidth, images: [...document.images].map(o => o.naturalWidth),
-    wide: all.filter(o => !o.closest('.scroll, pre, svg') && o.getBoundingClientRect().right > d.clientWidth + 1).map(o => o.outerHTML.slice(0, 80)),
+    wide: out.map(o => o.outerHTML.slice(0, 80)),
     scripts: window.ran || 0}, '*') })</script>'''
 FRAME = '''<!doctype html><title>frame</title><pre id="seen"></pre><script>
 onmessage = e => { document.getElementById('seen').textContent = JSON.stringify(e.data) }</script>
@@ -28,7 +31,8 @@ onmessage = e => { document.getElementById('seen').textContent = JSON.stringify(
 
 def browse(page, profile):
     "(the page's document after it has run, what was said on the console)."
-    res = subprocess.run([BROWSER, *FLAGS, f'--user-data-dir={profile}', page.as_uri()], capture_output=True, text=True, encoding='utf-8', timeout=120)
+    res = subprocess.run([BROWSER, *FLAGS, f'--user-data-dir={profile}', page.as_uri()], timeout=120,
+                         capture_output=True, text=True, encoding='utf-8')
     assert res.returncode == 0, res.stderr[-2000:]
     return res.stdout, [o for o in res.stderr.splitlines() if 'CONSOLE' in o]
 
@@ -47,9 +51,10 @@ def probe(html, folder, width):
 def html():
     "With the hostile titles, long lists, and many columns."
     emb, rule, table, files = run()
-    skipped = [{'id': 'x' * 60, 'row': i, 'column': 'image', 'reason': 'a long story of why this one could not be read ' * 3} for i in range(3)]
-    return report_html(emb, rule, {**table, 'untrained_fused': table['title']}, files, losses=range(1, 99), monitors={'recall@1': [.4, .5], 'map@r': [.3, .4]},
-                       settings={'listings': {'train': 7, 'skipped': skipped}, 'versions': {'a-package-with-a-long-name' * 3: '1.2.3' * 9}, 'seed': 0})
+    skipped = [{'id': 'x' * 60, 'row': i, 'column': 'image', 'reason': 'a long story of why this one is not read ' * 3} for i in range(3)]
+    settings = {'listings': {'train': 7, 'skipped': skipped}, 'versions': {'a-package-with-a-long-name' * 3: '1.2.3' * 9}, 'seed': 0}
+    return report_html(emb, rule, {**table, 'untrained_fused': table['title']}, files, losses=range(1, 99),
+                       monitors={'recall@1': [.4, .5], 'map@r': [.3, .4]}, settings=settings)
 
 
 @pytest.mark.parametrize('width', [360, 1200])
@@ -61,8 +66,8 @@ def test_it_fits_and_every_picture_shows(html, tmp_path, width):
 
 
 def test_the_probe_sees_what_is_wrong(html, tmp_path):
-    broken = html.replace('<nav', '<p style="width:500px">wide</p><img src="data:image/webp;base64,AAAA" alt=""><script>ran = 1; console.log("hey")</script><nav')
-    seen, said = probe(broken, tmp_path, 360)
+    broken = '<p style="width:500px">wide</p><img src="data:image/webp;base64,AAAA" alt=""><script>ran = 1; console.log("hey")</script>'
+    seen, said = probe(html.replace('<nav', broken + '<nav'), tmp_path, 360)
     assert seen['scroll'] > 360 and 'width:500px' in seen['wide'][0] and 0 in seen['images'] and seen['scripts'] == 1 and 'hey' in said[0]
 
 

@@ -11,7 +11,8 @@ from fastmatch.report.pairs import Found, found_groups, judge_pairs, varied, wor
 from ..match.cases import noisy, titles
 from ..reference import match as ref
 
-RULES = [('mean', {'image': .7, 'tfidf': .3}), ('prob_or', {'image': 2., 'tfidf': 1.}), ('union', {'image': .4, 'tfidf': .3}), ('mean', {'image': 1., 'tfidf': 0.})]
+RULES = [('mean', {'image': .7, 'tfidf': .3}), ('prob_or', {'image': 2., 'tfidf': 1.}), ('union', {'image': .4, 'tfidf': .3}),
+         ('mean', {'image': 1., 'tfidf': 0.})]
 
 
 def case(seed, how, weights, n=24, k=4, max_matches=3, quantile=.7):
