@@ -64,6 +64,6 @@ def write_whole(
     text: str,  # Its content
 ):
     "Write `path` so that it is there whole or not at all."
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    tmp.write_text(text, encoding='utf-8')
+    tmp, data = path.with_name(f'.{path.name}.{os.getpid()}'), text.encode('utf-8')
+    tmp.write_bytes(data)
     os.replace(tmp, path)

@@ -75,7 +75,12 @@ figure { margin: .6em 0; max-width: 520px; min-width: 0 } .chart { display: bloc
 '''
 
 
-def esc(o) -> str: return escape(str(o))
+def esc(o) -> str:
+    "`o` as text that is safe in html, also in an attribute."
+    # half an emoji, as a title cut by another program may hold, can't be written as UTF-8
+    return escape(str(o).encode('utf-8', 'replace').decode('utf-8'))
+
+
 def plural(n, what, many=None) -> str: return f'{n:,} {what if n == 1 else many or what + "s"}'
 
 

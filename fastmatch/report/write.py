@@ -38,17 +38,19 @@ def report_html(
 
 def write_report(
     outcome,  # As `train_and_judge` returns it
-    path='report.html',  # File to write: whole or not at all
+    path='report.html',  # File to write, whole or not at all; its folder is made if it isn't there
     n: int = 9,  # Mistakes of each kind to show
 ) -> Path:
     "Write the report of a run of `train_and_judge`."
     path, dls, rec, s = Path(path), outcome.learn.dls, outcome.learn.recorder, outcome.summary()
+    if path.is_dir(): raise InputError(f'path={path}: is a folder, name the file')
     images = None
     if dls.cols['fn_col'] is not None:
         file = dict(zip(dls.valid_df[dls.cols['id_col']], dls.valid_df[dls.cols['fn_col']]))
         images = [dls.cols['path']/str(file[o]) for o in outcome.emb.ids]
     # the Recorder's rows hold neither epoch nor time; its loss is the curve's
     monitors = {k: v for k, v in zip(list(rec.metric_names)[1:], zip(*rec.values)) if k != 'train_loss'}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, report_html(outcome.emb, outcome.rule, outcome.table, images, losses=rec.losses, monitors=monitors, n=n,
                                   settings={k: s[k] for k in ('listings', 'seconds', 'versions', 'seed')}))
     return path

@@ -4,7 +4,6 @@ import io
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -217,6 +216,12 @@ def test_titles_stay_text():
     assert all(o['dir'] == 'auto' for o in page.of('p') if o.get('class') == 'title')
 
 
+def test_half_an_emoji_can_be_written():
+    emb, rule, table, _ = run()
+    page = report_html(Embeddings(dict(emb), emb.ids, ['cut \ud83d'] * 60, emb.labels), Rule('mean', {'image': 1.}, .5), table)
+    assert 'cut ?' in page and page.encode()
+
+
 def test_nothing_is_loaded(html):
     page = Reader(html)
     assert 'http' not in html.replace('http-equiv', '') and 'url(' not in html and '@import' not in html
@@ -335,7 +340,7 @@ def test_written_whole_or_not_at_all(tmp_path):
     write_whole(file, 'old')
     # a lone surrogate can't be written as UTF-8
     with pytest.raises(UnicodeEncodeError): write_whole(file, 'new \ud800')
-    assert file.read_text() == 'old'
+    assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
     write_whole(file, 'ü')
     assert file.read_text(encoding='utf-8') == 'ü'
 
@@ -353,8 +358,9 @@ def outcome(tmp_path_factory):
 
 
 def test_a_real_run(outcome, tmp_path):
-    path = write_report(outcome, tmp_path/'report.html')
-    assert [o.name for o in tmp_path.iterdir()] == ['report.html'] and isinstance(path, Path)
+    path = write_report(outcome, tmp_path/'new'/'report.html')
+    assert list(path.parent.iterdir()) == [path] == [tmp_path/'new'/'report.html']
+    with pytest.raises(InputError, match='is a folder'): write_report(outcome, str(path.parent))
     html = path.read_text(encoding='utf-8')
     page, s = Reader(html), outcome.summary()
     assert page.words('h2') == SECTIONS and page.by_id['f1'] == f'{s["heldout"]["fused"]["row_f1"]:.3f}'
