@@ -19,7 +19,7 @@ STYLE = '''
   --right: #6cbcf5; --wrong: #ff9a57; --missed: #e59add } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--bg); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
-  -webkit-text-size-adjust: 100% }
+  -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
 main { max-width: 1060px; margin: 0 auto; padding: 20px 16px 64px }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .2em 0 .5em; text-wrap: balance }
 h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.4em 0 .5em; padding-top: .7em; border-top: 1px solid var(--edge) }
@@ -32,10 +32,11 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .875rem; margin:
 .tile b { display: block; font-size: 2rem; line-height: 1.2 }
 .tile, .pair, td, th, .chart { font-variant-numeric: tabular-nums }
 .scroll { overflow-x: auto; max-width: 100%; margin: .8em 0 } table { border-collapse: collapse; font-size: .9rem }
-th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--edge); vertical-align: top; white-space: nowrap }
+th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--edge); vertical-align: top }
+.scroll :is(th, td) { white-space: nowrap }
 @media (max-width: 480px) { .scroll table { font-size: .8rem } .scroll th, .scroll td { padding-right: 7px } }
 th:first-child, td:first-child, .words :is(th, td) { text-align: left }
-.words td { white-space: normal; overflow-wrap: anywhere; min-width: 7ch }
+.scroll .words td { white-space: normal; overflow-wrap: normal }
 th { font-weight: 600; color: var(--soft) } tr.main td { font-weight: 700 }
 td small { color: var(--soft); font-weight: 400 } pre { overflow-x: auto; background: var(--card); border-radius: 10px; padding: 12px 16px }
 summary { cursor: pointer } .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 20px }
@@ -57,7 +58,7 @@ figure { margin: .6em 0; max-width: 520px; min-width: 0 } .chart { display: bloc
 .groups { display: flex; flex-wrap: wrap; gap: 12px }
 .group header { font-size: .9rem; margin-bottom: 8px } .group header b { margin-right: .4em }
 .members { display: flex; flex-wrap: wrap; gap: 12px 8px } .members .listing { width: 96px }
-.listing { margin: 0; font-size: .8rem; line-height: 1.35; min-width: 0; overflow-wrap: anywhere }
+.listing { margin: 0; font-size: .8rem; line-height: 1.35; min-width: 0 }
 .listing img { display: block; width: 100%; max-width: 128px; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 6px;
   border: 2px solid var(--edge) } .listing p { margin: 3px 0 }
 .listing .title { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4; overflow: hidden }

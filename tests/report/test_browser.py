@@ -7,6 +7,7 @@ from html import unescape
 
 import pytest
 
+from fastmatch.match import Embeddings, candidates, choose_rule
 from fastmatch.report import report_html
 
 from .made import run
@@ -49,8 +50,11 @@ def probe(html, folder, width):
 
 @pytest.fixture(scope='module')
 def html():
-    "With the hostile titles, long lists, and many columns."
-    emb, rule, table, files = run()
+    "With the hostile titles, long lists, many columns, and names that nothing breaks."
+    emb, _, table, files = run()
+    emb = Embeddings({'image': emb['image'], 'title' * 20: emb['title']}, [f'{"id" * 40}{i}' for i in range(60)],
+                     emb.titles, [f'{"g" * 80}{o}' for o in emb.labels])
+    rule = choose_rule(candidates(emb.spaces(), 8), emb.labels)
     skipped = [{'id': 'x' * 60, 'row': i, 'column': 'image', 'reason': 'a long story of why this one is not read ' * 3} for i in range(3)]
     settings = {'listings': {'train': 7, 'skipped': skipped}, 'versions': {'a-package-with-a-long-name' * 3: '1.2.3' * 9}, 'seed': 0}
     return report_html(emb, rule, {**table, 'untrained_fused': table['title']}, files, losses=range(1, 99),
