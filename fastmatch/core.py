@@ -1,4 +1,4 @@
-"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output."
+"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output, files written whole."
 import importlib
 import os
 import random
@@ -73,3 +73,13 @@ def seed_everything(
     torch.manual_seed(seed)
     if reproducible and torch.cuda.is_available():
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def write_whole(
+    path: Path,  # File to write
+    text: str,  # Its content
+):
+    "Write `path` so that it is there whole or not at all."
+    tmp, data = path.with_name(f'.{path.name}.{os.getpid()}'), text.encode('utf-8')
+    tmp.write_bytes(data)
+    os.replace(tmp, path)
