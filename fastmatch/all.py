@@ -11,8 +11,8 @@ from .data.block import MatchDataLoaders, TitleBlock
 from .data.read import check_listings, read_image
 from .data.sample import demo_path
 from .data.split import components, group_folds
-from . import export  # noqa: F401  it gives a Learner its `matcher`
-from .job import judge, summary_table, train_and_judge
+from .export import picture_of
+from .job import judge, run, train_and_judge
 from .layers import BNNeck, CosineHead, HeadOutput
 from .learner import LR_MULT, MatchLearner, match_learner
 from .losses import ArcFace, CrossEntropy, FocalLoss, Loss, NormSoftmax

@@ -1,7 +1,8 @@
-"The command line: a thin door to the main job."
+"The command line: a thin door to the main job and to saved matchers."
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,38 +20,201 @@ def main():
     pass
 
 
-def _fail(error):
-    typer.secho(f'fastmatch: {error}', fg='red', err=True)
-    raise typer.Exit(2)
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help='Folder for matches.csv and summary.json; made if it is not there.')] = Path('fastmatch-demo'),
-    quick: Annotated[bool, typer.Option('--quick', help='Two epochs instead of eight: under two minutes, lower scores.')] = False,
-    seed: Annotated[int, typer.Option(help='Of weights, batches and halvings; the same seed gives the same numbers.')] = 0,
-):
-    """Train on the embedded sample of 2,100 listings, search a fold that was never seen, choose the rule, and write the matches.
-
-    Takes about five minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches: blank-separated, itself first);
-    `summary.json` what each modality and their fusion are worth, beside 'every listing alone' and the untrained encoders.
-    """
-    # here, so that --help answers at once: torch alone takes seconds to import
-    typer.echo('loading ...')
+@contextmanager
+def _working():
+    "Inside it what the user can mend becomes one line on stderr and exit code 2; the imports of a command belong inside, so that --help stays quick."
     # in a log file bars are noise; the lines about stages and epochs stay
     if not sys.stderr.isatty(): os.environ['TQDM_DISABLE'] = '1'
     # a dependency's deprecation is nothing the user can act on
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
     try:
-        import pandas as pd
         from transformers.utils import logging
+        logging.disable_progress_bar()
+        yield
+    except (InputError, MissingPackage) as e:
+        typer.secho(f'fastmatch: {e}', fg='red', err=True)
+        raise typer.Exit(2) from e
+
+
+Table = Annotated[Path, typer.Argument(help='Table of listings: CSV, TSV or Parquet.', show_default=False)]
+Images = Annotated[Path | None, typer.Option(help='Folder of the images. None: titles only.')]
+Encoding = Annotated[str, typer.Option(help='Of a text table.')]
+Force = Annotated[bool, typer.Option('--force', help='Replace an earlier result in --out.')]
+Seed = Annotated[int, typer.Option(help='Of weights, batches and halvings; the same seed gives the same numbers.')]
+OnError = Annotated[str, typer.Option(help="'raise': list every unusable row and stop; 'skip': go on without them.")]
+Device = Annotated[str | None, typer.Option(help="'cpu', 'cuda', ...; default: a GPU where there is one.")]
+
+
+def _column(what): return typer.Option(help=f'Column of {what}; default: found by its usual name.')
+
+
+def _finish(summary, out):
+    from .match.heldout import summary_table
+    typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\nwrote {out}: the matcher, matches.csv, summary.json and report.html')
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help='Folder to write; an earlier demo in it is replaced.')] = Path('fastmatch-demo'),
+    quick: Annotated[bool, typer.Option('--quick', help='Two epochs instead of eight: under two minutes, lower scores.')] = False,
+    seed: Seed = 0,
+):
+    """Train on the embedded sample of 2,100 listings, search a fold that was never seen, choose the rule, and write the matches.
+
+    Takes about five minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches: blank-separated, itself first);
+    `summary.json` what each modality and their fusion are worth, beside 'every listing alone' and the untrained encoders;
+    `report.html` shows it with the matches and the mistakes. The folder is a matcher of the held-out listings for `fastmatch match`.
+    """
+    # here, so that --help answers at once: torch alone takes seconds to import
+    typer.echo('loading ...')
+    with _working():
+        import pandas as pd
 
         from .data.sample import demo_path
-        from .job import run, summary_table
-        logging.disable_progress_bar()
+        from .job import run
         path = demo_path()
         # so short a training keeps more of what the encoders knew at half the rate
         settings = dict(epochs=2, lr=1e-3) if quick else {}
-        summary = run(pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', seed=seed, echo=typer.echo, **settings)
-    except (InputError, MissingPackage) as e: _fail(e)
-    typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\nwrote {out/"matches.csv"} and {out/"summary.json"}')
+        _finish(run(pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', seed=seed, echo=typer.echo, catalogue='heldout', force=True,
+                    **settings), out)
+
+
+@app.command()
+def train(
+    listings: Table,
+    out: Annotated[Path, typer.Option(help='Folder to write: it is there whole or not at all.', show_default=False)],
+    images: Images = None,
+    image_arch: Annotated[str, typer.Option(help='Image encoder: timm name, folder, or weights file.')] = 'tf_efficientnet_lite0',
+    text_arch: Annotated[str, typer.Option(help='Title encoder: Hugging Face name, or folder.')] = 'all-MiniLM-L6-v2',
+    epochs: Annotated[int, typer.Option(help='Rounds over the training listings.')] = 8,
+    lr: Annotated[str, typer.Option(help="Learning rate, spread over encoders and heads; 'auto' asks lr_find.")] = '2e-3',
+    bs: Annotated[int, typer.Option(help='Listings a batch.')] = 64,
+    size: Annotated[int, typer.Option(help='Side of the images in pixels; on a CPU 128 trains three times as fast.')] = 224,
+    aug: Annotated[str, typer.Option(help='Augmentation preset: none, flip, light, colour, recolour, strong, randaugment.')] = 'colour',
+    folds: Annotated[int, typer.Option(help='Folds to make where the table has none; one of them is held out.')] = 5,
+    valid_fold: Annotated[int, typer.Option(help='Fold held out for choosing and judging the rule.')] = 0,
+    id_col: Annotated[str | None, _column('ids')] = None,
+    image_col: Annotated[str | None, _column('image files')] = None,
+    title_col: Annotated[str | None, _column('titles')] = None,
+    label_col: Annotated[str | None, _column('groups')] = None,
+    fold_col: Annotated[str | None, _column('folds')] = None,
+    phash_col: Annotated[str | None, _column('perceptual hashes')] = None,
+    encoding: Encoding = 'utf-8',
+    on_error: OnError = 'raise',
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option(help='Processes that read images.')] = 0,
+    device: Device = None,
+    force: Force = False,
+):
+    """Train on a table of listings with groups, choose and judge the rule on a fold held out, and write a matcher of all of them.
+
+    Kaggle Shopee's `train.csv` works as it is. Without --images it trains on titles; without titles on images; listings whose
+    perceptual hash (column `image_phash`) is equal match by that alone. `fastmatch match OUT NEW.csv` uses the result.
+    """
+    typer.echo('loading ...')
+    with _working():
+        rate = 'auto' if lr == 'auto' else _number('lr', lr)
+        from .core import check_new_folder
+        from .data.table import read_table, recognise, unescape
+        check_new_folder(out, 'summary.json', force)
+        df = read_table(listings, encoding)
+        cols = recognise(df, id_col, image_col, title_col, label_col, fold_col, phash_col, required=('id_col', 'label_col'))
+        if images is not None and cols.fn_col is None: recognise(df, **cols._asdict(), required=('fn_col',))
+        if images is None and cols.text_col is None:
+            raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
+        if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
+        fn_col = cols.fn_col if images is not None else None
+        typer.echo(f'{len(df)} listings in {listings}; ' + ', '.join(f'{k.removesuffix("_col")}: {v}' for k, v in {**cols._asdict(), 'fn_col': fn_col}.items() if v))
+        from .job import run
+        _finish(run(df, images or '.', out, fn_col=fn_col, text_col=cols.text_col, label_col=cols.label_col, id_col=cols.id_col, fold_col=cols.fold_col,
+                    phash_col=cols.phash_col, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
+                    bs=bs, size=size, aug=aug, on_error=on_error, seed=seed, num_workers=workers, device=device, echo=typer.echo, force=force), out)
+
+
+def _number(name, text):
+    try: return float(text)
+    except ValueError: raise InputError(f"{name}={text!r}: give a number, or 'auto'") from None
+
+
+@app.command()
+def match(
+    matcher: Annotated[Path, typer.Argument(help='Folder of a matcher.', show_default=False)],
+    listings: Table,
+    images: Images = None,
+    out: Annotated[Path, typer.Option('--out', '-o', help='File to write: posting_id, matches.')] = Path('matches.csv'),
+    scores: Annotated[bool, typer.Option('--scores', help='Also write a .pairs.csv: the scores of each match by modality, and the reason.')] = False,
+    alone: Annotated[bool, typer.Option('--alone', help='Match the new listings among themselves only, not with the catalogue.')] = False,
+    embeddings: Annotated[Path | None, typer.Option(help='Vectors made elsewhere, a row a listing: .npz, an array for each modality.')] = None,
+    id_col: Annotated[str | None, _column('ids')] = None,
+    image_col: Annotated[str | None, _column('image files')] = None,
+    title_col: Annotated[str | None, _column('titles')] = None,
+    phash_col: Annotated[str | None, _column('perceptual hashes')] = None,
+    encoding: Encoding = 'utf-8',
+    on_error: OnError = 'raise',
+    bs: Annotated[int, typer.Option(help='Listings a batch.')] = 64,
+    device: Device = None,
+):
+    """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it."""
+    typer.echo('loading ...')
+    with _working():
+        import torch
+
+        from .core import write_whole
+        from .data.table import read_table, recognise, unescape
+        from .matcher import load_matcher
+        if out.is_dir(): raise InputError(f'--out {out}: is a folder, give a file')
+        if not out.parent.is_dir(): raise InputError(f'--out {out}: there is no folder {out.parent}')
+        df = read_table(listings, encoding)
+        m = load_matcher(matcher, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        if 'image' in m.inputs and images is None and embeddings is None: raise InputError('this matcher reads pictures: give their folder as --images')
+        # the matcher's own names first: the table may come from the same place
+        given = {k: v or (m.cols[k] if m.cols[k] in df else None)
+                 for k, v in dict(id_col=id_col, fn_col=image_col, text_col=title_col, phash_col=phash_col).items()}
+        needed = ('id_col', *(('fn_col',) if 'image' in m.inputs and embeddings is None else ()), *(('text_col',) if 'title' in m.inputs else ()))
+        cols = recognise(df, **given, required=needed)
+        if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
+        df = df.rename(columns={v: m.cols[k] for k, v in cols._asdict().items() if v is not None and m.cols.get(k) is not None and v != m.cols[k]})
+        new = df if embeddings is None else _vectors(embeddings, df, m)
+        res = m.match(new, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
+        write_whole(out, res.to_frame().to_csv(index=False))
+        wrote = [str(out)]
+        if scores:
+            wrote.append(str(out.with_suffix('.pairs.csv')))
+            write_whole(wrote[1], res.pairs().to_csv(index=False))
+        for o in res.skipped.itertuples(): typer.echo(f'skipped row {o.row} ({o.id}), {o.column}: {o.reason}', err=True)
+        typer.echo(f'{len(res)} listings, {len(res.matches.ids) - len(res)} matches among {len(res.ids)}; wrote {" and ".join(wrote)}')
+
+
+def _vectors(file, df, m):
+    import numpy as np
+
+    from .match import Embeddings
+    try:
+        with np.load(file, allow_pickle=False) as o: vectors = {k: o[k] for k in o.files}
+    except (OSError, ValueError) as e: raise InputError(f'--embeddings {file}: no .npz of numbers ({e})') from e
+    title, key = m.cols['text_col'], m.cols['phash_col']
+    if title in df and (blank := df[title].isna()).any(): raise InputError(f'{title}: row {int(blank.to_numpy().argmax())} has no title')
+    return Embeddings(vectors, df[m.cols['id_col']], titles=df[title] if title in df else None, phash=df[key].to_numpy(object) if key in df else None)
+
+
+@app.command()
+def inspect(
+    matcher: Annotated[Path, typer.Argument(help='Folder of a matcher.', show_default=False)],
+):
+    """Check a saved matcher's files against their hashes, and say what it is: catalogue, rule, encoders, scores."""
+    with _working():
+        import json
+
+        from .match.heldout import summary_table
+        from .matcher.folder import read_folder
+        files, inside, manifest = read_folder(matcher)
+        spec, lists = json.loads(files['matcher.json']), json.loads(files['listings.json'])
+        typer.echo(f'{matcher}: {len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB, every hash right')
+        typer.echo('made with ' + ', '.join(f'{k} {v}' for k, v in manifest['made_with'].items()))
+        typer.echo(f'catalogue: {len(lists["ids"])} listings, {lists["ids"][0]} to {lists["ids"][-1]}')
+        for k in ('image', 'title'):
+            if k in (spec['encoder'] or {}): typer.echo(f'{k} encoder: {spec["encoder"][k]["name"]}')
+        if spec['encoder'] and spec['encoder']['picture']: typer.echo(f'pictures: {"x".join(map(str, spec["encoder"]["picture"]["size"]))}')
+        typer.echo('columns: ' + ', '.join(f'{k.removesuffix("_col")} {v}' for k, v in spec['cols'].items() if v))
+        typer.echo(f'rule: {json.dumps(spec["rule"])}')
+        if spec['info'].get('heldout'): typer.echo('\n' + summary_table(spec['info']))

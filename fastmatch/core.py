@@ -2,7 +2,9 @@
 import importlib
 import os
 import random
+import shutil
 from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,36 @@ def write_whole(
     finally: tmp.unlink(missing_ok=True)
 
 
+def check_new_folder(
+    path: Path,  # Folder that a long job is going to write
+    mark: str,  # A file in it that says such a job wrote it
+    force: bool = False,  # Such a folder may be replaced
+):
+    "Raise `InputError` where `path` can't be written: to be asked before the work."
+    path = Path(path)
+    if path.exists() and not path.is_dir(): raise InputError(f'out={path}: is a file, not a folder')
+    if not path.is_dir() or not any(path.iterdir()): return
+    if not (path/mark).is_file(): raise InputError(f'out={path}: is there already and holds something else: give a new folder')
+    if not force: raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')
+
+
+@contextmanager
+def whole_folder(
+    path: Path,  # Folder to write; one that is there is replaced
+):
+    "A folder beside `path` to write into, which takes its place when all is written: `path` is there whole or not at all."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp, old = (path.with_name(f'.{path.name}.{o}{os.getpid()}') for o in ('', 'old'))
+    tmp.mkdir()
+    try:
+        yield tmp
+        if path.exists(): path.rename(old)
+        tmp.rename(path)
+    finally:
+        for o in (tmp, old): shutil.rmtree(o, ignore_errors=True)
+
+
 def seed_everything(
     seed: int,  # Any non-negative integer below 2**32
     reproducible: bool = True,  # Also ask cuDNN for deterministic kernels (no effect on the CPU)
@@ -73,13 +105,3 @@ def seed_everything(
     torch.manual_seed(seed)
     if reproducible and torch.cuda.is_available():
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-
-
-def write_whole(
-    path: Path,  # File to write
-    text: str,  # Its content
-):
-    "Write `path` so that it is there whole or not at all."
-    tmp, data = path.with_name(f'.{path.name}.{os.getpid()}'), text.encode('utf-8')
-    tmp.write_bytes(data)
-    os.replace(tmp, path)

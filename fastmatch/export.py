@@ -45,6 +45,13 @@ def picture_of(
     return res
 
 
+def matcher_cols(
+    dls,  # `MatchDataLoaders`
+) -> dict:
+    "The columns that a matcher reads, as `dls` names them."
+    return {k: dls.cols[k] for k in ('id_col', 'fn_col', 'text_col', 'phash_col')}
+
+
 @patch
 def encoder(
     self: MatchLearner,
@@ -66,14 +73,12 @@ def matcher(
     rule: Rule | None = None,  # As `choose_rule` or `tune_rule` give it
     path=None,  # Folder of the images; default that of `dls`
     tta: bool = False,  # As in the `learn.embeddings` that the rule was chosen on
-    phash_col: str | None = None,  # Column of perceptual hashes, where the rule joins by 'phash'; None computes them from the images
     device: str = 'cpu',  # Where the encoders run
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
     info: dict | None = None,  # Kept with it: how it was trained, what it scored
 ) -> Matcher:
     "Encoders, rule and catalogue as one thing that saves without pickle and matches new listings without fastai."
     if not isinstance(rule, Rule): raise InputError(f'rule={rule!r}: give a Rule, e.g. choose_rule(candidates(emb.spaces()), emb.labels)')
-    cols = {k: self.dls.cols[k] for k in ('id_col', 'fn_col', 'text_col')}
     res, _ = Matcher.from_df(self.dls.df if df is None else df, self.dls.cols['path'] if path is None else path, rule, self.encoder(tta, device),
-                             {**cols, 'phash_col': phash_col}, info, on_error=on_error, trained_on=self.trained_on.ids)
+                             matcher_cols(self.dls), info, on_error=on_error, trained_on=self.trained_on.ids)
     return res

@@ -1,5 +1,6 @@
 "The main job: a table of listings in; matches, a decision rule and figures on groups nobody saw out."
 import json
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +12,20 @@ from fastai.vision.augment import Resize, ResizeMethod
 from fastcore.meta import delegates
 from tqdm.auto import tqdm
 
-from .core import InputError, seed_everything, write_whole
+from .core import InputError, check_new_folder, seed_everything, whole_folder
 from .data.augment import augs
 from .data.block import MatchDataLoaders
+from .export import matcher_cols
 from .learner import MatchLearner, match_learner
 from .match.embeddings import Embeddings
 from .match.fuse import candidates
 from .match.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
 from .match.rule import Matches, Rule
+from .matcher import Matcher
 from .metrics import MAPAtR, RecallAt, RowF1
+from .report import write_report
 
+UNTRAINABLE = ('tfidf', 'phash')  # modalities without an encoder: training can't change them
 PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
 
 
@@ -68,6 +73,7 @@ class Outcome:
     matches: Matches  # Of the held-out listings
     seconds: dict  # Stage -> seconds
     seed: int  # Of the run
+    settings: dict  # What the run was called with
 
     @property
     def gain(self):
@@ -78,7 +84,7 @@ class Outcome:
         "What `summary.json` holds."
         dls = self.learn.dls
         return {'heldout': {k: v.summary() for k, v in self.table.items()}, 'gain': {'fused over untrained_fused': self.gain.to_dict()},
-                'rule': self.rule.to_dict(), 'seconds': self.seconds, 'seed': self.seed,
+                'rule': self.rule.to_dict(), 'seconds': self.seconds, 'seed': self.seed, 'settings': self.settings,
                 'listings': {'train': len(dls.train_df), 'heldout': len(self.emb), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
                 'versions': {o: version(o) for o in PACKAGES}}
 
@@ -92,60 +98,87 @@ def train_and_judge(
     id_col: str = 'posting_id',  # Names a listing
     fold_col: str | None = None,  # Folds given; None makes five
     valid_fold: int = 0,  # Fold held out: neither trained on nor looked at before the rule is chosen
+    n_folds: int = 5,  # Folds to make where none are given
+    phash_col: str | None = None,  # Perceptual hashes: listings whose hash is equal are matched by that alone
     image_arch: str = 'tf_efficientnet_lite0',  # Image encoder
     text_arch: str = 'all-MiniLM-L6-v2',  # Title encoder
     size: int = 104,  # Side of the images in pixels (larger is better and slower; here four GB and five minutes on two cores are enough)
     aug: str = 'colour',  # Augmentation preset
     epochs: int = 8,  # Rounds over the training listings
-    lr: float = 2e-3,  # Learning rate, spread over the parameter groups by `LR_MULT`
+    lr: float | str = 2e-3,  # Learning rate, spread over the parameter groups by `LR_MULT`; 'auto' takes lr_find's valley
     bs: int = 64,  # Listings a batch
     sampler: str | None = None,  # As for `MatchDataLoaders.from_df`
     loss_func=None,  # Default `match_learner`'s
     seed: int = 0,  # Of weights, batches and halvings
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
     num_workers: int = 0,  # Processes that read images
+    device: str | None = None,  # 'cpu', 'cuda', ...; default fastai's choice
     echo=print,  # Called with each line that tells how far it is
 ) -> Outcome:
     "Train on the other folds, search the held-out one, choose the rule and decide."
+    if lr != 'auto' and not (isinstance(lr, (int, float)) and lr > 0): raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
+    for name, o, least in (('epochs', epochs, 1), ('size', size, 8), ('bs', bs, 2), ('n_folds', n_folds, 2), ('num_workers', num_workers, 0)):
+        if o < least: raise InputError(f'{name}={o}: give {least} or more')
     stages = Stages(echo)
     seed_everything(seed)
+    settings = dict(fn_col=fn_col, text_col=text_col, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, epochs=epochs, lr=lr, bs=bs,
+                    sampler=sampler, loss=repr(loss_func) if loss_func is not None else 'default', valid_fold=valid_fold)
     with stages('data', f'reading {len(df)} listings'):
         dls = MatchDataLoaders.from_df(df, path, fn_col, text_col, label_col, id_col, fold_col, valid_fold, seed=seed, bs=bs, on_error=on_error,
                                        sampler=sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug),
-                                       num_workers=num_workers)
+                                       num_workers=num_workers, n_folds=n_folds, phash_col=phash_col, device=device)
         learn = match_learner(dls, image_arch, text_arch, loss_func, metrics=[RecallAt(1), MAPAtR(), RowF1()])
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, {len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
         untrained, *_ = judge(learn.embeddings(tta=True), seed)
     with stages('train', f'training {epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = _table_logger(learn, echo)
+        if lr == 'auto': lr = _find_lr(learn, echo)
         learn.fit_flat_cos(epochs, lr, cbs=StepBar())
     with stages('embed', 'embedding the held-out listings'): emb = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
         rows, cand, spaces = judge(emb, seed)
         rule = choose_rule(cand, emb.labels)
         matches = rule.apply(spaces)
-    twins = {f'untrained_{k}': v for k, v in untrained.items() if k != 'tfidf'}
-    return Outcome(learn, emb, {'alone': alone_heldout(emb.labels), **rows, **twins}, rule, matches, stages.seconds, seed)
+    twins = {f'untrained_{k}': v for k, v in untrained.items() if k not in UNTRAINABLE}
+    return Outcome(learn, emb, {'alone': alone_heldout(emb.labels), **rows, **twins}, rule, matches, stages.seconds, seed, settings)
 
 
 @delegates(train_and_judge)
 def run(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
-    out,  # Folder for `matches.csv` and `summary.json`; made if it isn't there
+    out,  # Folder to write: there whole or not at all
+    catalogue: str = 'all',  # What the matcher knows: 'all' listings, or the 'heldout' ones
+    force: bool = False,  # Replace an earlier result in `out`
     **kwargs,
 ) -> dict:  # What `summary.json` holds
-    "Train, judge and decide on the held-out fold; write `matches.csv` (its listings) and `summary.json`."
-    out = Path(out)
-    # before the work: a folder that can't be made should cost no training run
-    if out.exists() and not out.is_dir(): raise InputError(f'out={out}: is a file, not a folder')
-    out.mkdir(parents=True, exist_ok=True)
+    "Train, judge and decide on the held-out fold; write the matcher, `matches.csv` (held-out listings), `summary.json` and `report.html`."
+    # before the work: a folder that can't be written should cost no training run
+    check_new_folder(out, 'summary.json', force)
     res = train_and_judge(df, path, **kwargs)
-    summary = res.summary()
-    write_whole(out/'matches.csv', res.matches.to_frame(res.emb.ids).to_csv(index=False))
-    write_whole(out/'summary.json', json.dumps(summary, indent=2) + '\n')
+    stages = Stages(kwargs.get('echo', print))
+    with stages('matcher', 'making the matcher and the report'), whole_folder(out) as tmp:
+        info = {k: v for k, v in res.summary().items() if k in ('heldout', 'gain', 'seed', 'settings', 'listings')}
+        if catalogue == 'all': m = res.learn.matcher(rule=res.rule, tta=True, info=info)
+        else: m = Matcher(res.rule, res.emb, res.learn.encoder(tta=True), matcher_cols(res.learn.dls), info)
+        m.save(tmp)
+        (tmp/'matches.csv').write_text(res.matches.to_frame(res.emb.ids).to_csv(index=False), encoding='utf-8')
+        write_report(res, tmp/'report.html')
+        summary = res.summary()
+        (tmp/'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
     return summary
+
+
+def _find_lr(learn, echo):
+    "lr_find's suggestion; what it keeps on disk meanwhile goes where nobody trips over it."
+    was = learn.path
+    with tempfile.TemporaryDirectory() as folder:
+        learn.path = Path(folder)
+        lr = float(learn.lr_find(show_plot=False).valley)
+    learn.path = was
+    echo(f'  lr_find: learning rate {lr:.2g}')
+    return lr
 
 
 class StepBar(Callback):
@@ -161,15 +194,3 @@ def _table_logger(learn, echo):
         if learn.epoch == 0: echo('  ' + ' '.join(f'{n:>11}' for n in learn.recorder.metric_names))
         echo('  ' + ' '.join(f'{v:>11}' if not isinstance(v, float) else f'{v:>11.4f}' for v in o))
     return log
-
-
-def summary_table(
-    summary: dict,  # As `run` returns it
-) -> str:
-    "The held-out figures as a table, 'alone' first, and the gain over the untrained encoders."
-    lines = [f'{"":>16}  row F1   (s.e.)  recall@1   mAP@R    n']
-    for name, r in summary['heldout'].items():
-        num = [f'{r[k]:.3f}' if r[k] is not None else '  -  ' for k in ('row_f1', 'se', 'recall_at_1', 'map_at_r')]
-        lines.append(f'{name:>16}   {num[0]}   ({num[1]})   {num[2]}     {num[3]}  {r["n"]}')
-    for name, g in summary['gain'].items(): lines.append(f'{name}: {g["diff"]:+.3f} row F1, 95% interval {g["low"]:+.3f} to {g["high"]:+.3f}')
-    return '\n'.join(lines)

@@ -15,6 +15,7 @@ from .core import InputError
 from .data.block import MatchDataLoaders, Tokenize
 from .data.read import check_listings, read_image
 from .data.show import draw_listing, grid
+from .data.split import usable_hashes
 from .losses import ArcFace
 from .match.embeddings import Embeddings
 from .match.index import Dense
@@ -110,10 +111,11 @@ def embeddings(
     for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
         out = self.model.embed(*(o.as_subclass(torch.Tensor) for o in batch), tta=tta)
         parts.append({k: v.cpu().numpy() for k, v in out.items()})
-    ids, label_col = df[cols['id_col']].to_numpy(), cols['label_col']
+    ids, label_col, phash_col = df[cols['id_col']].to_numpy(), cols['label_col'], cols['phash_col']
     return Embeddings({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, ids,
                       titles=None if cols['text_col'] is None else df[cols['text_col']], labels=df[label_col].to_numpy() if label_col in df else None,
-                      trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None)
+                      trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None,
+                      phash=usable_hashes(df[phash_col]) if phash_col in df else None)
 
 
 def _listing(dls, row):

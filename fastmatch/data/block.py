@@ -166,6 +166,7 @@ class MatchDataLoaders(DataLoaders):
         val_bs: int | None = None,  # Listings a validation batch; default 2 * `bs`
         max_len: int = MAX_LEN,  # Tokens a title is cut at
         phash: bool = True,  # Keep listings with equal perceptual hash on one side of the split
+        phash_col: str | None = None,  # Perceptual hashes given; they take the place of computed ones, and `embeddings` carries them
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # Default: fastai's choice
@@ -181,12 +182,14 @@ class MatchDataLoaders(DataLoaders):
         path = Path(path)
         # hashing rides on the check that decodes every image anyway
         seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error,
-                              phash=phash and fn_col is not None and valid_fold is not None)
+                              phash=phash and phash_col is None and fn_col is not None and valid_fold is not None)
         df = seen.df
+        if phash_col is not None and phash_col not in df: raise InputError(f'df lacks phash_col={phash_col!r}; its columns are: {", ".join(map(str, df.columns))}')
+        hashes = df[phash_col].to_numpy(object) if phash and phash_col is not None else seen.phash
         if valid_fold is None: is_valid, moved = np.zeros(len(df), bool), pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
         else:
             is_valid, moved = valid_split(df, valid_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path,
-                                          phash=seen.phash, n_folds=n_folds, seed=seed, id_col=id_col)
+                                          phash=hashes, n_folds=n_folds, seed=seed, id_col=id_col)
         train_groups = _in_order(df[label_col][~is_valid])
         if len(train_groups) < 2: raise InputError(f'{len(train_groups)} group to train on: a loss over groups needs two at least')
         known = set(train_groups)
@@ -208,5 +211,5 @@ class MatchDataLoaders(DataLoaders):
                                 device=device, **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
         res = cls(*dls.loaders, path='.', device=dls.device)
         res.df, res.is_valid, res.skipped, res.moved, res.n_groups = df, is_valid, seen.skipped, moved, len(train_groups)
-        res.cols = dict(path=path, fn_col=fn_col, text_col=text_col, label_col=label_col, id_col=id_col)
+        res.cols = dict(path=path, fn_col=fn_col, text_col=text_col, label_col=label_col, id_col=id_col, phash_col=phash_col)
         return res

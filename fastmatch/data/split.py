@@ -65,6 +65,14 @@ def _drop_placeholders(codes, label, max_shared, values, what):
     return np.where(np.isin(codes, shared), -1, codes)
 
 
+def usable_hashes(
+    hashes,  # (n,) perceptual hashes, missing where a listing has none
+) -> np.ndarray:  # object (n,)
+    "The hashes that say which picture it is; None for a missing one and for that of a picture of one colour or plain stripes."
+    hashes = pd.Series(np.asarray(hashes, dtype=object))
+    return np.where(_is_plain(hashes) | hashes.isna(), None, hashes)
+
+
 def _is_plain(hashes):
     "True for the hash of a picture of one colour or of plain stripes: it has fewer than 8 bits set, where a real picture sets half of 64."
     try: return np.array([isinstance(o, str) and int(o, 16).bit_count() < 8 for o in hashes], dtype=bool)

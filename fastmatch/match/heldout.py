@@ -185,3 +185,15 @@ def paired(
         boot.append(draw @ sums / (draw @ counts))
     low, high = np.quantile(np.concatenate(boot), [(1 - level) / 2, (1 + level) / 2])
     return Paired(float(d.mean()), _cluster_se(d, a.groups), float(low), float(high))
+
+
+def summary_table(
+    summary: dict,  # `heldout` (row -> `HeldOut.summary`) and `gain` (name -> `Paired.to_dict`), as in summary.json
+) -> str:
+    "The held-out figures as a table, 'alone' first, and the gain over the untrained encoders."
+    lines = [f'{"":>16}  row F1   (s.e.)  recall@1   mAP@R    n']
+    for name, r in summary['heldout'].items():
+        num = [f'{r[k]:.3f}' if r[k] is not None else '  -  ' for k in ('row_f1', 'se', 'recall_at_1', 'map_at_r')]
+        lines.append(f'{name:>16}   {num[0]}   ({num[1]})   {num[2]}     {num[3]}  {r["n"]}')
+    for name, g in summary['gain'].items(): lines.append(f'{name}: {g["diff"]:+.3f} row F1, 95% interval {g["low"]:+.3f} to {g["high"]:+.3f}')
+    return '\n'.join(lines)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..core import InputError, some
 from ..data.read import Listings, check_listings, check_some_exist, raise_unusable
+from ..data.split import usable_hashes
 from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf
 from .encode import Encoder
 from .folder import read_folder, write_folder
@@ -59,6 +60,12 @@ class Matcher:
     def __len__(self): return len(self.ids)
     def __repr__(self): return f'Matcher({len(self)} listings; {", ".join(map(repr, self.spaces.values()))}; {self.rule})'
 
+    @property
+    def inputs(self) -> list[str]:
+        "What a new listing must have: 'image', 'title'."
+        res = [] if self.encoder is None else list(self.encoder.inputs)
+        return [*res, 'title'] if 'tfidf' in self.rule.weights and 'title' not in res else res
+
     def _spaces(self, emb, like=None):
         "The rule's modalities of `emb` as spaces; `like`: in these vocabularies."
         res = {}
@@ -87,7 +94,7 @@ class Matcher:
         id_col, fn_col, text_col, phash_col = (self.cols[o] for o in DEFAULT_COLS)
         if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         inputs = [] if self.encoder is None else self.encoder.inputs
-        images, titles = 'image' in inputs, 'title' in inputs or 'tfidf' in self.rule.weights
+        images, titles = 'image' in self.inputs, 'title' in self.inputs
         if images and not Path(path).is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
         seen: Listings = check_listings(df, text_col=text_col if titles else None, id_col=id_col, min_rows=0, on_error='skip')
         # pictures of rows that are unusable anyway are read too: all that is wrong comes in one list
@@ -108,6 +115,7 @@ class Matcher:
         if not len(rows) - len(bad): raise InputError(f'none of the {len(df)} listings can be used' + (f'; the first: {skipped.reason[0]}' if len(skipped) else ''))
         ok = np.setdiff1d(np.arange(len(rows)), list(bad))
         if 'phash' in self.rule.join and phash_col is not None and phash_col in df: keys = df[phash_col].iloc[rows].to_numpy(object)
+        if keys is not None: keys = usable_hashes(keys)
         return Embeddings({k: v[ok] for k, v in vectors.items()}, df[id_col].iloc[rows[ok]].to_numpy(), titles=None if texts is None else [texts[i] for i in ok],
                           phash=None if keys is None else keys[ok]), skipped
 
@@ -166,8 +174,8 @@ class Matcher:
 
     def files(self) -> dict:
         "What `save` writes: file name -> bytes."
-        from safetensors.torch import save as tensors
         from safetensors.numpy import save as arrays
+        from safetensors.torch import save as tensors
         spec, parts = {'rule': self.rule.to_dict(), 'cols': self.cols, 'info': self.info, 'encoder': None}, {}
         vectors = {f'vectors/{k}': o.vectors for k, o in self.spaces.items() if isinstance(o, Dense)} | {'trained_on': self.trained_on}
         if 'tfidf' in self.spaces:

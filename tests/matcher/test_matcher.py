@@ -9,7 +9,6 @@ import pytest
 from fastai.vision.augment import Resize
 from PIL import Image
 
-import fastmatch.export  # noqa: F401
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
@@ -42,8 +41,8 @@ def made(request):
         # a random image encoder beside the real title encoder
         df = learn.dls.df
         dls = MatchDataLoaders.from_df(df, IMAGES, fold_col='fold', item_tfms=Resize((32, 40)), batch_tfms=augs('colour'), bs=16, num_workers=0, phash=False)
-        from fastmatch.models import ImageEncoder
         import fastmatch.learner as module
+        from fastmatch.models import ImageEncoder
         old, module.ImageEncoder = module.ImageEncoder, lambda name, pretrained: ImageEncoder('test_efficientnet', pretrained=False)
         try: learn = match_learner(dls)
         finally: module.ImageEncoder = old
@@ -203,12 +202,14 @@ def test_phash_joins_and_says_so(made):
     assert found[['posting_id', 'match', 'where', 'why']].to_numpy().tolist() == [['copy', df.posting_id[1], 'catalogue', 'phash']]
     computed = Matcher.from_df(df, IMAGES, strict.rule, m.encoder)[0]
     from imagehash import phash
+
     from fastmatch.data.read import read_image
     assert computed.spaces['phash'].keys.tolist() == [str(phash(read_image(IMAGES/f))) for f in df.image]
 
 
 def test_a_transform_that_cant_be_repeated_is_refused():
-    from fastai.vision.augment import Resize as R, aug_transforms
+    from fastai.vision.augment import Resize as R
+    from fastai.vision.augment import aug_transforms
     learn = make_learner('image')
     dls = MatchDataLoaders.from_df(learn.dls.df, IMAGES, text_col=None, fold_col='fold', item_tfms=R(40), batch_tfms=aug_transforms(size=32), bs=16,
                                    num_workers=0, phash=False)
