@@ -1,5 +1,41 @@
-"""The place of `main/match`: the saved matcher, from new listings to their matches.
+"The matcher beside its own encoders."
+from .harness import Case, bench
 
-It compares `matcher.match(listings)` with the same encoders, search and cut called by hand on the same prepared batches, so that the ratio is what the
-matcher adds; a second case with `memory=True` compares the peaks. See harness.py for how a bench is written.
-"""
+
+@bench('main')
+def match(quick):
+    "New listings to matches (embed, search a catalogue and themselves, fuse, cut), against the bare encoders on the same decoded images and titles."
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from fastmatch.data.read import read_image
+    from fastmatch.data.sample import demo_path
+    from fastmatch.match import Rule
+    from fastmatch.matcher import Encoder, Matcher, Picture
+    from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
+    df = pd.read_csv(demo_path()/'listings.csv')
+    df['image'] = [read_image(demo_path()/'images'/o) for o in df.image]
+    torch.manual_seed(0)
+    if quick: enc = Encoder(MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False)), Picture((32, 32), 'squish'))
+    else:
+        tok = load_tokenizer('all-MiniLM-L6-v2')
+        enc = Encoder(MatchNet(None, ImageEncoder('tf_efficientnet_lite0'), TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id)),
+                      Picture((104, 104), 'squish', mean=[.5] * 3, std=[.5] * 3), tok)
+    rule = Rule('mean', {'image': 1., 'tfidf': 1.} if quick else {'image': 1., 'title': 1., 'tfidf': 1.}, .6)
+    new, known = (df[:40], df[40:80]) if quick else (df[:640], df[640:])
+    m, _ = Matcher.from_df(known, '.', rule, enc)
+
+    # as one would write it: listings as they come, 64 at a time, each batch padded to its longest title
+    @torch.inference_mode()
+    def bare():
+        out = []
+        for i in range(0, len(new), 64):
+            part = new.iloc[i:i + 64]
+            x = np.stack([np.asarray(o.resize(enc.picture.size, enc.picture.resample)) for o in part.image])
+            xs = [(torch.from_numpy(x).permute(0, 3, 1, 2).float().div_(255) - .5) / .5]
+            if not quick: xs.append(tok(part.title.tolist(), truncation=True, max_length=64, padding=True, return_tensors='pt')['input_ids'])
+            out.append(enc.model(*xs))
+        return out
+
+    yield Case('match', {'matcher.match': lambda: lambda: m.match(new), 'encoders': lambda: bare}, ref='encoders', bar=1.15)
