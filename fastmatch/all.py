@@ -11,6 +11,7 @@ from .data.block import MatchDataLoaders, TitleBlock
 from .data.read import check_listings, read_image
 from .data.sample import demo_path
 from .data.split import components, group_folds
+from .data.table import read_table, recognise, unescape
 from .export import picture_of
 from .job import judge, run, train_and_judge
 from .layers import BNNeck, CosineHead, HeadOutput
@@ -20,3 +21,4 @@ from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
 from .metrics import MAPAtR, RecallAt, RowF1
 from .models import ImageEncoder, MatchNet, TitleEncoder
+from .report import report_html, write_report

@@ -1,5 +1,7 @@
 "The Learner on a small slice of the sample with a small random encoder: rates, validation, mixing, fp16, trackers, seeds."
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -238,6 +240,26 @@ def test_two_inputs_end_to_end(listings, tmp_path):
     from fastai.learner import load_learner
     with pytest.warns(UserWarning): again = load_learner(tmp_path/'learn.pkl')
     np.testing.assert_allclose(again.embeddings(dls.valid_df)['joint'], emb['joint'], atol=1e-6)
+
+
+def test_an_exported_learner_loads_in_another_process(listings, tmp_path):
+    "With every piece a Learner can carry here, and where nothing of ours was imported before."
+    learn = make(listings, tfms='strong', path=tmp_path, cbs=[MixUp(), SaveModelCallback('recall@1')], loss_func=ArcFace(m=.2, s=15.))
+    with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(1, 1e-3)
+    learn.export(tmp_path/'learn.pkl')
+    want = learn.embeddings(learn.dls.valid_df)
+    learn.dls.valid_df.to_csv(tmp_path/'new.csv', index=False)
+    code = f"""
+import sys, warnings; warnings.filterwarnings('ignore')
+import pandas as pd, numpy as np
+from fastai.learner import load_learner
+assert not [o for o in sys.modules if o.startswith('fastmatch')]
+learn = load_learner({str(tmp_path/'learn.pkl')!r})
+np.save({str(tmp_path/'emb.npy')!r}, learn.embeddings(pd.read_csv({str(tmp_path/'new.csv')!r}))['image'])
+assert learn.loss_func.m == .2 and learn.mix_up.distrib is not None, learn.cbs"""
+    res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert res.returncode == 0, res.stderr
+    np.testing.assert_allclose(np.load(tmp_path/'emb.npy'), want['image'], atol=1e-6)
 
 
 def test_wrong_dls_and_missing_encoder_are_told(listings):
