@@ -14,12 +14,13 @@ class MissingPackage(ImportError):
     "A package or weights file that an option asks for isn't installed; the message says how to get it."
 
 
-class HeadOutput(namedtuple('HeadOutput', 'cos emb')):
-    "What a head returns in training: `cos` (n,c) cosines to the class centres, `emb` (n,d) the embedding with its norm."
-    # fastai rebuilds tuples as `type(x)([a, b])` when it detaches or casts them, so one iterable must do as well
-    def __new__(cls, cos, emb=None):
-        if emb is None: cos, emb = cos
-        return super().__new__(cls, cos, emb)
+class HeadOutput(namedtuple('HeadOutput', 'cos emb extra')):
+    "What a head returns in training: `cos` (n,c) cosines to the class centres, `emb` (n,d) the embedding with its norm, `extra` what some losses read."
+    # extra: 'classes' (c,) the class of each column where `cos` holds some only, 'norms' (c,) of the centres' weights, 't', 's', 'centers'
+    # fastai rebuilds tuples as `type(x)([a, b, c])` when it detaches or casts them, so one iterable must do as well
+    def __new__(cls, cos, emb=None, extra=None):
+        if emb is None: cos, emb, extra = cos
+        return super().__new__(cls, cos, emb, extra or {})
 
 
 def need(

@@ -1,6 +1,13 @@
 "Losses in fastai's form: no parameters, no running state; class centres live in the model's head."
-from .base import Loss
-from .classify import CrossEntropy, FocalLoss
-from .margin import ArcFace, NormSoftmax
+from .base import Loss, auto_scale
+from .classify import AsymmetricLoss, CrossEntropy, FocalLoss, MultiLabelFocalLoss, SoftFBeta, class_counts, class_weights
+from .combine import HardRows, SumLoss
+from .distill import Distill, SoftTarget
+from .margin import AdaCos, ArcFace, CombinedMargin, CosFace, CurricularFace, LargeMarginSoftmax, NormSoftmax, SphereFace, class_margins
+from .overlap import DiceBCELoss, DiceLoss, LovaszLoss
+from .pair import CenterLoss, Contrastive, MultiSimilarity, NTXent, SupCon, Triplet
 
-__all__ = ['ArcFace', 'CrossEntropy', 'FocalLoss', 'Loss', 'NormSoftmax']
+__all__ = ['AdaCos', 'ArcFace', 'AsymmetricLoss', 'CenterLoss', 'CombinedMargin', 'Contrastive', 'CosFace', 'CrossEntropy', 'CurricularFace',
+           'DiceBCELoss', 'DiceLoss', 'Distill', 'FocalLoss', 'HardRows', 'LargeMarginSoftmax', 'Loss', 'LovaszLoss', 'MultiLabelFocalLoss',
+           'MultiSimilarity', 'NTXent', 'NormSoftmax', 'SoftFBeta', 'SoftTarget', 'SphereFace', 'SumLoss', 'SupCon', 'Triplet', 'auto_scale',
+           'class_counts', 'class_margins', 'class_weights']
