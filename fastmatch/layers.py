@@ -36,11 +36,6 @@ class GeM(nn.Module):
     def extra_repr(self): return f'p={self.p.item():.3g}'
 
 
-class AvgMaxPool(nn.Module):
-    "The mean and the maximum of a feature map, side by side: (n,c,h,w) to (n,2c)."
-    def forward(self, x): return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
-
-
 class BNNeck(nn.BatchNorm1d):
     "BatchNorm without a shift between feature and classifier, https://arxiv.org/abs/1903.07071"
     def __init__(

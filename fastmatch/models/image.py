@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from ..core import InputError, some
+from ..layers import GeM
 from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_weights
+
+POOLS = ('avg', 'max', 'avgmax', 'catavgmax')
 
 
 def _arch_of(path: Path) -> str:
@@ -50,19 +53,26 @@ class ImageEncoder(nn.Module):
         self,
         name: str = 'tf_efficientnet_lite0',  # timm name, folder in the hub's layout, or weights file named after its architecture
         pretrained: bool = True,  # Load weights (local, from a weights package, or from the hub); False starts from random ones
+        pool: str | None = None,  # 'gem', or one of timm's: 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
     ):
         super().__init__()
         import timm
         self.name = str(name)
         self.body = _create(self.name, pretrained)
-        self.body.reset_classifier(0)
+        if pool not in (None, 'gem', *POOLS): raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
+        # without a pool of its own timm hands out the feature map
+        self.body.reset_classifier(0, *([] if pool is None else ['' if pool == 'gem' else pool]))
+        self.pool = GeM() if pool == 'gem' else nn.Identity()
         cfg = timm.data.resolve_model_data_config(self.body)
         # what the weights were trained with; plain lists so that they can be written to json
         self.mean, self.std = list(cfg['mean']), list(cfg['std'])
         training = self.body.training
-        with torch.no_grad(): self.n_out = self.body.eval()(torch.zeros(1, *cfg['input_size'])).shape[-1]
+        with torch.no_grad(): feature = self.body.eval()(torch.zeros(1, *cfg['input_size']))
+        if pool is not None and feature.ndim != (4 if pool == 'gem' else 2):
+            raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(feature.shape)}')
+        self.n_out = feature.shape[1]
         self.body.train(training)
         # channels last: depthwise convolutions on a CPU take half the time, on a GPU half precision likes it too
         self.body.to(memory_format=torch.channels_last)
 
-    def forward(self, x): return self.body(x.contiguous(memory_format=torch.channels_last))
+    def forward(self, x): return self.pool(self.body(x.contiguous(memory_format=torch.channels_last)))
