@@ -1,6 +1,7 @@
 "Layers between an encoder and a loss: pooling, a normalising neck, and heads of class centres."
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -64,6 +65,11 @@ def _blocks(n, like):
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
+def _zeros_like(w):
+    "Zeros that on a CPU take memory only where they are written: the gradient of a few rows then costs those rows."
+    return torch.zeros_like(w) if w.device.type != 'cpu' else torch.from_numpy(np.zeros(w.shape, w.detach().numpy().dtype))
+
+
 class Cosines(torch.autograd.Function):
     "Cosines (n,c) of unit rows `x` (n,d) with rows of `w`, and the lengths (c,) of those; `rows` picks some of `w`'s, each once."
     # Dividing the products by the lengths costs little beside them; normalising `w`, forward and back, costs several copies of it.
@@ -83,7 +89,7 @@ class Cosines(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g_cos, g_norms):
         x, w, cos, norms, rows = ctx.saved_tensors
-        dx, dw = torch.zeros_like(x), (torch.empty_like if rows is None else torch.zeros_like)(w)
+        dx, dw = torch.zeros_like(x), _zeros_like(w)
         for b in _blocks(len(norms), w):
             part = w[b] if rows is None else w[rows[b]]
             g = torch.zeros_like(cos[:, b]) if g_cos is None else g_cos[:, b] / norms[b]
@@ -121,7 +127,7 @@ class CosineHead(nn.Module):
             x = emb if emb.dtype == torch.float64 else emb.float()
             classes = self.pick()
             rows = None if classes is None else (classes[:, None] * self.k + torch.arange(self.k, device=classes.device)).flatten()
-            cos, norms = Cosines.apply(F.normalize(x), self.weight, rows)
+            cos, norms = Cosines.apply(F.normalize(x), self.weight.to(x.dtype), rows)
             extra = {} if classes is None else {'classes': classes}
             if self.k == 1: extra['norms'] = norms
             else: cos = cos.unflatten(1, (-1, self.k)).amax(2)

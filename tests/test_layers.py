@@ -219,3 +219,15 @@ def test_gem_power_stays_above_one_and_decays_to_its_start():
 @pytest.mark.parametrize('make, words', [(lambda: GeM(.5), 'p=0.5'), (lambda: CosineHead(4, 4, 0), 'k=0'), (lambda: SampledHead(4, 4, share=0), 'share=0')])
 def test_bad_input_is_named(make, words):
     with pytest.raises(InputError, match=words): make()
+
+
+def test_the_bench_compares_like_with_like():
+    "The one-hot form that the head is measured against computes the same loss."
+    from .bench.losses import OneHot, sides
+    torch.manual_seed(0)
+    x, hot, head = torch.randn(N, D, requires_grad=True), OneHot(D, C), CosineHead(D, C)
+    with torch.no_grad(): hot.weight.copy_(head.weight)
+    a, b = hot(x, Y, .3, 9.), ArcFace(.3, 9.)(head(x), Y)
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(torch.autograd.grad(a, hot.weight)[0], torch.autograd.grad(b, head.weight)[0], atol=1e-5, rtol=1e-4)
+    for run in sides(8, 4, 50).values(): run()

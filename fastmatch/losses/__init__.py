@@ -4,10 +4,10 @@ from .classify import AsymmetricLoss, CrossEntropy, FocalLoss, MultiLabelFocalLo
 from .combine import HardRows, SumLoss
 from .distill import Distill, SoftTarget
 from .margin import AdaCos, ArcFace, CombinedMargin, CosFace, CurricularFace, LargeMarginSoftmax, NormSoftmax, SphereFace, class_margins
-from .overlap import DiceBCELoss, DiceLoss, LovaszLoss
+from .overlap import DiceBCE, Lovasz, SoftDice
 from .pair import CenterLoss, Contrastive, MultiSimilarity, NTXent, SupCon, Triplet
 
-__all__ = ['AdaCos', 'ArcFace', 'AsymmetricLoss', 'CenterLoss', 'CombinedMargin', 'Contrastive', 'CosFace', 'CrossEntropy', 'CurricularFace',
-           'DiceBCELoss', 'DiceLoss', 'Distill', 'FocalLoss', 'HardRows', 'LargeMarginSoftmax', 'Loss', 'LovaszLoss', 'MultiLabelFocalLoss',
-           'MultiSimilarity', 'NTXent', 'NormSoftmax', 'SoftFBeta', 'SoftTarget', 'SphereFace', 'SumLoss', 'SupCon', 'Triplet', 'auto_scale',
-           'class_counts', 'class_margins', 'class_weights']
+__all__ = ['AdaCos', 'ArcFace', 'AsymmetricLoss', 'CenterLoss', 'CombinedMargin', 'Contrastive', 'CosFace', 'CrossEntropy',
+           'CurricularFace', 'DiceBCE', 'Distill', 'FocalLoss', 'HardRows', 'LargeMarginSoftmax', 'Loss', 'Lovasz', 'MultiLabelFocalLoss',
+           'MultiSimilarity', 'NTXent', 'NormSoftmax', 'SoftDice', 'SoftFBeta', 'SoftTarget', 'SphereFace', 'SumLoss', 'SupCon', 'Triplet',
+           'auto_scale', 'class_counts', 'class_margins', 'class_weights']

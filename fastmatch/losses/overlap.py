@@ -33,7 +33,7 @@ class Overlap(Loss):
     def decodes(self, out): return (out > .5).squeeze(1).long() if out.shape[1] == 1 else out.argmax(1)
 
 
-class DiceLoss(Overlap):
+class SoftDice(Overlap):
     "1 minus Dice with probabilities in place of decisions, the mean of an image's classes, https://arxiv.org/abs/1606.04797"
     def __init__(
         self,
@@ -49,7 +49,7 @@ class DiceLoss(Overlap):
         return (1 - (2 * (p * y).sum(2) + self.smooth) / (p.sum(2) + y.sum(2) + self.smooth)).mean(1)
 
 
-class DiceBCELoss(DiceLoss):
+class DiceBCE(SoftDice):
     "Dice on the planes that hold something, binary cross-entropy on the empty ones, where Dice has nothing to overlap with."
     def planes(self, x, y):
         p = self.activation(x)
@@ -77,7 +77,7 @@ def lovasz_extension(
     return (errors * torch.cat([jaccard[..., :1], jaccard.diff(dim=-1)], -1)).sum(-1)
 
 
-class LovaszLoss(Overlap):
+class Lovasz(Overlap):
     "A convex stand-in for 1 minus intersection over union: hinge of one channel, softmax of several (classes present), https://arxiv.org/abs/1705.08790"
     def planes(self, x, y):
         if x.shape[1] == 1: return lovasz_extension((1 - x * (2 * y - 1)).relu(), y).squeeze(1)

@@ -160,11 +160,11 @@ CASES = [Case(*o) for o in [
     (SoftFBeta(2.), Labels(), partial(ref.soft_f_beta, beta=2.)),
     (SoftTarget(), Soft(), lambda x, p: sum(p[:, k] * ref.cross_entropy(x, np.full(len(x), k)) for k in range(C))),
     (Distill(3., .7, label_smoothing=.1), Teacher(), partial(ref.distill, t=3., alpha=.7, smoothing=.1)),
-    (DiceLoss(), Mask(), partial(ref.dice, smooth=1.)),
-    (DiceLoss(.5), Masks(), partial(ref.dice, smooth=.5)),
-    (DiceBCELoss(), Mask(), partial(ref.dice, smooth=1., empties=True)),
-    (DiceBCELoss(), Masks(), partial(ref.dice, smooth=1., empties=True)),
-    (LovaszLoss(), Mask(), ref.lovasz),
-    (LovaszLoss(), Masks(), ref.lovasz),
+    (SoftDice(), Mask(), partial(ref.dice, smooth=1.)),
+    (SoftDice(.5), Masks(), partial(ref.dice, smooth=.5)),
+    (DiceBCE(), Mask(), partial(ref.dice, smooth=1., empties=True)),
+    (DiceBCE(), Masks(), partial(ref.dice, smooth=1., empties=True)),
+    (Lovasz(), Mask(), ref.lovasz),
+    (Lovasz(), Masks(), ref.lovasz),
 ]]
 IDS = [f'{o.name}-{i}' for i, o in enumerate(CASES)]

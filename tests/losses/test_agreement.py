@@ -96,12 +96,11 @@ def test_soft_targets_are_timms():
 
 
 def test_focal_and_dice_are_fastais():
-    from fastai.losses import DiceLoss as FastaiDice
-    from fastai.losses import FocalLossFlat
+    from fastai.losses import DiceLoss, FocalLossFlat
     x, y = 3 * data()[0].float(), torch.arange(N) % D
     both(lambda v: FocalLoss(2.)(v, y), lambda v: FocalLossFlat(gamma=2.)(v, y), x)
     x, y = 3 * data()[0].float().reshape(2, 3, 4, 8), torch.randint(3, (2, 4, 8))
-    both(lambda v: DiceLoss(.5)(v, y), lambda v: FastaiDice(smooth=.5, reduction='mean')(v, y), x)
+    both(lambda v: SoftDice(.5)(v, y), lambda v: DiceLoss(smooth=.5, reduction='mean')(v, y), x)
 
 
 def test_unlike_fastais_the_weight_leaves_p_t_alone():

@@ -124,8 +124,8 @@ def test_activation_and_decodes():
     loss = AsymmetricLoss(thresh=.7)
     assert torch.equal(loss.decodes(loss.activation(x)), x.sigmoid() > .7) and ArcFace().activation(x) is x
     m = rand(2, 1, 3, 3)
-    assert torch.equal(DiceLoss().decodes(DiceLoss().activation(m)), (m > 0).long()[:, 0])
-    assert torch.equal(LovaszLoss().decodes(LovaszLoss().activation(rand(2, 3, 3, 3))), rand(2, 3, 3, 3).argmax(1))
+    assert torch.equal(SoftDice().decodes(SoftDice().activation(m)), (m > 0).long()[:, 0])
+    assert torch.equal(Lovasz().decodes(Lovasz().activation(rand(2, 3, 3, 3))), rand(2, 3, 3, 3).argmax(1))
     assert torch.equal(HardRows(CrossEntropy()).activation(x), x.softmax(1)) and torch.equal(SumLoss({'a': CrossEntropy()}).decodes(x), x.argmax(1))
 
 
@@ -191,15 +191,15 @@ def test_the_mean_is_over_rows_with_pairs():
 def test_masks_limits():
     y = torch.tensor([[[1, 1, 0], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]])
     sure = 50. * (2 * y[:, None] - 1)
-    for loss in (DiceLoss(), DiceBCELoss(), LovaszLoss()): assert float(loss(sure, y)) < 1e-6
+    for loss in (SoftDice(), DiceBCE(), Lovasz()): assert float(loss(sure, y)) < 1e-6
     # all wrong: no overlap at all
-    np.testing.assert_allclose(DiceLoss(1e-6, reduction='none')(-sure, y), [1., 1.], rtol=1e-5)
+    np.testing.assert_allclose(SoftDice(1e-6, reduction='none')(-sure, y), [1., 1.], rtol=1e-5)
     # on decisions Lovasz is 1 minus intersection over union, for each class there is
     pred, true = torch.randint(3, (5, 4, 4)), torch.randint(3, (5, 4, 4))
-    got = LovaszLoss(reduction='none')(100. * F.one_hot(pred, 3).permute(0, 3, 1, 2), true)
+    got = Lovasz(reduction='none')(100. * F.one_hot(pred, 3).permute(0, 3, 1, 2), true)
     want = [np.mean([1 - ((p == k) & (t == k)).sum() / ((p == k) | (t == k)).sum() for k in range(3) if (t == k).any()]) for p, t in zip(pred, true)]
     np.testing.assert_allclose(got, want, rtol=1e-5)
     # an empty mask: Dice hardly tells right from wrong there, cross-entropy does
     empty, x = torch.zeros(1, 8, 8), torch.full((1, 1, 8, 8), 2., requires_grad=True)
-    a, b = (torch.autograd.grad(o(x, empty), x)[0].mean() for o in (DiceLoss(), DiceBCELoss()))
+    a, b = (torch.autograd.grad(o(x, empty), x)[0].mean() for o in (SoftDice(), DiceBCE()))
     assert b > 20 * a > 0
