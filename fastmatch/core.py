@@ -1,5 +1,6 @@
-"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output."
+"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output and scale."
 import importlib
+import math
 import random
 from collections import namedtuple
 
@@ -21,6 +22,13 @@ class HeadOutput(namedtuple('HeadOutput', 'cos emb extra')):
     def __new__(cls, cos, emb=None, extra=None):
         if emb is None: cos, emb, extra = cos
         return super().__new__(cls, cos, emb, extra or {})
+
+
+def auto_scale(
+    c: int,  # Number of classes the softmax runs over
+) -> float:
+    "The scale a softmax over `c` cosines needs at least: sqrt(2) log(c-1), https://arxiv.org/abs/1905.00292; not below 1."
+    return max(1., math.sqrt(2) * math.log(max(c - 1, 1)))
 
 
 def need(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .core import HeadOutput, InputError
+from .core import HeadOutput, InputError, auto_scale
 
 
 class GeM(nn.Module):
@@ -105,7 +105,7 @@ class Cosines(torch.autograd.Function):
 
 class CosineHead(nn.Module):
     "Class centres as weights: returns the cosine of each embedding with each centre, https://arxiv.org/abs/1704.06369"
-    labels = None  # (k,n) the batch's labels, a row for each target of a mixed batch; given by `HeadLabels` to heads that want them
+    labels = None  # (n,) the batch's labels, given by `HeadLabels` to heads that want them
     wants_labels = False
 
     def __init__(
@@ -184,13 +184,12 @@ class TrackedHead(CosineHead):
         super().__init__(n_in, n_out, k)
         self.beta = beta
         self.register_buffer('t', torch.zeros(()))
-        self.register_buffer('s', torch.tensor(max(1., math.sqrt(2) * math.log(max(n_out - 1, 1)))))
+        self.register_buffer('s', torch.tensor(auto_scale(n_out)))
 
     @torch.no_grad()
     def more(self, cos):
         if self.training:
-            # of a mixed batch the larger share's labels
-            y = self.need_labels()[0][:, None]
+            y = self.need_labels()[:, None]
             target = cos.gather(1, y)
             self.t.lerp_(target.mean().to(self.t), 1 - self.beta)
             rest = (self.s * cos).scatter(1, y, -math.inf).logsumexp(1).logsumexp(0) - math.log(len(cos))

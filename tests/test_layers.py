@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastmatch.core import HeadOutput, InputError
+from fastmatch.core import HeadOutput, InputError, auto_scale
 from fastmatch.layers import BNNeck, CenterHead, CosineHead, Cosines, GeM, ProjectNeck, SampledHead, TrackedHead
 from fastmatch.losses import AdaCos, ArcFace, CosFace, CrossEntropy, CurricularFace, LargeMarginSoftmax
 
@@ -77,7 +77,7 @@ def test_head_stays_in_float32_under_autocast():
     torch.testing.assert_close(cos, head(x.bfloat16().float()).cos)
 
 
-def sampled(share, k=1, labels=Y[None]):
+def sampled(share, k=1, labels=Y):
     torch.manual_seed(0)
     head = SampledHead(D, C, k, share).double()
     head.labels = labels
@@ -97,7 +97,7 @@ def test_all_centres_sampled_is_the_full_head(loss, k):
 
 def test_sampling_keeps_the_batchs_classes_and_maps_them():
     other = torch.tensor([1, 1, 2, 9, 0, 4])
-    head, x = sampled(.1, labels=torch.stack([Y, other])), rand(N, D)
+    head, x = sampled(.1, labels=torch.cat([Y, other])), rand(N, D)
     out = head(x)
     # the share is less than what the batch needs: exactly the batch's
     assert out.extra['classes'].tolist() == sorted({*Y.tolist(), *other.tolist()})
@@ -109,6 +109,9 @@ def test_sampling_keeps_the_batchs_classes_and_maps_them():
             z[int(t)] -= 9 * .05 * int(t)
             rows.append(math.log(sum(math.exp(v) for v in z.values())) - z[int(t)])
         np.testing.assert_allclose(loss(out, y).detach(), rows)
+    # class weights are picked by class too
+    rows = ref.cross_entropy((auto_scale(len(out.extra['classes'])) * out.cos).detach(), torch.searchsorted(out.extra['classes'], Y), (out.extra['classes'] + 1.).numpy())
+    np.testing.assert_allclose(CrossEntropy(torch.arange(1., C + 1), reduction='none')(out, Y).detach(), rows)
     loss(out, Y).sum().backward()
     seen = set(out.extra['classes'].tolist())
     assert all((head.weight.grad[c] != 0).any() == (c in seen) for c in range(C))
@@ -117,7 +120,7 @@ def test_sampling_keeps_the_batchs_classes_and_maps_them():
 def test_negatives_are_drawn_evenly_and_anew():
     torch.manual_seed(0)
     head = SampledHead(4, 40, share=.5)
-    head.labels = torch.tensor([[7, 7, 30]])
+    head.labels = torch.tensor([7, 7, 30])
     count = np.zeros(40)
     for _ in range(400):
         classes = head.pick()
@@ -140,7 +143,7 @@ def test_tracked_head_follows_the_papers():
     head, t, s = TrackedHead(D, C).double(), 0., 2**.5 * math.log(C - 1)
     for step in range(5):
         x = rand(N, D, seed=step)
-        head.labels = torch.stack([Y, Y.flip(0)])
+        head.labels = Y
         out = head(x)
         cos = ref.unit(x) @ ref.unit(head.weight.detach()).T
         t = .99 * t + .01 * np.mean([cos[i, k] for i, k in enumerate(Y)])
@@ -155,11 +158,12 @@ def test_tracked_head_follows_the_papers():
 
 def test_an_output_keeps_its_figures_when_the_next_batch_moves_them():
     head = TrackedHead(D, C)
-    head.labels = Y[None]
+    head.labels = Y
     a = head(torch.randn(N, D))
-    b = CurricularFace()(a, Y)
+    before, loss = float(a.extra['t']), AdaCos()(a, Y)
     head(torch.randn(N, D))
-    b.backward()
+    loss.backward()
+    assert float(a.extra['t']) == before != float(head.t)
 
 
 def test_center_head_has_a_parameter_of_its_own():

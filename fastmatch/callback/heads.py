@@ -1,7 +1,6 @@
 "What heads and losses are told while training runs: the batch's labels, a moving margin, each term of a sum."
 import torch
 from fastai.callback.core import Callback
-from fastai.callback.mixup import MixHandler
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
 
@@ -10,17 +9,14 @@ from ..losses import SumLoss
 
 
 class HeadLabels(Callback):
-    "Hands the batch's labels, of a mixed batch both, to heads that want them in `forward` (`SampledHead`, `TrackedHead`)."
-    order = MixHandler.order + 5  # after mixing has drawn its partners
+    "Hands the batch's labels to heads that want them in `forward` (`SampledHead`, `TrackedHead`)."
+    # mixing draws its partners from the batch itself: their labels are among these
     run_valid = False
 
     def heads(self): return [m for m in self.learn.model.modules() if getattr(m, 'wants_labels', False)]
 
     def before_batch(self):
-        if not (heads := self.heads()): return
-        ys = [self.yb[0], *(cb.yb1[0] for cb in self.learn.cbs if isinstance(cb, MixHandler))]
-        labels = torch.stack([o.as_subclass(torch.Tensor) for o in ys])
-        for head in heads: head.labels = labels
+        for head in self.heads(): head.labels = self.yb[0].as_subclass(torch.Tensor)
 
     def after_batch(self):
         for head in self.heads(): head.labels = None

@@ -1,5 +1,6 @@
 "Losses in fastai's form: no parameters, no running state; class centres live in the model's head."
-from .base import Loss, auto_scale
+from ..core import auto_scale
+from .base import Loss
 from .classify import AsymmetricLoss, CrossEntropy, FocalLoss, MultiLabelFocalLoss, SoftFBeta, class_counts, class_weights
 from .combine import HardRows, SumLoss
 from .distill import Distill, SoftTarget

@@ -1,6 +1,4 @@
 "What all losses share: fastai's form (`reduction`, `activation`, `decodes`), several heads at once, and checked labels."
-import math
-
 import torch
 from torch import nn
 
@@ -19,13 +17,6 @@ def columns(
     "The column of `out` that each class sits in: the class itself, unless the head looked at some centres only."
     classes = out.extra.get('classes') if isinstance(out, HeadOutput) else None
     return y if classes is None else torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
-
-
-def auto_scale(
-    c: int,  # Number of classes the softmax runs over
-) -> float:
-    "The scale a softmax over `c` cosines needs at least: sqrt(2) log(c-1), https://arxiv.org/abs/1905.00292; not below 1."
-    return max(1., math.sqrt(2) * math.log(max(c - 1, 1)))
 
 
 def check_scale(s):

@@ -3,8 +3,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core import HeadOutput, InputError
-from .base import Loss, auto_scale, check_scale, check_smoothing, columns, upcast
+from ..core import HeadOutput, InputError, auto_scale
+from .base import Loss, check_scale, check_smoothing, columns, upcast
 
 
 def class_counts(

@@ -17,7 +17,9 @@ class SumLoss(Loss):
         if unknown := set(weights or {}) - set(parts): raise InputError(f'weights names {sorted(unknown)}; the parts are {list(parts)}')
         super().__init__(reduction)
         self.weights = dict(weights or {})
-        for k, v in parts.items(): self.add_module(k, v)
+        for k, v in parts.items():
+            if hasattr(self, k): raise InputError(f'parts: {k!r} means something else to a loss; name the part otherwise')
+            self.add_module(k, v)
         self.reduction = reduction
 
     @property

@@ -4,8 +4,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..core import InputError
-from .base import Loss, auto_scale, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
+from ..core import InputError, auto_scale
+from .base import Loss, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
 
 # wide enough to be below 1 in float32, where clamp(-1, 1) would leave acos an infinite slope
 EPS = 1e-6

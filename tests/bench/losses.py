@@ -54,7 +54,7 @@ def sides(
 
     def sampled():
         head = SampledHead(d, c, share=share)
-        head.labels = y[None]
+        head.labels = y
         return head, lambda: loss(head(x), y)
 
     def one_hot():

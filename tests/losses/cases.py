@@ -34,8 +34,11 @@ class Reads:
     def numpy(self, x): return (x.double().detach().numpy(),)
 
     def extremes(self, value):
-        "Leaves as far out as they get: `value` is 1 or -1."
+        "Leaves as far out as they get: `value` is 1 or -1 throughout, or 'right' or 'wrong': sure of each target, or of all others."
+        if isinstance(value, str): return [1e4 * self.sign(value)] if self.sign(value) is not None else self.extremes(1.)
         return [torch.full_like(o, value * 1e4) for o in self.leaves()]
+
+    def sign(self, value): return (2. * torch.nn.functional.one_hot(self.targets()[0], C) - 1) * (1 if value == 'right' else -1)
 
 
 class Head(Reads):
@@ -54,7 +57,9 @@ class Head(Reads):
         return HeadOutput(cos, emb, {k: v.to(keep) for k, v in extra.items()})
 
     def numpy(self, cos, emb): return cos.double().detach().numpy(), emb.double().detach().numpy()
-    def extremes(self, value): return [torch.full_like(o, value) for o in self.leaves()]
+    def extremes(self, value):
+        if isinstance(value, str): return [self.sign(value), self.leaves()[1]]
+        return [torch.full_like(o, value) for o in self.leaves()]
 
 
 class Pairs(Reads):
@@ -62,7 +67,7 @@ class Pairs(Reads):
     def leaves(self): return [rand(N, D, seed=5)]
     def targets(self): return (torch.tensor([0, 1, 1, 2, 2, 2, *range(3, 7), *range(3, 7), *([7] * 10)]),)
     def numpy(self, x): return (ref.unit(x.double().detach().numpy()),)
-    def extremes(self, value): return [torch.full_like(o, value) for o in self.leaves()]
+    def extremes(self, value): return [torch.full_like(o, 1. if isinstance(value, str) else value) for o in self.leaves()]
 
 
 class Lengths(Pairs):
@@ -70,10 +75,12 @@ class Lengths(Pairs):
 
 
 class Labels(Reads):
+    def sign(self, value): return (2 * self.targets()[0] - 1) * (1 if value == 'right' else -1)
     def targets(self): return ((rand(N, C, seed=6) > .4).double(),)
 
 
 class Soft(Reads):
+    def sign(self, value): return None
     def targets(self): return ((5 * rand(N, C, seed=6)).softmax(1),)
 
 
@@ -84,6 +91,7 @@ class Teacher(Reads):
 class Mask(Reads):
     "One channel: half a mask, one pixel, none, all."
     c = 1
+    def sign(self, value): return (2. * (self.targets()[0][:, None] == (torch.arange(self.c)[:, None, None] if self.c > 1 else 1)) - 1) * (1 if value == 'right' else -1)
     def leaves(self): return [3 * rand(4, self.c, 3, 5, seed=8)]
 
     def targets(self):
@@ -144,7 +152,7 @@ CASES = [Case(*o) for o in [
     (SumLoss({'a': CosFace(s=9.), 'b': CenterLoss()}, {'b': .1}), Head(),
      lambda c, e, y: margin(9., lambda t, k: cosine(t) - .35)(c, e, y) + .1 * ref.center(e, y, Head.centers.numpy())),
     (CrossEntropy(), Reads(), ref.cross_entropy),
-    (FocalLoss(1.5), Reads(), partial(ref.focal, gamma=1.5)),
+    (FocalLoss(.6), Reads(), partial(ref.focal, gamma=.6)),
     (HardRows(CrossEntropy(), .3), Reads(), lambda x, y: (lambda r: np.where(r >= np.sort(r)[-8], r, 0))(ref.cross_entropy(x, y))),
     (Triplet(.2), Pairs(), partial(ref.batch_hard, m=.2)),
     (Triplet(None, normalize=False), Lengths(), partial(ref.batch_hard, m=None)),
@@ -157,6 +165,7 @@ CASES = [Case(*o) for o in [
     (MultiLabelFocalLoss(1.5, .3), Labels(), partial(ref.multi_label_focal, gamma=1.5, alpha=.3)),
     (AsymmetricLoss(), Labels(), partial(ref.asymmetric, gamma_pos=1., gamma_neg=4., clip=.05)),
     (AsymmetricLoss(.5, 2., 0.), Labels(), partial(ref.asymmetric, gamma_pos=.5, gamma_neg=2., clip=0.)),
+    (AsymmetricLoss(.6, .6, .1), Labels(), partial(ref.asymmetric, gamma_pos=.6, gamma_neg=.6, clip=.1)),
     (SoftFBeta(2.), Labels(), partial(ref.soft_f_beta, beta=2.)),
     (SoftTarget(), Soft(), lambda x, p: sum(p[:, k] * ref.cross_entropy(x, np.full(len(x), k)) for k in range(C))),
     (Distill(3., .7, label_smoothing=.1), Teacher(), partial(ref.distill, t=3., alpha=.7, smoothing=.1)),

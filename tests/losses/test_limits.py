@@ -81,6 +81,14 @@ def test_scale_follows_the_number_of_classes():
     assert auto_scale(2) == auto_scale(1) == 1. and math.isclose(auto_scale(601), 9.0465, rel_tol=1e-4)
 
 
+@pytest.mark.parametrize('make', [NormSoftmax, ArcFace, CosFace, CombinedMargin, SphereFace, LargeMarginSoftmax, AdaCos, CurricularFace])
+def test_label_smoothing_is_a_blend_with_the_mean_of_all_classes(make, out):
+    "The share spread over all classes is paid at the logits with the margin in them."
+    y, plain = labels(), make(reduction='none')
+    flat = -plain.logits(out, y).log_softmax(1).mean(1)
+    torch.testing.assert_close(make(label_smoothing=.2, reduction='none')(out, y), .8 * plain(out, y) + .2 * flat)
+
+
 def test_class_margins_fall_as_a_power():
     np.testing.assert_allclose(class_margins([4, 2, 32], .5, .2), [.5 * 2**-.2, .5, .5 * 16**-.2])
 
@@ -129,6 +137,28 @@ def test_activation_and_decodes():
     assert torch.equal(HardRows(CrossEntropy()).activation(x), x.softmax(1)) and torch.equal(SumLoss({'a': CrossEntropy()}).decodes(x), x.argmax(1))
 
 
+def test_fastais_learner_takes_them():
+    "Training, validation, predictions, decoded labels and a loss a row from a plain fastai Learner."
+    from fastai.callback import progress  # noqa: F401  gives Learner its no_bar
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader
+    from fastai.learner import Learner
+    torch.manual_seed(0)
+    x, w = rand(32, 5).float(), rand(5, 3, seed=2).float()
+    for loss, y in ((FocalLoss(), (x @ w).argmax(1)), (AsymmetricLoss(), (x @ w > 0).float()), (SumLoss({'a': CrossEntropy(), 'b': FocalLoss()}), (x @ w).argmax(1))):
+        dl = DataLoader(list(zip(x, y)), bs=8)
+        learn = Learner(DataLoaders(dl, dl), torch.nn.Linear(5, 3), loss_func=loss)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(8, .05)
+            first, last = learn.recorder.values[0][1], learn.recorder.values[-1][1]
+            p, t, decoded, rows = learn.get_preds(with_decoded=True, with_loss=True)
+        logits = learn.model(x).detach()
+        torch.testing.assert_close(p, loss.activation(logits))
+        assert (decoded == y).float().mean() > .8 and rows.shape == (32,) and torch.equal(t, y)
+        torch.testing.assert_close(rows.mean(), loss(logits, y).detach())
+        assert last < .7 * first
+
+
 def test_hard_rows_keep_at_least_one():
     "A filter by share of the total would keep nothing where the first loss is most of it."
     x, y = torch.tensor([[-50., 50.], [9., 0.], [9., 0.]]), torch.tensor([0, 0, 0])
@@ -148,6 +178,9 @@ def test_distillation_limits():
     # at a high temperature: half the squared difference of centred logits, over the number of classes (the paper's section 2.1)
     a, b = (o - o.mean(1, keepdim=True) for o in (x, t))
     torch.testing.assert_close(Distill(1e4, 1.)(x, y, t), ((a - b)**2).sum(1).mean() / 2 / C, rtol=1e-3, atol=0)
+    teacher = t.clone().requires_grad_()
+    Distill()(x.clone().requires_grad_(), y, teacher).backward()
+    assert teacher.grad is None
     heads = {'image': x, 'title': t}
     torch.testing.assert_close(Distill()(heads, y, t), Distill()(x, y, t) + Distill()(t, y, t))
 

@@ -51,7 +51,7 @@ def test_gradcheck(case):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize('value', [1., -1., 'mixed', 0.])
+@pytest.mark.parametrize('value', [1., -1., 'mixed', 0., 'right', 'wrong'])
 @each_loss
 def test_finite_at_the_extremes(case, value, dtype):
     leaves = case.reads.extremes(1. if value == 'mixed' else value)
@@ -137,7 +137,7 @@ COS, Y, X = head(torch.zeros(2, 3)), torch.tensor([0, 1]), torch.zeros(2, 3)
     (lambda: AsymmetricLoss(clip=1), 'clip=1'), (lambda: MultiLabelFocalLoss(alpha=2), 'alpha=2'), (lambda: SoftFBeta(0), 'beta=0'),
     (lambda: MultiLabelFocalLoss()(X, Y), r'\(2, 3\).*\(2,\)'), (lambda: SoftTarget()(X, Y), r'\(2, 3\).*\(2,\)'),
     (lambda: Distill(t=0), 't=0'), (lambda: Distill()(X, Y, torch.zeros(2, 4)), r"teacher's \(2, 4\)"), (lambda: Distill(weight=[1., 2.]), 'SumLoss'),
-    (lambda: HardRows(CrossEntropy(), 0), 'share=0'), (lambda: SumLoss({}), 'parts'), (lambda: SumLoss({'a': ArcFace()}, {'b': 1.}), "'b'"),
+    (lambda: HardRows(CrossEntropy(), 0), 'share=0'), (lambda: SumLoss({}), 'parts'), (lambda: SumLoss({'one': ArcFace()}), "'one'"), (lambda: SumLoss({'a': ArcFace()}, {'b': 1.}), "'b'"),
     (lambda: SoftDice(0), 'smooth=0'), (lambda: SoftDice()(torch.zeros(2, 1, 3, 3), torch.zeros(2, 4, 3)), 'masks'),
     (lambda: SoftDice()(torch.zeros(1, 1, 2, 2), 255 * torch.ones(1, 2, 2)), 'masks from 255 to 255'),
     (lambda: class_weights([1, 0, 2]), 'class 1'), (lambda: class_weights([1], 'log'), "how='log'"), (lambda: class_weights([1], beta=1), 'beta=1'),

@@ -51,7 +51,7 @@ def gain(loss, head_func, feats, y, steps=120):
     opt = torch.optim.Adam([{'params': proj.parameters()}, *({'params': [v], 'lr': rates[k]} for k, v in head.named_parameters())], lr=3e-3)
     for _ in range(steps):
         i = torch.cat([(y == k).nonzero()[:, 0][torch.randperm(int((y == k).sum()))[:3]] for k in torch.randperm(head.n_out)[:24]])
-        head.labels = y[i][None]
+        head.labels = y[i]
         loss(head(proj(x[i])), y[i]).backward()
         opt.step()
         opt.zero_grad()
