@@ -1,5 +1,4 @@
 "Cross-entropy and its kin over logits, or over a cosine head's scaled cosines; and losses of several labels a row."
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -11,11 +10,13 @@ def class_counts(
     dls,  # `MatchDataLoaders`, or fastai's `DataLoaders` with a category as target
 ) -> torch.Tensor:  # int64 (c,)
     "Training listings of each class, in the order of the classes."
-    if hasattr(dls, 'train_df') and hasattr(dls, 'n_groups'): c = dls.n_groups
-    elif len(getattr(dls, 'vocab', ())): c = len(dls.vocab[-1] if isinstance(dls.vocab[-1], (list, tuple)) or hasattr(dls.vocab[-1], 'o2i') else dls.vocab)
-    else: raise InputError('dls: has no classes to count; give the counts themselves')
-    y = [int(o) for o in dls.train_ds.tls[-1]]
-    return torch.as_tensor(np.bincount(y, minlength=c))
+    vocab = getattr(dls, 'vocab', None)
+    if not vocab: raise InputError('dls: has no classes to count; give the counts themselves')
+    # training groups come first in a matching vocab; with several vocabularies the target's is the last
+    n = getattr(dls, 'n_groups', None) or len(vocab[-1] if hasattr(vocab[-1], 'o2i') else vocab)
+    y = [torch.as_tensor(o) for o in dls.train_ds.tls[-1]]
+    if y and y[0].ndim: raise InputError('dls: its rows have several labels each; give the counts themselves')
+    return torch.bincount(torch.stack(y), minlength=n)
 
 
 WEIGHTS = {

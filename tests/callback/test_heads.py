@@ -116,9 +116,11 @@ def test_counts_and_weights_are_read_from_the_dataloaders(dls):
 
 
 def test_counts_of_fastais_own_dataloaders():
-    from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+    from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
     from fastai.data.transforms import ColReader, IndexSplitter
     df = pd.DataFrame(dict(x=range(20), y=list('abbcccabbcccabbccccc')))
     dls = DataBlock((TransformBlock, CategoryBlock), get_x=ColReader('x'), get_y=ColReader('y'), splitter=IndexSplitter([0, 1, 2])).dataloaders(df, bs=4)
     assert class_counts(dls).tolist() == df.y[3:].value_counts().sort_index().tolist()
+    many = DataBlock((TransformBlock, MultiCategoryBlock), get_x=ColReader('x'), get_y=ColReader('y', label_delim=' ')).dataloaders(df, bs=4)
+    with pytest.raises(InputError, match='several labels'): class_counts(many)
     with pytest.raises(InputError, match='no classes'): class_counts(object())

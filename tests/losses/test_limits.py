@@ -203,6 +203,14 @@ def test_batches_without_pairs(loss, y):
     if len(y) == 1 or isinstance(loss, Triplet | MultiSimilarity): assert value == 0
 
 
+@pytest.mark.parametrize('loss', [Triplet(.2, normalize=False), Triplet(.2, 'semihard', normalize=False), Contrastive(6., normalize=False)], ids=lambda o: type(o).__name__)
+def test_equal_rows_have_distance_zero_and_a_gradient(loss):
+    "The same picture twice: the root's slope at 0 is infinite."
+    x, y = torch.tensor([[3., 4.], [3., 4.], [3., 4.], [0., 1.], [0., 1.]], requires_grad=True), torch.tensor([0, 0, 1, 1, 2])
+    loss(x, y).backward()
+    assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize('loss', [Triplet(), Triplet(mine='semihard'), Contrastive(), SupCon(), NTXent(), MultiSimilarity()], ids=lambda o: type(o).__name__)
 def test_pair_losses_look_at_directions(loss):
     (x,), (y,) = Pairs().leaves(), Pairs().targets()
