@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from fastmatch.core import HeadOutput
 from fastmatch.losses import *
+from fastmatch.losses.pair import distances
 
 from ..reference import losses as ref
 from .cases import WEIGHT, C, Head, N, Pairs, labels, rand
@@ -209,6 +210,10 @@ def test_equal_rows_have_distance_zero_and_a_gradient(loss):
     x, y = torch.tensor([[3., 4.], [3., 4.], [3., 4.], [0., 1.], [0., 1.]], requires_grad=True), torch.tensor([0, 0, 1, 1, 2])
     loss(x, y).backward()
     assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0
+    v = F.normalize(rand(50, 300).float()).repeat(2, 1)
+    d = distances(v)
+    assert (d.diagonal() == 0).all() and (d[:50, 50:].diagonal() == 0).all(), 'rounding is no distance'
+    torch.testing.assert_close(d, torch.cdist(v.double(), v.double()).float(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('loss', [Triplet(), Triplet(mine='semihard'), Contrastive(), SupCon(), NTXent(), MultiSimilarity()], ids=lambda o: type(o).__name__)
