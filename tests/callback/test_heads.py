@@ -15,9 +15,11 @@ from fastmatch.callback.heads import LossTerms, MarginSchedule
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.sample import demo_path
-from fastmatch.layers import CenterHead, SampledHead, TrackedHead
+from fastmatch.layers import CenterHead, CosineHead, SampledHead, TrackedHead
 from fastmatch.learner import match_learner
-from fastmatch.losses import AdaCos, ArcFace, CenterLoss, CurricularFace, SumLoss, Triplet, class_counts, class_weights
+from fastmatch.losses import AdaCos, ArcFace, CenterLoss, CurricularFace, SphereFace, SumLoss, SupCon, Triplet, class_counts, class_weights
+
+from .test_learner import CPUMixedPrecision
 
 
 @pytest.fixture(scope='module')
@@ -124,3 +126,18 @@ def test_counts_of_fastais_own_dataloaders():
     many = DataBlock((TransformBlock, MultiCategoryBlock), get_x=ColReader('x'), get_y=ColReader('y', label_delim=' ')).dataloaders(df, bs=4)
     with pytest.raises(InputError, match='several labels'): class_counts(many)
     with pytest.raises(InputError, match='no classes'): class_counts(object())
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('head, loss', [(SampledHead, ArcFace(m=.3)), (TrackedHead, CurricularFace(m=.3)), (partial(CosineHead, k=2), SupCon()),
+                                        (CenterHead, SumLoss({'softmax': SphereFace(1.5), 'center': CenterLoss()}, {'center': .01}))])
+def test_half_precision(dls, head, loss):
+    "Under autocast outputs are cast by fastai on their way to the loss: heads' extras survive it, centres still get their gradient."
+    def see(cb):
+        pred = cb.learn.pred['image']
+        return pred.cos.dtype, cb.learn.loss.item(), pred.extra.get('centers', cb.learn.model.heads['image'].weight).detach().clone()
+    look = Look(see)
+    learn = fit(dls, head_func=head, loss_func=loss, neck='raw', image_pool='gem', cbs=[CPUMixedPrecision(), look])
+    assert all(d == torch.float32 and np.isfinite(v) for d, v, _ in look.seen)
+    assert all(torch.isfinite(p).all() for p in learn.model.parameters())
+    if not isinstance(loss, SupCon): assert (look.seen[0][2] != look.seen[-1][2]).any(), 'centres move'
