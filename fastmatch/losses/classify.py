@@ -34,7 +34,8 @@ def class_weights(
     if how not in WEIGHTS: raise InputError(f'how={how!r}: choose one of {list(WEIGHTS)}')
     if not 0 <= beta < 1: raise InputError(f'beta={beta}: at least 0, below 1')
     n = torch.as_tensor(class_counts(counts) if hasattr(counts, 'train_ds') else counts).double()
-    if n.ndim != 1 or not bool((n > 0).all()): raise InputError(f'class {int((n <= 0).nonzero()[0, 0])} has no training row: no weight follows from that')
+    if n.ndim != 1: raise InputError(f'counts of shape {tuple(n.shape)}: give one number for each class')
+    if len(empty := (n <= 0).nonzero()): raise InputError(f'class {int(empty[0])} has no training row: no weight follows from that')
     return WEIGHTS[how](n, beta)
 
 

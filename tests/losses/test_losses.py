@@ -140,7 +140,7 @@ COS, Y, X = head(torch.zeros(2, 3)), torch.tensor([0, 1]), torch.zeros(2, 3)
     (lambda: HardRows(CrossEntropy(), 0), 'share=0'), (lambda: SumLoss({}), 'parts'), (lambda: SumLoss({'one': ArcFace()}), "'one'"), (lambda: SumLoss({'a': ArcFace()}, {'b': 1.}), "'b'"),
     (lambda: SoftDice(0), 'smooth=0'), (lambda: SoftDice()(torch.zeros(2, 1, 3, 3), torch.zeros(2, 4, 3)), 'masks'),
     (lambda: SoftDice()(torch.zeros(1, 1, 2, 2), 255 * torch.ones(1, 2, 2)), 'masks from 255 to 255'),
-    (lambda: class_weights([1, 0, 2]), 'class 1'), (lambda: class_weights([1], 'log'), "how='log'"), (lambda: class_weights([1], beta=1), 'beta=1'),
+    (lambda: class_weights([1, 0, 2]), 'class 1'), (lambda: class_weights([[1]]), r'\(1, 1\)'), (lambda: class_weights([1], 'log'), "how='log'"), (lambda: class_weights([1], beta=1), 'beta=1'),
     (lambda: class_margins([1, 0]), 'counts'),
 ])
 def test_bad_input_is_named(make, words):
