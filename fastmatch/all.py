@@ -3,6 +3,7 @@ import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *
 
+from .callback.heads import HeadLabels, LossTerms, MarginSchedule
 from .callback.mix import CutMix, MixUp
 from .callback.scoring import GroupRates
 from .core import InputError, MissingPackage, seed_everything
@@ -14,9 +15,9 @@ from .data.split import components, group_folds
 from .data.table import read_table, recognise, unescape
 from .export import picture_of
 from .job import judge, run, train_and_judge
-from .layers import BNNeck, CosineHead, HeadOutput
+from .layers import BNNeck, CenterHead, CosineHead, GeM, HeadOutput, ProjectNeck, SampledHead, TrackedHead
 from .learner import LR_MULT, MatchLearner, match_learner
-from .losses import ArcFace, CrossEntropy, FocalLoss, Loss, NormSoftmax
+from .losses import *
 from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
 from .metrics import MAPAtR, RecallAt, RowF1

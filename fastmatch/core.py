@@ -1,5 +1,6 @@
-"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output, files written whole."
+"What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output and scale, files written whole."
 import importlib
+import math
 import os
 import random
 import shutil
@@ -18,12 +19,20 @@ class MissingPackage(ImportError):
     "A package or weights file that an option asks for isn't installed; the message says how to get it."
 
 
-class HeadOutput(namedtuple('HeadOutput', 'cos emb')):
-    "What a head returns in training: `cos` (n,c) cosines to the class centres, `emb` (n,d) the embedding with its norm."
-    # fastai rebuilds tuples as `type(x)([a, b])` when it detaches or casts them, so one iterable must do as well
-    def __new__(cls, cos, emb=None):
-        if emb is None: cos, emb = cos
-        return super().__new__(cls, cos, emb)
+class HeadOutput(namedtuple('HeadOutput', 'cos emb extra')):
+    "What a head returns in training: `cos` (n,c) cosines to the class centres, `emb` (n,d) the embedding with its norm, `extra` what some losses read."
+    # extra: 'classes' (c,) the class of each column where `cos` holds some only, 'norms' (c,) of the centres' weights, 't', 's', 'centers'
+    # fastai rebuilds tuples as `type(x)([a, b, c])` when it detaches or casts them, so one iterable must do as well
+    def __new__(cls, cos, emb=None, extra=None):
+        if emb is None: cos, emb, extra = cos
+        return super().__new__(cls, cos, emb, extra or {})
+
+
+def auto_scale(
+    c: int,  # Number of classes the softmax runs over
+) -> float:
+    "The scale a softmax over `c` cosines needs at least: sqrt(2) log(c-1), https://arxiv.org/abs/1905.00292; not below 1."
+    return max(1., math.sqrt(2) * math.log(max(c - 1, 1)))
 
 
 def need(

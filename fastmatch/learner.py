@@ -10,12 +10,14 @@ from fastcore.basics import patch
 from fastcore.xtras import ContextManagers
 from tqdm.auto import tqdm
 
+from .callback.heads import HeadLabels
 from .callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
 from .core import InputError
 from .data.block import MatchDataLoaders, Tokenize
 from .data.read import check_listings, read_image
 from .data.show import draw_listing, grid
 from .data.split import usable_hashes
+from .layers import CosineHead
 from .losses import ArcFace
 from .match.embeddings import Embeddings
 from .match.index import Dense
@@ -65,7 +67,10 @@ def match_learner(
     pretrained: bool = True,  # Load pretrained weights
     normalize: bool = True,  # Normalise images as the image encoder's weights were trained
     pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
+    image_pool: str | None = None,  # Pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax', 'catavgmax'; None: the model's own
     heads: tuple | None = None,  # Which of 'image', 'title', 'joint' are trained; default all there are
+    neck: bool | str = True,  # BatchNorm neck before each head; 'raw': pair losses read the feature before it
+    head_func=CosineHead,  # (width, groups) -> head of class centres: `SampledHead`, `TrackedHead`, `CenterHead`, `partial(CosineHead, k=3)`
     lr_mult: dict | None = None,  # Factor on a single learning rate by group; default `LR_MULT`, `{}` for none
     wd: float | None = .01,  # Weight decay
     **kwargs,  # For `Learner`
@@ -75,7 +80,7 @@ def match_learner(
     image = title = None
     if dls.cols['fn_col'] is not None:
         if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with fn_col=None, or name an encoder')
-        image = ImageEncoder(image_arch, pretrained)
+        image = ImageEncoder(image_arch, pretrained, image_pool)
         if normalize and not any(isinstance(o, Normalize) for o in dls.after_batch.fs):
             dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
     if dls.cols['text_col'] is not None:
@@ -83,11 +88,11 @@ def match_learner(
         tokenizer = load_tokenizer(text_arch)
         title = TitleEncoder(text_arch, pretrained, pool, tokenizer.pad_token_id)
         _set_tokenizer(dls, tokenizer)
-    model = MatchNet(dls.n_groups, image, title, heads)
+    model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
     learn = MatchLearner(dls, model, ArcFace(m=.3, s=20) if loss_func is None else loss_func, opt_func=opt_func, splitter=groups_splitter,
                          metrics=[RecallAt(1), RowF1()] if metrics is None else metrics, wd=wd, **kwargs)
     learn.remove_cb(Recorder)
-    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
+    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
     return learn

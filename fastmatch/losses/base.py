@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from ..core import HeadOutput, InputError
+from ..core import HeadOutput, InputError, some
 
 
 def upcast(x):
@@ -10,9 +10,28 @@ def upcast(x):
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def columns(
+    out,  # `HeadOutput`, or logits (n,c)
+    y,  # int64 (n,) classes
+) -> torch.Tensor:  # int64 (n,)
+    "The column of `out` that each class sits in: the class itself, unless the head looked at some centres only."
+    classes = out.extra.get('classes') if isinstance(out, HeadOutput) else None
+    return y if classes is None else torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
+
+
+def check_scale(s):
+    if s is not None and not s > 0: raise InputError(f's={s}: the scale must be above 0, or None for the rule of AdaCos')
+    return s
+
+
+def check_smoothing(x):
+    if not 0 <= x <= 1: raise InputError(f'label_smoothing={x}: choose from 0 to 1')
+    return x
+
+
 class Loss(nn.Module):
     "A loss over one head's output or a dict of them (summed); subclasses give `one(out, y)`, a value per row."
-    y_int = True  # tells fastai's mixing callbacks that targets are class indices: they then mix losses, not labels
+    y_int = True  # tells fastai's mixing callbacks to mix losses, not labels: with two targets every loss here is right
 
     def __init__(
         self,
@@ -23,17 +42,25 @@ class Loss(nn.Module):
         if reduction not in ('mean', 'sum', 'none'): raise InputError(f"reduction={reduction!r}: choose 'mean', 'sum' or 'none'")
         self.reduction, self.head_weights = reduction, dict(head_weights or {})
 
-    def forward(self, out, y):
-        if not isinstance(out, dict): return self.reduce(self._checked(out, y), y)
+    def forward(self, out, *ys):
+        if not isinstance(out, dict): return self.reduce(self._checked(out, *ys), ys[0])
         if unknown := set(self.head_weights) - set(out):
             raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(out)}')
-        return self.reduce(sum(self.head_weights.get(k, 1.) * self._checked(o, y) for k, o in out.items()), y)
+        return self.reduce(sum(self.head_weights.get(k, 1.) * self._checked(o, *ys) for k, o in out.items()), ys[0])
 
-    def _checked(self, out, y):
+    def _checked(self, out, *ys):
+        self.check(out, *ys)
+        return self.one(out, *ys)
+
+    def check(self, out, y):
+        "Raise `InputError` unless `y` fits `out`: here, class indices that have a column."
         n_classes = (out.cos if isinstance(out, HeadOutput) else out).shape[-1]
-        if len(y) and not (0 <= int(y.min()) and int(y.max()) < n_classes):
+        if isinstance(out, HeadOutput) and 'classes' in out.extra:
+            if len(lost := y[out.extra['classes'][columns(out, y)] != y]):
+                raise InputError(f'the head looked at {n_classes} centres without those of the labels {some(lost.tolist())}: '
+                                 'the callback HeadLabels hands it the labels')
+        elif len(y) and not (0 <= int(y.min()) and int(y.max()) < n_classes):
             raise InputError(f'labels from {int(y.min())} to {int(y.max())} for {n_classes} classes: they must be 0 to {n_classes - 1}')
-        return self.one(out, y)
 
     def one(
         self,
@@ -45,7 +72,29 @@ class Loss(nn.Module):
 
     def reduce(self, loss, y):
         "The rows' losses (n,) as `reduction` asks."
-        return loss.mean() if self.reduction == 'mean' else loss.sum() if self.reduction == 'sum' else loss
+        return self.mean(loss, y) if self.reduction == 'mean' else loss.sum() if self.reduction == 'sum' else loss
+
+    def mean(self, loss, y):
+        "The mean of the rows' losses; weighted, or over some rows only, where the paper says so."
+        return loss.mean()
 
     def activation(self, out): return out  # what a matching model returns in evaluation is an embedding already
     def decodes(self, out): return out
+
+
+def read_cosines(loss, out):
+    "Raise `InputError` unless `out` is a head's output."
+    if not isinstance(out, HeadOutput):
+        raise InputError(f"{type(loss).__name__} reads a head's cosines; it got {type(out).__name__} "
+                         '(in evaluation the model returns embeddings, which have no loss)')
+
+
+def read_extra(
+    loss,  # Who asks, for the message
+    out,  # `HeadOutput`
+    key: str,  # 'norms', 't', 's' or 'centers'
+    head: str,  # The head that gives it
+):
+    "What the head hands over besides cosines, or `InputError` naming the head that does."
+    if key not in out.extra: raise InputError(f'{type(loss).__name__} reads {key!r} of a {head}: match_learner(..., head_func={head})')
+    return out.extra[key]

@@ -4,25 +4,23 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..core import HeadOutput, InputError
-from .base import Loss, upcast
+from ..core import InputError, auto_scale
+from .base import Loss, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
 
 # wide enough to be below 1 in float32, where clamp(-1, 1) would leave acos an infinite slope
 EPS = 1e-6
 
 
 class NormSoftmax(Loss):
-    "Cross-entropy over scaled cosines, https://arxiv.org/abs/1704.06369; subclass and give `margin` for your own."
+    "Cross-entropy over scaled cosines (NormFace), https://arxiv.org/abs/1704.06369; subclass and give `margin` for your own."
     def __init__(
         self,
-        s: float = 30.,  # Scale of the cosines before the softmax (the ArcFace code's for small sets; AdaCos: at least sqrt(2) log(c-1))
+        s: float | None = None,  # Scale of the cosines before the softmax; None: AdaCos' rule for the number of classes, `auto_scale`
         label_smoothing: float = 0.,  # Share of the target spread over all classes, 0 to 1
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
-        if not s > 0: raise InputError(f's={s}: the scale must be above 0')
-        if not 0 <= label_smoothing <= 1: raise InputError(f'label_smoothing={label_smoothing}: choose from 0 to 1')
-        self.s, self.label_smoothing = s, label_smoothing
+        self.s, self.label_smoothing = check_scale(s), check_smoothing(label_smoothing)
 
     def margin(
         self,
@@ -32,35 +30,160 @@ class NormSoftmax(Loss):
         "The target cosine made harder; here left as it is."
         return cos
 
-    def logits(self, cos, y):
+    def others(
+        self,
+        cos,  # (n,c) all cosines
+        hard,  # (n,1) the target's with its margin
+        out,  # `HeadOutput`
+    ):
+        "The other classes' cosines (n,c); here left as they are. What stands in the target's place doesn't count."
+        return cos
+
+    def scale(self, out):
+        "What the cosines are multiplied with: a number, or a tensor that broadcasts over (n,c)."
+        return auto_scale(out.cos.shape[1]) if self.s is None else self.s
+
+    def logits(self, out, y):
         "Scaled cosines (n,c) with the margin on the target."
-        cos = upcast(cos).clamp(-1 + EPS, 1 - EPS)
-        y = y[:, None]
-        # in float32 throughout; scatter keeps the one changed entry a row differentiable without a one-hot matrix
-        return self.s * cos.scatter(1, y, self.margin(cos.gather(1, y).squeeze(1), y.squeeze(1))[:, None])
+        cos, at = upcast(out.cos), columns(out, y)[:, None]
+        hard = self.margin(cos.gather(1, at).squeeze(1).clamp(-1 + EPS, 1 - EPS), y)[:, None]
+        # scatter keeps the one changed entry a row differentiable without a one-hot matrix
+        return self.scale(out) * self.others(cos, hard, out).scatter(1, at, hard)
 
     def one(self, out, y):
-        if not isinstance(out, HeadOutput):
-            raise InputError(f"{type(self).__name__} reads a head's cosines; it got {type(out).__name__} "
-                             '(in evaluation the model returns embeddings, which have no loss)')
+        read_cosines(self, out)
+        # in float32 throughout: a half-precision cosine can't hold a margin
         with torch.autocast(out.cos.device.type, enabled=False):
-            return F.cross_entropy(self.logits(out.cos, y), y, reduction='none', label_smoothing=self.label_smoothing)
+            return F.cross_entropy(self.logits(out, y), columns(out, y), reduction='none', label_smoothing=self.label_smoothing)
 
 
-class ArcFace(NormSoftmax):
-    "Additive angular margin: cos(theta + m) for the target, https://arxiv.org/abs/1801.07698"
+class Margin(NormSoftmax):
+    "A `NormSoftmax` with a margin `m`: one number, which a callback may move, or one for each class."
+    top = math.inf  # `m` is below this
+
     def __init__(
         self,
-        m: float = .5,  # Margin in radians, 0 to pi (the paper's .5; smaller with few listings a class)
-        s: float = 30.,  # Scale
+        m,  # Margin, or (c,) a margin for each class (`class_margins`)
+        s: float | None = None,  # Scale; None: AdaCos' rule
         **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
     ):
         super().__init__(s, **kwargs)
-        if not 0 <= m < math.pi: raise InputError(f'm={m}: a margin in radians, at least 0 and below pi')
-        self.m = m
+        self.m = m if isinstance(m, (int, float)) else torch.as_tensor(m, dtype=torch.float64)
+        ms = torch.as_tensor(self.m)
+        if ms.ndim > 1 or not bool(((ms >= 0) & (ms < self.top)).all()):
+            raise InputError(f'm={m}: a margin (or one for each class), at least 0' + (' and below pi (in radians)' if self.top == math.pi else ''))
+
+    def m_of(self, cos, y):
+        "The margin of each row (n,), or the one number there is."
+        if not isinstance(self.m, torch.Tensor) or self.m.ndim == 0: return self.m
+        if len(y) and int(y.max()) >= len(self.m): raise InputError(f'm has {len(self.m)} margins; there is a label {int(y.max())}')
+        return self.m.to(cos)[y]
+
+
+class CosFace(Margin):
+    "Additive cosine margin (AM-softmax): cos(theta) - m for the target, https://arxiv.org/abs/1801.09414 https://arxiv.org/abs/1801.05599"
+    def __init__(
+        self,
+        m=.35,  # Margin (both papers' .35), or one for each class
+        s: float | None = None,  # Scale; None: AdaCos' rule (the papers': 64 and 30)
+        **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
+    ):
+        super().__init__(m, s, **kwargs)
+
+    def margin(self, cos, y): return cos - self.m_of(cos, y)
+
+
+class ArcFace(Margin):
+    "Additive angular margin: cos(theta + m) for the target, https://arxiv.org/abs/1801.07698"
+    top = math.pi
+
+    def __init__(
+        self,
+        m=.5,  # Margin in radians, 0 to pi (the paper's .5; smaller with few listings a class), or one for each class
+        s: float | None = None,  # Scale; None: AdaCos' rule (the paper's 64; its code 30 for small sets)
+        easy_margin: bool = False,  # Margin only below 90 degrees; off: beyond, where it is needed most, the target would jump up to no margin
+        **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
+    ):
+        super().__init__(m, s, **kwargs)
+        self.easy_margin = easy_margin
 
     def margin(self, cos, y):
-        sin = (1 - cos**2).sqrt()
-        hard = cos * math.cos(self.m) - sin * math.sin(self.m)
+        m = torch.as_tensor(self.m_of(cos, y), dtype=cos.dtype, device=cos.device)
+        hard = cos * m.cos() - (1 - cos**2).sqrt() * m.sin()
+        if self.easy_margin: return torch.where(cos > 0, hard, cos)
         # past pi - m the angle would wrap round and the logit rise again: go on in a straight line, as the paper's code does
-        return torch.where(cos > math.cos(math.pi - self.m), hard, cos - self.m * math.sin(self.m))
+        return torch.where(cos > -m.cos(), hard, cos - m * m.sin())
+
+
+def falling_cos(theta):
+    "cos(theta) up to pi, and falling on beyond: (-1)^k cos(theta) - 2k for theta from k pi to (k+1) pi, https://arxiv.org/abs/1612.02295"
+    k = (theta / math.pi).floor().detach()
+    return (1 - 2 * (k % 2)) * theta.cos() - 2 * k
+
+
+class CombinedMargin(NormSoftmax):
+    "cos(m1 theta + m2) - m3 for the target, https://arxiv.org/abs/1801.07698; falls on past pi."
+    def __init__(
+        self,
+        m1: float = 1.,  # Times the angle (SphereFace's margin), 1 at least
+        m2: float = .3,  # Added to the angle, in radians (ArcFace's margin); 1, .3, .2 are the paper's
+        m3: float = .2,  # Taken from the cosine (CosFace's margin)
+        s: float | None = None,  # Scale; None: AdaCos' rule
+        **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
+    ):
+        super().__init__(s, **kwargs)
+        if not (m1 >= 1 and 0 <= m2 < math.pi and m3 >= 0):
+            raise InputError(f'm1={m1}, m2={m2}, m3={m3}: m1 is at least 1, m2 from 0 to pi, m3 at least 0')
+        self.m1, self.m2, self.m3 = m1, m2, m3
+
+    def margin(self, cos, y): return falling_cos(self.m1 * cos.acos() + self.m2) - self.m3
+
+
+class SphereFace(Margin):
+    "Multiplied angle: cos(m theta) for the target, scaled by the embedding's length, https://arxiv.org/abs/1704.08063"
+    def __init__(
+        self,
+        m: float = 4,  # Times the angle, 1 at least (the paper's 4, which wants a `MarginSchedule` that starts near 1)
+        s: float | None = None,  # Scale; None: the embedding's own length, as in the paper
+        **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
+    ):
+        super().__init__(m, s, **kwargs)
+        if not bool((torch.as_tensor(self.m) >= 1).all()): raise InputError(f'm={m}: the angle is multiplied by 1 at least')
+
+    def margin(self, cos, y): return falling_cos(self.m_of(cos, y) * cos.acos())
+    def scale(self, out): return upcast(out.emb).norm(dim=1, keepdim=True) if self.s is None else self.s
+
+
+class LargeMarginSoftmax(SphereFace):
+    "L-Softmax: cos(m theta) for the target, scaled by the lengths of embedding and centre, https://arxiv.org/abs/1612.02295"
+    def scale(self, out): return super().scale(out) * read_extra(self, out, 'norms', 'CosineHead')
+
+
+class AdaCos(NormSoftmax):
+    "Cosines scaled by what the batch needs, which the head keeps track of, https://arxiv.org/abs/1905.00292; the fixed scale is `NormSoftmax()`."
+    def __init__(
+        self,
+        label_smoothing: float = 0.,  # Share of the target spread over all classes, 0 to 1
+        **kwargs,  # `reduction`, `head_weights`
+    ):
+        super().__init__(None, label_smoothing, **kwargs)
+
+    def scale(self, out): return read_extra(self, out, 's', 'TrackedHead')
+
+
+class CurricularFace(ArcFace):
+    "ArcFace that turns to hard negatives as training goes on, https://arxiv.org/abs/2004.00288; how far it is, the head keeps track of."
+    def others(self, cos, hard, out):
+        t = read_extra(self, out, 't', 'TrackedHead')
+        return torch.where(cos > hard, cos * (t + cos), cos)
+
+
+def class_margins(
+    counts,  # (c,) listings of each class (`class_counts(dls)`)
+    m: float = .5,  # Margin of the smallest class
+    p: float = .1,  # How fast it falls with the size (.1 and .2 did well on Shopee; 0: the same for all)
+) -> torch.Tensor:  # (c,)
+    "Margins that fall with the size n of a class as n^-p, https://arxiv.org/abs/2010.05350"
+    n = torch.as_tensor(counts, dtype=torch.float64)
+    if n.ndim != 1 or not len(n) or not bool((n > 0).all()): raise InputError('counts: one number above 0 for each class')
+    return m * (n / n.min())**-p

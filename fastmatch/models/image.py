@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from ..core import InputError, some
+from ..layers import GeM
 from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_weights
+
+POOLS = ('avg', 'max', 'avgmax', 'catavgmax')
 
 
 def _arch_of(path: Path) -> str:
@@ -51,20 +54,29 @@ class ImageEncoder(nn.Module):
         self,
         name: str = 'tf_efficientnet_lite0',  # timm name, folder in the hub's layout, or weights file named after its architecture
         pretrained: bool = True,  # Load weights (local, from a weights package, or from the hub); False starts from random ones
+        pool: str | None = None,  # 'gem', or one of timm's: 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
     ):
         super().__init__()
         import timm
         self.name = str(name)
         self.body = _create(self.name, pretrained)
-        self.body.reset_classifier(0)
+        if pool not in (None, 'gem', *POOLS): raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
+        self._repool(pool)
         cfg = timm.data.resolve_model_data_config(self.body)
         training = self.body.training
-        with torch.no_grad(): n_out = self.body.eval()(torch.zeros(1, *cfg['input_size'])).shape[-1]
+        with torch.no_grad(): feature = self.body.eval()(torch.zeros(1, *cfg['input_size']))
+        if pool is not None and feature.ndim != (4 if pool == 'gem' else 2):
+            raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(feature.shape)}')
         self.body.train(training)
         config = Path(name)/'config.json'
         # a folder in the hub's layout may change the architecture's arguments
         args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {}) if config.is_file() else {}
-        self._set(cfg['mean'], cfg['std'], n_out, args)
+        self._set(cfg['mean'], cfg['std'], feature.shape[1], args)
+
+    def _repool(self, pool):
+        # without a pool of its own timm hands out the feature map
+        self.body.reset_classifier(0, *([] if pool is None else ['' if pool == 'gem' else pool]))
+        self.pool_name, self.pool = pool, GeM() if pool == 'gem' else nn.Identity()
 
     def _set(self, mean, std, n_out, args):
         # what the weights were trained with; plain lists so that they can be written to json
@@ -74,8 +86,8 @@ class ImageEncoder(nn.Module):
 
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values."
-        return {'name': self.name, 'arch': self.body.pretrained_cfg['architecture'], 'args': self.args, 'mean': self.mean, 'std': self.std,
-                'n_out': self.n_out}
+        return {'name': self.name, 'arch': self.body.pretrained_cfg['architecture'], 'args': self.args, 'pool': self.pool_name, 'mean': self.mean,
+                'std': self.std, 'n_out': self.n_out}
 
     @classmethod
     def from_spec(
@@ -86,9 +98,9 @@ class ImageEncoder(nn.Module):
         import timm
         res = cls.__new__(cls)
         nn.Module.__init__(res)
-        res.name, res.body = spec['name'], timm.create_model(spec['arch'], pretrained=False, num_classes=0, **spec['args'])
+        res.name, res.body = spec['name'], timm.create_model(spec['arch'], pretrained=False, **spec['args'])
+        res._repool(spec['pool'])
         res._set(spec['mean'], spec['std'], spec['n_out'], spec['args'])
-        res.body.to(memory_format=torch.channels_last)
         return res
 
-    def forward(self, x): return self.body(x.contiguous(memory_format=torch.channels_last))
+    def forward(self, x): return self.pool(self.body(x.contiguous(memory_format=torch.channels_last)))

@@ -15,11 +15,13 @@ class MatchNet(nn.Module):
         image: nn.Module | None = None,  # Image encoder with `n_out`, or None
         title: nn.Module | None = None,  # Title encoder with `n_out`, or None
         heads: tuple | None = None,  # Which of 'image', 'title', 'joint' get a head; default all that can be
-        neck: bool = True,  # BatchNorm neck before each head
+        neck: bool | str = True,  # BatchNorm neck before each head; 'raw': and pair losses read the feature before it, as in the neck's paper
+        head_func=CosineHead,  # (width, n_classes) -> head: `SampledHead`, `TrackedHead`, `partial(CosineHead, k=3)`, your own
     ):
         super().__init__()
         encoders = {k: v for k, v in (('image', image), ('title', title)) if v is not None}
         if not encoders: raise InputError('a model needs an image encoder, a title encoder, or both')
+        if neck not in (True, False, 'raw'): raise InputError(f"neck={neck!r}: choose True, False or 'raw'")
         if n_classes is not None and n_classes < 2: raise InputError(f'{n_classes} training group: a head needs two at least')
         self.encoders = nn.ModuleDict(encoders)
         widths = {k: v.n_out for k, v in encoders.items()}
@@ -27,22 +29,28 @@ class MatchNet(nn.Module):
         if heads and (unknown := [o for o in heads if o not in widths]): raise InputError(f'heads={unknown}: this model can have {list(widths)}')
         self.widths = {k: v for k, v in widths.items() if heads is None or k in heads}
         self.necks = nn.ModuleDict({k: BNNeck(v) if neck else nn.Identity() for k, v in self.widths.items()})
-        self.heads = nn.ModuleDict({} if n_classes is None else {k: CosineHead(v, n_classes) for k, v in self.widths.items()})
+        self.heads = nn.ModuleDict({} if n_classes is None else {k: head_func(v, n_classes) for k, v in self.widths.items()})
+        self.raw = neck == 'raw'
 
     def features(self, *xs) -> dict:
         "The encoders' features (n,d) by modality."
         if len(xs) != len(self.encoders): raise InputError(f'the model reads {list(self.encoders)}; the batch has {len(xs)} inputs')
         return {k: enc(x) for (k, enc), x in zip(self.encoders.items(), xs, strict=True)}
 
-    def _necked(self, feats):
+    def _joined(self, feats):
         # unit length first, so that the wider or larger modality doesn't drown the other
-        if 'joint' in self.widths: feats = {**feats, 'joint': torch.cat([F.normalize(o.float()) for o in feats.values()], 1)}
-        return {k: self.necks[k](feats[k]) for k in self.widths}
+        return {**feats, 'joint': torch.cat([F.normalize(o.float()) for o in feats.values()], 1)} if 'joint' in self.widths else feats
+
+    def _embedded(self, feats):
+        feats = self._joined(feats)
+        return {k: F.normalize(self.necks[k](feats[k]).float()) for k in self.widths}
 
     def forward(self, *xs):
-        embs = self._necked(self.features(*xs))
-        if self.training: return {k: self.heads[k](o) for k, o in embs.items()}
-        return {k: F.normalize(o.float()) for k, o in embs.items()}
+        feats = self.features(*xs)
+        if not self.training: return self._embedded(feats)
+        feats = self._joined(feats)
+        outs = {k: self.heads[k](self.necks[k](feats[k])) for k in self.widths}
+        return {k: o._replace(emb=feats[k]) for k, o in outs.items()} if self.raw else outs
 
     @torch.inference_mode()
     def embed(
@@ -55,14 +63,16 @@ class MatchNet(nn.Module):
         self.eval()
         try:
             feats = self.features(*xs)
-            out = {k: F.normalize(o.float()) for k, o in self._necked(feats).items()}
+            out = self._embedded(feats)
             if not tta or 'image' not in self.encoders: return out
             # titles have no mirror image: their features are taken as they are
-            mirrored = self._necked({**feats, 'image': self.encoders['image'](xs[0].flip(-1))})
-            return {k: F.normalize(v + F.normalize(mirrored[k].float())) for k, v in out.items()}
+            mirrored = self._embedded({**feats, 'image': self.encoders['image'](xs[0].flip(-1))})
+            return {k: F.normalize(v + mirrored[k]) for k, v in out.items()}
         finally: self.train(training)
 
     def param_groups(self) -> dict[str, list]:
-        "Parameters by name, encoders first: 'image', 'title', and 'head' for necks and heads."
+        "Parameters by name, encoders first: 'image', 'title', 'centers' where heads have them, and 'head' for necks and heads."
         groups = {k: list(v.parameters()) for k, v in self.encoders.items()}
-        return {**groups, 'head': [*self.necks.parameters(), *self.heads.parameters()]}
+        centers = [p for o in self.heads.values() for k, p in o.named_parameters() if k == 'centers']
+        if centers: groups['centers'] = centers
+        return {**groups, 'head': [p for p in (*self.necks.parameters(), *self.heads.parameters()) if not any(p is c for c in centers)]}

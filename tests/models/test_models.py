@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from fastmatch.core import InputError, MissingPackage
-from fastmatch.layers import HeadOutput
+from fastmatch.layers import CenterHead, HeadOutput
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
@@ -144,3 +144,35 @@ def test_heads_can_be_chosen_and_wrong_ones_are_named(tiny):
     assert list(MatchNet(7, tiny, Fixed(), heads=('joint',)).heads) == ['joint']
     with pytest.raises(InputError, match="'joint'"): MatchNet(7, tiny, heads=('joint',))
     with pytest.raises(InputError, match='2 inputs'): MatchNet(7, tiny)(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize('pool, naive', [
+    ('avg', lambda f: f.mean((2, 3))), ('max', lambda f: f.amax((2, 3))), ('avgmax', lambda f: (f.mean((2, 3)) + f.amax((2, 3))) / 2),
+    ('catavgmax', lambda f: torch.cat([f.mean((2, 3)), f.amax((2, 3))], 1)), ('gem', lambda f: f.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3))])
+def test_pools(pool, naive):
+    enc, x = ImageEncoder('test_efficientnet', pretrained=False, pool=pool).eval(), torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(enc(x), naive(enc.body.forward_features(x)))
+    assert enc.n_out == enc(x).shape[1] and len(list(enc.pool.parameters())) == (pool == 'gem')
+
+
+def test_pools_that_cannot_be_are_told():
+    with pytest.raises(InputError, match="pool='mean'.*avgmax"): ImageEncoder('test_efficientnet', pretrained=False, pool='mean')
+    with pytest.raises(InputError, match="pool='gem'.*test_vit.*no feature map"): ImageEncoder('test_vit', pretrained=False, pool='gem')
+
+
+def test_pair_losses_can_read_the_feature_before_the_neck(tiny):
+    torch.manual_seed(0)
+    net, ids = MatchNet(7, title=Fixed(), neck='raw').train(), torch.randint(10, (8, 3))
+    out = net(ids)['title']
+    feats = net.encoders['title'](ids)
+    torch.testing.assert_close(out.emb, feats)
+    torch.testing.assert_close(out.cos, net.heads['title'](torch.nn.BatchNorm1d(6).train()(feats)).cos, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(net.eval()(ids)['title'], F.normalize(net.necks['title'](feats)))
+    with pytest.raises(InputError, match="neck='bn'"): MatchNet(7, title=Fixed(), neck='bn')
+
+
+def test_centers_are_a_group_of_their_own():
+    net = MatchNet(7, title=Fixed(), head_func=CenterHead)
+    groups = net.param_groups()
+    assert list(groups) == ['title', 'centers', 'head'] and groups['centers'] == [net.heads['title'].centers]
+    assert sorted(id(p) for o in groups.values() for p in o) == sorted(id(p) for p in net.parameters())

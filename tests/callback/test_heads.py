@@ -1,0 +1,143 @@
+"What heads and losses are told in training: labels, margins on a schedule, terms of a sum."
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.schedule import SchedLin
+from fastai.optimizer import SGD
+from fastai.vision.augment import Resize
+
+from fastmatch.all import MixUp
+from fastmatch.callback.heads import LossTerms, MarginSchedule
+from fastmatch.core import InputError, seed_everything
+from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.sample import demo_path
+from fastmatch.layers import CenterHead, CosineHead, SampledHead, TrackedHead
+from fastmatch.learner import match_learner
+from fastmatch.losses import AdaCos, ArcFace, CenterLoss, CurricularFace, SphereFace, SumLoss, SupCon, Triplet, class_counts, class_weights
+
+from .test_learner import CPUMixedPrecision
+
+
+@pytest.fixture(scope='module')
+def dls():
+    df = pd.read_csv(demo_path()/'listings.csv')
+    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:6]))].reset_index(drop=True)
+    return MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', item_tfms=Resize(32), bs=16, num_workers=0, phash=False)
+
+
+def fit(dls, epochs=1, **kwargs):
+    seed_everything(0)
+    learn = match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], **kwargs)
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-3)
+    return learn
+
+
+class Look(Callback):
+    "Notes what `see(self)` gives in each training batch."
+    order = 60
+    def __init__(self, see): self.see, self.seen = see, []
+    def after_loss(self):
+        if self.training: self.seen.append(self.see(self))
+
+
+def test_sampled_head_gets_both_labels_of_a_mixed_batch(dls):
+    def see(cb):
+        classes = cb.learn.pred['image'].extra['classes'].tolist()
+        return len(classes), set(classes) == {*cb.y.tolist(), *cb.learn.mix_up.yb1[0].tolist()}
+    look = Look(see)
+    learn = fit(dls, head_func=partial(SampledHead, share=.1), cbs=[MixUp(), look])
+    assert look.seen and all(whole for _, whole in look.seen) and max(n for n, _ in look.seen) < learn.model.heads['image'].n_out
+    assert learn.model.heads['image'].labels is None, 'nothing of a batch stays behind'
+
+
+@pytest.mark.parametrize('loss, name, start', [(CurricularFace(m=.3), 't', 0.), (AdaCos(), 's', None)])
+def test_tracked_head_is_saved_with_the_model(dls, loss, name, start, tmp_path):
+    learn = fit(dls, loss_func=loss, head_func=TrackedHead, cbs=MixUp())
+    head = learn.model.heads['image']
+    value = float(getattr(head, name))
+    assert value != (float(TrackedHead(4, head.n_out).s) if start is None else start)
+    torch.save(learn.model.state_dict(), tmp_path/'m.pth')
+    with torch.no_grad(): getattr(head, name).fill_(9.)
+    learn.model.load_state_dict(torch.load(tmp_path/'m.pth', weights_only=True))
+    assert float(getattr(head, name)) == value
+    before = value
+    learn.lr_find(show_plot=False, num_it=5)
+    assert float(getattr(head, name)) == before, 'lr_find puts it back'
+
+
+def test_centres_have_a_rate_of_their_own(dls):
+    loss = SumLoss({'softmax': ArcFace(m=.3), 'center': CenterLoss()}, {'center': .01})
+    moved = {}
+    for mult in (0., 50.):
+        learn = fit(dls, loss_func=loss, head_func=CenterHead, opt_func=SGD, lr_mult={'centers': mult}, wd=0., neck='raw')
+        seed_everything(0)
+        start = match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], head_func=CenterHead).model.heads['image'].centers
+        moved[mult] = float((learn.model.heads['image'].centers - start).detach().abs().max())
+    assert moved[0.] == 0 and moved[50.] > 1e-4
+
+
+def test_margin_follows_the_schedule_and_is_put_back(dls):
+    loss = ArcFace(m=.3)
+    look = Look(lambda cb: (cb.pct_train, loss.m))
+    learn = fit(dls, 2, loss_func=loss, cbs=[MarginSchedule(SchedLin(.1, .7)), MixUp(), look])
+    pct, m = np.array(look.seen).T
+    np.testing.assert_allclose(m, .1 + .6 * pct)
+    assert loss.m == .3 and m[0] == pytest.approx(.1) and m[-1] > .6 and learn.loss_func is loss
+    parts = SumLoss({'a': ArcFace(m=.3), 'b': Triplet(.2)})
+    fit(dls, loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7), parts.a))
+    with pytest.raises(InputError, match="SumLoss has no 'm'"): fit(dls, loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7)))
+
+
+def test_each_term_of_a_sum_is_recorded(dls):
+    loss = SumLoss({'softmax': ArcFace(m=.3, s=10.), 'triplet': Triplet(.2)}, {'triplet': .5})
+    learn = match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], loss_func=loss, cbs=LossTerms())
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3)
+    assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'softmax', 'triplet', 'time'] and len(learn.metrics) == 0
+    assert all(len(o) == 3 and all(np.isfinite(o)) for o in learn.recorder.values)
+    # without MixUp and smoothing the terms' means add up to the mean of the batches' losses
+    terms = LossTerms()
+    losses = Look(lambda cb: cb.learn.loss.item())
+    with learn.no_bar(), learn.no_logging(), learn.removed_cbs(learn.loss_terms): learn.fit(1, 1e-3, cbs=[terms, losses])
+    np.testing.assert_allclose(sum(learn.recorder.values[-1][1:]), np.mean(losses.seen), rtol=1e-5)
+    assert not any(o._forward_hooks for o in loss.modules())
+    with pytest.raises(InputError, match='ArcFace has no terms'): fit(dls, loss_func=ArcFace(), cbs=LossTerms())
+
+
+def test_counts_and_weights_are_read_from_the_dataloaders(dls):
+    counts = class_counts(dls)
+    groups = dls.train_df.label_group.value_counts().sort_index()
+    assert counts.tolist() == groups.tolist() and len(counts) == dls.n_groups
+    np.testing.assert_allclose(class_weights(dls, 'sqrt'), np.sqrt(groups.min()) / np.sqrt(groups))
+    np.testing.assert_allclose(class_weights(dls, 'inverse'), 1 / groups)
+    np.testing.assert_allclose(class_weights(dls, 'effective', .9), [1 / sum(.9**i for i in range(n)) for n in groups])
+    assert float(class_weights(dls, 'sqrt').max()) == 1.
+
+
+def test_counts_of_fastais_own_dataloaders():
+    from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
+    from fastai.data.transforms import ColReader, IndexSplitter
+    df = pd.DataFrame(dict(x=range(20), y=list('abbcccabbcccabbccccc')))
+    dls = DataBlock((TransformBlock, CategoryBlock), get_x=ColReader('x'), get_y=ColReader('y'), splitter=IndexSplitter([0, 1, 2])).dataloaders(df, bs=4)
+    assert class_counts(dls).tolist() == df.y[3:].value_counts().sort_index().tolist()
+    many = DataBlock((TransformBlock, MultiCategoryBlock), get_x=ColReader('x'), get_y=ColReader('y', label_delim=' ')).dataloaders(df, bs=4)
+    with pytest.raises(InputError, match='several labels'): class_counts(many)
+    with pytest.raises(InputError, match='no classes'): class_counts(object())
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('head, loss', [(SampledHead, ArcFace(m=.3)), (TrackedHead, CurricularFace(m=.3)), (partial(CosineHead, k=2), SupCon()),
+                                        (CenterHead, SumLoss({'softmax': SphereFace(1.5), 'center': CenterLoss()}, {'center': .01}))])
+def test_half_precision(dls, head, loss):
+    "Under autocast outputs are cast by fastai on their way to the loss: heads' extras survive it, centres still get their gradient."
+    def see(cb):
+        pred = cb.learn.pred['image']
+        return pred.cos.dtype, cb.learn.loss.item(), pred.extra.get('centers', cb.learn.model.heads['image'].weight).detach().clone()
+    look = Look(see)
+    learn = fit(dls, head_func=head, loss_func=loss, neck='raw', image_pool='gem', cbs=[CPUMixedPrecision(), look])
+    assert all(d == torch.float32 and np.isfinite(v) for d, v, _ in look.seen)
+    assert all(torch.isfinite(p).all() for p in learn.model.parameters())
+    if not isinstance(loss, SupCon): assert (look.seen[0][2] != look.seen[-1][2]).any(), 'centres move'
