@@ -14,7 +14,7 @@ from .data.sample import demo_path
 from .data.split import components, group_folds
 from .data.table import read_table, recognise, unescape
 from .export import picture_of
-from .job import judge, run, train_and_judge
+from .job import judge, train_and_judge
 from .layers import BNNeck, CenterHead, CosineHead, GeM, HeadOutput, ProjectNeck, SampledHead, TrackedHead
 from .learner import LR_MULT, MatchLearner, match_learner
 from .losses import *

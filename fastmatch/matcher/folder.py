@@ -14,6 +14,7 @@ FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'manifest.json'
 MADE_WITH = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safetensors')
 CONTENT = re.compile(r'v-[0-9a-f]{12}')  # the folder inside that holds one saved state
+OURS = re.compile(rf'{CONTENT.pattern}|\.{re.escape(MANIFEST)}\.\d+')  # and what a kill may leave: a state without its manifest, a manifest half written
 
 
 def _dump(o): return json.dumps(o, indent=1, ensure_ascii=False, sort_keys=True).encode()
@@ -36,7 +37,7 @@ def check_place(
     "Raise `InputError` where something else than a saved folder stands at `path`."
     path = Path(path)
     if path.exists() and not path.is_dir(): raise InputError(f'{path}: is a file, not a folder')
-    if path.is_dir() and not is_saved(path) and (other := [o.name for o in path.iterdir() if not CONTENT.fullmatch(o.name)]):
+    if path.is_dir() and not is_saved(path) and (other := [o.name for o in path.iterdir() if not OURS.fullmatch(o.name)]):
         raise InputError(f'{path}: is a folder with something else in it ({other[0]}): give a new one, or one that a matcher was saved to')
     return path
 
@@ -65,7 +66,9 @@ def write_folder(
         raise
     # earlier states, and what a kill left of one that was never finished
     for o in path.iterdir():
-        if CONTENT.fullmatch(o.name) and o.name != inside: shutil.rmtree(o, ignore_errors=True)
+        if not OURS.fullmatch(o.name) or o.name == inside: continue
+        if o.is_dir(): shutil.rmtree(o, ignore_errors=True)
+        else: o.unlink(missing_ok=True)
 
 
 def read_manifest(

@@ -43,7 +43,7 @@ def made(request):
         dls = MatchDataLoaders.from_df(df, IMAGES, fold_col='fold', item_tfms=Resize((32, 40)), batch_tfms=augs('colour'), bs=16, num_workers=0, phash=False)
         import fastmatch.learner as module
         from fastmatch.models import ImageEncoder
-        old, module.ImageEncoder = module.ImageEncoder, lambda name, pretrained: ImageEncoder('test_efficientnet', pretrained=False)
+        old, module.ImageEncoder = module.ImageEncoder, lambda *_: ImageEncoder('test_efficientnet', pretrained=False)
         try: learn = match_learner(dls)
         finally: module.ImageEncoder = old
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
@@ -191,7 +191,7 @@ def test_arrays_alone(tmp_path):
 
 def test_phash_joins_and_says_so(made):
     learn, _, _, _, m = made
-    df = learn.dls.valid_df.iloc[:5].assign(image_phash=['p', 'q', 'p', None, 'r'])
+    df = learn.dls.valid_df.iloc[:5].assign(image_phash=['f0f0f0f0f0f0f0f0', 'f0f0f0f0f0f0f0f1', 'f0f0f0f0f0f0f0f0', None, '0000000000000001'])
     cols = {'phash_col': 'image_phash'}
     strict = Matcher.from_df(df, IMAGES, Rule('mean', {'image': 1.}, .99999, join=('phash',)), m.encoder, cols)[0]
     pairs = strict.match().pairs()
