@@ -19,6 +19,8 @@ class BNNeck(nn.BatchNorm1d):
 
 class CosineHead(nn.Module):
     "Class centres as weights: returns the cosine of each embedding with each centre, https://arxiv.org/abs/1704.06369"
+    no_gc = True  # a centre's gradient has a mean of its own right: optimizers don't centralise it
+
     def __init__(
         self,
         n_in: int,  # Width of the embedding
