@@ -15,20 +15,20 @@ class Watch:
         params: list,  # Weights to watch
         n: int = 16,  # Entries of each, evenly spread over its memory
     ):
-        self.key, self.parts = self.key_of(params), {}
-        for p in params:
-            k = min(n, p.numel())
+        self.params, self.n, self.left = params, n, None
+        self._look()
+
+    def _look(self):
+        self.at, self.parts = [p.data_ptr() for p in self.params], {}
+        for p in self.params:
+            k = min(self.n, p.numel())
             ps, views = self.parts.setdefault((p.device, p.dtype), ([], []))
             ps.append(p)
             views.append(p.detach().as_strided((k,), (max(1, p.numel() // max(k, 1)),), p.storage_offset()))
-        self.left = None
-
-    @staticmethod
-    def key_of(params): return [(p, p.data_ptr()) for p in params]
 
     def sees(self, params) -> bool:
         "Whether it watches just these weights where they are."
-        return len(params) == len(self.key) and all(p is q and p.data_ptr() == at for p, (q, at) in zip(params, self.key))
+        return len(params) == len(self.params) and all(p is q and p.data_ptr() == at for p, q, at in zip(params, self.params, self.at))
 
     def leave(self):
         "Remember the weights as they are."
@@ -36,8 +36,13 @@ class Watch:
 
     def changed(self) -> list:
         "The weights that aren't as they were left, by more than adding and taking off again explains."
+        if self.left is None: return []
+        kinds = list(self.parts)
+        # `p.data = ...` puts a weight elsewhere: look for it there
+        if not self.sees(self.params): self._look()
+        if list(self.parts) != kinds: return self.params
         res = []
-        for (ps, views), left in zip(self.parts.values(), self.left or []):
+        for (ps, views), left in zip(self.parts.values(), self.left):
             tol = 16 * torch.finfo(left.dtype).eps
             moved = ~torch.isclose(torch.cat(views), left, rtol=tol, atol=tol)
             if moved.any(): res += [p for p, o in zip(ps, moved.split([len(v) for v in views])) if o.any()]
