@@ -39,31 +39,30 @@ class AdamFamily(Optimizer):
         for pg in self.param_lists:
             for p in pg: p.grad = None
 
-    def _ready(self, p, eps) -> dict:
-        "State of `p` before its next step."
-        st = self.state[p]
-        if 'grad_avg' not in st:
-            if p.grad.is_sparse: raise InputError(f'{type(self).__name__} has no step for sparse gradients: make the embedding with sparse=False')
-            if p.dtype == torch.float16 and eps < 6e-8: raise InputError(f'eps={eps} is 0 in float16: keep weights in float32 (learn.to_fp16() does)')
-            st.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
-        return st
+    def _start(self, p, st, eps):
+        "Fill the state `st` of `p` before its first step."
+        if p.grad.is_sparse: raise InputError(f'{type(self).__name__} has no step for sparse gradients: make the embedding with sparse=False')
+        if p.dtype == torch.float16 and eps < 6e-8: raise InputError(f'eps={eps} is 0 in float16: keep weights in float32 (learn.to_fp16() does)')
+        st.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
 
     def _buckets(self) -> dict:
         "Lists (params, grads, averages, squares, centralise) by what their step depends on."
-        res = {}
+        res, state, gc, last = {}, self.state, self.gc, None
         for pg, h in zip(self.param_lists, self.hypers):
             hyper = tuple(float(h[k]) for k in HYPERS)
             for p in pg:
                 g = p.grad
                 if g is None or not p.requires_grad: continue
-                st = self._ready(p, hyper[3])
-                st['step'] += 1
+                st = state[p]
+                if 'grad_avg' not in st: self._start(p, st, hyper[3])
+                st['step'] = step = st['step'] + 1
                 m, s = st['grad_avg'], st['sqr_avg']
-                # the fused kernel walks through memory: weights made channels_last in mid-run have states of another layout
-                fused = p.stride() == g.stride() == m.stride() == s.stride()
-                wide = self.gc and g.ndim > 1 and g.numel() > g.shape[0] and st.get('do_gc', True)
-                lists = res.setdefault((hyper, st['step'], st.get('do_wd', True), fused, p.device, p.dtype), ([], [], [], [], []))
-                for o, v in zip(lists, (p, g, m, s, wide)): o.append(v)
+                # the fused kernel walks through memory: weights made channels_last in mid-run have averages of another layout
+                fused = (p.is_contiguous() and g.is_contiguous() and m.is_contiguous()) or p.stride() == g.stride() == m.stride()
+                key = hyper, step, st.get('do_wd', True), fused, p.device, p.dtype
+                if key != last: lists, last = res.setdefault(key, ([], [], [], [], [])), key
+                lists[0].append(p), lists[1].append(g), lists[2].append(m), lists[3].append(s)
+                lists[4].append(gc and g.ndim > 1 and g.numel() > len(g) and st.get('do_gc', True))
         return res
 
     @torch.no_grad()
@@ -74,8 +73,8 @@ class AdamFamily(Optimizer):
             rate, wd = rectification(step, sqr_mom) if self.rectify else 1., wd * do_wd
             args = step, lr, mom, sqr_mom, eps, wd if self.decouple_wd else 0., rate
             for p, g, m, s, wide in chunks(*lists):
-                centralize_([o for o, c in zip(g, wide) if c])
-                if wd and not self.decouple_wd: torch._foreach_add_(g, p, alpha=wd)
+                centralize_([o for o, w in zip(g, wide) if w])
+                if wd and not self.decouple_wd: g = torch._foreach_add(g, p, alpha=wd)
                 if self.beta or rate is None or not fused: foreach_(p, g, m, s, *args, self.belief, self.beta)
                 else: (belief_ if self.belief else adam_)(p, g, m, s, *args)
 

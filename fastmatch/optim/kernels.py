@@ -40,7 +40,8 @@ def centralize_(
     grads: list,  # Gradients of more than one dimension
 ):
     "Take each output's mean off its gradient, in place, https://arxiv.org/abs/2004.01461"
-    if grads: torch._foreach_sub_(grads, [g.mean(tuple(range(1, g.ndim)), keepdim=True) for g in grads])
+    # no foreach call broadcasts in one kernel. In place costs half of what new tensors do; a sum saves the pass that a mean takes to divide.
+    for g in grads: g.sub_(g.sum(tuple(range(1, g.ndim)), keepdim=True), alpha=len(g) / g.numel())
 
 
 def adam_(p, g, m, s, step, lr, mom, sqr_mom, eps, wd, rate=1.):

@@ -1,4 +1,6 @@
 "Lookahead over any optimizer, with slow weights that notice when somebody else wrote to the model."
+from operator import is_
+
 import torch
 from fastai.optimizer import Optimizer
 from fastcore.basics import GetAttr
@@ -13,7 +15,7 @@ class Watch:
     def __init__(
         self,
         params: list,  # Weights to watch
-        n: int = 16,  # Entries of each, evenly spread over its memory
+        n: int = 16,  # Entries of each, side by side from its middle: one line of the cache
     ):
         self.params, self.n, self.left = params, n, None
         self._look()
@@ -24,11 +26,11 @@ class Watch:
             k = min(self.n, p.numel())
             ps, views = self.parts.setdefault((p.device, p.dtype), ([], []))
             ps.append(p)
-            views.append(p.detach().as_strided((k,), (max(1, p.numel() // max(k, 1)),), p.storage_offset()))
+            views.append(p.detach().as_strided((k,), (1,), p.storage_offset() + (p.numel() - k) // 2))
 
     def sees(self, params) -> bool:
-        "Whether it watches just these weights where they are."
-        return len(params) == len(self.params) and all(p is q and p.data_ptr() == at for p, q, at in zip(params, self.params, self.at))
+        "Whether it watches just these weights."
+        return len(params) == len(self.params) and all(map(is_, params, self.params))
 
     def leave(self):
         "Remember the weights as they are."
@@ -39,12 +41,13 @@ class Watch:
         if self.left is None: return []
         kinds = list(self.parts)
         # `p.data = ...` puts a weight elsewhere: look for it there
-        if not self.sees(self.params): self._look()
+        if [p.data_ptr() for p in self.params] != self.at: self._look()
         if list(self.parts) != kinds: return self.params
         res = []
         for (ps, views), left in zip(self.parts.values(), self.left):
-            tol = 16 * torch.finfo(left.dtype).eps
-            moved = ~torch.isclose(torch.cat(views), left, rtol=tol, atol=tol)
+            now, tol = torch.cat(views), 16 * torch.finfo(left.dtype).eps
+            if torch.equal(now, left): continue
+            moved = ~torch.isclose(now, left, rtol=tol, atol=tol)
             if moved.any(): res += [p for p, o in zip(ps, moved.split([len(v) for v in views])) if o.any()]
         return res
 

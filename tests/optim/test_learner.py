@@ -269,8 +269,11 @@ def test_watch_tells_rounding_from_writing():
     assert watch.changed() == []
     with torch.no_grad(): q.add_(1e-9)
     assert [id(o) for o in watch.changed()] == [id(q)]
+    watch.leave()
     q.data = q.data.clone()
-    assert not watch.sees([p, q])
+    assert watch.changed() == []
+    q.data = q.data + 1
+    assert [id(o) for o in watch.changed()] == [id(q)]
 
 
 def test_group_rates_reach_the_wrapped(tmp_path):
