@@ -284,3 +284,22 @@ def test_group_rates_reach_the_wrapped(tmp_path):
         opt.set_hyper('wd', [.3, .4])
         assert [(h['lr'], h['wd']) for h in opt.hypers] == [(.1, .3), (.2, .4)]
     assert isinstance(func([nn.Parameter(torch.ones(2))], lr=1.), Wrapped) and len(Tiny().param_groups()) == 2
+
+
+@pytest.mark.parametrize('func', [ranger, opt_func('sgd_momentum')])
+def test_match_learner_spreads_its_rates(func, tmp_path):
+    "GroupRates sets rates before each step and puts them back; class centres keep their gradients' mean."
+    import pandas as pd
+
+    from fastmatch.data.sample import demo_path
+
+    from ..callback.test_learner import Rates, make
+    df = pd.read_csv(demo_path()/'listings.csv')
+    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:8]))].reset_index(drop=True)
+    learn = make(df, path=tmp_path, opt_func=func, cbs=Rates())
+    before = learn.model.heads['image'].weight.detach().clone()
+    fit(learn, 'fit_flat_cos', 1, 1e-3, pct_start=1.)
+    np.testing.assert_allclose(learn.rates.seen, [[.25e-3, 5e-3]] * len(learn.rates.seen))
+    np.testing.assert_allclose(learn.rates.after, [[1e-3, 1e-3]] * len(learn.rates.after))
+    assert learn.opt.state[learn.model.heads['image'].weight]['do_gc'] is False
+    assert not torch.equal(learn.model.heads['image'].weight, before)
