@@ -22,4 +22,6 @@ from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
 from .metrics import MAPAtR, RecallAt, RowF1
 from .models import ImageEncoder, MatchNet, TitleEncoder
+from .optim import *
 from .report import report_html, write_report
+from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, curves, layered_rates, named_rates

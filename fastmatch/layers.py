@@ -45,7 +45,8 @@ class BNNeck(nn.BatchNorm1d):
         **kwargs,  # Handed to `nn.BatchNorm1d`
     ):
         super().__init__(n_in, **kwargs)
-        self.bias.requires_grad_(False)
+        # none at all: one that is merely frozen comes alive with `learn.unfreeze()`
+        self.register_parameter('bias', None)
 
 
 class ProjectNeck(nn.Sequential):
@@ -107,6 +108,7 @@ class CosineHead(nn.Module):
     "Class centres as weights: returns the cosine of each embedding with each centre, https://arxiv.org/abs/1704.06369"
     labels = None  # (n,) the batch's labels, given by `HeadLabels` to heads that want them
     wants_labels = False
+    no_gc = True  # a centre's gradient has a mean of its own right: optimizers don't centralise it
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from .match.rule import best_threshold, decide
 from .match.score import row_f1
 from .metrics import RecallAt, RowF1
 from .models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
+from .schedule import fit as _fit  # noqa: F401  it gives Learner its schedules in place of fastai's
 
 # One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
 # luma: an ImageNet encoder wants a quarter, MiniLM a twentieth (1e-4 at 2e-3), fresh centres five times as much.

@@ -6,7 +6,7 @@ import pytest
 import fastmatch.all as fm
 
 # a name of fastai's that ours replaces keeps fastai's call signature or meaning; anything new here wants a thought
-REPLACED = {'MixUp', 'CutMix', 'FocalLoss'}
+REPLACED = {'MixUp', 'CutMix', 'FocalLoss', 'ranger', 'Lookahead', 'RAdam', 'GradientAccumulation'}
 
 
 def public(module): return {k: v for k, v in vars(module).items() if not k.startswith('_')}
