@@ -5,7 +5,6 @@ from fastai.callback import fp16, progress, schedule  # noqa: F401  they give Le
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner, Recorder
-from fastai.optimizer import Adam
 from fastcore.basics import patch
 from fastcore.xtras import ContextManagers
 from tqdm.auto import tqdm
@@ -25,6 +24,7 @@ from .match.rule import best_threshold, decide
 from .match.score import row_f1
 from .metrics import RecallAt, RowF1
 from .models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
+from .optim import adamw
 from .schedule import fit as _fit  # noqa: F401  it gives Learner its schedules in place of fastai's
 
 # One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
@@ -62,7 +62,7 @@ def match_learner(
     image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; used where `dls` has images
     text_arch: str | None = 'all-MiniLM-L6-v2',  # Hub name, folder, or name with a weights package; used where `dls` has titles
     loss_func=None,  # Default `ArcFace(m=.3, s=20)`: groups of two or three listings can't bear the paper's margin
-    opt_func=Adam,  # fastai optimizer function
+    opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks
     pretrained: bool = True,  # Load pretrained weights

@@ -13,6 +13,7 @@ from fastmatch.cli import app
 from fastmatch.data.sample import demo_path
 from fastmatch.data.table import unescape
 from fastmatch.matcher import load_matcher
+from fastmatch.matcher.folder import MANIFEST, _sealed
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
 IMAGES = demo_path()/'images'
@@ -243,6 +244,16 @@ def test_a_damaged_matcher(both, tables, tmp_path):
     for args in (('match', both, tables/'new.csv', '--images', IMAGES, '-o', tmp_path/'m.csv'), ('inspect', both)):
         res = call(*args)
         assert res.exit_code == 2 and 'vectors.safetensors' in res.output and 'damaged' in res.output
+    file.write_bytes(good)
+
+
+def test_a_matcher_of_another_version(both, tables, tmp_path):
+    file = both/MANIFEST
+    good = file.read_bytes()
+    file.write_bytes(_sealed({**{k: v for k, v in json.loads(good).items() if k != 'sha256'}, 'format': 2, 'made_with': {'fastmatch': '9.0'}}))
+    for args in (('match', both, tables/'new.csv', '--images', IMAGES, '-o', tmp_path/'m.csv'), ('inspect', both)):
+        res = call(*args)
+        assert res.exit_code == 2 and 'format 2' in res.output and '9.0' in res.output and 'Traceback' not in res.output
     file.write_bytes(good)
 
 

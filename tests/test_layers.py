@@ -227,7 +227,7 @@ def test_bad_input_is_named(make, words):
 
 def test_the_bench_compares_like_with_like():
     "The one-hot form that the head is measured against computes the same loss."
-    from .bench.losses import OneHot, sides
+    from .bench.bench_losses import OneHot, sides
     torch.manual_seed(0)
     x, hot, head = torch.randn(N, D, requires_grad=True), OneHot(D, C), CosineHead(D, C)
     with torch.no_grad(): hot.weight.copy_(head.weight)

@@ -1,7 +1,4 @@
 "What a step costs: 147 tensors, 3.4 million parameters in 6 groups (tf_efficientnet_lite0), Lookahead k=6, milliseconds a step over whole cycles."
-import time
-from statistics import median
-
 import timm
 import timm.optim
 import torch
@@ -9,6 +6,8 @@ from fastai.optimizer import ranger as fastais_ranger
 from torch import nn
 
 from fastmatch.optim import ranger, ranger_adabelief
+
+from .harness import Case, bench
 
 K = 6  # steps between two meetings of fast and slow weights
 # most that a step may cost against torch's AdamW with foreach kernels
@@ -51,7 +50,7 @@ SIDES = {
 }
 
 
-def build(
+def cycle_of(
     name: str,  # One of `SIDES`
 ):
     "A callable that takes `K` steps of one side; the phase before rectification is over."
@@ -62,21 +61,8 @@ def build(
     return cycle
 
 
-def measure(
-    names=tuple(SIDES),  # Which sides
-    rounds: int = 15,  # Cycles of each, in turn
-    clock=time.perf_counter,  # `time.thread_time` with one thread tells processor time on a busy machine
-) -> dict[str, float]:  # Milliseconds a step, the median of the rounds
-    "Time the sides in turn, so that a busy moment meets all of them."
-    cycles, times = {k: build(k) for k in names}, {k: [] for k in names}
-    for _ in range(rounds):
-        for k, cycle in cycles.items():
-            start = clock()
-            cycle()
-            times[k].append(1e3 * (clock() - start) / K)
-    return {k: median(v) for k, v in times.items()}
-
-
-if __name__ == '__main__':
-    found = measure()
-    for k, v in found.items(): print(f"{k:>26} {v:7.2f} ms  {v / found[REFERENCE]:.2f} x {REFERENCE}" + (f'  (bar {BARS[k]})' if k in BARS else ''))
+@bench('steps')
+def optimizers(quick):
+    "A cycle of six steps of each optimizer, against torch's AdamW with foreach kernels."
+    for name in SIDES:
+        if name != REFERENCE: yield Case(name, {o: lambda o=o: cycle_of(o) for o in (REFERENCE, name)}, ref=REFERENCE, bar=BARS.get(name))
