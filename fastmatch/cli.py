@@ -140,7 +140,7 @@ def _number(name, text):
 def match(
     matcher: Annotated[Path, typer.Argument(help='Folder of a matcher.', show_default=False)],
     listings: Table,
-    images: Images = None,
+    images: Annotated[Path | None, typer.Option(help='Folder of the images; needed where the matcher reads pictures.')] = None,
     out: Annotated[Path, typer.Option('--out', '-o', help='File to write: posting_id, matches.')] = Path('matches.csv'),
     scores: Annotated[bool, typer.Option('--scores', help='Also write a .pairs.csv: the scores of each match by modality, and the reason.')] = False,
     alone: Annotated[bool, typer.Option('--alone', help='Match the new listings among themselves only, not with the catalogue.')] = False,
@@ -157,15 +157,13 @@ def match(
     """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it."""
     typer.echo('loading ...')
     with _working():
-        import torch
-
         from .core import write_whole
         from .data.table import read_table, recognise, unescape
         from .matcher import load_matcher
         if out.is_dir(): raise InputError(f'--out {out}: is a folder, give a file')
         if not out.parent.is_dir(): raise InputError(f'--out {out}: there is no folder {out.parent}')
         df = read_table(listings, encoding)
-        m = load_matcher(matcher, device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        m = load_matcher(matcher, device)
         if 'image' in m.inputs and images is None and embeddings is None: raise InputError('this matcher reads pictures: give their folder as --images')
         # the matcher's own names first: the table may come from the same place
         given = {k: v or (m.cols[k] if m.cols[k] in df else None)

@@ -80,6 +80,9 @@ def check_new_folder(
     "Raise `InputError` where `path` can't be written: to be asked before the work."
     path = Path(path)
     if path.exists() and not path.is_dir(): raise InputError(f'out={path}: is a file, not a folder')
+    there = next(o for o in (path.absolute(), *path.absolute().parents) if o.exists())
+    if not there.is_dir(): raise InputError(f'out={path}: {there} is a file, not a folder')
+    if not os.access(there, os.W_OK): raise InputError(f'out={path}: no right to write in {there}')
     if not path.is_dir() or not any(path.iterdir()): return
     if not (path/mark).is_file(): raise InputError(f'out={path}: is there already and holds something else: give a new folder')
     if not force: raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')

@@ -56,14 +56,14 @@ def matcher_cols(
 def encoder(
     self: MatchLearner,
     tta: bool = False,  # Average each picture's embedding with its mirror image's
-    device: str = 'cpu',  # Where it runs
+    device: str | None = None,  # Where it runs; default where the Learner does
 ) -> Encoder:
     "A copy of the trained encoders that embeds listings without fastai."
     model = copy.deepcopy(self.model).cpu()
     model.heads.clear()
     tokenize = next((o for o in self.dls.valid.before_batch.fs if isinstance(o, Tokenize)), None)
     return Encoder(model, picture_of(self.dls) if 'image' in model.encoders else None, tokenize and tokenize.tokenizer,
-                   tokenize.max_len if tokenize else 64, tta, device)
+                   tokenize.max_len if tokenize else 64, tta, str(device or self.dls.device))
 
 
 @patch
@@ -73,7 +73,7 @@ def matcher(
     rule: Rule | None = None,  # As `choose_rule` or `tune_rule` give it
     path=None,  # Folder of the images; default that of `dls`
     tta: bool = False,  # As in the `learn.embeddings` that the rule was chosen on
-    device: str = 'cpu',  # Where the encoders run
+    device: str | None = None,  # Where the encoders run; default where the Learner does
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
     info: dict | None = None,  # Kept with it: how it was trained, what it scored
 ) -> Matcher:

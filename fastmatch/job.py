@@ -4,7 +4,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastai.callback.core import Callback
@@ -21,7 +21,7 @@ from .match.embeddings import Embeddings
 from .match.fuse import candidates
 from .match.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
 from .match.rule import Matches, Rule
-from .matcher import Matcher
+from .matcher import Matcher, check_blanks
 from .metrics import MAPAtR, RecallAt, RowF1
 from .report import write_report
 
@@ -63,6 +63,12 @@ def judge(
     return {**rows, 'fused': heldout_fused(cand, emb.labels, seed=seed)}, cand, spaces
 
 
+def _version(package):
+    # a package may be there under another name, as faiss is
+    try: return version(package)
+    except PackageNotFoundError: return 'not a package of this name'
+
+
 @dataclass
 class Outcome:
     "What training and judging on one held-out fold gave."
@@ -86,7 +92,7 @@ class Outcome:
         return {'heldout': {k: v.summary() for k, v in self.table.items()}, 'gain': {'fused over untrained_fused': self.gain.to_dict()},
                 'rule': self.rule.to_dict(), 'seconds': self.seconds, 'seed': self.seed, 'settings': self.settings,
                 'listings': {'train': len(dls.train_df), 'heldout': len(self.emb), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
-                'versions': {o: version(o) for o in PACKAGES}}
+                'versions': {o: _version(o) for o in PACKAGES}}
 
 
 def train_and_judge(
@@ -156,6 +162,8 @@ def run(
     "Train, judge and decide on the held-out fold; write the matcher, `matches.csv` (held-out listings), `summary.json` and `report.html`."
     # before the work: a folder that can't be written should cost no training run
     check_new_folder(out, 'summary.json', force)
+    id_col = kwargs.get('id_col', 'posting_id')
+    if id_col in df: check_blanks(df[id_col].dropna().astype(str), id_col)
     res = train_and_judge(df, path, **kwargs)
     stages = Stages(kwargs.get('echo', print))
     with stages('matcher', 'making the matcher and the report'), whole_folder(out) as tmp:

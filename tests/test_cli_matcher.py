@@ -152,6 +152,7 @@ ROWS = [f'p{i},{i % 6}.png,title {i},{i // 2}' for i in range(12)]
 BAD = {
     'missing column': (text_table(ROWS, 'posting_id,image,title,colour'), ['label_col', '--label-col']),
     'duplicate id': (text_table([*ROWS, 'p3,1.png,again,1']), ["'p3'", 'rows']),
+    'blanks in an id': (text_table([*ROWS, 'q 1,1.png,t,1']), ["'q 1'", 'blanks']),
     'missing image': (text_table([*ROWS, 'q,none.png,t,1']), ['row 12', 'none.png', 'no such file']),
     'broken image': (text_table([*ROWS, 'q,broken.png,t,1']), ['row 12', 'broken.png']),
     'empty image': (text_table([*ROWS, 'q,empty.png,t,1']), ['row 12', '0 bytes']),
@@ -206,7 +207,7 @@ def test_places_that_are_taken(tmp_path):
     (tmp_path/'ok.csv').write_bytes(text_table(ROWS))
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'thesis.tex').write_text('important')
-    for out, word in (('mine', 'something else'), ('ok.csv', 'is a file')):
+    for out, word in (('mine', 'something else'), ('ok.csv', 'is a file'), ('ok.csv/deeper', 'is a file')):
         res = call('train', tmp_path/'ok.csv', '--out', tmp_path/out, '--force')
         assert res.exit_code == 2 and word in res.output
     assert (tmp_path/'mine'/'thesis.tex').read_text() == 'important' and (tmp_path/'ok.csv').read_bytes() == text_table(ROWS)

@@ -21,7 +21,26 @@ def run_block(code, cwd, **kwargs):
     return subprocess.run([sys.executable, '-W', 'ignore', '-c', head + code], cwd=cwd, capture_output=True, text=True, **kwargs)
 
 
-@pytest.mark.parametrize('code', [o for o in BLOCKS if o not in LONG])
+@pytest.fixture
+def competition(tmp_path):
+    "What a submission starts from: the competition's test table, a folder of images, and a saved matcher (of titles alone)."
+    from fastmatch.match import Embeddings, Rule
+    from fastmatch.matcher import Matcher
+    Matcher(Rule('mean', {'tfidf': 1.}, .5), Embeddings({}, ['train_1', 'train_2'], ['red bag \u2764', 'a lamp'])).save(tmp_path/'shop')
+    (tmp_path/'test_images').mkdir()
+    rows = [r'test_1,1.jpg,00,red bag \xe2\x9d\xa4', 'test_2,2.jpg,01,bag red', 'test_3,3.jpg,02,a lamp']
+    (tmp_path/'test.csv').write_text('\n'.join(['posting_id,image,image_phash,title', *rows]) + '\n')
+    return tmp_path
+
+
+def test_the_submission_block_runs(competition):
+    code = next(o for o in BLOCKS if 'test.csv' in o)
+    res = run_block(code, competition)
+    assert res.returncode == 0, res.stderr
+    assert (competition/'submission.csv').read_text().split() == ['posting_id,matches', 'test_1,test_1', 'test_2', 'test_2,test_2', 'test_1', 'test_3,test_3']
+
+
+@pytest.mark.parametrize('code', [o for o in BLOCKS if o not in LONG and 'test.csv' not in o])
 def test_code_blocks_run(code, tmp_path):
     res = run_block(code, tmp_path)
     assert res.returncode == 0, res.stderr

@@ -240,20 +240,30 @@ class Matcher:
 
 def load_matcher(
     path,  # Folder that `Matcher.save` wrote
-    device: str = 'cpu',  # Where the encoders run: 'cpu', 'cuda', ...
+    device: str | None = None,  # Where the encoders run: 'cpu', 'cuda', ...; default a GPU where there is one
 ) -> Matcher:
     "Load a saved matcher; every file's hash is checked before it is read, nothing is unpickled, fastai is not imported."
-    return Matcher._load(Path(path), device)
+    import torch
+    return Matcher._load(Path(path), device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
 
 def _json(o): return json.dumps(o, ensure_ascii=False).encode()
+
+
+def check_blanks(
+    ids,  # Of listings, as text
+    what: str,  # What to call them in messages
+):
+    "Raise `InputError` where an id holds blanks: matches are written blank-separated."
+    if bad := [o for o in ids if len(o.split()) > 1]: raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: {some(map(repr, bad))}')
 
 
 def _names(ids, what):
     names = np.asarray(ids).astype(str)
     values, counts = np.unique(names, return_counts=True)
     if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {some(values[counts > 1])}')
-    if bad := [o for o in names if not o or len(o.split()) != 1]: raise InputError(f'{what}: ids with blanks in them, or empty: {some(map(repr, bad))}')
+    if not all(o.strip() for o in names): raise InputError(f'{what}: an id is empty')
+    check_blanks(names, what)
     return names
 
 
