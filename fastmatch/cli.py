@@ -31,9 +31,16 @@ def _working():
         from transformers.utils import logging
         logging.disable_progress_bar()
         yield
-    except (InputError, MissingPackage) as e:
-        typer.secho(f'fastmatch: {e}', fg='red', err=True)
-        raise typer.Exit(2) from e
+    except (InputError, MissingPackage) as e: _fail(e)
+    except OSError as e:
+        # a full disk, a folder without rights: what the system says is enough; anything else of that kind is a bug of ours
+        if e.errno is None: raise
+        _fail(e)
+
+
+def _fail(error):
+    typer.secho(f'fastmatch: {error}', fg='red', err=True)
+    raise typer.Exit(2) from error
 
 
 Table = Annotated[Path, typer.Argument(help='Table of listings: CSV, TSV or Parquet.', show_default=False)]
@@ -43,6 +50,9 @@ Force = Annotated[bool, typer.Option('--force', help='Replace an earlier result 
 Seed = Annotated[int, typer.Option(help='Of weights, batches and halvings; the same seed gives the same numbers.')]
 OnError = Annotated[str, typer.Option(help="'raise': list every unusable row and stop; 'skip': go on without them.")]
 Device = Annotated[str | None, typer.Option(help="'cpu', 'cuda', ...; default: a GPU where there is one.")]
+
+
+DEMO = Path('fastmatch-demo')
 
 
 def _column(what): return typer.Option(help=f'Column of {what}; default: found by its usual name.')
@@ -55,7 +65,8 @@ def _finish(summary, out):
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help='Folder to write; an earlier demo in it is replaced.')] = Path('fastmatch-demo'),
+    out: Annotated[Path, typer.Option(help='Folder to write; an earlier demo in the default one is replaced.')] = DEMO,
+    force: Force = False,
     quick: Annotated[bool, typer.Option('--quick', help='Two epochs instead of eight: under two minutes, lower scores.')] = False,
     seed: Seed = 0,
 ):
@@ -75,7 +86,8 @@ def demo(
         path = demo_path()
         # so short a training keeps more of what the encoders knew at half the rate
         settings = dict(epochs=2, lr=1e-3) if quick else {}
-        _finish(run(pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', seed=seed, echo=typer.echo, catalogue='heldout', force=True,
+        _finish(run(pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', seed=seed, echo=typer.echo, catalogue='heldout',
+                    force=force or out == DEMO,
                     **settings), out)
 
 
@@ -114,11 +126,10 @@ def train(
     typer.echo('loading ...')
     with _working():
         rate = 'auto' if lr == 'auto' else _number('lr', lr)
-        from .core import check_new_folder
         from .data.table import read_table, recognise, unescape
-        check_new_folder(out, 'summary.json', force)
         df = read_table(listings, encoding)
-        cols = recognise(df, id_col, image_col, title_col, label_col, fold_col, phash_col, required=('id_col', 'label_col'))
+        given = dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col, phash_col=phash_col)
+        cols = _roles(df, given, ('id_col', 'label_col'))
         if images is not None and cols.fn_col is None: recognise(df, **cols._asdict(), required=('fn_col',))
         if images is None and cols.text_col is None:
             raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
@@ -129,6 +140,17 @@ def train(
         _finish(run(df, images or '.', out, fn_col=fn_col, text_col=cols.text_col, label_col=cols.label_col, id_col=cols.id_col, fold_col=cols.fold_col,
                     phash_col=cols.phash_col, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
                     bs=bs, size=size, aug=aug, on_error=on_error, seed=seed, num_workers=workers, device=device, echo=typer.echo, force=force), out)
+
+
+def _roles(df, given, required):
+    "The columns by role; 'none' given for one leaves it out."
+    from .data.table import recognise
+    off = [k for k, v in given.items() if v == 'none' and v not in df]
+    wanted = {k: None if k in off else v for k, v in given.items()}
+    # a column that isn't looked at may hold what it likes
+    cols = recognise(df, **wanted, required=required, max_title=None)._replace(**dict.fromkeys(off))
+    if cols.text_col is not None: recognise(df[[o for o in cols if o]], **{k: v for k, v in cols._asdict().items()})
+    return cols
 
 
 def _number(name, text):
@@ -158,9 +180,11 @@ def match(
     typer.echo('loading ...')
     with _working():
         from .core import write_whole
-        from .data.table import read_table, recognise, unescape
+        from .data.table import read_table, unescape
         from .matcher import load_matcher
         if out.is_dir(): raise InputError(f'--out {out}: is a folder, give a file')
+        if out.resolve() == listings.resolve(): raise InputError(f'--out {out}: is the table of listings itself')
+        if not os.access(out.parent, os.W_OK) and out.parent.is_dir(): raise InputError(f'--out {out}: no right to write in {out.parent}')
         if not out.parent.is_dir(): raise InputError(f'--out {out}: there is no folder {out.parent}')
         df = read_table(listings, encoding)
         m = load_matcher(matcher, device)
@@ -169,8 +193,10 @@ def match(
         given = {k: v or (m.cols[k] if m.cols[k] in df else None)
                  for k, v in dict(id_col=id_col, fn_col=image_col, text_col=title_col, phash_col=phash_col).items()}
         needed = ('id_col', *(('fn_col',) if 'image' in m.inputs and embeddings is None else ()), *(('text_col',) if 'title' in m.inputs else ()))
-        cols = recognise(df, **given, required=needed)
+        cols = _roles(df, given, needed)
         if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
+        # an unused column that has the name a used one is going to have
+        df = df[[o for o in df if o in cols or o not in m.cols.values()]]
         df = df.rename(columns={v: m.cols[k] for k, v in cols._asdict().items() if v is not None and m.cols.get(k) is not None and v != m.cols[k]})
         new = df if embeddings is None else _vectors(embeddings, df, m)
         res = m.match(new, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
@@ -184,15 +210,22 @@ def match(
 
 
 def _vectors(file, df, m):
+    from zipfile import BadZipFile
+
     import numpy as np
 
+    from .data.split import usable_hashes
     from .match import Embeddings
     try:
         with np.load(file, allow_pickle=False) as o: vectors = {k: o[k] for k in o.files}
-    except (OSError, ValueError) as e: raise InputError(f'--embeddings {file}: no .npz of numbers ({e})') from e
-    title, key = m.cols['text_col'], m.cols['phash_col']
+    # a .npy is no context, a broken zip has an error of its own
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as e: raise InputError(f'--embeddings {file}: no .npz of numbers ({e})') from e
+    if bad := {k: f'{v.dtype} {v.shape}' for k, v in vectors.items() if v.ndim != 2 or v.dtype.kind not in 'fiu'}:
+        raise InputError(f'--embeddings {file}: {bad}; give numbers of shape (listings, dimensions)')
+    title, key, ids = m.cols['text_col'], m.cols['phash_col'], df[m.cols['id_col']]
+    if ids.isna().any(): raise InputError(f'{m.cols["id_col"]}: row {int(ids.isna().to_numpy().argmax())} has no id')
     if title in df and (blank := df[title].isna()).any(): raise InputError(f'{title}: row {int(blank.to_numpy().argmax())} has no title')
-    return Embeddings(vectors, df[m.cols['id_col']], titles=df[title] if title in df else None, phash=df[key].to_numpy(object) if key in df else None)
+    return Embeddings(vectors, df[m.cols['id_col']], titles=df[title] if title in df else None, phash=usable_hashes(df[key]) if key in df else None)
 
 
 @app.command()
@@ -215,4 +248,5 @@ def inspect(
         if spec['encoder'] and spec['encoder']['picture']: typer.echo(f'pictures: {"x".join(map(str, spec["encoder"]["picture"]["size"]))}')
         typer.echo('columns: ' + ', '.join(f'{k.removesuffix("_col")} {v}' for k, v in spec['cols'].items() if v))
         typer.echo(f'rule: {json.dumps(spec["rule"])}')
-        if spec['info'].get('heldout'): typer.echo('\n' + summary_table(spec['info']))
+        # figures of the fold that the rule was chosen on; somebody's own `info` may hold anything
+        if {'heldout', 'gain', 'settings'} <= set(spec['info']): typer.echo('\n' + summary_table(spec['info']))

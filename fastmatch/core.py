@@ -1,9 +1,11 @@
 "What every room uses: errors that name the culprit, lazy imports that say what to install, seeds, a head's output and scale, files written whole."
 import importlib
+import importlib.metadata
 import math
 import os
 import random
 import shutil
+import tempfile
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,35 +76,60 @@ def write_whole(
 
 def check_new_folder(
     path: Path,  # Folder that a long job is going to write
-    mark: str,  # A file in it that says such a job wrote it
-    force: bool = False,  # Such a folder may be replaced
+    ours=lambda name: False,  # Says of a name in it whether such a job wrote it
+    force: bool = False,  # A folder that holds nothing else may be replaced
 ):
     "Raise `InputError` where `path` can't be written: to be asked before the work."
-    path = Path(path)
-    if path.exists() and not path.is_dir(): raise InputError(f'out={path}: is a file, not a folder')
-    there = next(o for o in (path.absolute(), *path.absolute().parents) if o.exists())
-    if not there.is_dir(): raise InputError(f'out={path}: {there} is a file, not a folder')
-    if not os.access(there, os.W_OK): raise InputError(f'out={path}: no right to write in {there}')
-    if not path.is_dir() or not any(path.iterdir()): return
-    if not (path/mark).is_file(): raise InputError(f'out={path}: is there already and holds something else: give a new folder')
-    if not force: raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')
+    path = Path(path).resolve()
+    there = next(o for o in (path, *path.parents) if o.exists())
+    if not there.is_dir(): raise InputError(f'out={path}: is a file, not a folder' if there == path else f'out={path}: {there} is a file, not a folder')
+    # it is made beside its place and takes it by a rename
+    if os.path.ismount(path): raise InputError(f'out={path}: is a mount point, give a folder inside it')
+    if not os.access(path.parent if there == path else there, os.W_OK): raise InputError(f'out={path}: no right to write in {path.parent if there == path else there}')
+    names = sorted(o.name for o in path.iterdir()) if path.is_dir() else []
+    if other := [o for o in names if not ours(o)]: raise InputError(f'out={path}: is there already and holds something else ({some(other)}): give a new folder')
+    if names and not force: raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')
 
 
 @contextmanager
 def whole_folder(
     path: Path,  # Folder to write; one that is there is replaced
 ):
-    "A folder beside `path` to write into, which takes its place when all is written: `path` is there whole or not at all."
-    path = Path(path)
+    "A folder beside `path` to write into, which takes its place when all is written; where anything fails, `path` stays as it was."
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp, old = (path.with_name(f'.{path.name}.{o}{os.getpid()}') for o in ('', 'old'))
-    tmp.mkdir()
+    tmp = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    old = tmp.with_name(f'{tmp.name}.old')
     try:
         yield tmp
-        if path.exists(): path.rename(old)
-        tmp.rename(path)
-    finally:
-        for o in (tmp, old): shutil.rmtree(o, ignore_errors=True)
+        tmp.chmod(0o755)
+        if path.exists():
+            path.rename(old)
+            try: tmp.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else: tmp.rename(path)
+    finally: shutil.rmtree(tmp, ignore_errors=True)
+
+
+def version_of(
+    package: str,  # As `pip` calls it
+) -> str:
+    "The version of an installed package; '' where none of this name is (faiss has several)."
+    try: return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError: return ''
+
+
+def check_device(
+    device,  # 'cpu', 'cuda', 'cuda:1', ...
+):
+    "Raise `InputError` unless torch can use `device`."
+    import torch
+    # torch raises RuntimeError for an unknown name, AssertionError for a CUDA it was built without
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e: raise InputError(f"device={device!r}: torch can't use it ({str(e).splitlines()[0]})") from e
 
 
 def seed_everything(

@@ -1,5 +1,6 @@
 "From a Learner to what is handed to others: a matcher without fastai or pickle in it."
 import copy
+import warnings
 
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
@@ -7,7 +8,7 @@ from fastai.vision.augment import Resize
 from fastai.vision.core import TensorImage
 from fastcore.basics import patch
 
-from .core import InputError
+from .core import InputError, some
 from .data.block import Tokenize
 from .learner import MatchLearner
 from .match.rule import Rule
@@ -79,6 +80,9 @@ def matcher(
 ) -> Matcher:
     "Encoders, rule and catalogue as one thing that saves without pickle and matches new listings without fastai."
     if not isinstance(rule, Rule): raise InputError(f'rule={rule!r}: give a Rule, e.g. choose_rule(candidates(emb.spaces()), emb.labels)')
-    res, _ = Matcher.from_df(self.dls.df if df is None else df, self.dls.cols['path'] if path is None else path, rule, self.encoder(tta, device),
+    res, skipped = Matcher.from_df(self.dls.df if df is None else df, self.dls.cols['path'] if path is None else path, rule, self.encoder(tta, device),
                              matcher_cols(self.dls), info, on_error=on_error, trained_on=self.trained_on.ids)
+    if len(skipped):
+        res.info['skipped'] = skipped.astype(str).to_dict('records')
+        warnings.warn(f'{len(skipped)} listings are not in the catalogue: {some(skipped.id)} (all with their reasons in `info`)', stacklevel=2)
     return res

@@ -1,18 +1,19 @@
 "The main job: a table of listings in; matches, a decision rule and figures on groups nobody saw out."
 import json
+import math
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from fastai.callback.core import Callback
 from fastai.vision.augment import Resize, ResizeMethod
 from fastcore.meta import delegates
 from tqdm.auto import tqdm
 
-from .core import InputError, check_new_folder, seed_everything, whole_folder
+from .core import InputError, check_device, check_new_folder, seed_everything, version_of, whole_folder
 from .data.augment import augs
 from .data.block import MatchDataLoaders
 from .export import matcher_cols
@@ -22,6 +23,7 @@ from .match.fuse import candidates
 from .match.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
 from .match.rule import Matches, Rule
 from .matcher import Matcher, check_blanks
+from .matcher.folder import CONTENT
 from .metrics import MAPAtR, RecallAt, RowF1
 from .report import write_report
 
@@ -34,8 +36,9 @@ class Stages:
     def __init__(
         self,
         echo,  # Called with a line of text
+        seconds=None,  # Where to keep them; default a new dict
     ):
-        self.echo, self.seconds = echo, {}
+        self.echo, self.seconds = echo, {} if seconds is None else seconds
 
     @contextmanager
     def __call__(
@@ -63,12 +66,6 @@ def judge(
     return {**rows, 'fused': heldout_fused(cand, emb.labels, seed=seed)}, cand, spaces
 
 
-def _version(package):
-    # a package may be there under another name, as faiss is
-    try: return version(package)
-    except PackageNotFoundError: return 'not a package of this name'
-
-
 @dataclass
 class Outcome:
     "What training and judging on one held-out fold gave."
@@ -92,7 +89,7 @@ class Outcome:
         return {'heldout': {k: v.summary() for k, v in self.table.items()}, 'gain': {'fused over untrained_fused': self.gain.to_dict()},
                 'rule': self.rule.to_dict(), 'seconds': self.seconds, 'seed': self.seed, 'settings': self.settings,
                 'listings': {'train': len(dls.train_df), 'heldout': len(self.emb), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
-                'versions': {o: _version(o) for o in PACKAGES}}
+                'versions': {o: version_of(o) for o in PACKAGES}}
 
 
 def train_and_judge(
@@ -122,25 +119,29 @@ def train_and_judge(
     echo=print,  # Called with each line that tells how far it is
 ) -> Outcome:
     "Train on the other folds, search the held-out one, choose the rule and decide."
-    if lr != 'auto' and not (isinstance(lr, (int, float)) and lr > 0): raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
+    if lr != 'auto' and not (isinstance(lr, (int, float)) and 0 < lr < math.inf): raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
     for name, o, least in (('epochs', epochs, 1), ('size', size, 8), ('bs', bs, 2), ('n_folds', n_folds, 2), ('num_workers', num_workers, 0)):
         if o < least: raise InputError(f'{name}={o}: give {least} or more')
+    if device is not None: check_device(device)
     stages = Stages(echo)
     seed_everything(seed)
     settings = dict(fn_col=fn_col, text_col=text_col, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, epochs=epochs, lr=lr, bs=bs,
-                    sampler=sampler, loss=repr(loss_func) if loss_func is not None else 'default', valid_fold=valid_fold)
+                    sampler=sampler, loss=repr(loss_func) if loss_func is not None else 'default', label_col=label_col, fold_col=fold_col, n_folds=n_folds,
+                    valid_fold=valid_fold, num_workers=num_workers, device=device)
     with stages('data', f'reading {len(df)} listings'):
         dls = MatchDataLoaders.from_df(df, path, fn_col, text_col, label_col, id_col, fold_col, valid_fold, seed=seed, bs=bs, on_error=on_error,
                                        sampler=sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug),
                                        num_workers=num_workers, n_folds=n_folds, phash_col=phash_col, device=device)
         learn = match_learner(dls, image_arch, text_arch, loss_func, metrics=[RecallAt(1), MAPAtR(), RowF1()])
+    # fastai leaves an incomplete batch out of an epoch
+    if not len(dls.train): raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; give a smaller one')
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, {len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
         untrained, *_ = judge(learn.embeddings(tta=True), seed)
     with stages('train', f'training {epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = _table_logger(learn, echo)
-        if lr == 'auto': lr = _find_lr(learn, echo)
-        learn.fit_flat_cos(epochs, lr, cbs=StepBar())
+        if lr == 'auto': settings['lr'] = lr = _find_lr(learn, echo)
+        learn.fit_flat_cos(epochs, lr, cbs=StepBar(lr))
     with stages('embed', 'embedding the held-out listings'): emb = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
         rows, cand, spaces = judge(emb, seed)
@@ -160,22 +161,33 @@ def run(
     **kwargs,
 ) -> dict:  # What `summary.json` holds
     "Train, judge and decide on the held-out fold; write the matcher, `matches.csv` (held-out listings), `summary.json` and `report.html`."
+    if catalogue not in ('all', 'heldout'): raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
     # before the work: a folder that can't be written should cost no training run
-    check_new_folder(out, 'summary.json', force)
-    id_col = kwargs.get('id_col', 'posting_id')
+    check_new_folder(out, is_result, force)
+    id_col, echo = kwargs.get('id_col', 'posting_id'), kwargs.get('echo', print)
     if id_col in df: check_blanks(df[id_col].dropna().astype(str), id_col)
     res = train_and_judge(df, path, **kwargs)
-    stages = Stages(kwargs.get('echo', print))
-    with stages('matcher', 'making the matcher and the report'), whole_folder(out) as tmp:
+    stages = Stages(echo, res.seconds)
+    with stages('matcher', 'making the matcher'):
         info = {k: v for k, v in res.summary().items() if k in ('heldout', 'gain', 'seed', 'settings', 'listings')}
         if catalogue == 'all': m = res.learn.matcher(rule=res.rule, tta=True, info=info)
         else: m = Matcher(res.rule, res.emb, res.learn.encoder(tta=True), matcher_cols(res.learn.dls), info)
+    summary = res.summary()
+    with whole_folder(out) as tmp:
         m.save(tmp)
         (tmp/'matches.csv').write_text(res.matches.to_frame(res.emb.ids).to_csv(index=False), encoding='utf-8')
-        write_report(res, tmp/'report.html')
-        summary = res.summary()
         (tmp/'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        # pictures of the result: should they fail, hours of training are still worth keeping
+        try: write_report(res, tmp/'report.html')
+        except Exception as e: echo(f'no report.html: {type(e).__name__}: {e}')
     return summary
+
+
+def is_result(
+    name: str,  # In a folder
+) -> bool:
+    "Whether `run` writes a file or folder of this name."
+    return name in ('manifest.json', 'matches.csv', 'summary.json', 'report.html') or bool(CONTENT.fullmatch(name))
 
 
 def _find_lr(learn, echo):
@@ -190,9 +202,13 @@ def _find_lr(learn, echo):
 
 
 class StepBar(Callback):
-    "One bar over the steps of an epoch, gone when it is done; where nobody looks at a terminal there is none."
+    "One bar over the steps of an epoch, gone when it is done; where nobody looks at a terminal there is none. Ends a training whose loss is lost."
+    def __init__(self, lr): self.lr = lr
     def before_train(self): self.bar = tqdm(total=len(self.dls.train), desc=f'epoch {self.epoch + 1}/{self.n_epoch}', leave=False, disable=None)
-    def after_batch(self): self.bar.update() if self.training else None
+    def after_batch(self):
+        if not self.training: return
+        self.bar.update()
+        if not torch.isfinite(self.loss): raise InputError(f'lr={self.lr}: the loss is {self.loss.item()} in epoch {self.epoch + 1}, batch {self.iter + 1}; lower the rate')
     def after_train(self): self.bar.close()
 
 

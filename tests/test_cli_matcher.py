@@ -112,6 +112,23 @@ def test_parquet(both, tables, tmp_path):
     assert (tmp_path/'a.csv').read_text() == (tmp_path/'b.csv').read_text()
 
 
+def test_a_title_column_of_ones_own(both, tables, tmp_path):
+    "Named as the matcher's own column, but not meant: the named one counts, the other is left alone."
+    df = pd.read_csv(tables/'new.csv')
+    df.assign(**{'short': df.title, 'Product Name': 'x' * 20_000}).to_csv(tmp_path/'two.csv', index=False)
+    for name, table, more in (('a', tables/'new.csv', ()), ('b', tmp_path/'two.csv', ('--title-col', 'short'))):
+        res = call('match', both, table, '--images', IMAGES, '-o', tmp_path/f'{name}.csv', *more)
+        assert res.exit_code == 0, res.output
+    assert (tmp_path/'a.csv').read_text() == (tmp_path/'b.csv').read_text()
+
+
+def test_a_role_can_be_left_out(tables, tmp_path):
+    res = call('train', tables/'train.csv', '--out', tmp_path/'t', '--epochs', 1, '--bs', 32, '--phash-col', 'none')
+    assert res.exit_code == 0 and load_matcher(tmp_path/'t').rule.join == (), res.output
+    res = call('train', tables/'train.csv', '--out', tmp_path/'n', '--title-col', 'none')
+    assert res.exit_code == 2 and '--images' in res.output
+
+
 def test_inspect(both, tables):
     res = call('inspect', both)
     assert res.exit_code == 0 and 'every hash right' in res.output and 'tf_efficientnet_lite0' in res.output and '32x32' in res.output
@@ -139,7 +156,12 @@ def test_embeddings_from_elsewhere(titles_only, tables, tmp_path):
     np.savez(tmp_path/'short.npz', **{k: v[:3] for k, v in emb.items()})
     np.savez(tmp_path/'pickled.npz', title=np.array([{}], dtype=object))
     (tmp_path/'text.npz').write_text('no')
-    for name, word in (('narrow', '9 dimensions'), ('short', '3 rows'), ('pickled', 'pickled.npz'), ('text', 'text.npz'), ('none', 'none.npz')):
+    (tmp_path/'empty.npz').write_bytes(b'')
+    (tmp_path/'cut.npz').write_bytes((tmp_path/'e.npz').read_bytes()[:200])
+    np.save(tmp_path/'plain.npy', emb['title'])
+    (tmp_path/'plain.npy').rename(tmp_path/'plain.npz')
+    np.savez(tmp_path/'flat.npz', title=np.zeros(3))
+    for name, word in (('empty', 'empty.npz'), ('cut', 'cut.npz'), ('plain', 'plain.npz'), ('flat', '(3,)'), ('narrow', '9 dimensions'), ('short', '3 rows'), ('pickled', 'pickled.npz'), ('text', 'text.npz'), ('none', 'none.npz')):
         res = call('match', out, tables/'new.csv', '-o', tmp_path/'c.csv', '--embeddings', tmp_path/f'{name}.npz')
         assert res.exit_code == 2 and word in res.output, res.output
     assert not (tmp_path/'c.csv').exists()
@@ -186,20 +208,20 @@ def test_bad_tables(case, pictures, tmp_path):
     data, words = BAD[case]
     (tmp_path/'bad.csv').write_bytes(data)
     res = call('train', tmp_path/'bad.csv', '--images', pictures, '--out', tmp_path/'out', '--epochs', 1, '--size', 32)
-    assert res.exit_code == 2 and 'Traceback' not in res.output, res.output
+    assert res.exit_code == 2, res.output
     assert all(o in res.output for o in words), res.output
     assert sorted(o.name for o in tmp_path.iterdir()) == ['bad.csv']
 
 
 @pytest.mark.parametrize('args, words', [
     (['--image-arch', 'resnet19'], ['image_arch', 'resnet']), (['--text-arch', 'no/such-model'], ['no/such-model', 'local folder']), (['--lr', 'fast'], ['lr', 'fast']),
-    (['--lr', '-1'], ['lr=-1']), (['--epochs', '0'], ['epochs=0']), (['--size', '2'], ['size=2']), (['--aug', 'wild'], ['wild']), (['--valid-fold', '9'], ['valid_fold=9']),
+    (['--lr', '-1'], ['lr=-1']), (['--lr', 'inf'], ['lr=inf']), (['--device', 'gpu'], ["device='gpu'"]), (['--bs', '11'], ['bs=11', 'listings to train on']), (['--epochs', '0'], ['epochs=0']), (['--size', '2'], ['size=2']), (['--aug', 'wild'], ['wild']), (['--valid-fold', '9'], ['valid_fold=9']),
     (['--folds', '1'], ['n_folds=1']), (['--on-error', 'hide'], ['hide']), (['--title-col', 'titel'], ['titel', 'title']), (['--images', 'nowhere'], ['nowhere']),
     (['--encoding', 'klingon'], ['klingon']), (['--seed', '-3'], ['seed=-3'])])
 def test_bad_options(args, words, pictures, tmp_path):
     (tmp_path/'ok.csv').write_bytes(text_table(ROWS))
     res = call('train', tmp_path/'ok.csv', '--images', pictures, '--out', tmp_path/'out', '--epochs', 1, '--size', 32, '--folds', 2, *args)
-    assert res.exit_code == 2 and 'Traceback' not in res.output and all(o in res.output for o in words), res.output
+    assert res.exit_code == 2 and all(o in res.output for o in words), res.output
     assert not (tmp_path/'out').exists()
 
 
@@ -207,10 +229,14 @@ def test_places_that_are_taken(tmp_path):
     (tmp_path/'ok.csv').write_bytes(text_table(ROWS))
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'thesis.tex').write_text('important')
-    for out, word in (('mine', 'something else'), ('ok.csv', 'is a file'), ('ok.csv/deeper', 'is a file')):
+    # a result with something of one's own in it is no result to replace
+    (tmp_path/'half').mkdir()
+    for o in ('summary.json', 'manifest.json', 'notes.txt'): (tmp_path/'half'/o).write_text('{}')
+    for out, word in (('mine', 'thesis.tex'), ('half', 'notes.txt'), ('ok.csv', 'is a file'), ('ok.csv/deeper', 'is a file')):
         res = call('train', tmp_path/'ok.csv', '--out', tmp_path/out, '--force')
         assert res.exit_code == 2 and word in res.output
     assert (tmp_path/'mine'/'thesis.tex').read_text() == 'important' and (tmp_path/'ok.csv').read_bytes() == text_table(ROWS)
+    assert len(list((tmp_path/'half').iterdir())) == 3
 
 
 def test_a_bom_is_no_column(tmp_path, titles_only, tables):
@@ -224,10 +250,14 @@ def test_bad_matches(both, tables, tmp_path):
     cases = [((both, new, '-o', out), '--images'), ((both, new, '--images', tmp_path/'none', '-o', out), 'not a folder'),
              ((both, tmp_path/'none.csv', '--images', IMAGES, '-o', out), 'none.csv'), ((tmp_path, new, '--images', IMAGES, '-o', out), 'manifest.json'),
              ((tmp_path/'none', new, '--images', IMAGES, '-o', out), 'no such folder'), ((both, new, '--images', IMAGES, '-o', tmp_path), 'folder'),
-             ((both, new, '--images', IMAGES, '-o', tmp_path/'no'/'m.csv'), 'no folder'), ((both, new, '--images', tmp_path, '-o', out), 'none of the')]
+             ((both, new, '--images', IMAGES, '-o', tmp_path/'no'/'m.csv'), 'no folder'), ((both, new, '--images', tmp_path, '-o', out), 'none of the'),
+             ((both, new, '--images', IMAGES, '-o', new), 'itself'), ((both, new, '--images', IMAGES, '-o', out, '--bs', 0), 'bs=0'),
+             ((both, new, '--images', IMAGES, '-o', out, '--device', 'gpu'), "device='gpu'"),
+             ((both, tables/'bare.csv', '--images', IMAGES, '-o', out), '--image-col')]
+    pd.read_csv(new).drop(columns='image').to_csv(tables/'bare.csv', index=False)
     for args, word in cases:
         res = call('match', *args)
-        assert res.exit_code == 2 and word in res.output and 'Traceback' not in res.output, (args, res.output)
+        assert res.exit_code == 2 and word in res.output, (args, res.output)
     assert not out.exists()
     df = pd.read_csv(new)
     df.loc[2, 'image'] = 'gone.png'
@@ -254,14 +284,15 @@ def test_a_matcher_of_another_version(both, tables, tmp_path):
     file.write_bytes(_sealed({**{k: v for k, v in json.loads(good).items() if k != 'sha256'}, 'format': 2, 'made_with': {'fastmatch': '9.0'}}))
     for args in (('match', both, tables/'new.csv', '--images', IMAGES, '-o', tmp_path/'m.csv'), ('inspect', both)):
         res = call(*args)
-        assert res.exit_code == 2 and 'format 2' in res.output and '9.0' in res.output and 'Traceback' not in res.output
+        assert res.exit_code == 2 and 'format 2' in res.output and '9.0' in res.output
     file.write_bytes(good)
 
 
 def test_skipped_rows_are_reported(pictures, tmp_path):
     rows = [f'p{i},{i % 6}.png,title {i},{i // 2}' for i in range(40)]
     (tmp_path/'t.csv').write_bytes(text_table([*rows, 'q,none.png,t,1']))
-    res = call('train', tmp_path/'t.csv', '--images', pictures, '--title-col', 'title', '--out', tmp_path/'out', '--epochs', 1, '--size', 32, '--on-error', 'skip', '--folds', 2)
+    res = call('train', tmp_path/'t.csv', '--images', pictures, '--title-col', 'title', '--out', tmp_path/'out', '--epochs', 1, '--size', 32, '--on-error', 'skip', '--folds', 2,
+               '--bs', 8)
     assert res.exit_code == 0, res.output
     skipped = json.loads((tmp_path/'out'/'summary.json').read_text())['listings']['skipped']
     assert [o['id'] for o in skipped] == ['q'] and 'none.png' in skipped[0]['reason']

@@ -28,6 +28,9 @@ USUAL = dict(
     phash_col='image_phash phash perceptual_hash')
 
 
+OPTION = {'fn_col': '--image-col', 'text_col': '--title-col'}  # the command line's words, where they aren't fastai's
+
+
 class Columns(NamedTuple):
     "What `recognise` hands back: the name of each role's column, or None where the table has none."
     id_col: str | None
@@ -70,7 +73,7 @@ def recognise(
     _check_columns(df, given)
     free = [o for o in df.columns if o not in given.values()]
     cols = Columns(**{role: name if name is not None else _usual(free, USUAL[role].split()) for role, name in given.items()})
-    if lines := [f"{role} (--{role.replace('_', '-')}; looked for {', '.join(USUAL[role].split())})"
+    if lines := [f"{role} ({OPTION.get(role, '--' + role.replace('_', '-'))}; looked for {', '.join(USUAL[role].split())})"
                  for role in required if getattr(cols, role) is None]:
         raise InputError(f"say which column is {'; '.join(lines)}. The columns are: {', '.join(map(str, df.columns))}")
     _check_columns(df, cols._asdict())  # a name that was found may be there twice

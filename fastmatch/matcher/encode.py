@@ -95,6 +95,7 @@ class Encoder:
         stop: bool = False,  # After a picture that can't be read only look for more such, and embed no further
     ) -> tuple[dict, dict, np.ndarray | None]:
         "Vectors {modality: float32 (n,d)}, the rows that can't be read {row: reason} (their vectors are NaN), hashes (n,)."
+        if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
         n = len(pictures if titles is None else titles)
         out = {k: np.full((n, d), np.nan, np.float32) for k, d in self.widths.items()}
         bad, keys = {}, np.full(n, None, object) if hashes else None

@@ -4,11 +4,10 @@ import json
 import os
 import re
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
-from ..core import InputError, write_whole
+from ..core import InputError, version_of, write_whole
 
 FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'manifest.json'
@@ -58,8 +57,10 @@ def write_folder(
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
+        # somebody else who saves to the same folder cleans up what isn't his
+        if not all((path/inside/o).is_file() for o in files): raise InputError(f'{path}: another matcher was saved there meanwhile, and stays')
         # the manifest says which state counts: replacing that one file is the switch
-        write_whole(path/MANIFEST, _sealed({'format': FORMAT, 'made_with': {o: version(o) for o in MADE_WITH}, 'folder': inside,
+        write_whole(path/MANIFEST, _sealed({'format': FORMAT, 'made_with': {o: version_of(o) for o in MADE_WITH}, 'folder': inside,
                                             'files': {k: _hash(v) for k, v in files.items()}}))
     except BaseException:
         shutil.rmtree(path/inside, ignore_errors=True)
@@ -93,9 +94,19 @@ def read_folder(
     path: Path,  # Folder that `write_folder` wrote
 ) -> tuple[dict, Path, dict]:  # (name -> bytes, the folder inside that holds them, the manifest)
     "Read every file after its hash was checked; raises `InputError` naming the file that is missing, damaged, or was not saved here."
-    content = read_manifest(path)
-    inside = Path(path)/content['folder']
-    if not CONTENT.fullmatch(content['folder']): raise InputError(f"{Path(path)/MANIFEST}: folder={content['folder']!r} is no name of a saved state")
+    for _ in range(5):
+        content = read_manifest(path)
+        try: return *_checked(Path(path), content), content
+        except (InputError, FileNotFoundError):
+            # a save that ended meanwhile took the old state away: then there is a new one to read
+            if read_manifest(path) == content: raise
+    raise InputError(f'{path}: is saved to faster than it can be read')
+
+
+def _checked(path, content):
+    if not isinstance(content.get('folder'), str) or not CONTENT.fullmatch(content['folder']): raise InputError(f"{path/MANIFEST}: folder={content.get('folder')!r} is no name of a saved state")
+    if not isinstance(content.get('files'), dict): raise InputError(f'{path/MANIFEST}: files={content.get("files")!r} is no list of files')
+    inside = path/content['folder']
     have = {o.relative_to(inside).as_posix() for o in inside.rglob('*') if not o.is_dir()} if inside.is_dir() else set()
     # a library that is handed the folder would read it along
     if extra := have - set(content['files']): raise InputError(f'{inside/sorted(extra)[0]}: was not saved here: remove it')
@@ -104,4 +115,4 @@ def read_folder(
         if name not in have: raise InputError(f'{inside/name}: missing')
         files[name] = (inside/name).read_bytes()
         if _hash(files[name]) != digest: raise InputError(f'{inside/name}: damaged or changed since it was saved (its hash differs)')
-    return files, inside, content
+    return files, inside

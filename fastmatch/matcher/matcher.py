@@ -1,11 +1,12 @@
 "The matcher: what is trained, decided and known, ready for new listings."
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, some
+from ..core import InputError, MissingPackage, check_device, some
 from ..data.read import Listings, check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
 from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf
@@ -97,7 +98,6 @@ class Matcher:
         images, titles = 'image' in self.inputs, 'title' in self.inputs
         if images and not Path(path).is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
         seen: Listings = check_listings(df, text_col=text_col if titles else None, id_col=id_col, min_rows=0, on_error='skip')
-        # pictures of rows that are unusable anyway are read too: all that is wrong comes in one list
         rows = np.setdiff1d(np.arange(len(df)), seen.skipped.row.to_numpy(int))
         texts = df[text_col].iloc[rows].tolist() if titles else None
         files = None
@@ -201,14 +201,16 @@ class Matcher:
 
     @classmethod
     def _load(cls, path, device):
-        files, inside, _ = read_folder(path)
-        try: return cls._from_files(files, inside, device)
-        except (KeyError, ValueError, TypeError, RuntimeError) as e:
-            if isinstance(e, InputError): raise
-            raise InputError(f'{path}: its files are whole, but their content does not fit together ({type(e).__name__}: {e})') from e
+        check_device(device)
+        files, *_ = read_folder(path)
+        try: return cls._from_files(files, device)
+        except InputError as e: raise InputError(f'{path}: {e}') from e
+        except MissingPackage: raise
+        # whole files of nonsense, whatever a library says of them
+        except Exception as e: raise InputError(f'{path}: its files are whole, but their content does not fit together ({type(e).__name__}: {e})') from e
 
     @classmethod
-    def _from_files(cls, files, inside, device):
+    def _from_files(cls, files, device):
         from safetensors.numpy import load as arrays
         from safetensors.torch import load as tensors
         spec, lists, vectors = json.loads(files['matcher.json']), json.loads(files['listings.json']), arrays(files['vectors.safetensors'])
@@ -227,8 +229,7 @@ class Matcher:
         if encoder is not None:
             tokenizer = None
             if 'title' in encoder:
-                from transformers import AutoTokenizer
-                tokenizer = AutoTokenizer.from_pretrained(str(inside/'tokenizer'), local_files_only=True)
+                tokenizer = _tokenizer({k: v for k, v in files.items() if k.startswith('tokenizer/')})
             res.encoder = Encoder.from_spec(encoder, tensors(files['weights.safetensors']), tokenizer, device)
             for k, o in res.spaces.items():
                 if isinstance(o, Dense) and o.dim != res.encoder.widths.get(k):
@@ -255,7 +256,7 @@ def check_blanks(
     what: str,  # What to call them in messages
 ):
     "Raise `InputError` where an id holds blanks: matches are written blank-separated."
-    if bad := [o for o in ids if len(o.split()) > 1]: raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: {some(map(repr, bad))}')
+    if bad := [o for o in ids if o.strip() and o.split() != [o]]: raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: {some(map(repr, bad))}')
 
 
 def _names(ids, what):
@@ -273,9 +274,19 @@ def _file(o, path):
     return None if o is None or (isinstance(o, float) and np.isnan(o)) else o
 
 
+def _tokenizer(files):
+    "The tokenizer in `files`, read from a copy of the very bytes that were checked."
+    from transformers import AutoTokenizer
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            file = Path(folder)/name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        return AutoTokenizer.from_pretrained(f'{folder}/tokenizer', local_files_only=True, trust_remote_code=False)
+
+
 def _tokenizer_files(tokenizer):
     "The tokenizer's own files, as transformers writes them."
-    import tempfile
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return {f'tokenizer/{o.relative_to(folder).as_posix()}': o.read_bytes() for o in Path(folder).rglob('*') if o.is_file()}

@@ -28,7 +28,8 @@ def _create(name: str, pretrained: bool) -> nn.Module:
     path = Path(name)
     if path.is_dir():
         if not (path/'config.json').exists(): raise InputError(f'{path}: a folder of an image encoder has a config.json in it')
-        return timm.create_model(f'local-dir:{path}', pretrained=pretrained)
+        try: return timm.create_model(f'local-dir:{path}', pretrained=pretrained)
+        except Exception as e: raise InputError(f'{path}: timm can not read it as an image encoder ({type(e).__name__}: {e})') from e
     if path.is_file():
         model = timm.create_model(_arch_of(path), pretrained=False)
         if pretrained: load_in_order(model, read_weights(path), str(path))
@@ -86,7 +87,8 @@ class ImageEncoder(nn.Module):
 
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values."
-        return {'name': self.name, 'arch': self.body.pretrained_cfg['architecture'], 'args': self.args, 'pool': self.pool_name, 'mean': self.mean,
+        # the folder it came from is this machine's business
+        return {'name': Path(self.name).name, 'arch': self.body.pretrained_cfg['architecture'], 'args': self.args, 'pool': self.pool_name, 'mean': self.mean,
                 'std': self.std, 'n_out': self.n_out}
 
     @classmethod
@@ -96,6 +98,9 @@ class ImageEncoder(nn.Module):
     ) -> 'ImageEncoder':
         "The encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
         import timm
+        # a spec may come from elsewhere: it names an architecture and its shape, never a place to load from
+        if not isinstance(spec['arch'], str) or ':' in spec['arch'] or not timm.is_model(spec['arch']): raise InputError(f"arch={spec['arch']!r} is no architecture of timm's")
+        if bad := [k for k in spec['args'] if k.startswith('pretrained') or k in ('checkpoint_path', 'cache_dir')]: raise InputError(f'args: {bad} say where to load from')
         res = cls.__new__(cls)
         nn.Module.__init__(res)
         res.name, res.body = spec['name'], timm.create_model(spec['arch'], pretrained=False, **spec['args'])

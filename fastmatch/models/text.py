@@ -82,7 +82,7 @@ class TitleEncoder(nn.Module):
         nn.Module.__init__(res)
         config = dict(spec['config'])
         res.name, res.pool, res.pad_id = spec['name'], spec['pool'], spec['pad_id']
-        res.body = AutoModel.from_config(AutoConfig.for_model(config.pop('model_type'), **config))
+        res.body = AutoModel.from_config(AutoConfig.for_model(config.pop('model_type'), **config), trust_remote_code=False)
         res._trim()
         return res
 

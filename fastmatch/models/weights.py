@@ -39,10 +39,13 @@ def read_weights(
     file: Path,  # .safetensors, or .pth/.bin/.pt as torch saves it (read with `weights_only=True`: nothing is executed)
 ) -> dict:
     "The state dict in `file`."
-    if file.suffix == '.safetensors':
-        from safetensors.torch import load_file
-        return load_file(file)
-    state = torch.load(file, map_location='cpu', weights_only=True)
+    try:
+        if file.suffix == '.safetensors':
+            from safetensors.torch import load_file
+            return load_file(file)
+        state = torch.load(file, map_location='cpu', weights_only=True)
+    # whatever a library says of a damaged file
+    except Exception as e: raise InputError(f'{file}: can not be read as weights ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""})') from e
     return state.get('state_dict', state) if isinstance(state, dict) else state
 
 

@@ -52,5 +52,5 @@ def write_report(
     monitors = {k: v for k, v in zip(list(rec.metric_names)[1:], zip(*rec.values)) if k != 'train_loss'}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, report_html(outcome.emb, outcome.rule, outcome.table, images, losses=rec.losses, monitors=monitors, n=n,
-                                  settings={k: s[k] for k in ('listings', 'seconds', 'versions', 'seed')}))
+                                  settings={k: s[k] for k in ('settings', 'listings', 'seconds', 'versions', 'seed')}))
     return path

@@ -286,7 +286,7 @@ def test_a_given_column_must_exist():
 def test_a_required_role_without_a_column():
     with pytest.raises(InputError) as e: recognise(table('code', 'title'), required=('id_col', 'text_col', 'fn_col'))
     msg = str(e.value)
-    assert '--id-col; looked for posting_id' in msg and '--fn-col; looked for' in msg and '--text-col' not in msg and 'code, title' in msg
+    assert '--id-col; looked for posting_id' in msg and '--image-col; looked for' in msg and '--title-col' not in msg and 'code, title' in msg
     assert recognise(table('code', 'title'), required=()).id_col is None
     with pytest.raises(InputError, match="required=id: choose from id_col, fn_col"): recognise(table('id'), required=('id',))
 

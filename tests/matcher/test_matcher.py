@@ -14,7 +14,7 @@ from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.sample import demo_path
 from fastmatch.learner import match_learner
-from fastmatch.match import Dense, Embeddings, Rule, candidates, choose_rule
+from fastmatch.match import Embeddings, Rule, candidates, choose_rule
 from fastmatch.matcher import Matcher, load_matcher, submission
 from fastmatch.models.weights import TITLE_PACKAGES
 
@@ -112,7 +112,7 @@ from fastmatch.matcher import load_matcher
 m = load_matcher({str(tmp_path/'shop')!r})
 res = m.match(pd.read_csv({str(tmp_path/'new.csv')!r}), {str(IMAGES)!r})
 np.savez({str(tmp_path/'out.npz')!r}, **{{k: o.new.vectors for k, o in res.spaces.items() if hasattr(o.new, 'dim') and k != 'tfidf'}})
-print(json.dumps([[o for o in ('fastai', 'fastcore', 'IPython', 'pickle5') if o in sys.modules], res.to_frame().matches.tolist(), m.info]))'''
+print(json.dumps([[o for o in ('fastai', 'fastcore') if o in sys.modules], res.to_frame().matches.tolist(), m.info]))'''
     out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     absent, matches, info = json.loads(out.stdout.splitlines()[-1])
@@ -218,7 +218,9 @@ def test_a_transform_that_cant_be_repeated_is_refused():
     with pytest.raises(InputError, match='rule=None'): other.matcher()
 
 
-def test_the_dense_space_of_the_catalogue_is_searched(made):
-    _, emb, _, rule, m = made
-    k = next(o for o in rule.modalities if o in emb)
-    assert isinstance(m.spaces[k], Dense) and len(m) == len(emb)
+def test_skipped_listings_of_the_catalogue_are_told(made, tmp_path):
+    learn, _, _, rule, m = made
+    df = learn.dls.valid_df.iloc[:5].copy()
+    df.loc[2, 'image'] = 'gone.png'
+    with pytest.warns(UserWarning, match=df.posting_id[2]): res = learn.matcher(df, rule, on_error='skip')
+    assert len(res) == 4 and [o['row'] for o in res.info['skipped']] == ['2']
