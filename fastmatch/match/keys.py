@@ -25,6 +25,18 @@ class Keys(Space):
     def append(self, other): return Keys(np.concatenate([self.keys, self._known(other).keys]), self.max_shared)
     def transform(self, keys): return Keys(keys, self.max_shared)
 
+    def worn(self) -> list:
+        "The keys on more listings than `max_shared`."
+        count = pd.Series(self.keys).value_counts()
+        return count.index[count > self.max_shared].tolist()
+
+    def without(
+        self,
+        keys,  # Some keys
+    ) -> 'Keys':
+        "A space of the same listings where those `keys` count as missing."
+        return Keys(np.where(np.isin(self.keys.astype(str), keys), None, self.keys), self.max_shared) if len(keys) else self
+
     def _known(self, queries):
         if not isinstance(queries, Keys): raise InputError(f'keys: queries are {type(queries).__name__}, give Keys')
         return queries

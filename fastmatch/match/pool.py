@@ -3,6 +3,7 @@ import numpy as np
 
 from ..core import InputError
 from .index import Space
+from .keys import Keys
 from .neighbors import Neighbors, check_k
 
 
@@ -14,6 +15,10 @@ class Pool:
         catalogue: Space | None = None,  # The known listings; None: the new ones alone
         within: bool = True,  # Also search the new listings among themselves
     ):
+        if isinstance(new, Keys) and catalogue is not None:
+            # what is a placeholder is told by new and known listings together, as in one self-join of all
+            worn = new.append(catalogue).worn()
+            new, catalogue = new.without(worn), catalogue.without(worn)
         self.new, self.catalogue, self.within = new, catalogue, within
 
     def __len__(self): return len(self.new)

@@ -79,6 +79,17 @@ def test_keys_equal_brute_force(keys, m, limit):
         assert [[j for j in o if j >= 0] for o in found.ids] == [[j for j in range(n - m) if same(i, j + m)] for i in range(m)]
 
 
+@settings(max_examples=60, deadline=None)
+@given(keys=st.lists(st.sampled_from(['a', 'b', None]), min_size=2, max_size=12), m=st.integers(1, 11), limit=st.integers(1, 5))
+def test_a_pool_of_keys_is_one_self_join(keys, m, limit):
+    m = min(m, len(keys) - 1)
+    pool, whole = Pool(Keys(keys[:m], limit), Keys(keys[m:], limit)), Keys(keys, limit).search(len(keys))
+    got = pool.search(len(keys))
+    assert [[j for j in o if j >= 0] for o in got.ids] == [[j for j in o if j >= 0] for o in whole.ids[:m]]
+    grid = np.arange(m)[:, None], np.arange(len(keys))
+    np.testing.assert_array_equal(pool.scores(*grid), Keys(keys, limit).scores(*grid))
+
+
 def test_an_equal_key_matches_by_itself():
     x = noisy(6, 5, 3)
     spaces = {'image': Dense(x), 'phash': Keys(['p', None, 'q', 'p', 'q', None])}
