@@ -3,12 +3,13 @@ import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *
 
-from .callback.heads import HeadLabels, LossTerms, MarginSchedule
+from .callback.heads import HeadLabels, LossTerms, MarginSchedule, PlainValidLoss
 from .callback.mix import CutMix, MixUp
 from .callback.scoring import GroupRates
 from .core import InputError, MissingPackage, seed_everything
 from .data.augment import Colour, Erase, RandAugment, augs, list_augs
 from .data.block import MatchDataLoaders, TitleBlock
+from .data.classify import ClassifyDataLoaders
 from .data.read import check_listings, read_image
 from .data.sample import demo_path
 from .data.split import components, group_folds
@@ -16,12 +17,12 @@ from .data.table import read_table, recognise, unescape
 from .export import picture_of
 from .job import judge, train_and_judge
 from .layers import BNNeck, CenterHead, CosineHead, GeM, HeadOutput, ProjectNeck, SampledHead, TrackedHead
-from .learner import LR_MULT, MatchLearner, match_learner
+from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, match_learner
 from .losses import *
 from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
-from .metrics import MAPAtR, RecallAt, RowF1
-from .models import ImageEncoder, MatchNet, TitleEncoder
+from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
+from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
 from .optim import *
 from .report import report_html, write_report
 from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, curves, layered_rates, named_rates

@@ -1,5 +1,7 @@
 "fastai metrics over a whole validation set of unseen groups: one search, nothing of size n x n."
 from fastai.learner import Metric
+from fastai.metrics import AccumMetric
+from sklearn.metrics import f1_score
 
 from .core import InputError
 from .match.rule import best_threshold
@@ -54,6 +56,17 @@ class RowF1(MatchMetric):
     "Mean row F1 at the best threshold for these very rows: optimistic, for watching training, not for reporting."
     base_name = 'row_f1_max'
     def score(self, neighbors, labels): return best_threshold(neighbors, labels)[1]
+
+
+def macro_f1(
+    pred,  # int (n,) classes said
+    y,  # int (n,) true classes
+) -> float:
+    "The plain mean of the classes' F1: a rare class counts as much as a frequent one."
+    return f1_score(y, pred, average='macro', zero_division=0)
+
+
+def MacroF1(): return AccumMetric(macro_f1, dim_argmax=-1)  # over the whole validation set
 
 
 def _nanmean(x): return float('nan') if len(x) == 0 or (x != x).all() else x[x == x].mean()

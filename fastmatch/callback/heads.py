@@ -5,7 +5,7 @@ from fastai.learner import ValueMetric
 from fastcore.foundation import L
 
 from ..core import InputError
-from ..losses import SumLoss
+from ..losses import CrossEntropy, SumLoss
 
 
 class HeadLabels(Callback):
@@ -20,6 +20,21 @@ class HeadLabels(Callback):
 
     def after_batch(self):
         for head in self.heads(): head.labels = None
+
+
+class PlainValidLoss(Callback):
+    "Puts plain cross-entropy in the place of a margin loss in validation, where a cosine head's model returns logits."
+    _given = None
+
+    def before_validate(self):
+        self._given = self.learn.loss_func
+        self.learn.loss_func = CrossEntropy(reduction=self._given.reduction)
+
+    def after_validate(self): self.learn.loss_func, self._given = self._given, None
+
+    def before_fit(self):
+        # a validation that failed has left it
+        if self._given is not None: self.after_validate()
 
 
 class MarginSchedule(Callback):

@@ -106,7 +106,9 @@ class MatchDL(SampledDL):
         for ax, item in zip(axes.flat, items):
             ax.axis('on')
             parts = item if isinstance(item, tuple) else (item,)
-            image = next((o for o in parts if isinstance(o, torch.Tensor) and o.ndim == 3), None)
+            # views of one item side by side
+            images = [o for o in parts if isinstance(o, torch.Tensor) and o.ndim == 3]
+            image = torch.cat([o.as_subclass(torch.Tensor) for o in images], 2) if images else None
             if image is not None: image = image.detach().cpu().float().clamp(0, 255 if image.max() > 1.5 else 1).permute(1, 2, 0).numpy()
             if image is not None and image.max() > 1.5: image = image / 255
             title = next((o for o in parts if isinstance(o, Title)), '')
@@ -124,9 +126,9 @@ SAMPLERS = {
     'oversample': lambda y, bs, k, seed: OverSampler(y, seed, min_count=k)}
 
 
-class MatchDataLoaders(DataLoaders):
+class ListingDataLoaders(DataLoaders):
     "`DataLoaders` of listings; keeps the table it was made from (`df`, `train_df`, `valid_df`) and what was left out (`skipped`)."
-    _kept = ('df', 'is_valid', 'cols', 'skipped', 'moved', 'n_groups')
+    _kept = ('df', 'is_valid', 'cols', 'skipped', 'moved')
 
     @property
     def train_df(self): return self.df[~self.is_valid].reset_index(drop=True)  # the listings trained on
@@ -144,6 +146,49 @@ class MatchDataLoaders(DataLoaders):
     def show_batch(self, b=None, max_n=12, **kwargs):
         "Show listings of a training batch: picture, title and group."
         self.train.show_batch(b, max_n=max_n, **kwargs)
+
+    @classmethod
+    def from_rows(
+        cls,
+        df,  # Usable rows
+        is_valid,  # bool (n,)
+        cols: dict,  # `path`, `fn_cols` (list), `text_col`, `label_col` and more to remember
+        vocab: list,  # Labels in the order of their numbers
+        sampler: str | None,  # As for `MatchDataLoaders.from_df`, and so the rest
+        k: int, seed: int, item_tfms, batch_tfms, bs: int, val_bs, max_len: int, num_workers, device, kwargs: dict,
+    ):
+        "Blocks and loaders over a checked table; the pictures come first, then the title, then the label."
+        path, files, text, label = cols['path'], cols['fn_cols'], cols['text_col'], cols['label_col']
+        block = DataBlock(
+            blocks=[*[ImageBlock(ListingImage) for _ in files], *([] if text is None else [TitleBlock(max_len=max_len)]), CategoryBlock(vocab=vocab, sort=False)],
+            n_inp=len(files) + (text is not None), dl_type=MatchDL,
+            get_x=[*[Field(o, path) for o in files], *([] if text is None else [Field(text)])],
+            get_y=Field(label), splitter=IndexSplitter(np.flatnonzero(is_valid)),
+            item_tfms=(Resize(224) if item_tfms is None else item_tfms) if files else None, batch_tfms=batch_tfms if files else None)
+        if num_workers is not None: kwargs = {**kwargs, 'num_workers': num_workers}
+        # fork after a fast tokenizer has run threads only warns, but once a batch
+        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+        dsets = block.datasets(df)
+        draw = SAMPLERS[sampler](df[label][~is_valid].to_numpy(), bs, k, seed) if sampler else None
+        dls = dsets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms, bs=bs, val_bs=val_bs or 2 * bs,
+                                device=device, **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
+        res = cls(*dls.loaders, path='.', device=dls.device)
+        res.df, res.is_valid, res.cols = df, is_valid, cols
+        return res
+
+
+def check_options(fn_col, text_col, sampler, bs, seed):
+    "Raise `InputError` for options that no table can satisfy."
+    # a column may be named 0
+    if fn_col is None and text_col is None: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
+    if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
+    if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
+    if not 0 <= seed < 2**32: raise InputError(f'seed={seed}: give an integer from 0 to 2**32-1')
+
+
+class MatchDataLoaders(ListingDataLoaders):
+    "`ListingDataLoaders` for matching: the label is the group, and validation is on groups that training has not seen."
+    _kept = (*ListingDataLoaders._kept, 'n_groups')
 
     @classmethod
     def from_df(
@@ -173,12 +218,7 @@ class MatchDataLoaders(DataLoaders):
         **kwargs,  # For `DataBlock.dataloaders`
     ):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
-        # a column may be named 0
-        images, titles = fn_col is not None, text_col is not None
-        if not images and not titles: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
-        if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
-        if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
-        if not 0 <= seed < 2**32: raise InputError(f'seed={seed}: give an integer from 0 to 2**32-1')
+        check_options(fn_col, text_col, sampler, bs, seed)
         path = Path(path)
         # hashing rides on the check that decodes every image anyway
         seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error,
@@ -195,21 +235,7 @@ class MatchDataLoaders(DataLoaders):
         known = set(train_groups)
         # training groups first, so that labels of training rows are 0..c-1 for a head with c classes
         vocab = [*train_groups, *(o for o in _in_order(df[label_col]) if o not in known)]
-        block = DataBlock(
-            blocks=[*([ImageBlock(ListingImage)] if images else []), *([TitleBlock(max_len=max_len)] if titles else []),
-                    CategoryBlock(vocab=vocab, sort=False)],
-            n_inp=images + titles, dl_type=MatchDL,
-            get_x=[*([Field(fn_col, path)] if images else []), *([Field(text_col)] if titles else [])],
-            get_y=Field(label_col), splitter=IndexSplitter(np.flatnonzero(is_valid)),
-            item_tfms=(Resize(224) if item_tfms is None else item_tfms) if images else None, batch_tfms=batch_tfms if images else None)
-        if num_workers is not None: kwargs['num_workers'] = num_workers
-        # fork after a fast tokenizer has run threads only warns, but once a batch
-        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-        dsets = block.datasets(df)
-        draw = SAMPLERS[sampler](df[label_col][~is_valid].to_numpy(), bs, k, seed) if sampler else None
-        dls = dsets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms, bs=bs, val_bs=val_bs or 2 * bs,
-                                device=device, **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
-        res = cls(*dls.loaders, path='.', device=dls.device)
-        res.df, res.is_valid, res.skipped, res.moved, res.n_groups = df, is_valid, seen.skipped, moved, len(train_groups)
-        res.cols = dict(path=path, fn_col=fn_col, text_col=text_col, label_col=label_col, id_col=id_col, phash_col=phash_col)
+        cols = dict(path=path, fn_col=fn_col, fn_cols=[] if fn_col is None else [fn_col], text_col=text_col, label_col=label_col, id_col=id_col, phash_col=phash_col)
+        res = cls.from_rows(df, is_valid, cols, vocab, sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers, device, kwargs)
+        res.skipped, res.moved, res.n_groups = seen.skipped, moved, len(train_groups)
         return res

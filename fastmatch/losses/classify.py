@@ -103,7 +103,7 @@ class FocalLoss(CrossEntropy):
 
 
 class MultiLabel(Loss):
-    "A loss over logits (n,c) and targets (n,c) of 0 and 1, several a row; subclasses give `each(x, y)`, (n,c); a row's loss is its mean."
+    "A loss over logits (n,c) and targets of 0 and 1 (n,c), or classes (n,); subclasses give `each(x, y)`, (n,c); a row's loss is its mean."
     def __init__(
         self,
         thresh: float = .5,  # Probability from which a label counts as predicted
@@ -113,11 +113,13 @@ class MultiLabel(Loss):
         self.thresh = thresh
 
     def check(self, out, y):
-        if out.shape != y.shape: raise InputError(f'logits {tuple(out.shape)} and targets {tuple(y.shape)}: one target of 0 or 1 for each logit')
+        if out.ndim == 2 and y.ndim == 1 and not y.is_floating_point(): return super().check(out, y)
+        if out.shape != y.shape: raise InputError(f'logits {tuple(out.shape)} and targets {tuple(y.shape)}: one target of 0 or 1 for each logit, or a class for each row')
 
     def one(self, out, y):
         x = upcast(out)
-        return self.each(x, y.to(x)).flatten(1).mean(1)
+        # a row's one class is a yes to it and a no to each other
+        return self.each(x, F.one_hot(y, x.shape[1]).to(x) if y.ndim < x.ndim else y.to(x)).flatten(1).mean(1)
 
     def activation(self, out): return out.sigmoid()
     def decodes(self, out): return out > self.thresh

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..core import InputError, auto_scale
 from .base import Loss, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
+from .classify import CrossEntropy
 
 # wide enough to be below 1 in float32, where clamp(-1, 1) would leave acos an infinite slope
 EPS = 1e-6
@@ -55,6 +56,8 @@ class NormSoftmax(Loss):
         # in float32 throughout: a half-precision cosine can't hold a margin
         with torch.autocast(out.cos.device.type, enabled=False):
             return F.cross_entropy(self.logits(out, y), columns(out, y), reduction='none', label_smoothing=self.label_smoothing)
+
+    activation, decodes = CrossEntropy.activation, CrossEntropy.decodes
 
 
 class Margin(NormSoftmax):

@@ -1,60 +1,35 @@
 "A fastai Learner for matching: encoders and heads from names, scores on unseen groups, embeddings, pictures."
 import numpy as np
 import torch
-from fastai.callback import fp16, progress, schedule  # noqa: F401  they give Learner its to_fp16, bars, lr_find and fit_flat_cos
-from fastai.callback.tracker import TrackerCallback
-from fastai.data.transforms import Normalize
-from fastai.learner import Learner, Recorder
+from fastai.learner import Recorder
 from fastcore.basics import patch
-from fastcore.xtras import ContextManagers
 from tqdm.auto import tqdm
 
-from .callback.heads import HeadLabels
-from .callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
-from .core import InputError
-from .data.block import MatchDataLoaders, Tokenize
-from .data.read import check_listings, read_image
-from .data.show import draw_listing, grid
-from .data.split import usable_hashes
-from .layers import CosineHead
-from .losses import ArcFace
-from .match.embeddings import Embeddings
-from .match.index import Dense
-from .match.rule import best_threshold, decide
-from .match.score import row_f1
-from .metrics import RecallAt, RowF1
-from .models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
-from .optim import adamw
-from .schedule import fit as _fit  # noqa: F401  it gives Learner its schedules in place of fastai's
-
-# One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
-# luma: an ImageNet encoder wants a quarter, MiniLM a twentieth (1e-4 at 2e-3), fresh centres five times as much.
-LR_MULT = {'image': .25, 'title': .05, 'head': 5.}
+from ..callback.heads import HeadLabels
+from ..callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
+from ..core import InputError
+from ..data.block import MatchDataLoaders
+from ..data.read import check_listings, read_image
+from ..data.show import draw_listing, grid
+from ..data.split import usable_hashes
+from ..layers import CosineHead
+from ..losses import ArcFace
+from ..match.embeddings import Embeddings
+from ..match.index import Dense
+from ..match.rule import best_threshold, decide
+from ..match.score import row_f1
+from ..metrics import RecallAt, RowF1
+from ..models import MatchNet
+from ..optim import adamw
+from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders
 
 
-def groups_splitter(model) -> list[list]:
-    "Parameter groups of a `MatchNet` in the order image, title, head."
-    return list(model.param_groups().values())
-
-
-class MatchLearner(Learner):
+class MatchLearner(ListingLearner):
     "A `Learner` whose validation is on unseen groups; made by `match_learner`."
-    def validation_context(self, cbs=None, inner=False):
-        cm = super().validation_context(cbs, inner)
-        trackers = self._grab_cbs(TrackerCallback)
-        # a tracker looks for a row of training figures that a lone validation has not written
-        return cm if inner or not trackers else ContextManagers([self.removed_cbs(trackers), cm])
-
     @property
     def modalities(self) -> list[str]:
         "What the model embeds in evaluation: 'image', 'title', 'joint'."
         return list(self.model.widths)
-
-
-def _set_tokenizer(dls, tokenizer):
-    for dl in dls.loaders:
-        for tfm in dl.before_batch.fs:
-            if isinstance(tfm, Tokenize): tfm.tokenizer = tokenizer
 
 
 def match_learner(
@@ -78,17 +53,7 @@ def match_learner(
 ) -> MatchLearner:
     "A Learner that trains image and title encoders under class centres, and is judged on groups it never saw."
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
-    image = title = None
-    if dls.cols['fn_col'] is not None:
-        if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with fn_col=None, or name an encoder')
-        image = ImageEncoder(image_arch, pretrained, image_pool)
-        if normalize and not any(isinstance(o, Normalize) for o in dls.after_batch.fs):
-            dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
-    if dls.cols['text_col'] is not None:
-        if text_arch is None: raise InputError('text_arch=None, but dls has titles: make dls with text_col=None, or name an encoder')
-        tokenizer = load_tokenizer(text_arch)
-        title = TitleEncoder(text_arch, pretrained, pool, tokenizer.pad_token_id)
-        _set_tokenizer(dls, tokenizer)
+    image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
     learn = MatchLearner(dls, model, ArcFace(m=.3, s=20) if loss_func is None else loss_func, opt_func=opt_func, splitter=groups_splitter,
                          metrics=[RecallAt(1), RowF1()] if metrics is None else metrics, wd=wd, **kwargs)
@@ -189,6 +154,3 @@ def show_mistakes(
         cut = max(k - len(missed), (k + 1) // 2)
         rows.append((i, [*wrong[:cut], *missed][:k]))
     if rows: _draw_rows(self.dls, rows)
-
-
-
