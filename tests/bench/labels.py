@@ -1,4 +1,4 @@
-"What pictures add to text, and what each loss is worth, in macro-F1 on fritzing's 12 categories. `python tests/bench/labels.py text|views|losses --out DIR`"
+"What pictures add to text, and what each loss is worth, in macro-F1 on fritzing's 12 categories. `python tests/bench/labels.py NAME... --out DIR`"
 import argparse
 import gc
 import time
@@ -60,15 +60,38 @@ def score(df, probs): return f1_score(df.category, np.array(sorted(df.category.u
 def blend(*probs): return sum(np.log(np.clip(p, 1e-4, None)) for p in probs)
 
 
+# what is compared with what: the pictures' share with the text kept as it is, and each loss with plain cross-entropy
+TABLE = {('tfidf',): None, ('text',): ('tfidf',), ('views',): ('tfidf',), ('both',): ('text',), ('tfidf', 'text'): ('tfidf',), ('tfidf', 'views'): ('tfidf',),
+         ('tfidf', 'both'): ('tfidf', 'text'), **{(o,): ('both',) for o in LOSSES if o != 'cross-entropy'}}
+
+
 def paired(df, a, b, n=2000, seed=0):
-    "Macro-F1 of `a` less that of `b` over the same parts, with the 95% interval of a bootstrap over parts."
+    "Macro-F1 of `a` less that of `b`, each probabilities a seed, with the 95% interval of a bootstrap over parts."
     y, names = pd.factorize(df.category, sort=True)
-    pa, pb, rng, c = a.argmax(1), b.argmax(1), np.random.default_rng(seed), len(names)
+    rng, c = np.random.default_rng(seed), len(names)
     def f1(p, i):
         hit = np.bincount(y[i][p[i] == y[i]], minlength=c)
         return (2 * hit / np.maximum(1, np.bincount(p[i], minlength=c) + np.bincount(y[i], minlength=c))).mean()
-    draws = [(f1(pa, i) - f1(pb, i)) for i in (rng.integers(len(y), size=len(y)) for _ in range(n))]
-    return f1(pa, np.arange(len(y))) - f1(pb, np.arange(len(y))), *np.quantile(draws, [.025, .975])
+    def diff(i): return np.mean([f1(p.argmax(1), i) for p in a]) - np.mean([f1(p.argmax(1), i) for p in b])
+    draws = [diff(rng.integers(len(y), size=len(y))) for _ in range(n)]
+    return diff(np.arange(len(y))), *np.quantile(draws, [.025, .975])
+
+
+def table(df, folder) -> pd.DataFrame:
+    "Macro-F1 of what lies in `folder`, and the paired differences of `TABLE`."
+    rows = []
+    def load(names):
+        seeds = [sorted(folder.glob(f'{o}_?.npy')) for o in names]
+        many = max(map(len, seeds), default=0)
+        # what has no seed (TF-IDF) goes with every seed of the others
+        return [blend(*(np.load(o[i % len(o)]) for o in seeds)) for i in range(many)] if all(seeds) else []
+    for names, ref in TABLE.items():
+        if not (a := load(names)): continue
+        scores = [score(df, p) for p in a]
+        row = {'name': ' + '.join(names), 'seeds': len(a), 'macro_f1': np.mean(scores), 'spread': np.std(scores, ddof=1) if len(a) > 1 else np.nan}
+        if ref and (b := load(ref)): row |= dict(zip(('over', 'diff', 'low', 'high'), (' + '.join(ref), *paired(df, a, b))))
+        rows.append(row)
+    return pd.DataFrame(rows).round(3)
 
 
 if __name__ == '__main__':
@@ -77,9 +100,10 @@ if __name__ == '__main__':
     p.add_argument('names', nargs='+', help="'tfidf', 'text', 'views', 'both', or a loss: " + ', '.join(LOSSES))
     p.add_argument('--out', type=Path, required=True, help='folder of probabilities, a file a name and seed; what is there is kept')
     p.add_argument('--seeds', type=int, nargs='*', default=[0])
+    p.add_argument('--table', type=Path, help='CSV of the figures and paired differences of all that is in the folder')
     for o, t in dict(epochs=int, size=int, frames=int, lr=float, bs=int, max_len=int).items(): p.add_argument(f'--{o}', type=t)
     a = vars(p.parse_args())
-    names, out, seeds = a.pop('names'), a.pop('out'), a.pop('seeds')
+    names, out, seeds, csv = (a.pop(o) for o in ('names', 'out', 'seeds', 'table'))
     given, df = {k: v for k, v in a.items() if v is not None}, parts()
     out.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -94,3 +118,6 @@ if __name__ == '__main__':
                     print(f'{name} seed {seed} fold {fold}: {score(df[df.fold == fold], probs):.3f}  {s:.0f} s', flush=True)
                 np.save(file, res)
             print(f'{name:>16} seed {seed}: macro-F1 {score(df, np.load(file)):.3f}', flush=True)
+    rows = table(df, out)
+    if csv: rows.to_csv(csv, index=False)
+    print(rows.to_string(index=False))

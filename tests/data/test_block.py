@@ -330,7 +330,8 @@ def test_listings_to_embed_need_no_label(listings):
 def test_an_empty_copy_keeps_the_columns_not_the_listings(listings):
     dls = make(listings)
     new = pickle.loads(pickle.dumps(dls.new_empty()))
-    assert new.cols == dls.cols == dict(path=IMAGES, fn_col='image', text_col='title', label_col='label_group', id_col='posting_id', phash_col=None)
+    assert new.cols == dls.cols == dict(path=IMAGES, fn_col='image', fn_cols=['image'], text_col='title', label_col='label_group', id_col='posting_id',
+                                        phash_col=None)
     assert len(new.df) == len(new.train_df) == len(new.valid_df) == 0 and list(new.df) == list(dls.df) and new.n_groups == 16
     for a, b in zip(new.test_dl(listings.head(3)).one_batch(), dls.test_dl(listings.head(3)).one_batch()): assert torch.equal(a, b)
     assert listings.posting_id[0].encode() not in pickle.dumps(new)

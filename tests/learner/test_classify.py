@@ -135,9 +135,9 @@ def test_worst_and_confused_items_are_drawn(tmp_path):
 
 @pytest.mark.parametrize('loss', [ArcFace(.2), CosFace(.1), CrossEntropy(s=10.)], ids=lambda o: type(o).__name__)
 def test_margin_losses_classify(loss, tmp_path):
-    learn = make(tmp_path, head_func=CosineHead, loss_func=loss)
+    learn = make(tmp_path, head_func=CosineHead, loss_func=loss, lr_mult={})
     before = learn.validate()[2]
-    fit(learn, 8, 5e-3)
+    fit(learn, 8, 1e-2)
     after = learn.recorder.values[-1][3]
     assert learn.loss_func is loss
     probs, y, each = learn.get_preds(with_loss=True)

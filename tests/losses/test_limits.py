@@ -131,7 +131,9 @@ def test_activation_and_decodes():
     torch.testing.assert_close(CrossEntropy().activation(x), x.softmax(1))
     assert torch.equal(FocalLoss().decodes(x), x.argmax(1)) and CrossEntropy().activation({'image': x})['image'] is x
     loss = AsymmetricLoss(thresh=.7)
-    assert torch.equal(loss.decodes(loss.activation(x)), x.sigmoid() > .7) and ArcFace().activation(x) is x
+    assert torch.equal(loss.decodes(loss.activation(x)), x.sigmoid() > .7)
+    # a classifier's scaled cosines are logits, a matching model's embeddings are left alone
+    assert torch.equal(ArcFace().activation(x), x.softmax(1)) and ArcFace().activation({'image': x})['image'] is x and torch.equal(ArcFace().decodes(x), x.argmax(1))
     m = rand(2, 1, 3, 3)
     assert torch.equal(SoftDice().decodes(SoftDice().activation(m)), (m > 0).long()[:, 0])
     assert torch.equal(Lovasz().decodes(Lovasz().activation(rand(2, 3, 3, 3))), rand(2, 3, 3, 3).argmax(1))

@@ -135,7 +135,7 @@ COS, Y, X = head(torch.zeros(2, 3)), torch.tensor([0, 1]), torch.zeros(2, 3)
     (lambda: Triplet(m=-1), 'm=-1'), (lambda: Triplet(mine='easy'), "mine='easy'"), (lambda: Contrastive(0), 'm=0'), (lambda: SupCon(0), 't=0'),
     (lambda: MultiSimilarity(alpha=0), 'alpha=0'), (lambda: Triplet()(torch.zeros(3, 2), Y), '2 labels'),
     (lambda: AsymmetricLoss(clip=1), 'clip=1'), (lambda: MultiLabelFocalLoss(alpha=2), 'alpha=2'), (lambda: SoftFBeta(0), 'beta=0'),
-    (lambda: MultiLabelFocalLoss()(X, Y), r'\(2, 3\).*\(2,\)'), (lambda: SoftTarget()(X, Y), r'\(2, 3\).*\(2,\)'),
+    (lambda: MultiLabelFocalLoss()(X, Y[:, None]), r'\(2, 3\).*\(2, 1\)'), (lambda: MultiLabelFocalLoss()(X, Y + 2), 'labels from 2 to 3'), (lambda: SoftTarget()(X, Y), r'\(2, 3\).*\(2,\)'),
     (lambda: Distill(t=0), 't=0'), (lambda: Distill()(X, Y, torch.zeros(2, 4)), r"teacher's \(2, 4\)"), (lambda: Distill(weight=[1., 2.]), 'SumLoss'),
     (lambda: HardRows(CrossEntropy(), 0), 'share=0'), (lambda: SumLoss({}), 'parts'), (lambda: SumLoss({'one': ArcFace()}), "'one'"), (lambda: SumLoss({'a': ArcFace()}, {'b': 1.}), "'b'"),
     (lambda: SoftDice(0), 'smooth=0'), (lambda: SoftDice()(torch.zeros(2, 1, 3, 3), torch.zeros(2, 4, 3)), 'masks'),
