@@ -57,7 +57,8 @@ class LossTerms(Callback):
 
     def _note(self, k, w):
         def note(module, args, out):
-            if self.training: self._sum[k].append(w * float(out.detach().float().mean()))
+            # a second look at the batch is not what is shown
+            if self.training and not getattr(self.learn, 'looking_again', False): self._sum[k].append(w * float(out.detach().float().mean()))
         return note
 
     def term(self, k): return sum(self._sum[k]) / max(1, len(self._sum[k]))
