@@ -13,23 +13,28 @@ from .state import Buffers, random_state, randomness_kept, set_random_state
 def wanting_heads(model): return [m for m in model.modules() if getattr(m, 'wants_labels', False)]
 
 
-def mixer_of(learn):
-    "The callback whose mixed loss stands in the loss's place, or None."
-    return next((o for o in learn.cbs if isinstance(o, MixHandler) and getattr(o, 'stack_y', False) and learn.loss_func == o.lf), None)
+def tell_heads(model, labels):
+    "Hand `labels` to the heads that want them."
+    for head in wanting_heads(model): head.labels = labels
+
+
+def base_loss(learn):
+    "The Learner's loss, or the one that mixing has put a mixed one in the place of."
+    return next((o.old_lf for o in learn.cbs if isinstance(o, MixHandler) and learn.loss_func == o.lf), learn.loss_func)
 
 
 def row_losses(
-    learn,
+    loss,  # The batch's
     pred,  # Of the model
     yb: tuple,  # Targets
+    base=None,  # The loss that a mixed `loss` mixes
 ) -> torch.Tensor:  # (n,)
     "The loss of each row of a batch."
-    mixer = mixer_of(learn)
-    base, n = mixer.old_lf if mixer else learn.loss_func, find_bs(yb)
+    base, n = loss if base is None else base, find_bs(yb)
     if not hasattr(base, 'reduction'): raise InputError(f'{type(base).__name__} has no `reduction`: rows can not be picked by their losses')
-    with NoneReduce(base): loss = learn.loss_func(pred, *yb)
-    if loss.numel() % n or loss.ndim == 0: raise InputError(f"{type(base).__name__} gives {loss.numel()} values for {n} rows with reduction='none'")
-    return torch.as_tensor(loss).as_subclass(torch.Tensor).reshape(n, -1).float().mean(1)
+    with NoneReduce(base): rows = torch.as_tensor(loss(pred, *yb)).as_subclass(torch.Tensor)
+    if rows.numel() % n or rows.ndim == 0: raise InputError(f"{type(base).__name__} gives {rows.numel()} values for {n} rows with reduction='none'")
+    return rows.reshape(n, -1).float().mean(1)
 
 
 class Pass:
@@ -142,7 +147,7 @@ class SecondLook(Callback):
     def losses(self) -> list:
         "The loss of each row (n,) of each batch at the weights as they are now, without gradients."
         def once(o):
-            with torch.no_grad(), torch.autocast(**o.autocast): return row_losses(self.learn, self._forward(o), o.yb)
+            with torch.no_grad(), torch.autocast(**o.autocast): return row_losses(self.learn.loss_func, self._forward(o), o.yb, base_loss(self.learn))
         return self._each(once)
 
 
@@ -162,7 +167,6 @@ class Moved:
     def __enter__(self):
         self.kept = [p.detach().clone() for p in self.params]
         return self
-
 
     def __exit__(self, *exc):
         with torch.no_grad(): torch._foreach_copy_(self.params, self.kept)

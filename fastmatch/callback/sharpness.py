@@ -10,7 +10,8 @@ from fastai.torch_core import find_bs
 
 from ..core import HeadOutput, InputError, auto_scale
 from ..optim.kernels import chunks
-from .passes import Moved, SecondLook, norm_of, row_losses
+from .passes import Moved, SecondLook, base_loss, norm_of, row_losses
+from .state import Drawn
 
 
 class SAM(SecondLook):
@@ -169,7 +170,7 @@ class ESAM(SAM):
     def after_loss(self):
         super().after_loss()
         if self.gamma < 1:
-            with torch.no_grad(): self._rows = row_losses(self.learn, self.learn.pred, self.learn.yb)
+            with torch.no_grad(): self._rows = row_losses(self.learn.loss_func, self.learn.pred, self.learn.yb, base_loss(self.learn))
 
     def after_backward(self):
         super().after_backward()
@@ -222,28 +223,19 @@ class SAF(Callback):
     def before_train(self):
         self.after_train()
         if self.n_epoch <= self.start: raise InputError(f'SAF starts at epoch {self.start}, counted from 0; this fit has {self.n_epoch}')
-        dl, self._drawn = self.learn.dls.train, None
-        draw = dl.get_idxs
-        def get_idxs():
-            self._drawn = list(draw())
-            return self._drawn
-        # the loader tells nobody else which rows are in a batch
-        self._patched, self._had = dl, dl.__dict__.get('get_idxs')
-        dl.get_idxs = get_idxs
+        self._drawn = Drawn(self.learn.dls.train)
 
     def after_train(self):
-        dl = self.__dict__.pop('_patched', None)
-        if dl is None: return
-        if self._had is None: del dl.get_idxs
-        else: dl.get_idxs = self._had
+        if (drawn := self.__dict__.pop('_drawn', None)) is None: return
+        drawn.close()
         self._seen = {k: v for k, v in self._seen.items() if k > self.epoch - self.back}
 
     def rows(self) -> torch.Tensor:  # int64 (n,)
         "The dataset's row of each row of the batch."
-        bs, n = self.learn.dls.train.bs, find_bs(self.learn.yb)
-        res = torch.as_tensor(self._drawn[self.iter * bs:(self.iter + 1) * bs])
-        if len(res) != n: raise InputError(f'SAF: the batch has {n} rows, {len(res)} were drawn for it; a filter of rows can not go with it')
-        return res
+        n, res = find_bs(self.learn.yb), self._drawn.rows(self.iter)
+        if res is None or len(res) != n:
+            raise InputError(f'SAF: the batch has {n} rows, {len(res or [])} were drawn for it; a filter of rows can not go with it')
+        return torch.as_tensor(res)
 
     def after_loss(self):
         rows, heads = self.rows(), [o.float() for o in _logits(self.learn.pred, self._loss)]

@@ -24,7 +24,7 @@ from fastmatch.losses import ArcFace, NormSoftmax, SumLoss
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation
 
-from .small import BS, N, CpuAmp, Items, Net, Passes, Steps, data, everything, fit, learner, net, weights
+from .small import BS, CpuAmp, Items, N, Net, Passes, Steps, data, everything, fit, learner, net, weights
 
 SECOND = {'SAM': SAM, 'ASAM': ASAM, 'LookSAM': lambda rho: LookSAM(rho, k=2), 'ESAM': lambda rho: ESAM(rho, 1., 1.)}
 
