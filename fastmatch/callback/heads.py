@@ -6,6 +6,7 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from ..losses import CrossEntropy, SumLoss
+from .passes import tell_heads
 
 
 class HeadLabels(Callback):
@@ -13,13 +14,8 @@ class HeadLabels(Callback):
     # mixing draws its partners from the batch itself: their labels are among these
     run_valid = False
 
-    def heads(self): return [m for m in self.learn.model.modules() if getattr(m, 'wants_labels', False)]
-
-    def before_batch(self):
-        for head in self.heads(): head.labels = self.yb[0].as_subclass(torch.Tensor)
-
-    def after_batch(self):
-        for head in self.heads(): head.labels = None
+    def before_batch(self): tell_heads(self.learn.model, self.yb[0].as_subclass(torch.Tensor))
+    def after_batch(self): tell_heads(self.learn.model, None)
 
 
 class PlainValidLoss(Callback):
@@ -72,7 +68,8 @@ class LossTerms(Callback):
 
     def _note(self, k, w):
         def note(module, args, out):
-            if self.training: self._sum[k].append(w * float(out.detach().float().mean()))
+            # a second look at the batch is not what is shown
+            if self.training and not getattr(self.learn, 'looking_again', False): self._sum[k].append(w * float(out.detach().float().mean()))
         return note
 
     def term(self, k): return sum(self._sum[k]) / max(1, len(self._sum[k]))

@@ -16,7 +16,7 @@ class Prepared:
     def __iter__(self): return cycle(self.batches)
 
 
-def learner(quick, **kwargs):
+def learner(quick, text=True, **kwargs):
     "`match_learner` as it comes, ArcFace and all default callbacks; and batches as its dataloader gives them, without augmentation."
     import pandas as pd
     from fastai.vision.augment import Resize
@@ -29,7 +29,7 @@ def learner(quick, **kwargs):
     df = pd.read_csv(demo_path()/'listings.csv')
     if quick: df = df[df.label_group.isin(sorted(df.label_group.unique())[:40])].reset_index(drop=True)
     dls = MatchDataLoaders.from_df(df, demo_path()/'images', fold_col='fold', item_tfms=Resize(32 if quick else 96), bs=8 if quick else 32,
-                                   num_workers=0, phash=False, **(dict(text_col=None) if quick else {}))
+                                   num_workers=0, phash=False, **({} if text and not quick else dict(text_col=None)))
     arch = dict(image_arch='test_efficientnet', pretrained=False) if quick else {}
     learn = match_learner(dls, **arch, **kwargs)
     return learn, [b for b, _ in zip(dls.train, range(2 if quick else BATCHES))]

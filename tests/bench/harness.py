@@ -44,6 +44,7 @@ class Case:
     scale: dict[str, float] = field(default_factory=dict)  # Side -> how often its run goes into the whole job, where it runs a part of it
     memory: bool = False  # Compare peak memory instead of time
     imports: tuple = ()  # Modules imported before a memory run's baseline is taken
+    runs: int | None = None  # How many of each side, where the usual number takes too long
 
 
 @dataclass
@@ -183,8 +184,8 @@ def rows_of(key, case, quick=False, pairs=None, tick=lambda i, n: None):
         return
     if unknown := {case.ref, *case.aim, *case.scale} - set(case.sides): raise ValueError(f'{key}, {case.name}: no sides {sorted(unknown)}')
     peak = {}
-    if case.memory: seconds, peak = own_processes(key, case, pairs or FEW, quick, tick)
-    else: seconds = take_turns({k: f() for k, f in case.sides.items()}, pairs, tick=tick)
+    if case.memory: seconds, peak = own_processes(key, case, pairs or case.runs or FEW, quick, tick)
+    else: seconds = take_turns({k: f() for k, f in case.sides.items()}, pairs or case.runs, tick=tick)
     seconds = {k: v * case.scale.get(k, 1) for k, v in seconds.items()}
     cost = peak if case.memory else seconds
     for k in sorted(case.sides, key=lambda k: k != case.ref):

@@ -1,28 +1,31 @@
 "What pictures add to text, and what each loss is worth, in macro-F1 on fritzing's 12 categories. `python tests/bench/labels.py NAME... --out DIR`"
 import argparse
 import gc
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
 from fastai.vision.augment import Resize, ResizeMethod
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.learner import classify_learner
-from fastmatch.losses import AsymmetricLoss, CrossEntropy, FocalLoss, class_weights
+from fastmatch.losses import AsymmetricLoss, CrossEntropy, FocalLoss, HardRows, class_weights
 
 FRITZING = Path(__file__).resolve().parents[3]/'shared'/'data'/'fritzing'
-LOSSES = {
-    'cross-entropy': lambda dls: CrossEntropy(), 'smoothing': lambda dls: CrossEntropy(label_smoothing=.1),
-    'weighted': lambda dls: CrossEntropy(class_weights(dls)), 'focal': lambda dls: FocalLoss(), 'asl': lambda dls: AsymmetricLoss()}
+LOSSES = {  # on a head over frozen encoders: seconds a seed, so that small differences show
+    'cross-entropy': lambda n: CrossEntropy(), 'smoothing': lambda n: CrossEntropy(label_smoothing=.1), 'weighted (sqrt)': lambda n: CrossEntropy(class_weights(n)),
+    'weighted (inverse)': lambda n: CrossEntropy(class_weights(n, 'inverse')), 'focal': lambda n: FocalLoss(), 'asl': lambda n: AsymmetricLoss(),
+    'hard half': lambda n: HardRows(CrossEntropy(), .5)}
 
 
 def parts() -> pd.DataFrame:
@@ -38,20 +41,45 @@ def tfidf(df, fold):
     return model.fit(text[~held], df.category[~held]).predict_proba(text[held])
 
 
-def learnt(df, fold, fn_col='images', text_col=('title', 'description'), loss='cross-entropy', seed=0, size=96, frames=4, epochs=8, lr=2e-3, bs=32, max_len=128, echo=print):
-    "Probabilities (n,c) of the fold's parts by `classify_learner`, and the seconds it took."
+def learner(df, fold, fn_col='images', text_col=('title', 'description'), seed=0, size=64, frames=4, bs=32, max_len=64, **kwargs):
+    "A `classify_learner` that holds `fold` out."
     seed_everything(seed)
-    start = time.perf_counter()
     dls = ClassifyDataLoaders.from_df(df, FRITZING/'images', fn_col, None if text_col is None else list(text_col), 'category', 'part_id', frames if fn_col else 1,
                                       'fold', fold, seed=seed, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs('flip') if fn_col else None,
                                       bs=bs, num_workers=0, max_len=max_len, phash=False)
-    learn = classify_learner(dls, loss_func=LOSSES[loss](dls))
+    return classify_learner(dls, **kwargs)
+
+
+def learnt(df, fold, epochs=5, lr=2e-3, **kwargs):
+    "Probabilities (n,c) of the fold's parts by `classify_learner`, encoders and all."
+    learn = learner(df, fold, **kwargs)
     with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(epochs, lr)
-    got = learn.predictions()
-    probs = got[sorted(df.category.unique())].to_numpy()
+    probs = learn.predictions()[sorted(df.category.unique())].to_numpy()
     del learn
     gc.collect()
-    return probs, time.perf_counter() - start
+    return probs
+
+
+def frozen_features(df, **kwargs) -> torch.Tensor:  # (n,d)
+    "What the untrained encoders say of every part, each modality of unit length."
+    learn = learner(df, 0, **kwargs)
+    model, dl = learn.model.eval(), learn.dls.test_dl(learn.dls.widen(df))
+    with torch.inference_mode(): parts = [model.features(*(o.as_subclass(torch.Tensor) for o in b)) for b in dl]
+    return torch.cat([F.normalize(torch.cat([p[k] for p in parts])) for k in parts[0]], 1)
+
+
+def head_learnt(df, fold, feats, loss, seed, steps=300, lr=3e-3, wd=.01):
+    "Probabilities (n,c) of the fold's parts by `classify_learner`'s head on frozen features: BatchNorm, dropout and a linear layer."
+    torch.manual_seed(seed)
+    y, names = pd.factorize(df.category, sort=True)
+    held, y = torch.tensor((df.fold == fold).to_numpy()), torch.tensor(y)
+    net = nn.Sequential(nn.BatchNorm1d(feats.shape[1]), nn.Dropout(.2), nn.Linear(feats.shape[1], len(names)))
+    opt, loss_func = torch.optim.AdamW(net.parameters(), lr, weight_decay=wd), LOSSES[loss](torch.bincount(y[~held], minlength=len(names)))
+    for _ in range(steps):
+        loss_func(net(feats[~held]), y[~held]).backward()
+        opt.step()
+        opt.zero_grad()
+    with torch.inference_mode(): return loss_func.activation(net.eval()(feats[held])).numpy()
 
 
 def score(df, probs): return f1_score(df.category, np.array(sorted(df.category.unique()))[probs.argmax(1)], average='macro')
@@ -62,7 +90,7 @@ def blend(*probs): return sum(np.log(np.clip(p, 1e-4, None)) for p in probs)
 
 # what is compared with what: the pictures' share with the text kept as it is, and each loss with plain cross-entropy
 TABLE = {('tfidf',): None, ('text',): ('tfidf',), ('views',): ('tfidf',), ('both',): ('text',), ('tfidf', 'text'): ('tfidf',), ('tfidf', 'views'): ('tfidf',),
-         ('tfidf', 'both'): ('tfidf', 'text'), **{(o,): ('both',) for o in LOSSES if o != 'cross-entropy'}}
+         ('tfidf', 'both'): ('tfidf', 'text'), **{(o,): ('cross-entropy',) if o != 'cross-entropy' else None for o in LOSSES}}
 
 
 def paired(df, a, b, n=2000, seed=0):
@@ -81,7 +109,8 @@ def table(df, folder) -> pd.DataFrame:
     "Macro-F1 of what lies in `folder`, and the paired differences of `TABLE`."
     rows = []
     def load(names):
-        seeds = [sorted(folder.glob(f'{o}_?.npy')) for o in names]
+        # runs that were cut off wait for their folds
+        seeds = [[p for p in sorted(folder.glob(f'{o}_?.npy')) if not np.isnan(np.load(p)).any()] for o in names]
         many = max(map(len, seeds), default=0)
         # what has no seed (TF-IDF) goes with every seed of the others
         return [blend(*(np.load(o[i % len(o)]) for o in seeds)) for i in range(many)] if all(seeds) else []
@@ -106,18 +135,21 @@ if __name__ == '__main__':
     names, out, seeds, csv = (a.pop(o) for o in ('names', 'out', 'seeds', 'table'))
     given, df = {k: v for k, v in a.items() if v is not None}, parts()
     out.mkdir(parents=True, exist_ok=True)
+    kinds, feats = {'text': dict(fn_col=None), 'views': dict(text_col=None), 'both': {}}, None
     for seed in seeds:
         for name in names:
             file = out/f'{name}_{seed}.npy'
-            if not file.exists():
-                res, seconds = np.zeros((len(df), df.category.nunique())), 0.
-                for fold in sorted(df.fold.unique()):
-                    kind = {'text': dict(fn_col=None), 'views': dict(text_col=None), 'both': {}}.get(name, dict(loss=name))
-                    probs, s = (tfidf(df, fold), 0) if name == 'tfidf' else learnt(df, fold, seed=seed, **kind, **given)
-                    res[(df.fold == fold).to_numpy()], seconds = probs, seconds + s
-                    print(f'{name} seed {seed} fold {fold}: {score(df[df.fold == fold], probs):.3f}  {s:.0f} s', flush=True)
+            res = np.load(file) if file.exists() else np.full((len(df), df.category.nunique()), np.nan)
+            for fold in sorted(df.fold.unique()):
+                rows = (df.fold == fold).to_numpy()
+                if not np.isnan(res[rows]).any(): continue
+                if name == 'tfidf': res[rows] = tfidf(df, fold)
+                elif name in kinds: res[rows] = learnt(df, fold, seed=seed, **kinds[name], **given)
+                else:
+                    feats = frozen_features(df, **given) if feats is None else feats
+                    res[rows] = head_learnt(df, fold, feats, name, seed)
                 np.save(file, res)
-            print(f'{name:>16} seed {seed}: macro-F1 {score(df, np.load(file)):.3f}', flush=True)
+                print(f'{name} seed {seed} fold {fold}: {score(df[rows], res[rows]):.3f}', flush=True)
     rows = table(df, out)
     if csv: rows.to_csv(csv, index=False)
     print(rows.to_string(index=False))

@@ -1,0 +1,142 @@
+"What goes wrong in training and when it was best: losses and gradients that aren't finite, and training to the best epoch."
+import torch
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException, CancelStepException
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.tracker import EarlyStoppingCallback, TrackerCallback
+from fastai.learner import Learner
+from fastai.torch_core import apply
+from fastcore.basics import patch
+from fastcore.foundation import L
+
+from ..core import InputError, some
+from .state import Drawn, learner_state, randomness_kept, set_learner_state
+
+
+class NonFinite(ArithmeticError):
+    "A loss or a gradient is NaN or infinite; the message names the batch and the parameter, input or module."
+
+
+def _bad(t): return torch.is_tensor(t) and t.is_floating_point() and not bool(t.isfinite().all())
+
+
+def _tensors(x):
+    found = []
+    apply(lambda t: found.append(t) if torch.is_tensor(t) else None, x)
+    return found
+
+
+class Guard(Callback):
+    "Stops training, or leaves the batch out, where loss or gradients aren't finite, and says whose. A loss scaler's own skips are let pass."
+    order, run_valid = MixedPrecision.order + .5, False  # unscaled, not yet clipped: clipping makes all gradients NaN
+
+    def __init__(
+        self,
+        skip: int = 0,  # Batches in a row that are left out before training stops; 0 stops at the first
+        scaler_skip: int = 20,  # Steps in a row that a loss scaler may skip
+    ):
+        self.skip, self.scaler_skip = skip, scaler_skip
+
+    def before_fit(self): self.bad, self._row, self._skipped, self._loss = [], 0, 0, None
+
+    def before_train(self):
+        self.after_train()
+        self._drawn = Drawn(self.learn.dls.train)
+
+    def after_train(self):
+        if drawn := self.__dict__.pop('_drawn', None): drawn.close()
+
+    def _scaled(self): return getattr(self.learn, 'scaler', None) is not None and self.learn.scaler.is_enabled()
+
+    def _where(self):
+        rows = self._drawn.rows(self.iter)
+        return f'epoch {self.epoch}, batch {self.iter}' + (f' (rows {some(rows, 8)} of the training data)' if rows else '')
+
+    def _culprit(self):
+        "The first of inputs, weights and modules that isn't finite."
+        for i, x in enumerate(self.xb):
+            for t in _tensors(x):
+                if _bad(t): return f'input {i} is not finite in rows {some(torch.nonzero(~t.isfinite().flatten(1).all(1)).flatten().tolist(), 8)} of the batch'
+        if names := [k for k, p in self.learn.model.named_parameters() if _bad(p.detach())]: return f'parameters that are not finite: {some(names)}'
+        found, hooks = [], []
+        for k, m in self.learn.model.named_modules():
+            def note(m, args, out, k=k):
+                if any(map(_bad, _tensors(list(out.values()) if isinstance(out, dict) else out))): found.append(k)
+            if not list(m.children()): hooks.append(m.register_forward_hook(note))
+        try:
+            with torch.no_grad(), randomness_kept(): self.learn.model(*self.xb)
+        finally:
+            for o in hooks: o.remove()
+        return f'the first module whose output is not finite: {found[0]}' if found else 'inputs, parameters and outputs are finite: it is the loss itself'
+
+    def _leave(self, what, cancel):
+        message = f'{self._where()}: {what}'
+        self.bad.append((self.epoch, self.iter, message))
+        self._row += 1
+        if self._row > self.skip: raise NonFinite(message)
+        raise cancel
+
+    def after_loss(self):
+        if self._scaled(): return
+        loss = self.learn.loss_grad.detach()
+        if bool(loss.isfinite().all()):
+            self._loss = self.learn.loss
+            return
+        what = f'the loss is {float(loss.mean())}; {self._culprit()}'
+        # one NaN would stay in the Recorder's moving average for good
+        if self._loss is not None: self.learn.loss = self._loss
+        self._leave(what, CancelBatchException)
+
+    def before_step(self):
+        named = [(k, p.grad) for k, p in self.learn.model.named_parameters() if p.grad is not None]
+        self._skipped = 0
+        if not named or bool(torch.stack([o.float() for o in torch._foreach_norm([g for _, g in named])]).isfinite().all()): self._row = 0
+        else: self._leave(f'gradients that are not finite: {some(k for k, g in named if _bad(g))}', CancelStepException)
+
+    def after_cancel_step(self):
+        if not self._scaled(): return
+        self._skipped += 1
+        if self._skipped > self.scaler_skip:
+            raise NonFinite(f'{self._where()}: the loss scaler has skipped {self._skipped} steps in a row, its scale is {self.learn.scaler.get_scale():g}')
+
+
+class _Best(TrackerCallback):
+    "Notes the epoch of the best score."
+    def after_epoch(self):
+        super().after_epoch()
+        if self.new_best: self.at = self.epoch
+
+
+class _StopAfter(Callback):
+    order = 70  # after trackers
+    def __init__(self, epoch): self.last = epoch
+    def after_epoch(self):
+        if self.epoch >= self.last: raise CancelFitException
+
+
+@patch
+def fit_to_best(
+    self: Learner,
+    n_epoch: int,  # Epochs of the first training, and of the schedule of both
+    lr=None,  # As for `fit`
+    monitor: str = 'valid_loss',  # A recorded value
+    comp=None,  # `np.less` or `np.greater`; default by the name, as fastai's trackers
+    patience: int | None = None,  # Stop the first training after so many epochs without a gain
+    fit: str = 'fit_flat_cos',  # Method that trains
+    dls=None,  # What to train on the second time, all listings for one; default the same again
+    cbs=None,  # More callbacks, for both
+    **kwargs,  # For the method
+) -> int:  # The best epoch, from 0
+    "Train, then train again from the start to the end of the epoch that was best."
+    cbs = L(cbs)
+    if self.opt is None: self.create_opt()
+    start = learner_state(self)
+    best = _Best(monitor, comp)
+    stop = [] if patience is None else [EarlyStoppingCallback(monitor, comp, patience=patience)]
+    getattr(self, fit)(n_epoch, lr, cbs=[*cbs, best, *stop], **kwargs)
+    if not hasattr(best, 'at'): raise InputError(f'{monitor} was never better than nothing: {[o[best.idx] for o in self.recorder.values]}')
+    own = self.dls
+    set_learner_state(self, start)
+    if dls is not None: self.dls = dls
+    try: getattr(self, fit)(n_epoch, lr, cbs=[*cbs, _StopAfter(best.at)], **kwargs)
+    finally: self.dls = own
+    return best.at

@@ -1,0 +1,47 @@
+"A short training that says when it starts and writes its weights when it is done: `python -m tests.callback.resume_job FOLDER`"
+import sys
+import time
+from pathlib import Path
+
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.tracker import SaveModelCallback
+from fastai.losses import CrossEntropyLossFlat
+
+from fastmatch.callback.averaging import EMA
+from fastmatch.callback.mix import MixUp
+from fastmatch.callback.resume import Resume
+from fastmatch.callback.sharpness import LookSAM
+from fastmatch.core import seed_everything
+from fastmatch.optim import ranger
+
+from .small import fit, learner, net
+
+
+class Slow(Callback):
+    "Room for a kill at any moment; the numbers of a second source of random numbers count too."
+    run_valid = False
+    def before_batch(self):
+        import numpy as np
+        time.sleep(.01)
+        self.learn.xb = (self.xb[0] + .01 * float(np.random.rand()),)
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    seed_everything(0)
+    folder = Path(folder)
+    learn = learner(net(), ranger, folder, shuffle=True, loss=CrossEntropyLossFlat(), cbs=[EMA(.8), MixUp(), LookSAM(.1, 3), Slow()])
+    print('begun', flush=True)
+    # two fits: a kill in the second finds the first done
+    learn.freeze()
+    fit(learn, 'fit_flat_cos', 3, .05, cbs=Resume())
+    learn.unfreeze()
+    fit(learn, 'fit_one_cycle', 4, .05, cbs=[Resume(), SaveModelCallback()])
+    print('done', flush=True)
+    state = {'live': [o.clone() for o in learn.ema._other], 'model': learn.model.state_dict(), 'losses': [float(o) for o in learn.recorder.losses],
+             'values': [list(map(float, o)) for o in learn.recorder.values], 'next': float(torch.rand(()))}
+    torch.save(state, folder/'done.pth')
+
+
+if __name__ == '__main__': main(sys.argv[1])

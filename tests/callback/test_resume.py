@@ -1,0 +1,160 @@
+"A training killed at random moments ends with the weights of one that was left alone, bit for bit."
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.tracker import EarlyStoppingCallback
+
+from fastmatch.callback import resume
+from fastmatch.callback.averaging import EMA, SWA, Snapshots
+from fastmatch.callback.mix import MixUp
+from fastmatch.callback.resume import Resume
+from fastmatch.callback.sharpness import ESAM, SAF, LookSAM
+from fastmatch.core import InputError, seed_everything
+from fastmatch.optim import ranger, sgd
+from fastmatch.schedule import GradientAccumulation, Plateau
+
+from .small import CpuAmp, everything, fit, learner, net
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(folder): return subprocess.Popen([sys.executable, '-m', 'tests.callback.resume_job', str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
+
+
+def finish(job):
+    out, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('whole')
+    job = start(folder)
+    assert job.stdout.readline() == 'begun\n'
+    t = time.time()
+    assert job.stdout.readline() == 'done\n'
+    t = time.time() - t
+    finish(job)
+    # a training that came to its end leaves nothing to resume
+    assert not (folder/'models'/'resume.pth').exists()
+    return torch.load(folder/'done.pth', weights_only=True), t
+
+
+def same(a, b):
+    if isinstance(a, dict): return set(a) == set(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list): return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+@pytest.mark.parametrize('moment', [pytest.param(i, marks=[] if i < 2 else [pytest.mark.slow]) for i in range(10)])
+def test_killed_at_a_random_moment(moment, undisturbed, tmp_path):
+    "Freezing, ranger, MixUp, dropout, shuffling, LookSAM, EMA, the best model, two schedules in a row."
+    want, seconds = undisturbed
+    # one of each tenth of the run
+    after = (moment * 7 % 10 + random.Random(moment).random()) / 10 * seconds
+    while True:
+        job = start(tmp_path)
+        assert job.stdout.readline() == 'begun\n'
+        time.sleep(after)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        job.stdout.close()
+        if not (tmp_path/'done.pth').exists(): break
+        # a quicker run than the first
+        (tmp_path/'done.pth').unlink()
+        shutil.rmtree(tmp_path/'models', ignore_errors=True)
+        after *= .8
+    finish(start(tmp_path))
+    assert same(torch.load(tmp_path/'done.pth', weights_only=True), want)
+
+
+class Die(Callback):
+    "Breaks off a fit as a kill would: no event comes after."
+    order = 5  # before autocast, which a process takes with it
+    def __init__(self, epoch=-1, batch=-1): self.at = epoch, batch
+    def before_batch(self):
+        if self.training and (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
+
+
+CELLS = {'plain': [], 'EMA': [lambda: EMA(.7)], 'SWA': [lambda: SWA(.3)], 'LookSAM': [lambda: LookSAM(.1, 4)], 'ESAM': [lambda: ESAM(.1)],
+         'SAF': [lambda: SAF(back=1)], 'fp16': [lambda: CpuAmp(init_scale=2.**14, growth_interval=4)], 'accumulation': [lambda: GradientAccumulation(10)],
+         'Plateau': [lambda: Plateau(patience=1)], 'MixUp': [MixUp], 'early stop': [lambda: EarlyStoppingCallback(patience=2)]}
+
+
+def one_run(how, cbs, path, monkeypatch, die=(), args=(4, .05)):
+    "A learner and its fit, as a process of its own would have it."
+    monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
+    seed_everything(0)
+    learn = learner(net(), ranger, path, shuffle=True, cbs=[f() for f in cbs])
+    fit(learn, how, *args, cbs=[Resume(), Die(*die)])
+    return learn
+
+
+@pytest.mark.parametrize('how', ['fit', 'fit_flat_cos', 'fit_one_cycle'])
+@pytest.mark.parametrize('cell', CELLS)
+def test_resumed_is_uninterrupted(cell, how, tmp_path, monkeypatch):
+    "Broken off in the third epoch, and again in the fourth."
+    want = one_run(how, CELLS[cell], tmp_path/'a', monkeypatch)
+    for die in ((2, 3), (3, 0)) if cell != 'early stop' else ((2, 3),):
+        with pytest.raises(KeyboardInterrupt): one_run(how, CELLS[cell], tmp_path/'b', monkeypatch, die)
+    got = one_run(how, CELLS[cell], tmp_path/'b', monkeypatch)
+    assert torch.equal(everything(want), everything(got))
+    for k in ('lrs', 'iters'): assert getattr(want.recorder, k) == getattr(got.recorder, k)
+    np.testing.assert_array_equal([float(o) for o in want.recorder.losses], [float(o) for o in got.recorder.losses])
+    assert [list(o) for o in want.recorder.values] == [list(o) for o in got.recorder.values]
+    assert want.epoch == got.epoch
+    if cell == 'EMA': assert all(map(torch.equal, want.ema._other, got.ema._other))
+
+
+def test_a_fit_that_was_done_is_not_done_again(tmp_path, monkeypatch, capsys):
+    "In a process killed after it: nothing is trained, the end is there."
+    want = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
+    batches = []
+    class Count(Callback):
+        run_valid = False
+        def after_batch(self): batches.append(1)
+    got = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
+    assert torch.equal(everything(want), everything(got)) and got.recorder.values == [list(o) for o in want.recorder.values]
+    assert all(map(torch.equal, want.ema._other, got.ema._other))
+    # in the same process a call is a new one
+    learn = learner(net(), ranger, tmp_path, cbs=[Count()])
+    fit(learn, 'fit', 2, .05, cbs=Resume())
+    fit(learn, 'fit', 2, .05, cbs=Resume())
+    assert len(batches) == 4 * 6
+
+
+def test_another_call_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt): one_run('fit', [], tmp_path, monkeypatch, (2, 1))
+    monkeypatch.setattr(resume, 'PROCESS', 'another')
+    for kwargs, n, lr, found in ((dict(), 5, .05, 'epochs were 4, now 5'), (dict(bs=8), 4, .05, 'batches were 6, now 3'), (dict(), 4, .1, 'rates were'),
+                                 (dict(opt_func=sgd), 4, .05, 'optimizer were AdamFamily'), (dict(cbs=MixUp()), 4, .05, 'callbacks were')):
+        learn = learner(net(), **{'opt_func': ranger, 'path': tmp_path, 'shuffle': True, **kwargs})
+        with pytest.raises(InputError, match=found): fit(learn, 'fit', n, lr, cbs=Resume())
+
+
+def test_validation_and_lr_find_are_let_alone(tmp_path):
+    learn = learner(net(), ranger, tmp_path, cbs=Resume())
+    fit(learn, 'validate')
+    fit(learn, 'lr_find', show_plot=False, num_it=8)
+    assert not learn.resume.file.exists() and 'fits_begun' not in learn.__dict__
+    fit(learn, 'fit', 2, .05)
+    fit(learn, 'validate')
+    assert learn.fits_begun == {'resume': 0} and learn.resume.file.exists()
+
+
+def test_snapshots_go_on(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt): one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, (2, 3), (4, 1, .05))
+    learn = one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, args=(4, 1, .05))
+    assert [o.name for o in learn.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
