@@ -139,16 +139,16 @@ def test_row_order_matters_to_none_of_the_found(kind, monkeypatch):
     np.testing.assert_array_equal(a.search(5).ids, order[b.search(5).ids[back]])
 
 
-@pytest.mark.parametrize('kind', NEAR)
-def test_effort_follows_the_recall_asked_for(kind):
+@pytest.mark.parametrize('kind, most', [('hnsw', .9995), ('ivf', .98), ('ivfpq', .98)])
+def test_effort_follows_the_recall_asked_for(kind, most):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3000, 48))
-    low, high = Index(x, kind=kind, recall=.3), Index(x, kind=kind, recall=.995)
+    low, high = Index(x, kind=kind, recall=.3), Index(x, kind=kind, recall=most)
     low.search(10), high.search(10)
-    assert low._effort[10] < high._effort[10] and low.reached[10].mean < high.reached[10].mean and high.reached[10].mean >= .995
+    assert low._effort[10] < high._effort[10] and low.reached[10].mean < high.reached[10].mean and high.reached[10].mean >= most
     # a search of another size is tried out anew
     high.search(30)
-    assert set(high.reached) == {10, 30} and high.reached[30].mean >= .995
+    assert set(high.reached) == {10, 30} and high.reached[30].mean >= most
 
 
 def test_what_cannot_be_reached_is_said(monkeypatch):
