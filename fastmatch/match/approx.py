@@ -1,4 +1,4 @@
-"Embeddings as a space to search at any size: exact, HNSW or IVF by one call, with the recall against exact stated."
+"Embeddings as a space to search at any size: exact or by an index of faiss', by one call, with the recall against exact stated."
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +11,9 @@ from .neighbors import check_k
 from .saved import fingerprint, read_sealed, write_sealed
 
 KINDS = ['exact', 'hnsw', 'ivf', 'ivfpq']
-# exact search costs n*n*d; here that is what building an index, trying it out and searching it cost together
+# Exact search costs n*n*d; from here on building an IVF-PQ index, trying it out and searching it costs less. HNSW cost more at every size tried, takes
+# ten times the memory, and loses listings that more others equal than it has links: it is for catalogues that grow by a few listings at a time.
 EXACT_ROWS = 50_000
-# a graph answers single queries soonest, but is built in n log n random looks: above this IVF-PQ is ready several times sooner, in a tenth of the memory
-HNSW_ROWS = 200_000
 LINKS = 32  # HNSW: links a listing, twice as many on the ground level (faiss' own default)
 BUILD = 80  # HNSW: listings looked at to place one; with faiss' 40 more of them can't be reached
 POINTS = 40  # IVF: listings to train on for each cell; faiss warns below 39
@@ -41,7 +40,7 @@ class Index(Dense):
         self,
         vectors,  # float (n,d), one row a listing; any norm but 0
         name: str = 'vectors',  # What to call them in messages
-        kind: str = 'auto',  # One of `KINDS`; 'auto': exact up to `EXACT_ROWS`, HNSW up to `HNSW_ROWS`, IVF-PQ above or where `memory` asks for it
+        kind: str = 'auto',  # One of `KINDS`; 'auto': exact up to `EXACT_ROWS` listings, IVF-PQ above
         recall: float = .98,  # To be reached on a sample: a search looks at more until it is
         memory: float | None = None,  # GB that index and search may hold beside the vectors and what is found; None: no bound
         seed: int = 0,  # Of the samples to train on and to try out on
@@ -73,14 +72,10 @@ class Index(Dense):
 
     def _pick(self):
         n, kind = len(self), self.asked
-        if kind == 'auto':
-            kind = 'exact' if n <= EXACT_ROWS else 'hnsw' if n <= HNSW_ROWS else 'ivfpq'
-            if kind == 'hnsw' and not self._fits('hnsw'): kind = 'ivfpq'
-        if not self._fits(kind):
+        if kind == 'auto': kind = 'exact' if n <= EXACT_ROWS else 'ivfpq'
+        if self.memory is not None and self.needs(kind) > self.memory:
             raise InputError(f'{self.name}: {n} x {self.dim} by {kind!r} takes more than memory={self.memory} GB; in GB: {({o: round(self.needs(o), 2) for o in KINDS})}')
         return kind
-
-    def _fits(self, kind): return self.memory is None or self.needs(kind) <= self.memory
 
     def needs(
         self,

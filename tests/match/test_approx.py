@@ -215,25 +215,25 @@ def test_refuses_to_remove():
 
 def test_picks_by_size_and_memory(monkeypatch):
     monkeypatch.setattr(approx, 'EXACT_ROWS', 100)
-    monkeypatch.setattr(approx, 'HNSW_ROWS', 200)
     x = clustered(400)
-    assert [Index(x[:n]).kind for n in (100, 101, 200, 201)] == ['exact', 'hnsw', 'hnsw', 'ivfpq']
+    assert [Index(x[:n]).kind for n in (100, 101)] == ['exact', 'ivfpq']
     monkeypatch.setattr(approx, 'ROOM', 0)
     ix = Index(x[:150])
     needs = {o: ix.needs(o) for o in KINDS}
     assert needs['exact'] == 0 < needs['ivfpq'] < needs['hnsw'] and needs['ivfpq'] < needs['ivf']
-    assert Index(x[:150], memory=needs['hnsw']).kind == 'hnsw' and Index(x[:150], memory=needs['hnsw'] * .99).kind == 'ivfpq'
+    assert Index(x[:150], memory=needs['ivfpq']).kind == 'ivfpq' and Index(x[:150], kind='hnsw', memory=needs['hnsw']).kind == 'hnsw'
     with pytest.raises(InputError, match="pics: 150 x 12 by 'ivfpq' takes more than memory=.* GB; in GB: {'exact'"): Index(x[:150], 'pics', memory=needs['ivfpq'] * .9)
     with pytest.raises(InputError, match="'hnsw' takes more than"): Index(x[:90], kind='hnsw', memory=1e-9)
     # it follows the size until something is built
     ix = Index(x[:90])
     ix.search(5)
     ix.add(x[90:150])
-    assert ix.kind == 'hnsw'
+    assert ix.kind == 'ivfpq'
     ix.search(5)
-    ix.add(x[150:400])
-    assert ix.kind == 'hnsw' and ix.rebuild() is not None and ix.kind == 'ivfpq'
-    assert ix.take(np.arange(50)).kind == 'exact'
+    ix.remove(np.arange(100))
+    assert ix.kind == 'ivfpq' and ix.take(np.arange(50)).kind == 'exact'
+    ix.rebuild()
+    assert ix.kind == 'exact'
 
 
 def test_refuses():
