@@ -85,7 +85,7 @@ def measure(n, file, noise, kind, recall, memory, sample):
     if out.returncode: raise RuntimeError(f'{n} rows: the run ended with {out.returncode}\n{out.stderr}')
     res = json.loads(out.stdout.splitlines()[-1])
     return {'data': 'titles' if file else 'random', 'rows': n, 'dim': DIM, 'k': K, 'noise': noise if file else None, 'asked': kind, **res,
-            'threads': int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count()), 'command': 'python ' + ' '.join(['tests/bench/million.py', *sys.argv[1:]])}
+            'threads': int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count())}
 
 
 def main(args=None):
@@ -109,7 +109,8 @@ def main(args=None):
             np.save(file, title_vectors())
         for n in a.rows:
             row = measure(n, file and str(file), a.noise, a.kind, a.recall, a.memory, a.sample)
-            print({k: v for k, v in row.items() if k != 'command'}, flush=True)
+            print(row, flush=True)
+            row['command'] = f'python tests/bench/million.py --rows {n}' + ''.join(f' --{k} {getattr(a, k)}' for k in ('noise', 'kind', 'recall', 'memory')) + ' --random' * a.random
             if a.out:
                 old = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame()
                 key = ['data', 'rows', 'kind']

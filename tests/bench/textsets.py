@@ -105,9 +105,9 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
                 said = left & both & (score >= threshold)
                 total[way] += [true[said].sum(), said.sum(), positives[1]]
         for k, (tp, said, pos) in total.items(): counts[k].append((200 * tp / (said + pos), 100 * tp / max(said, 1), 100 * tp / pos))
-    found = 100 * true.sum() / size[y[shop == 0]].sum()
+    found = float(100 * true.sum() / size[y[shop == 0]].sum())
     for way, o in counts.items():
-        (f1, precision, recall), sd = np.mean(o, axis=0), np.std([v[0] for v in o])
+        (f1, precision, recall), sd = np.mean(o, axis=0).tolist(), float(np.std([v[0] for v in o]))
         yield {'set': name, 'way': way, 'pair_f1': round(f1, 2), 'sd_halvings': round(sd, 2), 'precision': round(precision, 2), 'recall': round(recall, 2),
                'among_candidates': round(found, 2), 'ditto': PUBLISHED[name][0], 'deepmatcher': PUBLISHED[name][1], 'rows': len(df), 'halvings': halvings}
 
@@ -130,6 +130,6 @@ if __name__ == '__main__':
     for o in a.names or SETS:
         i = SETS.index(o)
         for row in measure(o, every[start[i]:start[i + 1]], a.halvings):
-            table.append({**row, 'command': 'python ' + ' '.join(['tests/bench/textsets.py', *sys.argv[1:]])})
-            print({k: v for k, v in row.items()}, flush=True)
+            table.append({**row, 'command': f'python tests/bench/textsets.py {o} --halvings {a.halvings}'})
+            print(row, flush=True)
     if a.out: pd.DataFrame(table).to_csv(a.out, index=False)
