@@ -28,9 +28,9 @@ class Space:
         q = self if self_join else self._known(queries)
         k = min(k, len(self))
         ids, scores = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
-        size = self._block(k)
+        size, order = self._block(k), self._order(q, self_join)
         for i in tqdm(range(0, len(q), size), desc='search', delay=2, leave=False):
-            rows = np.arange(i, min(i + size, len(q)))
+            rows = order[i:i+size]
             ids[rows], scores[rows] = self._search(rows, q, k, self_join)
         return Neighbors(ids, scores)
 
@@ -73,6 +73,7 @@ class Space:
         return found
 
     def _block(self, k): return max(1, min(1024, 16 * FLOATS // len(self)))
+    def _order(self, q, self_join): return np.arange(len(q))
 
     def _best(self, rows, ids, q, k, self_join):
         # ids rise along each row, and a stable sort keeps that order in ties
@@ -99,7 +100,7 @@ class Dense(Space):
         self.name, vectors = name, np.asarray(vectors)
         if vectors.ndim != 2 or not vectors.size: raise InputError(f'{name} of shape {vectors.shape}: give (listings, dimensions)')
         if vectors.dtype.kind not in 'fiu': raise InputError(f'{name} of dtype {vectors.dtype}: give floats')
-        self._width, self._flat = 1, None
+        self._width = 1
         if normalized:
             off = ~(np.abs(np.einsum('nd,nd->n', vectors, vectors) - 1) < 1e-3)
             if vectors.dtype != np.float32 or off.any(): raise InputError(f'{name}: rows {some(np.flatnonzero(off))} are not float32 of unit length')
@@ -122,7 +123,7 @@ class Dense(Space):
 
     def _with(self, vectors):
         res = copy.copy(self)
-        res.vectors, res._flat = vectors, None
+        res.vectors = vectors
         return res
 
     def take(
@@ -146,10 +147,8 @@ class Dense(Space):
 
     def _near(self, q, rows, k):
         faiss = need('faiss', 'searching embeddings', 'faiss-cpu')
-        if self._flat is None:
-            self._flat = faiss.IndexFlatIP(self.dim)
-            self._flat.add(self.vectors)
-        near, ids = self._flat.search(q.vectors[rows], k)
+        # what a flat index does, without its copy of the vectors
+        near, ids = faiss.knn(q.vectors[rows], self.vectors, k, faiss.METRIC_INNER_PRODUCT)
         return ids, near
 
     def _all(self, q, rows): return q.vectors[rows] @ self.vectors.T

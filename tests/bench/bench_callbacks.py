@@ -57,4 +57,4 @@ def step(quick):
 def memory(quick):
     "The most memory that five steps hold beyond the imports, each in a process of its own."
     sides = {'without': partial(steps, quick, n=5), **{k: partial(steps, quick, cls, kwargs, 5) for k, (cls, kwargs, *_) in CALLBACKS.items()}}
-    yield Case('memory', sides, ref='without', memory=True, runs=3, imports=('fastmatch.learner', 'timm', 'transformers'))
+    yield Case('memory', sides, ref='without', memory=True, pairs=3, imports=('fastmatch.learner', 'timm', 'transformers'))

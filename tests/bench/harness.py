@@ -44,7 +44,8 @@ class Case:
     scale: dict[str, float] = field(default_factory=dict)  # Side -> how often its run goes into the whole job, where it runs a part of it
     memory: bool = False  # Compare peak memory instead of time
     imports: tuple = ()  # Modules imported before a memory run's baseline is taken
-    runs: int | None = None  # How many of each side, where the usual number takes too long
+    pairs: int | None = None  # Pairs of runs, where fewer than usual must do
+    time_bar: float | None = None  # With `memory`: largest seconds over the reference's, a row of their own
 
 
 @dataclass
@@ -183,9 +184,9 @@ def rows_of(key, case, quick=False, pairs=None, tick=lambda i, n: None):
         yield Row(name, case.name, case.side, value=float(case.value), unit=case.unit, bar=case.aim)
         return
     if unknown := {case.ref, *case.aim, *case.scale} - set(case.sides): raise ValueError(f'{key}, {case.name}: no sides {sorted(unknown)}')
-    peak = {}
-    if case.memory: seconds, peak = own_processes(key, case, pairs or case.runs or FEW, quick, tick)
-    else: seconds = take_turns({k: f() for k, f in case.sides.items()}, pairs or case.runs, tick=tick)
+    peak, pairs = {}, pairs or case.pairs
+    if case.memory: seconds, peak = own_processes(key, case, pairs or FEW, quick, tick)
+    else: seconds = take_turns({k: f() for k, f in case.sides.items()}, pairs, tick=tick)
     seconds = {k: v * case.scale.get(k, 1) for k, v in seconds.items()}
     cost = peak if case.memory else seconds
     for k in sorted(case.sides, key=lambda k: k != case.ref):
@@ -194,6 +195,9 @@ def rows_of(key, case, quick=False, pairs=None, tick=lambda i, n: None):
         if k == case.ref: row.ratio = 1.
         else: row.ratio, row.low, row.high, row.bar = *interval(cost[k] / cost[case.ref]), case.bar
         yield row
+    if case.memory and case.time_bar is not None:
+        for k in case.sides:
+            if k != case.ref: yield Row(name, f'{case.name}, seconds', k, float(np.median(seconds[k])), None, *interval(seconds[k] / seconds[case.ref]), case.time_bar)
     for k, aim in case.aim.items():
         value, low, high = interval(seconds[k])
         yield Row(name, f'{case.name}, seconds', k, value, low=low, high=high, bar=aim, value=value, unit='s')

@@ -13,7 +13,7 @@ from fastai.callback.core import Callback, CancelValidException
 
 from fastmatch.match import Neighbors, best_threshold, decide, row_f1
 
-from . import bench_search, bench_step, bench_threshold, harness, known
+from . import bench_rule, bench_search, bench_step, bench_threshold, harness, known
 from .harness import Case, Row, interval, rows_of, take_turns, timed
 from .run import main
 
@@ -124,6 +124,17 @@ def test_memory_in_own_processes():
     assert large.ratio == pytest.approx(large.peak_mb / small.peak_mb, rel=.2) and large.met and small.seconds > 0
 
 
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='peak memory is read from /proc')
+def test_memory_runs_may_be_timed_too(monkeypatch):
+    out = {'a': np.array([1., 1.2, 1.1]), 'b': np.array([2., 2.4, 2.2])}, {'a': np.full(3, 10.), 'b': np.full(3, 100.)}
+    seen = []
+    monkeypatch.setattr(harness, 'own_processes', lambda key, case, pairs, quick, tick: seen.append(pairs) or out)
+    case = Case('x', dict.fromkeys('ab'), ref='b', bar=.05, memory=True, pairs=3, time_bar=.6)
+    ref, a, took = rows_of('main/x', case)
+    assert seen == [3] and a.ratio == pytest.approx(.1) and not a.met and (took.case, took.side, took.bar) == ('x, seconds', 'a', .6)
+    assert took.ratio == pytest.approx(.5) and took.met and took.seconds == pytest.approx(1.1)
+
+
 def test_run(tmp_path, capsys):
     out = tmp_path/'rows.json'
     assert main(['main/search', '--quick', '--json', str(out)]) == 0
@@ -159,6 +170,18 @@ def test_search_sides_find_the_same():
     scores, ids = out['faiss']
     np.testing.assert_array_equal(out['Dense'].ids, ids)
     np.testing.assert_allclose(out['Dense'].scores, scores, atol=1e-6)
+
+
+def test_rule_sides_decide_alike():
+    x = bench_rule.listings(*bench_rule.QUICK)
+    ours, theirs = bench_rule.sparse_rule(*x), bench_rule.dense_rule(*x)
+    # without a limit on candidates nothing is left out, and what differs is rounding
+    whole = bench_rule.sparse_rule(*x, k=400)
+    assert np.mean([set(a) == set(b) for a, b in zip(whole, bench_rule.dense_rule(*x, k=400))]) > .99
+    assert np.mean([set(a) == set(b) for a, b in zip(ours, theirs)]) > .7
+    whole, theirs = bench_rule._found(x, 400)(), bench_rule._matrices(x)()
+    assert np.mean([set(a) == set(b) for a, b in zip(whole, bench_rule.dense_rule(*x))]) > .7 and all(np.array_equal(a, b) for a, b in zip(theirs, bench_rule.dense_rule(*x)))
+    assert np.mean([len(o) for o in ours]) > 2
 
 
 def test_threshold_sides_judge_alike():

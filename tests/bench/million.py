@@ -1,0 +1,121 @@
+"""Build, search and decide from ten thousand to a million listings: time, memory, recall against exact search.
+
+`python tests/bench/million.py [--rows 10000 100000 1000000] [--random] [--kind exact] [--out nbs/scale.csv]`
+
+Vectors are real title embeddings (MiniLM, 31,173 titles of the text sets), drawn again and again, each with Gaussian noise of its own, whose length is `--noise`
+beside the embedding's 1: with .5 a copy's cosine to its title is .89, that of two copies of a title .8. `--random`: Gaussian vectors alone, where no
+neighbour is much nearer than any other; indexes like these are no good there, and the table says so. Each size runs in a process of its own, which
+makes its vectors, builds, searches 50 neighbours of every row, and decides; `peak_mb` is the most this process ever held, the vectors and libraries included.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+TEXT = ROOT.parent/'shared'/'data'/'text'
+SETS = ('abt_buy', 'amazon_google', 'walmart_amazon')
+DIM, K, SAMPLE, THRESHOLD = 384, 50, 10_000, .7  # the competition's most matches; rows looked up exactly; a cut between copies' .8 and other titles
+
+
+def title_vectors(bs: int = 64) -> np.ndarray:  # float32 (n,384)
+    "Embed the titles of the text sets."
+    import pandas as pd
+
+    from fastmatch.matcher import Encoder, Picture
+    from fastmatch.models import MatchNet, TitleEncoder, load_tokenizer
+    titles = [t for o in SETS for t in pd.read_csv(TEXT/f'{o}.csv', keep_default_na=False).title]
+    tok = load_tokenizer('all-MiniLM-L6-v2')
+    enc = Encoder(MatchNet(None, None, TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id)), Picture((32, 32), 'squish'), tok)
+    return enc.embed(None, titles, bs)[0]['title']
+
+
+def made(n: int, base: np.ndarray | None, noise: float, seed: int = 0) -> np.ndarray:  # float32 (n,384), unit length
+    "Vectors as the docstring above says, a part at a time: nothing else of their size is held."
+    rng, out = np.random.default_rng(seed), np.empty((n, DIM), np.float32)
+    if base is not None: base = base / np.linalg.norm(base, axis=1, keepdims=True)
+    for i in range(0, n, 50_000):
+        x = rng.normal(size=(min(50_000, n - i), DIM)).astype(np.float32)
+        if base is not None: x = base[rng.integers(0, len(base), len(x))] + np.float32(noise / DIM**.5) * x
+        out[i:i + len(x)] = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return out
+
+
+def child(n, file, noise, kind, recall, memory, sample):
+    "One size: print its figures."
+    from fastmatch.match import Index, decide
+    from tests.bench.harness import memory as held
+    v, clock = made(n, np.load(file) if file else None, noise), [time.perf_counter()]
+    def lap():
+        clock.append(time.perf_counter())
+        return round(clock[-1] - clock[-2], 2)
+    ix = Index(v, 'title', kind, recall, memory, normalized=True)
+    res = {}
+    # the parts of a first search, one after the other
+    if ix.kind != 'exact': ix._build()
+    res['build_s'] = lap()
+    if ix.kind != 'exact': ix._prepare(K)
+    res['try_s'] = lap()
+    nb = ix.search(K)
+    res['search_s'] = lap()
+    matches = decide(nb, THRESHOLD)
+    res['decide_s'] = lap()
+    res |= {'total_s': round(clock[-1] - clock[0], 2), 'peak_mb': round(held('VmHWM')), 'kind': ix.kind, 'effort': ix._effort.get(K),
+            'matches_a_row': round(len(matches.ids) / n, 2)}
+    del matches
+    if ix.kind == 'exact': res |= {'recall': 1., 'recall_se': 0., 'recall_rows': 0}
+    else:
+        # other rows than the search was tried out on, and what the search above found for them
+        found = ix.recall(K, sample, seed=1)
+        res |= {'recall': round(found.mean, 4), 'recall_se': round(found.se, 5), 'recall_rows': found.rows, 'exact_s': lap()}
+    print(json.dumps(res))
+
+
+def measure(n, file, noise, kind, recall, memory, sample):
+    "The figures of one size, from a process of its own."
+    args = n, file, noise, kind, recall, memory, sample
+    out = subprocess.run([sys.executable, '-c', f'from tests.bench.million import child; child(*{args!r})'], cwd=ROOT, capture_output=True, text=True)
+    if out.returncode: raise RuntimeError(f'{n} rows: the run ended with {out.returncode}\n{out.stderr}')
+    res = json.loads(out.stdout.splitlines()[-1])
+    return {'data': 'titles' if file else 'random', 'rows': n, 'dim': DIM, 'k': K, 'noise': noise if file else None, 'asked': kind, **res,
+            'threads': int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count())}
+
+
+def main(args=None):
+    "Measure, print, and put the rows into a table, in the place of earlier ones of the same case."
+    import pandas as pd
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--rows', type=int, nargs='+', default=[10_000, 100_000, 1_000_000])
+    p.add_argument('--random', action='store_true', help='Gaussian vectors instead of titles')
+    p.add_argument('--noise', type=float, default=.5, help="length of each title's noise beside its embedding's 1")
+    p.add_argument('--kind', default='auto', help='as for Index')
+    p.add_argument('--recall', type=float, default=.98, help='as for Index')
+    p.add_argument('--memory', type=float, default=2., help='as for Index, GB')
+    p.add_argument('--sample', type=int, default=SAMPLE, help='rows looked up exactly')
+    p.add_argument('--titles', type=Path, help='float32 .npy of title embeddings, made there if it is missing')
+    p.add_argument('--out', type=Path, help='csv')
+    a = p.parse_args(args)
+    with tempfile.TemporaryDirectory() as tmp:
+        file = None if a.random else a.titles or Path(tmp)/'titles.npy'
+        if file and not file.exists():
+            if not TEXT.exists(): p.error(f'no titles at {TEXT}: --random does without')
+            np.save(file, title_vectors())
+        for n in a.rows:
+            row = measure(n, file and str(file), a.noise, a.kind, a.recall, a.memory, a.sample)
+            print(row, flush=True)
+            row['command'] = f'python tests/bench/million.py --rows {n}' + ''.join(f' --{k} {getattr(a, k)}' for k in ('noise', 'kind', 'recall', 'memory')) + ' --random' * a.random
+            if a.out:
+                old = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame()
+                key = ['data', 'rows', 'kind']
+                if len(old): old = old[(old[key] != pd.Series(row)[key]).any(axis=1)]
+                pd.concat([old, pd.DataFrame([row])]).sort_values(key).to_csv(a.out, index=False)
+
+
+if __name__ == '__main__': main()

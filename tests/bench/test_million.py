@@ -1,0 +1,27 @@
+"The scale run on a small size: its figures are there and its vectors are what it says."
+import numpy as np
+import pandas as pd
+
+from . import million
+
+
+def test_vectors_are_as_stated():
+    base = np.random.default_rng(0).normal(size=(5, 384)).astype(np.float32) * 3
+    v = million.made(4000, base, .5)
+    assert v.shape == (4000, 384) and np.allclose(np.linalg.norm(v, axis=1), 1, atol=1e-5)
+    cos = v @ (base / np.linalg.norm(base, axis=1, keepdims=True)).T
+    mine = cos.argmax(1)
+    assert abs(cos.max(1).mean() - 1 / 1.25**.5) < .005 and np.bincount(mine).min() > 600
+    a = v[mine == 0]
+    assert abs((a @ a.T)[np.triu_indices(len(a), 1)].mean() - .8) < .005
+    assert abs(million.made(500, None, .5) @ million.made(500, None, .5, 1).T).max() < .4
+
+
+def test_a_small_run(tmp_path):
+    out = tmp_path/'scale.csv'
+    np.save(tmp_path/'t.npy', np.random.default_rng(0).normal(size=(300, 384)).astype(np.float32))
+    args = ['--rows', '600', '--titles', str(tmp_path/'t.npy'), '--sample', '200', '--out', str(out)]
+    million.main(args), million.main([*args, '--kind', 'ivfpq']), million.main([*args, '--kind', 'ivfpq'])
+    res = pd.read_csv(out)
+    assert res.kind.tolist() == ['exact', 'ivfpq'] and (res.rows == 600).all() and res.recall.between(.97, 1).all() and res.peak_mb.between(50, 2000).all()
+    assert np.allclose(res.total_s, res.build_s + res.try_s + res.search_s + res.decide_s, atol=.05) and res.recall_rows.tolist() == [0, 200]
