@@ -143,3 +143,77 @@ def cluster_se(x, groups):
     n, total, seen = len(x), 0., sorted(set(groups))
     for g in seen: total += sum(v - sum(x) / n for v, o in zip(x, groups) if o == g)**2
     return math.sqrt(len(seen) / (len(seen) - 1) * total) / n
+
+
+def sims(neighbors, missing=0.):
+    "Neighbours as n x n: (scores with `missing` elsewhere, whether listed, columns in order)."
+    n = len(neighbors.ids)
+    s, listed = np.full((n, n), float(missing)), np.zeros((n, n), bool)
+    lists = [[int(j) for j in row if j >= 0] for row in neighbors.ids]
+    for i in range(n):
+        for j, v in zip(neighbors.ids[i], neighbors.scores[i]):
+            if j >= 0: s[i, j], listed[i, j] = float(v), True
+    return s, listed, lists
+
+
+def ranked(full, keep, k):
+    "n x n scores as sorted lists of (id, score), itself first, of the pairs in `keep`."
+    res = []
+    for i in range(len(full)):
+        row = sorted(((j, full[i, j]) for j in range(len(full)) if keep[i, j] and j != i), key=lambda o: (-o[1], o[0]))
+        res.append([i] + [j for j, _ in row][:k - 1])
+    return res
+
+
+def unit(x):
+    norm = np.sqrt((x**2).sum(1, keepdims=True))
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
+
+
+def mixed(x, lists, weight):
+    "Rows as weighted sums: `weight(i, rank, j)` of each listed neighbour."
+    x = np.asarray(x, np.float64)
+    res = np.zeros_like(x)
+    for i, row in enumerate(lists):
+        for rank, j in enumerate(row): res[i] += weight(i, rank, j) * x[j]
+    return unit(res)
+
+
+def cross_mean(x, keys):
+    x = np.asarray(x, np.float64)
+    return unit(np.array([np.mean([x[j] for j in range(len(x)) if j == i or (keys[i] is not None and keys[i] == keys[j])], axis=0) for i in range(len(x))]))
+
+
+def neighbor_mean(neighbors, k, weight):
+    s, _, lists = sims(neighbors)
+    return np.array([weight * np.mean([s[j] for j in row[:k]], axis=0) + (1 - weight) * s[i] for i, row in enumerate(lists)])
+
+
+def k_reciprocal(d, lists, k1, k2, lam):
+    "Zhong et al. 2017 on n x n distances (each row over its largest), with the ranks given."
+    n = len(d)
+    def mutual(i, k): return [j for j in lists[i][:k + 1] if i in lists[j][:k + 1]]
+    half = int(np.round(k1 / 2))
+    v = np.zeros((n, n))
+    for i in range(n):
+        near = set(mutual(i, k1))
+        region = set(near)
+        for c in near:
+            more = set(mutual(c, half))
+            if len(more & near) > 2 / 3 * len(more): region |= more
+        for j in region: v[i, j] = math.exp(-d[i, j])
+        v[i] /= v[i].sum()
+    if k2 > 1: v = np.array([np.mean([v[j] for j in row[:k2]], axis=0) for row in lists])
+    jaccard = np.array([[1 - np.minimum(v[i], v[j]).sum() / np.maximum(v[i], v[j]).sum() for j in range(n)] for i in range(n)])
+    return (1 - lam) * jaccard + lam * d
+
+
+def standardize(neighbors, k, floor):
+    s, listed, _ = sims(neighbors)
+    n = len(s)
+    mean, dev = np.zeros(n), np.ones(n)
+    for i in range(n):
+        top = [float(v) for j, v in zip(neighbors.ids[i][1:k + 1], neighbors.scores[i][1:k + 1]) if j >= 0]
+        if top: mean[i], dev[i] = np.mean(top), np.std(top)
+    dev = np.maximum(dev, floor)
+    return np.array([[((s[i, j] - mean[i]) / dev[i] + (s[i, j] - mean[j]) / dev[j]) / 2 for j in range(n)] for i in range(n)]), listed
