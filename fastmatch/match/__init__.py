@@ -1,6 +1,6 @@
 "The match floor: arrays in, matches out; no fastai, no torch."
 from .embeddings import Embeddings
-from .fuse import FUSIONS, Candidates, candidates, fuse
+from .fuse import FUSIONS, Candidates, candidates, ensemble, fuse
 from .group import group
 from .heldout import HeldOut, Paired, alone_heldout, choose_rule, fusion_grid, heldout, heldout_fused, paired, summary_table
 from .index import Dense
@@ -14,6 +14,6 @@ from .score import alone, map_at_r, recall_at, row_f1
 from .text import Tfidf
 
 __all__ = ['Candidates', 'Dense', 'Embeddings', 'FUSIONS', 'HeldOut', 'Keys', 'Matches', 'Neighbors', 'Paired', 'Pool', 'Rule', 'Sweep', 'Tfidf',
-           'alone', 'alone_heldout', 'augment', 'best_threshold', 'blend', 'candidates', 'choose_rule', 'cross_mean', 'decide', 'expand', 'fuse',
-           'fusion_grid', 'group', 'heldout', 'heldout_fused', 'k_reciprocal', 'map_at_r', 'mutual', 'neighbor_mean', 'paired', 'recall_at',
+           'alone', 'alone_heldout', 'augment', 'best_threshold', 'blend', 'candidates', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand',
+           'fuse', 'fusion_grid', 'group', 'heldout', 'heldout_fused', 'k_reciprocal', 'map_at_r', 'mutual', 'neighbor_mean', 'paired', 'recall_at',
            'row_f1', 'standardize', 'summary_table']

@@ -115,22 +115,28 @@ def alone_heldout(
 
 def fusion_grid(
     names,  # Modalities
-) -> list[tuple[str, dict]]:  # (how, weights), the plainest first
-    "Fusions to choose from: weighted means in tenths, and probability-or over powers."
+    hows=('mean', 'prob_or'),  # Also 'square', 'joint' (as 'mean'), 'power'
+) -> list[tuple]:  # (how, weights), or (how, weights, options), the plainest first
+    "Fusions to choose from: weighted means in tenths, probability-or over powers, power sums over thresholds (their ratios: the cut is free)."
     names = list(names)
+    if unknown := set(hows) - {'mean', 'square', 'joint', 'prob_or', 'power'}: raise InputError(f'hows: no grid for {sorted(unknown)}')
     if len(names) == 1: return [('mean', {names[0]: 1.})]
     steps = [o for o in itertools.product(range(11), repeat=len(names)) if sum(o) == 10]
     # the equal-most first, so that ties end at the plainest
     steps.sort(key=lambda o: max(o) - min(o))
     # a modality of weight 0 still brings candidates: left out, the rule would be applied to fewer than it was chosen on
-    means = [('mean', {k: w / 10 for k, w in zip(names, o)}) for o in steps]
-    powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names))]
-    return means + powers
+    means = [(how, {k: w / 10 for k, w in zip(names, o)}) for how in hows if how in ('mean', 'square', 'joint') for o in steps]
+    powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names)) if 'prob_or' in hows]
+    sums = [('power', dict(zip(names, o)), {'power': p}) for p in (2., 6.) for o in itertools.product((.6, .75, .9), repeat=len(names)) if 'power' in hows]
+    return means + powers + sums
 
 
 def _fused(cand, grid):
     grid = fusion_grid([k for k in cand.scores if k not in cand.join]) if grid is None else grid
-    return (((how, tuple(w.items())), fuse(cand, how, w)) for how, w in grid)
+    return (((how, tuple(w.items()), *map(_frozen, more)), fuse(cand, how, w, **dict(*more))) for how, w, *more in grid)
+
+
+def _frozen(options): return tuple(options.items())
 
 
 def heldout_fused(

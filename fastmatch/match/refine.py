@@ -27,9 +27,7 @@ class Sided(Space):
         check_k(k)
         if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')
         k = min(k, len(self))
-        # one more, for the listing itself may be among them
-        found = self.listings.search(min(k + 1, len(self)), queries=self.queries)
-        return Neighbors.from_pairs(*found.pairs(), len(self), k=k)
+        return Neighbors.from_pairs(*self.listings.search(k, queries=self.queries).pairs(), len(self), k=k)
 
     def scores(self, rows, ids, queries=None):
         if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')

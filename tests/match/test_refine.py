@@ -38,7 +38,7 @@ def test_steps_against_loops(name, n, seed):
         x, before = rows_of(space), space.vectors.copy()
         nb = space.search(args['k'])
         score = {(i, int(j)): float(s) for i in range(n) for j, s in zip(nb.ids[i], nb.scores[i])}
-        want = ref.mixed(x, listed(nb, args['k']), lambda i, rank, j: 1. if rank == 0 else weight(score[i, j], rank, j))
+        want = ref.mixed(x, listed(nb, args['k']), lambda i, rank, j, score=score: 1. if rank == 0 else weight(score[i, j], rank, j))
         got = step(space, **args)
         np.testing.assert_allclose(rows_of(got), want, atol=1e-6)
         # a step by neighbours handed in is the same, and nothing changes in place
@@ -52,7 +52,7 @@ def test_expansion_against_loops(n, seed, k, alpha):
     for space in spaces(n, seed):
         x, nb = rows_of(space), space.search(k)
         score = {(i, int(j)): float(s) for i in range(n) for j, s in zip(nb.ids[i], nb.scores[i])}
-        q = ref.mixed(x, listed(nb, k), lambda i, rank, j: 1. if rank == 0 else float(score[i, j] > 0) * max(score[i, j], 0)**alpha)
+        q = ref.mixed(x, listed(nb, k), lambda i, rank, j, score=score: 1. if rank == 0 else float(score[i, j] > 0) * max(score[i, j], 0)**alpha)
         got = expand(space, k=k, alpha=alpha)
         grid = np.arange(n)[:, None], np.arange(n)
         np.testing.assert_allclose(got.scores(*grid), q @ x.T, atol=2e-6)

@@ -103,7 +103,7 @@ def group(sets):
     return np.array([number.setdefault(root(i), len(number)) for i in range(len(sets))])
 
 
-def fuse(sims, how, weights):
+def fuse(sims, how, weights, power=6., planes=None):
     "The whole n x n fused score."
     n = len(next(iter(sims.values())))
     res = np.empty((n, n))
@@ -111,7 +111,15 @@ def fuse(sims, how, weights):
         for j in range(n):
             s = {k: float(sims[k][i, j]) for k in weights}
             if how == 'mean': res[i, j] = sum(w * s[k] for k, w in weights.items()) / sum(weights.values())
+            elif how == 'square': res[i, j] = sum(w * max(s[k], 0)**2 for k, w in weights.items()) / sum(weights.values())
+            elif how == 'joint':
+                # what is similar to itself is there
+                own = [sum(w for k, w in weights.items() if sims[k][o, o] > 0) for o in (i, j)]
+                res[i, j] = sum(w * s[k] for k, w in weights.items()) / math.sqrt(own[0] * own[1]) if own[0] * own[1] else 0.
             elif how == 'prob_or': res[i, j] = 1 - math.prod(1 - min(max(s[k], 0), 1)**w for k, w in weights.items() if w > 0)
+            elif how == 'power': res[i, j] = sum((max(s[k], 0) / t)**power for k, t in weights.items())**(1 / power)
+            elif how == 'above': res[i, j] = sum(max(s[k] - t, 0) for k, t in weights.items())
+            elif how == 'piecewise': res[i, j] = max(sum(c * weights[k] * s[k] for k, c in o.items()) - cut for o, cut in planes)
             else: res[i, j] = max(s[k] - t for k, t in weights.items())
     return res
 
