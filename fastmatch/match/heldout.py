@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..core import InputError, some
+from .decide import MAX_MATCHES
 from .fuse import Candidates, fuse
 from .neighbors import Neighbors, label_codes
-from .rule import MAX_MATCHES, Rule, Sweep
+from .rule import Rule
 from .score import alone, map_at_r, recall_at
+from .sweep import Sweep
 
 
 @dataclass
@@ -59,7 +61,7 @@ def halves(
 
 
 def heldout(
-    options,  # One `Neighbors`, or rules to choose from: {name: `Neighbors`} or an iterable of such pairs, held one at a time
+    options,  # One `Neighbors` (or a sweep over cuts), or rules to choose from: {name: `Neighbors`} or an iterable of such pairs, held one at a time
     labels,  # (n,) groups: listings of one are the same product
     groups=None,  # (n,) what is halved and clustered by; default `labels`
     halvings: int = 10,  # Random halvings, each half scored once under the other's rule
@@ -68,16 +70,19 @@ def heldout(
 ) -> HeldOut:
     "Choose option and threshold on half of the groups, score the other half, swap; the mean over random halvings."
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
-    if isinstance(options, Neighbors): options = {'': options}
+    if isinstance(options, Neighbors) or hasattr(options, 'best'): options = {'': options}
     runs = None
     # one option at a time: a grid over a large table would not fit in memory all at once
-    for name, nb in options.items() if isinstance(options, dict) else options:
+    for name, o in options.items() if isinstance(options, dict) else options:
+        # what finds its own cuts is asked for them: `best(rows)` and `at(cuts)`
+        sweep = o if hasattr(o, 'best') else Sweep(o, labels, max_matches)
+        nb = sweep.neighbors
         if runs is None:
             g = label_codes(labels, len(nb.ids)) if groups is None else label_codes(groups, len(nb.ids), 'groups')
             if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
             _whole(label_codes(labels, len(nb.ids)), g)
             runs = [_Half(*o) for side in halves(g, halvings, seed) for o in ((side, ~side), (~side, side))]
-        sweep, found = Sweep(nb, labels, max_matches), (recall_at(nb, labels), map_at_r(nb, labels))
+        found = recall_at(nb, labels), map_at_r(nb, labels)
         for run in runs: run.offer(name, sweep, found)
     if runs is None: raise InputError('options: give one at least')
     f1, r1, ap = np.zeros((3, len(g)))

@@ -225,3 +225,54 @@ def standardize(neighbors, k, floor):
         if top: mean[i], dev[i] = np.mean(top), np.std(top)
     dev = np.maximum(dev, floor)
     return np.array([[((s[i, j] - mean[i]) / dev[i] + (s[i, j] - mean[j]) / dev[j]) / 2 for j in range(n)] for i in range(n)]), listed
+
+
+def decide_by_rank(ids, scores, cuts, max_matches):
+    return [[i] + [int(j) for r, (j, s) in enumerate(zip(ids[i][1:max_matches], scores[i][1:max_matches]))
+                   if j >= 0 and float(s) >= cuts[min(r, len(cuts) - 1)]] for i in range(len(ids))]
+
+
+def best_by_rank(ids, scores, labels, rows, max_matches, ranks):
+    "Mean row F1 of the best cuts that don't fall with the rank, every combination tried."
+    import itertools
+    edges = sorted({float(s) for i in rows for j, s in zip(ids[i][1:max_matches], scores[i][1:max_matches]) if j >= 0}) + [INF]
+    def mean(cuts):
+        f1 = row_f1(decide_by_rank(ids, scores, cuts, max_matches), labels)
+        return sum(f1[i] for i in rows) / len(rows)
+    return max(mean(o) for o in itertools.combinations_with_replacement(edges, ranks))
+
+
+def union(cand, names, cuts, always):
+    a, b = (cand.scores[k] for k in names)
+    return [[i] + [int(j) for c, j in enumerate(row) if c and j >= 0 and (always[i, c] or float(a[i, c]) >= cuts[0] or float(b[i, c]) >= cuts[1])]
+            for i, row in enumerate(cand.ids)]
+
+
+def best_union(cand, names, labels, rows, always):
+    "Mean row F1 of the best of all pairs of cuts."
+    edges = [sorted({float(s) for i in rows for c, s in enumerate(cand.scores[k][i]) if c and cand.ids[i, c] >= 0}) + [INF] for k in names]
+    return max(np.mean(row_f1(union(cand, names, (s, t), always), labels)[list(rows)]) for s in edges[0] for t in edges[1])
+
+
+def min2(sets, ids, scores, threshold, mutual, gap):
+    res = []
+    for i, found in enumerate(sets):
+        others = [(int(j), float(s)) for j, s in zip(ids[i][1:], scores[i][1:]) if j >= 0]
+        if len(found) == 1 and others:
+            (j, s), lead = others[0], others[0][1] - others[1][1] if len(others) > 1 else INF
+            back = [int(o) for o in ids[j][1:2] if o >= 0]
+            if (threshold is None or s >= threshold) and (gap is None or lead >= gap) and (not mutual or back == [i]): found = [i, j]
+        res.append(list(found))
+    return res
+
+
+def chisel(ids, scores, shares):
+    n = len(ids)
+    sets = [[i] for i in range(n)]
+    for rank, share in enumerate(shares, 1):
+        ready = [i for i in range(n) if len(sets[i]) == rank and rank < len(ids[i]) and ids[i][rank] >= 0]
+        room = int(round(share * n))
+        for i in ready:
+            # in, if all with this score or a better one fit
+            if sum(float(scores[j][rank]) >= float(scores[i][rank]) for j in ready) <= room: sets[i].append(int(ids[i][rank]))
+    return sets
