@@ -2,7 +2,7 @@
 from .decide import Matches, chisel, decide, min2, shares, veto
 from .embeddings import Embeddings
 from .fuse import FUSIONS, Candidates, candidates, ensemble, fuse
-from .group import group
+from .group import agglomerate, group, same_group, tiers
 from .heldout import HeldOut, Paired, alone_heldout, choose_rule, fusion_grid, heldout, heldout_fused, paired, summary_table
 from .index import Dense
 from .keys import Keys
@@ -18,7 +18,7 @@ from .union import UnionSweep, best_union
 from .units import Units, quantities
 
 __all__ = ['Candidates', 'Dense', 'Embeddings', 'FUSIONS', 'HeldOut', 'Keys', 'Matches', 'Neighbors', 'Paired', 'Pool', 'RankSweep',
-           'Rule', 'Sweep', 'Tfidf', 'UnionSweep', 'Units', 'alone', 'alone_heldout', 'augment', 'best_by_rank', 'best_threshold',
+           'Rule', 'Sweep', 'Tfidf', 'UnionSweep', 'Units', 'agglomerate', 'alone', 'alone_heldout', 'augment', 'best_by_rank', 'best_threshold',
            'best_union', 'blend', 'candidates', 'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse',
            'fusion_grid', 'group', 'heldout', 'heldout_fused', 'k_reciprocal', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'paired',
-           'quantities', 'recall_at', 'row_f1', 'shares', 'standardize', 'summary_table', 'veto']
+           'quantities', 'recall_at', 'row_f1', 'same_group', 'shares', 'standardize', 'summary_table', 'tiers', 'veto']

@@ -276,3 +276,39 @@ def chisel(ids, scores, shares):
             # in, if all with this score or a better one fit
             if sum(float(scores[j][rank]) >= float(scores[i][rank]) for j in ready) <= room: sets[i].append(int(ids[i][rank]))
     return sets
+
+
+def pair_scores(neighbors):
+    "Symmetric n x n of the better of two scores; -inf where neither lists the other."
+    s, _, _ = sims(neighbors, -INF)
+    s = np.maximum(s, s.T)
+    np.fill_diagonal(s, -INF)
+    return s
+
+
+def agglomerate(neighbors, mean_size, least):
+    "Average linkage from the definition: means over all pairs of two groups, unlisted ones 0."
+    s = pair_scores(neighbors)
+    s[s == -INF] = 0
+    groups = [[i] for i in range(len(s))]
+    while len(s) / len(groups) < mean_size and len(groups) > 1:
+        mean = {(a, b): np.mean([s[i, j] for i in groups[a] for j in groups[b]]) for a in range(len(groups)) for b in range(a)}
+        (a, b), best = max(mean.items(), key=lambda o: o[1])
+        if best < least or best <= 0: break
+        groups = [o for i, o in enumerate(groups) if i not in (a, b)] + [groups[a] + groups[b]]
+    return {frozenset(o) for o in groups}
+
+
+def tiers(neighbors, merge, join, pair):
+    s = pair_scores(neighbors)
+    n = len(s)
+    groups = {i: {i} for i in range(n)}
+    for _, i, j in sorted((-s[a, b], a, b) for a in range(n) for b in range(a + 1, n) if s[a, b] >= pair):
+        a, b = groups[i], groups[j]
+        if a is b: continue
+        least = pair if len(a) == len(b) == 1 else join if 1 in (len(a), len(b)) else merge
+        if s[i, j] >= least:
+            for o in a | b: groups[o] = a | b
+            both = groups[i]
+            for o in both: groups[o] = both
+    return {frozenset(o) for o in groups.values()}
