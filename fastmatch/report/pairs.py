@@ -4,10 +4,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
+from ..match.decide import Matches, decide
 from ..match.fuse import Candidates, candidates, fuse
 from ..match.group import group
 from ..match.neighbors import Neighbors, label_codes
-from ..match.rule import Matches, Rule, decide
+from ..match.rule import Rule
 
 
 @dataclass

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Matches, Neighbors, Rule, Sweep, Tfidf, best_threshold, candidates, choose_rule, decide, group, row_f1
-from fastmatch.match.rule import PADDING, _buckets
+from fastmatch.match.sweep import PADDING, _buckets
 
 from ..reference import match as ref
 from .cases import cases, noisy, titles
