@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..core import InputError, auto_scale
 from .base import Loss, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
+from .rows import by_rows
 
 # wide enough to be below 1 in float32, where clamp(-1, 1) would leave acos an infinite slope
 EPS = 1e-6
@@ -52,6 +53,9 @@ class NormSoftmax(Loss):
 
     def one(self, out, y):
         read_cosines(self, out)
+        return by_rows(self.rows, out, y)
+
+    def rows(self, out, y):
         # in float32 throughout: a half-precision cosine can't hold a margin
         with torch.autocast(out.cos.device.type, enabled=False):
             return F.cross_entropy(self.logits(out, y), columns(out, y), reduction='none', label_smoothing=self.label_smoothing)

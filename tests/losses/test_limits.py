@@ -9,10 +9,12 @@ import torch.nn.functional as F
 
 from fastmatch.core import HeadOutput
 from fastmatch.losses import *
+from fastmatch.losses import rows
 from fastmatch.losses.pair import distances
 
 from ..reference import losses as ref
-from .cases import WEIGHT, C, Head, N, Pairs, labels, rand
+from .cases import CASES, WEIGHT, C, Head, N, Pairs, labels, rand
+from .test_losses import with_reduction
 
 
 @pytest.fixture
@@ -28,6 +30,27 @@ def out(): return Head().build(*Head().leaves())
     (HardRows(CosFace(), 1.), CosFace()), (SumLoss({'a': ArcFace()}), ArcFace()), (SumLoss({'a': ArcFace(), 'b': CosFace()}, {'b': 0.}), ArcFace()),
 ])
 def test_limits(loss, same, out): torch.testing.assert_close(loss(out, labels()), same(out, labels()))
+
+
+@pytest.mark.parametrize('case', [o for o in CASES if isinstance(o.loss, NormSoftmax)], ids=lambda o: o.name)
+def test_a_few_rows_at_a_time_are_all_rows(case, monkeypatch):
+    "Many classes are worked out in parts: values, and gradients of cosines, embeddings and what the head adds, are the same; so are mixed losses'."
+    def run(loss, lam):
+        leaves = [o.requires_grad_() for o in case.reads.leaves()]
+        out = case.reads.build(*leaves)
+        out.extra['norms'].requires_grad_()
+        value = (lam * loss(out, labels()) + (1 - lam) * loss(out, labels().flip(0))).mean()
+        return value, *torch.autograd.grad(value, [*leaves, out.extra['norms']], allow_unused=True)
+    loss, lam = with_reduction(case.loss, 'none'), torch.linspace(.5, 1, N, dtype=torch.float64)
+    whole, seen = run(loss, lam), []
+    monkeypatch.setattr(rows, 'MANY', 5 * C)
+    plain = type(loss).rows
+    monkeypatch.setattr(type(loss), 'rows', lambda self, out, y: (seen.append(len(y)), plain(self, out, y))[1])
+    for a, b in zip(run(loss, lam), whole): torch.testing.assert_close(a, b)
+    # forward and backward, for both targets
+    assert seen == [5, 5, 5, 5, 4] * 4
+    out = case.reads.build(*[o[:7].requires_grad_() for o in case.reads.leaves()])
+    assert torch.autograd.gradcheck(lambda cos, emb: loss(out._replace(cos=cos, emb=emb), labels()[:7]), [o.detach()[2:7].repeat(2, 1)[:7].requires_grad_() for o in out[:2]])
 
 
 def test_combined_is_arcface_up_to_pi(out):
