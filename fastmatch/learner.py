@@ -2,6 +2,7 @@
 import numpy as np
 import torch
 from fastai.callback import fp16, progress, schedule  # noqa: F401  they give Learner its to_fp16, bars, lr_find and fit_flat_cos
+from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner, Recorder
@@ -18,6 +19,7 @@ from .data.show import draw_listing, grid
 from .data.split import usable_hashes
 from .layers import CosineHead
 from .losses import ArcFace
+from .losses.base import NotANumber
 from .match.embeddings import Embeddings
 from .match.index import Dense
 from .match.rule import best_threshold, decide
@@ -44,6 +46,13 @@ class MatchLearner(Learner):
         trackers = self._grab_cbs(TrackerCallback)
         # a tracker looks for a row of training figures that a lone validation has not written
         return cm if inner or not trackers else ContextManagers([self.removed_cbs(trackers), cm])
+
+    def _do_one_batch(self):
+        try: super()._do_one_batch()
+        except NotANumber:
+            # lr_find raises the rate until the loss is lost: that is its end, and it puts the weights back
+            if not hasattr(self, 'lr_finder'): raise
+            raise CancelFitException from None
 
     @property
     def modalities(self) -> list[str]:

@@ -115,6 +115,9 @@ class MultiLabel(Loss):
     def check(self, out, y):
         if out.shape != y.shape: raise InputError(f'logits {tuple(out.shape)} and targets {tuple(y.shape)}: one target of 0 or 1 for each logit')
 
+    def check_values(self, out, y):
+        if y.numel() and not (0 <= float(y.min()) and float(y.max()) <= 1): raise InputError(f'targets from {y.min():g} to {y.max():g}: they must be 0 or 1')
+
     def one(self, out, y):
         x = upcast(out)
         return self.each(x, y.to(x)).flatten(1).mean(1)

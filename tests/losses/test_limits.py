@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastmatch.core import HeadOutput
+from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
 from fastmatch.losses import rows
 from fastmatch.losses.pair import distances
@@ -38,7 +38,7 @@ def test_a_few_rows_at_a_time_are_all_rows(case, monkeypatch):
     def run(loss, lam):
         leaves = [o.requires_grad_() for o in case.reads.leaves()]
         out = case.reads.build(*leaves)
-        out.extra['norms'].requires_grad_()
+        out.extra['norms'] = out.extra['norms'].clone().requires_grad_()
         value = (lam * loss(out, labels()) + (1 - lam) * loss(out, labels().flip(0))).mean()
         return value, *torch.autograd.grad(value, [*leaves, out.extra['norms']], allow_unused=True)
     loss, lam = with_reduction(case.loss, 'none'), torch.linspace(.5, 1, N, dtype=torch.float64)
@@ -220,11 +220,33 @@ def test_supcon_and_ntxent_meet_with_one_positive():
 @pytest.mark.parametrize('loss', [Triplet(), Triplet(mine='semihard'), Triplet(None), Contrastive(), SupCon(), NTXent(), MultiSimilarity()], ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize('y', [[0], [0, 0, 0], [0, 1, 2]], ids=['one row', 'one class', 'no pair'])
 def test_batches_without_pairs(loss, y):
-    x = rand(len(y), 4).requires_grad_()
-    value = loss(x, torch.tensor(y, dtype=torch.long))
-    value.backward()
-    assert torch.isfinite(value) and torch.isfinite(x.grad).all()
+    "Training is told what is missing; where nobody looks (most batches on a GPU, a short last one in validation) they cost a finite amount."
+    x, y = rand(len(y), 4).requires_grad_(), torch.tensor(y)
+    enough = {Contrastive: len(y) > 1, SupCon: len(y.unique()) < len(y)}.get(type(loss), False)
+    if not enough:
+        with pytest.raises(InputError, match=f'{type(loss).__name__} .* {len(y)} rows and {len(y.unique())} classes.*needs 2 .*pk'): loss(x, y)
+    with torch.no_grad(): value = loss(x, y)
+    loss.check_values = lambda out, y: None
+    same = loss(x, y)
+    del loss.check_values
+    same.backward()
+    assert torch.isfinite(value) and value == same and torch.isfinite(x.grad).all()
     if len(y) == 1 or isinstance(loss, Triplet | MultiSimilarity): assert value == 0
+
+
+def test_values_are_read_seldom_on_a_gpu(monkeypatch):
+    "Reading a value waits for the GPU: there it is done in batches 1, 2, 4, 8, ...; without a look the device's own assertion is left."
+    class Elsewhere(torch.Tensor):
+        device = torch.device('cuda')
+    looks = []
+    class Own(CrossEntropy):
+        def check_values(self, out, y): looks.append(self._calls)
+    loss, y = Own(), torch.arange(3).as_subclass(Elsewhere)
+    for _ in range(20): loss(torch.zeros(3, 3), y)
+    assert looks == [1, 2, 4, 8, 16]
+    looks.clear()
+    for _ in range(20): loss(torch.zeros(3, 3), torch.arange(3))
+    assert looks == list(range(21, 41))
 
 
 @pytest.mark.parametrize('loss', [Triplet(.2, normalize=False), Triplet(.2, 'semihard', normalize=False), Contrastive(6., normalize=False)], ids=lambda o: type(o).__name__)
