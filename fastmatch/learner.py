@@ -49,9 +49,9 @@ class MatchLearner(Learner):
 
     def _do_one_batch(self):
         try: super()._do_one_batch()
-        except NotANumber:
+        except NotANumber as e:
             # lr_find raises the rate until the loss is lost: that is its end, and it puts the weights back
-            if not hasattr(self, 'lr_finder'): raise
+            if not hasattr(self, 'lr_finder'): raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {e}') from None
             raise CancelFitException from None
 
     @property
