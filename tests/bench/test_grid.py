@@ -15,8 +15,8 @@ TINY = dict(size=32, epochs=1, arch='test_efficientnet', pretrained=False)
 @pytest.fixture(scope='module')
 def df():
     df = pd.read_csv(demo_path()/'listings.csv')
-    # groups of two and more: 32 a batch, drawn by products
-    big = df[df.fold > 1].label_group.value_counts().index[:36]
+    # groups of two and more: 16 a batch, drawn by products
+    big = df[df.fold > 1].label_group.value_counts().index[:20]
     return df[df.label_group.isin([*big, *(o for k in (0, 1) for o in df[df.fold == k].label_group.unique()[:12])])].reset_index(drop=True)
 
 
