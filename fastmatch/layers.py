@@ -194,7 +194,7 @@ class TrackedHead(CosineHead):
             y = self.need_labels()[:, None]
             target = cos.gather(1, y)
             self.t.lerp_(target.mean().to(self.t), 1 - self.beta)
-            rest = (self.s * cos).scatter(1, y, -math.inf).logsumexp(1).logsumexp(0) - math.log(len(cos))
+            rest = torch.cat([(self.s * cos[b]).scatter_(1, y[b], -math.inf).logsumexp(1) for b in _blocks(len(cos), cos)]).logsumexp(0) - math.log(len(cos))
             self.s.copy_(rest / target.clamp(-1, 1).acos().median().clamp(max=math.pi / 4).cos())
         # copies: the next batch moves the buffers, perhaps before this one's gradient is taken
         return {'t': self.t.clone(), 's': self.s.clone()}

@@ -226,12 +226,17 @@ def test_bad_input_is_named(make, words):
 
 
 def test_the_bench_compares_like_with_like():
-    "The one-hot form that the head is measured against computes the same loss."
-    from .bench.bench_losses import OneHot, sides
+    "The forms that the head is measured against compute the same loss."
+    from .bench.bench_heads import OneHot, sides
     torch.manual_seed(0)
     x, hot, head = torch.randn(N, D, requires_grad=True), OneHot(D, C), CosineHead(D, C)
-    with torch.no_grad(): hot.weight.copy_(head.weight)
-    a, b = hot(x, Y, .3, 9.), ArcFace(.3, 9.)(head(x), Y)
-    torch.testing.assert_close(a, b)
-    torch.testing.assert_close(torch.autograd.grad(a, hot.weight)[0], torch.autograd.grad(b, head.weight)[0], atol=1e-5, rtol=1e-4)
+    theirs = pytest.importorskip('pytorch_metric_learning.losses').ArcFaceLoss(C, D, margin=math.degrees(.3), scale=9.)
+    with torch.no_grad():
+        hot.weight.copy_(head.weight)
+        theirs.W.copy_(head.weight.t())
+    b = ArcFace(.3, 9.)(head(x), Y)
+    for a, w in ((hot(x, Y, .3, 9.), hot.weight), (theirs(x, Y), theirs.W)):
+        torch.testing.assert_close(a, b)
+        d = torch.autograd.grad(a, w)[0]
+        torch.testing.assert_close(d if w is hot.weight else d.t(), torch.autograd.grad(b, head.weight, retain_graph=True)[0], atol=1e-5, rtol=1e-4)
     for run in sides(8, 4, 50).values(): run()

@@ -50,6 +50,12 @@ class MarginSchedule(Callback):
         self._loss = self.learn.loss_func if self.moved is None else self.moved
         if not hasattr(self._loss, self.attr): raise InputError(f'{type(self._loss).__name__} has no {self.attr!r} to move')
         self._given = getattr(self._loss, self.attr)
+        # now, not in the middle of training
+        try:
+            for i in range(101):
+                setattr(self._loss, self.attr, float(self.sched(i / 100)))
+                if hasattr(self._loss, 'check_options'): self._loss.check_options()
+        finally: setattr(self._loss, self.attr, self._given)
 
     def before_batch(self): setattr(self._loss, self.attr, float(self.sched(self.pct_train)))
     def after_fit(self): setattr(self._loss, self.attr, self._given)

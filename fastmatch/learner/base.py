@@ -1,5 +1,6 @@
 "What Learners over listings share: encoders from names, parameter groups and their rates, a validation that trackers don't break."
 from fastai.callback import fp16, progress, schedule  # noqa: F401  they give Learner its to_fp16, bars, lr_find and fit_flat_cos
+from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
@@ -7,6 +8,7 @@ from fastcore.xtras import ContextManagers
 
 from ..core import InputError
 from ..data.block import Tokenize
+from ..losses.base import NotANumber
 from ..models import ImageEncoder, TitleEncoder, load_tokenizer
 from ..schedule import fit as _fit  # noqa: F401  it gives Learner its schedules in place of fastai's
 
@@ -21,12 +23,19 @@ def groups_splitter(model) -> list[list]:
 
 
 class ListingLearner(Learner):
-    "A `Learner` that can be validated on its own with a tracker attached."
+    "A `Learner` that can be validated on its own with a tracker attached, and says where a loss was lost."
     def validation_context(self, cbs=None, inner=False):
         cm = super().validation_context(cbs, inner)
         trackers = self._grab_cbs(TrackerCallback)
         # a tracker looks for a row of training figures that a lone validation has not written
         return cm if inner or not trackers else ContextManagers([self.removed_cbs(trackers), cm])
+
+    def _do_one_batch(self):
+        try: super()._do_one_batch()
+        except NotANumber as e:
+            # lr_find raises the rate until the loss is lost: that is its end, and it puts the weights back
+            if not hasattr(self, 'lr_finder'): raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {e}') from None
+            raise CancelFitException from None
 
 
 def _set_tokenizer(dls, tokenizer):

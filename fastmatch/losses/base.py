@@ -1,4 +1,6 @@
 "What all losses share: fastai's form (`reduction`, `activation`, `decodes`), several heads at once, and checked labels."
+import math
+
 import torch
 from torch import nn
 
@@ -19,8 +21,27 @@ def columns(
     return y if classes is None else torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
 
 
+class NotANumber(InputError):
+    "A loss became NaN."
+
+
+def _lost(loss, out, rows):
+    "What to say of a loss that is NaN: in which rows, and the range of what it reads."
+    x = loss.reads(out).detach()
+    lost, known = x.flatten(1).isnan().any(1), x[~x.isnan()]
+    bad = (lost if lost.any() else rows.detach().isnan()).nonzero().flatten().tolist()
+    span = f'the others run from {known.min():.3g} to {known.max():.3g}' if len(known) else 'there are no others'
+    return (f'{type(loss).__name__}: NaN in {len(bad)} of {len(rows)} rows ({some(bad)}). Of the {x.numel()} values it reads {int(x.isnan().sum())} are NaN, {span}: '
+            'lower the learning rate, or look for NaN in inputs and weights')
+
+
+def check_range(y, n_classes, what='labels'):
+    lo, hi = torch.stack(y.aminmax()).tolist()
+    if not (0 <= lo and hi < n_classes): raise InputError(f'{what} from {lo:g} to {hi:g} for {n_classes} classes: they must be 0 to {n_classes - 1}')
+
+
 def check_scale(s):
-    if s is not None and not s > 0: raise InputError(f's={s}: the scale must be above 0, or None for the rule of AdaCos')
+    if s is not None and not 0 < s < math.inf: raise InputError(f's={s}: the scale must be above 0, or None for the rule of AdaCos')
     return s
 
 
@@ -39,28 +60,44 @@ class Loss(nn.Module):
         head_weights: dict | None = None,  # Weight of each head by name ('image', 'title', 'joint'); 1 where not named
     ):
         super().__init__()
+        self._calls = 0
         if reduction not in ('mean', 'sum', 'none'): raise InputError(f"reduction={reduction!r}: choose 'mean', 'sum' or 'none'")
         self.reduction, self.head_weights = reduction, dict(head_weights or {})
 
     def forward(self, out, *ys):
-        if not isinstance(out, dict): return self.reduce(self._checked(out, *ys), ys[0])
+        # a value read from a GPU waits for all that was started there before; a CPU has it at hand
+        self._calls += 1
+        look = ys[0].device.type == 'cpu' or self._calls & (self._calls - 1) == 0
+        if not isinstance(out, dict): return self.reduce(self._checked(out, *ys, look=look), ys[0])
         if unknown := set(self.head_weights) - set(out):
             raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(out)}')
-        return self.reduce(sum(self.head_weights.get(k, 1.) * self._checked(o, *ys) for k, o in out.items()), ys[0])
+        return self.reduce(sum(self.head_weights.get(k, 1.) * self._checked(o, *ys, look=look) for k, o in out.items()), ys[0])
 
-    def _checked(self, out, *ys):
+    def _checked(self, out, *ys, look):
         self.check(out, *ys)
-        return self.one(out, *ys)
+        if look: self.check_values(out, *ys)
+        rows = self.one(out, *ys)
+        if look and bool(self.telltale(out, rows).detach().isnan().any()): raise NotANumber(_lost(self, out, rows))
+        return rows
+
+    def reads(self, out): return out.cos if isinstance(out, HeadOutput) else out
+    # cosines and logits end in a sum over all of a row: its loss tells of each, at the cost of looking at n values
+    def telltale(self, out, rows): return rows
 
     def check(self, out, y):
-        "Raise `InputError` unless `y` fits `out`: here, class indices that have a column."
-        n_classes = (out.cos if isinstance(out, HeadOutput) else out).shape[-1]
+        "Raise `InputError` unless the shapes fit, every batch: here, a class for each row of `out`."
+        n = len(self.reads(out))
+        if y.shape != (n,) or y.dtype != torch.int64:
+            raise InputError(f'{type(self).__name__} wants the class of each of the {n} rows, int64 ({n},); it got {y.dtype} {tuple(y.shape)}')
+
+    def check_values(self, out, y):
+        "Raise `InputError` unless the values fit; on a GPU in batches 1, 2, 4, 8 ... alone. Here, class indices that have a column."
+        n_classes = self.reads(out).shape[-1]
         if isinstance(out, HeadOutput) and 'classes' in out.extra:
             if len(lost := y[out.extra['classes'][columns(out, y)] != y]):
                 raise InputError(f'the head looked at {n_classes} centres without those of the labels {some(lost.tolist())}: '
                                  'the callback HeadLabels hands it the labels')
-        elif len(y) and not (0 <= int(y.min()) and int(y.max()) < n_classes):
-            raise InputError(f'labels from {int(y.min())} to {int(y.max())} for {n_classes} classes: they must be 0 to {n_classes - 1}')
+        elif len(y): check_range(y, n_classes)
 
     def one(
         self,

@@ -54,6 +54,9 @@ class HardRows(Loss):
 
     def n_kept(self, n): return max(1, math.ceil(self.share * n))
     def check(self, out, *ys): self.loss.check(out, *ys)
+    def check_values(self, out, *ys): self.loss.check_values(out, *ys)
+    def reads(self, out): return self.loss.reads(out)
+    def telltale(self, out, rows): return self.loss.telltale(out, rows)
     def one(self, out, *ys): return self.loss.one(out, *ys)
 
     def reduce(self, loss, y):

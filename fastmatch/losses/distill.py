@@ -11,6 +11,11 @@ class SoftTarget(Loss):
     def check(self, out, y):
         if out.shape != y.shape: raise InputError(f'logits {tuple(out.shape)} and probabilities {tuple(y.shape)}: one for each logit')
 
+    def check_values(self, out, y):
+        sums = y.sum(1)
+        if len(y) and not (y.min() >= 0 and (sums - 1).abs().max() < 1e-2):
+            raise InputError(f'probabilities from {y.min():g} to {y.max():g} with sums of rows from {sums.min():g} to {sums.max():g}: none below 0, sums of 1')
+
     def one(self, out, y): return F.cross_entropy(upcast(out), y.to(upcast(out)), reduction='none')
     activation, decodes = CrossEntropy.activation, CrossEntropy.decodes
 
@@ -27,6 +32,8 @@ class Distill(CrossEntropy):
         if not (t > 0 and 0 <= alpha <= 1): raise InputError(f't={t}, alpha={alpha}: t above 0, alpha from 0 to 1')
         if self.weight is not None: raise InputError('weight: weigh the labels with a CrossEntropy(weight) in a SumLoss beside Distill(alpha=1)')
         self.t, self.alpha = t, alpha
+
+    def check_values(self, out, y, teacher): super().check_values(out, y)
 
     def check(self, out, y, teacher):
         super().check(out, y)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from ..core import InputError, auto_scale
 from .base import Loss, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
 from .classify import CrossEntropy
+from .rows import by_rows
 
 # wide enough to be below 1 in float32, where clamp(-1, 1) would leave acos an infinite slope
 EPS = 1e-6
@@ -22,6 +23,10 @@ class NormSoftmax(Loss):
     ):
         super().__init__(**kwargs)
         self.s, self.label_smoothing = check_scale(s), check_smoothing(label_smoothing)
+
+    def check_options(self):
+        "Raise `InputError` for a margin or scale out of range: when made, and for all that a `MarginSchedule` is going to set."
+        check_scale(self.s)
 
     def margin(
         self,
@@ -53,6 +58,9 @@ class NormSoftmax(Loss):
 
     def one(self, out, y):
         read_cosines(self, out)
+        return by_rows(self.rows, out, y)
+
+    def rows(self, out, y):
         # in float32 throughout: a half-precision cosine can't hold a margin
         with torch.autocast(out.cos.device.type, enabled=False):
             return F.cross_entropy(self.logits(out, y), columns(out, y), reduction='none', label_smoothing=self.label_smoothing)
@@ -62,7 +70,7 @@ class NormSoftmax(Loss):
 
 class Margin(NormSoftmax):
     "A `NormSoftmax` with a margin `m`: one number, which a callback may move, or one for each class."
-    top = math.inf  # `m` is below this
+    least, top = 0, math.inf  # `m` is from `least` to below `top`
 
     def __init__(
         self,
@@ -72,15 +80,25 @@ class Margin(NormSoftmax):
     ):
         super().__init__(s, **kwargs)
         self.m = m if isinstance(m, (int, float)) else torch.as_tensor(m, dtype=torch.float64)
+        self.check_options()
+
+    def check_options(self):
+        super().check_options()
         ms = torch.as_tensor(self.m)
-        if ms.ndim > 1 or not bool(((ms >= 0) & (ms < self.top)).all()):
-            raise InputError(f'm={m}: a margin (or one for each class), at least 0' + (' and below pi (in radians)' if self.top == math.pi else ''))
+        if ms.ndim > 1 or not bool(((ms >= self.least) & (ms < self.top)).all()):
+            raise InputError(f'm={self.m}: a margin (or one for each class), at least {self.least}' + (' and below pi (in radians)' if self.top == math.pi else ''))
+
+    def check_values(self, out, y):
+        super().check_values(out, y)
+        if self.by_class and not (len(self.m) > int(out.extra['classes'][-1]) if 'classes' in out.extra else len(self.m) == out.cos.shape[1]):
+            raise InputError(f'm has {len(self.m)} margins, the head {out.cos.shape[1]} classes: give one margin, or one for each class')
+
+    @property
+    def by_class(self): return isinstance(self.m, torch.Tensor) and self.m.ndim == 1
 
     def m_of(self, cos, y):
         "The margin of each row (n,), or the one number there is."
-        if not isinstance(self.m, torch.Tensor) or self.m.ndim == 0: return self.m
-        if len(y) and int(y.max()) >= len(self.m): raise InputError(f'm has {len(self.m)} margins; there is a label {int(y.max())}')
-        return self.m.to(cos)[y]
+        return self.m.to(cos.device)[y].to(cos.dtype) if self.by_class else self.m
 
 
 class CosFace(Margin):
@@ -135,15 +153,21 @@ class CombinedMargin(NormSoftmax):
         **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
     ):
         super().__init__(s, **kwargs)
-        if not (m1 >= 1 and 0 <= m2 < math.pi and m3 >= 0):
-            raise InputError(f'm1={m1}, m2={m2}, m3={m3}: m1 is at least 1, m2 from 0 to pi, m3 at least 0')
         self.m1, self.m2, self.m3 = m1, m2, m3
+        self.check_options()
+
+    def check_options(self):
+        super().check_options()
+        if not (1 <= self.m1 < math.inf and 0 <= self.m2 < math.pi and 0 <= self.m3 < math.inf):
+            raise InputError(f'm1={self.m1}, m2={self.m2}, m3={self.m3}: m1 is at least 1, m2 from 0 to pi, m3 at least 0')
 
     def margin(self, cos, y): return falling_cos(self.m1 * cos.acos() + self.m2) - self.m3
 
 
 class SphereFace(Margin):
     "Multiplied angle: cos(m theta) for the target, scaled by the embedding's length, https://arxiv.org/abs/1704.08063"
+    least = 1
+
     def __init__(
         self,
         m: float = 4,  # Times the angle, 1 at least (the paper's 4, which wants a `MarginSchedule` that starts near 1)
@@ -151,7 +175,6 @@ class SphereFace(Margin):
         **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
     ):
         super().__init__(m, s, **kwargs)
-        if not bool((torch.as_tensor(self.m) >= 1).all()): raise InputError(f'm={m}: the angle is multiplied by 1 at least')
 
     def margin(self, cos, y): return falling_cos(self.m_of(cos, y) * cos.acos())
     def scale(self, out): return upcast(out.emb).norm(dim=1, keepdim=True) if self.s is None else self.s

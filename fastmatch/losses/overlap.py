@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core import InputError
-from .base import Loss, upcast
+from .base import Loss, check_range, upcast
 
 
 class Overlap(Loss):
@@ -11,8 +11,9 @@ class Overlap(Loss):
     def check(self, out, y):
         if out.ndim < 3 or y.numel() * out.shape[1] != out.numel() or len(y) != len(out):
             raise InputError(f'logits {tuple(out.shape)} and masks {tuple(y.shape)}: give (n,c,h,w) and (n,h,w)')
-        if y.numel() and not (0 <= int(y.min()) and int(y.max()) < max(2, out.shape[1])):
-            raise InputError(f'masks from {int(y.min())} to {int(y.max())} for {out.shape[1]} channels')
+
+    def check_values(self, out, y):
+        if y.numel(): check_range(y, max(2, out.shape[1]), 'masks')
 
     def one(self, out, y):
         x = upcast(out).flatten(2)

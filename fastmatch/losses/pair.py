@@ -11,10 +11,23 @@ from .base import Loss, read_cosines, read_extra, upcast
 class PairLoss(Loss):
     "A loss over a batch's pairs; subclasses give `pairs(emb, pos, neg)`, a value per row, and the mean is over rows that have what they need."
     normalize = True  # embeddings to unit length first
+    needs = '2 classes and 2 rows of one of them at least'  # what a batch must hold
 
     def check(self, out, y):
-        if len(y) != len(emb := out.emb if isinstance(out, HeadOutput) else out) or emb.ndim != 2:
+        if len(y) != len(emb := self.reads(out)) or emb.ndim != 2:
             raise InputError(f'{type(self).__name__} reads embeddings (n,d) with n labels; it got {tuple(emb.shape)} and {len(y)} labels')
+
+    def check_values(self, out, y):
+        # in validation a last batch may be short: there it costs 0
+        if not torch.is_grad_enabled() or bool(self.usable(*self.masks(y)).any()): return
+        sizes = y.unique(return_counts=True)[1].tolist()
+        raise InputError(f'{type(self).__name__} has nothing to compare in a batch of {len(y)} rows and {len(sizes)} classes, at most {max(sizes, default=0)} '
+                         f"of one: it needs {self.needs} (sampler='pk' draws such batches)")
+
+    def reads(self, out): return out.emb if isinstance(out, HeadOutput) else out
+    # mining passes NaN over: no distance is larger or smaller
+    def telltale(self, out, rows): return self.reads(out)
+    def usable(self, pos, neg): return self.counts(pos, neg)
 
     def pairs(
         self,
@@ -35,7 +48,7 @@ class PairLoss(Loss):
         return same & ~torch.eye(len(y), dtype=torch.bool, device=y.device), ~same
 
     def one(self, out, y):
-        emb = upcast(out.emb if isinstance(out, HeadOutput) else out)
+        emb = upcast(self.reads(out))
         with torch.autocast(emb.device.type, enabled=False):
             pos, neg = self.masks(y)
             loss = self.pairs(F.normalize(emb) if self.normalize else emb, pos, neg)
@@ -64,7 +77,7 @@ class Triplet(PairLoss):
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
-        if m is not None and not m >= 0: raise InputError(f'm={m}: at least 0, or None for the soft margin')
+        if m is not None and not 0 <= m < math.inf: raise InputError(f'm={m}: at least 0, or None for the soft margin')
         if mine not in ('hard', 'semihard'): raise InputError(f"mine={mine!r}: choose 'hard' or 'semihard'")
         self.m, self.mine, self.normalize = m, mine, normalize
 
@@ -87,6 +100,8 @@ class Triplet(PairLoss):
 
 class Contrastive(PairLoss):
     "Positives to distance 0, negatives beyond `m`: d^2/2 and max(0, m-d)^2/2 over all pairs, http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf"
+    needs = '2 rows at least'
+
     def __init__(
         self,
         m: float = 1.,  # Distance that negatives are pushed to (unit vectors are 2 apart at most)
@@ -94,7 +109,7 @@ class Contrastive(PairLoss):
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
-        if not m > 0: raise InputError(f'm={m}: above 0')
+        if not 0 < m < math.inf: raise InputError(f'm={m}: above 0')
         self.m, self.normalize = m, normalize
 
     def counts(self, pos, neg): return pos.any(1) | neg.any(1)
@@ -106,6 +121,8 @@ class Contrastive(PairLoss):
 
 class SupCon(PairLoss):
     "Log-softmax of each positive among all other rows, averaged over the positives, https://arxiv.org/abs/2004.11362"
+    needs = '2 rows of one class at least'
+
     def __init__(
         self,
         t: float = .1,  # Temperature of the cosines (the paper's .1)
@@ -127,6 +144,9 @@ class SupCon(PairLoss):
 
 class NTXent(SupCon):
     "Log-softmax of each positive among itself and the negatives (InfoNCE), https://arxiv.org/abs/2002.05709"
+    needs = PairLoss.needs
+
+    def counts(self, pos, neg): return pos.any(1) & neg.any(1)
     def among(self, z, pos, neg): return torch.logaddexp(z, z.masked_fill(~neg, -math.inf).logsumexp(1, keepdim=True))
 
 
@@ -143,6 +163,8 @@ class MultiSimilarity(PairLoss):
         super().__init__(**kwargs)
         if not (alpha > 0 and beta > 0): raise InputError(f'alpha={alpha}, beta={beta}: above 0')
         self.alpha, self.beta, self.base, self.eps = alpha, beta, base, eps
+
+    def usable(self, pos, neg): return PairLoss.counts(self, pos, neg)
 
     # the paper's mean is over all rows; a row without mined pairs costs 0
     def counts(self, pos, neg): return torch.ones(len(pos), dtype=torch.bool, device=pos.device)

@@ -17,16 +17,32 @@ from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.sample import demo_path
 from fastmatch.layers import CenterHead, CosineHead, SampledHead, TrackedHead
 from fastmatch.learner import match_learner
-from fastmatch.losses import AdaCos, ArcFace, CenterLoss, CurricularFace, SphereFace, SumLoss, SupCon, Triplet, class_counts, class_weights
+from fastmatch.losses import (
+    AdaCos,
+    ArcFace,
+    CenterLoss,
+    CombinedMargin,
+    CurricularFace,
+    SphereFace,
+    SumLoss,
+    SupCon,
+    Triplet,
+    class_counts,
+    class_weights,
+)
+from fastmatch.losses.base import NotANumber
 
 from .test_learner import CPUMixedPrecision
 
 
-@pytest.fixture(scope='module')
-def dls():
+def make(**kwargs):
     df = pd.read_csv(demo_path()/'listings.csv')
     df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:6]))].reset_index(drop=True)
-    return MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', item_tfms=Resize(32), bs=16, num_workers=0, phash=False)
+    return MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', item_tfms=Resize(32), bs=16, num_workers=0, phash=False, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def dls(): return make()
 
 
 def fit(dls, epochs=1, **kwargs):
@@ -42,6 +58,23 @@ class Look(Callback):
     def __init__(self, see): self.see, self.seen = see, []
     def after_loss(self):
         if self.training: self.seen.append(self.see(self))
+
+
+def test_a_lost_loss_ends_training_with_an_error_and_lr_find_without(dls):
+    learn = fit(dls, 1)
+    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    with learn.no_bar(), learn.no_logging(): learn.lr_find(end_lr=1e38, num_it=12, show_plot=False, suggest_funcs=())
+    assert len(learn.recorder.losses) < 12 and all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+    with learn.no_bar(), learn.no_logging(), pytest.raises(NotANumber, match='epoch 1, batch [23]: ArcFace: NaN in 16 of 16 rows.*rate'): learn.fit(2, 1e38)
+
+
+@pytest.mark.parametrize('loss, sched, name, words', [
+    (ArcFace(), SchedLin(.2, 3.3), 'm', r'm=3.1.*below pi'), (SphereFace(2.), SchedLin(.5, 2.), 'm', 'm=0.5.*at least 1'), (ArcFace(), SchedLin(9., -1.5), 's', 's=-0.0'),
+    (CombinedMargin(), SchedLin(.1, 4.), 'm2', 'm2=3.1')])
+def test_a_margin_that_would_leave_its_range_is_told_before_training(dls, loss, sched, name, words):
+    given, look = getattr(loss, name), Look(lambda cb: 0)
+    with pytest.raises(InputError, match=words): fit(dls, loss_func=loss, cbs=[MarginSchedule(sched, name=name), look])
+    assert look.seen == [] and getattr(loss, name) == given
 
 
 def test_sampled_head_gets_both_labels_of_a_mixed_batch(dls):
@@ -94,7 +127,7 @@ def test_margin_follows_the_schedule_and_is_put_back(dls):
 
 def test_each_term_of_a_sum_is_recorded(dls):
     loss = SumLoss({'softmax': ArcFace(m=.3, s=10.), 'triplet': Triplet(.2)}, {'triplet': .5})
-    learn = match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], loss_func=loss, cbs=LossTerms())
+    learn = match_learner(make(sampler='pk'), 'test_efficientnet', pretrained=False, metrics=[], loss_func=loss, cbs=LossTerms())
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3)
     assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'softmax', 'triplet', 'time'] and len(learn.metrics) == 0
     assert all(len(o) == 3 and all(np.isfinite(o)) for o in learn.recorder.values)

@@ -7,12 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastmatch.core import HeadOutput
+from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
+from fastmatch.losses import rows
 from fastmatch.losses.pair import distances
 
 from ..reference import losses as ref
-from .cases import WEIGHT, C, Head, N, Pairs, labels, rand
+from .cases import CASES, WEIGHT, C, Head, N, Pairs, labels, rand
+from .test_losses import with_reduction
 
 
 @pytest.fixture
@@ -28,6 +30,27 @@ def out(): return Head().build(*Head().leaves())
     (HardRows(CosFace(), 1.), CosFace()), (SumLoss({'a': ArcFace()}), ArcFace()), (SumLoss({'a': ArcFace(), 'b': CosFace()}, {'b': 0.}), ArcFace()),
 ])
 def test_limits(loss, same, out): torch.testing.assert_close(loss(out, labels()), same(out, labels()))
+
+
+@pytest.mark.parametrize('case', [o for o in CASES if isinstance(o.loss, NormSoftmax)], ids=lambda o: o.name)
+def test_a_few_rows_at_a_time_are_all_rows(case, monkeypatch):
+    "Many classes are worked out in parts: values, and gradients of cosines, embeddings and what the head adds, are the same; so are mixed losses'."
+    def run(loss, lam):
+        leaves = [o.requires_grad_() for o in case.reads.leaves()]
+        out = case.reads.build(*leaves)
+        out.extra['norms'] = out.extra['norms'].clone().requires_grad_()
+        value = (lam * loss(out, labels()) + (1 - lam) * loss(out, labels().flip(0))).mean()
+        return value, *torch.autograd.grad(value, [*leaves, out.extra['norms']], allow_unused=True)
+    loss, lam = with_reduction(case.loss, 'none'), torch.linspace(.5, 1, N, dtype=torch.float64)
+    whole, seen = run(loss, lam), []
+    monkeypatch.setattr(rows, 'MANY', 5 * C)
+    plain = type(loss).rows
+    monkeypatch.setattr(type(loss), 'rows', lambda self, out, y: (seen.append(len(y)), plain(self, out, y))[1])
+    for a, b in zip(run(loss, lam), whole): torch.testing.assert_close(a, b)
+    # forward and backward, for both targets
+    assert seen == [5, 5, 5, 5, 4] * 4
+    out = case.reads.build(*[o[:7].requires_grad_() for o in case.reads.leaves()])
+    assert torch.autograd.gradcheck(lambda cos, emb: loss(out._replace(cos=cos, emb=emb), labels()[:7]), [o.detach()[2:7].repeat(2, 1)[:7].requires_grad_() for o in out[:2]])
 
 
 def test_combined_is_arcface_up_to_pi(out):
@@ -199,11 +222,33 @@ def test_supcon_and_ntxent_meet_with_one_positive():
 @pytest.mark.parametrize('loss', [Triplet(), Triplet(mine='semihard'), Triplet(None), Contrastive(), SupCon(), NTXent(), MultiSimilarity()], ids=lambda o: type(o).__name__)
 @pytest.mark.parametrize('y', [[0], [0, 0, 0], [0, 1, 2]], ids=['one row', 'one class', 'no pair'])
 def test_batches_without_pairs(loss, y):
-    x = rand(len(y), 4).requires_grad_()
-    value = loss(x, torch.tensor(y, dtype=torch.long))
-    value.backward()
-    assert torch.isfinite(value) and torch.isfinite(x.grad).all()
+    "Training is told what is missing; where nobody looks (most batches on a GPU, a short last one in validation) they cost a finite amount."
+    x, y = rand(len(y), 4).requires_grad_(), torch.tensor(y)
+    enough = {Contrastive: len(y) > 1, SupCon: len(y.unique()) < len(y)}.get(type(loss), False)
+    if not enough:
+        with pytest.raises(InputError, match=f'{type(loss).__name__} .* {len(y)} rows and {len(y.unique())} classes.*needs 2 .*pk'): loss(x, y)
+    with torch.no_grad(): value = loss(x, y)
+    loss.check_values = lambda out, y: None
+    same = loss(x, y)
+    del loss.check_values
+    same.backward()
+    assert torch.isfinite(value) and value == same and torch.isfinite(x.grad).all()
     if len(y) == 1 or isinstance(loss, Triplet | MultiSimilarity): assert value == 0
+
+
+def test_values_are_read_seldom_on_a_gpu(monkeypatch):
+    "Reading a value waits for the GPU: there it is done in batches 1, 2, 4, 8, ...; without a look the device's own assertion is left."
+    class Elsewhere(torch.Tensor):
+        device = torch.device('cuda')
+    looks = []
+    class Own(CrossEntropy):
+        def check_values(self, out, y): looks.append(self._calls)
+    loss, y = Own(), torch.arange(3).as_subclass(Elsewhere)
+    for _ in range(20): loss(torch.zeros(3, 3), y)
+    assert looks == [1, 2, 4, 8, 16]
+    looks.clear()
+    for _ in range(20): loss(torch.zeros(3, 3), torch.arange(3))
+    assert looks == list(range(21, 41))
 
 
 @pytest.mark.parametrize('loss', [Triplet(.2, normalize=False), Triplet(.2, 'semihard', normalize=False), Contrastive(6., normalize=False)], ids=lambda o: type(o).__name__)

@@ -10,6 +10,7 @@ import torch
 import fastmatch.losses
 from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
+from fastmatch.losses.base import NotANumber
 
 from .cases import CASES, IDS, C, N, rand
 
@@ -125,10 +126,18 @@ COS, Y, X = head(torch.zeros(2, 3)), torch.tensor([0, 1]), torch.zeros(2, 3)
 @pytest.mark.parametrize('make, words', [
     (lambda: ArcFace(m=3.5), 'm=3.5.*pi'), (lambda: ArcFace(s=0), 's=0'), (lambda: FocalLoss(gamma=-1), 'gamma=-1'), (lambda: CosFace(m=-.1), 'm=-.1|m=-0.1'),
     (lambda: SphereFace(m=.5), 'm=0.5'), (lambda: CombinedMargin(.9), 'm1=0.9'), (lambda: ArcFace(m=[.1, 4.]), 'pi'),
-    (lambda: ArcFace(m=[.1, .2])(COS, torch.tensor([0, 2])), '2 margins.*label 2'),
+    (lambda: ArcFace(m=[.1, .2])(COS, torch.tensor([0, 2])), '2 margins, the head 3 classes'),
     (lambda: NormSoftmax(label_smoothing=2), 'label_smoothing=2'), (lambda: NormSoftmax(reduction='avg'), "reduction='avg'"),
     (lambda: CrossEntropy(weight=[1., -1.]), 'weight'), (lambda: CrossEntropy([1., 2.])(X, Y), '2 entries for 3'),
-    (lambda: ArcFace()(COS, torch.tensor([0, 3])), 'labels from 0 to 3 for 3 classes'), (lambda: ArcFace()(X, Y), 'cosines'),
+    (lambda: ArcFace()(COS, torch.tensor([0, 3])), 'labels from 0 to 3 for 3 classes.*0 to 2'), (lambda: CrossEntropy()(X, torch.tensor([-1, 1])), 'labels from -1 to 1'),
+    (lambda: ArcFace()({'image': COS, 'title': COS}, torch.tensor([0, 3])), 'labels from 0 to 3'), (lambda: FocalLoss()(X, torch.zeros(2)), r'int64 \(2,\).*float32'),
+    (lambda: CrossEntropy()(X, torch.zeros(3, dtype=torch.long)), r'\(3,\)'), (lambda: SphereFace(math.inf), 'm=inf'), (lambda: CombinedMargin(m3=math.nan), 'm3=nan'),
+    (lambda: NormSoftmax(math.inf), 's=inf'), (lambda: CrossEntropy(s=-2), 's=-2'), (lambda: Triplet(math.nan), 'm=nan'), (lambda: Contrastive(math.inf), 'm=inf'),
+    (lambda: ArcFace([.1] * 4)(COS, Y), '4 margins, the head 3 classes'),
+    (lambda: ArcFace([.1] * 6)(HeadOutput(X, X, {'classes': torch.tensor([1, 4, 6])}), torch.tensor([4, 6])), '6 margins'),
+    (lambda: SumLoss({'a': ArcFace(), 'b': Triplet()})(HeadOutput(X, X), Y), 'Triplet.*2 rows and 2 classes.*2 rows of one'),
+    (lambda: MultiLabelFocalLoss()(X, 2 * torch.ones(2, 3)), 'targets from 2 to 2'), (lambda: SoftTarget()(X, torch.ones(2, 3)), 'sums of rows from 3 to 3'),
+    (lambda: SoftTarget()(X, torch.tensor([[-1., 1., 1.]] * 2)), 'from -1 to 1'), (lambda: HardRows(CrossEntropy(), .5)(X, torch.tensor([0, 7])), 'labels from 0 to 7'), (lambda: ArcFace()(X, Y), 'cosines'),
     (lambda: CenterLoss()(X, Y), 'cosines'), (lambda: CenterLoss()(COS, Y), 'CenterHead'), (lambda: CurricularFace()(COS, Y), 'TrackedHead'),
     (lambda: AdaCos()(COS, Y), 'TrackedHead'), (lambda: LargeMarginSoftmax()(COS, Y), "'norms'"),
     (lambda: ArcFace()(HeadOutput(X, X, {'classes': torch.tensor([1, 4, 6])}), torch.tensor([4, 5])), 'without those of the labels 5'),
@@ -139,9 +148,24 @@ COS, Y, X = head(torch.zeros(2, 3)), torch.tensor([0, 1]), torch.zeros(2, 3)
     (lambda: Distill(t=0), 't=0'), (lambda: Distill()(X, Y, torch.zeros(2, 4)), r"teacher's \(2, 4\)"), (lambda: Distill(weight=[1., 2.]), 'SumLoss'),
     (lambda: HardRows(CrossEntropy(), 0), 'share=0'), (lambda: SumLoss({}), 'parts'), (lambda: SumLoss({'one': ArcFace()}), "'one'"), (lambda: SumLoss({'a': ArcFace()}, {'b': 1.}), "'b'"),
     (lambda: SoftDice(0), 'smooth=0'), (lambda: SoftDice()(torch.zeros(2, 1, 3, 3), torch.zeros(2, 4, 3)), 'masks'),
-    (lambda: SoftDice()(torch.zeros(1, 1, 2, 2), 255 * torch.ones(1, 2, 2)), 'masks from 255 to 255'),
+    (lambda: SoftDice()(torch.zeros(1, 1, 2, 2), 255 * torch.ones(1, 2, 2)), 'masks from 255 to 255 for 2 classes'),
     (lambda: class_weights([1, 0, 2]), 'class 1'), (lambda: class_weights([[1]]), r'\(1, 1\)'), (lambda: class_weights([1], 'log'), "how='log'"), (lambda: class_weights([1], beta=1), 'beta=1'),
     (lambda: class_margins([1, 0]), 'counts'),
 ])
 def test_bad_input_is_named(make, words):
     with pytest.raises(InputError, match=words): make()
+
+
+@each_loss
+def test_nan_is_told_with_its_place_and_range(case):
+    leaves, ys = case.reads.leaves(), case.reads.targets()
+    for o in leaves: o[2] = math.nan
+    with pytest.raises(NotANumber, match=r': NaN in 1 of \d+ rows \(2\)\. .* are NaN, the others run from -.* rate'): case.loss(case.reads.build(*leaves), *ys)
+
+
+def test_nan_is_told_by_heads_too():
+    cos = torch.linspace(-.5, .7, 6).view(2, 3)
+    bad = cos.clone()
+    bad[1, 2] = math.nan
+    with pytest.raises(NotANumber, match=r'ArcFace: NaN in 1 of 2 rows \(1\). Of the 6 values it reads 1 are NaN, the others run from -0.5 to 0.46'):
+        ArcFace()({'image': head(cos), 'title': head(bad)}, Y)

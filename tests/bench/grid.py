@@ -1,0 +1,186 @@
+"""What a loss, an optimizer or a callback is worth: a grid's rows, each trained on the sample's pictures and judged on products it never saw.
+
+`python tests/bench/grid.py losses|optimizers|callbacks [--seeds 0 1 2] [--only NAME ...] --out nbs/losses.csv`
+
+The regime is small on purpose, so that a run takes half a minute on one thread: pictures alone at the files' own 64 px, two epochs (102 steps of 32 listings)
+through ImageNet's EfficientNet-Lite0 whose shallow blocks stay still, the default optimizer and schedule; a row says what it changes. Fold 0 is held out, the
+rule is chosen on half of its products and scored on the other half, over ten halvings. With `--tune` fold 0 is left out altogether and fold 1 judged:
+rates were chosen so. A row that the csv holds already is not run again.
+"""
+# ruff: noqa: F403, F405
+import argparse
+import csv
+import gc
+import sys
+import time
+import warnings
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+
+# a script: its own checkout is what is measured
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import pandas as pd
+from fastai.callback.core import Callback, CancelValidException
+from fastai.callback.schedule import SchedLin
+from fastai.vision.augment import Resize, ResizeMethod
+
+from fastmatch.callback.heads import MarginSchedule
+from fastmatch.core import seed_everything
+from fastmatch.data.augment import augs
+from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.sample import demo_path
+from fastmatch.job import judge
+from fastmatch.layers import CenterHead, CosineHead, TrackedHead
+from fastmatch.learner import match_learner
+from fastmatch.losses import *
+from fastmatch.optim import opt_func
+from fastmatch.schedule import Still
+
+ARCH = 'tf_efficientnet_lite0'
+SIZE, BS, EPOCHS, LR = 64, 32, 2, 4e-3
+STILL = ('conv_stem', 'bn1', 'blocks.0', 'blocks.1', 'blocks.2')  # a third of a step's cost
+FIELDS = ['name', 'seed', 'recall_at_1', 'row_f1', 'map_at_r', 'minutes']
+
+
+class Way:
+    "How a row differs from the default."
+    def __init__(
+        self,
+        lr: float = LR,  # Rate, spread over the parameter groups as ever
+        fit: str = 'fit_flat_cos',  # The Learner's method that trains
+        sampler: str | None = None,  # 'pk' for losses over pairs: 16 products x 2 listings a batch
+        **learner,  # For `match_learner`; a function as `loss_func` is called with the dataloaders
+    ):
+        self.lr, self.fit, self.sampler, self.learner = lr, fit, sampler, learner
+
+
+def pairs(loss, **kwargs): return Way(sampler='pk', loss_func=loss, **kwargs)
+def ranger(lr=8e-3, **kwargs): return Way(lr, opt_func=opt_func('ranger', **kwargs))
+
+
+S = 20  # the default's scale for groups of two or three
+LOSSES = {
+    'default': Way(),  # ArcFace, m=.3, s=20
+    'softmax (NormFace)': Way(loss_func=NormSoftmax(S)),
+    'ArcFace m=.5': Way(loss_func=ArcFace(.5, S)),
+    'CosFace': Way(loss_func=CosFace(.2, S)),
+    'SphereFace': Way(loss_func=SphereFace(1.35, S)),
+    'combined': Way(loss_func=CombinedMargin(1., .2, .1, S)),
+    'AdaCos': Way(loss_func=AdaCos(), head_func=TrackedHead),
+    'CurricularFace': Way(loss_func=CurricularFace(.3, S), head_func=TrackedHead),
+    'sub-centers k=3': Way(head_func=partial(CosineHead, k=3)),
+    'class-size margin': Way(loss_func=lambda dls: ArcFace(class_margins(class_counts(dls), .4, .2), S)),
+    'margin ramp': Way(cbs=MarginSchedule(SchedLin(.1, .5))),
+    'ArcFace + triplet': pairs(SumLoss({'softmax': ArcFace(.3, S), 'triplet': Triplet(.2)})),
+    'triplet': pairs(Triplet(.2)),
+    'SupCon': pairs(SupCon(.1)),
+    'multi-similarity': pairs(MultiSimilarity()),
+    'contrastive': pairs(Contrastive(.8)),
+    'ArcFace + center': Way(loss_func=SumLoss({'softmax': ArcFace(.3, S), 'center': CenterLoss()}, {'center': 1e-3}), head_func=CenterHead),
+}
+OPTIMIZERS = {
+    'default': Way(),  # adamw
+    'ranger': ranger(),
+    'ranger, one cycle': Way(8e-3, 'fit_one_cycle', opt_func=opt_func('ranger')),
+    'ranger_nogc': Way(8e-3, opt_func=opt_func('ranger_nogc')),
+    'rangeradabelief': Way(8e-3, opt_func=opt_func('rangeradabelief')),
+    'rangeradabelief_nogc': Way(8e-3, opt_func=opt_func('rangeradabelief_nogc')),
+    'radam': Way(4e-3, opt_func=opt_func('radam')),
+    'adabelief': Way(4e-3, opt_func=opt_func('adabelief')),
+    'sgd_momentum': Way(.3, opt_func=opt_func('sgd_momentum')),
+    'sgd_nesterov': Way(.3, opt_func=opt_func('sgd_nesterov')),
+    'rmsprop': Way(2e-3, opt_func=opt_func('rmsprop')),
+    **{f'ranger eps={o:g}': ranger(eps=o) for o in (1, .1, .01, 1e-4)},  # the default is 1e-6
+}
+CALLBACKS = {
+    'default': Way(),
+}
+GRIDS = {'losses': LOSSES, 'optimizers': OPTIMIZERS, 'callbacks': CALLBACKS}
+
+
+class TrainOnly(Callback):
+    "Leaves validation out: a row is scored once, after its last step."
+    order = -100
+    def before_validate(self): raise CancelValidException
+
+
+def listings(tune: bool = False, df=None):
+    "The sample's table (or `df`) and the fold to judge on."
+    if df is None: df = pd.read_csv(demo_path()/'listings.csv')
+    return (df[df.fold != 0], 1) if tune else (df, 0)
+
+
+def measure(
+    way: Way,
+    seed: int,  # Of weights, batches and halvings
+    tune: bool = False,  # Judge on fold 1, without fold 0
+    size: int = SIZE,
+    epochs: int = EPOCHS,
+    arch: str = ARCH,
+    df=None,  # Listings; default the sample's
+    **kwargs,  # For `match_learner`
+) -> dict:
+    "Train one row with one seed: its figures on the held-out fold, and the minutes of CPU that training took."
+    seed_everything(seed)
+    # callbacks remember: each run gets its own
+    way, (df, fold) = deepcopy(way), listings(tune, df)
+    dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', valid_fold=fold, seed=seed,
+                                   sampler=way.sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs('colour'), bs=BS, num_workers=0,
+                                   phash=False)  # the sample's folds keep equal pictures together
+    if isinstance(way.learner.get('loss_func'), FunctionType): way.learner['loss_func'] = way.learner['loss_func'](dls)
+    learn = match_learner(dls, arch, metrics=[], **way.learner, **kwargs)
+    still = [Still(*(f'encoders.image.body.{o}' for o in STILL))] if arch == ARCH else []
+    start = time.process_time()
+    with learn.no_bar(), learn.no_logging(): getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
+    minutes = (time.process_time() - start) / 60
+    res = judge(learn.embeddings(), seed)[0]['image'].summary()
+    return {**{k: res[k] for k in ('recall_at_1', 'row_f1', 'map_at_r')}, 'minutes': round(minutes, 4)}
+
+
+def done(out: Path) -> set:
+    "The (name, seed) that the csv holds."
+    return {(o['name'], int(o['seed'])) for o in csv.DictReader(out.open(encoding='utf-8'))} if out.exists() else set()
+
+
+def add(out: Path, row: dict):
+    "Append a row; the first writes the heading."
+    new = not out.exists()
+    with out.open('a', newline='', encoding='utf-8') as f:
+        w = csv.DictWriter(f, FIELDS)
+        if new: w.writeheader()
+        w.writerow(row)
+
+
+def main(args=None):
+    "Run what the csv lacks, all rows of a seed before the next seed."
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('grid', choices=GRIDS)
+    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    p.add_argument('--only', nargs='+', metavar='NAME', help='rows by name; default all')
+    p.add_argument('--lr', type=float, nargs='+', help='with --tune: rates to try in place of the rows\' own')
+    p.add_argument('--tune', action='store_true', help='judge on fold 1, without fold 0')
+    p.add_argument('--out', type=Path, required=True)
+    a = p.parse_args(args)
+    grid = GRIDS[a.grid]
+    if unknown := set(a.only or []) - set(grid): p.error(f'no rows {sorted(unknown)}: there are {", ".join(grid)}')
+    if a.lr and not a.tune: p.error('--lr goes with --tune: no rate is chosen on the fold that is reported')
+    rows = {}
+    for name in a.only or grid:
+        for lr in a.lr or [None]:
+            rows[name if lr is None else f'{name} lr={lr:g}'] = way = deepcopy(grid[name])
+            if lr is not None: way.lr = lr
+    for seed in a.seeds:
+        for name, way in rows.items():
+            if (name, seed) in done(a.out): continue
+            row = {'name': name, 'seed': seed, **measure(way, seed, a.tune)}
+            add(a.out, row)
+            print(row, flush=True)
+            # a Learner and its callbacks point at each other: without this every model stays until the collector happens to run
+            gc.collect()
+
+
+if __name__ == '__main__':
+    warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
+    main()

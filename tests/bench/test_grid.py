@@ -1,0 +1,67 @@
+"The grids: every row trains, runs are repeatable, and the csv is gone on with; what rows are worth is not asked here."
+import csv
+
+import pandas as pd
+import pytest
+from fastai.callback.core import Callback
+
+from fastmatch.data.sample import demo_path
+
+from . import grid
+
+TINY = dict(size=32, epochs=1, arch='test_efficientnet', pretrained=False)
+
+
+@pytest.fixture(scope='module')
+def df():
+    df = pd.read_csv(demo_path()/'listings.csv')
+    # groups of two and more: 16 a batch, drawn by products
+    big = df[df.fold > 1].label_group.value_counts().index[:20]
+    return df[df.label_group.isin([*big, *(o for k in (0, 1) for o in df[df.fold == k].label_group.unique()[:12])])].reset_index(drop=True)
+
+
+@pytest.mark.parametrize('which, name', [(g, k) for g, rows in grid.GRIDS.items() for k in rows])
+def test_rows_train(which, name, df):
+    way = grid.GRIDS[which][name]
+    res = grid.measure(way, 0, df=df, **TINY)
+    assert 0 <= res['recall_at_1'] <= 1 and 0 < res['row_f1'] <= 1 and 0 <= res['map_at_r'] <= 1 and res['minutes'] > 0
+
+
+def test_a_run_does_not_depend_on_what_ran_before(df):
+    way = grid.LOSSES['margin ramp']
+    a, b, c = (grid.measure(way, o, df=df, **TINY) for o in (3, 3, 4))
+    for o in (a, b, c): o.pop('minutes')
+    assert a == b != c
+
+
+class Look(Callback):
+    "Notes which listings training sees, and which are scored."
+    seen = []
+    def after_fit(self): self.seen.append((set(self.learn.dls.train_df.fold), set(self.learn.dls.valid_df.fold)))
+
+
+def test_what_is_reported_was_never_tuned_on(df):
+    for tune in (False, True): grid.measure(grid.Way(cbs=Look()), 0, tune, df=df, **TINY)
+    assert Look.seen == [({1, 2, 3, 4}, {0}), ({2, 3, 4}, {1})]
+
+
+def test_main_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
+    ran = []
+    def measure(way, seed, tune):
+        ran.append((way.lr, seed, tune))
+        if len(ran) == 4: raise KeyboardInterrupt
+        return dict(recall_at_1=.5, row_f1=.6, map_at_r=.4, minutes=1.)
+    monkeypatch.setattr(grid, 'measure', measure)
+    out = tmp_path/'x.csv'
+    args = ['optimizers', '--only', 'default', 'ranger', 'sgd_momentum', '--seeds', '0', '1', '--out', str(out)]
+    with pytest.raises(KeyboardInterrupt): grid.main(args)
+    grid.main(args)
+    rows = list(csv.DictReader(out.open()))
+    assert [(o['name'], o['seed']) for o in rows] == [(k, s) for s in '01' for k in ('default', 'ranger', 'sgd_momentum')] and list(rows[0]) == grid.FIELDS
+    assert len(ran) == 7 and not any(o[2] for o in ran)
+    ran.clear()
+    grid.main(['optimizers', '--only', 'ranger', '--tune', '--lr', '.001', '.01', '--seeds', '5', '--out', str(tmp_path/'y.csv')])
+    assert ran == [(.001, 5, True), (.01, 5, True)] and grid.done(tmp_path/'y.csv') == {('ranger lr=0.001', 5), ('ranger lr=0.01', 5)}
+    for bad in (['--only', 'nobody'], ['--lr', '.1']):
+        with pytest.raises(SystemExit): grid.main(['optimizers', *bad, '--out', str(out)])
+    assert "'nobody'" in capsys.readouterr().err
