@@ -3,9 +3,15 @@ import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *
 
+from .callback.adversarial import FGM, PGD
+from .callback.averaging import EMA, SWA, Snapshots, average_weights, each_weights, greedy_soup, update_bn
+from .callback.guard import Guard, NonFinite, fit_to_best
 from .callback.heads import HeadLabels, LossTerms, MarginSchedule, PlainValidLoss
+from .callback.mining import HardMining
 from .callback.mix import CutMix, MixUp
+from .callback.resume import Resume
 from .callback.scoring import GroupRates
+from .callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
 from .core import InputError, MissingPackage, seed_everything
 from .data.augment import Colour, Erase, RandAugment, augs, list_augs
 from .data.block import MatchDataLoaders, TitleBlock
