@@ -9,7 +9,7 @@ class Embeddings(dict):
     def __init__(
         self,
         vectors: dict,  # Modality -> (n,d) array
-        ids,  # (n,) what names each listing
+        ids,  # (n,) what names each listing; or modality -> ids, where they come from different files: they must agree
         titles=None,  # (n,) titles, or None
         labels=None,  # (n,) groups, or None where they aren't known
         trained_on=None,  # bool (n,): an encoder was trained on this row; default none
@@ -17,7 +17,7 @@ class Embeddings(dict):
     ):
         from pandas import isna as missing
         super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
-        self.ids = np.asarray(ids)
+        self.ids = _one_order(ids) if isinstance(ids, dict) else np.asarray(ids)
         n = len(self.ids)
         titles = None if titles is None else list(titles)
         # str(None) and str(nan) would be titles like any other, and match each other
@@ -61,3 +61,14 @@ class Embeddings(dict):
         if self.phash is not None and (only is None or 'phash' in only): res['phash'] = Keys(self.phash)
         if only is not None: res |= {k: make(self.titles) for k, make in (('units', Units), ('same_title', lambda o: Keys(title_keys(o)))) if k in only}
         return res
+
+
+def _one_order(ids):
+    first, *others = ((k, np.asarray(o)) for k, o in ids.items())
+    for k, o in others:
+        if len(o) != len(first[1]): raise InputError(f'{k}: {len(o)} ids, {first[0]}: {len(first[1])}')
+        if (off := np.flatnonzero(o.astype(str) != first[1].astype(str))).size:
+            same = sorted(o.astype(str)) == sorted(first[1].astype(str))
+            raise InputError(f'{k}: row {off[0]} is {str(o[off[0]])!r}, in {first[0]} it is {str(first[1][off[0]])!r}: '
+                             + ('the same listings in another order' if same else 'other listings'))
+    return first[1]

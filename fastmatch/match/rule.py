@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError
 from .decide import MAX_MATCHES, Matches, at_most, decide
-from .fuse import FUSIONS, candidates, check_weights, fuse
+from .fuse import CUTS, FUSIONS, candidates, check_weights, fuse
 from .keys import Keys
 from .neighbors import Neighbors, check_self
 from .pool import Pool
@@ -43,13 +43,18 @@ class Rule:
         for name in ('k', 'max_matches'):
             o = getattr(self, name)
             if isinstance(o, bool) or not isinstance(o, (int, np.integer)) or o < 1: raise InputError(f'{name}={o!r}: give a whole number from 1')
+        object.__setattr__(self, 'steps', tuple(as_step(o) for o in ([self.steps] if isinstance(self.steps, str) else self.steps)))
+        # similarities lie between -1 and 1; .84 is a cut, 84 is none (a little above 1 lets nothing in)
+        cuts = dict(self.weights) if self.how in CUTS else {}
+        if self.how in ('mean', 'square', 'joint', 'prob_or') and all(o.stage != 'neighbors' for o in self.steps):
+            cuts['threshold'] = self.threshold
+        if bad := {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}: raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
         # plain numbers, so that json takes them
         object.__setattr__(self, 'threshold', float(self.threshold))
         object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
         if isinstance(self.join, str) or not all(isinstance(o, str) for o in self.join): raise InputError(f'join={self.join!r}: give a list of names')
         object.__setattr__(self, 'join', tuple(self.join))
         object.__setattr__(self, 'options', plain(self.options, 'options'))
-        object.__setattr__(self, 'steps', tuple(as_step(o) for o in ([self.steps] if isinstance(self.steps, str) else self.steps)))
         for step, after in zip(self.steps, self.steps[1:]):
             if STAGES.index(after.stage) < STAGES.index(step.stage): raise InputError(f'steps: {after.do!r} works on {after.stage}, {step.do!r} before it on {step.stage}')
         for step in self.steps:

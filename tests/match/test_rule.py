@@ -209,7 +209,8 @@ def test_choose_rule_takes_the_best_of_the_grid():
     ({'how': 'max'}, "how='max'"), ({'weights': {}}, 'none is above 0'), ({'weights': {'a': 0.}}, 'none is above 0'),
     ({'weights': {'a': -1.}}, '0 or more'),
     ({'weights': {'a': np.nan}}, 'finite'), ({'weights': {'a': np.inf}}, 'finite'), ({'threshold': np.nan}, 'finite'), ({'k': 0}, 'k=0'),
-    ({'max_matches': 0}, 'max_matches=0')])
+    ({'max_matches': 0}, 'max_matches=0'), ({'threshold': 84}, "'threshold': 84}: outside the range"), ({'threshold': -2.}, 'outside'),
+    ({'how': 'union', 'weights': {'a': 84.}}, "'a': 84.0}: outside"), ({'how': 'power', 'weights': {'a': 1.2}}, 'outside')])
 def test_rule_refuses(bad, says):
     good = {'how': 'mean', 'weights': {'a': 1.}, 'threshold': .5}
     Rule(**good)

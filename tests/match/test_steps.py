@@ -47,6 +47,10 @@ HASH = [None if i % 4 else f'p{i % 12}' for i in range(40)]
 SPACES = {'image': Dense(X, 'image'), 'tfidf': Tfidf(T), 'phash': Keys(HASH), 'units': Units(T), 'same_title': Keys(title_keys(T))}
 
 
+# nothing may change in place
+for o in (SPACES['image'].vectors, SPACES['tfidf'].vectors.data): o.setflags(write=False)
+
+
 def pools(m):
     words = SPACES['tfidf']
     mask = np.arange(40) < m
@@ -65,6 +69,7 @@ def alone(matches, neighbors): return at_most(matches, 1)
 
 
 PLAIN = fused(SPACES)
+for o in PLAIN: o.setflags(write=False)
 BY_HAND = {
     'expand': (dict(k=4, alpha=2.), lambda: cut(fused(both(lambda o: expand(o, k=4, alpha=2.))))),
     'augment': (dict(k=2, on='image'), lambda: cut(fused({**SPACES, 'image': augment(SPACES['image'], k=2)}))),
