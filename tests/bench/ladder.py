@@ -33,15 +33,13 @@ WORTH = .002  # what a step must add on the half it is chosen on: less is noise,
 FUSIONS = 8  # of those that did best on a half, tried again with each refinement
 MORE = ('mean', 'prob_or', 'square', 'joint', 'power')
 
-AUGMENT = [(Step('augment', k=2, alpha=0.),), (Step('augment', k=2),), (Step('augment', k=3),), (Step('augment', k=4, alpha=3.),),
-           (Step('expand', k=2, alpha=1.),), (Step('expand', k=3, alpha=3.),), (Step('expand', k=5, alpha=3.),),
-           (Step('augment', by='fused', k=2),), (Step('augment', by='fused', k=3),), (Step('expand', by='fused', k=3, alpha=1.),),
-           (Step('expand', by='fused', k=2, alpha=0.),)]
-BLEND = [(shift, stages, power, min2) for shift in (-.05, 0., .05, .1, .2) for stages in (1, 2, 3) for power in (1.,) for min2 in (False, True)]
-RERANK = [(Step('neighbor_mean', k=k, weight=w),) for k in (2, 3, 5) for w in (.3, .6)] + \
-         [(Step('k_reciprocal', k1=a, k2=b, lam=c),) for a in (3, 5, 8) for b in (1, 2, 3) for c in (.3, .6, .8)] + \
-         [(Step('standardize', k=k, floor=f),) for k in (5, 15) for f in (.05, .2)] + [(Step('mutual', k=k),) for k in (4, 8, 15)]
-VETO = [(Step('veto'),), (Step('mutual', k=6),), (Step('veto'), Step('mutual', k=6))]
+AUGMENT = [(Step('augment', by=by, k=k, alpha=alpha),) for by in ('own', 'fused') for k in (2, 3, 4) for alpha in (None, 1.)] + \
+          [(Step('expand', by=by, k=k, alpha=alpha),) for by in ('own', 'fused') for k, alpha in ((2, 1.), (3, 3.), (5, 3.))]
+BLEND = [(shift, stages, k, min2) for shift in (-.05, .05, .1, .2) for stages, k in ((1, 4), (1, 50), (2, 50), (3, 50)) for min2 in (False, True)]
+RERANK = [(Step('neighbor_mean', k=k, weight=.5),) for k in (2, 3)] + \
+         [(Step('k_reciprocal', k1=a, k2=b, lam=c),) for a in (2, 3, 5, 8) for b in (1, 2, 3) for c in (.3, .6)] + \
+         [(Step('standardize', k=k, floor=f),) for k in (5, 15) for f in (.05, .2)]
+VETO = [(Step('veto'),), (Step('mutual', k=4),), (Step('mutual', k=8),), (Step('veto'), Step('mutual', k=8))]
 
 
 def save(
@@ -146,14 +144,15 @@ class Ladder:
         for o in self.halves: o.mark()
         self.try_fusions(None, RankSweep, WORTH)
         yield '+ min2', self.result(lambda o: np.ndim(o.cuts))
+        for o in self.halves: o.base = (), None, o.fusion, o.cuts
         self.refine(lambda o: AUGMENT)
         yield '+ QE/DBA', self.result(lambda o: o.steps)
         self.refine(self.blends)
         yield '+ INB', self.result(lambda o: o.steps)
-        self.rerank(RERANK)
-        yield '+ rerank', self.result(lambda o: o.after)
+        self.rerank(RERANK, fresh=True)
+        yield '+ rerank', self.result(lambda o: (o.steps, o.after))
         self.rerank(VETO)
-        yield '+ vetoes', self.result(lambda o: o.after)
+        yield '+ vetoes', self.result(lambda o: (o.steps, o.after))
         if (pairs := pair_model(self)) is not None: yield '+ pair model', pairs
 
     def try_fusions(self, grid, sweeps, least=0.):
@@ -169,7 +168,7 @@ class Ladder:
             o.mark()
             for steps in options(o):
                 # a query is expanded by what the listings have become
-                steps = tuple(sorted(o.steps + steps, key=lambda s: s.do == 'expand'))
+                steps = tuple(sorted(steps, key=lambda s: s.do == 'expand'))
                 by = o.fusion if any(s.by == 'fused' for s in steps) else None
                 todo.setdefault(str((steps, by)), (steps, by, []))[2].append(o)
         for steps, by, whose in todo.values():
@@ -179,28 +178,33 @@ class Ladder:
                 for o in whose: o.offer(sweep, WORTH, steps=steps, fusion=fusion, by=by)
 
     def blends(self, half):
-        "Stages of neighbourhood blending around the cut that a half holds."
-        main = half.cuts[-1] if np.ndim(half.cuts) else half.cuts
-        # on a grid, so that halves share the work
-        at = {(round((main + shift) / .02) * .02, *more) for shift, *more in BLEND}
-        return [tuple(Step('blend', by='fused', threshold=round(t, 4), power=p, min2=m) for _ in range(stages)) for t, stages, p, m in sorted(at)]
+        "Stages of neighbourhood blending around the cut that a half holds, after its steps or in their place."
+        res = []
+        for steps, cuts in [(half.steps, half.cuts), *([(half.base[0], half.base[3])] if half.steps else [])]:
+            main = cuts[-1] if np.ndim(cuts) else cuts
+            # on a grid, so that halves share the work
+            at = sorted({(round(round((main + shift) / .02) * .02, 2), *more) for shift, *more in BLEND})
+            res += [steps + tuple(Step('blend', by='fused', threshold=t, k=k, min2=m) for _ in range(stages)) for t, stages, k, m in at]
+        return res
 
-    def rerank(self, options):
-        "Offer steps on the fused neighbours that a half holds."
+    def rerank(self, options, fresh=False):
+        "Offer steps on the fused neighbours that a half holds; `fresh`: also on those without vector steps."
         todo = {}
         for o in self.halves:
             o.mark()
-            for more in options:
-                # a veto without titles says nothing
-                if any(n not in self.spaces for s in more for n in s.reads): continue
-                todo.setdefault(str((o.steps, o.by, o.fusion)), (o, {}))[1].setdefault(str(o.after + more), (o.after + more, []))[1].append(o)
-        for held, jobs in todo.values():
-            nb = self.fused(self.candidates(held.steps, held.by), held.fusion)
+            for steps, by, fusion in [(o.steps, o.by, o.fusion), *([o.base[:3]] if fresh and o.steps else [])]:
+                jobs = todo.setdefault(str((steps, by, fusion)), (steps, by, fusion, {}))[3]
+                for more in options:
+                    # a veto without titles says nothing
+                    if any(n not in self.spaces for s in more for n in s.reads): continue
+                    jobs.setdefault(str(o.after + more), (o.after + more, []))[1].append(o)
+        for steps, by, fusion, jobs in todo.values():
+            nb = self.fused(self.candidates(steps, by), fusion)
             for after, whose in jobs.values():
                 out = nb
                 for step in after: out = step(out, spaces=self.spaces)
                 sweep = RankSweep(out, self.y)
-                for o in whose: o.offer(sweep, WORTH, after=after)
+                for o in whose: o.offer(sweep, WORTH, steps=steps, by=by, fusion=fusion, after=after)
 
 
 def pair_model(ladder):
