@@ -52,14 +52,16 @@ class Embeddings(dict):
         from .keys import Keys, title_keys
         from .text import Tfidf
         from .units import Units
-        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in ('tfidf', 'phash', 'units', 'same_title')]
-        if self.titles is None and (texts := {'tfidf', 'units', 'same_title'} & set(only or ())): raise InputError(f'{sorted(texts)[0]!r} needs titles: the embeddings hold none')
+        texts, given = ('tfidf', 'units', 'same_title'), () if only is None else tuple(only)
+        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in (*texts, 'phash')]
+        if self.titles is None and (lacking := [k for k in texts if k in given]): raise InputError(f'{lacking[0]!r} needs titles: the embeddings hold none')
         if self.phash is None and only is not None and 'phash' in only: raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
         if unknown := [k for k in names if k not in self]: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
         res = {k: Dense(self[k], k) for k in names}
         if self.titles is not None and (tfidf if only is None else 'tfidf' in only): res['tfidf'] = Tfidf(self.titles)
         if self.phash is not None and (only is None or 'phash' in only): res['phash'] = Keys(self.phash)
-        if only is not None: res |= {k: make(self.titles) for k, make in (('units', Units), ('same_title', lambda o: Keys(title_keys(o)))) if k in only}
+        if 'units' in given: res['units'] = Units(self.titles)
+        if 'same_title' in given: res['same_title'] = Keys(title_keys(self.titles))
         return res
 
 

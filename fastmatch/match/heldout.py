@@ -132,7 +132,8 @@ def fusion_grid(
     # a modality of weight 0 still brings candidates: left out, the rule would be applied to fewer than it was chosen on
     means = [(how, {k: w / 10 for k, w in zip(names, o)}) for how in hows if how in ('mean', 'square', 'joint') for o in steps]
     powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names)) if 'prob_or' in hows]
-    sums = [('power', dict(zip(names, o)), {'power': p}) for p in (2., 6.) for o in itertools.product((.6, .75, .9), repeat=len(names)) if 'power' in hows]
+    cuts = itertools.product((2., 6.), *[(.6, .75, .9)] * len(names)) if 'power' in hows else ()
+    sums = [('power', dict(zip(names, o)), {'power': p}) for p, *o in cuts]
     return means + powers + sums
 
 

@@ -48,7 +48,8 @@ class Rule:
         cuts = dict(self.weights) if self.how in CUTS else {}
         if self.how in ('mean', 'square', 'joint', 'prob_or') and all(o.stage != 'neighbors' for o in self.steps):
             cuts['threshold'] = self.threshold
-        if bad := {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}: raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
+        if bad := {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}:
+            raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
         # plain numbers, so that json takes them
         object.__setattr__(self, 'threshold', float(self.threshold))
         object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
@@ -56,7 +57,8 @@ class Rule:
         object.__setattr__(self, 'join', tuple(self.join))
         object.__setattr__(self, 'options', plain(self.options, 'options'))
         for step, after in zip(self.steps, self.steps[1:]):
-            if STAGES.index(after.stage) < STAGES.index(step.stage): raise InputError(f'steps: {after.do!r} works on {after.stage}, {step.do!r} before it on {step.stage}')
+            if STAGES.index(after.stage) < STAGES.index(step.stage):
+                raise InputError(f'steps: {after.do!r} works on {after.stage}, {step.do!r} before it on {step.stage}')
         for step in self.steps:
             if unknown := set(step.on or ()) - set(self.weights): raise InputError(f'step {step.do!r} on {sorted(unknown)}: the weights name {list(self.weights)}')
 
@@ -111,7 +113,8 @@ class Rule:
             trail.append((step.do, m))
         return Decision(nb.head(n), m.head(n), [(name, o.head(n)) for name, o in trail])
 
-    def _fuse(self, spaces): return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join, **self.options)
+    def _fuse(self, spaces):
+        return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join, **self.options)
 
     def _joined(self, neighbors, spaces):
         # a refined score is on another scale: pairs of an equal key go on top of it
@@ -128,7 +131,8 @@ class Rule:
 
     def to_dict(self) -> dict:
         "Plain values; `steps` and `options` only where there are any, so that older versions read the others."
-        d = {o.name: getattr(self, o.name) for o in fields(self)} | {'weights': dict(self.weights), 'join': list(self.join), 'steps': [o.to_dict() for o in self.steps]}
+        d = {o.name: getattr(self, o.name) for o in fields(self)}
+        d |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join), 'steps': [o.to_dict() for o in self.steps]}
         return {k: v for k, v in d.items() if v or k not in ('steps', 'options')}
 
     @classmethod

@@ -45,14 +45,16 @@ class Step:
         self.stage = known or stage or 'neighbors'
         if self.stage not in STAGES: raise InputError(f'step {self.do!r}: stage={stage!r}: choose one of {", ".join(STAGES)}')
         if by not in ('own', 'fused'): raise InputError(f"step {self.do!r}: by={by!r}: choose 'own' or 'fused'")
-        if self.stage != 'vectors' and (on is not None or by != 'own'): raise InputError(f"step {self.do!r}: `on` and `by` are for 'vectors', its stage is {self.stage!r}")
+        if self.stage != 'vectors' and (on is not None or by != 'own'):
+            raise InputError(f"step {self.do!r}: `on` and `by` are for 'vectors', its stage is {self.stage!r}")
         self.on, self.by = None if on is None else ((on,) if isinstance(on, str) else tuple(on)), by
         self.params = plain({**NAMED.get(self.do, {}), **params}, f'step {self.do!r}')
         if self.function is not None: self._check()
 
     def _check(self):
         if not callable(self.function): raise InputError(f'step {self.do!r}: not a function')
-        try: inspect.signature(self.function).bind(*[None] * (2 if self.stage == 'matches' else 1), **({'neighbors': None} if self.by == 'fused' else {}), **self.params)
+        args, more = [None] * (2 if self.stage == 'matches' else 1), {'neighbors': None} if self.by == 'fused' else {}
+        try: inspect.signature(self.function).bind(*args, **more, **self.params)
         except TypeError as e: raise InputError(f'step {self.do!r} with {self.params}: {e}') from None
 
     def __eq__(self, other): return isinstance(other, Step) and self.to_dict(False) == other.to_dict(False)
@@ -86,7 +88,8 @@ class Step:
         saving: bool = True,  # Refuse a function that can't be found by its name
     ) -> dict:
         "Plain values."
-        if saving and '<' in self.do: raise InputError(f'step {self.do!r}: a function without a name of its own (lambda, or inside another) can not be saved')
+        if saving and '<' in self.do:
+            raise InputError(f'step {self.do!r}: a function without a name of its own (lambda, or inside another) can not be saved')
         return {'do': self.do, 'stage': self.stage, 'on': None if self.on is None else list(self.on), 'by': self.by, 'params': self.params}
 
     @classmethod
