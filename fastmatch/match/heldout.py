@@ -148,7 +148,7 @@ def _frozen(options): return tuple(options.items())
 def heldout_fused(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
-    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     **kwargs,  # For `heldout`
 ) -> HeldOut:
     "The held-out protocol over ways to fuse the modalities."
@@ -158,14 +158,14 @@ def heldout_fused(
 def choose_rule(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
-    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
     best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
-    how, weights = max(best, key=lambda o: best[o][1])
-    threshold, f1 = best[how, weights]
-    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join)
+    how, weights, *more = key = max(best, key=lambda o: best[o][1])
+    threshold, f1 = best[key]
+    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join, options=dict(*more))
 
 
 @dataclass

@@ -38,7 +38,8 @@ MORE = ('mean', 'prob_or', 'square', 'joint', 'power')
 
 AUGMENT = [(Step('augment', by=by, k=k, alpha=alpha),) for by in ('own', 'fused') for k in (2, 3, 4) for alpha in (None, 1.)] + \
           [(Step('expand', by=by, k=k, alpha=alpha),) for by in ('own', 'fused') for k, alpha in ((2, 1.), (3, 3.), (5, 3.))]
-BLEND = [(shift, stages, k, min2) for shift in (0., .1, .2) for stages, k in ((1, 4), (1, 50), (2, 50), (3, 50)) for min2 in (False, True)]
+# ten at most: vectors of titles grow with every stage
+BLEND = [(shift, stages, k, min2) for shift in (0., .1, .2) for stages, k in ((1, 4), (1, 10), (2, 10), (3, 10)) for min2 in (False, True)]
 RERANK = [(Step('neighbor_mean', k=k, weight=.5),) for k in (2, 3)] + \
          [(Step('k_reciprocal', k1=a, k2=b, lam=c),) for a in (2, 3, 5, 8) for b in (1, 2, 3) for c in (.3, .6)] + \
          [(Step('standardize', k=k, floor=f),) for k in (5, 15) for f in (.05, .2)]
