@@ -185,6 +185,20 @@ def test_new_listings_apart_from_each_other():
         with pytest.raises(InputError, match='within=False: step'): Rule('mean', W, .3, 8, steps=[step]).apply(parts)
 
 
+@pytest.mark.parametrize('steps', [[Step('augment', by='fused'), Step('k_reciprocal', k1=3), 'veto', Step('min2', threshold=.3)],
+                                   [Step('blend', threshold=.5, by='fused'), 'standardize', Step('tiers', merge=2., join=1.5, pair=1.)],
+                                   [Step('expand'), Step('neighbor_mean', weight=.5), 'mutual', 'components']])
+def test_row_order_does_not_matter(steps):
+    rng = np.random.default_rng(0)
+    x, y, t, perm = rng.normal(size=(40, 5)), rng.normal(size=(40, 4)), [f'{i % 3} kg' for i in range(40)], rng.permutation(40)
+    rule = Rule('mean', {'a': .6, 'b': .4}, .5, 9, steps=steps)
+    def found(order):
+        m = rule.apply({'a': Dense(x[order]), 'b': Dense(y[order]), 'units': Units([t[i] for i in order])})
+        return {order[i]: set(order[o]) for i, o in enumerate(m)}
+    a, b = found(np.arange(40)), found(perm)
+    assert a == b and sum(len(o) > 1 for o in a.values()) > 5
+
+
 def test_spaces_for_steps():
     emb = Embeddings({'image': X}, np.arange(40), T, phash=HASH)
     rule = Rule('mean', W, .4, 8, steps=[Step('cross_mean', on='image', keys='same_title'), 'veto'], join=('phash',))
