@@ -68,7 +68,6 @@ class MatchResult:
         for (_, before), (name, after) in zip(states, states[1:]):
             for j in before.keys() - after.keys():
                 left[j] = name if name != 'score' else 'below the cut' if before[j] < self.rule.threshold else f'past {self.rule.max_matches} matches'
-            for j in after: left.pop(j, None)
         score = {j: s for _, o in states for j, s in o.items()}
         ids = np.array([j for j in score if j != at[0]], np.int64)
         frame = self._frame(np.full(len(ids), at[0]), ids, np.array([score[j] for j in ids], np.float32))
@@ -88,7 +87,7 @@ class MatchResult:
             if last is not None: why[np.isin(rows * m + ids, np.setdiff1d(keys, last))] = name
             last = keys
         # a key that is equal lets a pair in by itself
-        for name in reversed(self.rule.join): why[(by[name] == 1) & (why == 'score')] = name
+        for name in reversed(self.rule.join): why[by[name] == 1] = name
         return why
 
     def _frame(self, rows, ids, scores):

@@ -168,6 +168,14 @@ def test_an_equal_key_matches_whatever_the_scale():
     assert len(Rule('mean', W, .3, 8, steps=['veto'], join=('phash',)).apply(spaces).ids) == 40
 
 
+@pytest.mark.parametrize('step', ['min2', 'components', Step('chisel', shares=[1., 1., .5]), Step('tiers', pair=.1)])
+@pytest.mark.parametrize('most', [1, 2, 3])
+def test_no_step_gives_more_than_a_rule_may(step, most):
+    free, few = (Rule('mean', W, .3, 8, n, steps=[step]).apply(SPACES) for n in (50, most))
+    assert np.diff(few.indptr).max() == min(most, np.diff(free.indptr).max()) and few.indptr[-1] > 0
+    if step == 'min2' and most > 1: same(few, at_most(free, most))
+
+
 def test_options_of_a_fusion():
     for rule in (Rule('power', {'image': .8, 'tfidf': .5}, 1., 8, options={'power': 2.}),
                  Rule('piecewise', {'image': 1., 'tfidf': 1.}, 0., 8, options={'planes': [({'image': 1.}, .8), ({'image': .5, 'tfidf': .5}, .5)]})):
