@@ -8,6 +8,7 @@ import gc
 import sys
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,7 @@ if __name__ == '__main__':
         embed(name, folder, folds, **{k: v for k, v in a.items() if v is not None})
         files = sorted(Path(folder).glob(f'{name}_*.npz'))
     if not files: p.error('give --embed or --embeddings')
-    table = measure(name, [load(f) for f in files], halvings=halvings)
+    # seen while it runs, also where it prints into a file
+    table = measure(name, [load(f) for f in files], partial(print, flush=True), halvings=halvings)
     print(table.to_string(index=False))
     if out: table.to_csv(out, index=False)
