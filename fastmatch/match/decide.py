@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
-from .neighbors import Neighbors, check_self, label_codes
+from .neighbors import Neighbors, check_k, check_self, label_codes
 
 MAX_MATCHES = 50  # the competition's limit, the listing itself included
 
@@ -22,6 +22,14 @@ class Matches:
         return self.ids[self.indptr[i]:self.indptr[i + 1]]
 
     def __iter__(self): return iter(np.split(self.ids, self.indptr[1:-1]))
+
+    def head(
+        self,
+        n: int,  # Rows to keep
+    ) -> 'Matches':
+        "The first `n` rows."
+        end = self.indptr[n]
+        return Matches(self.indptr[:n + 1], self.ids[:end], self.scores[:end])
 
     def to_frame(
         self,
@@ -81,6 +89,17 @@ def as_grid(
     keep = np.isin(np.arange(n)[:, None] * width + neighbors.ids, rows * width + matches.ids) & (neighbors.ids >= 0)
     if keep.sum() != len(rows): raise InputError('matches: some are not among the neighbors')
     return keep
+
+
+def at_most(
+    matches: Matches,
+    k: int,  # Matches a row, itself included
+) -> Matches:
+    "The first `k` matches of each row."
+    check_k(k)
+    count = np.diff(matches.indptr)
+    keep = np.arange(len(matches.ids)) - np.repeat(matches.indptr[:-1], count) < k
+    return Matches(np.concatenate([[0], np.minimum(count, k).cumsum()]).astype(np.int64), matches.ids[keep], matches.scores[keep])
 
 
 def min2(

@@ -58,7 +58,8 @@ def ensemble(
 ) -> Dense:
     "Several encoders as one: their vectors side by side, so that the cosine is the weighted mean of theirs."
     spaces = list(spaces)
-    if not spaces or not all(isinstance(o, Dense) for o in spaces): raise InputError(f'ensemble of {[type(o).__name__ for o in spaces]}: give Dense spaces')
+    if not spaces or not all(isinstance(o, Dense) for o in spaces):
+        raise InputError(f'ensemble of {[type(o).__name__ for o in spaces]}: give Dense spaces')
     if len({len(o) for o in spaces}) > 1: raise InputError(f'encoders of different length: {[len(o) for o in spaces]}')
     weights = np.ones(len(spaces)) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (len(spaces),) or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
@@ -113,7 +114,8 @@ def _score(cand, how, weights, power, planes):
         # a boundary of straight pieces: the plane that a pair is furthest above, cut at 0 (14th place)
         case 'piecewise':
             s = {k: f32(w) * np.where(cand.ids >= 0, cand.scores[k], 0) for k, w in weights.items()}
-            return np.max([sum((f32(c) * s[k] for k, c in plane.items() if k in s), np.zeros(cand.ids.shape, f32)) - f32(cut) for plane, cut in planes], axis=0)
+            none = np.zeros(cand.ids.shape, f32)
+            return np.max([sum((f32(c) * s[k] for k, c in plane.items() if k in s), none) - f32(cut) for plane, cut in planes], axis=0)
 
 
 def _norm(cand, weights):
@@ -136,13 +138,15 @@ def check_weights(how, weights, power=6., planes=None):
     bad = {k: w for k, w in weights.items() if not np.isfinite(w) or (least and w < 0) or (how == 'power' and w == 0)}
     if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {least}' if least else ''))
     if not weights or (least and not any(w > 0 for w in weights.values())): raise InputError(f'weights={weights}: none is above 0')
-    if isinstance(power, bool) or not isinstance(power, (int, float, np.number)) or not 0 < power < np.inf: raise InputError(f'power={power!r}: give a number above 0')
+    if isinstance(power, bool) or not isinstance(power, (int, float, np.number)) or not 0 < power < np.inf:
+        raise InputError(f'power={power!r}: give a number above 0')
     if how != 'piecewise':
         if planes is not None: raise InputError(f"planes are for 'piecewise', not for {how!r}")
         return
     if not planes: raise InputError("planes: 'piecewise' needs pairs ({modality: weight}, cut), one at least")
     for o in planes:
-        if not isinstance(o, (tuple, list)) or len(o) != 2 or not isinstance(o[0], dict): raise InputError(f'planes: {o!r}: give ({{modality: weight}}, cut)')
+        if not isinstance(o, (tuple, list)) or len(o) != 2 or not isinstance(o[0], dict):
+            raise InputError(f'planes: {o!r}: give ({{modality: weight}}, cut)')
         if unknown := set(o[0]) - set(weights): raise InputError(f'planes name {sorted(unknown)}; the weights {list(weights)}')
         if not all(isinstance(c, (int, float, np.number)) and np.isfinite(c) for c in (*o[0].values(), o[1])) or not any(o[0].values()):
             raise InputError(f'planes: {o!r}: finite numbers, one weight at least that is not 0')

@@ -132,7 +132,8 @@ def fusion_grid(
     # a modality of weight 0 still brings candidates: left out, the rule would be applied to fewer than it was chosen on
     means = [(how, {k: w / 10 for k, w in zip(names, o)}) for how in hows if how in ('mean', 'square', 'joint') for o in steps]
     powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names)) if 'prob_or' in hows]
-    sums = [('power', dict(zip(names, o)), {'power': p}) for p in (2., 6.) for o in itertools.product((.6, .75, .9), repeat=len(names)) if 'power' in hows]
+    cuts = itertools.product((2., 6.), *[(.6, .75, .9)] * len(names)) if 'power' in hows else ()
+    sums = [('power', dict(zip(names, o)), {'power': p}) for p, *o in cuts]
     return means + powers + sums
 
 
@@ -147,7 +148,7 @@ def _frozen(options): return tuple(options.items())
 def heldout_fused(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
-    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     **kwargs,  # For `heldout`
 ) -> HeldOut:
     "The held-out protocol over ways to fuse the modalities."
@@ -157,14 +158,14 @@ def heldout_fused(
 def choose_rule(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
-    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
     best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
-    how, weights = max(best, key=lambda o: best[o][1])
-    threshold, f1 = best[how, weights]
-    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join)
+    how, weights, *more = key = max(best, key=lambda o: best[o][1])
+    threshold, f1 = best[key]
+    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join, options=dict(*more))
 
 
 @dataclass

@@ -60,7 +60,7 @@ def blend(
     space: Space,  # `Dense` or `Tfidf`
     neighbors: Neighbors | None = None,  # Whose they are; default the space's own
     threshold: float = .5,  # Neighbours from here on take part
-    k: int = 50,  # At most so many, the listing itself included
+    k: int = 50,  # At most so many, the listing itself included; fewer keep the vectors of titles sparse
     power: float = 1.,  # Of the similarities that weigh them; the listing itself weighs 1
     min2: bool = False,  # The nearest takes part also below `threshold`
 ) -> Space:

@@ -166,7 +166,9 @@ class _Passes:
         points = np.unique(place[live])
         seg = np.where(live, np.searchsorted(points, place) + 1, 0)
         width = len(points) + 1
-        def spread(where, x, g): return np.bincount((where[:, None] * width + seg[mask])[live[mask]], g[live[mask]], n * width) + np.bincount(where * width, x, n * width)
+        def spread(where, x, g):
+            at = (where[:, None] * width + seg[mask])[live[mask]]
+            return np.bincount(at, g[live[mask]], n * width) + np.bincount(where * width, x, n * width)
         n, mask = 1, initial
         mine = spread(np.zeros(mask.sum(), int), first[mask], gain[mask]).cumsum()
         before = self._sums(row[mask], gain[mask])

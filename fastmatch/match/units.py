@@ -63,7 +63,8 @@ class Units(Space):
         titles,  # (n,) strings
     ):
         self.titles = list(titles)
-        if bad := [i for i, o in enumerate(self.titles) if not isinstance(o, str)]: raise InputError(f'titles: rows {some(bad)} are missing or not text')
+        bad = [i for i, o in enumerate(self.titles) if not isinstance(o, str)]
+        if bad: raise InputError(f'titles: rows {some(bad)} are missing or not text')
         seen = [quantities(o) for o in self.titles]
         self.values = {}
         for dim in UNITS:
