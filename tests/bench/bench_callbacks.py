@@ -20,7 +20,6 @@ def saf_with_a_past(learn, batches):
         size = len(learn.yb[0])
         return torch.arange(size) + (n[0] - 1) % len(batches) * size
     saf.rows = rows
-    # without their turn here the rows of the first epoch would be filled in as they come
     learn.epoch = 0
     for xb in batches * (saf.back + 1):
         learn.xb, learn.yb = xb[:1], xb[1:]
@@ -37,7 +36,7 @@ def steps(quick, name=None, kwargs=None, n=1):
     from fastmatch.callback import adversarial, averaging, sharpness
     cb = next((getattr(o, name) for o in (sharpness, adversarial, averaging) if hasattr(o, name)), None) if name else None
     learn, batches = learner(quick, text=False, cbs=[] if cb is None else [cb(**kwargs)])
-    step = learner_step(learn, batches)
+    step = learner_step(learn, batches, n_epoch=9)
     if name == 'SAF': saf_with_a_past(learn, batches)
 
     def run():
