@@ -3,6 +3,7 @@ import math
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -17,11 +18,15 @@ from fastmatch.callback.mix import MixUp
 from fastmatch.callback.resume import Resume
 from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
 from fastmatch.core import InputError
+from fastmatch.data.sample import demo_path
+from fastmatch.layers import TrackedHead
+from fastmatch.losses import CurricularFace
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
 
 from ..reference.callbacks import Loop
 from .small import BS, CpuAmp, N, data, everything, fit, learner, net
+from .test_learner import make as make_matcher
 from .test_resume import Die
 
 CONV = 'body.0.weight'
@@ -210,3 +215,37 @@ def test_the_matrix_is_whole():
     assert {(r, c) for r in ROWS for c in COLUMNS} == {*CELLS, *NONE} and not set(CELLS) & set(NONE) and all(NONE.values())
     shown = [(r, c) for i, r in enumerate(ROWS) for j, c in enumerate(COLUMNS) if (r, c) in CELLS and third(i, j)]
     assert {r for r, _ in shown} == set(ROWS) and {c for _, c in shown} == set(COLUMNS) and len(shown) >= len(CELLS) * .3
+
+
+@pytest.fixture(scope='module')
+def listings():
+    df = pd.read_csv(demo_path()/'listings.csv')
+    return df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:8]))].reset_index(drop=True)
+
+
+def matched(listings, path, *cbs):
+    learn = make_matcher(listings, path=path, cbs=[*cbs, Ends()], head_func=TrackedHead, loss_func=CurricularFace())
+    fit(learn, 'fit_flat_cos', 2, 1e-3)
+    return learn
+
+
+class Ends(Callback):
+    "The live weights and all buffers at the end of training."
+    order = 30
+    def after_train(self): self.state = state(self.learn.model)
+
+
+@pytest.mark.parametrize('row', ROWS)
+def test_with_match_learner(row, listings, tmp_path):
+    "Heads of class centres that keep track: callbacks that only watch leave weights as they are to the bit; others move statistics as often as the base."
+    cb = ROWS[row][0]()
+    if row in ('FGM', 'PGD'): cb.names = ('conv_stem',)
+    plain, learn = matched(listings, tmp_path/'plain'), matched(listings, tmp_path/'cb', cb)
+    a, b = plain.ends.state, learn.ends.state
+    same = all(torch.equal(a[k], b[k]) for k in a)
+    assert same == (row in ('Guard', 'EMA', 'SWA', 'Snapshots'))
+    assert all(torch.isfinite(v).all() for v in b.values())
+    counts = [k for k in a if k.endswith('num_batches_tracked')]
+    assert counts and all(a[k] == b[k] > 0 for k in counts)
+    embedded = learn.embeddings()
+    assert np.isfinite(embedded['image']).all() and learn.trained_on.ids

@@ -20,7 +20,7 @@ from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
 from fastmatch.core import InputError
 from fastmatch.layers import SampledHead, TrackedHead
-from fastmatch.losses import ArcFace, NormSoftmax, SumLoss
+from fastmatch.losses import ArcFace, CurricularFace, NormSoftmax, SumLoss
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation
 
@@ -78,11 +78,11 @@ def test_heads_labels_and_buffers_on_the_second_pass():
             self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), head
         def forward(self, x): return self.head(self.body(x)) if self.training else self.body(x)
         def param_groups(self): return {'body': list(self.body.parameters()), 'head': list(self.head.parameters())}
-    for head in (lambda: SampledHead(6, 3, share=.5), lambda: TrackedHead(6, 3)):
+    for head, loss in ((lambda: SampledHead(6, 3, share=.5), ArcFace(m=.2, s=10.)), (lambda: TrackedHead(6, 3), CurricularFace(s=10.))):
         runs = []
         for cbs in ([], [SAM(0.)], [GradientAccumulation(8), SAM(0.)], [GradientAccumulation(8)], [SAM(.2)]):
             torch.manual_seed(0)
-            learn = learner(Head(head()), n=BS if cbs and cbs[-1].name == 'sam' and cbs[-1].rho else N, loss=ArcFace(m=.2, s=10.), cbs=[HeadLabels(), *cbs])
+            learn = learner(Head(head()), n=BS if cbs and cbs[-1].name == 'sam' and cbs[-1].rho else N, loss=loss, cbs=[HeadLabels(), *cbs])
             learn.dls.loaders[1] = learn.dls.valid.new(dataset=Items())
             fit(learn, 'fit', 1, .05)
             runs.append(everything(learn))
