@@ -194,9 +194,15 @@ def test_esam_looks_again_at_the_rows_harmed_most():
 
 
 def test_esam_rows_go_with_their_shares_of_mixing():
-    learn = learner(cbs=[ESAM(.2, .6, .5), MixUp()])
+    class Lengths(Callback):
+        run_valid = False
+        def before_fit(self): self.seen = set()
+        def after_batch(self): self.seen.add(len(self.learn.mix_up.lam))
+    learn = learner(cbs=[ESAM(.2, .6, .5), MixUp(), Lengths()])
     seen = Passes(learn.model)
     fit(learn, 'fit', 1, .05)
+    # whoever reads the shares afterwards finds the batch's
+    assert learn.lengths.seen == {BS}
     for x, again, part in zip(seen.inputs[::3], seen.inputs[1::3], seen.inputs[2::3]):
         assert torch.equal(x, again) and len(part) == 2 and all(any(torch.equal(a, b) for b in x) for a in part)
 
@@ -215,7 +221,7 @@ def climbed(cb, scale):
     class Sharp(type(cb)):
         def second(self, ps):
             x, y = self._passes[0].xb[0], self._passes[0].yb[0]
-            found.append(float(F.cross_entropy(self.learn.model(x), y)))
+            found.append(float(F.cross_entropy(self.learn.model(x), y).detach()))
             super().second(ps)
     found, new = [], Sharp.__new__(Sharp)
     new.__dict__.update(cb.__dict__)
