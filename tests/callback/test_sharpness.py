@@ -303,9 +303,12 @@ def test_inf_in_either_pass_skips_the_step(name, at):
 def test_the_scale_drops_out(name):
     "Steps under a loss scale are those without one but for half precision; without scaling the second loss they'd be smaller by the scale."
     runs = []
-    for amp in ([], [CpuAmp(init_scale=1024.)], [CpuAmp('bf16')]):
-        learn = learner(net(0.), cbs=[SECOND[name](.1), Steps(), *amp])
+    for amp, dtype in (([], torch.float32), ([CpuAmp(init_scale=1024.)], torch.float16), ([CpuAmp('bf16')], torch.bfloat16)):
+        learn, seen = learner(net(0.), cbs=[SECOND[name](.1), Steps(), *amp]), []
+        learn.model.body[0].register_forward_hook(lambda m, args, out, seen=seen: seen.append(out.dtype) if m.training else None)
         fit(learn, 'fit', 1, .05)
+        # either pass in the precision asked for
+        assert set(seen) == {dtype} and len(seen) > N // BS
         runs.append(torch.stack(learn.steps.grads))
     for half, tol in zip(runs[1:], (.03, .15)): assert (half - runs[0]).norm() < tol * runs[0].norm()
 
