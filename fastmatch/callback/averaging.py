@@ -51,6 +51,8 @@ class Averaged(Callback):
     order = 40  # before trackers save and load
 
     def before_fit(self):
+        if others := [o for o in self.learn.cbs if isinstance(o, Averaged) and o is not self]:
+            raise InputError(f'{type(self).__name__} and {type(others[0]).__name__} would both be in the model for validation: use one of them')
         self.run = not hasattr(self.learn, 'lr_finder')
         # the last fit broke off with live weights in the model; whether they are still there nobody knows
         if self.run and not self.__dict__.get('_inside', True) and not self.learn.lock.locked(): self._start()

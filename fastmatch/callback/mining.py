@@ -35,11 +35,13 @@ class HardMining(Callback):
     @torch.no_grad()
     def _look(self):
         "The loss of each row. Running statistics move here, by all rows."
-        tell_heads(self.learn.model, self.yb[0].as_subclass(torch.Tensor))
+        # fastai casts a batch to plain tensors later on
+        xb, yb = (tuple(t.as_subclass(torch.Tensor) if torch.is_tensor(t) else t for t in o) for o in (self.xb, self.yb))
+        tell_heads(self.learn.model, yb[0])
         mixed = next((o for o in self.learn.cbs if isinstance(o, MixedPrecision)), None)
         with randomness_kept(), nullcontext() if mixed is None else mixed.autocast:
-            pred = self.learn.model(*self.xb)
-            return row_losses(self._loss, pred if mixed is None else to_float(pred), self.yb)
+            pred = self.learn.model(*xb)
+            return row_losses(self._loss, pred if mixed is None else to_float(pred), yb)
 
     def keep(
         self,

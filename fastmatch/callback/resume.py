@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Recorder
@@ -106,6 +107,9 @@ class Resume(Callback):
             if not self._others:
                 self._others = {cb: cb.run for cb in self.learn.cbs if cb is not self}
                 for cb in self._others: cb.run = False
+            # but for the bar, which can't begin in the middle
+            for cb in self._others:
+                if isinstance(cb, ProgressCallback): cb.before_epoch()
             raise CancelEpochException
         if self._others: self._wake()
         elif self.epoch: self._save(self.epoch)

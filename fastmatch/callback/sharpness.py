@@ -121,11 +121,12 @@ class LookSAM(SAM):
 
     def _reuse(self, ps, gs):
         have = [(g, self._part[p]) for p, g in zip(ps, gs) if p in self._part]
+        if have:
+            gs, parts = map(list, zip(*have))
+            # a step that will be skipped doesn't count
+            if not math.isfinite(norm := norm_of(gs)): return
+            torch._foreach_add_(gs, parts, alpha=self.alpha * norm / self._length)
         self._count += 1
-        if not have: return
-        gs, parts = map(list, zip(*have))
-        # nothing is added to gradients that aren't finite
-        if math.isfinite(norm := norm_of(gs)): torch._foreach_add_(gs, parts, alpha=self.alpha * norm / self._length)
 
     def _params(self): return [p for pg in self.opt.param_lists for p in pg]
     def state_dict(self): return dict(count=self._count, length=self._length, part=[self._part.get(p) for p in self._params()])
@@ -238,14 +239,17 @@ class SAF(Callback):
         return torch.as_tensor(res)
 
     def after_loss(self):
-        rows, heads = self.rows(), [o.float() for o in _logits(self.learn.pred, self._loss)]
+        # in float32: half precision has no small divergences
+        with torch.autocast(self.learn.yb[0].device.type, enabled=False): self._hold(self.rows(), [o.float() for o in _logits(self.learn.pred, self._loss)])
+
+    def _hold(self, rows, heads):
         store = self._seen.setdefault(self.epoch, [{} for _ in heads])
-        # half is enough for a softmax at this temperature
-        for o, s in zip(heads, store): s.update(zip(rows.tolist(), o.detach().to('cpu', torch.float16)))
+        # half is enough to keep for a softmax at this temperature
+        for o, s in zip(heads, store): s.update((r, v) for r, v, ok in zip(rows.tolist(), o.detach().to('cpu', torch.float16), o.isfinite().all(1).tolist()) if ok)
         old = self._seen.get(self.epoch - self.back)
         if self.epoch < self.start or old is None: return
         # a row that was not drawn then has nothing to be held near
-        at = [i for i, r in enumerate(rows.tolist()) if r in old[0]]
+        at = [i for i, r in enumerate(rows.tolist()) if all(r in s for s in old)]
         for o, s in zip(heads, old if at else ()):
             was = torch.stack([s[int(rows[i])] for i in at]).to(o.device, torch.float32)
             kl = F.kl_div(F.log_softmax(o[at] / self.temp, 1), F.log_softmax(was / self.temp, 1), reduction='sum', log_target=True)

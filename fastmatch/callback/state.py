@@ -58,9 +58,11 @@ class Drawn:
     "Tells which rows of its dataset a loader has drawn for each batch of the epoch; the loader tells nobody."
     def __init__(
         self,
-        dl,  # fastai `DataLoader`
+        dl,  # `DataLoader`
     ):
         self.dl, self.had, self.idxs = dl, dl.__dict__.get('get_idxs'), None
+        # one of torch's own draws elsewhere
+        if not hasattr(dl, 'get_idxs'): return
         draw = dl.get_idxs
         def get_idxs():
             self.idxs = list(draw())
@@ -77,14 +79,15 @@ class Drawn:
 
 
 def loader_state(dl) -> dict:
-    "Where a fastai loader's shuffling is."
+    "Where a loader's shuffling is; torch's own shuffles by torch's random numbers."
     # a `SampledDL` counts its epochs
-    return dict(random=dl.rng.getstate(), epoch=getattr(getattr(dl, 'sampler', None), 'i', None))
+    rng = getattr(dl, 'rng', None)
+    return dict(random=rng and rng.getstate(), epoch=getattr(getattr(dl, 'sampler', None), 'i', None))
 
 
 def set_loader_state(dl, state):
     "Draw what follows `state`."
-    dl.rng.setstate(state['random'])
+    if state['random'] is not None: dl.rng.setstate(state['random'])
     if state['epoch'] is not None: dl.sampler.i = state['epoch']
 
 

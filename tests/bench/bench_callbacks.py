@@ -1,5 +1,6 @@
 "What training callbacks cost: a whole step of an EfficientNet-Lite0 under class centres, 32 pictures of the sample at 96 px, with and without."
 from functools import partial
+from itertools import cycle
 
 from .bench_step import learner, learner_step
 from .harness import Case, bench
@@ -10,26 +11,18 @@ CALLBACKS = {'SAM': ('SAM', {}, 2.05, 1), 'ASAM': ('ASAM', {}, 2.05, 1), 'LookSA
              'EMA': ('EMA', {}, 1.03, 1)}
 
 
-def saf_with_a_past(learn, batches):
+def saf_with_a_past(learn, batches, step):
     "As after the first epochs: each row of the batches has an output of an earlier one."
-    saf = learn.saf
-    n = [0]
+    import torch
+    saf, n = learn.saf, cycle(range(len(batches)))
     def rows():
-        import torch
-        n[0] += 1
         size = len(learn.yb[0])
-        return torch.arange(size) + (n[0] - 1) % len(batches) * size
+        return torch.arange(size) + next(n) * size
+    # batches made beforehand are drawn from no dataset
     saf.rows = rows
-    # without their turn here the rows of the first epoch would be filled in as they come
-    learn.epoch = 0
-    for xb in batches * (saf.back + 1):
-        learn.xb, learn.yb = xb[:1], xb[1:]
-        learn.pred = learn.model(*learn.xb)
-        learn.loss_grad = learn.loss_func(learn.pred, *learn.yb)
-        saf.after_loss()
-        if n[0] % len(batches) == 0: learn.epoch += 1
+    for learn.epoch in range(saf.back):
+        for _ in batches: step()
     learn.epoch = saf.back
-    return learn
 
 
 def steps(quick, name=None, kwargs=None, n=1):
@@ -37,8 +30,8 @@ def steps(quick, name=None, kwargs=None, n=1):
     from fastmatch.callback import adversarial, averaging, sharpness
     cb = next((getattr(o, name) for o in (sharpness, adversarial, averaging) if hasattr(o, name)), None) if name else None
     learn, batches = learner(quick, text=False, cbs=[] if cb is None else [cb(**kwargs)])
-    step = learner_step(learn, batches)
-    if name == 'SAF': saf_with_a_past(learn, batches)
+    step = learner_step(learn, batches, n_epoch=9)
+    if name == 'SAF': saf_with_a_past(learn, batches, step)
 
     def run():
         for _ in range(n): step()

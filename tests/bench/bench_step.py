@@ -35,11 +35,11 @@ def learner(quick, text=True, **kwargs):
     return learn, [b for b, _ in zip(dls.train, range(2 if quick else BATCHES))]
 
 
-def learner_step(learn, batches):
+def learner_step(learn, batches, n_epoch=1):
     "One step of `Learner.fit` a call: all events of a batch, and the progress bar that writes to nowhere."
     learn.create_opt()
     learn.opt.set_hypers(lr=LR, wd=learn.wd)
-    learn.n_epoch, learn.epoch, learn.dl = 1, 0, Prepared(batches)
+    learn.n_epoch, learn.epoch, learn.dl = n_epoch, 0, Prepared(batches)
     learn.n_iter = len(learn.dl)
     with redirect_stdout(io.StringIO()):
         for o in ('before_fit', 'before_epoch', 'before_train'): learn(o)

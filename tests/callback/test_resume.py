@@ -158,3 +158,34 @@ def test_snapshots_go_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, (2, 3), (4, 1, .05))
     learn = one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, args=(4, 1, .05))
     assert [o.name for o in learn.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
+
+
+def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):
+    "Groups drawn batch by batch, random augmentation, class centres, progress bars; which listings were trained on is known afterwards."
+    import pandas as pd
+    from fastai.vision.augment import Resize
+
+    from fastmatch.data.augment import augs
+    from fastmatch.data.block import MatchDataLoaders
+    from fastmatch.data.sample import demo_path
+    from fastmatch.learner import match_learner
+    df = pd.read_csv(demo_path()/'listings.csv')
+    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:8]))].reset_index(drop=True)
+
+    def run(folder, *die):
+        monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
+        seed_everything(0)
+        dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', item_tfms=Resize(32), batch_tfms=augs('colour'), bs=16,
+                                       num_workers=0, phash=False, sampler='pk', seed=0)
+        learn = match_learner(dls, 'test_efficientnet', pretrained=False, path=tmp_path/folder, cbs=[LookSAM(.1, 2), EMA(.8)])
+        learn.fit_flat_cos(3, 1e-3, cbs=[Resume(), Die(*die)])
+        return learn
+    want = run('a')
+    with pytest.raises(KeyboardInterrupt): run('b', 2, 1)
+    got = run('b')
+    assert torch.equal(everything(want), everything(got)) and got.trained_on.ids == want.trained_on.ids and got.trained_on.ids
+    assert [list(o) for o in want.recorder.values] == [list(o) for o in got.recorder.values]
+    assert 'Resume: 2 of 3 epochs were done before' in capsys.readouterr().out
+    # and once more, when all is done
+    again = run('b')
+    assert torch.equal(everything(again), everything(got)) and again.trained_on.ids == got.trained_on.ids

@@ -1,0 +1,251 @@
+"Every callback under every condition, against a plain loop: weights at each step, statistics, averages, skipped steps and loss scales."
+import math
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.training import GradientClip
+
+from fastmatch.callback import resume
+from fastmatch.callback.adversarial import FGM, PGD
+from fastmatch.callback.averaging import EMA, SWA, Snapshots
+from fastmatch.callback.guard import Guard
+from fastmatch.callback.mining import HardMining
+from fastmatch.callback.mix import MixUp
+from fastmatch.callback.resume import Resume
+from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
+from fastmatch.core import InputError
+from fastmatch.data.sample import demo_path
+from fastmatch.layers import TrackedHead
+from fastmatch.losses import CurricularFace
+from fastmatch.optim import sgd
+from fastmatch.schedule import GradientAccumulation
+
+from ..reference.callbacks import Loop
+from .small import BS, CpuAmp, N, data, everything, fit, learner, net
+from .test_learner import make as make_matcher
+from .test_resume import Die
+
+CONV = 'body.0.weight'
+# name -> (callback, what the plain loop knows of it)
+ROWS = {'SAM': (lambda: SAM(.3), dict(rho=.3)), 'ASAM': (lambda: ASAM(.8), dict(rho=.8)), 'LookSAM': (lambda: LookSAM(.3, 2), dict(rho=.3, k=2)),
+        'ESAM': (lambda: ESAM(.3, .6, .5), dict(rho=.3, beta=.6, gamma=.5)), 'SAF': (lambda: SAF(3., back=1), dict(weight=3.)),
+        'FGM': (lambda: FGM(.5, CONV), dict(name=CONV, eps=.5, alpha=.5, k=1)), 'PGD': (lambda: PGD(.5, .3, 2, CONV), dict(name=CONV, eps=.5, alpha=.3, k=2)),
+        'HardMining': (lambda: HardMining(.5), dict(share=.5)), 'Guard': (Guard, {}), 'EMA': (lambda: EMA(.7), {}), 'SWA': (lambda: SWA(.5), {}),
+        'Snapshots': (Snapshots, {})}
+COLUMNS = ['lr_find', 'fit_flat_cos', 'fit_one_cycle', 'accumulation', 'clipping', 'fp16', 'inf in pass 1', 'inf in pass 2', 'bf16', 'MixUp', 'EMA', 'frozen',
+           'resume']
+TWICE = ('SAM', 'ASAM', 'LookSAM', 'ESAM', 'FGM', 'PGD')
+# pairs that make no sense, and why; where a user could ask for one it is refused
+NONE = {**{(k, 'inf in pass 2'): 'it has no second pass' for k in ROWS if k not in TWICE},
+        ('SAF', 'MixUp'): 'a mixture is not the row that it was in an earlier epoch', ('EMA', 'EMA'): 'one average is enough',
+        ('SWA', 'EMA'): 'two averages would be in the model at once'}
+REFUSED = {('SAF', 'MixUp'): MixUp, ('EMA', 'EMA'): lambda: EMA(.7), ('SWA', 'EMA'): lambda: EMA(.7)}
+EPOCHS, LR, MOM, SCALE, BLOWN = 3, .05, .9, 256., 4
+CELLS = [(r, c) for r in ROWS for c in COLUMNS if (r, c) not in NONE]
+
+
+class Probe(Callback):
+    "The rates stepped with, state at the ends of epochs, mixed batches as the model gets them, and the scaler's scales."
+    order, run_valid = 900, False
+    def before_fit(self): self.rates, self.batches, self.scales, self.stepped, self.ends = [], [], [], 0, []
+    def before_batch(self):
+        h, mix = self.opt.hypers[-1], getattr(self.learn, 'mix_up', None)
+        batch = {'x': self.xb[0].as_subclass(torch.Tensor).clone(), 'y': self.yb[0].as_subclass(torch.Tensor).clone()}
+        if mix is not None: batch.update(y1=mix.yb1[0].as_subclass(torch.Tensor).clone(), lam=mix.lam.clone())
+        self.batches.append(batch)
+        self.rates.append((float(h['lr']), float(h['mom'])))
+    def before_step(self): self.stepped += 1
+    def after_batch(self):
+        if getattr(self.learn, 'scaler', None) is not None: self.scales.append(self.learn.scaler.get_scale())
+    def after_train(self): self.ends.append(state(self.learn.model))
+
+
+class Starts(Callback):
+    "Weights and buffers before each batch."
+    run_valid, order = False, -9
+    def before_fit(self): self.states = []
+    def before_batch(self): self.states.append(state(self.learn.model))
+
+
+class Blow(Callback):
+    "An infinite output at one forward pass of batch `BLOWN` of the fit."
+    run_valid, order = False, -8
+    def __init__(self, forward): self.forward = forward
+    def before_fit(self): self.hook = self.learn.model.register_forward_hook(self.blow)
+    def before_batch(self): self.n = -1
+    def blow(self, module, args, out):
+        self.n += module.training
+        if module.training and self.learn.train_iter == BLOWN and self.n == self.forward: return out * float('inf')
+    def after_fit(self): self.hook.remove()
+
+
+def state(model): return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def cos(a, b, x): return b + (a - b) * (1 + math.cos(math.pi * x)) / 2
+
+
+def schedule(column, i, n):
+    x = i / n
+    if column == 'fit_flat_cos': return (LR if x < .75 else cos(LR, LR / 1e5, (x - .75) / .25)), MOM
+    if column == 'fit_one_cycle':
+        one = lambda a, b, c: cos(a, b, x / .25) if x < .25 else cos(b, c, (x - .25) / .75)
+        return one(LR / 25, LR, LR / 1e5), one(.95, .85, .95)
+    if column == 'lr_find': return 1e-4 * (.2 / 1e-4)**(i / 12), MOM
+    return LR, MOM
+
+
+def close(got, want, names=None, tol=1.):
+    for k in names or want: torch.testing.assert_close(got[k].double(), want[k].double(), rtol=1e-4 * tol, atol=1e-5 * tol, msg=lambda m, k=k: f'{k}: {m}')
+
+
+def make(row, column, path, extra=()):
+    cbs = [ROWS[row][0]()] + {'accumulation': lambda: [GradientAccumulation(4 if row == 'HardMining' else 8)], 'clipping': lambda: [GradientClip(.2)],
+                              'fp16': lambda: [CpuAmp(init_scale=SCALE)], 'bf16': lambda: [CpuAmp('bf16')], 'MixUp': lambda: [MixUp()], 'EMA': lambda: [EMA(.7)],
+                              'inf in pass 1': lambda: [CpuAmp(init_scale=SCALE), Blow(1 if row == 'HardMining' else 0)],
+                              'inf in pass 2': lambda: [CpuAmp(init_scale=SCALE), Blow(2 if row in ('ESAM', 'PGD') else 1)]}.get(column, list)()
+    learn = learner(net(0.), partial(sgd, mom=MOM), path, cbs=[*cbs, Starts(), Probe(), *extra])
+    if column == 'frozen': learn.freeze()
+    return learn
+
+
+def train(learn, column):
+    how = column if column in ('fit_flat_cos', 'fit_one_cycle') else 'fit'
+    if column == 'lr_find': fit(learn, 'lr_find', start_lr=1e-4, end_lr=.2, num_it=12, stop_div=False, show_plot=False, suggest_funcs=None)
+    else: fit(learn, how, EPOCHS, LR)
+
+
+def expected(row, column, learn):
+    "The plain loop beside it: state at the start of each batch, at the end of each epoch, EMA and its count, steps taken."
+    probe, items, per = learn.probe, data(), N // BS
+    half = {'bf16': torch.bfloat16}.get(column, torch.float16 if column == 'fp16' or 'inf' in column else None)
+    loop = Loop(net(0.), row, [k for k in ('body.0.weight', 'body.1.weight', 'body.1.bias', 'head.weight', 'head.bias') if (k, column) != (CONV, 'frozen')],
+                half, SCALE if half == torch.float16 else 1., .2 if column == 'clipping' else None, **ROWS[row][1])
+    avg, t = {k: v.clone().double() for k, v in {**loop.w, **loop.b}.items()}, 0
+    starts, ends, group, taken = [], [], [], 0
+    for i in range(len(probe.batches)):
+        if column == 'lr_find' and i == 12: break
+        # in the middle of an accumulated step the loop's statistics have not moved yet
+        starts.append(None if group else {**loop.w, **{k: v.clone() for k, v in loop.b.items()}})
+        at = i % per * BS
+        batch = {'x': torch.stack([o[0] for o in items[at:at + BS]]), 'y': torch.stack([o[1] for o in items[at:at + BS]])}
+        if column == 'MixUp': batch = {**probe.batches[i], 'clean': batch} if row == 'HardMining' else probe.batches[i]
+        if row == 'SAF' and column != 'lr_find':
+            if i - per in loop.outs: batch['old'] = loop.outs[i - per]
+            if 'inf' not in column or i != BLOWN:
+                with torch.no_grad(): loop.outs[i] = loop.logits(loop.w, batch['x'], {k: v.clone() for k, v in loop.b.items()})
+        group.append(batch)
+        if column == 'accumulation' and len(group) < 2: continue
+        blown = 'inf' in column and i == BLOWN
+        n, lr_mom = len(probe.batches), schedule(column, i, EPOCHS * per)
+        np.testing.assert_allclose(probe.rates[i], lr_mom, rtol=1e-4, err_msg=f'rate and momentum at batch {i} of {n}')
+        loop.step(group, *lr_mom, i - len(group) + 1, blown)
+        group = []
+        taken += not blown
+        if not blown:
+            t += 1
+            d = min(.7, (1 + t) / (10 + t))
+            avg = {k: d * v + (1 - d) * {**loop.w, **loop.b}[k].double() for k, v in avg.items()}
+        if i % per == per - 1: ends.append({**loop.w, **{k: v.clone() for k, v in loop.b.items()}})
+    return starts, ends, {k: v for k, v in avg.items() if 'num_batches' not in k}, taken
+
+
+def third(i, j): return (i + j) % 3 == 0
+
+
+@pytest.fixture(autouse=True)
+def own_precision():
+    "A cell that fails inside autocast must not pass it on."
+    yield
+    torch.set_autocast_enabled('cpu', False)
+
+
+@pytest.mark.parametrize('row, column', [pytest.param(r, c, id=f'{r}-{c}', marks=[] if third(list(ROWS).index(r), COLUMNS.index(c)) else [pytest.mark.slow])
+                                         for r, c in CELLS])
+def test_cell(row, column, tmp_path, monkeypatch):
+    learn = make(row, column, tmp_path)
+    before = everything(learn)
+    train(learn, column)
+    starts, ends, avg, taken = expected(row, column, learn)
+    probe, tol = learn.probe, 200. if column == 'bf16' else 50. if column == 'fp16' or 'inf' in column else 1.
+    # weights and statistics (their count too) at every batch
+    for got, want in zip(learn.starts.states, starts):
+        if want is not None: close(got, want, tol=tol)
+    if column == 'lr_find':
+        assert torch.equal(everything(learn), before) and len(learn.recorder.lrs) == 12
+        assert row != 'EMA' or '_other' not in learn.ema.__dict__
+        assert row != 'Snapshots' or not list(tmp_path.glob('models/snapshot*'))
+        return
+    for got, want in zip(probe.ends, ends, strict=True): close(got, want, tol=tol)
+    if column != 'accumulation': assert probe.stepped == taken
+    if 'inf' in column:
+        assert taken == len(starts) - 1 and probe.scales == [SCALE] * BLOWN + [SCALE / 2] * (len(starts) - BLOWN)
+    final = state(learn.model)
+    if 'EMA' in (row, column): close(final, avg, avg, tol)
+    elif row == 'SWA': close(final, {k: (ends[1][k] + ends[2][k]) / 2 for k in ends[0] if 'running' not in k and 'num' not in k}, tol=tol)
+    else: assert all(torch.equal(final[k], probe.ends[-1][k]) for k in final)
+    if row == 'Snapshots':
+        assert len(learn.snapshots.files) == 1
+        close(torch.load(learn.snapshots.files[0], weights_only=True), final, tol=1e-6)
+    if row == 'Guard': assert learn.guard.bad == []
+    if column == 'resume':
+        runs = []
+        for i, die in enumerate(((-1, -1), (2, 1), (-1, -1))):
+            monkeypatch.setattr(resume, 'PROCESS', f'process {i}')
+            again = make(row, column, tmp_path/('whole' if i == 0 else 'killed'), [Resume(), Die(*die)])
+            if die[0] < 0:
+                train(again, column)
+                runs.append(everything(again))
+            else:
+                with pytest.raises(KeyboardInterrupt): train(again, column)
+        assert len(again.starts.states) == N // BS and torch.equal(*runs)
+        close(state(again.model), final, tol=1e-6)
+
+
+@pytest.mark.parametrize('row, column', REFUSED)
+def test_refused(row, column):
+    with pytest.raises(InputError): fit(learner(cbs=[ROWS[row][0](), REFUSED[row, column]()]), 'fit', 2, LR)
+
+
+def test_the_matrix_is_whole():
+    assert {(r, c) for r in ROWS for c in COLUMNS} == {*CELLS, *NONE} and not set(CELLS) & set(NONE) and all(NONE.values())
+    shown = [(r, c) for i, r in enumerate(ROWS) for j, c in enumerate(COLUMNS) if (r, c) in CELLS and third(i, j)]
+    assert {r for r, _ in shown} == set(ROWS) and {c for _, c in shown} == set(COLUMNS) and len(shown) >= len(CELLS) * .3
+
+
+@pytest.fixture(scope='module')
+def listings():
+    df = pd.read_csv(demo_path()/'listings.csv')
+    return df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:8]))].reset_index(drop=True)
+
+
+def matched(listings, path, *cbs):
+    learn = make_matcher(listings, path=path, cbs=[*cbs, Ends()], head_func=TrackedHead, loss_func=CurricularFace())
+    fit(learn, 'fit_flat_cos', 2, 1e-3)
+    return learn
+
+
+class Ends(Callback):
+    "The live weights and all buffers at the end of training."
+    order = 30
+    def after_train(self): self.state = state(self.learn.model)
+
+
+@pytest.mark.parametrize('row', ROWS)
+def test_with_match_learner(row, listings, tmp_path):
+    "Heads of class centres that keep track: callbacks that only watch leave weights as they are to the bit; others move statistics as often as the base."
+    cb = ROWS[row][0]()
+    if row in ('FGM', 'PGD'): cb.names = ('conv_stem',)
+    plain, learn = matched(listings, tmp_path/'plain'), matched(listings, tmp_path/'cb', cb)
+    a, b = plain.ends.state, learn.ends.state
+    same = all(torch.equal(a[k], b[k]) for k in a)
+    assert same == (row in ('Guard', 'EMA', 'SWA', 'Snapshots'))
+    assert all(torch.isfinite(v).all() for v in b.values())
+    counts = [k for k in a if k.endswith('num_batches_tracked')]
+    assert counts and all(a[k] == b[k] > 0 for k in counts)
+    embedded = learn.embeddings()
+    assert np.isfinite(embedded['image']).all() and learn.trained_on.ids
