@@ -18,10 +18,11 @@ from .data.augment import augs
 from .data.block import MatchDataLoaders
 from .export import matcher_cols
 from .learner import MatchLearner, match_learner
+from .match.decide import Matches
 from .match.embeddings import Embeddings
 from .match.fuse import candidates
 from .match.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
-from .match.rule import Matches, Rule
+from .match.rule import Rule
 from .matcher import Matcher, check_blanks
 from .matcher.folder import CONTENT
 from .metrics import MAPAtR, RecallAt, RowF1

@@ -18,10 +18,11 @@ from .data.show import draw_listing, grid
 from .data.split import usable_hashes
 from .layers import CosineHead
 from .losses import ArcFace
+from .match.decide import decide
 from .match.embeddings import Embeddings
 from .match.index import Dense
-from .match.rule import best_threshold, decide
 from .match.score import row_f1
+from .match.sweep import best_threshold
 from .metrics import RecallAt, RowF1
 from .models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from .optim import adamw

@@ -2,8 +2,8 @@
 from fastai.learner import Metric
 
 from .core import InputError
-from .match.rule import best_threshold
 from .match.score import map_at_r, recall_at
+from .match.sweep import best_threshold
 
 
 class MatchMetric(Metric):

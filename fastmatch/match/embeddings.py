@@ -9,7 +9,7 @@ class Embeddings(dict):
     def __init__(
         self,
         vectors: dict,  # Modality -> (n,d) array
-        ids,  # (n,) what names each listing
+        ids,  # (n,) what names each listing; or modality -> ids, where they come from different files: they must agree
         titles=None,  # (n,) titles, or None
         labels=None,  # (n,) groups, or None where they aren't known
         trained_on=None,  # bool (n,): an encoder was trained on this row; default none
@@ -17,7 +17,7 @@ class Embeddings(dict):
     ):
         from pandas import isna as missing
         super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
-        self.ids = np.asarray(ids)
+        self.ids = _one_order(ids) if isinstance(ids, dict) else np.asarray(ids)
         n = len(self.ids)
         titles = None if titles is None else list(titles)
         # str(None) and str(nan) would be titles like any other, and match each other
@@ -45,17 +45,32 @@ class Embeddings(dict):
     def spaces(
         self,
         tfidf: bool = True,  # Add the titles' character TF-IDF as a modality of its own, 'tfidf'
-        only: tuple | None = None,  # Which modalities; default all but 'joint', which repeats the others
+        only: tuple | None = None,  # Which modalities, as `Rule.reads` names them; default all but 'joint', which repeats the others, 'units' and 'same_title'
     ) -> dict:
         "Each modality as a space to search: what `candidates` takes; known perceptual hashes as the exact key 'phash'."
         from .index import Dense
-        from .keys import Keys
+        from .keys import Keys, title_keys
         from .text import Tfidf
-        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in ('tfidf', 'phash')]
-        if self.titles is None and only is not None and 'tfidf' in only: raise InputError("'tfidf' needs titles: the embeddings hold none")
+        from .units import Units
+        texts, given = ('tfidf', 'units', 'same_title'), () if only is None else tuple(only)
+        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in (*texts, 'phash')]
+        if self.titles is None and (lacking := [k for k in texts if k in given]): raise InputError(f'{lacking[0]!r} needs titles: the embeddings hold none')
         if self.phash is None and only is not None and 'phash' in only: raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
         if unknown := [k for k in names if k not in self]: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
         res = {k: Dense(self[k], k) for k in names}
         if self.titles is not None and (tfidf if only is None else 'tfidf' in only): res['tfidf'] = Tfidf(self.titles)
         if self.phash is not None and (only is None or 'phash' in only): res['phash'] = Keys(self.phash)
+        if 'units' in given: res['units'] = Units(self.titles)
+        if 'same_title' in given: res['same_title'] = Keys(title_keys(self.titles))
         return res
+
+
+def _one_order(ids):
+    first, *others = ((k, np.asarray(o)) for k, o in ids.items())
+    for k, o in others:
+        if len(o) != len(first[1]): raise InputError(f'{k}: {len(o)} ids, {first[0]}: {len(first[1])}')
+        if (off := np.flatnonzero(o.astype(str) != first[1].astype(str))).size:
+            same = sorted(o.astype(str)) == sorted(first[1].astype(str))
+            raise InputError(f'{k}: row {off[0]} is {str(o[off[0]])!r}, in {first[0]} it is {str(first[1][off[0]])!r}: '
+                             + ('the same listings in another order' if same else 'other listings'))
+    return first[1]

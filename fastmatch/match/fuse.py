@@ -4,10 +4,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
+from .index import Dense
 from .keys import Keys
 from .neighbors import Neighbors
+from .pool import Pool
 
-FUSIONS = ['mean', 'prob_or', 'union']
+FUSIONS = ['mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above', 'piecewise']
+CUTS = ('power', 'union', 'above')  # fusions whose weights are thresholds
 
 
 @dataclass
@@ -18,6 +21,7 @@ class Candidates:
     k: int = 50  # Neighbours that were taken from each modality
     join: tuple = ()  # Modalities of exact keys: they are not fused, a pair that is equal in one matches
     pool: int | None = None  # Listings that ids may point to; None: as many as there are rows
+    present: dict | None = None  # modality -> bool (pool,): the listing has something there (no empty title); None: all have
 
 
 def candidates(
@@ -44,40 +48,108 @@ def candidates(
     grid[rows, at] = ids
     scores = {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()}
     join = tuple(name for name, o in spaces.items() if isinstance(getattr(o, 'new', o), Keys))
-    return Candidates(grid, scores, k, join, pool)
+    return Candidates(grid, scores, k, join, pool, {name: _present(o) for name, o in spaces.items()})
+
+
+def ensemble(
+    spaces,  # `Dense` spaces over the same listings: several encoders of one modality
+    weights=None,  # One each; default equal
+    name: str = 'ensemble',  # What to call the vectors in messages
+) -> Dense:
+    "Several encoders as one: their vectors side by side, so that the cosine is the weighted mean of theirs."
+    spaces = list(spaces)
+    if not spaces or not all(isinstance(o, Dense) for o in spaces):
+        raise InputError(f'ensemble of {[type(o).__name__ for o in spaces]}: give Dense spaces')
+    if len({len(o) for o in spaces}) > 1: raise InputError(f'encoders of different length: {[len(o) for o in spaces]}')
+    weights = np.ones(len(spaces)) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != (len(spaces),) or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        raise InputError(f'weights={weights.tolist()}: {len(spaces)} numbers, 0 or more, one above 0')
+    return Dense(np.concatenate([np.sqrt(w) * o.vectors for w, o in zip(weights, spaces) if w > 0], 1), name)
 
 
 def fuse(
     cand: Candidates,  # As `candidates` gives them
-    how: str = 'mean',  # 'mean': weighted mean; 'prob_or': 1 - prod(1 - score**power); 'union': largest score above its own threshold
-    weights: dict | None = None,  # Modality -> weight, power or threshold; default 1 of each modality (0 for 'union')
+    how: str = 'mean',  # One of `FUSIONS`: see `_score`
+    weights: dict | None = None,  # Modality -> weight, power or threshold; default 1 of each modality (0 for 'union' and 'above')
     join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores 1 at least; default all of the candidates'
+    power: float = 6.,  # Of 'power': the higher, the nearer to 'union'
+    planes=None,  # Of 'piecewise': pairs ({modality: weight}, cut)
 ) -> Neighbors:
     "One score for each candidate from those of its modalities."
     if how not in FUSIONS: raise InputError(f'how={how!r}: choose one of {", ".join(FUSIONS)}')
     join = cand.join if join is None else join
     if unknown := set(join) - set(cand.join): raise InputError(f'join={sorted(unknown)}: the candidates hold the keys {list(cand.join)}')
-    if weights is None: weights = dict.fromkeys((k for k in cand.scores if k not in cand.join), 0. if how == 'union' else 1.)
-    check_weights(how, weights)
+    if weights is None: weights = dict.fromkeys((k for k in cand.scores if k not in cand.join), 0. if how in ('union', 'above') else 1.)
+    check_weights(how, weights, power, planes)
     if unknown := set(weights) - set(cand.scores): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {list(cand.scores)}')
-    used = {k: w for k, w in weights.items() if how == 'union' or w > 0}
-    if how == 'mean':
-        total = sum(used.values())
-        score = sum(np.float32(w / total) * cand.scores[k] for k, w in used.items())
-    elif how == 'prob_or':
-        miss = np.ones(cand.ids.shape, np.float32)
-        for k, w in used.items(): miss *= 1 - np.clip(cand.scores[k], 0, 1)**np.float32(w)
-        score = 1 - miss
-    else: score = np.max([cand.scores[k] - np.float32(t) for k, t in used.items()], axis=0)
+    score = _score(cand, how, {k: w for k, w in weights.items() if how in CUTS or w != 0}, power, planes)
     for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, 1), score)
     return _sorted(cand.ids, score.astype(np.float32))
 
 
-def check_weights(how, weights):
-    "Raise `InputError` for weights that `how` can't use."
-    bad = {k: w for k, w in weights.items() if not np.isfinite(w) or (how != 'union' and w < 0)}
-    if bad: raise InputError(f'weights={bad}: finite numbers' + ('' if how == 'union' else ', 0 or more'))
-    if not weights or (how != 'union' and not any(w > 0 for w in weights.values())): raise InputError(f'weights={weights}: none is above 0')
+def _score(cand, how, weights, power, planes):
+    f32, some_of = np.float32, ((cand.scores[k], np.float32(w)) for k, w in weights.items())
+    total = sum(weights.values())
+    match how:
+        case 'mean': return sum(f32(w / total) * cand.scores[k] for k, w in weights.items())
+        # weighted mean of squared cosines (Kaggle Shopee, 4th place)
+        case 'square': return sum(f32(w / total) * np.maximum(cand.scores[k], 0)**2 for k, w in weights.items())
+        # the vectors side by side, each times the root of its weight: the mean, but what a listing lacks doesn't count against it
+        case 'joint': return sum(w * s for s, w in some_of) / _norm(cand, weights)
+        # 1 - prod(1 - score**weight)
+        case 'prob_or':
+            miss = np.ones(cand.ids.shape, f32)
+            for s, w in some_of: miss *= 1 - np.clip(s, 0, 1)**w
+            return 1 - miss
+        # ((a/t1)^p + (b/t2)^p)^(1/p), cut at 1 (11th place)
+        case 'power':
+            parts = [np.maximum(s, 0) / t for s, t in some_of]
+            # over the largest first: a high power of what is above 1 has no end
+            most = np.maximum(np.max(parts, axis=0), f32(1e-30))
+            return most * sum((o / most)**f32(power) for o in parts)**f32(1 / power)
+        # the largest score above its own threshold: cut at 0 it is a union of decisions
+        case 'union': return np.max([s - t for s, t in some_of], axis=0)
+        # what each is above its own threshold, summed (2nd place)
+        case 'above': return sum(np.maximum(s - t, 0) for s, t in some_of)
+        # a boundary of straight pieces: the plane that a pair is furthest above, cut at 0 (14th place)
+        case 'piecewise':
+            s = {k: f32(w) * np.where(cand.ids >= 0, cand.scores[k], 0) for k, w in weights.items()}
+            none = np.zeros(cand.ids.shape, f32)
+            return np.max([sum((f32(c) * s[k] for k, c in plane.items() if k in s), none) - f32(cut) for plane, cut in planes], axis=0)
+
+
+def _norm(cand, weights):
+    n = len(cand.ids) if cand.pool is None else cand.pool
+    have = sum(w * (np.ones(n) if cand.present is None else cand.present[k]) for k, w in weights.items())
+    both = have[:len(cand.ids), None] * have[np.maximum(cand.ids, 0)]
+    # with nothing in any modality all scores are 0
+    return np.sqrt(np.where(both > 0, both, 1)).astype(np.float32)
+
+
+def _present(space):
+    if isinstance(space, Pool): return np.concatenate([_present(o) for o in (space.new, space.catalogue) if o is not None])
+    i = np.arange(len(space))
+    return space.scores(i, i) > 0
+
+
+def check_weights(how, weights, power=6., planes=None):
+    "Raise `InputError` for weights, a power or planes that `how` can't use."
+    least = {'power': 'above 0', 'union': '', 'above': '', 'piecewise': ''}.get(how, '0 or more')
+    bad = {k: w for k, w in weights.items() if not np.isfinite(w) or (least and w < 0) or (how == 'power' and w == 0)}
+    if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {least}' if least else ''))
+    if not weights or (least and not any(w > 0 for w in weights.values())): raise InputError(f'weights={weights}: none is above 0')
+    if isinstance(power, bool) or not isinstance(power, (int, float, np.number)) or not 0 < power < np.inf:
+        raise InputError(f'power={power!r}: give a number above 0')
+    if how != 'piecewise':
+        if planes is not None: raise InputError(f"planes are for 'piecewise', not for {how!r}")
+        return
+    if not planes: raise InputError("planes: 'piecewise' needs pairs ({modality: weight}, cut), one at least")
+    for o in planes:
+        if not isinstance(o, (tuple, list)) or len(o) != 2 or not isinstance(o[0], dict):
+            raise InputError(f'planes: {o!r}: give ({{modality: weight}}, cut)')
+        if unknown := set(o[0]) - set(weights): raise InputError(f'planes name {sorted(unknown)}; the weights {list(weights)}')
+        if not all(isinstance(c, (int, float, np.number)) and np.isfinite(c) for c in (*o[0].values(), o[1])) or not any(o[0].values()):
+            raise InputError(f'planes: {o!r}: finite numbers, one weight at least that is not 0')
 
 
 def _sorted(ids, score):

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..core import InputError, some
+from .decide import MAX_MATCHES
 from .fuse import Candidates, fuse
 from .neighbors import Neighbors, label_codes
-from .rule import MAX_MATCHES, Rule, Sweep
+from .rule import Rule
 from .score import alone, map_at_r, recall_at
+from .sweep import Sweep
 
 
 @dataclass
@@ -59,7 +61,7 @@ def halves(
 
 
 def heldout(
-    options,  # One `Neighbors`, or rules to choose from: {name: `Neighbors`} or an iterable of such pairs, held one at a time
+    options,  # One `Neighbors` (or a sweep over cuts), or rules to choose from: {name: `Neighbors`} or an iterable of such pairs, held one at a time
     labels,  # (n,) groups: listings of one are the same product
     groups=None,  # (n,) what is halved and clustered by; default `labels`
     halvings: int = 10,  # Random halvings, each half scored once under the other's rule
@@ -68,16 +70,19 @@ def heldout(
 ) -> HeldOut:
     "Choose option and threshold on half of the groups, score the other half, swap; the mean over random halvings."
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
-    if isinstance(options, Neighbors): options = {'': options}
+    if isinstance(options, Neighbors) or hasattr(options, 'best'): options = {'': options}
     runs = None
     # one option at a time: a grid over a large table would not fit in memory all at once
-    for name, nb in options.items() if isinstance(options, dict) else options:
+    for name, o in options.items() if isinstance(options, dict) else options:
+        # what finds its own cuts is asked for them: `best(rows)` and `at(cuts)`
+        sweep = o if hasattr(o, 'best') else Sweep(o, labels, max_matches)
+        nb = sweep.neighbors
         if runs is None:
             g = label_codes(labels, len(nb.ids)) if groups is None else label_codes(groups, len(nb.ids), 'groups')
             if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
             _whole(label_codes(labels, len(nb.ids)), g)
             runs = [_Half(*o) for side in halves(g, halvings, seed) for o in ((side, ~side), (~side, side))]
-        sweep, found = Sweep(nb, labels, max_matches), (recall_at(nb, labels), map_at_r(nb, labels))
+        found = recall_at(nb, labels), map_at_r(nb, labels)
         for run in runs: run.offer(name, sweep, found)
     if runs is None: raise InputError('options: give one at least')
     f1, r1, ap = np.zeros((3, len(g)))
@@ -115,28 +120,35 @@ def alone_heldout(
 
 def fusion_grid(
     names,  # Modalities
-) -> list[tuple[str, dict]]:  # (how, weights), the plainest first
-    "Fusions to choose from: weighted means in tenths, and probability-or over powers."
+    hows=('mean', 'prob_or'),  # Also 'square', 'joint' (as 'mean'), 'power'
+) -> list[tuple]:  # (how, weights), or (how, weights, options), the plainest first
+    "Fusions to choose from: weighted means in tenths, probability-or over powers, power sums over thresholds (their ratios: the cut is free)."
     names = list(names)
+    if unknown := set(hows) - {'mean', 'square', 'joint', 'prob_or', 'power'}: raise InputError(f'hows: no grid for {sorted(unknown)}')
     if len(names) == 1: return [('mean', {names[0]: 1.})]
     steps = [o for o in itertools.product(range(11), repeat=len(names)) if sum(o) == 10]
     # the equal-most first, so that ties end at the plainest
     steps.sort(key=lambda o: max(o) - min(o))
     # a modality of weight 0 still brings candidates: left out, the rule would be applied to fewer than it was chosen on
-    means = [('mean', {k: w / 10 for k, w in zip(names, o)}) for o in steps]
-    powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names))]
-    return means + powers
+    means = [(how, {k: w / 10 for k, w in zip(names, o)}) for how in hows if how in ('mean', 'square', 'joint') for o in steps]
+    powers = [('prob_or', dict(zip(names, map(float, o)))) for o in itertools.product((1, 2, 4), repeat=len(names)) if 'prob_or' in hows]
+    cuts = itertools.product((2., 6.), *[(.6, .75, .9)] * len(names)) if 'power' in hows else ()
+    sums = [('power', dict(zip(names, o)), {'power': p}) for p, *o in cuts]
+    return means + powers + sums
 
 
 def _fused(cand, grid):
     grid = fusion_grid([k for k in cand.scores if k not in cand.join]) if grid is None else grid
-    return (((how, tuple(w.items())), fuse(cand, how, w)) for how, w in grid)
+    return (((how, tuple(w.items()), *map(_frozen, more)), fuse(cand, how, w, **dict(*more))) for how, w, *more in grid)
+
+
+def _frozen(options): return tuple(options.items())
 
 
 def heldout_fused(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
-    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     **kwargs,  # For `heldout`
 ) -> HeldOut:
     "The held-out protocol over ways to fuse the modalities."
@@ -146,14 +158,14 @@ def heldout_fused(
 def choose_rule(
     cand: Candidates,  # Candidates of the modalities
     labels,  # (n,) groups
-    grid: list | None = None,  # (how, weights) to choose from; default `fusion_grid`
+    grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
     best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
-    how, weights = max(best, key=lambda o: best[o][1])
-    threshold, f1 = best[how, weights]
-    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join)
+    how, weights, *more = key = max(best, key=lambda o: best[o][1])
+    threshold, f1 = best[key]
+    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join, options=dict(*more))
 
 
 @dataclass

@@ -9,6 +9,13 @@ from .neighbors import Neighbors, check_k
 MAX_SHARED = 50  # a key on more listings than this is a placeholder ('no photo'): it joins nothing
 
 
+def title_keys(
+    titles,  # (n,) strings
+) -> list:  # (n,) strings, None for an empty title
+    "Titles as keys: the same but for capitals and blanks is the same."
+    return [' '.join(o.casefold().split()) or None for o in titles]
+
+
 class Keys(Space):
     "Listings by a key: similarity 1 where two keys are equal, otherwise they are no neighbours. Missing keys equal nothing."
     def __init__(

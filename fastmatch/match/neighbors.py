@@ -19,6 +19,13 @@ class Neighbors(NamedTuple):
         check_k(k)
         return Neighbors(self.ids[:, :k], self.scores[:, :k])
 
+    def head(
+        self,
+        n: int,  # Rows to keep
+    ) -> 'Neighbors':
+        "The first `n` rows."
+        return Neighbors(self.ids[:n], self.scores[:n])
+
     def check(
         self,
         self_join: bool = False,  # Also ask that each listing itself sits at rank 0

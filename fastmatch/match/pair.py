@@ -2,13 +2,14 @@
 import numpy as np
 
 from ..core import InputError, need, some
+from .decide import MAX_MATCHES
 from .features import pair_features, radii_of
 from .fuse import Candidates, _sorted
 from .heldout import HeldOut, _whole, halves
 from .neighbors import Neighbors, label_codes
-from .rule import MAX_MATCHES, Sweep, as_mask
 from .saved import read_sealed, write_sealed
 from .score import map_at_r, recall_at
+from .sweep import Sweep, as_mask
 from .trees import arrays_of, proba
 
 FORMAT = 1  # raised with every change that older code can't read

@@ -26,6 +26,14 @@ class Pool:
     @property
     def pool(self) -> int: return len(self.new) + (0 if self.catalogue is None else len(self.catalogue))
 
+    def whole(
+        self,
+        why: str,  # What needs it, for the message
+    ) -> Space:
+        "New and known listings as one space, the new ones first."
+        if not self.within: raise InputError(f'within=False: {why} looks at the neighbours of neighbours, so new listings are matched with each other as well')
+        return self.new if self.catalogue is None else self.new.append(self.catalogue)
+
     def search(
         self,
         k: int = 50,  # Neighbours a row, the listing itself included

@@ -9,12 +9,15 @@ import pandas as pd
 from ..core import InputError, MissingPackage, check_device, some
 from ..data.read import Listings, check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
-from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf
+from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf, Units
+from ..match.keys import title_keys
 from .encode import Encoder
+from .explain import Explanation
 from .folder import read_folder, write_folder
 from .result import MatchResult
 
 DEFAULT_COLS = dict(id_col='posting_id', fn_col='image', text_col='title', phash_col=None)
+TITLES = ('tfidf', 'units', 'same_title')  # spaces made from titles
 
 
 class Matcher:
@@ -65,15 +68,16 @@ class Matcher:
     def inputs(self) -> list[str]:
         "What a new listing must have: 'image', 'title'."
         res = [] if self.encoder is None else list(self.encoder.inputs)
-        return [*res, 'title'] if 'tfidf' in self.rule.weights and 'title' not in res else res
+        return [*res, 'title'] if set(TITLES) & set(self.rule.reads) and 'title' not in res else res
 
     def _spaces(self, emb, like=None):
         "The rule's modalities of `emb` as spaces; `like`: in these vocabularies."
         res = {}
-        for k in self.rule.modalities:
-            if k == 'tfidf':
-                if emb.titles is None: raise InputError("the rule needs titles for 'tfidf': the listings have none")
-                res[k] = Tfidf(emb.titles) if like is None else like[k].transform(emb.titles)
+        for k in self.rule.reads:
+            if k in TITLES:
+                if emb.titles is None: raise InputError(f'the rule needs titles for {k!r}: the listings have none')
+                texts = title_keys(emb.titles) if k == 'same_title' else emb.titles
+                res[k] = {'tfidf': Tfidf, 'units': Units, 'same_title': Keys}[k](texts) if like is None else like[k].transform(texts)
             elif k == 'phash':
                 # a listing without a picture has no hash, and is joined with none
                 keys = np.full(len(emb), None, object) if emb.phash is None else emb.phash
@@ -104,7 +108,7 @@ class Matcher:
         if images:
             if fn_col not in df: raise InputError(f'df lacks fn_col={fn_col!r}; its columns are: {", ".join(map(str, df.columns))}')
             files = [_file(o, path) for o in df[fn_col].iloc[rows]]
-        hashes = 'phash' in self.rule.join and (phash_col is None or phash_col not in df)
+        hashes = 'phash' in self.rule.reads and (phash_col is None or phash_col not in df)
         if not inputs or not len(rows): vectors, bad, keys = {}, {}, None
         else: vectors, bad, keys = self.encoder.embed(files, texts if 'title' in inputs else None, bs, hashes and images, stop=on_error == 'raise')
         if images: check_some_exist([bad.get(i) for i in range(len(rows))], fn_col, [str(o) for o in files])
@@ -114,7 +118,7 @@ class Matcher:
         if len(skipped) and on_error == 'raise': raise_unusable(skipped, id_col)
         if not len(rows) - len(bad): raise InputError(f'none of the {len(df)} listings can be used' + (f'; the first: {skipped.reason[0]}' if len(skipped) else ''))
         ok = np.setdiff1d(np.arange(len(rows)), list(bad))
-        if 'phash' in self.rule.join and phash_col is not None and phash_col in df: keys = df[phash_col].iloc[rows].to_numpy(object)
+        if 'phash' in self.rule.reads and phash_col is not None and phash_col in df: keys = df[phash_col].iloc[rows].to_numpy(object)
         if keys is not None: keys = usable_hashes(keys)
         return Embeddings({k: v[ok] for k, v in vectors.items()}, df[id_col].iloc[rows[ok]].to_numpy(), titles=None if texts is None else [texts[i] for i in ok],
                           phash=None if keys is None else keys[ok]), skipped
@@ -137,8 +141,28 @@ class Matcher:
         return self._decide(np.concatenate([ids, self.ids[keep]]), {k: Pool(o, known[k], within) for k, o in mine.items()}, skipped)
 
     def _decide(self, ids, spaces, skipped):
-        nb = self.rule.neighbors(spaces)
-        return MatchResult(ids, self.rule.cut(nb, spaces), nb, spaces, self.rule, pd.DataFrame() if skipped is None else skipped)
+        found = self.rule.run(spaces)
+        return MatchResult(ids, found.matches, found.neighbors, spaces, self.rule, pd.DataFrame() if skipped is None else skipped, found.trail)
+
+    def explain(
+        self,
+        posting_id,  # A listing in the catalogue, or among `new`
+        new=None,  # DataFrame of listings, or their `Embeddings`; None: the catalogue within itself
+        path='.',  # Folder of the images
+        df: pd.DataFrame | None = None,  # Where titles and files of the catalogue's pictures stand; default `new`
+        **kwargs,  # For `match`
+    ) -> Explanation:
+        "Why a listing matches what it matches: scores by modality, the step that let each in or took it out, and with `show` the pictures."
+        result = self.match(new, path, **kwargs)
+        tables = [o for o in (df, new) if isinstance(o, pd.DataFrame)]
+        titles = {} if self.titles is None else dict(zip(self.ids, self.titles))
+        files = {}
+        for o in tables:
+            names = o[self.cols['id_col']].astype(str)
+            if self.cols['text_col'] in o: titles |= dict(zip(names, o[self.cols['text_col']].fillna('').astype(str)))
+            if self.cols['fn_col'] in o: files |= {k: _file(v, path) for k, v in zip(names, o[self.cols['fn_col']])}
+        if isinstance(new, Embeddings) and new.titles is not None: titles |= dict(zip(map(str, new.ids), new.titles))
+        return result.explain(posting_id, titles, files)
 
     def add(
         self,
@@ -200,26 +224,27 @@ class Matcher:
         write_folder(Path(path), self.files())
 
     @classmethod
-    def _load(cls, path, device):
+    def _load(cls, path, device, functions=None):
         check_device(device)
         files, *_ = read_folder(path)
-        try: return cls._from_files(files, device)
+        try: return cls._from_files(files, device, functions)
         except InputError as e: raise InputError(f'{path}: {e}') from e
         except MissingPackage: raise
         # whole files of nonsense, whatever a library says of them
         except Exception as e: raise InputError(f'{path}: its files are whole, but their content does not fit together ({type(e).__name__}: {e})') from e
 
     @classmethod
-    def _from_files(cls, files, device):
+    def _from_files(cls, files, device, functions):
         from safetensors.numpy import load as arrays
         from safetensors.torch import load as tensors
         spec, lists, vectors = json.loads(files['matcher.json']), json.loads(files['listings.json']), arrays(files['vectors.safetensors'])
         res = cls.__new__(cls)
-        res.rule, res.cols, res.info = Rule.from_dict(spec['rule']), spec['cols'], spec['info']
+        res.rule, res.cols, res.info = Rule.from_dict(spec['rule'], functions), spec['cols'], spec['info']
         res.ids, res.titles, res.trained_on = np.asarray(lists['ids'], str), lists['titles'], vectors['trained_on']
         res.spaces = {}
-        for k in res.rule.modalities:
-            if k == 'tfidf':
+        for k in res.rule.reads:
+            if k == 'units': res.spaces[k] = Units(lists['titles'])
+            elif k == 'tfidf':
                 mine = {o.removeprefix('tfidf/'): v for o, v in vectors.items() if o.startswith('tfidf/')}
                 res.spaces[k] = Tfidf.from_state(json.loads(files['tfidf.json']), mine)
             elif k in lists['keys']: res.spaces[k] = Keys(lists['keys'][k])
@@ -242,10 +267,11 @@ class Matcher:
 def load_matcher(
     path,  # Folder that `Matcher.save` wrote
     device: str | None = None,  # Where the encoders run: 'cpu', 'cuda', ...; default a GPU where there is one
+    functions: dict | None = None,  # 'module:name' -> function, for steps of your own in the rule
 ) -> Matcher:
     "Load a saved matcher; every file's hash is checked before it is read, nothing is unpickled, fastai is not imported."
     import torch
-    return Matcher._load(Path(path), device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    return Matcher._load(Path(path), device or ('cuda' if torch.cuda.is_available() else 'cpu'), functions)
 
 
 def _json(o): return json.dumps(o, ensure_ascii=False).encode()

@@ -2,8 +2,9 @@
 import numpy as np
 
 from ..match.heldout import paired
-from ..match.rule import Rule, Sweep
+from ..match.rule import Rule
 from ..match.score import row_f1
+from ..match.sweep import Sweep
 from .chart import chart, steps
 from .page import MARKS, esc, number, plural, table
 from .pairs import Judged

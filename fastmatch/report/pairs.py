@@ -4,10 +4,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
+from ..match.decide import Matches, decide
 from ..match.fuse import Candidates, candidates, fuse
 from ..match.group import group
 from ..match.neighbors import Neighbors, label_codes
-from ..match.rule import Matches, Rule, decide
+from ..match.rule import Rule
 
 
 @dataclass
@@ -37,14 +38,15 @@ def judge_pairs(
     labels,  # (n,) groups: listings of one are the same product
 ) -> Judged:
     "Apply `rule`, and score every candidate pair and every pair of one product in each modality and fused."
+    found = rule.run(spaces) if rule.steps else None
     if missing := set(rule.weights) - set(spaces):
         raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
     spaces = {k: spaces[k] for k in rule.weights}
     cand = candidates(spaces, rule.k)
     n = len(cand.ids)
     y = label_codes(labels, n)
-    neighbors = fuse(cand, rule.how, rule.weights)
-    matches = decide(neighbors, rule.threshold, rule.max_matches)
+    neighbors = fuse(cand, rule.how, rule.weights, **rule.options)
+    matches = found.matches if found else decide(neighbors, rule.threshold, rule.max_matches)
     near = _keys(*_directed(cand.ids), n)
     named = _keys(np.repeat(np.arange(n), np.diff(matches.indptr)), matches.ids, n)
     key = np.union1d(near, _keys(*_mates(y), n))
@@ -52,7 +54,7 @@ def judge_pairs(
     scores = {k: o.scores(i, j) for k, o in spaces.items()}
     # `fuse` knows listings and their candidates: here each pair stands as a listing with one candidate
     alone = np.stack([np.arange(len(key)), np.zeros(len(key), np.int64)], 1)
-    fused = fuse(Candidates(alone, {k: np.stack([o, o], 1) for k, o in scores.items()}), rule.how, rule.weights).scores[:, 1]
+    fused = fuse(Candidates(alone, {k: np.stack([o, o], 1) for k, o in scores.items()}), rule.how, rule.weights, **rule.options).scores[:, 1]
     return Judged(y, neighbors, matches, Pairs(i, j, scores, fused, y[i] == y[j], np.isin(key, near), np.isin(key, named)))
 
 

@@ -17,10 +17,12 @@ def words(
     else:
         used = {k: w for k, w in rule.weights.items() if w > 0}
         if rule.how == 'mean': what = ' + '.join(f'{w / sum(used.values()):.3g} × {k}' for k, w in used.items())
+        elif rule.how != 'prob_or': what = f'{rule.how!r} of ' + ', '.join(f'{k} ({w:.3g})' for k, w in used.items())
         else: what = '1 − ' + ' × '.join(f'(1 − {k}{f"^{w:.3g}" if w != 1 else ""})' for k, w in used.items())
         how = f'when the fused score, {what}, is {rule.threshold:.3f} or more'
     return (f'Two listings match {how}. Candidates are the {rule.k} nearest of each modality ({and_(rule.weights)}), '
-            f'the listing itself included; a listing has at most {rule.max_matches} matches, itself included.')
+            f'the listing itself included; a listing has at most {rule.max_matches} matches, itself included.'
+            + (f' Steps, in order: {", ".join(o.do for o in rule.steps)}.' if rule.steps else ''))
 
 
 def settings_html(

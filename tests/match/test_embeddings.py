@@ -60,3 +60,13 @@ def test_bad_rows_are_named_with_their_modality():
     x = X.copy()
     x[2] = 0
     with pytest.raises(InputError, match='title: rows 2 are all zero'): Embeddings({'image': X, 'title': x}, IDS).spaces()
+
+
+def test_ids_of_each_modality_must_agree():
+    x = {'image': np.eye(3), 'title': np.eye(3)}
+    emb = Embeddings(x, {'image': ['a', 'b', 'c'], 'title': np.array(['a', 'b', 'c'])})
+    assert emb.ids.tolist() == ['a', 'b', 'c']
+    with pytest.raises(InputError, match="title: row 1 is 'c', in image it is 'b': the same listings in another order"):
+        Embeddings(x, {'image': ['a', 'b', 'c'], 'title': ['a', 'c', 'b']})
+    with pytest.raises(InputError, match='other listings'): Embeddings(x, {'image': ['a', 'b', 'c'], 'title': ['a', 'b', 'd']})
+    with pytest.raises(InputError, match='title: 2 ids, image: 3'): Embeddings(x, {'image': ['a', 'b', 'c'], 'title': ['a', 'b']})

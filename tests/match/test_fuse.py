@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import FUSIONS, Dense, Tfidf, candidates, fuse, fusion_grid
+from fastmatch.match import FUSIONS, Dense, Keys, Pool, Tfidf, candidates, ensemble, fuse, fusion_grid
 
 from ..reference import match as ref
 from .cases import halves_of_one, noisy, titles
@@ -13,8 +13,12 @@ from .cases import halves_of_one, noisy, titles
 # weights that leave no rounding where the similarities have none
 EXACT = [('mean', {'a': .5, 'b': .5}), ('mean', {'a': 3., 'b': 1.}), ('mean', {'a': 0., 'b': 2.}), ('mean', None),
          ('prob_or', {'a': 1., 'b': 2.}),
+         ('square', {'a': 1., 'b': 1.}), ('above', {'a': .25, 'b': -.25}), ('above', None), ('joint', {'a': .5, 'b': .5}),
          ('prob_or', None), ('union', {'a': .25, 'b': .5}), ('union', {'a': -.5, 'b': 0.}), ('union', None), ('union', {'b': .25})]
-DEFAULT = {'mean': 1., 'prob_or': 1., 'union': 0.}
+DEFAULT = {'mean': 1., 'prob_or': 1., 'union': 0., 'above': 0.}
+PLANES = [({'a': 1.}, .7), ({'b': 1.}, .8), ({'a': .6, 'b': .4}, .5), ({'a': 1., 'b': -.5}, .9)]  # a boundary of straight pieces
+
+PLAIN = [o for o in FUSIONS if o != 'piecewise']  # those that need no more than weights
 
 
 def every(spaces):
@@ -34,15 +38,20 @@ def test_without_rounding_fusion_is_exact(n, seed, case):
     np.testing.assert_array_equal(nb.scores, scores)
 
 
-@pytest.mark.parametrize('how, weights', [('mean', {'image': .7, 'title': .3}), ('mean', {'image': 2., 'title': 1., 'tfidf': 4.}),
+@pytest.mark.parametrize('how, weights, args', [*[(*o, {}) for o in [('mean', {'image': .7, 'title': .3}), ('mean', {'image': 2., 'title': 1., 'tfidf': 4.}),
                                           ('prob_or', {'image': 4., 'tfidf': 1.}),
                                           ('prob_or', {'image': .5, 'title': 3., 'tfidf': 0.}),
-                                          ('union', {'image': .8, 'tfidf': .3, 'title': .1})])
-def test_fusion_of_three(how, weights):
+                                          ('square', {'image': 2., 'title': 0., 'tfidf': 1.}), ('joint', {'image': 1., 'tfidf': 2.}), ('joint', {'tfidf': 1.}),
+                                          ('power', {'image': .8, 'tfidf': .5}), ('above', {'image': .3, 'title': -.2, 'tfidf': .1}),
+                                          ('union', {'image': .8, 'tfidf': .3, 'title': .1})]],
+                                          ('power', {'image': .8, 'tfidf': .5, 'title': 1.}, {'power': 2.}),
+                                          ('piecewise', {'image': 1., 'tfidf': 2.}, {'planes': [({'image': 1.}, .7), ({'image': .6, 'tfidf': -.2}, .1)]}),
+                                          ('piecewise', {'image': 1., 'title': 0.}, {'planes': [[{'title': 1.}, .7], [{'image': .6}, .1]]})])
+def test_fusion_of_three(how, weights, args):
     spaces = {'image': Dense(noisy(42, 8, 0, 30)), 'title': Dense(noisy(42, 5, 1, 10)), 'tfidf': Tfidf(titles(42, 2))}
-    full = ref.fuse(every(spaces), how, weights)
+    full = ref.fuse(every(spaces), how, weights, **args)
     for k in (42, 100):
-        nb = fuse(candidates(spaces, k), how, weights).check(self_join=True)
+        nb = fuse(candidates(spaces, k), how, weights, **args).check(self_join=True)
         assert nb.ids.shape == (42, 42) and (np.sort(nb.ids, 1) == np.arange(42)).all()
         np.testing.assert_allclose(nb.scores, ref.nearest(full, 42)[1], atol=2e-6)
         np.testing.assert_allclose(nb.scores[:, 1:], np.take_along_axis(full, nb.ids[:, 1:], 1), atol=2e-6)
@@ -63,7 +72,7 @@ def test_candidates_are_the_union_scored_exactly(n, k):
             # also where another modality brought the candidate
             np.testing.assert_array_equal(s[i, :len(want) + 1], sims[name][i, [i] + want])
             assert (s[i, len(want) + 1:] == -np.inf).all()
-    for how in FUSIONS:
+    for how in PLAIN:
         nb = fuse(cand, how).check(self_join=True)
         np.testing.assert_array_equal(nb.ids < 0, cand.ids < 0)
 
@@ -71,7 +80,7 @@ def test_candidates_are_the_union_scored_exactly(n, k):
 def test_a_modality_alone_is_its_search():
     for space in (Dense(noisy(30, 6, 5, 30)), Tfidf(titles(30, 5))):
         want = space.search(7)
-        for how in FUSIONS:
+        for how in ('mean', 'prob_or', 'union', 'power'):
             got = fuse(candidates({'a': space}, 7), how)
             width = got.ids.shape[1]
             np.testing.assert_array_equal(got.ids, want.ids[:, :width])
@@ -86,8 +95,51 @@ def test_the_order_of_modalities_does_not_matter():
     a, b = Dense(noisy(30, 6, 5, 30)), Tfidf(titles(30, 5))
     one, two = candidates({'a': a, 'b': b}, 6), candidates({'b': b, 'a': a}, 6)
     np.testing.assert_array_equal(one.ids, two.ids)
-    for how in FUSIONS:
+    for how in PLAIN:
         for x, y in zip(fuse(one, how), fuse(two, how)): np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize('m', [0, 3, 9])
+def test_what_a_listing_lacks_does_not_count_in_joint(m):
+    "Listings without a title, new or known, are judged by their pictures alone; a pool is one self-join."
+    x, t = noisy(12, 5, 0, 6), titles(12, 1)
+    words = Tfidf(t)
+    whole = {'image': Dense(x), 'tfidf': words}
+    spaces = whole if not m else {'image': Pool(Dense(x[:m]), Dense(x[m:])), 'tfidf': Pool(words.take(np.arange(m)), words.take(np.arange(m, 12)))}
+    weights = {'image': 1., 'tfidf': 3.}
+    full = ref.fuse(every(whole), 'joint', weights)
+    nb = fuse(candidates(spaces, 12), 'joint', weights)
+    np.testing.assert_allclose(nb.scores[:, 1:], np.take_along_axis(full[:len(nb.ids)], nb.ids, 1)[:, 1:], atol=2e-6)
+    assert '' in t and (nb.ids.shape[1] == 12 if not m else nb.ids.shape[0] == m)
+    empty = fuse(candidates(spaces, 12), 'joint', {'tfidf': 1.})
+    assert np.isfinite(empty.scores).all()
+
+
+@pytest.mark.parametrize('weights', [None, [1., 3., .5], [0., 2., 1.]])
+def test_an_ensemble_is_the_mean_of_its_encoders(weights):
+    parts = [Dense(noisy(20, d, d, 8)) for d in (3, 7, 5)]
+    got = ensemble(parts, weights)
+    want = np.average([o.scores(np.arange(20)[:, None], np.arange(20)) for o in parts], axis=0, weights=weights)
+    np.testing.assert_allclose(got.scores(np.arange(20)[:, None], np.arange(20)), want, atol=1e-6)
+    names = dict(zip('abc', parts))
+    fused = fuse(candidates(names, 20), 'mean', dict(zip('abc', weights or [1.] * 3)))
+    np.testing.assert_allclose(fused.scores[:, 1:], np.take_along_axis(want, fused.ids, 1)[:, 1:], atol=1e-6)
+
+
+def test_ensemble_refuses():
+    a, b = Dense(noisy(5, 3, 0)), Dense(noisy(4, 3, 0))
+    for parts, weights, says in [([], None, 'give Dense'), ([a, Keys('abcde')], None, 'Keys'), ([a, b], None, r'\[5, 4\]'), ([a, a], [1.], '2 numbers'),
+                                 ([a, a], [0, 0], 'above 0'), ([a, a], [1, -1], '0 or more'), ([a, a], [1, np.nan], '0 or more')]:
+        with pytest.raises(InputError, match=says): ensemble(parts, weights)
+
+
+def test_the_power_sum_stands_between_sum_and_union():
+    cand = candidates({'a': Dense(noisy(30, 6, 0)), 'b': Dense(noisy(30, 5, 1))}, 30)
+    t = {'a': .5, 'b': .7}
+    high, cut = fuse(cand, 'power', t, power=200.), fuse(cand, 'union', t)
+    # at a high power: let in is what is above one of the thresholds
+    pairs = [{(i, j) for i, j, s in zip(*o.pairs()) if s >= at} for o, at in ((high, 1), (cut, 0))]
+    assert pairs[0] == pairs[1]
 
 
 def test_refuses():
@@ -97,13 +149,20 @@ def test_refuses():
     for k in (0, -2):
         with pytest.raises(InputError, match=f'k={k}'): candidates({'a': a}, k)
     cand = candidates({'a': a}, 3)
-    for how, weights, says in [('max', None, "how='max': choose one of mean, prob_or, union"),
+    for how, weights, says in [('max', None, "how='max': choose one of mean, square, joint, prob_or, power, union, above, piecewise"),
                                ('mean', {'b': 1.}, r"weights name \['b'\].*\['a'\]"),
                                ('mean', {'a': -1.}, '0 or more'), ('prob_or', {'a': -1.}, '0 or more'),
                                ('mean', {'a': 0.}, 'none is above 0'),
                                ('union', {}, 'none'), ('mean', {}, 'none'),
+                               ('power', {'a': 0.}, 'above 0'), ('power', {'a': -1.}, 'above 0'), ('above', {'a': np.nan}, 'finite'), ('piecewise', None, 'planes'),
                                ('union', {'a': np.nan}, 'finite'), ('mean', {'a': np.inf}, 'finite')]:
         with pytest.raises(InputError, match=says): fuse(cand, how, weights)
+    for planes, says in [([], 'one at least'), ([({'a': 1.},)], 'give'), ([5], 'give'), ([({'b': 1.}, 1.)], r"planes name \['b'\]"), ([({'a': 0.}, 1.)], 'not 0'),
+                         ([({'a': np.nan}, 1.)], 'finite'), ([({'a': 1.}, None)], 'finite')]:
+        with pytest.raises(InputError, match=says): fuse(cand, 'piecewise', planes=planes)
+    with pytest.raises(InputError, match="not for 'mean'"): fuse(cand, planes=[({'a': 1.}, 1.)])
+    for power in (0, -1, np.inf, True, '6'):
+        with pytest.raises(InputError, match='power='): fuse(cand, 'power', power=power)
     cand.ids[[0, 1]] = cand.ids[[1, 0]]
     with pytest.raises(InputError, match='column 0'): fuse(cand)
 

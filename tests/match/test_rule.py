@@ -7,8 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Matches, Neighbors, Rule, Sweep, Tfidf, best_threshold, candidates, choose_rule, decide, group, row_f1
-from fastmatch.match.rule import PADDING, _buckets
+from fastmatch.match import (
+    Dense,
+    Matches,
+    Neighbors,
+    Rule,
+    Sweep,
+    Tfidf,
+    best_threshold,
+    candidates,
+    choose_rule,
+    decide,
+    fuse,
+    fusion_grid,
+    group,
+    heldout_fused,
+    row_f1,
+)
+from fastmatch.match.sweep import PADDING, _buckets
 
 from ..reference import match as ref
 from .cases import cases, noisy, titles
@@ -205,11 +221,26 @@ def test_choose_rule_takes_the_best_of_the_grid():
     assert rule.score['row_f1_chosen_on'] == pytest.approx(max(values), abs=2e-3)
 
 
+def test_choose_rule_among_more_fusions():
+    cand = candidates(SPACES, 60)
+    names = list(SPACES)
+    grid = fusion_grid(names, ('power', 'square', 'joint'))
+    assert len(grid) == 2 * 11 + 2 * 3**2 and {o[0] for o in grid} == {'power', 'square', 'joint'} and all(len(o) == 2 + (o[0] == 'power') for o in grid)
+    for part in (grid, [o for o in grid if o[0] == 'power']):
+        rule = choose_rule(cand, LABELS, part)
+        best = max(best_threshold(fuse(cand, how, w, **dict(*more)), LABELS)[1] for how, w, *more in part)
+        assert rule.score['row_f1_chosen_on'] == round(best, 5) == round(row_f1(rule.apply(SPACES), LABELS).mean(), 5)
+        assert (rule.how, rule.weights, *([rule.options] if rule.options else [])) in part
+    assert {o[0][0] for o in heldout_fused(cand, LABELS, grid, halvings=2).picks} <= {'power', 'square', 'joint'}
+    with pytest.raises(InputError, match='union'): fusion_grid(names, ('union',))
+
+
 @pytest.mark.parametrize('bad, says', [
     ({'how': 'max'}, "how='max'"), ({'weights': {}}, 'none is above 0'), ({'weights': {'a': 0.}}, 'none is above 0'),
     ({'weights': {'a': -1.}}, '0 or more'),
     ({'weights': {'a': np.nan}}, 'finite'), ({'weights': {'a': np.inf}}, 'finite'), ({'threshold': np.nan}, 'finite'), ({'k': 0}, 'k=0'),
-    ({'max_matches': 0}, 'max_matches=0')])
+    ({'max_matches': 0}, 'max_matches=0'), ({'threshold': 84}, "'threshold': 84}: outside the range"), ({'threshold': -2.}, 'outside'),
+    ({'how': 'union', 'weights': {'a': 84.}}, "'a': 84.0}: outside"), ({'how': 'power', 'weights': {'a': 1.2}}, 'outside')])
 def test_rule_refuses(bad, says):
     good = {'how': 'mean', 'weights': {'a': 1.}, 'threshold': .5}
     Rule(**good)

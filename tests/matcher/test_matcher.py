@@ -9,6 +9,7 @@ import pytest
 from fastai.vision.augment import Resize
 from PIL import Image
 
+import fastmatch.export  # noqa: F401  it gives the Learner its matcher
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders

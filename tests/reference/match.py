@@ -103,7 +103,7 @@ def group(sets):
     return np.array([number.setdefault(root(i), len(number)) for i in range(len(sets))])
 
 
-def fuse(sims, how, weights):
+def fuse(sims, how, weights, power=6., planes=None):
     "The whole n x n fused score."
     n = len(next(iter(sims.values())))
     res = np.empty((n, n))
@@ -111,7 +111,15 @@ def fuse(sims, how, weights):
         for j in range(n):
             s = {k: float(sims[k][i, j]) for k in weights}
             if how == 'mean': res[i, j] = sum(w * s[k] for k, w in weights.items()) / sum(weights.values())
+            elif how == 'square': res[i, j] = sum(w * max(s[k], 0)**2 for k, w in weights.items()) / sum(weights.values())
+            elif how == 'joint':
+                # what is similar to itself is there
+                own = [sum(w for k, w in weights.items() if sims[k][o, o] > 0) for o in (i, j)]
+                res[i, j] = sum(w * s[k] for k, w in weights.items()) / math.sqrt(own[0] * own[1]) if own[0] * own[1] else 0.
             elif how == 'prob_or': res[i, j] = 1 - math.prod(1 - min(max(s[k], 0), 1)**w for k, w in weights.items() if w > 0)
+            elif how == 'power': res[i, j] = sum((max(s[k], 0) / t)**power for k, t in weights.items())**(1 / power)
+            elif how == 'above': res[i, j] = sum(max(s[k] - t, 0) for k, t in weights.items())
+            elif how == 'piecewise': res[i, j] = max(sum(c * weights[k] * s[k] for k, c in o.items()) - cut for o, cut in planes)
             else: res[i, j] = max(s[k] - t for k, t in weights.items())
     return res
 
@@ -143,3 +151,164 @@ def cluster_se(x, groups):
     n, total, seen = len(x), 0., sorted(set(groups))
     for g in seen: total += sum(v - sum(x) / n for v, o in zip(x, groups) if o == g)**2
     return math.sqrt(len(seen) / (len(seen) - 1) * total) / n
+
+
+def sims(neighbors, missing=0.):
+    "Neighbours as n x n: (scores with `missing` elsewhere, whether listed, columns in order)."
+    n = len(neighbors.ids)
+    s, listed = np.full((n, n), float(missing)), np.zeros((n, n), bool)
+    lists = [[int(j) for j in row if j >= 0] for row in neighbors.ids]
+    for i in range(n):
+        for j, v in zip(neighbors.ids[i], neighbors.scores[i]):
+            if j >= 0: s[i, j], listed[i, j] = float(v), True
+    return s, listed, lists
+
+
+def ranked(full, keep, k):
+    "n x n scores as sorted lists of (id, score), itself first, of the pairs in `keep`."
+    res = []
+    for i in range(len(full)):
+        row = sorted(((j, full[i, j]) for j in range(len(full)) if keep[i, j] and j != i), key=lambda o: (-o[1], o[0]))
+        res.append([i] + [j for j, _ in row][:k - 1])
+    return res
+
+
+def unit(x):
+    norm = np.sqrt((x**2).sum(1, keepdims=True))
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
+
+
+def mixed(x, lists, weight):
+    "Rows as weighted sums: `weight(i, rank, j)` of each listed neighbour."
+    x = np.asarray(x, np.float64)
+    res = np.zeros_like(x)
+    for i, row in enumerate(lists):
+        for rank, j in enumerate(row): res[i] += weight(i, rank, j) * x[j]
+    return unit(res)
+
+
+def cross_mean(x, keys):
+    x = np.asarray(x, np.float64)
+    return unit(np.array([np.mean([x[j] for j in range(len(x)) if j == i or (keys[i] is not None and keys[i] == keys[j])], axis=0) for i in range(len(x))]))
+
+
+def neighbor_mean(neighbors, k, weight):
+    s, _, lists = sims(neighbors)
+    return np.array([weight * np.mean([s[j] for j in row[:k]], axis=0) + (1 - weight) * s[i] for i, row in enumerate(lists)])
+
+
+def k_reciprocal(d, lists, k1, k2, lam):
+    "Zhong et al. 2017 on n x n distances (each row over its largest), with the ranks given."
+    n = len(d)
+    def mutual(i, k): return [j for j in lists[i][:k + 1] if i in lists[j][:k + 1]]
+    half = int(np.round(k1 / 2))
+    v = np.zeros((n, n))
+    for i in range(n):
+        near = set(mutual(i, k1))
+        region = set(near)
+        for c in near:
+            more = set(mutual(c, half))
+            if len(more & near) > 2 / 3 * len(more): region |= more
+        for j in region: v[i, j] = math.exp(-d[i, j])
+        v[i] /= v[i].sum()
+    if k2 > 1: v = np.array([np.mean([v[j] for j in row[:k2]], axis=0) for row in lists])
+    jaccard = np.array([[1 - np.minimum(v[i], v[j]).sum() / np.maximum(v[i], v[j]).sum() for j in range(n)] for i in range(n)])
+    return (1 - lam) * jaccard + lam * d
+
+
+def standardize(neighbors, k, floor):
+    s, listed, _ = sims(neighbors)
+    n = len(s)
+    mean, dev = np.zeros(n), np.ones(n)
+    for i in range(n):
+        top = [float(v) for j, v in zip(neighbors.ids[i][1:k + 1], neighbors.scores[i][1:k + 1]) if j >= 0]
+        if top: mean[i], dev[i] = np.mean(top), np.std(top)
+    dev = np.maximum(dev, floor)
+    return np.array([[((s[i, j] - mean[i]) / dev[i] + (s[i, j] - mean[j]) / dev[j]) / 2 for j in range(n)] for i in range(n)]), listed
+
+
+def decide_by_rank(ids, scores, cuts, max_matches):
+    return [[i] + [int(j) for r, (j, s) in enumerate(zip(ids[i][1:max_matches], scores[i][1:max_matches]))
+                   if j >= 0 and float(s) >= cuts[min(r, len(cuts) - 1)]] for i in range(len(ids))]
+
+
+def best_by_rank(ids, scores, labels, rows, max_matches, ranks):
+    "Mean row F1 of the best cuts that don't fall with the rank, every combination tried."
+    import itertools
+    edges = sorted({float(s) for i in rows for j, s in zip(ids[i][1:max_matches], scores[i][1:max_matches]) if j >= 0}) + [INF]
+    def mean(cuts):
+        f1 = row_f1(decide_by_rank(ids, scores, cuts, max_matches), labels)
+        return sum(f1[i] for i in rows) / len(rows)
+    return max(mean(o) for o in itertools.combinations_with_replacement(edges, ranks))
+
+
+def union(cand, names, cuts, always):
+    a, b = (cand.scores[k] for k in names)
+    return [[i] + [int(j) for c, j in enumerate(row) if c and j >= 0 and (always[i, c] or float(a[i, c]) >= cuts[0] or float(b[i, c]) >= cuts[1])]
+            for i, row in enumerate(cand.ids)]
+
+
+def best_union(cand, names, labels, rows, always):
+    "Mean row F1 of the best of all pairs of cuts."
+    edges = [sorted({float(s) for i in rows for c, s in enumerate(cand.scores[k][i]) if c and cand.ids[i, c] >= 0}) + [INF] for k in names]
+    return max(np.mean(row_f1(union(cand, names, (s, t), always), labels)[list(rows)]) for s in edges[0] for t in edges[1])
+
+
+def min2(sets, ids, scores, threshold, mutual, gap):
+    res = []
+    for i, found in enumerate(sets):
+        others = [(int(j), float(s)) for j, s in zip(ids[i][1:], scores[i][1:]) if j >= 0]
+        if len(found) == 1 and others:
+            (j, s), lead = others[0], others[0][1] - others[1][1] if len(others) > 1 else INF
+            back = [int(o) for o in ids[j][1:2] if o >= 0]
+            if (threshold is None or s >= threshold) and (gap is None or lead >= gap) and (not mutual or back == [i]): found = [i, j]
+        res.append(list(found))
+    return res
+
+
+def chisel(ids, scores, shares):
+    n = len(ids)
+    sets = [[i] for i in range(n)]
+    for rank, share in enumerate(shares, 1):
+        ready = [i for i in range(n) if len(sets[i]) == rank and rank < len(ids[i]) and ids[i][rank] >= 0]
+        room = int(round(share * n))
+        for i in ready:
+            # in, if all with this score or a better one fit
+            if sum(float(scores[j][rank]) >= float(scores[i][rank]) for j in ready) <= room: sets[i].append(int(ids[i][rank]))
+    return sets
+
+
+def pair_scores(neighbors):
+    "Symmetric n x n of the better of two scores; -inf where neither lists the other."
+    s, _, _ = sims(neighbors, -INF)
+    s = np.maximum(s, s.T)
+    np.fill_diagonal(s, -INF)
+    return s
+
+
+def agglomerate(neighbors, mean_size, least):
+    "Average linkage from the definition: means over all pairs of two groups, unlisted ones 0."
+    s = pair_scores(neighbors)
+    s[s == -INF] = 0
+    groups = [[i] for i in range(len(s))]
+    while len(s) / len(groups) < mean_size and len(groups) > 1:
+        mean = {(a, b): np.mean([s[i, j] for i in groups[a] for j in groups[b]]) for a in range(len(groups)) for b in range(a)}
+        (a, b), best = max(mean.items(), key=lambda o: o[1])
+        if best < least or best <= 0: break
+        groups = [o for i, o in enumerate(groups) if i not in (a, b)] + [groups[a] + groups[b]]
+    return {frozenset(o) for o in groups}
+
+
+def tiers(neighbors, merge, join, pair):
+    s = pair_scores(neighbors)
+    n = len(s)
+    groups = {i: {i} for i in range(n)}
+    for _, i, j in sorted((-s[a, b], a, b) for a in range(n) for b in range(a + 1, n) if s[a, b] >= pair):
+        a, b = groups[i], groups[j]
+        if a is b: continue
+        least = pair if len(a) == len(b) == 1 else join if 1 in (len(a), len(b)) else merge
+        if s[i, j] >= least:
+            for o in a | b: groups[o] = a | b
+            both = groups[i]
+            for o in both: groups[o] = both
+    return {frozenset(o) for o in groups.values()}

@@ -266,7 +266,7 @@ def test_runs_without_images_titles_or_training(parts, titles):
 
 def test_a_rule_that_names_nobody_and_one_that_names_all():
     emb, rule, table, _ = run()
-    nobody = report_html(emb, Rule('mean', {'image': 1.}, 2., 8), table)
+    nobody = report_html(emb, Rule('mean', {'image': 1.}, 1.01, 8), table)
     assert 'No two listings match' in nobody and '0 false matches' in nobody and Reader(nobody)
     everybody = report_html(emb, Rule('mean', {'image': 1.}, -1., 60, 60), table)
     assert Reader(everybody).by_id['recall'] == '100%' and '0 missed matches' in everybody and '60 together' in everybody

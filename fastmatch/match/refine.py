@@ -1,0 +1,131 @@
+"Refinement of vectors: each listing's pulled towards its neighbours', before the search that counts. Spaces in, new spaces out."
+import numpy as np
+from scipy import sparse
+
+from ..core import InputError, some
+from .index import Dense, Space
+from .keys import Keys
+from .neighbors import Neighbors, check_k, check_self
+
+
+class Sided(Space):
+    "A space whose listings look others up by vectors of their own: the similarity of (i,j) is that of i's query to listing j."
+    _width = 1
+
+    def __init__(
+        self,
+        listings: Space,  # What is found
+        queries: Space,  # What is looked up, a row a listing
+    ):
+        if len(listings) != len(queries): raise InputError(f'{len(queries)} queries for {len(listings)} listings')
+        self.listings, self.queries = listings, queries
+
+    def __len__(self): return len(self.listings)
+    def __repr__(self): return f'Sided({self.listings!r})'
+
+    def search(self, k=50, queries=None):
+        check_k(k)
+        if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')
+        k = min(k, len(self))
+        return Neighbors.from_pairs(*self.listings.search(k, queries=self.queries).pairs(), len(self), k=k)
+
+    def scores(self, rows, ids, queries=None):
+        if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')
+        return self.listings.scores(rows, ids, queries=self.queries)
+
+
+def expand(
+    space: Space,  # `Dense` or `Tfidf`
+    neighbors: Neighbors | None = None,  # Whose they are; default the space's own
+    k: int = 5,  # Neighbours that take part, the listing itself included
+    alpha: float = 3.,  # Power of the similarities that weigh them
+) -> Sided:  # Queries expanded, listings as they were
+    "Alpha query expansion, https://arxiv.org/abs/1711.02512: a query becomes the sum of its `k` nearest, each times its similarity to the power `alpha`."
+    rows, ids, scores, _ = _near(space, neighbors, k)
+    return Sided(space, mix(space, rows, ids, _power(rows, ids, scores, alpha)))
+
+
+def augment(
+    space: Space,  # `Dense` or `Tfidf`
+    neighbors: Neighbors | None = None,  # Whose they are; default the space's own
+    k: int = 3,  # Neighbours that take part, the listing itself included; 2: the nearest only
+    alpha: float | None = None,  # Power of the similarities that weigh them; None: weights fall evenly with the rank, from 1 to 1/k
+) -> Space:
+    "Database augmentation, https://arxiv.org/abs/1610.07940: each listing becomes the weighted sum of its `k` nearest."
+    rows, ids, scores, rank = _near(space, neighbors, k)
+    return mix(space, rows, ids, np.where(scores > 0, (k - rank) / k, 0) if alpha is None else _power(rows, ids, scores, alpha))
+
+
+def blend(
+    space: Space,  # `Dense` or `Tfidf`
+    neighbors: Neighbors | None = None,  # Whose they are; default the space's own
+    threshold: float = .5,  # Neighbours from here on take part
+    k: int = 50,  # At most so many, the listing itself included; fewer keep the vectors of titles sparse
+    power: float = 1.,  # Of the similarities that weigh them; the listing itself weighs 1
+    min2: bool = False,  # The nearest takes part also below `threshold`
+) -> Space:
+    "One stage of iterative neighbourhood blending (Kaggle Shopee, 1st place): a listing plus its neighbours above a threshold, weighed by similarity."
+    _number('threshold', threshold)
+    rows, ids, scores, rank = _near(space, neighbors, k)
+    weights = _power(rows, ids, scores, power)
+    return mix(space, rows, ids, np.where((scores.astype(np.float64) >= threshold) | (rank == 0) | (min2 & (rank == 1)), weights, 0))
+
+
+def cross_mean(
+    space: Space,  # `Dense` or `Tfidf`: the titles', say
+    keys: Keys,  # What makes listings the same otherwise: the pictures' hashes, say
+) -> Space:
+    "The mean vector over listings whose key is equal (Kaggle Shopee, 15th place); a listing without a key keeps its own."
+    if not isinstance(keys, Keys): raise InputError(f'keys: {type(keys).__name__}, give Keys')
+    if len(keys) != len(space): raise InputError(f'keys: {len(keys)} for {len(space)} listings')
+    code = keys._codes(keys)[0].astype(np.int64)
+    code[code < 0] = code.max(initial=-1) + 1 + np.arange((code < 0).sum())
+    member = sparse.csr_matrix((np.ones(len(code), np.float32), (np.arange(len(code)), code)))
+    # two thin products: groups of equal keys may be large
+    return _unit(space, member @ (member.T @ space.vectors))
+
+
+def mix(
+    space: Space,  # `Dense` or `Tfidf`
+    rows,  # int (m,)
+    ids,  # int (m,), whose vectors go into each row
+    weights,  # float (m,)
+) -> Space:
+    "A space whose row i is the weighted sum of listings' vectors, at unit length again."
+    n = len(space)
+    return _unit(space, sparse.csr_matrix((np.asarray(weights, np.float32), (rows, ids)), shape=(n, n)) @ space.vectors)
+
+
+def _unit(space, vectors):
+    if sparse.issparse(vectors):
+        vectors = vectors.tocsr()
+        norm = np.sqrt(np.asarray(vectors.multiply(vectors).sum(1), np.float64)).ravel()
+        # an empty title stays empty
+        return space._with((sparse.diags(np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)) @ vectors).tocsr().astype(np.float32))
+    # vectors that cancel each other leave no direction: the listing keeps its own
+    lost = np.einsum('nd,nd->n', vectors, vectors) < 1e-12
+    return Dense(np.where(lost[:, None], space.vectors, vectors), space.name)
+
+
+def _near(space, neighbors, k):
+    check_k(k)
+    if not hasattr(space, '_with') or not hasattr(space, 'vectors'): raise InputError(f'{space!r}: has no vectors to refine')
+    if neighbors is None: neighbors = space.search(k)
+    check_self(neighbors)
+    if len(neighbors.ids) != len(space): raise InputError(f'neighbors: {len(neighbors.ids)} rows for {len(space)} listings')
+    nb = neighbors.top(k)
+    rows, rank = np.nonzero(nb.ids >= 0)
+    scores = nb.scores[rows, rank]
+    if (bad := ~np.isfinite(scores)).any(): raise InputError(f'neighbors: scores of rows {some(np.unique(rows[bad]))} are not finite')
+    return rows, nb.ids[rows, rank], np.where(rank == 0, np.float32(1), scores), rank
+
+
+def _power(rows, ids, scores, power):
+    _number('power', power)
+    if power < 0: raise InputError(f'power={power}: 0 or more')
+    # what points the other way takes no part, whatever the power
+    return np.where(scores > 0, np.maximum(scores, 0)**np.float32(power), 0)
+
+
+def _number(name, x):
+    if isinstance(x, bool) or not isinstance(x, (int, float, np.number)) or not np.isfinite(x): raise InputError(f'{name}={x!r}: give a finite number')
