@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Index, Tfidf, approx, candidates, fuse
+from fastmatch.match import Dense, Index, Pool, Tfidf, approx, candidates, fuse
 from fastmatch.match.saved import fingerprint, write_sealed
 
 from ..reference import match as ref
@@ -276,6 +276,15 @@ def test_is_a_space_like_any_other(kind):
     assert part.kind == more.kind == kind and part.dead.tolist() == [i == 4 for i in range(100)] and more.dead.sum() == 1 and len(more) == 212
     for o in (part, more): promises(o.search(4), o)
     assert a.search(4).ids.shape == (210, 4)
+
+
+@pytest.mark.parametrize('kind', NEAR)
+def test_as_the_catalogue_of_a_pool(kind):
+    x, new = clustered(), Dense(clustered(seed=4)[:30])
+    got, want = (Pool(new, o).search(8) for o in (Index(x, kind=kind), Dense(x)))
+    got.check(self_join=True)
+    assert np.mean([len(set(a) & set(b)) / 8 for a, b in zip(got.ids.tolist(), want.ids.tolist())]) > .9
+    assert Pool(new, Index(x, kind=kind)).pool == 730
 
 
 def same(a, b, k=6):
