@@ -1,5 +1,6 @@
 "What a pair of listings looks like from its candidates alone: similarities, ranks both ways, how crowded it is around both, their titles."
 import re
+from dataclasses import replace
 
 import numpy as np
 from scipy import sparse
@@ -187,4 +188,4 @@ def with_scores(
         hit = order[np.minimum(np.searchsorted(key, want, sorter=order), len(key) - 1)]
         scores[name] = np.full(cand.ids.shape, -np.inf, np.float32)
         scores[name][at, cols] = np.where(key[hit] == want, s[hit], s.min())
-    return Candidates(cand.ids, scores, cand.k, cand.join, cand.pool)
+    return replace(cand, scores=scores)

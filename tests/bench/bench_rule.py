@@ -1,4 +1,6 @@
 "A whole rule on neighbours beside the same rule on n x n matrices."
+from dataclasses import replace
+
 import numpy as np
 
 from .harness import Case, bench
@@ -33,9 +35,9 @@ def sparse_rule(image, title, k=50):
 
 def candidates_rule(spaces, cand, k=50):
     "From candidates that were found: fuse, blend, score the same candidates by the blended vectors, fuse, decide, force the nearest in."
-    from fastmatch.match import Candidates, blend, decide, fuse, min2
+    from fastmatch.match import blend, decide, fuse, min2
     nb, rows = fuse(cand, 'prob_or').top(k), np.arange(len(cand.ids))[:, None]
-    again = Candidates(cand.ids, {name: blend(o, nb, BLEND, k).scores(rows, cand.ids) for name, o in spaces.items()}, k)
+    again = replace(cand, scores={name: blend(o, nb, BLEND, k).scores(rows, cand.ids) for name, o in spaces.items()})
     nb = fuse(again, 'prob_or').top(k)
     return min2(decide(nb, CUT, k), nb)
 

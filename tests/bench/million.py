@@ -29,11 +29,11 @@ def title_vectors(bs: int = 64) -> np.ndarray:  # float32 (n,384)
     "Embed the titles of the text sets."
     import pandas as pd
 
-    from fastmatch.matcher import Encoder, Picture
+    from fastmatch.matcher import Encoder
     from fastmatch.models import MatchNet, TitleEncoder, load_tokenizer
     titles = [t for o in SETS for t in pd.read_csv(TEXT/f'{o}.csv', keep_default_na=False).title]
     tok = load_tokenizer('all-MiniLM-L6-v2')
-    enc = Encoder(MatchNet(None, None, TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id)), Picture((32, 32), 'squish'), tok)
+    enc = Encoder(MatchNet(None, None, TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id)), None, tok)
     return enc.embed(None, titles, bs)[0]['title']
 
 

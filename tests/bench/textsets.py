@@ -14,6 +14,7 @@ import argparse
 import itertools
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def across(cand: Candidates, shop: np.ndarray) -> Candidates:
     order = np.argsort(~keep, axis=1, kind='stable')[:, :keep.sum(1).max()]
     kept = np.take_along_axis(keep, order, 1)
     take = lambda a, pad: np.where(kept, np.take_along_axis(a, order, 1), pad)
-    return Candidates(take(cand.ids, -1), {k: take(s, np.float32(-np.inf)) for k, s in cand.scores.items()}, cand.k, cand.join, cand.pool)
+    return replace(cand, ids=take(cand.ids, -1), scores={k: take(s, np.float32(-np.inf)) for k, s in cand.scores.items()})
 
 
 def best_cut(score: np.ndarray, true: np.ndarray, positives: int) -> tuple[float, float]:  # (threshold, F1)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Index, Tfidf, approx, candidates, fuse
+from fastmatch.match import Dense, Index, Pool, Tfidf, approx, candidates, fuse
+from fastmatch.match.neighbors import check_self
+from fastmatch.match.saved import fingerprint, write_sealed
 
 from ..reference import match as ref
 from ..reference import search as slow
@@ -277,6 +279,15 @@ def test_is_a_space_like_any_other(kind):
     assert a.search(4).ids.shape == (210, 4)
 
 
+@pytest.mark.parametrize('kind', NEAR)
+def test_as_the_catalogue_of_a_pool(kind):
+    x, new = clustered(), Dense(clustered(seed=4)[:30])
+    got, want = (Pool(new, o).search(8) for o in (Index(x, kind=kind), Dense(x)))
+    check_self(got.check(), 730)
+    assert np.mean([len(set(a) & set(b)) / 8 for a, b in zip(got.ids.tolist(), want.ids.tolist())]) > .9
+    assert Pool(new, Index(x, kind=kind)).pool == 730
+
+
 def same(a, b, k=6):
     x, y = a.search(k), b.search(k)
     np.testing.assert_array_equal(x.ids, y.ids)
@@ -347,7 +358,6 @@ def test_an_index_of_other_vectors_is_refused(tmp_path):
     small.search(5)
     small.save(tmp_path/'small')
     content, files = approx.read_sealed(tmp_path/'ix', 'index.json', 1)
-    from fastmatch.match.saved import write_sealed
     vectors = (tmp_path/'ix'/'vectors.safetensors').read_bytes()
     write_sealed(tmp_path/'mixed', 'index.json', {k: v for k, v in content.items() if k != 'files'},
                  {'index.faiss': (tmp_path/'small'/'index.faiss').read_bytes(), 'vectors.safetensors': lambda f: f.write_bytes(vectors)})
@@ -367,6 +377,13 @@ def test_places(tmp_path):
     with pytest.raises(InputError, match='saved in format 99, this version of fastmatch reads 1'): Index.load(tmp_path/'ix')
     file.write_text('[]')
     with pytest.raises(InputError, match='index.json: damaged'): Index.load(tmp_path/'ix')
+
+
+def test_fingerprints():
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    alike = [x, x.copy(), np.asfortranarray(x), x.reshape(4, 6).reshape(6, 4)]
+    other = [x.reshape(4, 6), x[::-1], x[:, ::-1], x + np.float32(1e-7), x[:5], x.view(np.int32)]
+    assert len({fingerprint(o) for o in alike}) == 1 and len({fingerprint(o) for o in [x, *other]}) == 7
 
 
 @pytest.mark.slow

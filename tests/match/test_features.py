@@ -15,7 +15,8 @@ from .cases import halves_of_one, noisy, titles
 
 def case(n, seed, k=6):
     "Copies, ties, listings without candidates, titles that are empty."
-    spaces = {'image': Dense(halves_of_one(n, 4, seed)), 'tfidf': Tfidf(t := titles(n, seed)),
+    t = [o.upper() if i % 2 else o for i, o in enumerate(titles(n, seed))]
+    spaces = {'image': Dense(halves_of_one(n, 4, seed)), 'tfidf': Tfidf(t),
               'phash': Keys([None if i % 3 else f'h{i % 2}' for i in range(n)])}
     cand = candidates(spaces, min(k, n))
     if n > 8:
