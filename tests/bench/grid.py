@@ -25,6 +25,7 @@ import pandas as pd
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.schedule import SchedLin
 from fastai.vision.augment import Resize, ResizeMethod
+from scipy.stats import ttest_rel
 
 from fastmatch.callback.heads import MarginSchedule
 from fastmatch.core import seed_everything
@@ -151,6 +152,25 @@ def add(out: Path, row: dict):
         w = csv.DictWriter(f, FIELDS)
         if new: w.writeheader()
         w.writerow(row)
+
+
+def worth(
+    path,  # A grid's csv
+    level: float = .95,  # Of the intervals
+):  # DataFrame, a row a name in the csv's order
+    "Mean and standard error over the seeds, what a row gains over the default with the same seeds (Student's interval of pairs), and its time against it."
+    df, rows = pd.read_csv(path), {}
+    by = {k: df.pivot(index='seed', columns='name', values=k) for k in FIELDS[2:]}
+    for name in df.name.unique():
+        row = {'seeds': int(by['row_f1'][name].count())}
+        for k, short in (('recall_at_1', 'recall@1'), ('row_f1', 'row F1'), ('map_at_r', 'mAP@R')):
+            a, b = by[k][[name, 'default']].dropna().to_numpy().T if name != 'default' else by[k][['default'] * 2].to_numpy().T
+            row |= {short: by[k][name].mean(), f'{short} s.e.': by[k][name].sem()}
+            if name == 'default': continue
+            ci = ttest_rel(a, b).confidence_interval(level) if len(a) > 1 else (float('nan'),) * 2
+            row |= {f'{short} gain': (a - b).mean(), f'{short} low': ci[0], f'{short} high': ci[1]}
+        rows[name] = {**row, 'time': (by['minutes'][name] / by['minutes']['default']).median()}
+    return pd.DataFrame(rows).T.infer_objects()
 
 
 def main(args=None):

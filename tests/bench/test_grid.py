@@ -65,3 +65,17 @@ def test_main_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     for bad in (['--only', 'nobody'], ['--lr', '.1']):
         with pytest.raises(SystemExit): grid.main(['optimizers', *bad, '--out', str(out)])
     assert "'nobody'" in capsys.readouterr().err
+
+
+def test_worth(tmp_path):
+    "Against the formula: t of two degrees of freedom is 4.303 at 97.5%."
+    rows = [('default', s, .5, f, .4, m) for s, f, m in ((0, .6, 2.), (1, .62, 1.), (2, .61, 4.))] + [('a', s, .5, f, .3, m) for s, f, m in ((0, .63, 3.), (1, .63, 2.), (2, .66, 4.))]
+    rows += [('b', 1, .7, .7, .7, 1.)]
+    pd.DataFrame(rows, columns=grid.FIELDS).to_csv(tmp_path/'x.csv', index=False)
+    t = grid.worth(tmp_path/'x.csv')
+    assert list(t.index) == ['default', 'a', 'b'] and t.seeds.tolist() == [3, 3, 1]
+    a, d = t.loc['a'], pd.Series([.03, .01, .05])
+    assert a['row F1'] == pytest.approx(.64) and a['row F1 s.e.'] == pytest.approx(.01) and a['row F1 gain'] == pytest.approx(.03)
+    assert (a['row F1 high'] - a['row F1 low']) / 2 == pytest.approx(4.3027 * d.std() / 3**.5, rel=1e-4) and a['time'] == 1.5
+    assert (a['recall@1 gain'], t.loc['b', 'row F1 gain'], t.loc['default', 'time']) == (0, pytest.approx(.08), 1)
+    assert pd.isna(t.loc['default', 'row F1 gain']) and pd.isna(t.loc['b', 'row F1 low'])
