@@ -75,5 +75,6 @@ def test_names_in_the_table_exist():
     import fastmatch.all as fm
     rows = re.findall(r'^\|.+\|$', TEXT[TEXT.index('## What is inside'):TEXT.index('## Extras')], re.M)[2:]
     names = [n for row in rows for n in re.findall(r'`([A-Za-z_.]+)`', row.split('|')[2])]
-    missing = [n for n in names if not (hasattr(fm, n) or (n.startswith('learn.') and hasattr(fm.MatchLearner, n[6:])))]
+    missing = [n for n in names if not (hasattr(fm, n) or (n.startswith('learn.') and any(hasattr(o, n[6:]) for o in (fm.MatchLearner, fm.ClassifyLearner)))
+               or (n.startswith('matcher.') and hasattr(fm.Matcher, n[8:])))]
     assert len(names) > 30 and missing == []

@@ -14,6 +14,7 @@ from ..data.read import read_image
 from ..data.show import draw_listing, grid
 from ..layers import CosineHead
 from ..losses import CrossEntropy
+from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
@@ -28,7 +29,7 @@ def classify_learner(
     dls,  # `ClassifyDataLoaders`
     image_arch: str | None = 'tf_efficientnet_lite0',  # As for `match_learner`
     text_arch: str | None = 'all-MiniLM-L6-v2',  # As for `match_learner`
-    loss_func=None,  # Default `CrossEntropy()`; margin losses want `head_func=CosineHead`
+    loss_func=None,  # Default `CrossEntropy()`; a sum over the heads; margin losses want `head_func=CosineHead`
     opt_func=adamw,  # fastai optimizer function
     metrics=None,  # Default `[accuracy, MacroF1()]`
     cbs=None,  # More callbacks
@@ -37,7 +38,8 @@ def classify_learner(
     pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
     image_pool: str | None = None,  # Pooling of the image encoder, as for `match_learner`
     p: float = .2,  # Dropout before the head
-    head_func=nn.Linear,  # (width, classes) -> head
+    head_func=nn.Linear,  # (width, classes) -> head, one for each modality
+    weights: dict | None = None,  # How much a modality has to say in evaluation: {'image': .5}; 1 where not named
     lr_mult: dict | None = None,  # Factor on a single learning rate by group; default `LR_MULT`, `{}` for none
     wd: float | None = .01,  # Weight decay
     **kwargs,  # For `Learner`
@@ -45,11 +47,13 @@ def classify_learner(
     "A Learner that classifies items by their pictures, their text, or both."
     if not isinstance(dls, ClassifyDataLoaders): raise InputError('dls: make them with ClassifyDataLoaders.from_df')
     image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
-    model = ClassifyNet(len(dls.vocab), image, title, dls.frames, p, head_func)
+    model = ClassifyNet(len(dls.vocab), image, title, dls.frames, p, head_func, weights)
+    if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
+        raise InputError(f'loss_func={loss_func!r}: picture and text have a head each, and a loss of fastmatch.losses sums over them')
     learn = ClassifyLearner(dls, model, CrossEntropy() if loss_func is None else loss_func, opt_func=opt_func, splitter=groups_splitter,
                             metrics=[accuracy, MacroF1()] if metrics is None else metrics, wd=wd, **kwargs)
     learn.add_cbs([HeadLabels(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
-    if isinstance(model.head, CosineHead): learn.add_cb(PlainValidLoss())
+    if any(isinstance(o, CosineHead) for o in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
     return learn

@@ -117,6 +117,7 @@ class MultiLabel(Loss):
         if out.shape != y.shape: raise InputError(f'logits {tuple(out.shape)} and targets {tuple(y.shape)}: one target of 0 or 1 for each logit, or a class for each row')
 
     def check_values(self, out, y):
+        if y.ndim < out.ndim: return super().check_values(out, y)
         if y.numel() and not (0 <= float(y.min()) and float(y.max()) <= 1): raise InputError(f'targets from {y.min():g} to {y.max():g}: they must be 0 or 1')
 
     def one(self, out, y):

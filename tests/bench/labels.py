@@ -22,7 +22,7 @@ from fastmatch.learner import classify_learner
 from fastmatch.losses import AsymmetricLoss, CrossEntropy, FocalLoss, HardRows, class_weights
 
 FRITZING = Path(__file__).resolve().parents[3]/'shared'/'data'/'fritzing'
-LOSSES = {  # on a head over frozen encoders: seconds a seed, so that small differences show
+LOSSES = {  # on a head over the frozen text encoder: seconds a seed, so that small differences show
     'cross-entropy': lambda n: CrossEntropy(), 'smoothing': lambda n: CrossEntropy(label_smoothing=.1), 'weighted (sqrt)': lambda n: CrossEntropy(class_weights(n)),
     'weighted (inverse)': lambda n: CrossEntropy(class_weights(n, 'inverse')), 'focal': lambda n: FocalLoss(), 'asl': lambda n: AsymmetricLoss(),
     'hard half': lambda n: HardRows(CrossEntropy(), .5)}
@@ -61,11 +61,11 @@ def learnt(df, fold, epochs=5, lr=2e-3, **kwargs):
 
 
 def frozen_features(df, **kwargs) -> torch.Tensor:  # (n,d)
-    "What the untrained encoders say of every part, each modality of unit length."
-    learn = learner(df, 0, **kwargs)
+    "What the untrained text encoder says of every part, of unit length."
+    learn = learner(df, 0, fn_col=None, **kwargs)
     model, dl = learn.model.eval(), learn.dls.test_dl(learn.dls.widen(df))
     with torch.inference_mode(): parts = [model.features(*(o.as_subclass(torch.Tensor) for o in b)) for b in dl]
-    return torch.cat([F.normalize(torch.cat([p[k] for p in parts])) for k in parts[0]], 1)
+    return F.normalize(torch.cat([p['title'] for p in parts]))
 
 
 def head_learnt(df, fold, feats, loss, seed, steps=300, lr=3e-3, wd=.01):
@@ -85,12 +85,27 @@ def head_learnt(df, fold, feats, loss, seed, steps=300, lr=3e-3, wd=.01):
 def score(df, probs): return f1_score(df.category, np.array(sorted(df.category.unique()))[probs.argmax(1)], average='macro')
 
 
-def blend(*probs): return sum(np.log(np.clip(p, 1e-4, None)) for p in probs)
+WEIGHTS = (.1, .2, .3, .5, .7, 1.)
+
+
+def blend(df, text, views):
+    "The heads' say put together as in evaluation; the views' weight for a fold is the one that did best on the other folds' parts."
+    res = np.log(np.clip(text, 1e-6, None))
+    for fold in sorted(df.fold.unique()):
+        held = (df.fold == fold).to_numpy()
+        both = {w: res + w * np.log(np.clip(views, 1e-6, None)) for w in WEIGHTS}
+        best = max(WEIGHTS, key=lambda w: score(df[~held], both[w][~held]))
+        yield held, best, both[best][held]
+
+
+def put_together(df, text, views):
+    res = np.zeros_like(text)
+    for held, _, p in blend(df, text, views): res[held] = p
+    return res
 
 
 # what is compared with what: the pictures' share with the text kept as it is, and each loss with plain cross-entropy
-TABLE = {('tfidf',): None, ('text',): ('tfidf',), ('views',): ('tfidf',), ('both',): ('text',), ('tfidf', 'text'): ('tfidf',), ('tfidf', 'views'): ('tfidf',),
-         ('tfidf', 'both'): ('tfidf', 'text'), **{(o,): ('cross-entropy',) if o != 'cross-entropy' else None for o in LOSSES}}
+TABLE = {'tfidf': None, 'text': 'tfidf', 'views': 'tfidf', 'text + views': 'text', 'tfidf + views': 'tfidf', **{o: 'cross-entropy' if o != 'cross-entropy' else None for o in LOSSES}}
 
 
 def paired(df, a, b, n=2000, seed=0):
@@ -107,26 +122,30 @@ def paired(df, a, b, n=2000, seed=0):
 
 def table(df, folder) -> pd.DataFrame:
     "Macro-F1 of what lies in `folder`, and the paired differences of `TABLE`."
-    rows = []
-    def load(names):
+    found = {}
+    for name in TABLE:
+        if ' + ' in name: continue
+        all_seeds = [np.load(o) for o in sorted(folder.glob(f'{name}_?.npy'))]
         # runs that were cut off wait for their folds
-        seeds = [[p for p in sorted(folder.glob(f'{o}_?.npy')) if not np.isnan(np.load(p)).any()] for o in names]
-        many = max(map(len, seeds), default=0)
-        # what has no seed (TF-IDF) goes with every seed of the others
-        return [blend(*(np.load(o[i % len(o)]) for o in seeds)) for i in range(many)] if all(seeds) else []
-    for names, ref in TABLE.items():
-        if not (a := load(names)): continue
-        scores = [score(df, p) for p in a]
-        row = {'name': ' + '.join(names), 'seeds': len(a), 'macro_f1': np.mean(scores), 'spread': np.std(scores, ddof=1) if len(a) > 1 else np.nan}
-        if ref and (b := load(ref)): row |= dict(zip(('over', 'diff', 'low', 'high'), (' + '.join(ref), *paired(df, a, b))))
-        rows.append(row)
+        if all_seeds := [o for o in all_seeds if not np.isnan(o).any()]: found[name] = all_seeds
+    for name in TABLE:
+        a, _, b = name.partition(' + ')
+        if b and a in found and b in found: found[name] = [put_together(df, found[a][i % len(found[a])], v) for i, v in enumerate(found[b])]
+    rows = []
+    for name, ref in TABLE.items():
+        if name not in found: continue
+        scores = [score(df, p) for p in found[name]]
+        row = {'name': name, 'seeds': len(scores), 'macro_f1': np.mean(scores), 'spread': np.std(scores, ddof=1) if len(scores) > 1 else np.nan}
+        for o in {ref, 'tfidf' if name == 'text + views' else ref}:
+            if o in found: rows.append(row | dict(zip(('over', 'diff', 'low', 'high'), (o, *paired(df, found[name], found[o])))))
+        if ref not in found: rows.append(row)
     return pd.DataFrame(rows).round(3)
 
 
 if __name__ == '__main__':
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
     p = argparse.ArgumentParser()
-    p.add_argument('names', nargs='+', help="'tfidf', 'text', 'views', 'both', or a loss: " + ', '.join(LOSSES))
+    p.add_argument('names', nargs='+', help="'tfidf', 'text', 'views', or a loss: " + ', '.join(LOSSES))
     p.add_argument('--out', type=Path, required=True, help='folder of probabilities, a file a name and seed; what is there is kept')
     p.add_argument('--seeds', type=int, nargs='*', default=[0])
     p.add_argument('--table', type=Path, help='CSV of the figures and paired differences of all that is in the folder')
@@ -135,7 +154,7 @@ if __name__ == '__main__':
     names, out, seeds, csv = (a.pop(o) for o in ('names', 'out', 'seeds', 'table'))
     given, df = {k: v for k, v in a.items() if v is not None}, parts()
     out.mkdir(parents=True, exist_ok=True)
-    kinds, feats = {'text': dict(fn_col=None), 'views': dict(text_col=None), 'both': {}}, None
+    kinds, feats = {'text': dict(fn_col=None), 'views': dict(text_col=None)}, None
     for seed in seeds:
         for name in names:
             file = out/f'{name}_{seed}.npy'

@@ -65,14 +65,25 @@ def test_views_are_averaged_and_their_order_is_no_matter():
     class Mean(nn.Module):
         n_out = 3
         def forward(self, x): return x.mean((2, 3))
+    class Same(nn.Identity): n_out = 3
     net = ClassifyNet(4, Mean(), frames=3, p=0.)
     views = [torch.rand(5, 3, 8, 8) for _ in range(3)]
     np.testing.assert_allclose(net.features(*views)['image'], torch.stack([v.mean((2, 3)) for v in views]).mean(0), rtol=1e-5)
     net.eval()
     np.testing.assert_allclose(net(*views).detach(), net(views[2], views[0], views[1]).detach(), rtol=1e-4, atol=1e-6)
-    want = net.head(net.necks['image'](torch.stack([v.mean((2, 3)) for v in views]).mean(0)))
+    want = net.heads['image'](net.necks['image'](torch.stack([v.mean((2, 3)) for v in views]).mean(0)))
     np.testing.assert_allclose(net(*views).detach(), want.detach(), rtol=1e-5)
     with pytest.raises(InputError, match='reads 3 picture'): net(*views[:2])
+    # a head each: what they say is weighed in evaluation, and told apart in training
+    both = ClassifyNet(4, Mean(), Same(), p=0., weights={'image': .5})
+    x, t = torch.rand(5, 3, 8, 8), torch.rand(5, 3)
+    outs = both(x, t)
+    assert list(outs) == ['image', 'title']
+    both.eval()
+    outs = {k: both.heads[k](both.necks[k](v)) for k, v in both.features(x, t).items()}
+    np.testing.assert_allclose(both(x, t).detach(), ((.5 * outs['image'] + outs['title']) / 1.5).detach(), rtol=1e-5)
+    for bad in ({'text': 1.}, {'image': -1.}, {'image': 0., 'title': 0.}):
+        with pytest.raises(InputError, match='weights'): ClassifyNet(4, Mean(), Same(), weights=bad)
     with pytest.raises(InputError, match='two at least'): ClassifyNet(1, Mean())
 
 
@@ -147,7 +158,7 @@ def test_margin_losses_classify(loss, tmp_path):
     with torch.no_grad():
         x, _ = learn.dls.valid.one_batch()
         feats = torch.cat([learn.model.necks[k](v) for k, v in learn.model.features(x).items()], 1)
-        cos = nn.functional.normalize(feats) @ nn.functional.normalize(learn.model.head.weight).t()
+        cos = nn.functional.normalize(feats) @ nn.functional.normalize(learn.model.heads['image'].weight).t()
     want = nn.functional.softmax(auto_scale(3) * cos, 1)
     np.testing.assert_allclose(probs[:len(want)], want, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(each, -probs.log()[range(len(y)), y], rtol=1e-4, atol=1e-5)

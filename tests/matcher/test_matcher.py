@@ -42,7 +42,7 @@ def made(request):
         # a random image encoder beside the real title encoder
         df = learn.dls.df
         dls = MatchDataLoaders.from_df(df, IMAGES, fold_col='fold', item_tfms=Resize((32, 40)), batch_tfms=augs('colour'), bs=16, num_workers=0, phash=False)
-        import fastmatch.learner as module
+        import fastmatch.learner.base as module
         from fastmatch.models import ImageEncoder
         old, module.ImageEncoder = module.ImageEncoder, lambda *_: ImageEncoder('test_efficientnet', pretrained=False)
         try: learn = match_learner(dls)
