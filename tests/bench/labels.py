@@ -61,11 +61,11 @@ def learnt(df, fold, epochs=5, lr=2e-3, **kwargs):
 
 
 def frozen_features(df, **kwargs) -> torch.Tensor:  # (n,d)
-    "What the untrained text encoder says of every part, of unit length."
-    learn = learner(df, 0, fn_col=None, **kwargs)
+    "What one untrained encoder says of every part, of unit length."
+    learn = learner(df, 0, **kwargs)
     model, dl = learn.model.eval(), learn.dls.test_dl(learn.dls.widen(df))
     with torch.inference_mode(): parts = [model.features(*(o.as_subclass(torch.Tensor) for o in b)) for b in dl]
-    return F.normalize(torch.cat([p['title'] for p in parts]))
+    return F.normalize(torch.cat([next(iter(p.values())) for p in parts]))
 
 
 def head_learnt(df, fold, feats, loss, seed, steps=300, lr=3e-3, wd=.01):
@@ -105,7 +105,8 @@ def put_together(df, text, views):
 
 
 # what is compared with what: the pictures' share with the text kept as it is, and each loss with plain cross-entropy
-TABLE = {'tfidf': None, 'text': 'tfidf', 'views': 'tfidf', 'text + views': 'text', 'tfidf + views': 'tfidf', **{o: 'cross-entropy' if o != 'cross-entropy' else None for o in LOSSES}}
+TABLE = {'tfidf': None, 'text': 'tfidf', 'frozen views': None, 'text + frozen views': 'text', 'tfidf + frozen views': 'tfidf',
+         'cross-entropy + frozen views': 'cross-entropy', **{o: 'cross-entropy' if o != 'cross-entropy' else None for o in LOSSES}}
 
 
 def paired(df, a, b, n=2000, seed=0):
@@ -136,7 +137,7 @@ def table(df, folder) -> pd.DataFrame:
         if name not in found: continue
         scores = [score(df, p) for p in found[name]]
         row = {'name': name, 'seeds': len(scores), 'macro_f1': np.mean(scores), 'spread': np.std(scores, ddof=1) if len(scores) > 1 else np.nan}
-        for o in {ref, 'tfidf' if name == 'text + views' else ref}:
+        for o in dict.fromkeys((ref, 'tfidf' if '+ frozen' in name else ref)):
             if o in found: rows.append(row | dict(zip(('over', 'diff', 'low', 'high'), (o, *paired(df, found[name], found[o])))))
         if ref not in found: rows.append(row)
     return pd.DataFrame(rows).round(3)
@@ -145,7 +146,7 @@ def table(df, folder) -> pd.DataFrame:
 if __name__ == '__main__':
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
     p = argparse.ArgumentParser()
-    p.add_argument('names', nargs='+', help="'tfidf', 'text', 'views', or a loss: " + ', '.join(LOSSES))
+    p.add_argument('names', nargs='+', help="'tfidf', 'text', 'views' (encoders trained), 'frozen views', or a loss (its head on the frozen text encoder): " + ', '.join(LOSSES))
     p.add_argument('--out', type=Path, required=True, help='folder of probabilities, a file a name and seed; what is there is kept')
     p.add_argument('--seeds', type=int, nargs='*', default=[0])
     p.add_argument('--table', type=Path, help='CSV of the figures and paired differences of all that is in the folder')
@@ -154,7 +155,7 @@ if __name__ == '__main__':
     names, out, seeds, csv = (a.pop(o) for o in ('names', 'out', 'seeds', 'table'))
     given, df = {k: v for k, v in a.items() if v is not None}, parts()
     out.mkdir(parents=True, exist_ok=True)
-    kinds, feats = {'text': dict(fn_col=None), 'views': dict(text_col=None)}, None
+    kinds, feats = {'text': dict(fn_col=None), 'views': dict(text_col=None)}, {}
     for seed in seeds:
         for name in names:
             file = out/f'{name}_{seed}.npy'
@@ -165,8 +166,9 @@ if __name__ == '__main__':
                 if name == 'tfidf': res[rows] = tfidf(df, fold)
                 elif name in kinds: res[rows] = learnt(df, fold, seed=seed, **kinds[name], **given)
                 else:
-                    feats = frozen_features(df, **given) if feats is None else feats
-                    res[rows] = head_learnt(df, fold, feats, name, seed)
+                    only = dict(text_col=None) if name == 'frozen views' else dict(fn_col=None)
+                    if (key := tuple(only)) not in feats: feats[key] = frozen_features(df, **only, **given)
+                    res[rows] = head_learnt(df, fold, feats[key], 'cross-entropy' if name == 'frozen views' else name, seed)
                 np.save(file, res)
                 print(f'{name} seed {seed} fold {fold}: {score(df[rows], res[rows]):.3f}', flush=True)
     rows = table(df, out)
