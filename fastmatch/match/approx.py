@@ -12,7 +12,7 @@ from .saved import fingerprint, read_sealed, write_sealed
 
 KINDS = ['exact', 'hnsw', 'ivf', 'ivfpq']
 # An exact self-join costs n*n*d: a second for 10,000 x 384 on two cores, under a minute here (the competition's test set has 70,000 listings), hours for a
-# million. IVF-PQ is quicker from about 20,000, but what is found in a minute need not be missed. HNSW cost more than IVF-PQ at every size tried, takes
+# million. IVF-PQ is quicker from about 25,000, but what is found in a minute need not be missed. HNSW cost more than IVF-PQ at every size tried, takes
 # ten times its memory, and loses listings that more others equal than it has links: it is for catalogues that grow by a few listings at a time.
 EXACT_ROWS = 75_000
 LINKS = 32  # HNSW: links a listing, twice as many on the ground level (faiss' own default)
