@@ -97,9 +97,10 @@ class Cosines(torch.autograd.Function):
             # d cos / dw = (x - cos w/|w|) / |w|: the second part is one factor a row
             along = torch.einsum('nc,nc->c', g, cos[:, b])
             if g_norms is not None: along -= g_norms[b]
-            d = (g.t() @ x).addcmul_(part, (along / norms[b])[:, None], value=-1)
-            if rows is None: dw[b] = d
-            else: dw[rows[b]] = d
+            # straight into its place where that is one piece
+            d = torch.mm(g.t(), x, out=dw[b]) if rows is None else g.t() @ x
+            d.addcmul_(part, (along / norms[b])[:, None], value=-1)
+            if rows is not None: dw[rows[b]] = d
             dx.addmm_(g, part)
         return dx, dw, None
 

@@ -7,10 +7,7 @@ import torch.nn.functional as F
 from ..core import InputError, auto_scale
 from .base import Loss, check_scale, check_smoothing, columns, read_cosines, read_extra, upcast
 from .classify import CrossEntropy
-from .rows import by_rows
-
-# wide enough to be below 1 in float32, where clamp(-1, 1) would leave acos an infinite slope
-EPS = 1e-6
+from .rows import EPS, MarginRows
 
 
 class NormSoftmax(Loss):
@@ -42,8 +39,11 @@ class NormSoftmax(Loss):
         hard,  # (n,1) the target's with its margin
         out,  # `HeadOutput`
     ):
-        "The other classes' cosines (n,c); here left as they are. What stands in the target's place doesn't count."
+        "The other classes' cosines (n,c); here left as they are. What stands in the target's place doesn't count; gradients go to cosines alone."
         return cos
+
+    @property
+    def others_alone(self): return type(self).others is NormSoftmax.others
 
     def scale(self, out):
         "What the cosines are multiplied with: a number, or a tensor that broadcasts over (n,c)."
@@ -58,11 +58,13 @@ class NormSoftmax(Loss):
 
     def one(self, out, y):
         read_cosines(self, out)
-        return by_rows(self.rows, out, y)
-
-    def rows(self, out, y):
         # in float32 throughout: a half-precision cosine can't hold a margin
         with torch.autocast(out.cos.device.type, enabled=False):
+            s = self.scale(out)
+            # a scale that is trained, or one for each row, takes the long way
+            if not isinstance(s, torch.Tensor) or (s.ndim == 0 and not s.requires_grad):
+                extra = {k: v.detach() for k, v in out.extra.items()}
+                return MarginRows.apply(upcast(out.cos), self, s, y, columns(out, y), out.emb.detach(), extra)
             return F.cross_entropy(self.logits(out, y), columns(out, y), reduction='none', label_smoothing=self.label_smoothing)
 
     activation, decodes = CrossEntropy.activation, CrossEntropy.decodes

@@ -40,7 +40,7 @@ from fastmatch.optim import opt_func
 from fastmatch.schedule import Still
 
 ARCH = 'tf_efficientnet_lite0'
-SIZE, BS, EPOCHS, LR = 64, 32, 2, 4e-3
+SIZE, BS, EPOCHS, LR = 64, 32, 2, 4e-3  # the rate: the best of 2e-3, 4e-3, 8e-3 on fold 1
 STILL = ('conv_stem', 'bn1', 'blocks.0', 'blocks.1', 'blocks.2')  # a third of a step's cost
 FIELDS = ['name', 'seed', 'recall_at_1', 'row_f1', 'map_at_r', 'minutes']
 
@@ -58,7 +58,7 @@ class Way:
 
 
 def pairs(loss, **kwargs): return Way(sampler='pk', loss_func=loss, **kwargs)
-def ranger(lr=8e-3, **kwargs): return Way(lr, opt_func=opt_func('ranger', **kwargs))
+def optimizer(name, lr, fit='fit_flat_cos', **kwargs): return Way(lr, fit, opt_func=opt_func(name, **kwargs))
 
 
 S = 20  # the default's scale for groups of two or three
@@ -77,23 +77,25 @@ LOSSES = {
     'ArcFace + triplet': pairs(SumLoss({'softmax': ArcFace(.3, S), 'triplet': Triplet(.2)})),
     'triplet': pairs(Triplet(.2)),
     'SupCon': pairs(SupCon(.1)),
-    'multi-similarity': pairs(MultiSimilarity()),
-    'contrastive': pairs(Contrastive(.8)),
+    'multi-similarity': pairs(MultiSimilarity(base=.3)),  # on fold 1 better than the paper's .5
+    'contrastive': pairs(Contrastive(1.3)),  # on fold 1 better than .8 and 1
     'ArcFace + center': Way(loss_func=SumLoss({'softmax': ArcFace(.3, S), 'center': CenterLoss()}, {'center': 1e-3}), head_func=CenterHead),
 }
+# rates by mAP@R on fold 1, of three to five a factor of three apart; where fold 1 was not asked, the sibling's
+R = 3.6e-2  # ranger's and its kin's
 OPTIMIZERS = {
     'default': Way(),  # adamw
-    'ranger': ranger(),
-    'ranger, one cycle': Way(8e-3, 'fit_one_cycle', opt_func=opt_func('ranger')),
-    'ranger_nogc': Way(8e-3, opt_func=opt_func('ranger_nogc')),
-    'rangeradabelief': Way(8e-3, opt_func=opt_func('rangeradabelief')),
-    'rangeradabelief_nogc': Way(8e-3, opt_func=opt_func('rangeradabelief_nogc')),
-    'radam': Way(4e-3, opt_func=opt_func('radam')),
-    'adabelief': Way(4e-3, opt_func=opt_func('adabelief')),
-    'sgd_momentum': Way(.3, opt_func=opt_func('sgd_momentum')),
-    'sgd_nesterov': Way(.3, opt_func=opt_func('sgd_nesterov')),
-    'rmsprop': Way(2e-3, opt_func=opt_func('rmsprop')),
-    **{f'ranger eps={o:g}': ranger(eps=o) for o in (1, .1, .01, 1e-4)},  # the default is 1e-6
+    'ranger': optimizer('ranger', R),
+    'ranger, one cycle': optimizer('ranger', R, 'fit_one_cycle'),
+    'ranger_nogc': optimizer('ranger_nogc', R),
+    'rangeradabelief': optimizer('rangeradabelief', R),
+    'rangeradabelief_nogc': optimizer('rangeradabelief_nogc', R),
+    'radam': optimizer('radam', R),
+    'adabelief': optimizer('adabelief', 4e-3),
+    'sgd_momentum': optimizer('sgd_momentum', .1),
+    'sgd_nesterov': optimizer('sgd_nesterov', .1),
+    'rmsprop': optimizer('rmsprop', 4e-3),
+    **{f'ranger eps={o:g}': optimizer('ranger', R, eps=o) for o in (1, .1, .01, 1e-4)},  # the default is 1e-6
 }
 CALLBACKS = {
     'default': Way(),

@@ -32,25 +32,34 @@ def out(): return Head().build(*Head().leaves())
 def test_limits(loss, same, out): torch.testing.assert_close(loss(out, labels()), same(out, labels()))
 
 
-@pytest.mark.parametrize('case', [o for o in CASES if isinstance(o.loss, NormSoftmax)], ids=lambda o: o.name)
-def test_a_few_rows_at_a_time_are_all_rows(case, monkeypatch):
-    "Many classes are worked out in parts: values, and gradients of cosines, embeddings and what the head adds, are the same; so are mixed losses'."
-    def run(loss, lam):
-        leaves = [o.requires_grad_() for o in case.reads.leaves()]
-        out = case.reads.build(*leaves)
+class Mixed(ArcFace):
+    "Others that depend on the target too."
+    def others(self, cos, hard, out): return cos - .2 * hard * cos**2 + .01 * out.emb.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize('part', [rows.PART, 5 * C], ids=['all rows', 'five rows'])
+@pytest.mark.parametrize('loss', [*(o.loss for o in CASES if isinstance(o.loss, NormSoftmax)), Mixed(.3, 9.), Mixed(.3, 9., label_smoothing=.1)], ids=lambda o: type(o).__name__)
+def test_the_hand_written_backward_is_autograds(loss, part, monkeypatch):
+    "All rows or a few at a time: values and gradients, of mixed losses too, are those of cross-entropy over `logits`."
+    parts, plain = [], rows._parts
+    def seen(cos):
+        parts.append([len(cos[b]) for b in plain(cos)])
+        return plain(cos)
+    monkeypatch.setattr(rows, 'PART', part)
+    monkeypatch.setattr(rows, '_parts', seen)
+    lam, ys = torch.linspace(.5, 1, N, dtype=torch.float64), (labels(), labels().flip(0))
+    def run(f):
+        leaves = [o.requires_grad_() for o in Head().leaves()]
+        out = Head().build(*leaves)
         out.extra['norms'] = out.extra['norms'].clone().requires_grad_()
-        value = (lam * loss(out, labels()) + (1 - lam) * loss(out, labels().flip(0))).mean()
+        if isinstance(loss, Mixed): out = out._replace(emb=out.emb.detach())
+        value = (lam * f(out, ys[0]) + (1 - lam) * f(out, ys[1])).mean()
         return value, *torch.autograd.grad(value, [*leaves, out.extra['norms']], allow_unused=True)
-    loss, lam = with_reduction(case.loss, 'none'), torch.linspace(.5, 1, N, dtype=torch.float64)
-    whole, seen = run(loss, lam), []
-    monkeypatch.setattr(rows, 'MANY', 5 * C)
-    plain = type(loss).rows
-    monkeypatch.setattr(type(loss), 'rows', lambda self, out, y: (seen.append(len(y)), plain(self, out, y))[1])
-    for a, b in zip(run(loss, lam), whole): torch.testing.assert_close(a, b)
-    # forward and backward, for both targets
-    assert seen == [5, 5, 5, 5, 4] * 4
-    out = case.reads.build(*[o[:7].requires_grad_() for o in case.reads.leaves()])
-    assert torch.autograd.gradcheck(lambda cos, emb: loss(out._replace(cos=cos, emb=emb), labels()[:7]), [o.detach()[2:7].repeat(2, 1)[:7].requires_grad_() for o in out[:2]])
+    want = run(lambda out, y: F.cross_entropy(loss.logits(out, y), y, reduction='none', label_smoothing=loss.label_smoothing))
+    assert not parts
+    for a, b in zip(run(with_reduction(loss, 'none')), want): torch.testing.assert_close(a, b)
+    # forward and backward, for both targets; a scale for each row is left to autograd
+    assert parts == ([] if isinstance(loss, SphereFace) and loss.s is None else [[N] if part == rows.PART > N * C else [5, 5, 5, 5, 4]] * 4)
 
 
 def test_combined_is_arcface_up_to_pi(out):
