@@ -50,7 +50,7 @@ class Way:
     def __init__(
         self,
         lr: float = LR,  # Rate, spread over the parameter groups as ever
-        fit: str = 'fit_flat_cos',  # The Learner's method that trains
+        fit: str | None = 'fit_flat_cos',  # The Learner's method that trains; None: the encoder as it comes
         sampler: str | None = None,  # 'pk' for losses over pairs: 16 products x 2 listings a batch
         **learner,  # For `match_learner`; a function as `loss_func` is called with the dataloaders
     ):
@@ -64,6 +64,7 @@ def optimizer(name, lr, fit='fit_flat_cos', **kwargs): return Way(lr, fit, opt_f
 S = 20  # the default's scale for groups of two or three
 LOSSES = {
     'default': Way(),  # ArcFace, m=.3, s=20
+    'untrained': Way(fit=None),
     'softmax (NormFace)': Way(loss_func=NormSoftmax(S)),
     'ArcFace m=.5': Way(loss_func=ArcFace(.5, S)),
     'CosFace': Way(loss_func=CosFace(.2, S)),
@@ -136,7 +137,8 @@ def measure(
     learn = match_learner(dls, arch, metrics=[], **way.learner, **kwargs)
     still = [Still(*(f'encoders.image.body.{o}' for o in STILL))] if arch == ARCH else []
     start = time.process_time()
-    with learn.no_bar(), learn.no_logging(): getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
+    if way.fit:
+        with learn.no_bar(), learn.no_logging(): getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
     minutes = (time.process_time() - start) / 60
     res = judge(learn.embeddings(), seed)[0]['image'].summary()
     return {**{k: res[k] for k in ('recall_at_1', 'row_f1', 'map_at_r')}, 'minutes': round(minutes, 4)}

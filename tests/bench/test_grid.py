@@ -24,7 +24,7 @@ def df():
 def test_rows_train(which, name, df):
     way = grid.GRIDS[which][name]
     res = grid.measure(way, 0, df=df, **TINY)
-    assert 0 <= res['recall_at_1'] <= 1 and 0 < res['row_f1'] <= 1 and 0 <= res['map_at_r'] <= 1 and res['minutes'] > 0
+    assert 0 <= res['recall_at_1'] <= 1 and 0 < res['row_f1'] <= 1 and 0 <= res['map_at_r'] <= 1 and res['minutes'] >= 0
 
 
 def test_a_run_does_not_depend_on_what_ran_before(df):
