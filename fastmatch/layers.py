@@ -62,7 +62,7 @@ class ProjectNeck(nn.Sequential):
 
 def _blocks(n, like):
     "Slices over `n` rows: on a CPU as many as stay in its cache, elsewhere all at once."
-    step = max(1, 2**20 // like.shape[1]) if like.device.type == 'cpu' else n
+    step = max(1, 2**19 // like.shape[1]) if like.device.type == 'cpu' else n
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 

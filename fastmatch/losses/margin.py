@@ -42,6 +42,9 @@ class NormSoftmax(Loss):
         "The other classes' cosines (n,c); here left as they are. What stands in the target's place doesn't count; gradients go to cosines alone."
         return cos
 
+    def others_slope(self, cos, hard, out):
+        "How `others` rises with the cosines (n,c), where it depends on nothing else that is trained; None: autograd works it out."
+
     @property
     def others_alone(self): return type(self).others is NormSoftmax.others
 
@@ -204,6 +207,8 @@ class CurricularFace(ArcFace):
     def others(self, cos, hard, out):
         t = read_extra(self, out, 't', 'TrackedHead')
         return torch.where(cos > hard, cos * (t + cos), cos)
+
+    def others_slope(self, cos, hard, out): return torch.where(cos > hard, out.extra['t'] + 2 * cos, 1.)
 
 
 def class_margins(
