@@ -25,10 +25,12 @@ from fastmatch.losses import (
     AsymmetricLoss,
     CosFace,
     CrossEntropy,
+    Distill,
     FocalLoss,
     HardRows,
     MultiLabelFocalLoss,
     SoftFBeta,
+    SoftTarget,
     class_weights,
 )
 from fastmatch.models import ClassifyNet
@@ -218,7 +220,9 @@ CLASSIFICATION = {
     'cross-entropy': lambda n: CrossEntropy(), 'inverse': lambda n: CrossEntropy(class_weights(n, 'inverse')), 'sqrt': lambda n: CrossEntropy(class_weights(n)),
     'effective': lambda n: CrossEntropy(class_weights(n, 'effective')), 'smoothing': lambda n: CrossEntropy(class_weights(n), label_smoothing=.1),
     'focal': lambda n: FocalLoss(), 'weighted focal': lambda n: FocalLoss(weight=class_weights(n)), 'ohem': lambda n: HardRows(CrossEntropy(), .5),
-    'asl': lambda n: AsymmetricLoss(), 'multi-label focal': lambda n: MultiLabelFocalLoss(), 'f-beta': lambda n: SoftFBeta()}
+    'asl': lambda n: AsymmetricLoss(), 'multi-label focal': lambda n: MultiLabelFocalLoss(), 'f-beta': lambda n: SoftFBeta(),
+    'soft targets': lambda n: lambda x, y: SoftTarget()(x, .9 * nn.functional.one_hot(y, len(n)) + .1 / len(n)),
+    'distillation': lambda n: lambda x, y: Distill()(x, y, 3. * nn.functional.one_hot(y, len(n)))}
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION)
