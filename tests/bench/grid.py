@@ -1,11 +1,14 @@
 """What a loss, an optimizer or a callback is worth: a grid's rows, each trained on the sample's pictures and judged on products it never saw.
 
-`python tests/bench/grid.py losses|optimizers|callbacks [--seeds 0 1 2] [--only NAME ...] --out nbs/losses.csv`
+`python tests/bench/grid.py losses|optimizers|callbacks|parts [--seeds 0 1 2] [--only NAME ...] --out nbs/losses.csv`
 
 The regime is small on purpose, so that a run takes half a minute on one thread: pictures alone at the files' own 64 px, two epochs (102 steps of 32 listings)
 through ImageNet's EfficientNet-Lite0 whose shallow blocks stay still, the default optimizer and schedule; a row says what it changes. Fold 0 is held out, the
 rule is chosen on half of its products and scored on the other half, over ten halvings. With `--tune` fold 0 is left out altogether and fold 1 judged:
 rates were chosen so. A row that the csv holds already is not run again.
+
+`parts` are the callbacks again, on the 12 categories of electronic parts (fritzing) by title and description: MiniLM trained for four epochs (about 80 steps of
+32), macro-F1 of a fold held out; seed 0 holds out fold 0, and so on.
 """
 # ruff: noqa: F403, F405
 import argparse
@@ -27,7 +30,11 @@ from fastai.callback.schedule import SchedLin
 from fastai.vision.augment import Resize, ResizeMethod
 from scipy.stats import ttest_rel
 
+from fastmatch.callback.adversarial import FGM, PGD
+from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.heads import MarginSchedule
+from fastmatch.callback.mining import HardMining
+from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
@@ -42,7 +49,7 @@ from fastmatch.schedule import Still
 ARCH = 'tf_efficientnet_lite0'
 SIZE, BS, EPOCHS, LR = 64, 32, 2, 4e-3  # the rate: the best of 2e-3, 4e-3, 8e-3 on fold 1
 STILL = ('conv_stem', 'bn1', 'blocks.0', 'blocks.1', 'blocks.2')  # a third of a step's cost
-FIELDS = ['name', 'seed', 'recall_at_1', 'row_f1', 'map_at_r', 'minutes']
+PARTS_EPOCHS = 4
 
 
 class Way:
@@ -98,10 +105,14 @@ OPTIMIZERS = {
     'rmsprop': optimizer('rmsprop', 4e-3),
     **{f'ranger eps={o:g}': optimizer('ranger', R, eps=o) for o in (1, .1, .01, 1e-4)},  # the default is 1e-6
 }
-CALLBACKS = {
-    'default': Way(),
-}
-GRIDS = {'losses': LOSSES, 'optimizers': OPTIMIZERS, 'callbacks': CALLBACKS}
+def callbacks(*names):
+    "Each callback with its defaults; `names`: of the weights that FGM and PGD move."
+    cbs = {'SAM': SAM(), 'ASAM': ASAM(), 'LookSAM': LookSAM(), 'ESAM': ESAM(), 'SAF (experimental)': SAF(back=1), 'FGM': FGM(names=names), 'PGD': PGD(names=names),
+           'EMA': EMA(), 'SWA, last half': SWA(.5), 'hard half': HardMining(.5)}
+    return {'default': Way(), **{k: Way(cbs=o) for k, o in cbs.items()}}
+
+
+GRIDS = {'losses': LOSSES, 'optimizers': OPTIMIZERS, 'callbacks': callbacks('blocks.3.0.'), 'parts': callbacks('word_embeddings')}
 
 
 class TrainOnly(Callback):
@@ -144,6 +155,25 @@ def measure(
     return {**{k: res[k] for k in ('recall_at_1', 'row_f1', 'map_at_r')}, 'minutes': round(minutes, 4)}
 
 
+def measure_parts(
+    way: Way,
+    seed: int,  # Of weights and batches, and the fold held out
+    epochs: int = PARTS_EPOCHS,
+    df=None,  # Parts with a category; default all
+    lr: float = 2e-3,  # In place of the way's: `labels.py`'s
+    **kwargs,  # For `labels.learner`
+) -> dict:
+    "Train one row with one seed on parts' texts: macro-F1 on the fold held out, and the minutes of CPU that training took."
+    from tests.bench.labels import learner, parts, score
+    way, df = deepcopy(way), parts() if df is None else df
+    learn = learner(df, seed, fn_col=None, seed=seed, metrics=[], **way.learner, **kwargs)
+    start = time.process_time()
+    with learn.no_bar(), learn.no_logging(): getattr(learn, way.fit)(epochs, lr, cbs=TrainOnly())
+    minutes, names = (time.process_time() - start) / 60, sorted(df.category.unique())
+    probs = learn.predictions()[names].to_numpy()
+    return {'macro_f1': round(score(df[df.fold == seed], probs, names), 5), 'minutes': round(minutes, 4)}
+
+
 def done(out: Path) -> set:
     "The (name, seed) that the csv holds."
     return {(o['name'], int(o['seed'])) for o in csv.DictReader(out.open(encoding='utf-8'))} if out.exists() else set()
@@ -153,9 +183,12 @@ def add(out: Path, row: dict):
     "Append a row; the first writes the heading."
     new = not out.exists()
     with out.open('a', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, FIELDS)
+        w = csv.DictWriter(f, list(row))
         if new: w.writeheader()
         w.writerow(row)
+
+
+SHORT = {'recall_at_1': 'recall@1', 'row_f1': 'row F1', 'map_at_r': 'mAP@R', 'macro_f1': 'macro-F1'}
 
 
 def worth(
@@ -164,10 +197,11 @@ def worth(
 ):  # DataFrame, a row a name in the csv's order
     "Mean and standard error over the seeds, what a row gains over the default with the same seeds (Student's interval of pairs), and its time against it."
     df, rows = pd.read_csv(path), {}
-    by = {k: df.pivot(index='seed', columns='name', values=k) for k in FIELDS[2:]}
+    scores = {k: SHORT.get(k, k) for k in df.columns.drop(['name', 'seed', 'minutes'])}
+    by = {k: df.pivot(index='seed', columns='name', values=k) for k in (*scores, 'minutes')}
     for name in df.name.unique():
-        row = {'seeds': int(by['row_f1'][name].count())}
-        for k, short in (('recall_at_1', 'recall@1'), ('row_f1', 'row F1'), ('map_at_r', 'mAP@R')):
+        row = {'seeds': int(by['minutes'][name].count())}
+        for k, short in scores.items():
             a, b = by[k][[name, 'default']].dropna().to_numpy().T if name != 'default' else by[k][['default'] * 2].to_numpy().T
             row |= {short: by[k][name].mean(), f'{short} s.e.': by[k][name].sem()}
             if name == 'default': continue
@@ -189,6 +223,7 @@ def main(args=None):
     a = p.parse_args(args)
     grid = GRIDS[a.grid]
     if unknown := set(a.only or []) - set(grid): p.error(f'no rows {sorted(unknown)}: there are {", ".join(grid)}')
+    if a.tune and a.grid == 'parts': p.error('--tune is of the sample')
     if a.lr and not a.tune: p.error('--lr goes with --tune: no rate is chosen on the fold that is reported')
     rows = {}
     for name in a.only or grid:
@@ -198,7 +233,7 @@ def main(args=None):
     for seed in a.seeds:
         for name, way in rows.items():
             if (name, seed) in done(a.out): continue
-            row = {'name': name, 'seed': seed, **measure(way, seed, a.tune)}
+            row = {'name': name, 'seed': seed, **(measure_parts(way, seed) if a.grid == 'parts' else measure(way, seed, a.tune))}
             add(a.out, row)
             print(row, flush=True)
             # a Learner and its callbacks point at each other: without this every model stays until the collector happens to run
