@@ -62,6 +62,9 @@ class Index(Dense):
                           self.kind, *map(repr, self.reached.values())]) + ')'
 
     @property
+    def gone(self): return self.dead
+
+    @property
     def alive(self) -> np.ndarray:
         "The numbers of the listings that weren't removed."
         return np.flatnonzero(~self.dead)
@@ -225,18 +228,10 @@ class Index(Dense):
         self._reset()
         return kept
 
-    def _with(self, vectors):
+    def _with(self, vectors, gone=None):
         res = super()._with(vectors)
-        res.dead = np.zeros(len(res), bool)
+        res.dead = np.zeros(len(res), bool) if gone is None else gone.copy()
         res._reset()
-        return res
-
-    def take(self, rows): return self._marked(super().take(rows), self.dead[rows])
-    def append(self, other):
-        return self._marked(super().append(other), np.concatenate([self.dead, other.dead if isinstance(other, Index) else np.zeros(len(other), bool)]))
-
-    def _marked(self, res, dead):
-        res.dead = dead
         return res
 
     def save(

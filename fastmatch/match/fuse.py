@@ -38,6 +38,11 @@ def candidates(
     pool = next(iter(pools.values()))
     found = [o.search(min(k, pool)).pairs() for o in spaces.values()]
     rows, ids = np.concatenate([o[0] for o in found]), np.concatenate([o[1] for o in found])
+    gone = np.any([o.gone for o in spaces.values()], axis=0)
+    if gone.any():
+        # removed from one modality is removed
+        here = (rows == ids) | ~(gone[rows] | gone[ids])
+        rows, ids = rows[here], ids[here]
     # one number a pair; itself first in each row, so that it stands at column 0
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
     key = np.sort(rows * (pool + 1) + np.where(ids == rows, 0, ids + 1))
@@ -66,7 +71,11 @@ def ensemble(
     weights = np.ones(len(spaces)) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (len(spaces),) or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
         raise InputError(f'weights={weights.tolist()}: {len(spaces)} numbers, 0 or more, one above 0')
-    return Dense(np.concatenate([np.sqrt(w) * o.vectors for w, o in zip(weights, spaces) if w > 0], 1), name)
+    both = Dense(np.concatenate([np.sqrt(w) * o.vectors for w, o in zip(weights, spaces) if w > 0], 1), name)
+    # of indexes an index
+    res = next((o for o in spaces if type(o) is not Dense), both)._with(both.vectors, np.any([o.gone for o in spaces], axis=0))
+    res.name = name
+    return res
 
 
 def fuse(
