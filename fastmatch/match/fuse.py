@@ -82,7 +82,7 @@ def fuse(
     cand: Candidates,  # As `candidates` gives them
     how: str = 'mean',  # One of `FUSIONS`: see `_score`
     weights: dict | None = None,  # Modality -> weight, power or threshold; default 1 of each modality (0 for 'union' and 'above')
-    join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores 1 at least; default all of the candidates'
+    join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores as what is equal in all, 1 at least; default all
     power: float = 6.,  # Of 'power': the higher, the nearer to 'union'
     planes=None,  # Of 'piecewise': pairs ({modality: weight}, cut)
 ) -> Neighbors:
@@ -94,8 +94,16 @@ def fuse(
     check_weights(how, weights, power, planes)
     if unknown := set(weights) - set(cand.scores): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {list(cand.scores)}')
     score = _score(cand, how, {k: w for k, w in weights.items() if how in CUTS or w != 0}, power, planes)
-    for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, 1), score)
+    top = _most(cand, how, weights, power, planes) if join else 1.
+    for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, top), score)
     return _sorted(cand.ids, score.astype(np.float32))
+
+
+def _most(cand, how, weights, power, planes):
+    "The score of a pair that is equal in everything: that of a sum over thresholds is above 1."
+    if how not in (*CUTS, 'piecewise'): return 1.
+    one = Candidates(np.zeros((1, 1), np.int64), {k: np.ones((1, 1), np.float32) for k in cand.scores})
+    return max(1., float(_score(one, how, weights, power, planes)[0, 0]))
 
 
 def _score(cand, how, weights, power, planes):
