@@ -229,6 +229,9 @@ def test_refuses_to_remove():
                        ([o for o in range(40) if o != 3], 'no listing')]:
         with pytest.raises(InputError, match=says): ix.remove(rows)
     assert ix.dead.sum() == 1
+    # nobody is not too many
+    for rows in ([], np.zeros(0, int)): ix.remove(rows)
+    assert ix.dead.sum() == 1
 
 
 def test_picks_by_size_and_memory(monkeypatch):
@@ -252,6 +255,18 @@ def test_picks_by_size_and_memory(monkeypatch):
     assert ix.kind == 'ivfpq' and ix.take(np.arange(50)).kind == 'exact'
     ix.rebuild()
     assert ix.kind == 'exact'
+
+
+@pytest.mark.parametrize('built', [False, True])
+def test_the_bound_holds_as_it_grows(built, monkeypatch):
+    monkeypatch.setattr(approx, 'ROOM', 0)
+    x = clustered(700)
+    ix = Index(x[:400], 'pics', 'ivfpq', memory=Index(x[:500], kind='ivfpq').needs('ivfpq'))
+    assert ix.needs('ivfpq', 500) == ix.memory > ix.needs('ivfpq')
+    if built: ix.search(5)
+    ix.add(x[400:500])
+    with pytest.raises(InputError, match="pics: 501 x 12 by 'ivfpq' takes more than memory="): ix.add(x[500:501])
+    assert len(ix) == 500 == len(ix.search(5).ids) and ix._ix.ntotal == 500
 
 
 def test_refuses():
