@@ -72,6 +72,8 @@ def blend(
 ) -> Space:
     "One stage of iterative neighbourhood blending (Kaggle Shopee, 1st place): a listing plus its neighbours above a threshold, weighed by similarity."
     _number('threshold', threshold)
+    # what is fused or refined has a range of its own
+    if neighbors is None and not -1.01 <= threshold <= 1.01: raise InputError(f'threshold={threshold}: outside the range of the scores, which is -1 to 1')
     rows, ids, scores, rank = _near(space, neighbors, k)
     weights = _power(rows, ids, scores, power)
     return mix(space, rows, ids, np.where((scores.astype(np.float64) >= threshold) | (rank == 0) | (min2 & (rank == 1)), weights, 0))
@@ -83,6 +85,7 @@ def cross_mean(
 ) -> Space:
     "The mean vector over listings whose key is equal (Kaggle Shopee, 15th place); a listing without a key keeps its own."
     if not isinstance(keys, Keys): raise InputError(f'keys: {type(keys).__name__}, give Keys')
+    if not hasattr(space, 'vectors'): raise InputError(f'{space!r}: has no vectors to refine')
     if len(keys) != len(space): raise InputError(f'keys: {len(keys)} for {len(space)} listings')
     code = np.where(space.gone, -1, keys._codes(keys)[0].astype(np.int64))
     code[code < 0] = code.max(initial=-1) + 1 + np.arange((code < 0).sum())
