@@ -257,11 +257,13 @@ def greedy_soup(
 
     files = list(files)
     alone = [score() for _ in self.each_weights(files)]
-    order = sorted(range(len(files)), key=lambda i: alone[i], reverse=comp is np.greater)
+    # weights without a score are none to begin with
+    order = sorted((i for i, o in enumerate(alone) if not np.isnan(o)), key=lambda i: alone[i], reverse=comp is np.greater)
+    if files and not order: raise InputError(f'{monitor} is NaN with each of {len(files)} files')
     kept, best = [], None
     for i in order:
         self.average_weights([files[j] for j in [*kept, i]])
         now = score()
-        if best is None or not comp(best, now): kept, best = [*kept, i], now
+        if best is None or now == best or comp(now, best): kept, best = [*kept, i], now
     self.average_weights([files[j] for j in kept])
     return [files[j] for j in kept], best

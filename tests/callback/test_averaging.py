@@ -232,6 +232,11 @@ def test_average_of_checkpoints_and_a_greedy_soup(tmp_path):
     alone = []
     for _ in learn.each_weights([bad, *files]): alone.append(float(fit(learn, 'validate')[0]))
     assert [bad, *files][int(np.argmin(alone))] == kept[0]
+    # nor do weights that are not finite, wherever they stand
+    with torch.no_grad(): learn.model.head.bias.fill_(float('nan'))
+    lost = learn.save('lost', with_opt=False)
+    for i in range(4): assert fit(learn, 'greedy_soup', [*files[:i], lost, *files[i:]]) == fit(learn, 'greedy_soup', files)
+    with pytest.raises(InputError, match='valid_loss is NaN with each of 2 files'): fit(learn, 'greedy_soup', [lost, lost])
     with pytest.raises(InputError, match='records'): fit(learn, 'greedy_soup', files, monitor='recall')
     with pytest.raises(InputError, match='no files'): learn.average_weights([])
 
