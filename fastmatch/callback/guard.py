@@ -90,20 +90,29 @@ class Guard(Callback):
         named = [(k, p.grad) for k, p in self.learn.model.named_parameters() if p.grad is not None]
         self._skipped = 0
         if not named or bool(torch.stack([o.float() for o in torch._foreach_norm([g for _, g in named])]).isfinite().all()): self._row = 0
-        else: self._leave(f'gradients that are not finite: {some(k for k, g in named if _bad(g))}', CancelStepException)
+        else: self._leave(self._gradients(), CancelStepException)
+
+    def _gradients(self):
+        return f'gradients that are not finite: {some(k for k, p in self.learn.model.named_parameters() if p.grad is not None and _bad(p.grad))}'
 
     def after_cancel_step(self):
         if not self._scaled(): return
         self._skipped += 1
         if self._skipped > self.scaler_skip:
-            raise NonFinite(f'{self._where()}: the loss scaler has skipped {self._skipped} steps in a row, its scale is {self.learn.scaler.get_scale():g}')
+            raise NonFinite(f'{self._where()}: the loss scaler has skipped {self._skipped} steps in a row, its scale is {self.learn.scaler.get_scale():g}; {self._gradients()}')
 
 
 class _Best(TrackerCallback):
     "Notes the epoch of the best score."
+    at = None
+
     def after_epoch(self):
         super().after_epoch()
         if self.new_best: self.at = self.epoch
+
+    # for a training that is resumed
+    def state_dict(self): return dict(best=float(self.best), at=self.at)
+    def load_state_dict(self, sd): self.best, self.at = sd['best'], sd['at']
 
 
 class _StopAfter(Callback):
@@ -111,6 +120,8 @@ class _StopAfter(Callback):
     def __init__(self, epoch): self.last = epoch
     def after_epoch(self):
         if self.epoch >= self.last: raise CancelFitException
+    def state_dict(self): return dict(last=self.last)
+    def load_state_dict(self, sd): self.last = sd['last']
 
 
 @patch
@@ -133,10 +144,11 @@ def fit_to_best(
     best = _Best(monitor, comp)
     stop = [] if patience is None else [EarlyStoppingCallback(monitor, comp, patience=patience)]
     getattr(self, fit)(n_epoch, lr, cbs=[*cbs, best, *stop], **kwargs)
-    if not hasattr(best, 'at'): raise InputError(f'{monitor} was never better than nothing: {[o[best.idx] for o in self.recorder.values]}')
-    own = self.dls
+    # without any score the second training was under way when the process was killed: its state knows where to stop
+    if best.at is None and self.recorder.values: raise InputError(f'{monitor} was never better than nothing: {[o[best.idx] for o in self.recorder.values]}')
+    own, stop = self.dls, _StopAfter(best.at)
     set_learner_state(self, start)
     if dls is not None: self.dls = dls
-    try: getattr(self, fit)(n_epoch, lr, cbs=[*cbs, _StopAfter(best.at)], **kwargs)
+    try: getattr(self, fit)(n_epoch, lr, cbs=[*cbs, stop], **kwargs)
     finally: self.dls = own
-    return best.at
+    return stop.last
