@@ -4,14 +4,14 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback, CancelBackwardException
+from fastai.callback.core import CancelBackwardException
 from fastai.callback.mixup import MixHandler
 from fastai.torch_core import find_bs
 
 from ..core import HeadOutput, InputError, auto_scale
 from ..optim.kernels import chunks
 from .passes import Moved, SecondLook, base_loss, norm_of, row_losses
-from .state import Drawn
+from .state import Drawn, Sleeper
 
 
 class SAM(SecondLook):
@@ -201,7 +201,7 @@ def _logits(pred, loss):
         else: yield o.cos * (getattr(loss, 's', None) or auto_scale(o.cos.shape[1]))
 
 
-class SAF(Callback):
+class SAF(Sleeper):
     "Experimental: a term that holds the outputs near those of `back` epochs ago, in a second pass's place, https://arxiv.org/abs/2205.14083"
     order, run_valid = 5, False  # before accumulation weighs the loss
 
