@@ -34,6 +34,7 @@ class Guard(Callback):
         skip: int = 0,  # Batches in a row that are left out before training stops; 0 stops at the first
         scaler_skip: int = 20,  # Steps in a row that a loss scaler may skip
     ):
+        if min(skip, scaler_skip) < 0: raise InputError(f'skip={skip}, scaler_skip={scaler_skip}: 0 or more')
         self.skip, self.scaler_skip = skip, scaler_skip
 
     def before_fit(self): self.bad, self._row, self._skipped, self._loss = [], 0, 0, None

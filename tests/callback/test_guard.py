@@ -91,6 +91,11 @@ def test_trained_to_the_best_epoch(fit_name, cbs, tmp_path):
     assert torch.equal(weights(one), weights(two))
 
 
+def test_numbers_below_0_are_refused():
+    for bad in (dict(skip=-1), dict(scaler_skip=-1)):
+        with pytest.raises(InputError, match=f'{next(iter(bad))}=-1'): Guard(**bad)
+
+
 def test_second_training_on_all_data():
     learn = learner(cbs=Steps())
     every = learner(n=2 * N).dls
