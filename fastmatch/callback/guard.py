@@ -9,7 +9,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..core import InputError, some
-from .state import Drawn, learner_state, randomness_kept, set_learner_state
+from .state import Buffers, Drawn, learner_state, randomness_kept, set_learner_state
 
 
 class NonFinite(ArithmeticError):
@@ -42,9 +42,15 @@ class Guard(Callback):
     def before_train(self):
         self.after_train()
         self._drawn = Drawn(self.learn.dls.train)
+        if self.skip: self._stats = Buffers(self.learn.model)
+        self.after_batch()
+
+    def after_batch(self):
+        if self.skip: self._kept = self._stats.take()
 
     def after_train(self):
         if drawn := self.__dict__.pop('_drawn', None): drawn.close()
+        for o in ('_stats', '_kept'): self.__dict__.pop(o, None)
 
     def _scaled(self): return getattr(self.learn, 'scaler', None) is not None and self.learn.scaler.is_enabled()
 
@@ -56,7 +62,7 @@ class Guard(Callback):
         "The first of inputs, weights and modules that isn't finite."
         for i, x in enumerate(self.xb):
             for t in _tensors(x):
-                if _bad(t): return f'input {i} is not finite in rows {some(torch.nonzero(~t.isfinite().flatten(1).all(1)).flatten().tolist(), 8)} of the batch'
+                if _bad(t): return f'input {i} is not finite in rows {some(torch.nonzero(~t.isfinite().reshape(len(t), -1).all(1)).flatten().tolist(), 8)} of the batch'
         if names := [k for k, p in self.learn.model.named_parameters() if _bad(p.detach())]: return f'parameters that are not finite: {some(names)}'
         found, hooks = [], []
         for k, m in self.learn.model.named_modules():
@@ -74,6 +80,8 @@ class Guard(Callback):
         self.bad.append((self.epoch, self.iter, message))
         self._row += 1
         if self._row > self.skip: raise NonFinite(message)
+        # one NaN would stay in BatchNorm's running statistics for good as well
+        self._stats.put(self._kept)
         raise cancel
 
     def after_loss(self):

@@ -2,15 +2,17 @@
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.tracker import SaveModelCallback
 from torch import nn
 
 from fastmatch.callback.averaging import EMA
 from fastmatch.callback.guard import Guard, NonFinite
+from fastmatch.callback.mining import HardMining
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger
+from fastmatch.schedule import GradientAccumulation
 
 from .small import BS, CpuAmp, Items, N, Net, Steps, data, everything, fit, learner, net, weights
 
@@ -58,6 +60,29 @@ def test_bad_batches_may_be_left_out(what):
     assert [(e, i) for e, i, _ in learn.guard.bad] == [(1, 2)] and learn.steps.n_steps == 2 * N // BS - 1
     assert torch.isfinite(weights(learn)).all() and np.isfinite([float(o) for o in learn.recorder.losses]).all()
     with pytest.raises(NonFinite, match='batch 3'): fit(learner(cbs=[Guard(skip=1), Spoil('gradients')]), 'fit', 2, .05)
+
+
+class Without(Callback):
+    "Leaves out the batch that `Spoil` spoils, before anything sees it."
+    run_valid, order = False, -20
+    def before_batch(self):
+        if (self.epoch, self.iter) == (1, 2): raise CancelBatchException
+
+
+BESIDE = {'nothing': lambda: [], 'EMA': lambda: [EMA(.7)], 'SAM': lambda: [SAM(.1)], 'HardMining': lambda: [HardMining(.5)],
+          'accumulation': lambda: [GradientAccumulation(2 * BS)]}
+
+
+# of accumulated gradients two batches would be left out
+@pytest.mark.parametrize('what, beside', [(o, k) for o in ('input', 'gradient') for k in BESIDE if (o, k) != ('gradient', 'accumulation')])
+def test_a_batch_left_out_is_as_if_it_had_never_been(what, beside):
+    "Bit for bit, BatchNorm's statistics included."
+    runs = []
+    for cbs in ([Guard(skip=1), Spoil(what)], [Without()]):
+        learn = learner(net(0.), cbs=[*BESIDE[beside](), *cbs])
+        fit(learn, 'fit', 2, .05)
+        runs.append(everything(learn))
+    assert torch.isfinite(runs[0]).all() and torch.equal(*runs)
 
 
 def test_a_scalers_skips_pass_but_not_without_end():
