@@ -59,6 +59,7 @@ class PGD(FGM):
     ):
         super().__init__(eps, names, weight)
         if k < 1: raise InputError(f'k={k}: 1 or more')
+        if not alpha > 0: raise InputError(f'alpha={alpha}: above 0')
         self.alpha, self.k = alpha, k
 
     @torch.no_grad()

@@ -1,7 +1,6 @@
 "Averaged weights: EMA and SWA beside the live ones, snapshots at the ends of cycles, averages and soups of saved files."
 import numpy as np
 import torch
-from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.torch_core import find_bs, to_device
 from fastcore.basics import patch
@@ -9,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import InputError
 from ..optim.lookahead import Watch
-from .state import loader_state, randomness_kept, set_loader_state
+from .state import Sleeper, loader_state, randomness_kept, set_loader_state
 
 
 def _norms(model): return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
@@ -46,7 +45,7 @@ def update_bn(
             if m.num_batches_tracked == 0: m.running_mean.copy_(mean), m.running_var.copy_(var)
 
 
-class Averaged(Callback):
+class Averaged(Sleeper):
     "Keeps an average beside the weights; it is in the model in validation and from the end of a fit until the next, which goes on from the live weights."
     order = 40  # before trackers save and load
 
@@ -167,7 +166,7 @@ class SWA(Averaged):
         self.__dict__.pop('_norms', None)
 
 
-class Snapshots(Callback):
+class Snapshots(Sleeper):
     "Saves the model at the end of each cycle of the rate and at the end of the fit; `files` names them, https://arxiv.org/abs/1704.00109"
     order, run_valid = 66, False  # after the scheduler has set the rate
 
@@ -257,11 +256,13 @@ def greedy_soup(
 
     files = list(files)
     alone = [score() for _ in self.each_weights(files)]
-    order = sorted(range(len(files)), key=lambda i: alone[i], reverse=comp is np.greater)
+    # weights without a score are none to begin with
+    order = sorted((i for i, o in enumerate(alone) if not np.isnan(o)), key=lambda i: alone[i], reverse=comp is np.greater)
+    if files and not order: raise InputError(f'{monitor} is NaN with each of {len(files)} files')
     kept, best = [], None
     for i in order:
         self.average_weights([files[j] for j in [*kept, i]])
         now = score()
-        if best is None or not comp(best, now): kept, best = [*kept, i], now
+        if best is None or now == best or comp(now, best): kept, best = [*kept, i], now
     self.average_weights([files[j] for j in kept])
     return [files[j] for j in kept], best

@@ -9,7 +9,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..core import InputError, some
-from .state import Drawn, learner_state, randomness_kept, set_learner_state
+from .state import Buffers, Drawn, learner_state, randomness_kept, set_learner_state
 
 
 class NonFinite(ArithmeticError):
@@ -34,6 +34,7 @@ class Guard(Callback):
         skip: int = 0,  # Batches in a row that are left out before training stops; 0 stops at the first
         scaler_skip: int = 20,  # Steps in a row that a loss scaler may skip
     ):
+        if min(skip, scaler_skip) < 0: raise InputError(f'skip={skip}, scaler_skip={scaler_skip}: 0 or more')
         self.skip, self.scaler_skip = skip, scaler_skip
 
     def before_fit(self): self.bad, self._row, self._skipped, self._loss = [], 0, 0, None
@@ -41,9 +42,15 @@ class Guard(Callback):
     def before_train(self):
         self.after_train()
         self._drawn = Drawn(self.learn.dls.train)
+        if self.skip: self._stats = Buffers(self.learn.model)
+        self.after_batch()
+
+    def after_batch(self):
+        if self.skip: self._kept = self._stats.take()
 
     def after_train(self):
         if drawn := self.__dict__.pop('_drawn', None): drawn.close()
+        for o in ('_stats', '_kept'): self.__dict__.pop(o, None)
 
     def _scaled(self): return getattr(self.learn, 'scaler', None) is not None and self.learn.scaler.is_enabled()
 
@@ -55,7 +62,7 @@ class Guard(Callback):
         "The first of inputs, weights and modules that isn't finite."
         for i, x in enumerate(self.xb):
             for t in _tensors(x):
-                if _bad(t): return f'input {i} is not finite in rows {some(torch.nonzero(~t.isfinite().flatten(1).all(1)).flatten().tolist(), 8)} of the batch'
+                if _bad(t): return f'input {i} is not finite in rows {some(torch.nonzero(~t.isfinite().reshape(len(t), -1).all(1)).flatten().tolist(), 8)} of the batch'
         if names := [k for k, p in self.learn.model.named_parameters() if _bad(p.detach())]: return f'parameters that are not finite: {some(names)}'
         found, hooks = [], []
         for k, m in self.learn.model.named_modules():
@@ -73,6 +80,8 @@ class Guard(Callback):
         self.bad.append((self.epoch, self.iter, message))
         self._row += 1
         if self._row > self.skip: raise NonFinite(message)
+        # one NaN would stay in BatchNorm's running statistics for good as well
+        self._stats.put(self._kept)
         raise cancel
 
     def after_loss(self):
@@ -90,20 +99,29 @@ class Guard(Callback):
         named = [(k, p.grad) for k, p in self.learn.model.named_parameters() if p.grad is not None]
         self._skipped = 0
         if not named or bool(torch.stack([o.float() for o in torch._foreach_norm([g for _, g in named])]).isfinite().all()): self._row = 0
-        else: self._leave(f'gradients that are not finite: {some(k for k, g in named if _bad(g))}', CancelStepException)
+        else: self._leave(self._gradients(), CancelStepException)
+
+    def _gradients(self):
+        return f'gradients that are not finite: {some(k for k, p in self.learn.model.named_parameters() if p.grad is not None and _bad(p.grad))}'
 
     def after_cancel_step(self):
         if not self._scaled(): return
         self._skipped += 1
         if self._skipped > self.scaler_skip:
-            raise NonFinite(f'{self._where()}: the loss scaler has skipped {self._skipped} steps in a row, its scale is {self.learn.scaler.get_scale():g}')
+            raise NonFinite(f'{self._where()}: the loss scaler has skipped {self._skipped} steps in a row, its scale is {self.learn.scaler.get_scale():g}; {self._gradients()}')
 
 
 class _Best(TrackerCallback):
     "Notes the epoch of the best score."
+    at = None
+
     def after_epoch(self):
         super().after_epoch()
         if self.new_best: self.at = self.epoch
+
+    # for a training that is resumed
+    def state_dict(self): return dict(best=float(self.best), at=self.at)
+    def load_state_dict(self, sd): self.best, self.at = sd['best'], sd['at']
 
 
 class _StopAfter(Callback):
@@ -111,6 +129,8 @@ class _StopAfter(Callback):
     def __init__(self, epoch): self.last = epoch
     def after_epoch(self):
         if self.epoch >= self.last: raise CancelFitException
+    def state_dict(self): return dict(last=self.last)
+    def load_state_dict(self, sd): self.last = sd['last']
 
 
 @patch
@@ -133,10 +153,11 @@ def fit_to_best(
     best = _Best(monitor, comp)
     stop = [] if patience is None else [EarlyStoppingCallback(monitor, comp, patience=patience)]
     getattr(self, fit)(n_epoch, lr, cbs=[*cbs, best, *stop], **kwargs)
-    if not hasattr(best, 'at'): raise InputError(f'{monitor} was never better than nothing: {[o[best.idx] for o in self.recorder.values]}')
-    own = self.dls
+    # without any score the second training was under way when the process was killed: its state knows where to stop
+    if best.at is None and self.recorder.values: raise InputError(f'{monitor} was never better than nothing: {[o[best.idx] for o in self.recorder.values]}')
+    own, stop = self.dls, _StopAfter(best.at)
     set_learner_state(self, start)
     if dls is not None: self.dls = dls
-    try: getattr(self, fit)(n_epoch, lr, cbs=[*cbs, _StopAfter(best.at)], **kwargs)
+    try: getattr(self, fit)(n_epoch, lr, cbs=[*cbs, stop], **kwargs)
     finally: self.dls = own
-    return best.at
+    return stop.last

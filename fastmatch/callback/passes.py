@@ -128,7 +128,8 @@ class SecondLook(Callback):
         rows: list | None = None,  # Rows (k,) to take of each batch; None: all
         of: list | None = None,  # Weights whose gradients are returned; None: all gradients are added to those there are
     ):
-        "Forward and backward once more at the weights as they are now; with the same dropout, mixing, precision and loss scale, and buffers left alone."
+        "Forward and backward once more at the weights as they are now; with the same mixing, precision and loss scale, and buffers left alone."
+        # the same dropout too; of a share of the rows as many draws are made as there are, so that theirs is another
         total = sum(o.n for o in self._passes)
         rows = dict(zip(map(id, self._passes), rows or [None] * len(self._passes)))
         scaler = getattr(self.learn, 'scaler', None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.core import CancelEpochException
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
@@ -17,7 +17,7 @@ from fastai.learner import Recorder
 from ..core import InputError, write_whole
 from ..schedule import WarmUp
 from .scoring import TrainedOn
-from .state import learner_state, set_learner_state
+from .state import Sleeper, learner_state, set_learner_state
 
 # what fastai's callbacks and ours without a `state_dict` go on with; others begin each resumed fit as they begin any
 KEPT = {Recorder: ('lrs', 'iters', 'losses', 'values'), TrackerCallback: ('best', 'wait', 'new_best'), ParamScheduler: ('hps',), WarmUp: ('done',),
@@ -56,7 +56,7 @@ def _fingerprint(dl) -> int:
 def _averages(recorder): return {'count': recorder.smooth_loss.count, 'val': recorder.smooth_loss.val}
 
 
-class Resume(Callback):
+class Resume(Sleeper):
     "Saves all that training needs after each epoch; the same call in a new process goes on there, on a CPU bit for bit. Give it to every fit of a script, or none."
     order = -1000  # before any other callback of the next epoch, and so after all of the last one
 

@@ -4,14 +4,14 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback, CancelBackwardException
+from fastai.callback.core import CancelBackwardException
 from fastai.callback.mixup import MixHandler
 from fastai.torch_core import find_bs
 
 from ..core import HeadOutput, InputError, auto_scale
 from ..optim.kernels import chunks
 from .passes import Moved, SecondLook, base_loss, norm_of, row_losses
-from .state import Drawn
+from .state import Drawn, Sleeper
 
 
 class SAM(SecondLook):
@@ -60,6 +60,7 @@ class ASAM(SAM):
         eta: float = .01,  # Added to each weight's size (the paper's); at 0 the invariance is exact
     ):
         super().__init__(rho)
+        if not eta >= 0: raise InputError(f'eta={eta}: 0 or above')
         self.eta = eta
 
     def sizes(self, ps):
@@ -91,6 +92,7 @@ class LookSAM(SAM):
     ):
         super().__init__(rho)
         if k < 1: raise InputError(f'k={k}: 1 or more')
+        if not alpha >= 0: raise InputError(f'alpha={alpha}: 0 or above')
         self.k, self.alpha = k, alpha
 
     def before_fit(self):
@@ -144,7 +146,7 @@ class ESAM(SAM):
         self,
         rho: float = .05,  # As for `SAM`
         beta: float = .6,  # Share of the weight tensors that are perturbed (the paper's)
-        gamma: float = .5,  # Share of the rows that are looked at again (the paper's); two at least
+        gamma: float = .5,  # Share of the rows that are looked at again (the paper's); two at least; below 1 with dropout of their own
         seed: int = 0,  # Of the choice of weights
     ):
         super().__init__(rho)
@@ -201,7 +203,7 @@ def _logits(pred, loss):
         else: yield o.cos * (getattr(loss, 's', None) or auto_scale(o.cos.shape[1]))
 
 
-class SAF(Callback):
+class SAF(Sleeper):
     "Experimental: a term that holds the outputs near those of `back` epochs ago, in a second pass's place, https://arxiv.org/abs/2205.14083"
     order, run_valid = 5, False  # before accumulation weighs the loss
 
@@ -213,6 +215,7 @@ class SAF(Callback):
         start: int | None = None,  # First epoch, from 0, with the term; default `back`, the first that can have it (the paper's: 5)
     ):
         if back < 1: raise InputError(f'back={back}: 1 or more')
+        if not weight >= 0 or not temp > 0: raise InputError(f'weight={weight}, temp={temp}: 0 or above, and above 0')
         self.weight, self.temp, self.back, self.start = weight, temp, back, max(back, start or 0)
 
     def before_fit(self):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from fastai.callback.core import Callback
 
 
 def random_state() -> dict:
@@ -52,6 +53,13 @@ class Buffers:
         "Put the buffers back, those that a module has replaced by others too."
         for (m, k), (t, _) in zip(self.at, kept): m._buffers[k] = t
         if kept: torch._foreach_copy_(*map(list, zip(*kept)))
+
+
+class Sleeper(Callback):
+    "A callback that may sit a fit out, by `self.run = False` in `before_fit`; fastai wakes it at the fit's end alone, which one that broke off never had."
+    def __call__(self, event_name):
+        if event_name == 'before_fit': self.run = True
+        return super().__call__(event_name)
 
 
 class Drawn:

@@ -53,13 +53,16 @@ class Index(Dense):
         if memory is not None and not memory > 0: raise InputError(f'memory={memory}: GB, above 0')
         self.asked, self.target, self.memory, self.seed, self.dead = kind, recall, memory, seed, np.zeros(len(self), bool)
         self._reset()
-        self._pick()  # a bound that nothing fits in is told before the work
+        self._pick(len(self))  # a bound that nothing fits in is told before the work
 
     def _reset(self): self._ix, self._built, self._effort, self.reached = None, None, {}, {}
 
     def __repr__(self):
         return ', '.join([f'Index({self.name!r}', f'{len(self)} x {self.dim}', *([f'{self.dead.sum()} removed'] if self.dead.any() else []),
                           self.kind, *map(repr, self.reached.values())]) + ')'
+
+    @property
+    def gone(self): return self.dead
 
     @property
     def alive(self) -> np.ndarray:
@@ -69,21 +72,25 @@ class Index(Dense):
     @property
     def kind(self) -> str:
         "How it searches: one of `KINDS`; follows the size until an index is built."
-        return self._built or self._pick()
+        return self._built or self._pick(len(self))
 
-    def _pick(self):
-        n, kind = len(self), self.asked
+    def _pick(self, n):
+        kind = self.asked
         if kind == 'auto': kind = 'exact' if n <= EXACT_ROWS else 'ivfpq'
-        if self.memory is not None and self.needs(kind) > self.memory:
-            raise InputError(f'{self.name}: {n} x {self.dim} by {kind!r} takes more than memory={self.memory} GB; in GB: {({o: round(self.needs(o), 2) for o in KINDS})}')
+        return self._fits(kind, n)
+
+    def _fits(self, kind, n):
+        if self.memory is not None and self.needs(kind, n) > self.memory:
+            raise InputError(f'{self.name}: {n} x {self.dim} by {kind!r} takes more than memory={self.memory} GB; in GB: {({o: round(self.needs(o, n), 2) for o in KINDS})}')
         return kind
 
     def needs(
         self,
         kind: str,  # One of `KINDS`
+        n: int | None = None,  # Listings; default those there are
     ) -> float:
         "About how many GB an index of this kind takes while it is built and searched, beside the vectors and what is found."
-        n, d = len(self), self.dim
+        n, d = len(self) if n is None else n, self.dim
         # lists grow by doubling; what is trained on is a copy, and faiss makes another
         each = {'exact': 0, 'hnsw': 4 * d + 8 * LINKS + 16, 'ivf': 2 * (4 * d + 8), 'ivfpq': 2 * (_codes(d) // 2 + 8)}[kind]
         return (n * each + ('ivf' in kind) * _cells(n) * (2 * POINTS + 1) * 4 * d + ROOM) / 1e9
@@ -202,7 +209,8 @@ class Index(Dense):
     ) -> np.ndarray:  # int64 (m,), their numbers
         "Put listings behind the others; an index that is built takes them in, its cells stay where they are until `rebuild`."
         new = self._known(vectors if isinstance(vectors, Dense) else Dense(vectors, self.name)).vectors
-        n = len(self)
+        n, total = len(self), len(self) + len(new)
+        self._fits(self._built, total) if self._built else self._pick(total)
         if self._ix is not None: self._put(self._ix, new)
         self.vectors, self.dead = np.concatenate([self.vectors, new]), np.concatenate([self.dead, np.zeros(len(new), bool)])
         return np.arange(n, len(self))
@@ -213,6 +221,7 @@ class Index(Dense):
     ):
         "Let listings never be found again; the others keep their numbers, and the room stays taken until `rebuild`."
         rows = np.unique(np.atleast_1d(rows))
+        if not rows.size: return
         if rows.dtype.kind not in 'iu' or rows.min() < 0 or rows.max() >= len(self): raise InputError(f'{self.name}: rows {some(rows)} to remove: numbers from 0 to {len(self) - 1}')
         if (gone := self.dead[rows]).any(): raise InputError(f'{self.name}: rows {some(rows[gone])} were removed before')
         if len(rows) == len(self.alive): raise InputError(f'{self.name}: that would leave no listing')
@@ -225,18 +234,10 @@ class Index(Dense):
         self._reset()
         return kept
 
-    def _with(self, vectors):
+    def _with(self, vectors, gone=None):
         res = super()._with(vectors)
-        res.dead = np.zeros(len(res), bool)
+        res.dead = np.zeros(len(res), bool) if gone is None else gone.copy()
         res._reset()
-        return res
-
-    def take(self, rows): return self._marked(super().take(rows), self.dead[rows])
-    def append(self, other):
-        return self._marked(super().append(other), np.concatenate([self.dead, other.dead if isinstance(other, Index) else np.zeros(len(other), bool)]))
-
-    def _marked(self, res, dead):
-        res.dead = dead
         return res
 
     def save(

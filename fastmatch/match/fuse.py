@@ -38,6 +38,11 @@ def candidates(
     pool = next(iter(pools.values()))
     found = [o.search(min(k, pool)).pairs() for o in spaces.values()]
     rows, ids = np.concatenate([o[0] for o in found]), np.concatenate([o[1] for o in found])
+    gone = np.any([o.gone for o in spaces.values()], axis=0)
+    if gone.any():
+        # removed from one modality is removed
+        here = (rows == ids) | ~(gone[rows] | gone[ids])
+        rows, ids = rows[here], ids[here]
     # one number a pair; itself first in each row, so that it stands at column 0
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
     key = np.sort(rows * (pool + 1) + np.where(ids == rows, 0, ids + 1))
@@ -66,14 +71,18 @@ def ensemble(
     weights = np.ones(len(spaces)) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (len(spaces),) or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
         raise InputError(f'weights={weights.tolist()}: {len(spaces)} numbers, 0 or more, one above 0')
-    return Dense(np.concatenate([np.sqrt(w) * o.vectors for w, o in zip(weights, spaces) if w > 0], 1), name)
+    both = Dense(np.concatenate([np.sqrt(w) * o.vectors for w, o in zip(weights, spaces) if w > 0], 1), name)
+    # of indexes an index
+    res = next((o for o in spaces if type(o) is not Dense), both)._with(both.vectors, np.any([o.gone for o in spaces], axis=0))
+    res.name = name
+    return res
 
 
 def fuse(
     cand: Candidates,  # As `candidates` gives them
     how: str = 'mean',  # One of `FUSIONS`: see `_score`
     weights: dict | None = None,  # Modality -> weight, power or threshold; default 1 of each modality (0 for 'union' and 'above')
-    join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores 1 at least; default all of the candidates'
+    join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores as what is equal in all, 1 at least; default all
     power: float = 6.,  # Of 'power': the higher, the nearer to 'union'
     planes=None,  # Of 'piecewise': pairs ({modality: weight}, cut)
 ) -> Neighbors:
@@ -85,8 +94,16 @@ def fuse(
     check_weights(how, weights, power, planes)
     if unknown := set(weights) - set(cand.scores): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {list(cand.scores)}')
     score = _score(cand, how, {k: w for k, w in weights.items() if how in CUTS or w != 0}, power, planes)
-    for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, 1), score)
+    top = _most(cand, how, weights, power, planes) if join else 1.
+    for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, top), score)
     return _sorted(cand.ids, score.astype(np.float32))
+
+
+def _most(cand, how, weights, power, planes):
+    "The score of a pair that is equal in everything: that of a sum over thresholds is above 1."
+    if how not in (*CUTS, 'piecewise'): return 1.
+    one = Candidates(np.zeros((1, 1), np.int64), {k: np.ones((1, 1), np.float32) for k in cand.scores})
+    return max(1., float(_score(one, how, weights, power, planes)[0, 0]))
 
 
 def _score(cand, how, weights, power, planes):

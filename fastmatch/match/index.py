@@ -17,6 +17,9 @@ class Space:
     @property
     def pool(self) -> int: return len(self)  # listings that ids may point to
 
+    @property
+    def gone(self) -> np.ndarray: return np.zeros(self.pool, bool)  # listings that were removed: nobody's neighbours
+
     def search(
         self,
         k: int = 50,  # Neighbours a row, the listing itself included; at most as many as there are listings
@@ -121,7 +124,7 @@ class Dense(Space):
     @property
     def dim(self) -> int: return self.vectors.shape[1]
 
-    def _with(self, vectors):
+    def _with(self, vectors, gone=None):
         res = copy.copy(self)
         res.vectors = vectors
         return res
@@ -131,14 +134,16 @@ class Dense(Space):
         rows,  # Row numbers, or bool (n,)
     ) -> 'Dense':
         "A space of some of the listings."
-        return self._with(self.vectors[rows])
+        return self._with(self.vectors[rows], self.gone[rows])
 
     def append(
         self,
         other: 'Dense',  # More listings of the same space
     ) -> 'Dense':
         "A space of these listings and, behind them, the `other`'s."
-        return self._with(np.concatenate([self.vectors, self._known(other).vectors]))
+        # an index behind plain vectors makes an index: it knows who was removed
+        like = self if isinstance(self, type(self._known(other))) else other
+        return like._with(np.concatenate([self.vectors, other.vectors]), np.concatenate([self.gone, other.gone]))
 
     def _known(self, queries):
         if not isinstance(queries, Dense): raise InputError(f'{self.name}: queries are {type(queries).__name__}, give Dense')

@@ -26,6 +26,9 @@ class Pool:
     @property
     def pool(self) -> int: return len(self.new) + (0 if self.catalogue is None else len(self.catalogue))
 
+    @property
+    def gone(self): return np.concatenate([o.gone for o in (self.new, self.catalogue) if o is not None])  # bool (pool,)
+
     def whole(
         self,
         why: str,  # What needs it, for the message

@@ -20,6 +20,9 @@ class Sided(Space):
         if len(listings) != len(queries): raise InputError(f'{len(queries)} queries for {len(listings)} listings')
         self.listings, self.queries = listings, queries
 
+    @property
+    def gone(self): return self.listings.gone
+
     def __len__(self): return len(self.listings)
     def __repr__(self): return f'Sided({self.listings!r})'
 
@@ -27,7 +30,10 @@ class Sided(Space):
         check_k(k)
         if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')
         k = min(k, len(self))
-        return Neighbors.from_pairs(*self.listings.search(k, queries=self.queries).pairs(), len(self), k=k)
+        rows, ids, scores = self.listings.search(k, queries=self.queries).pairs()
+        # what was removed looks nobody up
+        here = ~self.gone[rows]
+        return Neighbors.from_pairs(rows[here], ids[here], scores[here], len(self), k=k)
 
     def scores(self, rows, ids, queries=None):
         if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')
@@ -66,6 +72,8 @@ def blend(
 ) -> Space:
     "One stage of iterative neighbourhood blending (Kaggle Shopee, 1st place): a listing plus its neighbours above a threshold, weighed by similarity."
     _number('threshold', threshold)
+    # what is fused or refined has a range of its own
+    if neighbors is None and not -1.01 <= threshold <= 1.01: raise InputError(f'threshold={threshold}: outside the range of the scores, which is -1 to 1')
     rows, ids, scores, rank = _near(space, neighbors, k)
     weights = _power(rows, ids, scores, power)
     return mix(space, rows, ids, np.where((scores.astype(np.float64) >= threshold) | (rank == 0) | (min2 & (rank == 1)), weights, 0))
@@ -77,8 +85,9 @@ def cross_mean(
 ) -> Space:
     "The mean vector over listings whose key is equal (Kaggle Shopee, 15th place); a listing without a key keeps its own."
     if not isinstance(keys, Keys): raise InputError(f'keys: {type(keys).__name__}, give Keys')
+    if not hasattr(space, 'vectors'): raise InputError(f'{space!r}: has no vectors to refine')
     if len(keys) != len(space): raise InputError(f'keys: {len(keys)} for {len(space)} listings')
-    code = keys._codes(keys)[0].astype(np.int64)
+    code = np.where(space.gone, -1, keys._codes(keys)[0].astype(np.int64))
     code[code < 0] = code.max(initial=-1) + 1 + np.arange((code < 0).sum())
     member = sparse.csr_matrix((np.ones(len(code), np.float32), (np.arange(len(code)), code)))
     # two thin products: groups of equal keys may be large
@@ -104,7 +113,8 @@ def _unit(space, vectors):
         return space._with((sparse.diags(np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)) @ vectors).tocsr().astype(np.float32))
     # vectors that cancel each other leave no direction: the listing keeps its own
     lost = np.einsum('nd,nd->n', vectors, vectors) < 1e-12
-    return Dense(np.where(lost[:, None], space.vectors, vectors), space.name)
+    # an index stays one: exact search among a million takes hours, and who was removed stays removed
+    return space._with(Dense(np.where(lost[:, None], space.vectors, vectors), space.name).vectors, space.gone)
 
 
 def _near(space, neighbors, k):

@@ -117,11 +117,11 @@ class Rule:
         return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join, **self.options)
 
     def _joined(self, neighbors, spaces):
-        # a refined score is on another scale: pairs of an equal key go on top of it
+        # a refined score is on another scale: pairs of an equal key go on top of it, and over a cut that nobody here reaches
         rows, ids, scores = neighbors.pairs()
         equal = np.any([spaces[k].scores(rows, ids) == 1 for k in self.join] or [np.zeros(len(rows), bool)], axis=0) & (rows != ids)
         if not equal.any(): return neighbors
-        top = max(np.float32(1), scores.max())
+        top = max(np.float32(1), scores.max(), np.nextafter(np.float32(self.threshold), np.float32(np.inf)))
         out = Neighbors(neighbors.ids.copy(), neighbors.scores.copy())
         out.scores[out.ids >= 0] = np.where(equal, top, scores)
         order = np.lexsort((np.where(out.ids[:, 1:] < 0, len(rows) + out.ids.max(), out.ids[:, 1:]), -out.scores[:, 1:]), axis=1)

@@ -45,12 +45,12 @@ def data(n=N, seed=0):
     return res
 
 
-def learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n=N, loss=None, **kwargs):
+def learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n=N, loss=None, device='cpu', **kwargs):
     torch.manual_seed(seed)
     import random
     random.seed(seed)
     items = data(n)
-    dls = DataLoaders(DataLoader(items, bs=bs, shuffle=shuffle, num_workers=0), DataLoader(Items(data(12, 1)), bs=bs, num_workers=0), device='cpu')
+    dls = DataLoaders(DataLoader(items, bs=bs, shuffle=shuffle, num_workers=0), DataLoader(Items(data(12, 1)), bs=bs, num_workers=0), device=device)
     return Learner(dls, model or Net(), loss or CrossEntropyLossFlat(), opt_func=opt_func, splitter=lambda m: list(m.param_groups().values()), path=path,
                    **{'wd': 0., **kwargs})
 
@@ -73,6 +73,11 @@ class CpuAmp(MixedPrecision):
         half = self.amp_mode.value == 'fp16'
         self.autocast = torch.autocast('cpu', torch.float16 if half else torch.bfloat16)
         self.learn.scaler, self.scales = torch.amp.GradScaler('cpu', **{**self.given, 'enabled': half}), L()
+
+
+def amp(mode, device='cpu', **kwargs):
+    "Mixed precision on `device`: fastai's own where it works."
+    return (CpuAmp if device == 'cpu' else MixedPrecision)(mode, **kwargs)
 
 
 class Steps(Callback):

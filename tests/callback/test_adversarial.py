@@ -112,7 +112,7 @@ def test_inf_in_either_pass_skips_the_step(at):
 def test_what_can_not_be():
     with pytest.raises(InputError, match='in no name'): fit(learner(cbs=FGM()), 'fit', 1)
     with pytest.raises(InputError, match='both ask'): fit(learner(cbs=[FGM(names='body'), SAM()]), 'fit', 1)
-    for bad in (lambda: FGM(-1.), lambda: PGD(k=0)):
+    for bad in (lambda: FGM(-1.), lambda: PGD(k=0), lambda: PGD(alpha=0.)):
         with pytest.raises(InputError): bad()
 
 

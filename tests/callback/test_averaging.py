@@ -14,7 +14,8 @@ from torch import nn
 
 from fastmatch.callback.averaging import EMA, SWA, Snapshots, update_bn
 from fastmatch.callback.guard import Guard
-from fastmatch.callback.sharpness import SAM
+from fastmatch.callback.resume import Resume
+from fastmatch.callback.sharpness import SAF, SAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still
@@ -107,6 +108,25 @@ def test_lone_validation_and_lr_find_change_nothing(tmp_path):
     score = fit(learn, 'validate')
     learn.remove_cb(EMA)
     assert score == fit(learn, 'validate')
+
+
+@pytest.mark.parametrize('make', [EMA, SWA, Snapshots, Resume, lambda: SAF(back=1)], ids=['EMA', 'SWA', 'Snapshots', 'Resume', 'SAF'])
+def test_what_sits_out_lr_find_is_back_though_that_broke_off(make, tmp_path):
+    class Break(Callback):
+        order, run_valid = 999, False
+        def __init__(self, cb): self.cb, self.seen, self.broken = cb, [], False
+        def before_fit(self):
+            self.seen.append(self.cb.run)
+            if not self.broken:
+                self.broken = True
+                raise KeyboardInterrupt
+        def before_batch(self): self.seen.append(self.cb.run)
+    cb = make()
+    stop = Break(cb)
+    learn = learner(path=tmp_path, cbs=[cb, stop])
+    with pytest.raises(KeyboardInterrupt): fit(learn, 'lr_find', show_plot=False, num_it=4)
+    fit(learn, 'fit', 2, .01)
+    assert stop.seen == [False] + [True] * (1 + 2 * N // BS)
 
 
 def test_the_best_model_that_is_saved_is_the_average(tmp_path):
@@ -232,6 +252,11 @@ def test_average_of_checkpoints_and_a_greedy_soup(tmp_path):
     alone = []
     for _ in learn.each_weights([bad, *files]): alone.append(float(fit(learn, 'validate')[0]))
     assert [bad, *files][int(np.argmin(alone))] == kept[0]
+    # nor do weights that are not finite, wherever they stand
+    with torch.no_grad(): learn.model.head.bias.fill_(float('nan'))
+    lost = learn.save('lost', with_opt=False)
+    for i in range(4): assert fit(learn, 'greedy_soup', [*files[:i], lost, *files[i:]]) == fit(learn, 'greedy_soup', files)
+    with pytest.raises(InputError, match='valid_loss is NaN with each of 2 files'): fit(learn, 'greedy_soup', [lost, lost])
     with pytest.raises(InputError, match='records'): fit(learn, 'greedy_soup', files, monitor='recall')
     with pytest.raises(InputError, match='no files'): learn.average_weights([])
 

@@ -2,15 +2,17 @@
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.tracker import SaveModelCallback
 from torch import nn
 
 from fastmatch.callback.averaging import EMA
 from fastmatch.callback.guard import Guard, NonFinite
+from fastmatch.callback.mining import HardMining
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger
+from fastmatch.schedule import GradientAccumulation
 
 from .small import BS, CpuAmp, Items, N, Net, Steps, data, everything, fit, learner, net, weights
 
@@ -60,6 +62,29 @@ def test_bad_batches_may_be_left_out(what):
     with pytest.raises(NonFinite, match='batch 3'): fit(learner(cbs=[Guard(skip=1), Spoil('gradients')]), 'fit', 2, .05)
 
 
+class Without(Callback):
+    "Leaves out the batch that `Spoil` spoils, before anything sees it."
+    run_valid, order = False, -20
+    def before_batch(self):
+        if (self.epoch, self.iter) == (1, 2): raise CancelBatchException
+
+
+BESIDE = {'nothing': lambda: [], 'EMA': lambda: [EMA(.7)], 'SAM': lambda: [SAM(.1)], 'HardMining': lambda: [HardMining(.5)],
+          'accumulation': lambda: [GradientAccumulation(2 * BS)]}
+
+
+# of accumulated gradients two batches would be left out
+@pytest.mark.parametrize('what, beside', [(o, k) for o in ('input', 'gradient') for k in BESIDE if (o, k) != ('gradient', 'accumulation')])
+def test_a_batch_left_out_is_as_if_it_had_never_been(what, beside):
+    "Bit for bit, BatchNorm's statistics included."
+    runs = []
+    for cbs in ([Guard(skip=1), Spoil(what)], [Without()]):
+        learn = learner(net(0.), cbs=[*BESIDE[beside](), *cbs])
+        fit(learn, 'fit', 2, .05)
+        runs.append(everything(learn))
+    assert torch.isfinite(runs[0]).all() and torch.equal(*runs)
+
+
 def test_a_scalers_skips_pass_but_not_without_end():
     class Blown(nn.Module):
         def __init__(self): super().__init__(); self.net, self.n = net(), 0
@@ -70,7 +95,7 @@ def test_a_scalers_skips_pass_but_not_without_end():
     learn = learner(Blown(), cbs=[Guard(), CpuAmp(init_scale=64.), Steps()])
     fit(learn, 'fit', 2, .05)
     assert learn.steps.skipped == 2 and learn.guard.bad == []
-    with pytest.raises(NonFinite, match='skipped 2 steps in a row, its scale is 32'): fit(learner(Blown(), cbs=[Guard(scaler_skip=1), CpuAmp(init_scale=64.)]), 'fit', 2, .05)
+    with pytest.raises(NonFinite, match=r'skipped 2 steps in a row, its scale is 32; gradients that are not finite: net\.body\.0\.weight, '): fit(learner(Blown(), cbs=[Guard(scaler_skip=1), CpuAmp(init_scale=64.)]), 'fit', 2, .05)
 
 
 @pytest.mark.parametrize('cbs', [lambda: [], lambda: [EMA(.5)]], ids=['plain', 'EMA'])
@@ -89,6 +114,11 @@ def test_trained_to_the_best_epoch(fit_name, cbs, tmp_path):
     assert fit(two, 'fit_to_best', 5, lr, fit=fit_name) == best
     assert len(two.recorder.values) == best + 1
     assert torch.equal(weights(one), weights(two))
+
+
+def test_numbers_below_0_are_refused():
+    for bad in (dict(skip=-1), dict(scaler_skip=-1)):
+        with pytest.raises(InputError, match=f'{next(iter(bad))}=-1'): Guard(**bad)
 
 
 def test_second_training_on_all_data():

@@ -25,7 +25,7 @@ from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
 
 from ..reference.callbacks import Loop
-from .small import BS, CpuAmp, N, data, everything, fit, learner, net
+from .small import BS, N, amp, data, everything, fit, learner, net
 from .test_learner import make as make_matcher
 from .test_resume import Die
 
@@ -35,17 +35,18 @@ ROWS = {'SAM': (lambda: SAM(.3), dict(rho=.3)), 'ASAM': (lambda: ASAM(.8), dict(
         'ESAM': (lambda: ESAM(.3, .6, .5), dict(rho=.3, beta=.6, gamma=.5)), 'SAF': (lambda: SAF(3., back=1), dict(weight=3.)),
         'FGM': (lambda: FGM(.5, CONV), dict(name=CONV, eps=.5, alpha=.5, k=1)), 'PGD': (lambda: PGD(.5, .3, 2, CONV), dict(name=CONV, eps=.5, alpha=.3, k=2)),
         'HardMining': (lambda: HardMining(.5), dict(share=.5)), 'Guard': (Guard, {}), 'EMA': (lambda: EMA(.7), {}), 'SWA': (lambda: SWA(.5), {}),
-        'Snapshots': (Snapshots, {})}
+        'Snapshots': (Snapshots, {}), 'Resume': (Resume, {})}
 COLUMNS = ['lr_find', 'fit_flat_cos', 'fit_one_cycle', 'accumulation', 'clipping', 'fp16', 'inf in pass 1', 'inf in pass 2', 'bf16', 'MixUp', 'EMA', 'frozen',
            'resume']
 TWICE = ('SAM', 'ASAM', 'LookSAM', 'ESAM', 'FGM', 'PGD')
 # pairs that make no sense, and why; where a user could ask for one it is refused
 NONE = {**{(k, 'inf in pass 2'): 'it has no second pass' for k in ROWS if k not in TWICE},
         ('SAF', 'MixUp'): 'a mixture is not the row that it was in an earlier epoch', ('EMA', 'EMA'): 'one average is enough',
-        ('SWA', 'EMA'): 'two averages would be in the model at once'}
+        ('SWA', 'EMA'): 'two averages would be in the model at once', ('Resume', 'resume'): 'the row is the column'}
 REFUSED = {('SAF', 'MixUp'): MixUp, ('EMA', 'EMA'): lambda: EMA(.7), ('SWA', 'EMA'): lambda: EMA(.7)}
 EPOCHS, LR, MOM, SCALE, BLOWN = 3, .05, .9, 256., 4
 CELLS = [(r, c) for r in ROWS for c in COLUMNS if (r, c) not in NONE]
+HALF = ('fp16', 'inf in pass 1', 'inf in pass 2', 'bf16')
 
 
 class Probe(Callback):
@@ -103,12 +104,13 @@ def close(got, want, names=None, tol=1.):
     for k in names or want: torch.testing.assert_close(got[k].double(), want[k].double(), rtol=1e-4 * tol, atol=1e-5 * tol, msg=lambda m, k=k: f'{k}: {m}')
 
 
-def make(row, column, path, extra=()):
+def make(row, column, path, extra=(), device='cpu'):
+    fp16 = partial(amp, 'fp16', device, init_scale=SCALE)
     cbs = [ROWS[row][0]()] + {'accumulation': lambda: [GradientAccumulation(4 if row == 'HardMining' else 8)], 'clipping': lambda: [GradientClip(.2)],
-                              'fp16': lambda: [CpuAmp(init_scale=SCALE)], 'bf16': lambda: [CpuAmp('bf16')], 'MixUp': lambda: [MixUp()], 'EMA': lambda: [EMA(.7)],
-                              'inf in pass 1': lambda: [CpuAmp(init_scale=SCALE), Blow(1 if row == 'HardMining' else 0)],
-                              'inf in pass 2': lambda: [CpuAmp(init_scale=SCALE), Blow(2 if row in ('ESAM', 'PGD') else 1)]}.get(column, list)()
-    learn = learner(net(0.), partial(sgd, mom=MOM), path, cbs=[*cbs, Starts(), Probe(), *extra])
+                              'fp16': lambda: [fp16()], 'bf16': lambda: [amp('bf16', device)], 'MixUp': lambda: [MixUp()], 'EMA': lambda: [EMA(.7)],
+                              'inf in pass 1': lambda: [fp16(), Blow(1 if row == 'HardMining' else 0)],
+                              'inf in pass 2': lambda: [fp16(), Blow(2 if row in ('ESAM', 'PGD') else 1)]}.get(column, list)()
+    learn = learner(net(0.), partial(sgd, mom=MOM), path, cbs=[*cbs, Starts(), Probe(), *extra], device=device)
     if column == 'frozen': learn.freeze()
     return learn
 
@@ -119,11 +121,11 @@ def train(learn, column):
     else: fit(learn, how, EPOCHS, LR)
 
 
-def expected(row, column, learn):
+def expected(row, column, learn, device='cpu'):
     "The plain loop beside it: state at the start of each batch, at the end of each epoch, EMA and its count, steps taken."
     probe, items, per = learn.probe, data(), N // BS
     half = {'bf16': torch.bfloat16}.get(column, torch.float16 if column == 'fp16' or 'inf' in column else None)
-    loop = Loop(net(0.), row, [k for k in ('body.0.weight', 'body.1.weight', 'body.1.bias', 'head.weight', 'head.bias') if (k, column) != (CONV, 'frozen')],
+    loop = Loop(net(0.).to(device), row, [k for k in ('body.0.weight', 'body.1.weight', 'body.1.bias', 'head.weight', 'head.bias') if (k, column) != (CONV, 'frozen')],
                 half, SCALE if half == torch.float16 else 1., .2 if column == 'clipping' else None, **ROWS[row][1])
     avg, t = {k: v.clone().double() for k, v in {**loop.w, **loop.b}.items()}, 0
     starts, ends, group, taken = [], [], [], 0
@@ -132,7 +134,7 @@ def expected(row, column, learn):
         # in the middle of an accumulated step the loop's statistics have not moved yet
         starts.append(None if group else {**loop.w, **{k: v.clone() for k, v in loop.b.items()}})
         at = i % per * BS
-        batch = {'x': torch.stack([o[0] for o in items[at:at + BS]]), 'y': torch.stack([o[1] for o in items[at:at + BS]])}
+        batch = {k: torch.stack([o[j] for o in items[at:at + BS]]).to(device) for j, k in enumerate('xy')}
         if column == 'MixUp': batch = {**probe.batches[i], 'clean': batch} if row == 'HardMining' else probe.batches[i]
         if row == 'SAF' and column != 'lr_find':
             if i - per in loop.outs: batch['old'] = loop.outs[i - per]
@@ -164,13 +166,14 @@ def own_precision():
     torch.set_autocast_enabled('cpu', False)
 
 
-@pytest.mark.parametrize('row, column', [pytest.param(r, c, id=f'{r}-{c}', marks=[] if third(list(ROWS).index(r), COLUMNS.index(c)) else [pytest.mark.slow])
-                                         for r, c in CELLS])
-def test_cell(row, column, tmp_path, monkeypatch):
-    learn = make(row, column, tmp_path)
+@pytest.mark.parametrize('row, column, device', [
+    *(pytest.param(r, c, 'cpu', id=f'{r}-{c}', marks=[] if third(list(ROWS).index(r), COLUMNS.index(c)) else [pytest.mark.slow]) for r, c in CELLS),
+    *(pytest.param(r, c, 'cuda', id=f'{r}-{c}-cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')) for r, c in CELLS if c in HALF)])
+def test_cell(row, column, device, tmp_path, monkeypatch):
+    learn = make(row, column, tmp_path, device=device)
     before = everything(learn)
     train(learn, column)
-    starts, ends, avg, taken = expected(row, column, learn)
+    starts, ends, avg, taken = expected(row, column, learn, device)
     probe, tol = learn.probe, 200. if column == 'bf16' else 50. if column == 'fp16' or 'inf' in column else 1.
     # weights and statistics (their count too) at every batch
     for got, want in zip(learn.starts.states, starts):
@@ -178,7 +181,7 @@ def test_cell(row, column, tmp_path, monkeypatch):
     if column == 'lr_find':
         assert torch.equal(everything(learn), before) and len(learn.recorder.lrs) == 12
         assert row != 'EMA' or '_other' not in learn.ema.__dict__
-        assert row != 'Snapshots' or not list(tmp_path.glob('models/snapshot*'))
+        assert row not in ('Snapshots', 'Resume') or not list(tmp_path.glob(f'models/{row.lower()}*'))
         return
     for got, want in zip(probe.ends, ends, strict=True): close(got, want, tol=tol)
     if column != 'accumulation': assert probe.stepped == taken
@@ -192,18 +195,18 @@ def test_cell(row, column, tmp_path, monkeypatch):
         assert len(learn.snapshots.files) == 1
         close(torch.load(learn.snapshots.files[0], weights_only=True), final, tol=1e-6)
     if row == 'Guard': assert learn.guard.bad == []
-    if column == 'resume':
+    if row == 'Resume' or column == 'resume':
         runs = []
         for i, die in enumerate(((-1, -1), (2, 1), (-1, -1))):
             monkeypatch.setattr(resume, 'PROCESS', f'process {i}')
-            again = make(row, column, tmp_path/('whole' if i == 0 else 'killed'), [Resume(), Die(*die)])
+            again = make(row, column, tmp_path/('whole' if i == 0 else 'killed'), [*([] if row == 'Resume' else [Resume()]), Die(*die)], device)
             if die[0] < 0:
                 train(again, column)
                 runs.append(everything(again))
             else:
                 with pytest.raises(KeyboardInterrupt): train(again, column)
-        assert len(again.starts.states) == N // BS and torch.equal(*runs)
-        close(state(again.model), final, tol=1e-6)
+        assert len(again.starts.states) == N // BS and (torch.equal(*runs) or device != 'cpu')
+        close(state(again.model), final, tol=1e-6 if device == 'cpu' else tol)
 
 
 @pytest.mark.parametrize('row, column', REFUSED)
@@ -243,7 +246,7 @@ def test_with_match_learner(row, listings, tmp_path):
     plain, learn = matched(listings, tmp_path/'plain'), matched(listings, tmp_path/'cb', cb)
     a, b = plain.ends.state, learn.ends.state
     same = all(torch.equal(a[k], b[k]) for k in a)
-    assert same == (row in ('Guard', 'EMA', 'SWA', 'Snapshots'))
+    assert same == (row in ('Guard', 'EMA', 'SWA', 'Snapshots', 'Resume'))
     assert all(torch.isfinite(v).all() for v in b.values())
     counts = [k for k in a if k.endswith('num_batches_tracked')]
     assert counts and all(a[k] == b[k] > 0 for k in counts)

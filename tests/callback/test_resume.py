@@ -118,6 +118,34 @@ def test_resumed_is_uninterrupted(cell, how, tmp_path, monkeypatch):
     if cell == 'EMA': assert all(map(torch.equal, want.ema._other, got.ema._other))
 
 
+class DieIn(Die):
+    "In one of several fits."
+    def __init__(self, nth, *at):
+        super().__init__(*at)
+        self._nth, self._fits = nth, -1
+    def before_fit(self): self._fits += 1
+    def before_batch(self):
+        if self._fits == self._nth: super().before_batch()
+
+
+@pytest.mark.parametrize('patience', [None, 2])
+def test_trained_to_the_best_epoch_through_kills(patience, tmp_path, monkeypatch):
+    "Broken off in the first training after its best epoch, at the start of the second, and at the end of that."
+    def run(folder, *die):
+        monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
+        seed_everything(0)
+        learn = learner(net(), ranger, tmp_path/folder, shuffle=True, cbs=EMA(.7))
+        best = fit(learn, 'fit_to_best', 6, .6, patience=patience, cbs=[Resume(), DieIn(*(die or (-1,)))])
+        return learn, best
+    want, best = run('a')
+    assert 0 < best < 4
+    for die in ((0, best + 1, 2), (1, 0, 3), (1, best, 1)):
+        with pytest.raises(KeyboardInterrupt): run('b', *die)
+    got, again = run('b')
+    assert again == best and torch.equal(everything(want), everything(got)) and len(got.recorder.values) == best + 1
+    assert [list(o) for o in want.recorder.values] == [list(o) for o in got.recorder.values]
+
+
 def test_a_fit_that_was_done_is_not_done_again(tmp_path, monkeypatch, capsys):
     "In a process killed after it: nothing is trained, the end is there."
     want = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)

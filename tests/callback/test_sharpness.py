@@ -365,5 +365,6 @@ def test_two_of_the_family_are_refused():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         for cb in (SAM(), ASAM(), LookSAM(), ESAM()): fit(learner(cbs=cb), 'fit', 1)
-    for bad in (lambda: SAM(-1.), lambda: LookSAM(k=0), lambda: ESAM(beta=0.), lambda: ESAM(gamma=2.), lambda: SAF(back=0)):
+    for bad in (lambda: SAM(-1.), lambda: LookSAM(k=0), lambda: ESAM(beta=0.), lambda: ESAM(gamma=2.), lambda: SAF(back=0),
+                lambda: ASAM(eta=-.1), lambda: LookSAM(alpha=-1.), lambda: SAF(temp=0.), lambda: SAF(weight=-1.)):
         with pytest.raises(InputError): bad()

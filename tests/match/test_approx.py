@@ -11,7 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Index, Pool, Tfidf, approx, candidates, fuse
+from fastmatch.match import (
+    Dense,
+    Index,
+    Keys,
+    Pool,
+    Rule,
+    Step,
+    Tfidf,
+    approx,
+    augment,
+    blend,
+    candidates,
+    cross_mean,
+    ensemble,
+    expand,
+    fuse,
+)
 from fastmatch.match.neighbors import check_self
 from fastmatch.match.saved import fingerprint, write_sealed
 
@@ -213,6 +229,9 @@ def test_refuses_to_remove():
                        ([o for o in range(40) if o != 3], 'no listing')]:
         with pytest.raises(InputError, match=says): ix.remove(rows)
     assert ix.dead.sum() == 1
+    # nobody is not too many
+    for rows in ([], np.zeros(0, int)): ix.remove(rows)
+    assert ix.dead.sum() == 1
 
 
 def test_picks_by_size_and_memory(monkeypatch):
@@ -236,6 +255,18 @@ def test_picks_by_size_and_memory(monkeypatch):
     assert ix.kind == 'ivfpq' and ix.take(np.arange(50)).kind == 'exact'
     ix.rebuild()
     assert ix.kind == 'exact'
+
+
+@pytest.mark.parametrize('built', [False, True])
+def test_the_bound_holds_as_it_grows(built, monkeypatch):
+    monkeypatch.setattr(approx, 'ROOM', 0)
+    x = clustered(700)
+    ix = Index(x[:400], 'pics', 'ivfpq', memory=Index(x[:500], kind='ivfpq').needs('ivfpq'))
+    assert ix.needs('ivfpq', 500) == ix.memory > ix.needs('ivfpq')
+    if built: ix.search(5)
+    ix.add(x[400:500])
+    with pytest.raises(InputError, match="pics: 501 x 12 by 'ivfpq' takes more than memory="): ix.add(x[500:501])
+    assert len(ix) == 500 == len(ix.search(5).ids) and ix._ix.ntotal == 500
 
 
 def test_refuses():
@@ -286,6 +317,57 @@ def test_as_the_catalogue_of_a_pool(kind):
     check_self(got.check(), 730)
     assert np.mean([len(set(a) & set(b)) / 8 for a, b in zip(got.ids.tolist(), want.ids.tolist())]) > .9
     assert Pool(new, Index(x, kind=kind)).pool == 730
+
+
+STEPS = {'none': [], 'augment': [Step('augment', k=3)], 'blend by fused': [Step('blend', threshold=.3, by='fused')], 'expand': [Step('expand', k=3)],
+         'cross_mean': [Step('cross_mean', keys='same', on='image')], 'all': [Step('blend', threshold=.3, by='fused'), Step('k_reciprocal', k1=3), Step('components')]}
+
+
+@pytest.mark.parametrize('name', STEPS)
+@pytest.mark.parametrize('pooled', [False, True])
+@pytest.mark.parametrize('both', [False, True])
+def test_removed_is_as_if_it_had_never_been(name, pooled, both):
+    "Whatever is refined, fused, or matched with new listings: the same as without the listings, also where only one modality knows of it."
+    x, y, gone = noisy(40, 6, 0, 12), noisy(40, 5, 1), np.array([7, 8, 20, 39])
+    kept, same = np.setdiff1d(np.arange(40), gone), [f'p{i % 9}' for i in range(40)]
+    # a step by a modality's own neighbours knows what that modality knows
+    steps = [Step(o.do, on='image', **o.params) if name in ('augment', 'expand') and not both else o for o in STEPS[name]]
+    rule = Rule('mean', {'image': .6, 'title': .4}, .35, 40, steps=steps)
+    def spaces(rows, m, gone=()):
+        "The first `m` new, the others known; `gone` of these removed."
+        res = {}
+        for k, v, of in (('image', x, Index), ('title', y, Index if both else Dense)):
+            known = of(v[rows[m:]], k)
+            if len(gone) and of is Index: known.remove(gone - m)
+            res[k] = Pool(Dense(v[rows[:m]], k), known) if m else known
+        keys = Keys([same[i] for i in rows])
+        return res | {'same': Pool(keys.take(np.arange(m)), keys.take(np.arange(m, len(rows)))) if m else keys}
+    m = 5 if pooled else 0
+    got, want = rule.apply(spaces(np.arange(40), m, gone)), rule.apply(spaces(kept, m))
+    found = {i: set(o.tolist()) for i, o in enumerate(got) if i not in gone}
+    assert found == {kept[i]: set(kept[o].tolist()) for i, o in enumerate(want)} and max(map(len, found.values())) > 1
+    assert all(got[i].tolist() == [i] for i in gone if i < len(got))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_refined_is_an_index_again(kind):
+    "Of its kind, built anew, with what was removed: nothing turns to an exact search of all."
+    x = clustered(350)
+    ix = Index(x, 'pics', kind)
+    ix.search(5)
+    ix.remove([3, 4])
+    made = {'augment': augment(ix), 'blend': blend(ix), 'cross_mean': cross_mean(ix, Keys(['a'] * 5 + [None] * 345)), 'both': ensemble([Dense(x[:, :3]), ix], name='both'),
+            'behind': Dense(x[:9], 'pics').append(ix)}
+    for name, o in made.items():
+        assert type(o) is Index and o.kind == kind and o._ix is None, name
+        assert o.alive.tolist() == [i for i in range(len(o)) if i not in ((12, 13) if name == 'behind' else (3, 4))], name
+        promises(o.search(5), o)
+        assert (o._ix is None) == (kind == 'exact')
+    assert made['both'].name == 'both' and made['blend'].name == 'pics' and not np.shares_memory(made['blend'].dead, ix.dead)
+    # nor does what was removed teach others, or look anybody up
+    np.testing.assert_allclose(made['cross_mean'].vectors[0], Dense(Dense(x[:3]).vectors.mean(0)[None]).vectors[0], atol=1e-6)
+    nb = expand(ix).search(4).check(self_join=True)
+    assert (nb.ids[[3, 4], 1:] == -1).all() and not np.isin(nb.ids[5:], [3, 4]).any()
 
 
 def same(a, b, k=6):

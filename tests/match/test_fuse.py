@@ -142,6 +142,19 @@ def test_the_power_sum_stands_between_sum_and_union():
     assert pairs[0] == pairs[1]
 
 
+@pytest.mark.parametrize('how, weights, args', [('power', {'a': .5, 'b': .6}, {}), ('above', {'a': 0., 'b': -.5}, {}), ('union', {'a': -.5, 'b': .9}, {}),
+                                                ('piecewise', {'a': 1., 'b': 1.}, {'planes': [({'a': 1., 'b': 1.}, .2)]}), ('mean', {'a': 1., 'b': 1.}, {})])
+def test_an_equal_key_is_as_good_as_equal_in_everything(how, weights, args):
+    "Wherever the cut of a sum over thresholds lies: nothing is above it that isn't equal in all."
+    x, y = halves_of_one(12, 6, 0), halves_of_one(12, 4, 1)
+    x[1], y[1] = x[0], y[0]
+    cand = candidates({'a': Dense(x), 'b': Dense(y), 'key': Keys(['p' if i in (2, 9) else None for i in range(12)])}, 12)
+    s = {(i, int(j)): v for i, j, v in zip(*fuse(cand, how, weights, **args).pairs()) if i != j}
+    plain = {(i, int(j)): v for i, j, v in zip(*fuse(cand, how, weights, join=(), **args).pairs()) if i != j}
+    assert s[2, 9] == s[9, 2] == max(1, s[0, 1]) == max(s.values()) > plain[2, 9] and (s[0, 1] > 1) == (how != 'mean')
+    assert all(s[o] == plain[o] for o in s if set(o) != {2, 9})
+
+
 def test_refuses():
     a, b = Dense(noisy(5, 3, 0)), Dense(noisy(4, 3, 0))
     with pytest.raises(InputError, match="'a': 5, 'b': 4"): candidates({'a': a, 'b': b})

@@ -87,7 +87,7 @@ def test_row_order_does_not_matter(seed, step):
 def test_limits():
     a, t = spaces()
     for space in (a, t):
-        for alone in (augment(space, k=1), blend(space, threshold=2.), expand(space, k=1).queries, cross_mean(space, Keys([None] * 30))):
+        for alone in (augment(space, k=1), blend(space, threshold=1.01), expand(space, k=1).queries, cross_mean(space, Keys([None] * 30))):
             np.testing.assert_allclose(rows_of(alone), rows_of(space), atol=1e-6)
     # duplicates pull together to one vector, at once
     two = Dense([[1., 0], [.8, .6], [0, -1]])
@@ -110,6 +110,10 @@ def test_refuses():
         with pytest.raises(InputError, match='itself'): f(a, Neighbors(np.array([[1, 0]] * 5), np.ones((5, 2), np.float32)))
     with pytest.raises(InputError, match='power=-1'): blend(a, power=-1.)
     with pytest.raises(InputError, match='threshold=nan'): blend(a, threshold=np.nan)
+    for bad in (84, -2.):
+        with pytest.raises(InputError, match=f'threshold={bad}: outside the range'): blend(a, threshold=bad)
+    blend(a, a.search(3), threshold=84)
+    with pytest.raises(InputError, match='no vectors'): cross_mean(Keys(list('aabbc')), Keys(list('aabbc')))
     with pytest.raises(InputError, match='Dense'): cross_mean(a, a)
     with pytest.raises(InputError, match='keys: 2 for 5'): cross_mean(a, Keys('ab'))
     with pytest.raises(InputError, match='hold their own'): expand(a).search(2, queries=a)

@@ -163,6 +163,9 @@ def test_an_equal_key_matches_whatever_the_scale():
         keys = {(i, j) for i in range(40) for j in range(40) if i != j and HASH[i] is not None and HASH[i] == HASH[j]}
         assert keys and all(s == max(1, nb.scores[:, 1:].max()) for i, j, s in zip(*nb.pairs()) if (i, j) in keys)
         assert keys <= {(i, j) for i, o in enumerate(rule.apply(SPACES)) for j in o}
+    # though the cut, chosen on other listings, is above all the others here
+    alone = Rule('mean', W, 50., 40, steps=['standardize'], join=('phash',)).apply(SPACES)
+    assert {(i, j) for i, o in enumerate(alone) for j in o if i != j} == keys
     # but a veto comes first
     spaces = {**SPACES, 'units': Units([f'{i} ml' if i else '99 l' for i in range(1, 41)])}
     assert len(Rule('mean', W, .3, 8, steps=['veto'], join=('phash',)).apply(spaces).ids) == 40

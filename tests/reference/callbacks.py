@@ -20,7 +20,7 @@ class Loop:
         self.v, self.n, self.part, self.outs = {k: torch.zeros_like(self.w[k]) for k in self.live}, 0, None, {}
 
     def logits(self, w, x, b):
-        with torch.autocast('cpu', self.half or torch.bfloat16, enabled=self.half is not None): return functional_call(self.model, {**w, **b}, (x,)).float()
+        with torch.autocast(x.device.type, self.half or torch.bfloat16, enabled=self.half is not None): return functional_call(self.model, {**w, **b}, (x,)).float()
 
     def rows(self, w, batch, b):
         out = self.logits(w, batch['x'], b)
