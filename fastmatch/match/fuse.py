@@ -36,26 +36,35 @@ def candidates(
     pools = {name: o.pool for name, o in spaces.items()}
     if len(set(pools.values())) > 1: raise InputError(f'modalities with catalogues of different length: {pools}')
     pool = next(iter(pools.values()))
-    found = [o.search(min(k, pool)).pairs() for o in spaces.values()]
-    rows, ids = np.concatenate([o[0] for o in found]), np.concatenate([o[1] for o in found])
     gone = np.any([o.gone for o in spaces.values()], axis=0)
-    if gone.any():
-        # removed from one modality is removed
-        here = (rows == ids) | ~(gone[rows] | gone[ids])
-        rows, ids = rows[here], ids[here]
-    # one number a pair; itself first in each row, so that it stands at column 0
+    key = np.concatenate([_keys(o.search(min(k, pool)).ids, gone, pool) for o in spaces.values()])
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
-    key = np.sort(rows * (pool + 1) + np.where(ids == rows, 0, ids + 1))
+    key.sort()
     key = key[np.append(True, key[1:] != key[:-1])]
-    rows, ids = key // (pool + 1), key % (pool + 1) - 1
-    ids = np.where(ids < 0, rows, ids)
+    # a few arrays of the pairs' size, one dropped as the next is made: they are what a whole rule's memory peaks with
+    rows, ids = np.divmod(key, pool + 1)
+    del key
+    ids -= 1
+    np.copyto(ids, rows, where=ids < 0)
     count = np.bincount(rows, minlength=n)
-    at = np.arange(len(rows)) - np.repeat(count.cumsum() - count, count)
+    at = np.arange(len(rows))
+    at -= (count.cumsum() - count)[rows]
     grid = np.full((n, count.max()), -1, np.int64)
     grid[rows, at] = ids
+    del rows, ids, at
     scores = {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()}
     join = tuple(name for name, o in spaces.items() if isinstance(getattr(o, 'new', o), Keys))
     return Candidates(grid, scores, k, join, pool, {name: _present(o) for name, o in spaces.items()})
+
+
+def _keys(ids, gone, pool):
+    "A number for each pair found: by row, itself first, so that it stands at column 0."
+    own = np.arange(len(ids))[:, None]
+    key, keep = np.where(ids == own, 0, ids + 1), ids >= 0
+    # removed from one modality is removed
+    if gone.any(): keep &= (ids == own) | ~(gone[own] | gone[ids])
+    key += own * (pool + 1)
+    return key[keep]
 
 
 def ensemble(

@@ -92,6 +92,18 @@ class Space:
         return out
 
 
+def to_unit(vectors, out, name):
+    "Write `vectors` (n,d) at unit length into `out` float32 (n,d), which may be the same array; zero and non-finite rows raise `InputError`."
+    size = max(1, FLOATS // vectors.shape[1])
+    for i in range(0, len(vectors), size):
+        v = vectors[i:i+size].astype(np.float64)
+        for bad, what in ((~np.isfinite(v).all(1), 'not finite'), (~v.any(1), 'all zero')):
+            if bad.any(): raise InputError(f'{name}: rows {some(i + np.flatnonzero(bad))} are {what}')
+        v /= np.abs(v).max(1, keepdims=True)  # first to a range whose squares neither overflow nor vanish
+        out[i:i+size] = v / np.sqrt((v*v).sum(1, keepdims=True))
+    return out
+
+
 class Dense(Space):
     "Embeddings of one modality, copied and l2-normalised; `search` is exact (faiss, inner product)."
     def __init__(
@@ -109,14 +121,7 @@ class Dense(Space):
             if vectors.dtype != np.float32 or off.any(): raise InputError(f'{name}: rows {some(np.flatnonzero(off))} are not float32 of unit length')
             self.vectors = vectors
             return
-        self.vectors = np.empty(vectors.shape, np.float32)
-        size = max(1, FLOATS // vectors.shape[1])
-        for i in range(0, len(vectors), size):
-            v = vectors[i:i+size].astype(np.float64)
-            for bad, what in ((~np.isfinite(v).all(1), 'not finite'), (~v.any(1), 'all zero')):
-                if bad.any(): raise InputError(f'{name}: rows {some(i + np.flatnonzero(bad))} are {what}')
-            v /= np.abs(v).max(1, keepdims=True)  # first to a range whose squares neither overflow nor vanish
-            self.vectors[i:i+size] = v / np.sqrt((v*v).sum(1, keepdims=True))
+        self.vectors = to_unit(vectors, np.empty(vectors.shape, np.float32), name)
 
     def __len__(self): return len(self.vectors)
     def __repr__(self): return f'Dense({self.name!r}, {len(self)} x {self.dim})'

@@ -3,7 +3,7 @@ import numpy as np
 from scipy import sparse
 
 from ..core import InputError, some
-from .index import Dense, Space
+from .index import Space, to_unit
 from .keys import Keys
 from .neighbors import Neighbors, check_k, check_self
 
@@ -114,7 +114,8 @@ def _unit(space, vectors):
     # vectors that cancel each other leave no direction: the listing keeps its own
     lost = np.einsum('nd,nd->n', vectors, vectors) < 1e-12
     # an index stays one: exact search among a million takes hours, and who was removed stays removed
-    return space._with(Dense(np.where(lost[:, None], space.vectors, vectors), space.name).vectors, space.gone)
+    vectors[lost] = space.vectors[lost]
+    return space._with(to_unit(vectors, vectors, space.name), space.gone)
 
 
 def _near(space, neighbors, k):

@@ -22,7 +22,9 @@ def neighbor_mean(
     n, width = neighbors.ids.shape
     scores = _matrix(neighbors)
     near = _pattern(neighbors, k)
-    mean = sparse.diags(1 / np.diff(near.indptr)) @ near @ scores
+    # summed, and then divided: what cancels is 0 to the last bit
+    mean = (near @ scores).tocsr()
+    mean.data /= np.repeat(np.diff(near.indptr), np.diff(mean.indptr))
     out = (weight * mean + (1 - weight) * scores).tocsr()
     out.eliminate_zeros()
     out = out.tocoo()
