@@ -1,0 +1,1 @@
+"The study floor: searches over training and over rules, kept, compared and drawn."
