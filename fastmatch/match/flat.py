@@ -1,0 +1,285 @@
+"Any fusion's best cuts in milliseconds: pairs laid flat once, and of them only those looked at that a best cut could let in; the rest is proved away."
+from dataclasses import replace
+
+import numpy as np
+
+from ..core import InputError
+from .decide import MAX_MATCHES
+from .fuse import Candidates, check_weights, fused_scores
+from .neighbors import label_codes
+from .sweep import as_mask
+
+FUSED = ('mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above')  # fusions that rise with every modality's score
+DEPTHS = 3, 12, np.inf  # pairs kept of each modality at each level, as a multiple of those to be found
+BUCKETS = 4096
+CELLS = 1 << 24  # comparisons held at a time
+
+
+class Flat:
+    "The candidates of some rows as loose pairs; `sweep` gives the row F1 of every cut of any fusion that rises with the scores it is made of."
+    def __init__(
+        self,
+        cand: Candidates,  # Of a self-join
+        labels,  # (n,) groups; a listing's true set is its whole group
+        rows=None,  # bool (n,) or row numbers, whose cuts are asked for; default all
+        max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+    ):
+        n = len(cand.ids)
+        if cand.pool not in (None, n): raise InputError('candidates in a catalogue: cuts are chosen on a self-join')
+        if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
+        y = label_codes(labels, n)
+        self.cand, self.n, self.max_matches = cand, n, max_matches
+        self.rows = np.arange(n) if rows is None else np.flatnonzero(as_mask(rows, n))
+        if not len(self.rows): raise InputError('rows: none is chosen')
+        self.names = [k for k in cand.scores if k not in cand.join]
+        self.size = np.bincount(y)[y][self.rows].astype(np.float64)
+        ids = cand.ids[self.rows, 1:]
+        self.right = (y[ids] == y[self.rows][:, None]) & (ids >= 0)
+        self.found = self.right.sum(1)
+        # to be found, and as many again: about what a good cut lets in
+        self.target = int(self.found.sum()) + len(self.rows)
+        self._levels = {}
+
+    def level(self, i):
+        "The pairs that stand high enough in one modality at least, and what the others reach at most."
+        if i not in self._levels: self._levels[i] = _Level(self, DEPTHS[i] * self.target)
+        return self._levels[i]
+
+    def sweep(
+        self,
+        how: str = 'mean',  # One of `FUSED`
+        weights: dict | None = None,  # Modality -> weight, power or threshold; default 1 of each (0 for 'union' and 'above')
+        power: float = 6.,  # Of 'power'
+        ranks: int = 1,  # Cuts; 2: a lower one for the nearest (min2)
+        max_matches: int | None = None,  # Most matches a row, itself included; default the one given before
+    ) -> 'FlatSweep':
+        "What `Sweep(fuse(cand, how, weights), labels)` (or `RankSweep`) says, sooner."
+        if how not in FUSED: raise InputError(f'how={how!r}: choose one of {", ".join(FUSED)}')
+        if ranks not in (1, 2): raise InputError(f'ranks={ranks!r}: 1 or 2')
+        if weights is None: weights = dict.fromkeys(self.names, 0. if how in ('union', 'above') else 1.)
+        check_weights(how, weights, power)
+        if unknown := set(weights) - set(self.names): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {self.names}')
+        return FlatSweep(self, (how, weights, self.cand.join, power), ranks, self.max_matches if max_matches is None else max_matches)
+
+
+class _Level:
+    def __init__(self, flat, depth):
+        c, rows = flat.cand, flat.rows
+        ids = c.ids[rows, 1:]
+        keep, grids = np.zeros(ids.shape, bool), {k: c.scores[k][rows, 1:] for k in c.scores}
+        real, self.bound = ids >= 0, {}
+        for k in c.join: keep |= grids[k] == 1
+        for k in flat.names:
+            s = grids[k]
+            count = int(min(depth, real.sum()))
+            if count < real.sum(): self.bound[k] = np.partition(s[real], -count - 1)[-count - 1]
+            keep |= s > self.bound.get(k, -np.inf)
+        # a pair that another of its row exceeds in every modality is never the row's nearest
+        front = _front([grids[k] for k in flat.names], real)
+        keep, front = (keep | front) & real, front & real
+        self.whole = not (real & ~keep).any()
+        row, col = np.nonzero(keep)
+        self.row, self.front = row.astype(np.int32), np.flatnonzero(front[row, col])
+        self.pairs = replace(c, ids=ids[row, col], scores={k: np.ascontiguousarray(v[row, col]) for k, v in grids.items()}, rows=rows[row])
+        count = np.bincount(row, minlength=len(rows))
+        at = np.arange(len(row)) - np.repeat(count.cumsum() - count, count)
+        # one number sorts a row's pairs by score and then as they stood; row and whether it is right travel along
+        self.shift = int(count.max(initial=1)).bit_length() + 1
+        if len(rows).bit_length() + 32 + self.shift > 64: raise InputError(f'{len(rows)} rows of up to {count.max()} candidates: too many to lay flat')
+        self.low = (row.astype(np.uint64) << np.uint64(32 + self.shift)) | (at.astype(np.uint64) << np.uint64(1)) | flat.right[row, col].astype(np.uint64)
+        self.front_start = np.flatnonzero(np.append(True, np.diff(self.row[self.front]) != 0)) if len(self.front) else np.zeros(0, np.int64)
+
+    def most(self, how, weights, join, power):
+        "What a pair left out scores at most."
+        if self.whole: return -np.inf
+        one = Candidates(np.zeros(1, np.int64), {k: np.array([v]) for k, v in self.bound.items()}, pool=1, rows=np.zeros(1, np.int64))
+        if how == 'joint' and self.pairs.present is not None:
+            # over the least norm that there is: that of a pair which has the lightest modality alone
+            top = sum(w * max(self.bound[k], 0) for k, w in weights.items()) / min(w for w in weights.values() if w > 0)
+        else: top = float(fused_scores(one, how, weights, (), power)[0])
+        return top + 1e-5 * max(1, abs(top))  # powers round
+
+
+def _front(grids, real):
+    "Which entries (m,k) no other of their row exceeds in all of `grids`."
+    m, k = real.shape
+    out, size = np.empty((m, k), bool), max(1, CELLS // max(1, k * k))
+    for i in range(0, m, size):
+        part = slice(i, i + size)
+        under = np.ones((len(real[part]), k, k), bool)
+        for s in grids: under &= s[part][:, None, :] > s[part][:, :, None]
+        out[part] = ~under.any(2)
+    return out
+
+
+class FlatSweep:
+    "The row F1 of every cut of one fusion, as `Sweep` and `RankSweep` give it; looks at as few pairs as it can, at more where a deeper cut could win."
+    def __init__(self, flat, fusion, ranks, max_matches):
+        self.flat, self.fusion, self.ranks, self.max_matches = flat, fusion, ranks, max_matches
+        self.base = 2 / (1 + flat.size)
+        self._depth, self._room = 0, flat.target
+        self._load()
+
+    def _load(self):
+        lv = self.flat.level(self._depth)
+        self.score_all = fused_scores(lv.pairs, *self.fusion)
+        self.least = lv.most(*self.fusion)
+        self._look()
+
+    def _deepen(self):
+        "Look at more pairs; False where all are in."
+        if self.cut_from == -np.inf: return False
+        if self.cut_from > self.least: self._room *= 2
+        else: self._depth += 1
+        if self.cut_from > self.least: self._look()
+        else: self._load()
+        return True
+
+    def _look(self):
+        lv, score, flat = self.flat.level(self._depth), self.score_all, self.flat
+        self.cut_from = self.least
+        if len(score) > self._room:
+            # about the `_room` highest: a sample says where they begin
+            part = score[::max(1, len(score) // 20_000)]
+            at = int(len(part) * (1 - self._room / len(score)))
+            self.cut_from = max(self.least, float(np.partition(part, at)[at]))
+        keep = score >= np.float32(self.cut_from) if self.cut_from > -np.inf else np.ones(len(score), bool)
+        if self.ranks == 2 and self.cut_from > -np.inf and len(lv.front):
+            at = lv.row[lv.front]
+            top = np.full(len(flat.rows), -np.inf, np.float32)
+            top[at[lv.front_start]] = np.maximum.reduceat(score[lv.front], lv.front_start)
+            keep[lv.front[score[lv.front] == top[at]]] = True
+        at = np.flatnonzero(keep)
+        row, key = lv.row[at], np.sort(lv.low[at] | (_falling(score[at]).astype(np.uint64) << np.uint64(lv.shift)))
+        right, bits = (key & np.uint64(1)).astype(np.int64), ((key >> np.uint64(lv.shift)) & np.uint64(0xffffffff)).astype(np.uint32)
+        count = np.bincount(row, minlength=len(flat.rows))
+        first, hit = count.cumsum() - count, right.cumsum()
+        over = (np.append(0, hit)[first])[row]
+        rank = np.arange(len(row)) - first[row]
+        if (far := rank >= self.max_matches - 1).any():
+            keep = ~far
+            row, right, bits, hit, over, rank = (o[keep] for o in (row, right, bits, hit, over, rank))
+        many, hit = rank + (1 + flat.size)[row], hit - over
+        self.gain = 2 * (1 + hit) / (many + 1) - 2 * (1 + hit - right) / many
+        self.row, self.first, self.bits, self.wrong = row, rank == 0, bits, right == 0
+        self.score = _rising(bits).astype(np.float64)
+        low, high = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
+        self.bucket = ((bits - np.uint32(low)) >> np.uint32(max(0, (high - low).bit_length() - BUCKETS.bit_length() + 1))).astype(np.int64)
+        self._most = None
+
+    @property
+    def most(self):
+        "What a row reaches at most under a cut below `cut_from`: all its right candidates in, and of the wrong ones those that are in by then."
+        if self._most is None:
+            if self.cut_from == -np.inf: self._most = np.full(len(self.flat.rows), -np.inf)
+            else:
+                seen = self.score >= self.cut_from
+                wrong = np.bincount(self.row, self.wrong & seen, len(self.flat.rows))
+                r = np.minimum(self.flat.found, self.max_matches - 1)
+                self._most = 2 * (1 + r) / (1 + r + np.minimum(wrong, self.max_matches - 1 - r) + self.flat.size)
+        return self._most
+
+    def best(
+        self,
+        rows=None,  # bool (n,), whose mean F1 counts; default all that were laid flat
+    ) -> tuple:  # (threshold or cuts, mean row F1)
+        "The cuts with the best mean row F1 over `rows`."
+        side = np.ones(len(self.flat.rows), bool) if rows is None else as_mask(rows, self.flat.n)[self.flat.rows]
+        if not side.any(): raise InputError('rows: none is chosen')
+        while True:
+            cuts, value = self._one(side) if self.ranks == 1 else self._two(side)
+            sure = np.atleast_1d(cuts)[-1] >= self.cut_from and value >= self.most[side].sum() - 1e-9
+            if sure or not self._deepen(): break
+        return cuts, float(value / side.sum())
+
+    def _one(self, side):
+        cut, gain = self._cut(side[self.row])
+        return cut, self.base[side].sum() + gain
+
+    def _two(self, side):
+        mine = side[self.row]
+        (near, a), (far, b) = self._cut(mine & self.first, whole=True), self._cut(mine & ~self.first)
+        if near > far > -np.inf: return self._tied(side, mine)
+        return (near, far), self.base[side].sum() + a + b
+
+    def _tied(self, side, mine):
+        "Both cuts together, where the nearest's own best one would be the higher."
+        score, gain, first = self.score[mine], self.gain[mine], self.first[mine]
+        order = np.argsort(-score)
+        score, gain, first = score[order], gain[order], first[order]
+        end = np.flatnonzero(np.append(score[1:] != score[:-1], True))
+        near, far = (np.append(0, np.where(o, gain, 0).cumsum()[end]) for o in (first, ~first))
+        total = near + np.maximum.accumulate(far)
+        i = int(np.argmax(total >= total.max() - 1e-9))
+        j = int(np.argmax(far[:i + 1] >= far[:i + 1].max() - 1e-9))
+        values = score[end]
+        ends = np.append(values, values[-1] - 2e-3)
+        cuts = tuple(float(ends[o - 1] + ends[o]) / 2 if o else float(values[0]) + 1e-3 for o in (i, j))
+        return cuts, self.base[side].sum() + total[i]
+
+    def _cut(self, mine, whole=False):
+        "The best cut of the edges `mine`, and what it gains; -inf where what is next below isn't among them (`whole`: it is)."
+        gain = np.where(mine, self.gain, 0)
+        total, up = np.bincount(self.bucket, gain), np.bincount(self.bucket, np.maximum(gain, 0))
+        if not mine.any(): return (float(self.score.max()) if len(self.score) else 1.) + 1e-3, 0.
+        end = total.cumsum()
+        # the best cut falls into a bucket that could rise to the best of all ends; 1e-6 is far above what rounding does to the sums
+        hot = end - total + up >= max(0., end.max()) - 1e-6
+        at = np.flatnonzero(hot[self.bucket] & mine)
+        at = at[np.argsort(self.bits[at])]
+        score, bucket = self.score[at], self.bucket[at]
+        sums = gain[at].cumsum()
+        start = np.searchsorted(bucket, bucket)
+        sums += (end - total)[bucket] - np.append(0, sums)[start]
+        # equal scores come in together or not at all
+        ends = np.append(score[1:] != score[:-1], True)
+        score, sums = score[ends], sums[ends]
+        # a gain that is only rounding is none: the higher cut wins
+        if not len(sums) or sums.max() <= 1e-9: return float(self.score[mine].max()) + 1e-3, 0.
+        i = int(np.argmax(sums >= sums.max() - 1e-9))
+        below = self.score[mine & (self.score < score[i])]
+        if not len(below) and not whole and self.cut_from > -np.inf: return -np.inf, float(sums[i])
+        return float(score[i] + (below.max() if len(below) else score[i] - 2e-3)) / 2, float(sums[i])
+
+    def at(
+        self,
+        threshold,  # Cut, or cuts, as `best` gives them
+    ) -> np.ndarray:  # float64 (n,), NaN for rows that weren't laid flat
+        "The row F1 of each row under these cuts."
+        out, inside = np.full(self.flat.n, np.nan), self._inside(threshold)
+        out[self.flat.rows] = self.base + np.bincount(self.row, np.where(inside, self.gain, 0), len(self.base))
+        return out
+
+    def _inside(self, threshold):
+        near, far = (threshold, threshold) if np.ndim(threshold) == 0 else threshold
+        while far < self.cut_from and self._deepen(): pass
+        return self.score >= (far if near == far else np.where(self.first, near, far))
+
+    def crossed(
+        self,
+        sides,  # bool (n,) masks: cuts are chosen on one side and scored on the other, then the other way round
+    ) -> float:
+        "The mean row F1 under cuts that were chosen on other rows."
+        total = 0.
+        for side in sides:
+            side = side[self.flat.rows]
+            for chosen, scored in ((side, ~side), (~side, side)):
+                cuts, _ = self.best(self._wide(chosen))
+                total += self.base[scored].sum() + (self.gain * (self._inside(cuts) & scored[self.row])).sum()
+        return float(total / len(sides) / len(self.base))
+
+    def _wide(self, side):
+        out = np.zeros(self.flat.n, bool)
+        out[self.flat.rows] = side
+        return out
+
+
+def _falling(x):
+    "float32 without NaN as uint32 that rise where `x` falls."
+    bits = (x + np.float32(0)).view(np.uint32)  # -0. is 0.
+    return np.where(bits >> 31, bits, bits ^ np.uint32(0x7fffffff))
+
+
+def _rising(bits):
+    "The float32 of `_falling`."
+    return np.where(bits >> 31, bits, bits ^ np.uint32(0x7fffffff)).view(np.float32)
