@@ -109,7 +109,11 @@ def _slices(done, names, sign):
         # choices lie side by side, not on top of each other
         if labels: x = x + np.random.default_rng(0).uniform(-.25, .25, len(x))
         dots = ax.scatter(x, y, c=number, s=12, cmap='viridis_r', vmin=0, vmax=max(t.number for t in done))
-        if log: ax.set_xscale('log')
+        if log:
+            ax.set_xscale('log')
+            at = np.geomspace(x.min(), x.max(), 3)
+            ax.set_xticks(at, [f'{o:.2g}' for o in at])
+            ax.set_xticks([], minor=True)
         if labels: ax.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) * len(labels) > 16 else 0, fontsize=8)
         if high > low: ax.set_ylim(*sorted(sign * np.array([low - .3 * (high - low), high + .08 * (high - low)])))
         ax.set_xlabel(name)
