@@ -165,6 +165,8 @@ class FlatSweep:
         self.score = _rising(bits).astype(np.float64)
         low, high = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
         self.bucket = ((bits - np.uint32(low)) >> np.uint32(max(0, (high - low).bit_length() - BUCKETS.bit_length() + 1))).astype(np.int64)
+        # the nearest is counted apart where it has a cut of its own
+        self.cell = self.bucket if self.ranks == 1 else 2 * self.bucket + self.first
         self._most = None
 
     @property
@@ -184,26 +186,59 @@ class FlatSweep:
         rows=None,  # bool (n,), whose mean F1 counts; default all that were laid flat
     ) -> tuple:  # (threshold or cuts, mean row F1)
         "The cuts with the best mean row F1 over `rows`."
-        side = np.ones(len(self.flat.rows), bool) if rows is None else as_mask(rows, self.flat.n)[self.flat.rows]
+        side = np.ones(len(self.base), bool) if rows is None else as_mask(rows, self.flat.n)[self.flat.rows]
         if not side.any(): raise InputError('rows: none is chosen')
-        while True:
-            cuts, value = self._one(side) if self.ranks == 1 else self._two(side)
-            sure = np.atleast_1d(cuts)[-1] >= self.cut_from and value >= self.most[side].sum() - 1e-9
-            if sure or not self._deepen(): break
+        (cuts, value, _), = self._search(side.astype(np.int64), np.array([[False, True]]))
         return cuts, float(value / side.sum())
 
-    def _one(self, side):
-        cut, gain = self._cut(side[self.row])
-        return cut, self.base[side].sum() + gain
+    def at(
+        self,
+        threshold,  # Cut, or cuts, as `best` gives them
+    ) -> np.ndarray:  # float64 (n,), NaN for rows that weren't laid flat
+        "The row F1 of each row under these cuts."
+        near, far = (threshold, threshold) if np.ndim(threshold) == 0 else threshold
+        while far < self.cut_from and self._deepen(): pass
+        inside, out = self.score >= np.where(self.first, near, far), np.full(self.flat.n, np.nan)
+        out[self.flat.rows] = self.base + np.bincount(self.row, np.where(inside, self.gain, 0), len(self.base))
+        return out
 
-    def _two(self, side):
-        mine = side[self.row]
-        (near, a), (far, b) = self._cut(mine & self.first, whole=True), self._cut(mine & ~self.first)
-        if near > far > -np.inf: return self._tied(side, mine)
-        return (near, far), self.base[side].sum() + a + b
+    def crossed(
+        self,
+        sides,  # bool (n,) masks, ten at most: cuts are chosen on one side and scored on the other, then the other way round
+    ) -> float:
+        "The mean row F1 under cuts that were chosen on other rows."
+        # a row's code says on which side it is each time: all halvings are read from one table
+        code = sum(o[self.flat.rows].astype(np.int64) << i for i, o in enumerate(sides))
+        bits = (np.arange(1 << len(sides)) >> np.arange(len(sides))[:, None] & 1).astype(bool)
+        found = self._search(code, np.concatenate([bits, ~bits]))
+        return sum(o[2] for o in found) / len(sides) / len(self.base)
 
-    def _tied(self, side, mine):
+    def _search(self, code, chosen):
+        "For each of `chosen` (bool (s,c), codes of rows): the best cuts, their sum of F1 there, and that over all other rows."
+        base = np.bincount(code, self.base, chosen.shape[1])
+        while True:
+            found = self._tried(code, chosen, base)
+            most = np.bincount(code, self.most, chosen.shape[1]) if self.cut_from > -np.inf else np.zeros(chosen.shape[1])
+            sure = self.cut_from == -np.inf or all(np.atleast_1d(cuts)[-1] >= self.cut_from and value >= most[o].sum() - 1e-9 for (cuts, value, _), o in zip(found, chosen))
+            if sure or not self._deepen(): return found
+
+    def _tried(self, code, chosen, base):
+        c, codes = chosen.shape[1], code[self.row]
+        key = self.cell * c + codes
+        gain, up = (np.bincount(key, o, (self.bucket.max(initial=0) + 1) * self.ranks * c).reshape(-1, self.ranks, c) for o in (self.gain, np.maximum(self.gain, 0)))
+        found = []
+        for o in chosen:
+            parts = []
+            for kind in range(self.ranks): parts.append(_Part(self, codes, o, gain[:, kind], up[:, kind], kind))
+            if self.ranks == 2: parts = parts[::-1]  # the nearest first
+            if self.ranks == 2 and parts[0].cut > parts[1].cut > -np.inf: found.append(self._tied(codes, o, base))
+            else: found.append((parts[0].cut if self.ranks == 1 else tuple(p.cut for p in parts), base[o].sum() + sum(p.value for p in parts),
+                                base[~o].sum() + sum(p.other for p in parts)))
+        return found
+
+    def _tied(self, codes, chosen, base):
         "Both cuts together, where the nearest's own best one would be the higher."
+        mine = chosen[codes]
         score, gain, first = self.score[mine], self.gain[mine], self.first[mine]
         order = np.argsort(-score)
         score, gain, first = score[order], gain[order], first[order]
@@ -215,63 +250,50 @@ class FlatSweep:
         values = score[end]
         ends = np.append(values, values[-1] - 2e-3)
         cuts = tuple(float(ends[o - 1] + ends[o]) / 2 if o else float(values[0]) + 1e-3 for o in (i, j))
-        return cuts, self.base[side].sum() + total[i]
+        inside = (self.score >= np.where(self.first, *cuts)) & ~mine
+        return cuts, base[chosen].sum() + total[i], base[~chosen].sum() + self.gain[inside].sum()
 
-    def _cut(self, mine, whole=False):
-        "The best cut of the edges `mine`, and what it gains; -inf where what is next below isn't among them (`whole`: it is)."
-        gain = np.where(mine, self.gain, 0)
-        total, up = np.bincount(self.bucket, gain), np.bincount(self.bucket, np.maximum(gain, 0))
-        if not mine.any(): return (float(self.score.max()) if len(self.score) else 1.) + 1e-3, 0.
-        end = total.cumsum()
+
+class _Part:
+    "The best cut of the edges of one kind in the rows `chosen`: `cut`, what it gains there (`value`) and in the other rows (`other`)."
+    # cut is -inf where what is next below it isn't among the edges looked at
+    def __init__(self, sweep, codes, chosen, gain, up, kind):
+        self.sweep, self.codes, self.kind = sweep, codes, kind
+        total, end = gain[:, chosen].sum(1), gain[:, chosen].sum(1).cumsum()
         # the best cut falls into a bucket that could rise to the best of all ends; 1e-6 is far above what rounding does to the sums
-        hot = end - total + up >= max(0., end.max()) - 1e-6
-        at = np.flatnonzero(hot[self.bucket] & mine)
-        at = at[np.argsort(self.bits[at])]
-        score, bucket = self.score[at], self.bucket[at]
-        sums = gain[at].cumsum()
-        start = np.searchsorted(bucket, bucket)
-        sums += (end - total)[bucket] - np.append(0, sums)[start]
+        hot = end - total + up[:, chosen].sum(1) >= max(0., end.max()) - 1e-6
+        at = self._mine(np.flatnonzero(hot[sweep.bucket]))
+        at = at[chosen[codes[at]]]
+        at = at[np.argsort(sweep.bits[at])]
+        score, bucket, sums = sweep.score[at], sweep.bucket[at], sweep.gain[at].cumsum()
+        sums += (end - total)[bucket] - np.append(0, sums)[np.searchsorted(bucket, bucket)]
         # equal scores come in together or not at all
-        ends = np.append(score[1:] != score[:-1], True)
-        score, sums = score[ends], sums[ends]
+        last = np.append(score[1:] != score[:-1], True)[:len(score)]
+        score, sums, bucket = score[last], sums[last], bucket[last]
         # a gain that is only rounding is none: the higher cut wins
-        if not len(sums) or sums.max() <= 1e-9: return float(self.score[mine].max()) + 1e-3, 0.
+        if not len(sums) or sums.max() <= 1e-9:
+            mine = self._mine(np.arange(len(codes)))
+            mine = sweep.score[mine[chosen[codes[mine]]]]
+            top = mine.max() if len(mine) else sweep.score.max(initial=1. if not len(sweep.score) else -np.inf)
+            self.cut, self.value = float(top) + 1e-3, 0.
+            others = self._mine(np.flatnonzero(sweep.score >= self.cut))
+            self.other = float(sweep.gain[others].sum())
+            return
         i = int(np.argmax(sums >= sums.max() - 1e-9))
-        below = self.score[mine & (self.score < score[i])]
-        if not len(below) and not whole and self.cut_from > -np.inf: return -np.inf, float(sums[i])
-        return float(score[i] + (below.max() if len(below) else score[i] - 2e-3)) / 2, float(sums[i])
+        self.value, width = float(sums[i]), 1
+        while True:
+            # the edges of its bucket and of the next, until one of these rows is below it
+            near = self._mine(np.flatnonzero((sweep.bucket - bucket[i]).view(np.uint64) < width))
+            below = sweep.score[near[chosen[codes[near]]]]
+            below = below[below < score[i]]
+            if len(below) or bucket[i] + width > len(end): break
+            width *= 4
+        if len(below): self.cut = float(score[i] + below.max()) / 2
+        else: self.cut = float(score[i] + score[i] - 2e-3) / 2 if sweep.cut_from == -np.inf or (kind == 1) else -np.inf
+        rest = near[~chosen[codes[near]] & (sweep.score[near] >= self.cut)]
+        self.other = float(gain[:bucket[i], ~chosen].sum() + sweep.gain[rest].sum())
 
-    def at(
-        self,
-        threshold,  # Cut, or cuts, as `best` gives them
-    ) -> np.ndarray:  # float64 (n,), NaN for rows that weren't laid flat
-        "The row F1 of each row under these cuts."
-        out, inside = np.full(self.flat.n, np.nan), self._inside(threshold)
-        out[self.flat.rows] = self.base + np.bincount(self.row, np.where(inside, self.gain, 0), len(self.base))
-        return out
-
-    def _inside(self, threshold):
-        near, far = (threshold, threshold) if np.ndim(threshold) == 0 else threshold
-        while far < self.cut_from and self._deepen(): pass
-        return self.score >= (far if near == far else np.where(self.first, near, far))
-
-    def crossed(
-        self,
-        sides,  # bool (n,) masks: cuts are chosen on one side and scored on the other, then the other way round
-    ) -> float:
-        "The mean row F1 under cuts that were chosen on other rows."
-        total = 0.
-        for side in sides:
-            side = side[self.flat.rows]
-            for chosen, scored in ((side, ~side), (~side, side)):
-                cuts, _ = self.best(self._wide(chosen))
-                total += self.base[scored].sum() + (self.gain * (self._inside(cuts) & scored[self.row])).sum()
-        return float(total / len(sides) / len(self.base))
-
-    def _wide(self, side):
-        out = np.zeros(self.flat.n, bool)
-        out[self.flat.rows] = side
-        return out
+    def _mine(self, at): return at if self.sweep.ranks == 1 else at[self.sweep.first[at] == self.kind]
 
 
 def _falling(x):
