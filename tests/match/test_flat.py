@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Candidates, Dense, Keys, RankSweep, Sweep, Tfidf, candidates, decide, fuse, heldout, row_f1
-from fastmatch.match.flat import FUSED, Flat, _front
+from fastmatch.match.flat import FUSED, Flat, _front, _sort_within
 from fastmatch.match.heldout import halves
 
 from .cases import titles
@@ -118,6 +118,16 @@ def test_front():
     a, b = np.array([[.9, .1, .5, .5, .4]]), np.array([[.1, .9, .5, .4, .4]])
     # equal in one is not exceeded: a weight of 0 would make them ties
     assert _front([a, b], np.ones((1, 5), bool)).tolist() == [[True, True, True, True, False]]
+
+
+def test_sorted_within_rows():
+    rng = np.random.default_rng(0)
+    for top in (0, 1, 2, 4, 5, 70):
+        count = rng.integers(0, top + 1, 50)
+        row, key = np.repeat(np.arange(50), count), rng.integers(0, 2**63, count.sum()).astype(np.uint64) * 2 + 1
+        want = key[np.lexsort((key, row))]
+        _sort_within(key, count)
+        assert (key == want).all()
 
 
 def test_nobody_near():
