@@ -8,24 +8,24 @@ from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
 from torch import nn
 
-from .. import losses
 from ..callback.heads import HeadLabels
 from ..core import InputError, seed_everything, some
 from ..data.split import group_folds
 from ..layers import BNNeck, CosineHead, TrackedHead
 from ..learner.base import groups_splitter
 from ..match.embeddings import Embeddings
-from ..match.heldout import HeldOut, heldout
+from ..match.heldout import heldout
 from ..match.index import Dense
 from ..match.neighbors import label_codes
 from ..optim import opt_func
 from ..schedule import fit as _fit  # noqa: F401  it gives Learner its fit_flat_cos
-from .space import as_space, spaces, suggest
+from .maker import _loss
+from .space import NAMED, as_space, spaces, suggest
 from .storage import open_study
+from .tune import _packed
 from .work import work
 
-# what a trial may choose, and what it is otherwise: match_learner's own
-DEFAULTS = {'margin': .3, 'scale': 20., 'loss': 'ArcFace', 'lr': 2e-3, 'wd': .01, 'opt': 'adamw'}
+CHOICES = 'margin', 'scale', 'loss', 'lr', 'wd', 'opt'  # what a trial may choose
 MONITORS = ('row_f1', 'recall@1', 'map@r')
 MAP = .02  # the map's rate against `lr`: each entry of a wide one moves with every step, and it starts where it should be
 CENTERS = 5.  # the centres', as `LR_MULT` has it
@@ -51,15 +51,14 @@ class FrozenNet(nn.Module):
 def fit_head(
     x: np.ndarray,  # float32 (n,d) frozen embeddings to train on
     y: np.ndarray,  # int (n,), their groups, 0..c-1
-    params: dict,  # Of `DEFAULTS`, what differs
+    params: dict,  # Of `CHOICES`, what differs from the kit's own
     epochs: int = 6,  # Rounds
     bs: int = 128,  # Listings a batch
     seed: int = 0,  # Of centres and batches
 ) -> FrozenNet:
     "Train a head on frozen embeddings."
-    p = {**DEFAULTS, **params}
-    loss, tracked = getattr(losses, p['loss']), p['loss'] in ('CurricularFace', 'AdaCos')
-    loss = loss(s=p['scale']) if p['loss'] == 'NormSoftmax' else loss() if p['loss'] == 'AdaCos' else loss(p['margin'], p['scale'])
+    p = {**{k: NAMED[k][1] for k in CHOICES}, **params}
+    tracked = p['loss'] == 'CurricularFace'
     seed_everything(seed)
     x, y = torch.from_numpy(x), torch.from_numpy(y).long()
     def batch(rows): return x[rows], y[rows]
@@ -67,7 +66,7 @@ def fit_head(
     # fastai validates after each epoch, on something: a handful of rows costs nothing
     dls = DataLoaders(train, DataLoader(range(min(8, len(x))), bs=8, create_batch=batch))
     net = FrozenNet(x.shape[1], int(y.max()) + 1, TrackedHead if tracked else CosineHead)
-    learn = Learner(dls, net, loss, opt_func=opt_func(p['opt']), splitter=groups_splitter, wd=p['wd'], cbs=HeadLabels() if tracked else None)
+    learn = Learner(dls, net, _loss(p), opt_func=opt_func(p['opt']), splitter=groups_splitter, wd=p['wd'], cbs=HeadLabels() if tracked else None)
     with ContextManagers([learn.no_bar(), learn.no_logging()]): learn.fit_flat_cos(epochs, {'map': p['lr'] * MAP, 'head': p['lr'] * CENTERS})
     return net.eval()
 
@@ -94,11 +93,11 @@ def tune_head(
     sampler='tpe',  # As for `open_study`
     seed: int = 0,  # The same centres and batches in every trial: what differs is what was chosen
     echo=None,  # As for `work`
-):  # optuna.Study; `head_score(study)` is the reported score of its best trial
+):  # optuna.Study; `tested(study)` is the reported score of its best trial
     "Search margin and scale (and more) of a head on frozen embeddings."
     x, y = _frozen(embeddings, labels)
     space = spaces('margin', 'scale') if space is None else as_space(space)
-    if unknown := set(space) - set(DEFAULTS): raise InputError(f'space: {sorted(unknown)}: a head on frozen embeddings has {list(DEFAULTS)}')
+    if unknown := set(space) - set(CHOICES): raise InputError(f'space: {sorted(unknown)}: a head on frozen embeddings has {list(CHOICES)}')
     if monitor not in MONITORS: raise InputError(f'monitor={monitor!r}: choose from {", ".join(MONITORS)}')
     train, valid, test = _split(y, valid, test, seed)
     codes = np.unique(y[train], return_inverse=True)[1]
@@ -106,26 +105,16 @@ def tune_head(
                        about={'monitor': monitor, 'epochs': epochs, 'listings': [int(o.sum()) for o in (train, valid, test)], 'width': x.shape[1]})
     # the embeddings as they are, without any head: a space may hold nothing that is better
     study.set_user_attr('frozen', {k: round(_judge(None, x[m], y[m], seed).mean, 5) for k, m in (('valid', valid), ('test', test)) if m.any()})
+    if test.any(): study.set_user_attr('test_groups', label_codes(y[test], int(test.sum())).tolist())
     def objective(trial):
         net = fit_head(x[train], codes, suggest(trial, space), epochs, bs, seed)
         found = _judge(net, x[valid], y[valid], seed)
         if test.any():
             held = _judge(net, x[test], y[test], seed)
             for k, v in (('test_row_f1', held.mean), ('test_se', held.se)): trial.set_user_attr(k, round(v, 5))
-            trial.set_user_attr('test_rows', np.round(held.row_f1, 5).tolist())
-            trial.set_user_attr('test_groups', held.groups.tolist())
+            trial.set_user_attr('test_rows', _packed(held.row_f1))
         return {'row_f1': found.mean, 'recall@1': np.nanmean(found.recall_at_1), 'map@r': np.nanmean(found.map_at_r)}[monitor]
     return work(study, objective, n_trials, echo=echo)
-
-
-def head_score(
-    study,  # Of `tune_head` with `test`
-    trial: int | None = None,  # Its number; default the best by `monitor`; 0 is the kit as it comes
-) -> HeldOut:
-    "What a trial scored on the `test` rows: for `compare` and `paired`."
-    t = study.best_trial if trial is None else next((o for o in study.trials if o.number == trial), None)
-    if t is None or 'test_rows' not in t.user_attrs: raise InputError(f'trial {trial}: no score of test rows (test=None, or it failed)')
-    return HeldOut(np.array(t.user_attrs['test_rows']), np.array(t.user_attrs['test_groups']))
 
 
 def _frozen(emb, labels):

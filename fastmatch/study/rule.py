@@ -16,6 +16,7 @@ from ..match.steps import Step, as_step
 from ..match.sweep import RankSweep, Sweep
 from .space import Param, defaults, suggest
 from .storage import open_study
+from .tune import _packed, _unpacked
 from .work import work
 
 # What may be done before the cut. Steps on vectors cost one more search and are quick from then on; steps on neighbours are done in every trial.
@@ -146,7 +147,7 @@ def tune_rule(
     seed: int = 0,  # Of samplers and halvings
     only: tuple | None = None,  # Modalities, as for `Embeddings.spaces`; default all
     echo=None,  # As for `work`
-) -> tuple:  # (`Rule`, optuna.Study); `rule.score` holds the held-out figures
+) -> tuple:  # (`Rule`, optuna.Study); `rule.score` holds the held-out figures, `heldout_rules(study)` those of each listing
     "Choose a whole rule: structure by Optuna, cuts exactly; judged by the same done on halves of the products, beside the plain rule and the fused protocol."
     emb = _embeddings(embeddings, labels, titles)
     check_k(k)
@@ -169,8 +170,16 @@ def tune_rule(
     study, best = searched(rows, study_name, 0)
     cuts, value = bench.sweep(best, rows).best()
     score = {'row_f1_chosen_on': round(float(value), 5), 'row_f1_crossed': round(study.best_value, 5), **_said(figures)}
-    study.set_user_attr('heldout', {k: np.round(v.row_f1, 5).tolist() for k, v in figures.items()})
+    for k, v in (('heldout', {k: _packed(v.row_f1) for k, v in figures.items()}), ('groups', bench.groups.tolist())): study.set_user_attr(k, v)
     return bench.rule(best, cuts, score), study
+
+
+def heldout_rules(
+    study,  # Of `tune_rule`
+) -> dict:  # {'tuned', 'fused', 'plain': `HeldOut`}
+    "What the tuned rule, the fused protocol and the plain mean scored on products they weren't chosen on: for `compare` and `paired`."
+    if not study.user_attrs.get('heldout'): raise InputError(f'study {study.study_name!r} holds no figures: tune_rule(halvings=...) makes them')
+    return {k: HeldOut(_unpacked(v), np.array(study.user_attrs['groups'])) for k, v in study.user_attrs['heldout'].items()}
 
 
 class _Fixed:

@@ -5,8 +5,9 @@ import torch
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Embeddings, heldout, paired
-from fastmatch.study.head import FrozenNet, _judge, fit_head, head_score, tune_head
+from fastmatch.study.head import FrozenNet, _judge, fit_head, tune_head
 from fastmatch.study.space import spaces
+from fastmatch.study.tune import tested as score_of
 
 
 def frozen(groups=60, each=4, d=24, useless=8, seed=0):
@@ -40,11 +41,11 @@ def test_a_study():
     study = tune_head(x, y, n_trials=4, test=test, epochs=2, seed=1)
     first = study.trials[0]
     assert first.params == {'margin': .3, 'scale': 20.} and len(study.trials) == 4
-    held = head_score(study, 0)
+    held = score_of(study, 'default')
     assert held.mean == pytest.approx(first.user_attrs['test_row_f1'], abs=1e-4) and len(held.row_f1) == test.sum()
     assert held.se == pytest.approx(first.user_attrs['test_se'], abs=1e-4)
     assert set(study.user_attrs['frozen']) == {'valid', 'test'}
-    assert paired(head_score(study), held).diff == pytest.approx(head_score(study).mean - held.mean)
+    assert paired(score_of(study), held).diff == pytest.approx(score_of(study).mean - held.mean)
 
 
 def test_test_rows_change_nothing_else():
@@ -68,7 +69,7 @@ def test_embeddings_of_several_modalities_and_other_monitors():
     emb = Embeddings({'image': x, 'title': x[:, :5], 'joint': x}, np.arange(len(y)), labels=y)
     study = tune_head(emb, n_trials=1, space=spaces('lr', 'wd', 'opt'), monitor='recall@1', epochs=1)
     assert 0 < study.best_value <= 1 and study.user_attrs['kept']['width'] == 29
-    with pytest.raises(InputError, match='no score of test rows'): head_score(study)
+    with pytest.raises(InputError, match='no test listings'): score_of(study)
 
 
 def labelled(x, y, trained): return Embeddings({'image': x}, np.arange(len(y)), labels=y, trained_on=trained)
