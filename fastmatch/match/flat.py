@@ -149,21 +149,21 @@ class FlatSweep:
             top[at[lv.front_start]] = np.maximum.reduceat(score[lv.front], lv.front_start)
             keep[lv.front[score[lv.front] == top[at]]] = True
         at = np.flatnonzero(keep)
-        row, key = lv.row[at], lv.low[at] | (_falling(score[at]).astype(np.uint64) << np.uint64(lv.shift))
-        count = np.bincount(row, minlength=len(flat.rows))
+        key = lv.low[at] | (_falling(score[at]).astype(np.uint64) << np.uint64(lv.shift))
+        count = np.bincount(lv.row[at], minlength=len(flat.rows))
         _sort_within(key, count)
         right, bits = (key & np.uint64(1)).astype(np.int64), ((key >> np.uint64(lv.shift)) & np.uint64(0xffffffff)).astype(np.uint32)
         start, hit = count.cumsum() - count, right.cumsum()
-        nearest = np.zeros(len(row), bool)
+        nearest = np.zeros(len(key), bool)
         nearest[start[count > 0]] = True
         # what a row with this and all before it holds: matches, right ones
-        many, hit = np.arange(2, len(row) + 2) - start[row], hit - np.append(0, hit)[start][row]
+        many, hit = np.arange(2, len(key) + 2) - np.repeat(start, count), hit - np.repeat(np.append(0, hit)[start], count)
         if count.max(initial=0) >= self.max_matches:
-            keep = many <= self.max_matches
-            row, right, bits, hit, many, nearest = (o[keep] for o in (row, right, bits, hit, many, nearest))
-        both = many + flat.size[row]
+            keep, count = many <= self.max_matches, np.minimum(count, self.max_matches - 1)
+            right, bits, hit, many, nearest = (o[keep] for o in (right, bits, hit, many, nearest))
+        both = many + np.repeat(flat.size, count)
         self.gain = 2 * (1 + hit) / both - 2 * (1 + hit - right) / (both - 1)
-        self.row, self.first, self.bits, self.wrong = row, nearest, bits, right == 0
+        self.count, self.first, self.bits, self.wrong = count, nearest, bits, right == 0
         self.score = _rising(bits).astype(np.float64)
         low, high = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
         self.bucket = ((bits - np.uint32(low)) >> np.uint32(max(0, (high - low).bit_length() - BUCKETS.bit_length() + 1))).astype(np.int64)
@@ -172,13 +172,16 @@ class FlatSweep:
         self._most = None
 
     @property
+    def row(self): return np.repeat(np.arange(len(self.base)), self.count)  # of each edge
+
+    @property
     def most(self):
         "What a row reaches at most under a cut below `cut_from`: all its right candidates in, and of the wrong ones those that are in by then."
         if self._most is None:
             if self.cut_from == -np.inf: self._most = np.full(len(self.flat.rows), -np.inf)
             else:
                 seen = self.score >= self.cut_from
-                wrong = np.bincount(self.row, self.wrong & seen, len(self.flat.rows))
+                wrong = np.bincount(self.row, self.wrong & seen, len(self.base))
                 r = np.minimum(self.flat.found, self.max_matches - 1)
                 self._most = 2 * (1 + r) / (1 + r + np.minimum(wrong, self.max_matches - 1 - r) + self.flat.size)
         return self._most
@@ -225,7 +228,7 @@ class FlatSweep:
             if sure or not self._deepen(): return found
 
     def _tried(self, code, chosen, base):
-        c, codes = chosen.shape[1], code[self.row]
+        c, codes = chosen.shape[1], np.repeat(code, self.count)  # rows stand in order: quicker than code[row]
         key = self.cell * c + codes
         gain, up = (np.bincount(key, o, (self.bucket.max(initial=0) + 1) * self.ranks * c).reshape(-1, self.ranks, c) for o in (self.gain, np.maximum(self.gain, 0)))
         found = []
@@ -242,7 +245,7 @@ class FlatSweep:
         "Both cuts together, where the nearest's own best one would be the higher."
         mine = chosen[codes]
         score, gain, first = self.score[mine], self.gain[mine], self.first[mine]
-        order = np.argsort(-score)
+        order = np.argsort(self.bits[mine])
         score, gain, first = score[order], gain[order], first[order]
         end = np.flatnonzero(np.append(score[1:] != score[:-1], True))
         near, far = (np.append(0, np.where(o, gain, 0).cumsum()[end]) for o in (first, ~first))

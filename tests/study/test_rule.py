@@ -8,7 +8,8 @@ from fastmatch.core import InputError
 from fastmatch.match import Dense, Embeddings, Rule, Step, heldout, heldout_fused, paired, row_f1
 from fastmatch.match.fuse import candidates, fuse
 from fastmatch.match.heldout import halves
-from fastmatch.study.rule import REFINEMENTS, Structure, _Bench, _refinements, _Rows, heldout_rules, rule_space, tune_rule
+from fastmatch.study.rule import heldout_rules, tune_rule
+from fastmatch.study.structure import REFINEMENTS, Rows, Structure, Workbench, refinements, rule_space
 
 from ..match.cases import titles
 
@@ -22,7 +23,7 @@ def embeddings(n=120, groups=40, seed=0, noise=.8):
 
 def apart(emb, steps=('none',), hows=('mean', 'prob_or', 'union'), labels=None):
     labels = emb.labels if labels is None else labels
-    return _Bench(emb.spaces(), labels, 20, _refinements(steps), hows, (50,))
+    return Workbench(emb.spaces(), labels, 20, refinements(steps), hows, (50,))
 
 
 def test_the_rule_does_what_its_score_says():
@@ -70,7 +71,7 @@ def test_a_study_sees_no_label_of_the_other_half():
         s = Structure('mean', (('image', .4), ('title', .6)), steps=steps, ranks=2)
         got = []
         for y in (groups, other):
-            bench, rows = apart(emb, (steps,), labels=y), _Rows('a', half, groups, 2, 0)
+            bench, rows = apart(emb, (steps,), labels=y), Rows('a', half, groups, 2, 0)
             sweep = bench.sweep(s, rows)
             got.append((rows.crossed(sweep), sweep.best(half)))
         assert got[0] == got[1]
@@ -82,7 +83,7 @@ def test_a_study_sees_no_label_of_the_other_half():
 def test_quick_is_the_same_as_plain(ranks):
     emb = embeddings(noise=1.)
     bench = apart(emb, {'none': (), 'same': (Step(same),)})
-    rows = _Rows('all', np.ones(len(emb), bool), bench.groups, 3, 0)
+    rows = Rows('all', np.ones(len(emb), bool), bench.groups, 3, 0)
     for how, w in (('mean', (.3, .7)), ('prob_or', (2., 1.)), ('union', (.5, .6))):
         quick, plain = (rows.crossed(bench.sweep(Structure(how, tuple(zip(('image', 'title'), w)), steps=o, ranks=ranks), rows)) for o in ('none', 'same'))
         # cuts for the nearest may stand elsewhere between two scores
@@ -97,7 +98,7 @@ def same(neighbors): return neighbors
 def test_refined_rules_do_what_was_tuned(steps, ranks):
     emb = embeddings()
     bench = apart(emb, (steps,))
-    rows = _Rows('all', np.ones(len(emb), bool), bench.groups, 2, 0)
+    rows = Rows('all', np.ones(len(emb), bool), bench.groups, 2, 0)
     s = Structure('mean', (('image', .5), ('title', .5)), steps=steps, ranks=ranks)
     cuts, value = bench.sweep(s, rows).best(rows.mask)
     assert row_f1(bench.rule(s, cuts).apply(emb.spaces()), emb.labels).mean() == pytest.approx(value, abs=1e-9)
