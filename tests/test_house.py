@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
 FLOORS = [['core'], ['layers', 'losses', 'optim', 'schedule', 'match'], ['data', 'models', 'metrics'], ['callback', 'matcher'],
-          ['learner'], ['pretrain', 'study', 'export', 'report', 'serve'], ['job'], ['all'], ['cli']]
+          ['learner'], ['pretrain', 'study', 'export', 'report', 'serve'], ['job', 'tune_job'], ['all'], ['cli']]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
 NO_FASTAI = ['core.py', 'layers.py', 'matcher/', 'match/', 'models/', 'report/', 'data/read.py', 'data/table.py']
