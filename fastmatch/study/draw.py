@@ -10,8 +10,7 @@ DONE, CUT, BEST = 'tab:blue', '0.7', 'tab:orange'
 
 
 def study_figures(
-    study,  # Optuna study
-    default: int | None = 0,  # Number of the trial that is the kit as it comes, marked; None: there is none
+    study,  # Optuna study; its trial of the kit as it comes (user attribute 'default') is marked
 ) -> list[tuple]:  # (title, matplotlib Figure)
     "History, importances, slices and parallel coordinates; those that the trials so far can't fill are left out."
     from optuna.trial import TrialState
@@ -20,7 +19,7 @@ def study_figures(
     if not done: raise InputError(f'study {study.study_name!r}: none of its {len(trials)} trials is complete, there is nothing to draw')
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
     sign = 1 if study.direction.name == 'MAXIMIZE' else -1
-    figs = [('History', _history(done, pruned, sign, default))]
+    figs = [('History', _history(done, pruned, sign))]
     weight = _importances(study, done)
     if weight: figs.append(('Importances', _bars(weight)))
     seen = dict.fromkeys(k for t in done for k in t.params)
@@ -35,11 +34,10 @@ def study_figures(
 
 def show_study(
     study,  # Optuna study
-    default: int | None = 0,  # As for `study_figures`
 ):
     "Show a study's pictures in a notebook."
     from IPython.display import display
-    for _, fig in study_figures(study, default): display(fig)
+    for _, fig in study_figures(study): display(fig)
 
 
 def _figure(w, h, rows=1, cols=1):
@@ -49,14 +47,14 @@ def _figure(w, h, rows=1, cols=1):
     return fig, fig.subplots(rows, cols, squeeze=False)
 
 
-def _history(done, pruned, sign, default):
+def _history(done, pruned, sign):
     fig, ((ax,),) = _figure(7, 2.8)
     x, y = np.array([t.number for t in done]), np.array([t.value for t in done])
     if pruned: ax.scatter([t.number for t in pruned], [t.intermediate_values[max(t.intermediate_values)] for t in pruned], s=12, c=CUT, label='pruned, where it stood')
     ax.scatter(x, y, s=12, c=DONE, label='complete')
     ax.step(x, sign * np.maximum.accumulate(sign * y), where='post', c=BEST, label='best so far')
     for t in done:
-        if t.number == default: ax.axhline(t.value, c='k', lw=.8, ls=':', label='default')
+        if t.user_attrs.get('default'): ax.axhline(t.value, c='k', lw=.8, ls=':', label='default')
     # a few lost trials should not flatten all others
     if len(y) > 9 and np.ptp(y) > 0:
         low, high = np.sort(sign * y)[len(y) // 10], (sign * y).max()

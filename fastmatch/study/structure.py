@@ -59,7 +59,15 @@ class Structure:
 
 class Workbench:
     "What is searched once and shared by all trials: candidates of each refinement, laid flat for the rows that a study may see."
-    def __init__(self, spaces, labels, k, steps, hows, most):
+    def __init__(
+        self,
+        spaces: dict,  # Modality -> space
+        labels,  # (n,) groups
+        k: int,  # Candidates of each modality
+        steps: dict,  # Of `refinements`
+        hows: tuple,  # Fusions to choose from
+        most: tuple,  # Most matches a row to choose from
+    ):
         self.spaces, self.labels, self.k, self.steps, self.hows, self.most = spaces, labels, k, steps, hows, most
         self.groups = label_codes(labels, len(labels))
         self.join = tuple(o for o, s in spaces.items() if isinstance(s, Keys))
@@ -108,7 +116,14 @@ class Workbench:
 
 class Rows:
     "Rows that a study may see, and the halves within them."
-    def __init__(self, key, mask, groups, halvings, seed):
+    def __init__(
+        self,
+        key,  # Names them
+        mask: np.ndarray,  # bool (n,)
+        groups: np.ndarray,  # int (n,), from 0
+        halvings: int,  # Random halvings of their groups
+        seed: int,  # Of the halvings
+    ):
         self.key, self.mask = key, mask
         own = np.unique(groups[mask], return_inverse=True)[1]
         if own.max() < 1: raise InputError('too few groups: a rule is chosen on some groups and scored on others, halved twice')

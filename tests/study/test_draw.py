@@ -15,6 +15,7 @@ def study(n=30, direction='maximize', seed=0):
     def objective(t):
         how, lr, m = t.suggest_categorical('how', ['mean', 'power']), t.suggest_float('lr', 1e-4, 1e-1, log=True), t.suggest_int('m', 1, 5)
         if how == 'power': t.suggest_float('exponent', 1, 4)
+        if t.number == 1: t.set_user_attr('default', True)
         if t.number % 7 == 3:
             t.report(.1, 2)
             raise optuna.TrialPruned
@@ -35,7 +36,7 @@ def test_history_is_the_trials():
         assert len(pruned.get_offsets()) == sum(t.state.name == 'PRUNED' for t in s.trials)
         best = ax.lines[0].get_ydata()
         assert best[-1] == s.best_value and (np.diff(best) * (1 if direction == 'maximize' else -1) >= 0).all()
-        assert ax.lines[1].get_ydata()[0] == s.trials[0].value
+        assert ax.lines[1].get_ydata()[0] == s.trials[1].value
 
 
 def test_importances_and_slices():
