@@ -76,6 +76,8 @@ class _Level:
             keep |= s > self.bound.get(k, -np.inf)
         # a pair that another of its row exceeds in every modality is never the row's nearest
         front = _front([grids[k] for k in flat.names], real)
+        # where a fusion has a floor, all of a row may lie on it: then the first stands first
+        if real.shape[1]: front[np.arange(len(real)), real.argmax(1)] = True
         keep, front = (keep | front) & real, front & real
         self.whole = not (real & ~keep).any()
         row, col = np.nonzero(keep)

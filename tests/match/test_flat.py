@@ -61,16 +61,23 @@ def test_same_as_the_sweeps_over_the_grid(seed, how, ranks, most, levels, modali
 
 @pytest.mark.parametrize('how', FUSED)
 @pytest.mark.parametrize('ranks', [1, 2])
-def test_few_pairs_suffice(how, ranks, monkeypatch):
+@pytest.mark.parametrize('most', [3, 50])
+def test_few_pairs_suffice(how, ranks, most, monkeypatch):
     cand, labels = grid(400, 60, 5)
-    monkeypatch.setattr('fastmatch.match.flat.DEPTHS', (.3, .6, 2, np.inf))
-    flat, rng = Flat(cand, labels), np.random.default_rng(1)
-    least = []
+    rng = np.random.default_rng(1)
+    # a third of the listings are far from all others, though their nearest are right: a lower cut for the nearest pays
+    low, same = rng.random(400) < .3, labels[cand.ids] == labels[:, None]
+    for s in cand.scores.values(): s[low] = np.where(same[low], s[low] * .5, s[low] * .2)
+    # and some right pairs of low scores are equal in a key
+    cand.scores['key'] = np.where(cand.ids < 0, -np.inf, same & (rng.random(cand.ids.shape) < .3)).astype(np.float32)
+    cand.join = ('key',)
+    monkeypatch.setattr('fastmatch.match.flat.DEPTHS', (.2, .6, 2, np.inf))
+    flat, least = Flat(cand, labels, max_matches=most), []
     for _ in range(8):
         w = weights_of(cand, how, rng)
         got = flat.sweep(how, w, ranks=ranks)
         nb = fuse(cand, how, w)
-        want = (Sweep(nb, labels) if ranks == 1 else RankSweep(nb, labels, 2)).best()
+        want = (Sweep(nb, labels, most) if ranks == 1 else RankSweep(nb, labels, 2, most)).best()
         cut, value = got.best()
         assert value == pytest.approx(want[1], abs=1e-9)
         if ranks == 1: assert cut == want[0]

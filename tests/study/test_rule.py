@@ -6,6 +6,7 @@ import pytest
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Embeddings, Rule, Step, heldout, heldout_fused, paired, row_f1
+from fastmatch.match.flat import FUSED
 from fastmatch.match.fuse import candidates, fuse
 from fastmatch.match.heldout import halves
 from fastmatch.study.rule import heldout_rules, tune_rule
@@ -91,6 +92,16 @@ def test_quick_is_the_same_as_plain(ranks):
 
 
 def same(neighbors): return neighbors
+
+
+@pytest.mark.parametrize('how', FUSED)
+def test_any_fusion_as_a_rule(how):
+    emb = embeddings(noise=1.)
+    bench = apart(emb)
+    rows = Rows('all', np.ones(len(emb), bool), bench.groups, 2, 0)
+    s = Structure(how, (('image', .5), ('title', .8)), power=1.5)
+    cuts, value = bench.sweep(s, rows).best(rows.mask)
+    assert row_f1(bench.rule(s, cuts).apply(emb.spaces()), emb.labels).mean() == pytest.approx(value, abs=1e-9)
 
 
 @pytest.mark.parametrize('steps', ['expand', 'augment', 'blend', 'standardize', 'k_reciprocal'])
