@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError
 from .decide import MAX_MATCHES
-from .fuse import Candidates, check_weights, fused_scores
+from .fuse import Candidates, check_weights, fused_scores, plain_weights
 from .neighbors import label_codes
 from .sweep import as_mask
 
@@ -56,7 +56,7 @@ class Flat:
         "What `Sweep(fuse(cand, how, weights), labels)` (or `RankSweep`) says, sooner."
         if how not in FUSED: raise InputError(f'how={how!r}: choose one of {", ".join(FUSED)}')
         if ranks not in (1, 2): raise InputError(f'ranks={ranks!r}: 1 or 2')
-        if weights is None: weights = dict.fromkeys(self.names, 0. if how in ('union', 'above') else 1.)
+        if weights is None: weights = plain_weights(self.cand, how)
         check_weights(how, weights, power)
         if unknown := set(weights) - set(self.names): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {self.names}')
         return FlatSweep(self, (how, weights, self.cand.join, power), ranks, self.max_matches if max_matches is None else max_matches)
