@@ -25,6 +25,7 @@ def tune_rule(
     hows=None,  # Fusions to choose from, the default one first; default `FUSED`, 'joint' only where listings lack a modality
     steps=QUICK,  # Refinements to choose from: names of `REFINEMENTS`, or {name: steps} of your own
     max_matches=(MAX_MATCHES,),  # Most matches a row to choose from
+    min2: bool = True,  # Whether a listing without a match may get its nearest, by a cut of its own: not where many listings have none
     halvings: int = 2,  # Of the products for the held-out figures: each half gets a study of its own; 0: no figures
     inner: int = 2,  # Halvings within a study: cuts are chosen on one half and scored on the other
     study_name: str = 'rule',
@@ -45,7 +46,7 @@ def tune_rule(
     bench = Workbench(spaces, emb.labels, min(k, len(emb)), steps, (), tuple(max_matches))
     if not bench.names: raise InputError('embeddings: exact keys alone, nothing to tune')
     bench.hows = _hows(hows, bench)
-    bench.space = rule_space(bench.names, bench.hows, tuple(steps), bench.most)
+    bench.space = rule_space(bench.names, bench.hows, tuple(steps), bench.most, min2)
     def searched(rows, name, n):
         study = open_study(name, storage, 'maximize', bench.space, sampler, seed=seed + n, about=_about(bench, rows, inner, seed))
         def objective(trial): return rows.crossed(bench.sweep(bench.structure(trial), rows))

@@ -30,12 +30,13 @@ def rule_space(
     hows=FUSED,  # Fusions to choose from, the plainest first
     steps=QUICK,  # Names of refinements to choose from
     most=(MAX_MATCHES,),  # Most matches a row to choose from
+    min2: bool = True,  # Whether the nearest may have a cut of its own
 ) -> dict[str, Param]:
     "What `tune_rule` searches; the first trial is the first of each, with equal weights."
     from optuna.distributions import CategoricalDistribution, FloatDistribution
     ranges = {'weight': (FloatDistribution(0, 1), 1.), 'exponent': (FloatDistribution(.25, 8, log=True), 1.), 'cut': (FloatDistribution(.05, 1), .6)}
     def choice(o): return {} if len(o) < 2 else Param(CategoricalDistribution(list(o)), next(iter(o)))
-    space = {'how': choice(hows), 'steps': choice(steps), 'max_matches': choice(most), 'min2': choice((False, True))}
+    space = {'how': choice(hows), 'steps': choice(steps), 'max_matches': choice(most), 'min2': choice((False, True) if min2 else (False,))}
     if len(names) > 1:
         for kind in dict.fromkeys(KINDS[o] for o in hows): space |= {f'{kind}.{k}': Param(*ranges[kind]) for k in names}
         if 'power' in hows: space['power'] = Param(FloatDistribution(1, 16, log=True), 6.)

@@ -125,9 +125,9 @@ def test_every_structure_is_asked_for_in_the_space():
 def test_one_modality_titles_and_a_choice_of_limits():
     emb = embeddings(60, 20)
     rule, study = tune_rule({'image': emb['image']}, 8, labels=emb.labels, k=10, halvings=1, max_matches=(50, 3))
-    assert rule.how == 'mean' and set(rule.weights) == {'image'} and 'max_matches' in study.best_params
-    rule, _ = tune_rule({'image': emb['image']}, 6, labels=emb.labels, titles=titles(60, 0), k=10, halvings=0)
-    assert set(rule.weights) == {'image', 'tfidf'}
+    assert rule.how == 'mean' and set(rule.weights) == {'image'} and 'min2' in study.best_params and 'max_matches' in study.best_params
+    rule, plain = tune_rule({'image': emb['image']}, 6, labels=emb.labels, titles=titles(60, 0), k=10, halvings=0, min2=False)
+    assert set(rule.weights) == {'image', 'tfidf'} and not any('min2' in t.params for t in plain.trials)
 
 
 def test_goes_on_where_it_was(tmp_path):
