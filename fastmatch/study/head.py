@@ -72,8 +72,14 @@ def fit_head(
 
 
 @torch.no_grad()
-def _judge(net, x, labels, seed, k=50):
-    "`HeldOut` of rows that weren't trained on, after a head (None: as they are)."
+def judge_head(
+    net,  # `FrozenNet`, or None: the embeddings as they are
+    x: np.ndarray,  # float32 (n,d), rows that weren't trained on
+    labels,  # (n,) groups
+    seed: int = 0,  # Of the halvings
+    k: int = 50,  # Neighbours looked at
+):  # `HeldOut`
+    "Row F1, recall and mAP of frozen embeddings after a head, under the held-out protocol."
     nb = Dense(x if net is None else net.embed(torch.from_numpy(x)).numpy()).search(min(k, len(x)))
     return heldout(nb, labels, halvings=5, seed=seed)
 
@@ -95,7 +101,7 @@ def tune_head(
     echo=None,  # As for `work`
 ):  # optuna.Study; `tested(study)` is the reported score of its best trial
     "Search margin and scale (and more) of a head on frozen embeddings."
-    x, y = _frozen(embeddings, labels)
+    x, y = as_frozen(embeddings, labels)
     space = spaces('margin', 'scale') if space is None else as_space(space)
     if unknown := set(space) - set(CHOICES): raise InputError(f'space: {sorted(unknown)}: a head on frozen embeddings has {list(CHOICES)}')
     if monitor not in MONITORS: raise InputError(f'monitor={monitor!r}: choose from {", ".join(MONITORS)}')
@@ -104,20 +110,24 @@ def tune_head(
     study = open_study(study_name, storage, 'maximize', space, sampler, seed=seed,
                        about={'monitor': monitor, 'epochs': epochs, 'listings': [int(o.sum()) for o in (train, valid, test)], 'width': x.shape[1]})
     # the embeddings as they are, without any head: a space may hold nothing that is better
-    study.set_user_attr('frozen', {k: round(_judge(None, x[m], y[m], seed).mean, 5) for k, m in (('valid', valid), ('test', test)) if m.any()})
+    study.set_user_attr('frozen', {k: round(judge_head(None, x[m], y[m], seed).mean, 5) for k, m in (('valid', valid), ('test', test)) if m.any()})
     if test.any(): study.set_user_attr('test_groups', label_codes(y[test], int(test.sum())).tolist())
     def objective(trial):
         net = fit_head(x[train], codes, suggest(trial, space), epochs, bs, seed)
-        found = _judge(net, x[valid], y[valid], seed)
+        found = judge_head(net, x[valid], y[valid], seed)
         if test.any():
-            held = _judge(net, x[test], y[test], seed)
+            held = judge_head(net, x[test], y[test], seed)
             for k, v in (('test_row_f1', held.mean), ('test_se', held.se)): trial.set_user_attr(k, round(v, 5))
             trial.set_user_attr('test_rows', _packed(held.row_f1))
         return {'row_f1': found.mean, 'recall@1': np.nanmean(found.recall_at_1), 'map@r': np.nanmean(found.map_at_r)}[monitor]
     return work(study, objective, n_trials, echo=echo)
 
 
-def _frozen(emb, labels):
+def as_frozen(
+    emb,  # `Embeddings` of rows that weren't trained on, or float (n,d)
+    labels=None,  # (n,) groups, where `emb` holds none
+) -> tuple[np.ndarray, np.ndarray]:  # (float32 (n,d) unit rows, int (n,) groups from 0)
+    "Modalities side by side, each at unit length, and the groups."
     if isinstance(emb, Embeddings):
         emb.refuse_trained_on('tuning a head on frozen embeddings')
         labels = emb.labels if labels is None else labels

@@ -29,7 +29,7 @@ from fastmatch.losses import ArcFace
 from fastmatch.match import heldout_fused
 from fastmatch.match.fuse import candidates
 from fastmatch.study.compare import compare, repeat
-from fastmatch.study.head import _frozen, _judge, fit_head, tune_head
+from fastmatch.study.head import as_frozen, fit_head, judge_head, tune_head
 from fastmatch.study.maker import learner_maker
 from fastmatch.study.rule import heldout_rules, tune_rule
 from fastmatch.study.space import spaces
@@ -57,12 +57,12 @@ def row(study, data, what, c, **more):
 def head(a):
     df = listings()
     emb = match_learner(loaders(df, a.size)).embeddings(df)
-    x, y = _frozen(emb, None)
+    x, y = as_frozen(emb, None)
     test, valid = ((df.fold == o).to_numpy() for o in (TEST, INNER))
     study = tune_head(emb, n_trials=a.n_trials, valid=valid, test=test, epochs=a.epochs, echo=lambda t: print(said(t), flush=True))
     train, codes = ~test & ~valid, np.unique(y[~test & ~valid], return_inverse=True)[1]
-    def runs(params): return repeat(lambda seed: _judge(fit_head(x[train], codes, params, a.epochs, seed=seed), x[test], y[test], 0), range(1, a.seeds + 1))
-    best, default, frozen = runs(study.best_params), runs({}), repeat(lambda seed: _judge(None, x[test], y[test], 0), range(1, a.seeds + 1))
+    def runs(params): return repeat(lambda seed: judge_head(fit_head(x[train], codes, params, a.epochs, seed=seed), x[test], y[test], 0), range(1, a.seeds + 1))
+    best, default, frozen = runs(study.best_params), runs({}), repeat(lambda seed: judge_head(None, x[test], y[test], 0), range(1, a.seeds + 1))
     info = dict(trials=a.n_trials, chosen=json.dumps(study.best_params))
     yield row('head', 'fold 0', 'best over default', compare(best, default), a=best.mean, b=default.mean, **info)
     yield row('head', 'fold 0', 'default over no head', compare(default, frozen), a=default.mean, b=frozen.mean, **info)

@@ -5,7 +5,7 @@ import torch
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Embeddings, heldout, paired
-from fastmatch.study.head import FrozenNet, _judge, fit_head, tune_head
+from fastmatch.study.head import FrozenNet, fit_head, judge_head, tune_head
 from fastmatch.study.space import spaces
 from fastmatch.study.tune import tested as score_of
 
@@ -22,14 +22,14 @@ def test_a_new_head_changes_nothing():
     x, y = frozen()
     net = FrozenNet(24, 60).eval()
     with torch.no_grad(): np.testing.assert_allclose(net.embed(torch.from_numpy(x)).numpy(), x, rtol=1e-4)
-    np.testing.assert_allclose(_judge(net, x, y, 3).row_f1, heldout(Dense(x).search(50), y, halvings=5, seed=3).row_f1)
+    np.testing.assert_allclose(judge_head(net, x, y, 3).row_f1, heldout(Dense(x).search(50), y, halvings=5, seed=3).row_f1)
 
 
 def test_training_finds_the_useful_directions():
     x, y = frozen()
     train = y < 45
     net = fit_head(x[train], y[train], {'lr': .02}, epochs=20, bs=45)
-    gain = paired(_judge(net, x[~train], y[~train], 0), _judge(None, x[~train], y[~train], 0))
+    gain = paired(judge_head(net, x[~train], y[~train], 0), judge_head(None, x[~train], y[~train], 0))
     assert gain.low > .05
     a, b = (fit_head(x[train], y[train], {}, epochs=1, seed=s).map.weight for s in (1, 1))
     assert torch.equal(a, b)
