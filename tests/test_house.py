@@ -64,6 +64,7 @@ def test_rooms_without_fastai():
     ('import fastmatch.models', ['fastai', 'timm', 'transformers']),
     ('import fastmatch.cli', ['torch', 'fastai', 'pandas']),
     ('import fastmatch.report', ['torch', 'fastai', 'sklearn', 'faiss', 'matplotlib']),
+    ('import fastmatch.study', ['optuna', 'sqlalchemy', 'cmaes']),
     ('import fastmatch.matcher', ['fastai', 'fastcore', 'timm', 'transformers', 'faiss']),
 ])
 def test_light_imports(code, absent):

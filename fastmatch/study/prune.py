@@ -69,5 +69,9 @@ class PruneTrial(Callback):
         raise TrialPruned(f'after epoch {self.step}, {self.monitor} {self.value:.4f}')
 
     def after_epoch(self): self._report()
-    # a fit may have ended early; one that Resume found done ran no epoch and counts with all
-    def after_fit(self): self.earlier += self.learn.epoch + 1
+
+    def after_fit(self):
+        # a tracker that ends a fit does so before the epoch's end comes to us
+        self._report()
+        # a fit may have ended early; one that Resume found done ran no epoch and counts with all
+        self.earlier += self.learn.epoch + 1

@@ -128,7 +128,7 @@ def tune(
         try:
             for dl in learn.dls.loaders:
                 dl.rng = random.Random(seed)
-                if getattr(dl, 'sampler', None) is not None: dl.sampler.i = 0
+                if hasattr(getattr(dl, 'sampler', None), 'i'): dl.sampler.i = 0
             if test is not None:
                 check_unseen(learn.dls, test)
                 if 'test_groups' not in study.user_attrs:

@@ -4,7 +4,6 @@ import os
 import socket
 import threading
 import time
-import traceback
 import zlib
 from contextlib import nullcontext
 from pathlib import Path
@@ -150,7 +149,7 @@ class _Beating:
             except Exception: continue
 
 
-def _last_line(e): return traceback.format_exception_only(e)[-1].strip()
+def _said(e): return ' '.join(f'{type(e).__name__}: {e}'.split())
 
 
 def _run(study, trial, objective, beat):
@@ -169,9 +168,9 @@ def _run(study, trial, objective, beat):
     # taken for dead while it was asleep: somebody has it again
     except UpdateFinishedTrialError: pass
     except WrongStudy as e:
-        _fail(study, trial, _last_line(e), 'study')
+        _fail(study, trial, _said(e), 'study')
         raise
-    except Exception as e: _fail(study, trial, _last_line(e), 'raised')
+    except Exception as e: _fail(study, trial, _said(e), 'raised')
     except BaseException as e:
         t = study._storage.get_trial(trial._trial_id)
         if _fail(study, trial, f'interrupted ({type(e).__name__})', 'died'): _again(study, t)

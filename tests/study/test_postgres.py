@@ -31,12 +31,12 @@ def lines(file): return [o.split() for o in file.read_text().splitlines()] if fi
 def test_four_workers_and_a_kill(address, tmp_path):
     n, file = 60, tmp_path/'notes'
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    jobs = [subprocess.Popen([sys.executable, '-m', 'tests.study.worker', address, str(n), str(file), '.1'], cwd=ROOT, env=env) for _ in range(4)]
+    jobs = [subprocess.Popen([sys.executable, '-m', 'tests.study.worker', address, str(n), str(file), '.3'], cwd=ROOT, env=env) for _ in range(4)]
     try:
         # all four are at it, and the study is under way
         deadline = time.monotonic() + 200
         while (len({o[2] for o in lines(file) if o[0] == 'began'}) < 4 or sum(o[0] == 'ended' for o in lines(file)) < 12) and time.monotonic() < deadline: time.sleep(.02)
-        time.sleep(.1 * random.random())
+        time.sleep(.3 * random.random())
         jobs[0].send_signal(signal.SIGKILL)
         assert jobs[0].wait(10) == -signal.SIGKILL
         assert [o.wait(200) for o in jobs[1:]] == [0, 0, 0]

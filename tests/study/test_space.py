@@ -49,7 +49,7 @@ def test_plain_tuples_and_lists():
     (('margn',), {}, "'margn'"), (('lr',), {'lr': (1, 2)}, 'lr'), ((), {'lr': (1e-2, 1e-4)}, 'lr=(0.01, 0.0001)'), ((), {'lr': (0, 1, 'log')}, 'log'),
     ((), {'lr': (1, 2, 'lin')}, "'lin'"), ((), {'opt': []}, 'opt'), ((), {'opt': ['a', 'a']}, 'opt'), ((), {'loss': [len]}, 'builtin_function'), ((), {'lr': 3}, 'lr=3')])
 def test_bad_spaces_are_refused(names, own, words):
-    with pytest.raises(InputError, match='') as e: spaces(*names, **own)
+    with pytest.raises(InputError) as e: spaces(*names, **own)
     assert words in str(e.value)
 
 

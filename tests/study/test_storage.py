@@ -1,4 +1,6 @@
 "Opening studies: the same again goes on, another of the name is refused, and what can't be opened says why."
+import io
+import json
 import socket
 import threading
 
@@ -116,3 +118,18 @@ def test_hyperband_knows_its_resource():
     s.pruner._try_initialization(s)
     assert s.pruner._n_brackets == 3
     assert type(open_study('s', pruner='asha').pruner).__name__ == 'SuccessiveHalvingPruner' and type(open_study('s').pruner).__name__ == 'NopPruner'
+
+
+@pytest.mark.parametrize('file', ['a.db', 'a.log'])
+def test_the_dashboard_opens_the_storage_as_it_is(file, tmp_path):
+    dashboard = pytest.importorskip('optuna_dashboard')
+    from fastmatch.study.storage import open_storage
+    work(open_study('mine', tmp_path/file, space=SPACE), lambda t: t.suggest_float('margin', 0, .8), 3)
+    app, said = dashboard.wsgi(open_storage(tmp_path/file)[0]), []
+    def get(path):
+        env = {'REQUEST_METHOD': 'GET', 'PATH_INFO': path, 'SERVER_NAME': 'x', 'SERVER_PORT': '80', 'wsgi.input': io.BytesIO(), 'wsgi.errors': io.StringIO(),
+               'wsgi.url_scheme': 'http', 'QUERY_STRING': ''}
+        return json.loads(b''.join(app(env, lambda status, headers, error=None: said.append(error or status))))
+    study = get('/api/studies')['study_summaries'][0]
+    trials = get(f'/api/studies/{study["study_id"]}')['trials']
+    assert study['study_name'] == 'mine' and [t['state'] for t in trials] == ['Complete'] * 3 and said == ['200 OK'] * 2

@@ -61,8 +61,8 @@ def test_too_many_failures_stop_the_study(study):
     def objective(t):
         if t.number % 3: raise ValueError(f'bad {t.number}')
         return draw(t)
-    with pytest.raises(InputError, match='5 of 7 trials failed') as e: work(study, objective, 20, max_failed=.7)
-    assert 'bad 7' in str(e.value) and states(study) == {'FAIL': 5, 'COMPLETE': 2}
+    with pytest.raises(InputError, match='5 of 8 trials failed') as e: work(study, objective, 20, max_failed=.6)
+    assert 'bad 7' in str(e.value) and states(study) == {'FAIL': 5, 'COMPLETE': 3}
     # the cause is mended: earlier failures are forgiven
     work(study, draw, 20)
     assert states(study) == {'FAIL': 5, 'COMPLETE': 20}
@@ -217,14 +217,14 @@ def test_queued_trials_beyond_the_number_wait(study):
 
 
 def test_processes_share_a_study(tmp_path):
-    "Three at once: exactly so many trials, all different, each run by one."
+    "Two at once: exactly so many trials, all different, each run by one."
     code = ('import sys; from fastmatch.study import open_study, spaces, work; import os, time\n'
             'def f(t):\n    time.sleep(.01); open(sys.argv[2], "a").write(f"{t.number} {os.getpid()}\\n"); return t.suggest_float("margin", 0, .8)\n'
             'work(open_study("s", sys.argv[1], space=spaces("margin"), sampler="random"), f, 40)')
     for name in ('a.db', 'a.log'):
         jobs = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path/name), str(tmp_path/f'{name}.ran')], env={**os.environ, 'OMP_NUM_THREADS': '1'})
-                for _ in range(3)]
-        assert [o.wait(120) for o in jobs] == [0, 0, 0]
+                for _ in range(2)]
+        assert [o.wait(120) for o in jobs] == [0, 0]
         s = open_study('s', tmp_path/name, space=SPACE)
         ran = [o.split() for o in (tmp_path/f'{name}.ran').read_text().splitlines()]
         assert states(s) == {'COMPLETE': 40} and sorted(int(o) for o, _ in ran) == list(range(40))
