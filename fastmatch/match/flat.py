@@ -11,6 +11,7 @@ from .sweep import as_mask
 
 FUSED = ('mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above')  # fusions that rise with every modality's score
 DEPTHS = 1.5, 6, np.inf  # pairs kept of each modality at each level, as a multiple of those to be found
+FLOORED = ('square', 'prob_or', 'power', 'above')  # of these, whose scores go down to 0 and no further
 BUCKETS = 4096
 CELLS = 1 << 24  # comparisons held at a time
 
@@ -36,6 +37,7 @@ class Flat:
         ids = cand.ids[self.rows, 1:]
         self.right = (y[ids] == y[self.rows][:, None]) & (ids >= 0)
         self.found = self.right.sum(1)
+        self.wrong = (ids >= 0).sum(1) - self.found
         # to be found, and as many again: about what a good cut lets in
         self.target = int(self.found.sum()) + len(self.rows)
         self._levels = {}
@@ -98,6 +100,8 @@ class _Level:
             # over the least norm that there is: that of a pair which has the lightest modality alone
             top = sum(w * max(self.bound[k], 0) for k, w in weights.items()) / min(w for w in weights.values() if w > 0)
         else: top = float(fused_scores(one, how, weights, (), power)[0])
+        # all that is left out lies on the floor
+        if how in FLOORED and top <= 0: return 0.
         return top + 1e-5 * max(1, abs(top))  # powers round
 
 
@@ -125,6 +129,9 @@ class FlatSweep:
         lv = self.flat.level(self._depth)
         self.score_all = fused_scores(lv.pairs, *self.fusion)
         self.least = lv.most(*self.fusion)
+        # a cut there lets in all there is: only what stands above is looked at
+        self.floored = self.least == 0 and self.fusion[0] in FLOORED
+        if self.floored: self.least = float(np.nextafter(np.float32(0), np.float32(1)))
         self._look()
 
     def _deepen(self):
@@ -149,7 +156,9 @@ class FlatSweep:
             at = lv.row[lv.front]
             top = np.full(len(flat.rows), -np.inf, np.float32)
             top[at[lv.front_start]] = np.maximum.reduceat(score[lv.front], lv.front_start)
-            keep[lv.front[score[lv.front] == top[at]]] = True
+            # one each: the first of its row that scores as much as any
+            nearest = lv.front[score[lv.front] == top[at]]
+            keep[nearest[np.append(True, np.diff(lv.row[nearest]) != 0)]] = True
         at = np.flatnonzero(keep)
         key = lv.low[at] | (_falling(score[at]).astype(np.uint64) << np.uint64(lv.shift))
         count = np.bincount(lv.row[at], minlength=len(flat.rows))
@@ -174,6 +183,9 @@ class FlatSweep:
         self._most = None
 
     @property
+    def grounded(self): return self.floored and self.cut_from == self.least  # all but the floor is looked at
+
+    @property
     def row(self): return np.repeat(np.arange(len(self.base)), self.count)  # of each edge
 
     @property
@@ -182,8 +194,7 @@ class FlatSweep:
         if self._most is None:
             if self.cut_from == -np.inf: self._most = np.full(len(self.flat.rows), -np.inf)
             else:
-                seen = self.score >= self.cut_from
-                wrong = np.bincount(self.row, self.wrong & seen, len(self.base))
+                wrong = self.flat.wrong if self.grounded else np.bincount(self.row, self.wrong & (self.score >= self.cut_from), len(self.base))
                 r = np.minimum(self.flat.found, self.max_matches - 1)
                 self._most = 2 * (1 + r) / (1 + r + np.minimum(wrong, self.max_matches - 1 - r) + self.flat.size)
         return self._most
@@ -296,7 +307,8 @@ class _Part:
             if len(below) or bucket[i] + width > len(end): break
             width *= 4
         if len(below): self.cut = float(score[i] + below.max()) / 2
-        else: self.cut = float(score[i] + score[i] - 2e-3) / 2 if sweep.cut_from == -np.inf or (kind == 1) else -np.inf
+        elif sweep.cut_from == -np.inf or kind == 1: self.cut = float(score[i]) - 1e-3
+        else: self.cut = float(score[i]) / 2 if sweep.grounded else -np.inf
         rest = near[~chosen[codes[near]] & (sweep.score[near] >= self.cut)]
         self.other = float(gain[:bucket[i], ~chosen].sum() + sweep.gain[rest].sum())
 

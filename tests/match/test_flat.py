@@ -73,8 +73,9 @@ def test_few_pairs_suffice(how, ranks, most, monkeypatch):
     cand.join = ('key',)
     monkeypatch.setattr('fastmatch.match.flat.DEPTHS', (.2, .6, 2, np.inf))
     flat, least = Flat(cand, labels, max_matches=most), []
-    for _ in range(8):
-        w = weights_of(cand, how, rng)
+    for turn in range(8):
+        # thresholds so high that hardly a pair is above them, too
+        w = weights_of(cand, how, rng) if turn else dict(a=.9, b=.95)
         got = flat.sweep(how, w, ranks=ranks)
         nb = fuse(cand, how, w)
         want = (Sweep(nb, labels, most) if ranks == 1 else RankSweep(nb, labels, 2, most)).best()
