@@ -247,7 +247,7 @@ class FlatSweep:
         found = []
         for o in chosen:
             parts = []
-            for kind in range(self.ranks): parts.append(_Part(self, codes, o, gain[:, kind], up[:, kind], kind))
+            for kind in range(self.ranks): parts.append(_Part(self, code, codes, o, gain[:, kind], up[:, kind], kind))
             if self.ranks == 2: parts = parts[::-1]  # the nearest first
             if self.ranks == 2 and parts[0].cut > parts[1].cut > -np.inf: found.append(self._tied(codes, o, base))
             else: found.append((parts[0].cut if self.ranks == 1 else tuple(p.cut for p in parts), base[o].sum() + sum(p.value for p in parts),
@@ -275,7 +275,7 @@ class FlatSweep:
 class _Part:
     "The best cut of the edges of one kind in the rows `chosen`: `cut`, what it gains there (`value`) and in the other rows (`other`)."
     # cut is -inf where what is next below it isn't among the edges looked at
-    def __init__(self, sweep, codes, chosen, gain, up, kind):
+    def __init__(self, sweep, code, codes, chosen, gain, up, kind):
         self.sweep, self.codes, self.kind = sweep, codes, kind
         total, end = gain[:, chosen].sum(1), gain[:, chosen].sum(1).cumsum()
         # the best cut falls into a bucket that could rise to the best of all ends; 1e-6 is far above what rounding does to the sums
@@ -308,7 +308,11 @@ class _Part:
             width *= 4
         if len(below): self.cut = float(score[i] + below.max()) / 2
         elif sweep.cut_from == -np.inf or kind == 1: self.cut = float(score[i]) - 1e-3
-        else: self.cut = float(score[i]) / 2 if sweep.grounded else -np.inf
+        elif not sweep.grounded: self.cut = -np.inf
+        else:
+            # what is below lies on the floor, if these rows have more than was looked at
+            more = sweep.count < np.minimum(sweep.flat.found + sweep.flat.wrong, sweep.max_matches - 1)
+            self.cut = float(score[i]) / 2 if more[chosen[code]].any() else float(score[i]) - 1e-3
         rest = near[~chosen[codes[near]] & (sweep.score[near] >= self.cut)]
         self.other = float(gain[:bucket[i], ~chosen].sum() + sweep.gain[rest].sum())
 

@@ -1,7 +1,7 @@
 "Cuts on loose pairs: the same as the sweeps over the fused grid, also where levels are shallow and most pairs are left out."
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
@@ -42,6 +42,7 @@ def weights_of(cand, how, rng):
 @settings(max_examples=120, deadline=None)
 @given(seed=st.integers(0, 10**6), how=st.sampled_from(FUSED), ranks=st.sampled_from([1, 2]), most=st.sampled_from([2, 4, 50]), levels=st.sampled_from([None, 4]),
        modalities=st.sampled_from([1, 2, 3]))
+@example(seed=5038, how='above', ranks=1, most=2, levels=None, modalities=1)
 def test_same_as_the_sweeps_over_the_grid(seed, how, ranks, most, levels, modalities):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(4, 40))
