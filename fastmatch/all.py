@@ -32,3 +32,20 @@ from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
 from .optim import *
 from .report import report_html, write_report
 from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, curves, layered_rates, named_rates
+from .study import (
+    REFINEMENTS,
+    PruneTrial,
+    compare,
+    heldout_rules,
+    learner_maker,
+    open_study,
+    repeat,
+    show_study,
+    spaces,
+    study_figures,
+    tested,
+    tune,
+    tune_head,
+    tune_rule,
+)
+from .tune_job import tune_listings

@@ -126,20 +126,83 @@ def train(
     typer.echo('loading ...')
     with _working():
         rate = 'auto' if lr == 'auto' else _number('lr', lr)
-        from .data.table import read_table, recognise, unescape
-        df = read_table(listings, encoding)
-        given = dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col, phash_col=phash_col)
-        cols = _roles(df, given, ('id_col', 'label_col'))
-        if images is not None and cols.fn_col is None: recognise(df, **cols._asdict(), required=('fn_col',))
-        if images is None and cols.text_col is None:
-            raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
-        if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
-        fn_col = cols.fn_col if images is not None else None
-        typer.echo(f'{len(df)} listings in {listings}; ' + ', '.join(f'{k.removesuffix("_col")}: {v}' for k, v in {**cols._asdict(), 'fn_col': fn_col}.items() if v))
+        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col,
+                                                              phash_col=phash_col))
         from .job import run
-        _finish(run(df, images or '.', out, fn_col=fn_col, text_col=cols.text_col, label_col=cols.label_col, id_col=cols.id_col, fold_col=cols.fold_col,
-                    phash_col=cols.phash_col, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
+        _finish(run(df, images or '.', out, **cols, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
                     bs=bs, size=size, aug=aug, on_error=on_error, seed=seed, num_workers=workers, device=device, echo=typer.echo, force=force), out)
+
+
+@app.command()
+def tune(
+    listings: Table,
+    study: Annotated[str, typer.Option(help='Name of the study; the same call again goes on with it.')] = 'tune',
+    storage: Annotated[str, typer.Option(help="Where studies are kept: a file .db (SQLite) or .log (Optuna's journal), or any database's URL.")] = 'fastmatch-studies.db',
+    n_trials: Annotated[int, typer.Option(help='Finished trials that the study is to hold, earlier calls and other machines included.')] = 20,
+    jobs: Annotated[int, typer.Option(help='Processes on this machine; the same call on another adds more.')] = 1,
+    space: Annotated[str, typer.Option(help='What to search, by name: margin, scale, loss, opt, lr, wd, eps, schedule, rho, image_arch, text_arch, image_pool, pool.')] =
+        'margin,scale,lr',
+    images: Images = None,
+    epochs: Annotated[int, typer.Option(help='Rounds over the training listings in a whole trial.')] = 4,
+    monitor: Annotated[str, typer.Option(help='What the study looks at, on the inner validation fold: recall@1, map@r, row_f1_max.')] = 'recall@1',
+    sampler: Annotated[str, typer.Option(help='tpe, cmaes, gp or random.')] = 'tpe',
+    pruner: Annotated[str, typer.Option(help='hyperband, asha, median or none.')] = 'hyperband',
+    out: Annotated[Path | None, typer.Option(help='Folder for report.html and trials.csv.')] = None,
+    image_arch: Annotated[str, typer.Option(help='Image encoder: timm name, folder, or weights file.')] = 'tf_efficientnet_lite0',
+    text_arch: Annotated[str, typer.Option(help='Title encoder: Hugging Face name, or folder.')] = 'all-MiniLM-L6-v2',
+    bs: Annotated[int, typer.Option(help='Listings a batch.')] = 64,
+    size: Annotated[int, typer.Option(help='Side of the images in pixels.')] = 104,
+    aug: Annotated[str, typer.Option(help='Augmentation preset: none, flip, light, colour, recolour, strong, randaugment.')] = 'colour',
+    folds: Annotated[int, typer.Option(help='Folds to make where the table has none.')] = 5,
+    test_fold: Annotated[int, typer.Option(help='Fold put aside for the reported score; of the others one validates, and the rest trains.')] = 0,
+    id_col: Annotated[str | None, _column('ids')] = None,
+    image_col: Annotated[str | None, _column('image files')] = None,
+    title_col: Annotated[str | None, _column('titles')] = None,
+    label_col: Annotated[str | None, _column('groups')] = None,
+    fold_col: Annotated[str | None, _column('folds')] = None,
+    phash_col: Annotated[str | None, _column('perceptual hashes')] = None,
+    encoding: Encoding = 'utf-8',
+    on_error: OnError = 'raise',
+    seed: Seed = 0,
+    workers: Annotated[int, typer.Option(help='Processes that read images.')] = 0,
+    device: Device = None,
+    force: Force = False,
+):
+    """Search margin, scale, learning rate and more with short trainings on a table of listings with groups.
+
+    The study looks at one fold and is reported on another, which neither training nor the study saw. It may be killed at any moment:
+    the same call goes on, and tries again what was running. The first trial is the kit as it comes; the gain over it is said at the end.
+    """
+    typer.echo('loading ...')
+    with _working():
+        from .core import check_new_folder, whole_folder
+        if out is not None: check_new_folder(out, lambda o: o in ('report.html', 'trials.csv'), force)
+        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col,
+                                                              phash_col=phash_col))
+        from .tune_job import study_page, tune_listings, worth
+        res = tune_listings(df, images or '.', study, storage, n_trials, jobs, tuple(o.strip() for o in space.split(',') if o.strip()), epochs, monitor, **cols,
+                            test_fold=test_fold, n_folds=folds, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, bs=bs, sampler=sampler,
+                            pruner=None if pruner == 'none' else pruner, seed=seed, on_error=on_error, num_workers=workers, device=device, echo=typer.echo)
+        typer.echo('\n' + worth(res)[0])
+        if out is None: return
+        with whole_folder(out) as tmp:
+            (tmp/'report.html').write_text(study_page(res), encoding='utf-8')
+            (tmp/'trials.csv').write_text(res.trials_dataframe(('number', 'state', 'value', 'duration', 'params')).to_csv(index=False), encoding='utf-8')
+        typer.echo(f'wrote {out}: report.html and trials.csv')
+
+
+def _listings(listings, encoding, images, given):
+    "The table, and its columns by role as the jobs take them."
+    from .data.table import read_table, recognise, unescape
+    df = read_table(listings, encoding)
+    cols = _roles(df, given, ('id_col', 'label_col'))
+    if images is not None and cols.fn_col is None: recognise(df, **cols._asdict(), required=('fn_col',))
+    if images is None and cols.text_col is None:
+        raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
+    if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
+    cols = {**cols._asdict(), 'fn_col': cols.fn_col if images is not None else None}
+    typer.echo(f'{len(df)} listings in {listings}; ' + ', '.join(f'{k.removesuffix("_col")}: {v}' for k, v in cols.items() if v))
+    return df, cols
 
 
 def _roles(df, given, required):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fastmatch.data.sample import demo_path
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
-HEAVY = ('torch', 'fastai', 'timm', 'transformers', 'pandas', 'scipy', 'PIL', 'sklearn', 'faiss')
+HEAVY = ('torch', 'fastai', 'timm', 'transformers', 'pandas', 'scipy', 'PIL', 'sklearn', 'faiss', 'optuna')
 weights = [IMAGE_PACKAGES['tf_efficientnet_lite0'], TITLE_PACKAGES['all-MiniLM-L6-v2']]
 
 
@@ -32,7 +32,7 @@ def test_help_names_what_there_is(tmp_path, args, words):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('args', [['--help'], ['demo', '--help']])
+@pytest.mark.parametrize('args', [['--help'], ['demo', '--help'], ['tune', '--help']])
 def test_help_imports_nothing_heavy(args):
     code = ('import sys; from typer.testing import CliRunner; from fastmatch.cli import app; '
             f'res = CliRunner().invoke(app, {args}); '

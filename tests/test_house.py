@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
 FLOORS = [['core'], ['layers', 'losses', 'optim', 'schedule', 'match'], ['data', 'models', 'metrics'], ['callback', 'matcher'],
-          ['learner'], ['pretrain', 'study', 'export', 'report', 'serve'], ['job'], ['all'], ['cli']]
+          ['learner'], ['pretrain', 'study', 'export', 'report', 'serve'], ['job', 'tune_job'], ['all'], ['cli']]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
 NO_FASTAI = ['core.py', 'layers.py', 'matcher/', 'match/', 'models/', 'report/', 'data/read.py', 'data/table.py']
@@ -64,6 +64,7 @@ def test_rooms_without_fastai():
     ('import fastmatch.models', ['fastai', 'timm', 'transformers']),
     ('import fastmatch.cli', ['torch', 'fastai', 'pandas']),
     ('import fastmatch.report', ['torch', 'fastai', 'sklearn', 'faiss', 'matplotlib']),
+    ('import fastmatch.study', ['optuna', 'sqlalchemy', 'cmaes']),
     ('import fastmatch.matcher', ['fastai', 'fastcore', 'timm', 'transformers', 'faiss']),
 ])
 def test_light_imports(code, absent):

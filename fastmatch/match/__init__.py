@@ -3,6 +3,7 @@ from .approx import Index
 from .decide import Matches, at_most, chisel, decide, min2, shares, veto
 from .embeddings import Embeddings
 from .features import FEATURES, pair_features, with_scores
+from .flat import Flat
 from .fuse import FUSIONS, Candidates, candidates, ensemble, fuse
 from .group import agglomerate, group, same_group, tiers
 from .heldout import HeldOut, Paired, alone_heldout, choose_rule, fusion_grid, heldout, heldout_fused, paired, summary_table
@@ -21,7 +22,7 @@ from .text import Tfidf
 from .union import UnionSweep, best_union
 from .units import Units, quantities
 
-__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors',
+__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors',
            'PairModel', 'Paired', 'Pool', 'RankSweep', 'Rule', 'STEPS', 'Step', 'Sweep', 'Tfidf', 'UnionSweep', 'Units', 'agglomerate',
            'alone', 'alone_heldout', 'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates', 'chisel',
            'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid', 'group', 'heldout', 'heldout_fused',

@@ -22,6 +22,7 @@ class Candidates:
     join: tuple = ()  # Modalities of exact keys: they are not fused, a pair that is equal in one matches
     pool: int | None = None  # Listings that ids may point to; None: as many as there are rows
     present: dict | None = None  # modality -> bool (pool,): the listing has something there (no empty title); None: all have
+    rows: np.ndarray | None = None  # int (m,), the row of each pair where `ids` and `scores` hold loose pairs (m,); None: a grid
 
 
 def candidates(
@@ -90,7 +91,7 @@ def ensemble(
 def fuse(
     cand: Candidates,  # As `candidates` gives them
     how: str = 'mean',  # One of `FUSIONS`: see `_score`
-    weights: dict | None = None,  # Modality -> weight, power or threshold; default 1 of each modality (0 for 'union' and 'above')
+    weights: dict | None = None,  # Modality -> weight, power or threshold; default `plain_weights`
     join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores as what is equal in all, 1 at least; default all
     power: float = 6.,  # Of 'power': the higher, the nearer to 'union'
     planes=None,  # Of 'piecewise': pairs ({modality: weight}, cut)
@@ -99,13 +100,33 @@ def fuse(
     if how not in FUSIONS: raise InputError(f'how={how!r}: choose one of {", ".join(FUSIONS)}')
     join = cand.join if join is None else join
     if unknown := set(join) - set(cand.join): raise InputError(f'join={sorted(unknown)}: the candidates hold the keys {list(cand.join)}')
-    if weights is None: weights = dict.fromkeys((k for k in cand.scores if k not in cand.join), 0. if how in ('union', 'above') else 1.)
+    if weights is None: weights = plain_weights(cand, how)
     check_weights(how, weights, power, planes)
     if unknown := set(weights) - set(cand.scores): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {list(cand.scores)}')
+    return _sorted(cand.ids, fused_scores(cand, how, weights, join, power, planes))
+
+
+def plain_weights(
+    cand: Candidates,  # Whose modalities
+    how: str = 'mean',  # One of `FUSIONS`
+) -> dict:  # Modality -> 1 (0 for 'union' and 'above')
+    "All modalities alike, exact keys left out."
+    return dict.fromkeys((k for k in cand.scores if k not in cand.join), 0. if how in ('union', 'above') else 1.)
+
+
+def fused_scores(
+    cand: Candidates,  # A grid, or loose pairs
+    how: str,  # One of `FUSIONS`
+    weights: dict,  # Modality -> weight, power or threshold
+    join: tuple,  # Exact keys that match by themselves
+    power: float = 6.,  # Of 'power'
+    planes=None,  # Of 'piecewise'
+) -> np.ndarray:  # float32, in the shape of the candidates
+    "The fused score of each pair, unchecked and unsorted."
     score = _score(cand, how, {k: w for k, w in weights.items() if how in CUTS or w != 0}, power, planes)
     top = _most(cand, how, weights, power, planes) if join else 1.
     for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, top), score)
-    return _sorted(cand.ids, score.astype(np.float32))
+    return score.astype(np.float32, copy=False)
 
 
 def _most(cand, how, weights, power, planes):
@@ -148,8 +169,9 @@ def _score(cand, how, weights, power, planes):
 
 def _norm(cand, weights):
     n = len(cand.ids) if cand.pool is None else cand.pool
+    rows = np.arange(len(cand.ids))[:, None] if cand.rows is None else cand.rows
     have = sum(w * (np.ones(n) if cand.present is None else cand.present[k]) for k, w in weights.items())
-    both = have[:len(cand.ids), None] * have[np.maximum(cand.ids, 0)]
+    both = have[rows] * have[np.maximum(cand.ids, 0)]
     # with nothing in any modality all scores are 0
     return np.sqrt(np.where(both > 0, both, 1)).astype(np.float32)
 

@@ -97,21 +97,40 @@ class Rule:
         if wide := [o for o in self.steps if not o.rowwise]:
             # such a step asks the neighbours for theirs: new listings and catalogue are refined as one
             spaces = {k: o.whole(f'step {wide[0].do!r}') if isinstance(o, Pool) else o for k, o in spaces.items()}
-        for step in (o for o in self.steps if o.stage == 'vectors'):
-            more = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
-            names = step.on or [k for k in self.weights if not isinstance(getattr(spaces[k], 'new', spaces[k]), Keys)]
-            spaces |= {k: step(spaces[k], spaces=spaces, **more) for k in names}
+        spaces = self.refined(spaces)
         nb = self._fuse(spaces)
-        pool, trail = next(iter(spaces.values())).pool, [('fuse', nb)]
-        for step in (o for o in self.steps if o.stage == 'neighbors'):
-            nb = self._joined(_checked(step, step(nb, spaces=spaces), nb, pool), spaces)
-            trail.append((step.do, nb))
+        pool, trail = next(iter(spaces.values())).pool, [('fuse', nb), *self.reranked(nb, spaces)]
+        nb = trail[-1][1]
         m = decide(nb, self.threshold, self.max_matches, pool)
         trail.append(('score', m))
         for step in (o for o in self.steps if o.stage == 'matches'):
             m = at_most(_checked(step, step(m, nb, spaces=spaces), m, pool), self.max_matches)
             trail.append((step.do, m))
         return Decision(nb.head(n), m.head(n), [(name, o.head(n)) for name, o in trail])
+
+    def refined(
+        self,
+        spaces: dict,  # Name -> space
+    ) -> dict:
+        "The spaces after the steps on vectors."
+        spaces = dict(spaces)
+        for step in (o for o in self.steps if o.stage == 'vectors'):
+            more = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
+            names = step.on or [k for k in self.weights if not isinstance(getattr(spaces[k], 'new', spaces[k]), Keys)]
+            spaces |= {k: step(spaces[k], spaces=spaces, **more) for k in names}
+        return spaces
+
+    def reranked(
+        self,
+        neighbors: Neighbors,  # Fused
+        spaces: dict,  # Name -> space, refined
+    ) -> list:  # (step, `Neighbors` after it)
+        "What each step on neighbours leaves."
+        out, pool = [], next(iter(spaces.values())).pool
+        for step in (o for o in self.steps if o.stage == 'neighbors'):
+            neighbors = self._joined(_checked(step, step(neighbors, spaces=spaces), neighbors, pool), spaces)
+            out.append((step.do, neighbors))
+        return out
 
     def _fuse(self, spaces):
         return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join, **self.options)

@@ -1,0 +1,122 @@
+"""What tuning is worth on the sample: three studies, each against the kit as it comes, on listings that neither training nor the study saw.
+
+`python tests/bench/worth.py head|rule|training [--n-trials N] [--epochs N] [--size PX] [--seeds N] [--out nbs/studies.csv] [--storage worth.db]`
+
+Folds 2 to 4 are trained on, fold 1 is what a study looks at, fold 0 is what is reported. Rows of the table that is written, each with its command:
+`head` searches margin and scale of a head on the embeddings of untrained encoders; `training` searches margin, scale and rate of the whole training, pruned by
+Hyperband; both train what they found and the default anew with further seeds and compare over seeds and listings. `rule` tunes the rule: on the embeddings of
+fold 0 by encoders that were trained on the others, and on all listings' by untrained ones; half of the products is scored by what the other half chose.
+Rows are replaced by study and compared pair; a training study goes on where it was (`--storage`).
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from fastai.vision.augment import Resize
+
+from fastmatch.core import seed_everything
+from fastmatch.data.augment import augs
+from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.sample import demo_path
+from fastmatch.learner import match_learner
+from fastmatch.losses import ArcFace
+from fastmatch.match import heldout_fused
+from fastmatch.match.fuse import candidates
+from fastmatch.study.compare import compare, repeat
+from fastmatch.study.head import as_frozen, fit_head, judge_head, tune_head
+from fastmatch.study.maker import learner_maker
+from fastmatch.study.rule import heldout_rules, tune_rule
+from fastmatch.study.space import spaces
+from fastmatch.study.tune import said, tune
+
+TEST, INNER = 0, 1
+
+
+def listings(): return pd.read_csv(demo_path()/'listings.csv', keep_default_na=False)
+
+
+def loaders(df, size, valid=INNER, seed=0):
+    "Batches of the sample: fold `valid` is looked at, the rest is trained on."
+    seed_everything(seed)
+    return MatchDataLoaders.from_df(df, demo_path()/'images', fn_col='image', text_col='title', label_col='label_group', fold_col='fold', valid_fold=valid,
+                                    item_tfms=Resize(size), batch_tfms=augs('colour'), bs=64, num_workers=0)
+
+
+def row(study, data, what, c, **more):
+    "A row of the table from a `Comparison`."
+    print(f'{study}, {data}, {what}: {c.sentence}', flush=True)
+    return {'study': study, 'data': data, 'compared': what, **c.to_dict(), **more}
+
+
+def head(a):
+    df = listings()
+    emb = match_learner(loaders(df, a.size)).embeddings(df)
+    x, y = as_frozen(emb, None)
+    test, valid = ((df.fold == o).to_numpy() for o in (TEST, INNER))
+    study = tune_head(emb, n_trials=a.n_trials, valid=valid, test=test, epochs=a.epochs, echo=lambda t: print(said(t), flush=True))
+    train, codes = ~test & ~valid, np.unique(y[~test & ~valid], return_inverse=True)[1]
+    def runs(params): return repeat(lambda seed: judge_head(fit_head(x[train], codes, params, a.epochs, seed=seed), x[test], y[test], 0), range(1, a.seeds + 1))
+    best, default, frozen = runs(study.best_params), runs({}), repeat(lambda seed: judge_head(None, x[test], y[test], 0), range(1, a.seeds + 1))
+    info = dict(trials=a.n_trials, chosen=json.dumps(study.best_params))
+    yield row('head', 'fold 0', 'best over default', compare(best, default), a=best.mean, b=default.mean, **info)
+    yield row('head', 'fold 0', 'default over no head', compare(default, frozen), a=default.mean, b=frozen.mean, **info)
+
+
+def rule(a):
+    df = listings()
+    learn = match_learner(loaders(df, a.size, TEST))
+    untrained = learn.embeddings(df)
+    with learn.no_bar(): learn.fit_flat_cos(a.epochs, 2e-3)
+    for data, emb in (('fold 0, trained', learn.embeddings()), ('all folds, untrained', untrained)):
+        found, study = tune_rule(emb, a.n_trials, halvings=a.halvings)
+        held = heldout_rules(study)
+        for k in ('fused', 'plain'):
+            yield row('rule', data, f'tuned over {k}', compare(held['tuned'], held[k]), a=held['tuned'].mean, b=held[k].mean, trials=a.n_trials,
+                      chosen=json.dumps({k: v for k, v in found.to_dict().items() if k in ('how', 'weights', 'threshold', 'steps', 'options')}))
+
+
+def training(a):
+    df = listings()
+    test, rest = df[df.fold == TEST].reset_index(drop=True), df[df.fold != TEST]
+    study = tune(learner_maker(lambda trial: loaders(rest, a.size)), spaces('margin', 'scale', 'lr'), a.n_trials, epochs=a.epochs, test=test, storage=a.storage,
+                 study_name=f'training {a.size} px, {a.epochs} epochs', pruner='hyperband', echo=lambda o: print(o, flush=True))
+    def one(params, seed):
+        learn = match_learner(loaders(rest, a.size, seed=seed), loss_func=ArcFace(params.get('margin', .3), params.get('scale', 20.)))
+        with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(a.epochs, params.get('lr', 2e-3))
+        emb = learn.embeddings(test)
+        return heldout_fused(candidates(emb.spaces(), k=50), emb.labels)
+    best, default = (repeat(lambda seed, p=p: one(p, seed), range(1, a.seeds + 1)) for p in (study.best_params, {}))
+    yield row('training', 'fold 0', 'best over default', compare(best, default), a=best.mean, b=default.mean, trials=a.n_trials, chosen=json.dumps(study.best_params),
+              pruned=sum(t.state.name == 'PRUNED' for t in study.trials))
+
+
+def main(args=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('study', choices=('head', 'rule', 'training'))
+    p.add_argument('--n-trials', type=int, default=40)
+    p.add_argument('--epochs', type=int, default=4)
+    p.add_argument('--size', type=int, default=64, help='side of the pictures')
+    p.add_argument('--seeds', type=int, default=3, help='of the last comparison; not of `rule`')
+    p.add_argument('--halvings', type=int, default=5, help='of `rule`')
+    p.add_argument('--storage', default='worth.db', help='of `training`')
+    p.add_argument('--out', type=Path)
+    a = p.parse_args(args)
+    start, rows = time.process_time(), []
+    for o in {'head': head, 'rule': rule, 'training': training}[a.study](a): rows.append(o)
+    command = 'python tests/bench/worth.py ' + ' '.join(o for o in (sys.argv[1:] if args is None else args) if not str(o).startswith('/'))
+    table = pd.DataFrame(rows).assign(cpu_minutes=round((time.process_time() - start) / 60, 2), command=command.split(' --out')[0].split(' --storage')[0])
+    for k in ('a', 'b'): table[k] = table[k].round(4)
+    if a.out:
+        old = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame(columns=['study'])
+        table = pd.concat([o for o in (old[old.study != a.study], table) if len(o)])
+        table.to_csv(a.out, index=False)
+    print(table.drop(columns=['command', 'chosen']).to_string(index=False))
+
+
+if __name__ == '__main__': main()
