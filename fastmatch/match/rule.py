@@ -7,7 +7,7 @@ from ..core import InputError
 from .decide import MAX_MATCHES, Matches, at_most, decide
 from .fuse import CUTS, FUSIONS, candidates, check_weights, fuse
 from .keys import Keys
-from .neighbors import Neighbors, check_self
+from .neighbors import NEAREST, Neighbors, check_self
 from .pool import Pool
 from .steps import STAGES, Step, as_step, plain
 
@@ -26,7 +26,7 @@ class Rule:
     how: str  # One of `FUSIONS`
     weights: dict  # Modality -> weight, power or threshold
     threshold: float  # On the fused score
-    k: int = 50  # Candidates of each modality
+    k: int = NEAREST  # Candidates of each modality; all where there are fewer
     max_matches: int = MAX_MATCHES  # Most matches a row, itself included
     score: dict = field(default_factory=dict)  # What it was worth where it was chosen
     join: tuple = ()  # Exact keys ('phash', 'same_title') that match by themselves
@@ -114,7 +114,9 @@ class Rule:
         return Decision(nb.head(n), m.head(n), [(name, o.head(n)) for name, o in trail])
 
     def _fuse(self, spaces):
-        return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join, **self.options)
+        some = {k: spaces[k] for k in self.modalities}
+        # chosen on many, applied to few
+        return fuse(candidates(some, min(self.k, next(iter(some.values())).pool)), self.how, self.weights, self.join, **self.options)
 
     def _joined(self, neighbors, spaces):
         # a refined score is on another scale: pairs of an equal key go on top of it, and over a cut that nobody here reaches

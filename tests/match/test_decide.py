@@ -30,7 +30,7 @@ from fastmatch.match import (
 )
 
 from ..reference import match as ref
-from .cases import SCORES, cases, noisy, titles
+from .cases import SCORES, asked, cases, noisy, titles
 
 
 def sets(matches): return [o.tolist() for o in matches]
@@ -214,7 +214,7 @@ def test_units_against_loops(words, more, m):
     pool = Pool(space.take(mask), space.take(~mask))
     np.testing.assert_array_equal(pool.scores(pairs[0][:m], pairs[1]), want[:m])
     np.testing.assert_array_equal(space.take(mask).append(space.transform(t[m:])).scores(*pairs), want)
-    assert (space.search(3).check(self_join=True).ids[:, 1:] < 0).all() and (pool.search(3).ids[:, 1:] < 0).all()
+    assert (asked(space.search, 3, n).check(self_join=True).ids[:, 1:] < 0).all() and (asked(pool.search, 3, n).ids[:, 1:] < 0).all()
 
 
 def test_veto():
