@@ -162,11 +162,18 @@ def _present(space):
     return space.scores(i, i) > 0
 
 
+def check_cuts(cuts):
+    "Raise `InputError` for thresholds {name: value} past all similarities: .84 is a cut, 84 is none (a little above 1 lets nothing in)."
+    bad = {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}
+    if bad: raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
+
+
 def check_weights(how, weights, power=6., planes=None):
     "Raise `InputError` for weights, a power or planes that `how` can't use."
     least = {'power': 'above 0', 'union': '', 'above': '', 'piecewise': ''}.get(how, '0 or more')
     bad = {k: w for k, w in weights.items() if not np.isfinite(w) or (least and w < 0) or (how == 'power' and w == 0)}
     if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {least}' if least else ''))
+    if how in CUTS: check_cuts(weights)
     if not weights or (least and not any(w > 0 for w in weights.values())): raise InputError(f'weights={weights}: none is above 0')
     if isinstance(power, bool) or not isinstance(power, (int, float, np.number)) or not 0 < power < np.inf:
         raise InputError(f'power={power!r}: give a number above 0')

@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError
 from .decide import MAX_MATCHES, Matches, at_most, decide
-from .fuse import CUTS, FUSIONS, candidates, check_weights, fuse
+from .fuse import FUSIONS, candidates, check_cuts, check_weights, fuse
 from .keys import Keys
 from .neighbors import NEAREST, Neighbors, check_self
 from .pool import Pool
@@ -44,12 +44,8 @@ class Rule:
             o = getattr(self, name)
             if isinstance(o, bool) or not isinstance(o, (int, np.integer)) or o < 1: raise InputError(f'{name}={o!r}: give a whole number from 1')
         object.__setattr__(self, 'steps', tuple(as_step(o) for o in ([self.steps] if isinstance(self.steps, str) else self.steps)))
-        # similarities lie between -1 and 1; .84 is a cut, 84 is none (a little above 1 lets nothing in)
-        cuts = dict(self.weights) if self.how in CUTS else {}
         if self.how in ('mean', 'square', 'joint', 'prob_or') and all(o.stage != 'neighbors' for o in self.steps):
-            cuts['threshold'] = self.threshold
-        if bad := {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}:
-            raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
+            check_cuts({'threshold': self.threshold})
         # plain numbers, so that json takes them
         object.__setattr__(self, 'threshold', float(self.threshold))
         object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})

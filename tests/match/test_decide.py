@@ -247,6 +247,13 @@ def test_refuses():
     labels, m = [0, 0, 1, 1, 2], decide(nb, .5)
     for bad in ([], [[.5]], [.5, np.nan]):
         with pytest.raises(InputError, match='^threshold'): decide(nb, bad)
+    spoilt = Neighbors(nb.ids.copy(), nb.scores.copy())
+    spoilt.scores[[1, 4], [3, 2]] = np.nan
+    for k in (2, 50):
+        with pytest.raises(InputError, match='^neighbors: rows 1, 4 have a score that is NaN$'): decide(spoilt, .5, k)
+    # behind the last neighbour nobody looks
+    spoilt.ids[[1, 4], 2:] = -1
+    assert len(decide(spoilt, .5)) == 5
     with pytest.raises(InputError, match='ranks=0'): best_by_rank(nb, labels, 0)
     with pytest.raises(InputError, match='do not fall'): RankSweep(nb, labels).at([.5, .2])
     with pytest.raises(InputError, match='threshold=inf'): min2(m, nb, np.inf)

@@ -170,6 +170,12 @@ def test_refuses():
                                ('power', {'a': 0.}, 'above 0'), ('power', {'a': -1.}, 'above 0'), ('above', {'a': np.nan}, 'finite'), ('piecewise', None, 'planes'),
                                ('union', {'a': np.nan}, 'finite'), ('mean', {'a': np.inf}, 'finite')]:
         with pytest.raises(InputError, match=says): fuse(cand, how, weights)
+    # .84 is a threshold, 84 is none
+    for how in ('power', 'union', 'above'):
+        for bad in (84, 1.02, *([] if how == 'power' else [-1.02])):
+            with pytest.raises(InputError, match=f"^{{'a': {bad}}}: outside the range of the scores, which is -1 to 1$"): fuse(cand, how, {'a': bad})
+        for edge in (1.01, *([] if how == 'power' else [-1.01])): fuse(cand, how, {'a': edge})
+    fuse(cand, 'mean', {'a': 84.}), fuse(cand, 'prob_or', {'a': 2.}), fuse(cand, 'piecewise', {'a': 84.}, planes=[({'a': 1.}, 1.)])
     for planes, says in [([], 'one at least'), ([({'a': 1.},)], 'give'), ([5], 'give'), ([({'b': 1.}, 1.)], r"planes name \['b'\]"), ([({'a': 0.}, 1.)], 'not 0'),
                          ([({'a': np.nan}, 1.)], 'finite'), ([({'a': 1.}, None)], 'finite')]:
         with pytest.raises(InputError, match=says): fuse(cand, 'piecewise', planes=planes)
