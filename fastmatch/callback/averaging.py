@@ -167,12 +167,12 @@ class SWA(Averaged):
 
 
 class Snapshots(Sleeper):
-    "Saves the model at the end of each cycle of the rate and at the end of the fit; `files` names them, https://arxiv.org/abs/1704.00109"
+    "Saves the model at the end of each cycle, https://arxiv.org/abs/1704.00109: the live weights, but beside `EMA` or `SWA` the last file holds the average."
     order, run_valid = 66, False  # after the scheduler has set the rate
 
     def __init__(
         self,
-        fname: str = 'snapshot',  # Files are `fname_0.pth` and so on, where `learn.save` puts them
+        fname: str = 'snapshot',  # `files` are `fname_0.pth` and so on, where `learn.save` puts them
     ):
         self.fname = fname
 

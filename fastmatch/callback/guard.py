@@ -39,6 +39,10 @@ class Guard(Callback):
 
     def before_fit(self): self.bad, self._row, self._skipped, self._loss = [], 0, 0, None
 
+    # for a training that is resumed
+    def state_dict(self): return dict(bad=list(self.bad), row=self._row, skipped=self._skipped, loss=None if self._loss is None else self._loss.detach())
+    def load_state_dict(self, sd): self.bad, self._row, self._skipped, self._loss = list(map(tuple, sd['bad'])), sd['row'], sd['skipped'], sd['loss']
+
     def before_train(self):
         self.after_train()
         self._drawn = Drawn(self.learn.dls.train)

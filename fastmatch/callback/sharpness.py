@@ -204,7 +204,8 @@ def _logits(pred, loss):
 
 
 class SAF(Sleeper):
-    "Experimental: a term that holds the outputs near those of `back` epochs ago, in a second pass's place, https://arxiv.org/abs/2205.14083"
+    "Experimental: holds outputs near those of `back` epochs ago, https://arxiv.org/abs/2205.14083; on handwritten digits it did not flatten (largest eigenvalue 1.01 to 1.06 of the base's)."
+    # weights .3, 1 and 3, three seeds each
     order, run_valid = 5, False  # before accumulation weighs the loss
 
     def __init__(

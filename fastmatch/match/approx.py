@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core import InputError, need, some
 from .index import FLOATS, SPARE, Dense
-from .neighbors import check_k
+from .neighbors import as_k
 from .saved import fingerprint, read_sealed, write_sealed
 
 KINDS = ['exact', 'hnsw', 'ivf', 'ivfpq']
@@ -95,10 +95,10 @@ class Index(Dense):
         each = {'exact': 0, 'hnsw': 4 * d + 8 * LINKS + 16, 'ivf': 2 * (4 * d + 8), 'ivfpq': 2 * (_codes(d) // 2 + 8)}[kind]
         return (n * each + ('ivf' in kind) * _cells(n) * (2 * POINTS + 1) * 4 * d + ROOM) / 1e9
 
-    def search(self, k=50, queries=None):
+    def search(self, k=None, queries=None):
         "The `k` nearest of each row, missed ones as `reached` says; the first search of a size builds and tries out. A removed listing stands alone."
-        check_k(k)
-        if self.kind != 'exact': self._prepare(min(k, len(self)))
+        k = as_k(k, len(self))
+        if self.kind != 'exact': self._prepare(k)
         res = super().search(k, queries)
         if queries is None and self.dead.any():
             res.ids[self.dead, 1:], res.scores[self.dead, 1:] = -1, -np.inf
@@ -107,15 +107,14 @@ class Index(Dense):
 
     def recall(
         self,
-        k: int = 50,  # Neighbours a row, the listing itself included
+        k: int | None = None,  # Neighbours a row, as `search` takes it
         sample: int = SAMPLE,  # Rows to look at, drawn at random
         queries: Dense | None = None,  # New listings to draw from; default the listings themselves
         seed: int = 1,  # Of the draw: other rows than the search was tried out on
     ) -> Recall:
         "Compare with exact search on a sample."
-        check_k(k)
+        k = as_k(k, len(self))
         if sample < 1: raise InputError(f'sample={sample}: 1 or more')
-        k = min(k, len(self))
         if self.kind != 'exact': self._prepare(k)
         q = self if queries is None else self._known(queries)
         rows = _draw(self.alive if q is self else np.arange(len(q)), sample, seed)

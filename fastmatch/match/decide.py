@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import InputError
+from ..core import InputError, some
 from .neighbors import Neighbors, check_k, check_self, label_codes
 
 MAX_MATCHES = 50  # the competition's limit, the listing itself included
@@ -51,6 +51,9 @@ def decide(
     "Each listing with the neighbours at or above `threshold`; itself always."
     cuts = by_rank(threshold, neighbors.ids.shape[1] - 1)
     check_self(neighbors, pool)
+    # no cut lets it in and none leaves it out
+    lost = (np.isnan(neighbors.scores) & (neighbors.ids >= 0)).any(1)
+    if lost.any(): raise InputError(f'neighbors: rows {some(np.flatnonzero(lost))} have a score that is NaN')
     nb = neighbors.top(max_matches)
     keep = nb.ids >= 0
     keep[:, 1:] &= nb.scores[:, 1:].astype(np.float64) >= cuts[:nb.ids.shape[1] - 1]

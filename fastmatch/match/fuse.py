@@ -6,7 +6,7 @@ import numpy as np
 from ..core import InputError
 from .index import Dense
 from .keys import Keys
-from .neighbors import Neighbors
+from .neighbors import NEAREST, Neighbors, as_k
 from .pool import Pool
 
 FUSIONS = ['mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above', 'piecewise']
@@ -18,7 +18,7 @@ class Candidates:
     "The union of the modalities' neighbours, each scored in every modality."
     ids: np.ndarray  # int64 (n,K), itself first, padded with -1
     scores: dict  # modality -> float32 (n,K), -inf at the padding
-    k: int = 50  # Neighbours that were taken from each modality
+    k: int = NEAREST  # Neighbours asked for of each modality
     join: tuple = ()  # Modalities of exact keys: they are not fused, a pair that is equal in one matches
     pool: int | None = None  # Listings that ids may point to; None: as many as there are rows
     present: dict | None = None  # modality -> bool (pool,): the listing has something there (no empty title); None: all have
@@ -27,7 +27,7 @@ class Candidates:
 
 def candidates(
     spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, `Keys`), or `Pool` of such, over the same listings in the same order
-    k: int = 50,  # Neighbours taken from each, the listing itself included
+    k: int | None = None,  # Neighbours taken from each, the listing itself included; None: 50, or as many as there are where fewer
 ) -> Candidates:
     "Search every modality, and score every candidate in all of them from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
@@ -37,8 +37,9 @@ def candidates(
     pools = {name: o.pool for name, o in spaces.items()}
     if len(set(pools.values())) > 1: raise InputError(f'modalities with catalogues of different length: {pools}')
     pool = next(iter(pools.values()))
+    most = as_k(k, pool)
     gone = np.any([o.gone for o in spaces.values()], axis=0)
-    key = np.concatenate([_keys(o.search(min(k, pool)).ids, gone, pool) for o in spaces.values()])
+    key = np.concatenate([_keys(o.search(most).ids, gone, pool) for o in spaces.values()])
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
     key.sort()
     key = key[np.append(True, key[1:] != key[:-1])]
@@ -55,7 +56,8 @@ def candidates(
     del rows, ids, at
     scores = {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()}
     join = tuple(name for name, o in spaces.items() if isinstance(getattr(o, 'new', o), Keys))
-    return Candidates(grid, scores, k, join, pool, {name: _present(o) for name, o in spaces.items()})
+    # by default a rule chosen on few listings takes 50 among more
+    return Candidates(grid, scores, NEAREST if k is None else k, join, pool, {name: _present(o) for name, o in spaces.items()})
 
 
 def _keys(ids, gone, pool):
@@ -182,11 +184,18 @@ def _present(space):
     return space.scores(i, i) > 0
 
 
+def check_cuts(cuts):
+    "Raise `InputError` for thresholds {name: value} past all similarities: .84 is a cut, 84 is none (a little above 1 lets nothing in)."
+    bad = {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}
+    if bad: raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
+
+
 def check_weights(how, weights, power=6., planes=None):
     "Raise `InputError` for weights, a power or planes that `how` can't use."
     least = {'power': 'above 0', 'union': '', 'above': '', 'piecewise': ''}.get(how, '0 or more')
     bad = {k: w for k, w in weights.items() if not np.isfinite(w) or (least and w < 0) or (how == 'power' and w == 0)}
     if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {least}' if least else ''))
+    if how in CUTS: check_cuts(weights)
     if not weights or (least and not any(w > 0 for w in weights.values())): raise InputError(f'weights={weights}: none is above 0')
     if isinstance(power, bool) or not isinstance(power, (int, float, np.number)) or not 0 < power < np.inf:
         raise InputError(f'power={power!r}: give a number above 0')

@@ -5,7 +5,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..core import InputError, need, some
-from .neighbors import Neighbors, check_k
+from .neighbors import Neighbors, as_k
 
 FLOATS = 1 << 22  # how many float32 a temporary block may hold (16 MB: small blocks stay near the processor's caches)
 SPARE = 8  # neighbours fetched beyond k, so that few rows need a second look
@@ -22,14 +22,13 @@ class Space:
 
     def search(
         self,
-        k: int = 50,  # Neighbours a row, the listing itself included; at most as many as there are listings
+        k: int | None = None,  # Neighbours a row, the listing itself included; None: 50, or as many as there are where fewer
         queries: 'Space | None' = None,  # New listings to look up, of the same space; default: each listing among all, itself at rank 0
     ) -> Neighbors:
         "The exact `k` nearest of each row, ties to the smaller id."
-        check_k(k)
+        k = as_k(k, len(self))
         self_join = queries is None
         q = self if self_join else self._known(queries)
-        k = min(k, len(self))
         ids, scores = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
         size, order = self._block(k), self._order(q, self_join)
         for i in tqdm(range(0, len(q), size), desc='search', delay=2, leave=False):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from ..core import InputError
 from .index import Space
-from .neighbors import Neighbors, check_k
+from .neighbors import Neighbors, as_k
 
 MAX_SHARED = 50  # a key on more listings than this is a placeholder ('no photo'): it joins nothing
 
@@ -54,13 +54,13 @@ class Keys(Space):
         shared = np.flatnonzero(np.bincount(mine[mine >= 0]) > self.max_shared) if (mine >= 0).any() else []
         return np.where(np.isin(mine, shared), -1, mine), np.where(np.isin(theirs, shared), -1, theirs)
 
-    def search(self, k=50, queries=None):
-        check_k(k)
+    def search(self, k=None, queries=None):
+        k = as_k(k, len(self))
         q = self if queries is None else self._known(queries)
         mine, theirs = self._codes(q)
         mine, theirs = (pd.DataFrame({'key': o, name: np.arange(len(o))})[o >= 0] for o, name in ((mine, 'id'), (theirs, 'row')))
         both = theirs.merge(mine, on='key')
-        return Neighbors.from_pairs(both.row, both.id, np.ones(len(both)), len(q), self_join=queries is None, k=min(k, len(self)))
+        return Neighbors.from_pairs(both.row, both.id, np.ones(len(both)), len(q), self_join=queries is None, k=k)
 
     def _pairs(self, q, rows, ids):
         mine, theirs = self._codes(q)

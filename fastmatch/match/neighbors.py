@@ -5,6 +5,8 @@ import numpy as np
 
 from ..core import InputError, some
 
+NEAREST = 50  # neighbours where nobody says how many: as many as the competition lets match
+
 
 class Neighbors(NamedTuple):
     "For each row its nearest ids and their scores, best first; in a self-join the listing itself sits at rank 0."
@@ -101,6 +103,17 @@ def check_k(
 ):
     "Raise `InputError` unless `k` is a whole number from 1."
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1: raise InputError(f'k={k!r}: give a whole number from 1')
+
+
+def as_k(
+    k: int | None,  # Neighbours asked for, the listing itself included; None: 50, or as many as there are where fewer
+    n: int,  # Listings there are
+) -> int:
+    "How many neighbours that is; raises `InputError` for more than there are listings."
+    if k is None: return min(NEAREST, n)
+    check_k(k)
+    if k > n: raise InputError(f'k={k}: there are {n} listings')
+    return k
 
 
 def check_self(

@@ -4,7 +4,7 @@ import numpy as np
 from ..core import InputError
 from .index import Space
 from .keys import Keys
-from .neighbors import Neighbors, check_k
+from .neighbors import Neighbors, as_k
 
 
 class Pool:
@@ -39,14 +39,14 @@ class Pool:
 
     def search(
         self,
-        k: int = 50,  # Neighbours a row, the listing itself included
+        k: int | None = None,  # Neighbours a row, the listing itself included; None: 50, or as many as the pool holds where fewer
     ) -> Neighbors:  # The new listing itself at rank 0
         "The exact `k` nearest of each new listing in the whole pool, ties to the smaller id."
-        check_k(k)
+        k = as_k(k, self.pool)
         m = len(self.new)
         own = self.new.search(min(k, m) if self.within else 1)
         if self.catalogue is None: return own
-        far = self.catalogue.search(k, queries=self.new)
+        far = self.catalogue.search(min(k, len(self.catalogue)), queries=self.new)
         ids = np.concatenate([own.ids[:, 1:], np.where(far.ids >= 0, far.ids + m, -1)], 1)
         scores = np.concatenate([own.scores[:, 1:], far.scores], 1)
         order = np.lexsort((ids, -scores), axis=1)[:, :k - 1]

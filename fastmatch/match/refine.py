@@ -5,7 +5,7 @@ from scipy import sparse
 from ..core import InputError, some
 from .index import Space, to_unit
 from .keys import Keys
-from .neighbors import Neighbors, check_k, check_self
+from .neighbors import Neighbors, as_k, check_k, check_self
 
 
 class Sided(Space):
@@ -26,10 +26,9 @@ class Sided(Space):
     def __len__(self): return len(self.listings)
     def __repr__(self): return f'Sided({self.listings!r})'
 
-    def search(self, k=50, queries=None):
-        check_k(k)
+    def search(self, k=None, queries=None):
+        k = as_k(k, len(self))
         if queries is not None: raise InputError('new queries: expand them before, these listings hold their own')
-        k = min(k, len(self))
         rows, ids, scores = self.listings.search(k, queries=self.queries).pairs()
         # what was removed looks nobody up
         here = ~self.gone[rows]
@@ -121,7 +120,7 @@ def _unit(space, vectors):
 def _near(space, neighbors, k):
     check_k(k)
     if not hasattr(space, '_with') or not hasattr(space, 'vectors'): raise InputError(f'{space!r}: has no vectors to refine')
-    if neighbors is None: neighbors = space.search(k)
+    if neighbors is None: neighbors = space.search(min(k, len(space)))
     check_self(neighbors)
     if len(neighbors.ids) != len(space): raise InputError(f'neighbors: {len(neighbors.ids)} rows for {len(space)} listings')
     nb = neighbors.top(k)

@@ -5,9 +5,9 @@ import numpy as np
 
 from ..core import InputError
 from .decide import MAX_MATCHES, Matches, at_most, decide
-from .fuse import CUTS, FUSIONS, candidates, check_weights, fuse
+from .fuse import FUSIONS, candidates, check_cuts, check_weights, fuse
 from .keys import Keys
-from .neighbors import Neighbors, check_self
+from .neighbors import NEAREST, Neighbors, check_self
 from .pool import Pool
 from .steps import STAGES, Step, as_step, plain
 
@@ -26,7 +26,7 @@ class Rule:
     how: str  # One of `FUSIONS`
     weights: dict  # Modality -> weight, power or threshold
     threshold: float  # On the fused score
-    k: int = 50  # Candidates of each modality
+    k: int = NEAREST  # Candidates of each modality; all where there are fewer
     max_matches: int = MAX_MATCHES  # Most matches a row, itself included
     score: dict = field(default_factory=dict)  # What it was worth where it was chosen
     join: tuple = ()  # Exact keys ('phash', 'same_title') that match by themselves
@@ -44,12 +44,8 @@ class Rule:
             o = getattr(self, name)
             if isinstance(o, bool) or not isinstance(o, (int, np.integer)) or o < 1: raise InputError(f'{name}={o!r}: give a whole number from 1')
         object.__setattr__(self, 'steps', tuple(as_step(o) for o in ([self.steps] if isinstance(self.steps, str) else self.steps)))
-        # similarities lie between -1 and 1; .84 is a cut, 84 is none (a little above 1 lets nothing in)
-        cuts = dict(self.weights) if self.how in CUTS else {}
         if self.how in ('mean', 'square', 'joint', 'prob_or') and all(o.stage != 'neighbors' for o in self.steps):
-            cuts['threshold'] = self.threshold
-        if bad := {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}:
-            raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
+            check_cuts({'threshold': self.threshold})
         # plain numbers, so that json takes them
         object.__setattr__(self, 'threshold', float(self.threshold))
         object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
@@ -133,7 +129,9 @@ class Rule:
         return out
 
     def _fuse(self, spaces):
-        return fuse(candidates({k: spaces[k] for k in self.modalities}, self.k), self.how, self.weights, self.join, **self.options)
+        some = {k: spaces[k] for k in self.modalities}
+        # chosen on many, applied to few
+        return fuse(candidates(some, min(self.k, next(iter(some.values())).pool)), self.how, self.weights, self.join, **self.options)
 
     def _joined(self, neighbors, spaces):
         # a refined score is on another scale: pairs of an equal key go on top of it, and over a cut that nobody here reaches

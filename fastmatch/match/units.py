@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError, some
 from .index import Space
-from .neighbors import Neighbors, check_k
+from .neighbors import Neighbors, as_k
 
 # dimension -> {words: factor to its base unit}; Malay and Indonesian words beside the English
 UNITS = {
@@ -83,10 +83,10 @@ class Units(Space):
         if not isinstance(queries, Units): raise InputError(f'units: queries are {type(queries).__name__}, give Units')
         return queries
 
-    def search(self, k=50, queries=None):
-        check_k(k)
+    def search(self, k=None, queries=None):
+        k = as_k(k, len(self))
         n = len(self if queries is None else self._known(queries))
-        return Neighbors.from_pairs([], [], [], n, self_join=queries is None, k=min(k, len(self)))
+        return Neighbors.from_pairs([], [], [], n, self_join=queries is None, k=k)
 
     def _pairs(self, q, rows, ids):
         out = np.ones(len(rows), np.float32)

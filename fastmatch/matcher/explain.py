@@ -13,7 +13,7 @@ from ..match import Rule
 class Explanation:
     "The candidates of one listing, the matches first, with the scores and the step that let each in or took it out."
     posting_id: str
-    frame: pd.DataFrame  # match, where, score, a column a modality, why, matches
+    frame: pd.DataFrame  # match, where, score, a column a modality (of vectors that no step has refined yet), why, matches
     rule: Rule  # That decided
     titles: dict = field(default_factory=dict)  # Id -> title
     files: dict = field(default_factory=dict)  # Id -> image file, or image in memory

@@ -152,7 +152,7 @@ class Matcher:
         df: pd.DataFrame | None = None,  # Where titles and files of the catalogue's pictures stand; default `new`
         **kwargs,  # For `match`
     ) -> Explanation:
-        "Why a listing matches what it matches: scores by modality, the step that let each in or took it out, and with `show` the pictures."
+        "Why a listing matches what it matches: scores, the step that let each in or took it out, pictures. For many ids match once, then `m.match().explain(id)`."
         result = self.match(new, path, **kwargs)
         tables = [o for o in (df, new) if isinstance(o, pd.DataFrame)]
         titles = {} if self.titles is None else dict(zip(self.ids, self.titles))

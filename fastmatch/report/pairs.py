@@ -42,7 +42,7 @@ def judge_pairs(
     if missing := set(rule.weights) - set(spaces):
         raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
     spaces = {k: spaces[k] for k in rule.weights}
-    cand = candidates(spaces, rule.k)
+    cand = candidates(spaces, min(rule.k, len(next(iter(spaces.values())))))
     n = len(cand.ids)
     y = label_codes(labels, n)
     neighbors = fuse(cand, rule.how, rule.weights, **rule.options)

@@ -74,7 +74,7 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
     titles, y, shop = df.title.tolist(), label_codes(df.label_group, len(df)), label_codes(df.source, len(df))
     if (shop == 0).sum() > (shop == 1).sum(): shop = 1 - shop
     spaces = {'characters': Tfidf(titles), 'words': Tfidf(titles, analyzer='word', ngram=(1, 1)), 'MiniLM': Dense(vectors, 'MiniLM')}
-    cand = across(candidates(spaces, K), shop)
+    cand = across(candidates(spaces, min(K, len(df))), shop)
     rows, cols, x, names = pair_features(cand, titles)
     # each pair once, as the smaller shop sees it
     own = shop[rows] == 0

@@ -234,6 +234,15 @@ def test_snapshots_at_the_ends_of_cycles(tmp_path):
     assert len(learn.snapshots.files) == 1
 
 
+@pytest.mark.parametrize('make', [lambda: EMA(.7), lambda: SWA(.5)], ids=['EMA', 'SWA'])
+def test_snapshots_beside_an_average(make, tmp_path):
+    "The live weights at the ends of cycles, the average in the last file."
+    learn = learner(cbs=[make(), Snapshots(), Trace()], path=tmp_path)
+    fit(learn, 'fit_cycles', 3, 1, .05)
+    *files, last = [floats(o.model) for o in learn.each_weights(learn.snapshots.files)]
+    assert len(files) == 2 and all(map(torch.equal, files, learn.trace.done)) and torch.equal(last, floats(learn.model)) and not torch.equal(last, learn.trace.done[2])
+
+
 def test_average_of_checkpoints_and_a_greedy_soup(tmp_path):
     learn = learner(path=tmp_path)
     files, flat = [], []

@@ -101,6 +101,13 @@ def base(seed): return digits(None, seed)
 FLAT = {'SAM': (lambda: SAM(.5), .8), 'ASAM': (lambda: ASAM(4.), .8), 'LookSAM': (lambda: LookSAM(.5, 2), .95), 'ESAM': (lambda: ESAM(.5, .6, .5), .8)}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('weight', [.3, 3.])
+def test_saf_does_not_flatten(weight):
+    "As its docstring says: should it ever, that is to be changed."
+    for seed in range(3): assert 1 < digits(SAF(weight), seed) / base(seed) < 1.1
+
+
 @pytest.mark.parametrize('name', FLAT)
 def test_minima_are_flatter(name):
     "Handwritten digits: the largest eigenvalue of the Hessian after training is lower than the base's, with each of three seeds."

@@ -16,6 +16,7 @@ from fastai.callback.tracker import EarlyStoppingCallback
 
 from fastmatch.callback import resume
 from fastmatch.callback.averaging import EMA, SWA, Snapshots
+from fastmatch.callback.guard import Guard, NonFinite
 from fastmatch.callback.mix import MixUp
 from fastmatch.callback.resume import Resume
 from fastmatch.callback.sharpness import ESAM, SAF, LookSAM
@@ -186,6 +187,29 @@ def test_snapshots_go_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, (2, 3), (4, 1, .05))
     learn = one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, args=(4, 1, .05))
     assert [o.name for o in learn.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
+
+
+class Spoil(Callback):
+    "Pictures that aren't finite in the last batch of the second epoch and the first two of the third."
+    run_valid, order = False, -6
+    def before_batch(self):
+        if (self.epoch, self.iter) in ((1, 5), (2, 0), (2, 1)): self.learn.xb = (self.xb[0] * float('nan'),)
+
+
+@pytest.mark.parametrize('die', [(2, 0), (2, 2), (3, 1)])
+def test_guard_knows_what_it_left_out(die, tmp_path, monkeypatch):
+    "Batches left out before the kill are still told, and those in a row counted on across it."
+    cbs = [lambda: Guard(skip=3), Spoil]
+    want = one_run('fit', cbs, tmp_path/'a', monkeypatch)
+    with pytest.raises(KeyboardInterrupt): one_run('fit', cbs, tmp_path/'b', monkeypatch, die)
+    got = one_run('fit', cbs, tmp_path/'b', monkeypatch)
+    assert [o[:2] for o in want.guard.bad] == [(1, 5), (2, 0), (2, 1)] and 'input 0 is not finite' in got.guard.bad[0][2]
+    assert got.guard.bad == want.guard.bad and torch.equal(everything(want), everything(got))
+    # the figure that a lost loss is replaced by, too
+    np.testing.assert_array_equal([float(o) for o in want.recorder.losses], [float(o) for o in got.recorder.losses])
+    few = [lambda: Guard(skip=2), Spoil]
+    with pytest.raises(KeyboardInterrupt): one_run('fit', few, tmp_path/'c', monkeypatch, (2, 0))
+    with pytest.raises(NonFinite, match='epoch 2, batch 1'): one_run('fit', few, tmp_path/'c', monkeypatch)
 
 
 def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):

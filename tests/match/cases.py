@@ -1,7 +1,9 @@
 "Random cases full of what goes wrong: exact duplicates, ties, singletons, empty titles."
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from fastmatch.core import InputError
 from fastmatch.match import Neighbors
 
 WORDS = 'merah biru kaos kaus lengan panjang pria wanita 250ml 500ml sabun susu milk red blue shirt'.split()
@@ -31,6 +33,13 @@ def titles(n, seed):
     for i in range(0, n, 6): res[i] = res[int(rng.integers(n))]
     for i in range(0, n, 7): res[i] = ''
     return res
+
+
+def asked(search, k, n):
+    "`search(k)`; of fewer than `k` listings the error that says so, and then what is found without a `k`."
+    if k <= n: return search(k)
+    with pytest.raises(InputError, match=f'^k={k}: there are {n} listings$'): search(k)
+    return search(None)
 
 
 @st.composite

@@ -33,7 +33,7 @@ from fastmatch.match.saved import fingerprint, write_sealed
 
 from ..reference import match as ref
 from ..reference import search as slow
-from .cases import halves_of_one, noisy
+from .cases import asked, halves_of_one, noisy
 
 KINDS = approx.KINDS
 NEAR = KINDS[1:]
@@ -76,17 +76,17 @@ def test_exact_among_the_living(n, d, k, seed, share):
     sim[dead] = -np.inf
     np.fill_diagonal(sim, 1)
     ids, scores = ref.nearest(sim, k)
-    nb = ix.search(k)
+    nb = asked(ix.search, k, n)
     np.testing.assert_array_equal(nb.ids, ids)
     np.testing.assert_array_equal(nb.scores, scores)
     q = halves_of_one(5, d, seed + 1)
     sim = q @ x.T / 4
     sim[:, dead] = -np.inf
     ids, scores = ref.nearest(sim, k, self_join=False)
-    nb = ix.search(k, Dense(q))
+    nb = asked(lambda k: ix.search(k, Dense(q)), k, n)
     np.testing.assert_array_equal(nb.ids, ids)
     np.testing.assert_array_equal(nb.scores, scores)
-    assert ix.recall(k).mean == 1 and ix.kind == 'exact'
+    assert asked(ix.recall, k, n).mean == 1 and ix.kind == 'exact'
 
 
 def test_exact_in_parts_is_exact(monkeypatch):
@@ -277,12 +277,14 @@ def test_refuses():
         ix = Index(x, 'pics', kind)
         with pytest.raises(InputError, match='pics: queries have 3 dimensions, the listings 12'): ix.search(2, Dense(noisy(5, 3, 1)))
         with pytest.raises(InputError, match='pics: queries are Tfidf'): ix.search(2, Tfidf(['a bag']))
-        with pytest.raises(InputError, match='k=0'): ix.search(0)
+        for f in (ix.search, ix.recall):
+            for k, says in ((0, 'give'), (51, 'there are 50 listings')):
+                with pytest.raises(InputError, match=f'k={k}: {says}'): f(k)
         with pytest.raises(InputError, match='sample=0'): ix.recall(5, 0)
         with pytest.raises(InputError, match='rows 1 are all zero'): ix.add(np.eye(12)[:2] * [[1], [0]])
         with pytest.raises(InputError, match='rows 0 are not finite'): ix.add(np.full((1, 12), np.nan))
         with pytest.raises(InputError, match='3 dimensions'): ix.add(np.ones((1, 3)))
-        assert len(ix) == 50 and ix.search(60).ids.shape == (50, 50)
+        assert len(ix) == 50 and ix.search().ids.shape == (50, 50)
     with pytest.raises(InputError, match='pics: rows 2 are all zero'): Index(np.concatenate([x[:2], x[:1] * 0]), 'pics')
 
 

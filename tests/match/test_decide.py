@@ -30,7 +30,7 @@ from fastmatch.match import (
 )
 
 from ..reference import match as ref
-from .cases import SCORES, cases, noisy, titles
+from .cases import SCORES, asked, cases, noisy, titles
 
 
 def sets(matches): return [o.tolist() for o in matches]
@@ -214,7 +214,7 @@ def test_units_against_loops(words, more, m):
     pool = Pool(space.take(mask), space.take(~mask))
     np.testing.assert_array_equal(pool.scores(pairs[0][:m], pairs[1]), want[:m])
     np.testing.assert_array_equal(space.take(mask).append(space.transform(t[m:])).scores(*pairs), want)
-    assert (space.search(3).check(self_join=True).ids[:, 1:] < 0).all() and (pool.search(3).ids[:, 1:] < 0).all()
+    assert (asked(space.search, 3, n).check(self_join=True).ids[:, 1:] < 0).all() and (asked(pool.search, 3, n).ids[:, 1:] < 0).all()
 
 
 def test_veto():
@@ -247,6 +247,13 @@ def test_refuses():
     labels, m = [0, 0, 1, 1, 2], decide(nb, .5)
     for bad in ([], [[.5]], [.5, np.nan]):
         with pytest.raises(InputError, match='^threshold'): decide(nb, bad)
+    spoilt = Neighbors(nb.ids.copy(), nb.scores.copy())
+    spoilt.scores[[1, 4], [3, 2]] = np.nan
+    for k in (2, 50):
+        with pytest.raises(InputError, match='^neighbors: rows 1, 4 have a score that is NaN$'): decide(spoilt, .5, k)
+    # behind the last neighbour nobody looks
+    spoilt.ids[[1, 4], 2:] = -1
+    assert len(decide(spoilt, .5)) == 5
     with pytest.raises(InputError, match='ranks=0'): best_by_rank(nb, labels, 0)
     with pytest.raises(InputError, match='do not fall'): RankSweep(nb, labels).at([.5, .2])
     with pytest.raises(InputError, match='threshold=inf'): min2(m, nb, np.inf)

@@ -8,7 +8,7 @@ from fastmatch.core import InputError
 from fastmatch.match import FUSIONS, Dense, Keys, Pool, Tfidf, candidates, ensemble, fuse, fusion_grid
 
 from ..reference import match as ref
-from .cases import halves_of_one, noisy, titles
+from .cases import asked, halves_of_one, noisy, titles
 
 # weights that leave no rounding where the similarities have none
 EXACT = [('mean', {'a': .5, 'b': .5}), ('mean', {'a': 3., 'b': 1.}), ('mean', {'a': 0., 'b': 2.}), ('mean', None),
@@ -50,7 +50,7 @@ def test_without_rounding_fusion_is_exact(n, seed, case):
 def test_fusion_of_three(how, weights, args):
     spaces = {'image': Dense(noisy(42, 8, 0, 30)), 'title': Dense(noisy(42, 5, 1, 10)), 'tfidf': Tfidf(titles(42, 2))}
     full = ref.fuse(every(spaces), how, weights, **args)
-    for k in (42, 100):
+    for k in (42, None):
         nb = fuse(candidates(spaces, k), how, weights, **args).check(self_join=True)
         assert nb.ids.shape == (42, 42) and (np.sort(nb.ids, 1) == np.arange(42)).all()
         np.testing.assert_allclose(nb.scores, ref.nearest(full, 42)[1], atol=2e-6)
@@ -62,8 +62,8 @@ def test_fusion_of_three(how, weights, args):
 @pytest.mark.parametrize('n, k', [(1, 3), (2, 1), (2, 2), (40, 1), (40, 4), (40, 15)])
 def test_candidates_are_the_union_scored_exactly(n, k):
     spaces = {'image': Dense(noisy(n, 6, 0, n)), 'tfidf': Tfidf(['kaos'] * n if n < 3 else titles(n, 3)), 'title': Dense(noisy(n, 7, 4))}
-    cand, sims = candidates(spaces, k), every(spaces)
-    found = [o.search(k).ids for o in spaces.values()]
+    cand, sims = asked(lambda k: candidates(spaces, k), k, n), every(spaces)
+    found = [o.search(min(k, n)).ids for o in spaces.values()]
     for i in range(n):
         want = sorted({int(j) for o in found for j in o[i] if j >= 0} - {i})
         assert cand.ids[i].tolist() == ([i] + want + [-1] * n)[:cand.ids.shape[1]] and len(want) < cand.ids.shape[1]
@@ -159,8 +159,8 @@ def test_refuses():
     a, b = Dense(noisy(5, 3, 0)), Dense(noisy(4, 3, 0))
     with pytest.raises(InputError, match="'a': 5, 'b': 4"): candidates({'a': a, 'b': b})
     with pytest.raises(InputError, match='one modality'): candidates({})
-    for k in (0, -2):
-        with pytest.raises(InputError, match=f'k={k}'): candidates({'a': a}, k)
+    for k, says in ((0, 'give'), (-2, 'give'), (6, 'there are 5 listings')):
+        with pytest.raises(InputError, match=f'k={k}: {says}'): candidates({'a': a}, k)
     cand = candidates({'a': a}, 3)
     for how, weights, says in [('max', None, "how='max': choose one of mean, square, joint, prob_or, power, union, above, piecewise"),
                                ('mean', {'b': 1.}, r"weights name \['b'\].*\['a'\]"),
@@ -170,6 +170,12 @@ def test_refuses():
                                ('power', {'a': 0.}, 'above 0'), ('power', {'a': -1.}, 'above 0'), ('above', {'a': np.nan}, 'finite'), ('piecewise', None, 'planes'),
                                ('union', {'a': np.nan}, 'finite'), ('mean', {'a': np.inf}, 'finite')]:
         with pytest.raises(InputError, match=says): fuse(cand, how, weights)
+    # .84 is a threshold, 84 is none
+    for how in ('power', 'union', 'above'):
+        for bad in (84, 1.02, *([] if how == 'power' else [-1.02])):
+            with pytest.raises(InputError, match=f"^{{'a': {bad}}}: outside the range of the scores, which is -1 to 1$"): fuse(cand, how, {'a': bad})
+        for edge in (1.01, *([] if how == 'power' else [-1.01])): fuse(cand, how, {'a': edge})
+    fuse(cand, 'mean', {'a': 84.}), fuse(cand, 'prob_or', {'a': 2.}), fuse(cand, 'piecewise', {'a': 84.}, planes=[({'a': 1.}, 1.)])
     for planes, says in [([], 'one at least'), ([({'a': 1.},)], 'give'), ([5], 'give'), ([({'b': 1.}, 1.)], r"planes name \['b'\]"), ([({'a': 0.}, 1.)], 'not 0'),
                          ([({'a': np.nan}, 1.)], 'finite'), ([({'a': 1.}, None)], 'finite')]:
         with pytest.raises(InputError, match=says): fuse(cand, 'piecewise', planes=planes)

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Neighbors, Tfidf, index
+from fastmatch.match import Dense, Index, Keys, Neighbors, Pool, Tfidf, Units, candidates, expand, index
 
 from ..reference import match as ref
-from .cases import halves_of_one, noisy, titles
+from .cases import asked, halves_of_one, noisy, titles
 
 
 def near(nb: Neighbors, sim, space, k, queries=None, atol=2e-6):
@@ -37,7 +37,7 @@ def near(nb: Neighbors, sim, space, k, queries=None, atol=2e-6):
 @given(n=st.integers(1, 40), d=st.integers(4, 6), k=st.integers(1, 45), seed=st.integers(0, 999))
 def test_dense_without_rounding_is_exact(n, d, k, seed):
     x = halves_of_one(n, d, seed)
-    nb = Dense(x).search(k).check(self_join=True)
+    nb = asked(Dense(x).search, k, n).check(self_join=True)
     ids, scores = ref.nearest(x @ x.T / 4, k)
     np.testing.assert_array_equal(nb.ids, ids)
     np.testing.assert_array_equal(nb.scores, scores)
@@ -47,7 +47,7 @@ def test_dense_without_rounding_is_exact(n, d, k, seed):
 @given(n=st.integers(1, 25), m=st.integers(1, 25), d=st.integers(4, 6), k=st.integers(1, 30), seed=st.integers(0, 999))
 def test_dense_queries_without_rounding_are_exact(n, m, d, k, seed):
     x, q = halves_of_one(n, d, seed), halves_of_one(m, d, seed + 1)
-    nb = Dense(x).search(k, Dense(q)).check()
+    nb = asked(lambda k: Dense(x).search(k, Dense(q)), k, n).check()
     ids, scores = ref.nearest(q @ x.T / 4, k, self_join=False)
     np.testing.assert_array_equal(nb.ids, ids)
     np.testing.assert_array_equal(nb.scores, scores)
@@ -61,10 +61,10 @@ def test_dense_search(n, d, k, copies):
     x, q = noisy(n, d, n + d, copies), noisy(7, d, 5)
     q[0] = x[0]
     space, new = Dense(x), Dense(q)
-    near(space.search(k), ref.cosine(x, x), space, k)
-    near(space.search(k, new), ref.cosine(q, x), space, k, new)
+    near(asked(space.search, k, n), ref.cosine(x, x), space, k)
+    near(asked(lambda k: space.search(k, new), k, n), ref.cosine(q, x), space, k, new)
     # a space handed in as its own queries is no self-join
-    near(space.search(k, space), ref.cosine(x, x), space, k, space)
+    near(asked(lambda k: space.search(k, space), k, n), ref.cosine(x, x), space, k, space)
 
 
 def test_self_is_the_best_score_though_a_near_duplicate_rounds_above_it():
@@ -186,6 +186,18 @@ def test_refuse_other_queries():
             with pytest.raises(InputError, match='k='): space.search(k)
 
 
+@pytest.mark.parametrize('make', [lambda n: Dense(noisy(n, 4, 1)), lambda n: Tfidf(titles(n, 1)), lambda n: Keys(titles(n, 1)), lambda n: Units(titles(n, 1)),
+                                  lambda n: Index(noisy(n, 4, 1)), lambda n: expand(Dense(noisy(n, 4, 1))), lambda n: Pool(Dense(noisy(2, 4, 0)), Dense(noisy(n - 2, 4, 1)))])
+def test_as_many_as_there_are_and_no_more(make):
+    "In every space: without a `k` 50, or all of fewer; a `k` above that is an error."
+    for n in (4, 49, 50, 51, 60):
+        space = make(n)
+        assert space.search().ids.shape[1] == space.search(None).ids.shape[1] == min(50, n) and space.search(n).ids.shape[1] == n
+        assert candidates({'a': space}).k == 50 and candidates({'a': space}, n).k == n
+        for f in (space.search, lambda k, space=space: candidates({'a': space}, k)):
+            with pytest.raises(InputError, match=f'^k={n + 1}: there are {n} listings$'): f(n + 1)
+
+
 def product(t, q=None, **kwargs):
     "Dense product of sklearn's own vectors in float64; pairs that share nothing are no neighbours."
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -200,10 +212,10 @@ def product(t, q=None, **kwargs):
 def test_tfidf_search(n, k, seed):
     t = titles(n, seed)
     space = Tfidf(t)
-    near(space.search(k), product(t), space, k)
+    near(asked(space.search, k, n), product(t), space, k)
     new = ['susu sabun', '', 'zzzqqq', t[-1], '  ']
     q = space.transform(new)
-    near(space.search(k, q), product(t, new), space, k, q)
+    near(asked(lambda k: space.search(k, q), k, n), product(t, new), space, k, q)
 
 
 @pytest.mark.parametrize('ours, theirs', [({'ngram': (2, 3), 'analyzer': 'char'}, {'ngram_range': (2, 3), 'analyzer': 'char'}),

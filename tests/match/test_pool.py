@@ -8,7 +8,7 @@ from fastmatch.core import InputError
 from fastmatch.match import Dense, Keys, Neighbors, Pool, Rule, Tfidf, candidates, decide, fuse
 
 from ..reference import match as ref
-from .cases import halves_of_one, noisy, titles
+from .cases import asked, halves_of_one, noisy, titles
 
 
 def brute(sims, m, k, within=True):
@@ -25,7 +25,7 @@ def brute(sims, m, k, within=True):
 def test_dense_pool_is_one_self_join(m, n, k, seed, within):
     x = halves_of_one(m + n, 5, seed)
     pool = Pool(Dense(x[:m]), Dense(x[m:]), within)
-    nb = pool.search(k).check()
+    nb = asked(pool.search, k, m + n).check()
     sims = x @ x.T / 4
     assert [[j for j in o if j >= 0] for o in nb.ids] == brute(sims, m, k, within)
     np.testing.assert_array_equal(pool.scores(np.arange(m)[:, None], np.arange(m + n)), sims[:m].astype(np.float32))
@@ -68,14 +68,14 @@ def test_keys_equal_brute_force(keys, m, limit):
     def same(i, j): return i == j or (keys[i] is not None and keys[i] == keys[j] and keys[m:].count(keys[i]) <= limit)
     n = len(keys)
     space = Keys(keys[m:], limit)
-    nb = space.search(n).check(self_join=True)
+    nb = space.search(n - m).check(self_join=True)
     for i, row in enumerate(nb.ids): assert row[row >= 0].tolist() == [i] + [j for j in range(n - m) if j != i and same(i + m, j + m)]
     grid = space.scores(np.arange(n - m)[:, None], np.arange(n - m))
     assert (grid == [[same(i + m, j + m) for j in range(n - m)] for i in range(n - m)]).all()
     if m:
         q = space.transform(keys[:m])
         assert (space.scores(np.arange(m)[:, None], np.arange(n - m), queries=q) == [[same(i, j + m) for j in range(n - m)] for i in range(m)]).all()
-        found = space.search(n, queries=q)
+        found = space.search(n - m, queries=q)
         assert [[j for j in o if j >= 0] for o in found.ids] == [[j for j in range(n - m) if same(i, j + m)] for i in range(m)]
 
 

@@ -207,6 +207,17 @@ def test_rule_keeps_its_promise(k, max_matches, tmp_path):
     for a, b in zip(again.apply(SPACES), again.apply({'else': SPACES['image'], **SPACES})): np.testing.assert_array_equal(a, b)
 
 
+def test_a_rule_takes_as_many_as_there_are():
+    "Its `k` stays what it was, whatever it is applied to; one chosen without a `k` on few asks for 50 among many."
+    few = {k: o.take(np.arange(7)) for k, o in SPACES.items()}
+    rule = Rule('mean', {'image': .5, 'tfidf': .5}, .2)
+    want = decide(fuse(candidates(few, 7), 'mean', rule.weights), .2)
+    assert rule.k == 50 and [o.tolist() for o in rule.apply(few)] == [o.tolist() for o in want] and rule.neighbors(SPACES).ids.shape[1] >= 50
+    assert choose_rule(candidates(few), LABELS[:7]).k == 50 and choose_rule(candidates(few, 7), LABELS[:7]).k == 7
+    blended = Rule('mean', rule.weights, .2, steps=['blend', 'augment', 'expand'])
+    assert len(blended.apply(few)) == 7 and blended.neighbors(few).ids.shape[1] <= 7
+
+
 def test_choose_rule_takes_the_best_of_the_grid():
     cand = candidates(SPACES, 60)
     grid = [('mean', {'image': 1.}), ('mean', {'tfidf': 1.}), ('prob_or', {'image': 2., 'tfidf': 1.}),

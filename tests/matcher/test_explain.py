@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fastmatch.core import InputError
-from fastmatch.match import Embeddings, Rule, Step, decide
+from fastmatch.match import Dense, Embeddings, Rule, Step, blend, decide
 from fastmatch.matcher import Matcher, load_matcher
 
 matplotlib.use('agg')
@@ -60,6 +60,17 @@ def test_explain_a_new_listing():
     assert got['p2'] == (True, 'score') and got['p0'] == (False, 'veto') and got['p1'] == (False, 'veto')
     with pytest.raises(InputError, match="'p0': is none of the 1 matched"): m.explain('p0', new)
     with pytest.raises(InputError, match="'px'"): m.explain('px')
+
+
+def test_explain_shows_modalities_as_they_were_before_refinement():
+    m = Matcher(Rule('mean', {'image': 1.}, .5, steps=[Step('blend', threshold=.5)]), EMB)
+    res = m.match()
+    for i, id_ in enumerate(EMB.ids):
+        got = res.explain(id_).frame
+        ids = [list(EMB.ids).index(o) for o in got.match]
+        np.testing.assert_array_equal(got.image, Dense(X).scores([i] * len(ids), ids))
+        np.testing.assert_allclose(got.score, blend(Dense(X), threshold=.5).scores([i] * len(ids), ids), atol=1e-6)
+    assert (got.image != got.score).any()
 
 
 def test_show(tmp_path):
