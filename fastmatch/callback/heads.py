@@ -1,6 +1,7 @@
 "What heads and losses are told while training runs: the batch's labels, a moving margin, each term of a sum."
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.mixup import MixHandler
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
 
@@ -71,12 +72,20 @@ class LossTerms(Callback):
         self._sum, self._mets = {k: [] for k in loss.parts}, [ValueMetric(lambda k=k: self.term(k), k) for k in loss.parts]
         self._hooks = [o.register_forward_hook(self._note(k, loss.weights.get(k, 1.))) for k, o in loss.parts.items()]
         self.learn.metrics = self.learn.metrics + L(self._mets)
+        self.after_pred()
 
     def _note(self, k, w):
-        def note(module, args, out):
-            # a second look at the batch is not what is shown
-            if self.training and not getattr(self.learn, 'looking_again', False): self._sum[k].append(w * float(out.detach().float().mean()))
+        def note(module, args, out): self._now[k].append(w * out.detach().float())
         return note
+
+    def after_pred(self): self._now = {k: [] for k in self._sum}
+
+    def after_loss(self):
+        # the batch's own loss came first; a second look at it is not what is shown
+        if not self.training: return
+        mix = next((o for o in self.learn.cbs if isinstance(o, MixHandler) and self.learn.loss_func == o.lf), None)
+        # mixing asks for the partner's targets, then for the own ones
+        for k, (a, *b) in self._now.items(): self._sum[k].append(float((torch.lerp(a, b[0], mix.lam) if mix else a).mean()))
 
     def term(self, k): return sum(self._sum[k]) / max(1, len(self._sum[k]))
     def before_train(self): self._sum = {k: [] for k in self._sum}

@@ -9,6 +9,11 @@ from ..core import InputError
 
 class MixImages(MixHandler):
     "Mixes the batch's pictures by `mix(x, x1)`, which returns them and sets `lam`; the title kept is the larger share's."
+    def before_fit(self):
+        # the second would mix pictures whose targets are two already
+        if others := [o for o in self.learn.cbs if isinstance(o, MixHandler) and o is not self]:
+            raise InputError(f'{type(self).__name__} and {type(others[0]).__name__} would both mix the batch: use one of them')
+
     def before_batch(self):
         x, *rest = self.xb
         if x.ndim != 4: raise InputError(f'{type(self).__name__} mixes pictures: the first input of this batch has shape {tuple(x.shape)}')

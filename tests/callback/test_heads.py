@@ -10,8 +10,10 @@ from fastai.callback.schedule import SchedLin
 from fastai.optimizer import SGD
 from fastai.vision.augment import Resize
 
-from fastmatch.all import MixUp
+from fastmatch.all import CutMix, MixUp
 from fastmatch.callback.heads import LossTerms, MarginSchedule
+from fastmatch.callback.mining import HardMining
+from fastmatch.callback.sharpness import ESAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.sample import demo_path
@@ -23,6 +25,7 @@ from fastmatch.losses import (
     CenterLoss,
     CombinedMargin,
     CurricularFace,
+    NormSoftmax,
     SphereFace,
     SumLoss,
     SupCon,
@@ -121,7 +124,8 @@ def test_margin_follows_the_schedule_and_is_put_back(dls):
     np.testing.assert_allclose(m, .1 + .6 * pct)
     assert loss.m == .3 and m[0] == pytest.approx(.1) and m[-1] > .6 and learn.loss_func is loss
     parts = SumLoss({'a': ArcFace(m=.3), 'b': Triplet(.2)})
-    fit(dls, loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7), parts.a))
+    # drawn at random a batch may hold no two of a group
+    fit(make(sampler='pk'), loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7), parts.a))
     with pytest.raises(InputError, match="SumLoss has no 'm'"): fit(dls, loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7)))
 
 
@@ -138,6 +142,14 @@ def test_each_term_of_a_sum_is_recorded(dls):
     np.testing.assert_allclose(sum(learn.recorder.values[-1][1:]), np.mean(losses.seen), rtol=1e-5)
     assert not any(o._forward_hooks for o in loss.modules())
     with pytest.raises(InputError, match='ArcFace has no terms'): fit(dls, loss_func=ArcFace(), cbs=LossTerms())
+
+
+@pytest.mark.parametrize('cb', [MixUp, CutMix, lambda: HardMining(.5), lambda: ESAM(.1)], ids=['MixUp', 'CutMix', 'HardMining', 'ESAM'])
+def test_terms_add_up_to_the_loss_that_is_trained_on(dls, cb):
+    "Of two targets each counts by its share; what others look at besides is not shown."
+    losses = Look(lambda cb: cb.learn.loss.item())
+    learn = fit(dls, loss_func=SumLoss({'arc': ArcFace(m=.3, s=10.), 'plain': NormSoftmax(s=10.)}, {'plain': .5}), cbs=[cb(), LossTerms(), losses])
+    np.testing.assert_allclose(sum(learn.recorder.values[-1][1:3]), np.mean(losses.seen), rtol=1e-5)
 
 
 def test_counts_and_weights_are_read_from_the_dataloaders(dls):

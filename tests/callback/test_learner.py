@@ -51,7 +51,7 @@ def test_validation_is_scored_not_lost(listings, tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'recall@1', 'map@r', 'row_f1_max', 'time']
     emb = learn.embeddings()
-    nb = Dense(emb['image']).search(51)
+    nb = Dense(emb['image']).search()
     want = [np.nanmean(recall_at(nb, emb.labels)), np.nanmean(map_at_r(nb, emb.labels)), best_threshold(nb, emb.labels)[1]]
     np.testing.assert_allclose(learn.recorder.values[-1][1:], want, rtol=1e-6)
     np.testing.assert_allclose(learn.validate(), want, rtol=1e-6)

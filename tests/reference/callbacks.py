@@ -11,22 +11,34 @@ def length(tensors): return float(sum((o.double()**2).sum() for o in tensors))**
 
 
 class Loop:
-    "SGD with momentum on `model`'s weights, which are left as they are; a batch is a dict of x, y and, where mixed, y1 and lam."
+    "SGD with momentum on `model`'s weights, which are left as they are; a batch is a dict of x, y and, where mixed, y1 and lam; m where a margin moves."
     def __init__(self, model, kind, live=None, half=None, scale=1., clip=None, **hyper):
         self.model = model.train()
         self.w = {k: v.detach().clone() for k, v in model.named_parameters()}
         self.b = {k: v.clone() for k, v in model.named_buffers()}
         self.live, self.half, self.scale, self.clip, self.kind, self.h = live or list(self.w), half, scale, clip, kind, hyper
         self.v, self.n, self.part, self.outs = {k: torch.zeros_like(self.w[k]) for k in self.live}, 0, None, {}
+        self.terms = []
 
     def logits(self, w, x, b):
-        with torch.autocast(x.device.type, self.half or torch.bfloat16, enabled=self.half is not None): return functional_call(self.model, {**w, **b}, (x,)).float()
+        with torch.autocast(x.device.type, self.half or torch.bfloat16, enabled=self.half is not None):
+            out = functional_call(self.model, {**w, **b}, (x,))
+            return (torch.tanh(out) if self.kind == 'MarginSchedule' else out).float()
+
+    def each(self, out, y, batch):
+        "The loss of each row; of a sum, of each term."
+        if self.kind == 'MarginSchedule': return F.cross_entropy(self.h['s'] * (out - batch['m'] * F.one_hot(y, out.shape[1])), y, reduction='none')
+        ce = F.cross_entropy(out, y, reduction='none')
+        return torch.stack([ce, self.h['focal'] * (1 - (-ce).exp())**2 * ce]) if self.kind == 'LossTerms' else ce
 
     def rows(self, w, batch, b):
         out = self.logits(w, batch['x'], b)
         self.last = out.detach()
-        loss = F.cross_entropy(out, batch['y'], reduction='none')
-        if 'y1' in batch: loss = batch['lam'] * loss + (1 - batch['lam']) * F.cross_entropy(out, batch['y1'], reduction='none')
+        loss = self.each(out, batch['y'], batch)
+        if 'y1' in batch: loss = batch['lam'] * loss + (1 - batch['lam']) * self.each(out, batch['y1'], batch)
+        if self.kind == 'LossTerms':
+            self.terms.append(loss.detach().mean(1).tolist())
+            loss = loss.sum(0)
         if 'old' in batch: loss = loss + self.h['weight'] * F.kl_div((out / 5).log_softmax(1), (batch['old'] / 5).softmax(1), reduction='none').sum(1)
         return loss
 
