@@ -45,7 +45,7 @@ def killed_again_and_again(start, look, n_kills, n_trials, ready, seed=0):
         assert alive, 'it was through before the kill: give it more to do'
         before = now
     job = start()
-    assert job.wait(300) == 0
+    assert job.wait(300) == 0, job.stderr and job.stderr.read()
     now = finished(look())
     assert {k: now[k] for k in before} == before and len(now) == n_trials
     return look()
