@@ -121,14 +121,15 @@ def open_study(
         while wait and 'kept' not in study.user_attrs:
             time.sleep(.2)
             wait -= 1
-        # no mark: new, or whoever created it was killed before it was done
-        if 'kept' not in study.user_attrs:
+        now = {**({} if space is None else {'space': plain(space)}), **(about or {})}
+        # no mark: new, or whoever created it was killed before it was done; no trials: somebody looked whether there is such a study
+        if 'kept' not in study.user_attrs or not study.get_trials(deepcopy=False):
             if space is not None and (first := defaults(space)):
                 with warnings.catch_warnings():
                     warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
                     study.enqueue_trial(first, user_attrs={'given': first, 'default': True}, skip_if_exists=True)
-            study.set_user_attr('kept', {'space': None if space is None else plain(space), **(about or {})})
-        else: _same(study, shown, direction, {**({} if space is None else {'space': plain(space)}), **(about or {})})
+            study.set_user_attr('kept', {**study.user_attrs.get('kept', {}), **now})
+        else: _same(study, shown, direction, now)
     return study
 
 

@@ -140,6 +140,8 @@ def tune(
             if prune.step > epochs: warnings.warn(f'a trial has {prune.step} epochs, the study was told {epochs}: pruners share out too few', stacklevel=2)
             if test is not None: _judge(learn, test, trial, seed)
             return prune.value
+        # fastai puts before it in which callback it came up
+        except WrongStudy as e: raise WrongStudy(str(e).rpartition('\n\t')[2]) from None
         finally:
             # callbacks and Learner hold each other: without this two models are in memory
             learn = prune = None

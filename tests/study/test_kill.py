@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 import timm
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from fastmatch.cli import app
 from fastmatch.core import seed_everything
 from fastmatch.data.sample import demo_path
 from fastmatch.study import open_study
@@ -43,7 +45,7 @@ def killed_again_and_again(start, look, n_kills, n_trials, ready, seed=0):
         assert alive, 'it was through before the kill: give it more to do'
         before = now
     job = start()
-    assert job.wait(300) == 0
+    assert job.wait(300) == 0, job.stderr and job.stderr.read()
     now = finished(look())
     assert {k: now[k] for k in before} == before and len(now) == n_trials
     return look()
@@ -89,12 +91,15 @@ def shop(tmp_path_factory):
     return folder
 
 
-def command(shop, cwd, *args, n_trials=6, study='s', **kwargs):
-    "`fastmatch tune` in its own process group, on titles' pictures alone."
-    return subprocess.Popen([sys.executable, '-c', 'from fastmatch.cli import app; app()', 'tune', str(shop/'listings.csv'), '--images', str(demo_path()/'images'),
-                             '--title-col', 'none', '--image-arch', str(shop/'test_efficientnet.safetensors'), '--size', '32', '--bs', '16', '--epochs', '2', '--study', study,
-                             '--storage', 'studies.db', '--n-trials', str(n_trials), '--pruner', 'asha', *args],
-                            cwd=cwd, env={**ENV, 'NO_COLOR': '1'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+def call_of(shop, storage):
+    return ['tune', str(shop/'listings.csv'), '--images', str(demo_path()/'images'), '--title-col', 'none', '--image-arch', str(shop/'test_efficientnet.safetensors'),
+            '--size', '32', '--bs', '16', '--epochs', '2', '--study', 's', '--storage', str(storage), '--pruner', 'asha']
+
+
+def command(shop, cwd, *args, n_trials=6, **kwargs):
+    "`fastmatch tune` as a process."
+    return subprocess.Popen([sys.executable, '-c', 'from fastmatch.cli import app; app()', *call_of(shop, 'studies.db'), '--n-trials', str(n_trials), *args], cwd=cwd,
+                            env={**ENV, 'NO_COLOR': '1'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
 @pytest.mark.parametrize('jobs, n_kills', [(1, 2), pytest.param(1, 10, marks=pytest.mark.slow), pytest.param(2, 4, marks=pytest.mark.slow)])
@@ -110,14 +115,16 @@ def test_the_command_killed(shop, jobs, n_kills, tmp_path):
 
 def test_the_command_says_what_it_was_worth(shop, tmp_path):
     "Two processes; then the same call again has nothing to do, and a page to write."
-    job = command(shop, tmp_path, '--jobs', '2')
+    # long enough for the second to be up in time
+    longer = '--epochs', '12', '--pruner', 'none'
+    job = command(shop, tmp_path, '--jobs', '2', *longer)
     out, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
     assert len(re.findall(r'^trial \d+: recall@1', out, re.M)) == 6 and '95% interval' in out and 'default, trial 0' in out and 'put aside' in out
     # both had a part in it
     s = open_study('s', tmp_path/'studies.db')
     assert len(finished(s)) == 6 and len({t.user_attrs['worker'] for t in s.trials}) == 2
-    again = command(shop, tmp_path, '--out', 'page')
+    again = command(shop, tmp_path, '--out', 'page', *longer)
     out, err = again.communicate(timeout=200)
     assert again.returncode == 0 and not re.findall(r'^trial \d', out, re.M), err
     page = (tmp_path/'page'/'report.html').read_text(encoding='utf-8')
@@ -128,6 +135,5 @@ def test_the_command_says_what_it_was_worth(shop, tmp_path):
 @pytest.mark.parametrize('args, word', [(['--space', 'margin,zest'], 'zest'), (['--space', ''], 'empty'), (['--monitor', 'zest'], 'zest'), (['--monitor', 'recall@7'], 'recall@7'),
                                         (['--jobs', '0'], 'jobs=0'), (['--storage', 'postgresql://a:secret@127.0.0.1:1/x'], 'refused'), (['--folds', '2'], 'n_folds=2')])
 def test_the_command_refuses_in_a_line(shop, args, word, tmp_path):
-    job = command(shop, tmp_path, *args)
-    out, err = job.communicate(timeout=100)
-    assert job.returncode == 2 and word in err and 'Traceback' not in err and 'secret' not in err and 'trial 0: recall' not in out
+    res = CliRunner().invoke(app, [*call_of(shop, tmp_path/'studies.db'), '--n-trials', '2', *args])
+    assert res.exit_code == 2 and res.stderr.startswith('fastmatch: ') and len(res.stderr.splitlines()) == 1 and word in res.stderr and 'secret' not in res.output and 'trial 0: recall' not in res.output

@@ -48,6 +48,14 @@ def test_a_study_half_made_is_completed(tmp_path):
         assert [t.system_attrs['fixed_params'] for t in s.trials] == [{'margin': .3, 'lr': 2e-3}] and s.user_attrs['kept']['space']
 
 
+def test_who_only_looks_leaves_nothing_behind(storage):
+    assert open_study('s', storage).trials == []
+    assert len(open_study('s', storage, space=SPACE, about={'monitor': 'map@r'}).trials) == 1
+    s = open_study('s', storage)
+    assert s.user_attrs['kept']['monitor'] == 'map@r' and len(s.trials) == 1
+    with pytest.raises(InputError, match='space'): open_study('s', storage, space=spaces('lr'))
+
+
 def test_many_open_at_once(tmp_path):
     "One of them makes the study and queues the first trial."
     studies, errors = [], []
