@@ -32,5 +32,5 @@ from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
 from .optim import *
 from .report import report_html, write_report
 from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, curves, layered_rates, named_rates
-from .study import Param, PruneTrial, learner_maker, open_study, spaces, tested, tune, work
+from .study import PruneTrial, learner_maker, open_study, spaces, tested, tune, work
 from .tune_job import tune_listings
