@@ -1,5 +1,6 @@
 "Repeated runs and paired differences against enumeration, Student's own test, `paired`, and a simulation."
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -59,7 +60,8 @@ def test_flips_drawn_agree_with_scipys():
 
 
 def test_seeds_and_products_both_count(monkeypatch):
-    monkeypatch.setattr('fastmatch.study.compare.FLIPS', 1)  # looked at elsewhere, and dear
+    # by the table of modules: the room hands out the function of the same name
+    monkeypatch.setattr(sys.modules[compare.__module__], 'FLIPS', 1)  # looked at elsewhere, and dear
     # coverage: seeds and products both drawn, the interval holds the truth as often as it says
     rng, hit, narrow = np.random.default_rng(2), 0, 0
     for _ in range(300):

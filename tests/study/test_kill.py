@@ -64,7 +64,7 @@ def check(study, n_kills):
     return died
 
 
-@pytest.mark.parametrize('file, n_kills', [('a.db', 2), ('a.log', 2), pytest.param('a.db', 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('file, n_kills', [('a.db', 2), pytest.param('a.log', 2, marks=pytest.mark.slow), pytest.param('a.db', 10, marks=pytest.mark.slow)])
 def test_workers_killed(file, n_kills, tmp_path):
     n = 12 * n_kills
     def start(): return subprocess.Popen([sys.executable, '-m', 'tests.study.worker', str(tmp_path/file), str(n), str(tmp_path/'notes'), '.2'], cwd=ROOT, env=ENV)
@@ -102,7 +102,7 @@ def command(shop, cwd, *args, n_trials=6, **kwargs):
                             env={**ENV, 'NO_COLOR': '1'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
-@pytest.mark.parametrize('jobs, n_kills', [(1, 2), pytest.param(1, 10, marks=pytest.mark.slow), pytest.param(2, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('jobs, n_kills', [pytest.param(1, 10, marks=pytest.mark.slow), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_the_command_killed(shop, jobs, n_kills, tmp_path):
     n = 6 * n_kills
     def ready(job):
@@ -113,6 +113,7 @@ def test_the_command_killed(shop, jobs, n_kills, tmp_path):
     assert len({t.params['lr'] for t in s.trials if t.state.name != 'FAIL'}) == n
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_was_worth(shop, tmp_path):
     "Two processes; then the same call again has nothing to do, and a page to write."
     # long enough for the second to be up in time
