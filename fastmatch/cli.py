@@ -50,12 +50,24 @@ Force = Annotated[bool, typer.Option('--force', help='Replace an earlier result 
 Seed = Annotated[int, typer.Option(help='Of weights, batches and halvings; the same seed gives the same numbers.')]
 OnError = Annotated[str, typer.Option(help="'raise': list every unusable row and stop; 'skip': go on without them.")]
 Device = Annotated[str | None, typer.Option(help="'cpu', 'cuda', ...; default: a GPU where there is one.")]
-
-
-DEMO = Path('fastmatch-demo')
+ImageArch = Annotated[str, typer.Option(help='Image encoder: timm name, folder, or weights file.')]
+TextArch = Annotated[str, typer.Option(help='Title encoder: Hugging Face name, or folder.')]
+Batch = Annotated[int, typer.Option(help='Listings a batch.')]
+Aug = Annotated[str, typer.Option(help='Augmentation preset: none, flip, light, colour, recolour, strong, randaugment.')]
+Workers = Annotated[int, typer.Option(help='Processes that read images.')]
 
 
 def _column(what): return typer.Option(help=f'Column of {what}; default: found by its usual name.')
+
+
+IdCol = Annotated[str | None, _column('ids')]
+ImageCol = Annotated[str | None, _column('image files')]
+TitleCol = Annotated[str | None, _column('titles')]
+LabelCol = Annotated[str | None, _column('groups')]
+FoldCol = Annotated[str | None, _column('folds')]
+PhashCol = Annotated[str | None, _column('perceptual hashes')]
+
+DEMO = Path('fastmatch-demo')
 
 
 def _finish(summary, out):
@@ -96,25 +108,25 @@ def train(
     listings: Table,
     out: Annotated[Path, typer.Option(help='Folder to write: it is there whole or not at all.', show_default=False)],
     images: Images = None,
-    image_arch: Annotated[str, typer.Option(help='Image encoder: timm name, folder, or weights file.')] = 'tf_efficientnet_lite0',
-    text_arch: Annotated[str, typer.Option(help='Title encoder: Hugging Face name, or folder.')] = 'all-MiniLM-L6-v2',
+    image_arch: ImageArch = 'tf_efficientnet_lite0',
+    text_arch: TextArch = 'all-MiniLM-L6-v2',
     epochs: Annotated[int, typer.Option(help='Rounds over the training listings.')] = 8,
     lr: Annotated[str, typer.Option(help="Learning rate, spread over encoders and heads; 'auto' asks lr_find.")] = '2e-3',
-    bs: Annotated[int, typer.Option(help='Listings a batch.')] = 64,
+    bs: Batch = 64,
     size: Annotated[int, typer.Option(help='Side of the images in pixels; on a CPU 128 trains three times as fast.')] = 224,
-    aug: Annotated[str, typer.Option(help='Augmentation preset: none, flip, light, colour, recolour, strong, randaugment.')] = 'colour',
+    aug: Aug = 'colour',
     folds: Annotated[int, typer.Option(help='Folds to make where the table has none; one of them is held out.')] = 5,
     valid_fold: Annotated[int, typer.Option(help='Fold held out for choosing and judging the rule.')] = 0,
-    id_col: Annotated[str | None, _column('ids')] = None,
-    image_col: Annotated[str | None, _column('image files')] = None,
-    title_col: Annotated[str | None, _column('titles')] = None,
-    label_col: Annotated[str | None, _column('groups')] = None,
-    fold_col: Annotated[str | None, _column('folds')] = None,
-    phash_col: Annotated[str | None, _column('perceptual hashes')] = None,
+    id_col: IdCol = None,
+    image_col: ImageCol = None,
+    title_col: TitleCol = None,
+    label_col: LabelCol = None,
+    fold_col: FoldCol = None,
+    phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
     on_error: OnError = 'raise',
     seed: Seed = 0,
-    workers: Annotated[int, typer.Option(help='Processes that read images.')] = 0,
+    workers: Workers = 0,
     device: Device = None,
     force: Force = False,
 ):
@@ -148,23 +160,23 @@ def tune(
     sampler: Annotated[str, typer.Option(help='tpe, cmaes, gp or random.')] = 'tpe',
     pruner: Annotated[str, typer.Option(help='hyperband, asha, median or none.')] = 'hyperband',
     out: Annotated[Path | None, typer.Option(help='Folder for report.html and trials.csv.')] = None,
-    image_arch: Annotated[str, typer.Option(help='Image encoder: timm name, folder, or weights file.')] = 'tf_efficientnet_lite0',
-    text_arch: Annotated[str, typer.Option(help='Title encoder: Hugging Face name, or folder.')] = 'all-MiniLM-L6-v2',
-    bs: Annotated[int, typer.Option(help='Listings a batch.')] = 64,
+    image_arch: ImageArch = 'tf_efficientnet_lite0',
+    text_arch: TextArch = 'all-MiniLM-L6-v2',
+    bs: Batch = 64,
     size: Annotated[int, typer.Option(help='Side of the images in pixels.')] = 104,
-    aug: Annotated[str, typer.Option(help='Augmentation preset: none, flip, light, colour, recolour, strong, randaugment.')] = 'colour',
+    aug: Aug = 'colour',
     folds: Annotated[int, typer.Option(help='Folds to make where the table has none.')] = 5,
     test_fold: Annotated[int, typer.Option(help='Fold put aside for the reported score; of the others one validates, and the rest trains.')] = 0,
-    id_col: Annotated[str | None, _column('ids')] = None,
-    image_col: Annotated[str | None, _column('image files')] = None,
-    title_col: Annotated[str | None, _column('titles')] = None,
-    label_col: Annotated[str | None, _column('groups')] = None,
-    fold_col: Annotated[str | None, _column('folds')] = None,
-    phash_col: Annotated[str | None, _column('perceptual hashes')] = None,
+    id_col: IdCol = None,
+    image_col: ImageCol = None,
+    title_col: TitleCol = None,
+    label_col: LabelCol = None,
+    fold_col: FoldCol = None,
+    phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
     on_error: OnError = 'raise',
     seed: Seed = 0,
-    workers: Annotated[int, typer.Option(help='Processes that read images.')] = 0,
+    workers: Workers = 0,
     device: Device = None,
     force: Force = False,
 ):
@@ -230,13 +242,13 @@ def match(
     scores: Annotated[bool, typer.Option('--scores', help='Also write a .pairs.csv: the scores of each match by modality, and the reason.')] = False,
     alone: Annotated[bool, typer.Option('--alone', help='Match the new listings among themselves only, not with the catalogue.')] = False,
     embeddings: Annotated[Path | None, typer.Option(help='Vectors made elsewhere, a row a listing: .npz, an array for each modality.')] = None,
-    id_col: Annotated[str | None, _column('ids')] = None,
-    image_col: Annotated[str | None, _column('image files')] = None,
-    title_col: Annotated[str | None, _column('titles')] = None,
-    phash_col: Annotated[str | None, _column('perceptual hashes')] = None,
+    id_col: IdCol = None,
+    image_col: ImageCol = None,
+    title_col: TitleCol = None,
+    phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
     on_error: OnError = 'raise',
-    bs: Annotated[int, typer.Option(help='Listings a batch.')] = 64,
+    bs: Batch = 64,
     device: Device = None,
 ):
     """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it."""

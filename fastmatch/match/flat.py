@@ -10,7 +10,7 @@ from .neighbors import label_codes
 from .sweep import as_mask
 
 FUSED = ('mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above')  # fusions that rise with every modality's score
-DEPTHS = 1.5, 6, np.inf  # pairs kept of each modality at each level, as a multiple of those to be found
+DEPTHS = 2.5, 6, np.inf  # pairs kept of each modality at each level, as a multiple of those to be found
 FLOORED = ('square', 'prob_or', 'power', 'above')  # of these, whose scores go down to 0 and no further
 BUCKETS = 4096
 CELLS = 1 << 24  # comparisons held at a time
@@ -90,7 +90,8 @@ class _Level:
         # one number sorts a row's pairs by score and then as they stood; whether it is right travels along
         self.shift = int(count.max(initial=1)).bit_length() + 1
         self.low = (at.astype(np.uint64) << np.uint64(1)) | flat.right[row, col].astype(np.uint64)
-        self.front_start = np.flatnonzero(np.append(True, np.diff(self.row[self.front]) != 0)) if len(self.front) else np.zeros(0, np.int64)
+        self.front_row = self.row[self.front]
+        self.front_start = np.flatnonzero(np.append(True, np.diff(self.front_row) != 0)) if len(self.front) else np.zeros(0, np.int64)
 
     def most(self, how, weights, join, power):
         "What a pair left out scores at most."
@@ -153,25 +154,27 @@ class FlatSweep:
             self.cut_from = max(self.least, float(np.partition(part, at)[at]))
         keep = score >= np.float32(self.cut_from) if self.cut_from > -np.inf else np.ones(len(score), bool)
         if self.ranks == 2 and self.cut_from > -np.inf and len(lv.front):
-            at = lv.row[lv.front]
-            top = np.full(len(flat.rows), -np.inf, np.float32)
-            top[at[lv.front_start]] = np.maximum.reduceat(score[lv.front], lv.front_start)
+            mine, top = score[lv.front], np.full(len(flat.rows), -np.inf, np.float32)
+            top[lv.front_row[lv.front_start]] = np.maximum.reduceat(mine, lv.front_start)
             # one each: the first of its row that scores as much as any
-            nearest = lv.front[score[lv.front] == top[at]]
-            keep[nearest[np.append(True, np.diff(lv.row[nearest]) != 0)]] = True
+            nearest = np.flatnonzero(mine == top[lv.front_row])
+            keep[lv.front[nearest[np.append(True, np.diff(lv.front_row[nearest]) != 0)]]] = True
         at = np.flatnonzero(keep)
         key = lv.low[at] | (_falling(score[at]).astype(np.uint64) << np.uint64(lv.shift))
         count = np.bincount(lv.row[at], minlength=len(flat.rows))
         _sort_within(key, count)
+        # what a row with this and all before it holds: matches, right ones
+        start = count.cumsum() - count
+        many = np.arange(2, len(key) + 2) - np.repeat(start, count)
+        if count.max(initial=0) >= self.max_matches:
+            keep = np.flatnonzero(many <= self.max_matches)
+            key, many, count = key[keep], many[keep], np.minimum(count, self.max_matches - 1)
+            start = count.cumsum() - count
         right, bits = (key & np.uint64(1)).astype(np.int64), ((key >> np.uint64(lv.shift)) & np.uint64(0xffffffff)).astype(np.uint32)
-        start, hit = count.cumsum() - count, right.cumsum()
+        hit = right.cumsum()
+        hit -= np.repeat(np.append(0, hit)[start], count)
         nearest = np.zeros(len(key), bool)
         nearest[start[count > 0]] = True
-        # what a row with this and all before it holds: matches, right ones
-        many, hit = np.arange(2, len(key) + 2) - np.repeat(start, count), hit - np.repeat(np.append(0, hit)[start], count)
-        if count.max(initial=0) >= self.max_matches:
-            keep, count = many <= self.max_matches, np.minimum(count, self.max_matches - 1)
-            right, bits, hit, many, nearest = (o[keep] for o in (right, bits, hit, many, nearest))
         both = many + np.repeat(flat.size, count)
         self.gain = 2 * (1 + hit) / both - 2 * (1 + hit - right) / (both - 1)
         self.count, self.first, self.bits, self.wrong = count, nearest, bits, right == 0
@@ -179,7 +182,11 @@ class FlatSweep:
         low, high = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
         self.bucket = ((bits - np.uint32(low)) >> np.uint32(max(0, (high - low).bit_length() - BUCKETS.bit_length() + 1))).astype(np.int64)
         # the nearest is counted apart where it has a cut of its own
-        self.cell = self.bucket if self.ranks == 1 else 2 * self.bucket + self.first
+        buckets = int(self.bucket.max(initial=0)) + 1
+        self.cell = self.bucket if self.ranks == 1 else self.bucket + buckets * self.first
+        # edges by cell: those of a bucket, or of some in a row, are one slice
+        self.order = np.argsort(self.cell.astype(np.uint16), kind='stable')
+        self.starts = np.append(0, np.bincount(self.cell, minlength=buckets * self.ranks).cumsum())
         self._most = None
 
     @property
@@ -243,11 +250,11 @@ class FlatSweep:
     def _tried(self, code, chosen, base):
         c, codes = chosen.shape[1], np.repeat(code, self.count)  # rows stand in order: quicker than code[row]
         key = self.cell * c + codes
-        gain, up = (np.bincount(key, o, (self.bucket.max(initial=0) + 1) * self.ranks * c).reshape(-1, self.ranks, c) for o in (self.gain, np.maximum(self.gain, 0)))
+        gain, up = (np.bincount(key, o, (len(self.starts) - 1) * c).reshape(self.ranks, -1, c) for o in (self.gain, np.maximum(self.gain, 0)))
         found = []
         for o in chosen:
             parts = []
-            for kind in range(self.ranks): parts.append(_Part(self, code, codes, o, gain[:, kind], up[:, kind], kind))
+            for kind in range(self.ranks): parts.append(_Part(self, code, codes, o, gain[kind], up[kind], kind))
             if self.ranks == 2: parts = parts[::-1]  # the nearest first
             if self.ranks == 2 and parts[0].cut > parts[1].cut > -np.inf: found.append(self._tied(codes, o, base))
             else: found.append((parts[0].cut if self.ranks == 1 else tuple(p.cut for p in parts), base[o].sum() + sum(p.value for p in parts),
@@ -276,11 +283,12 @@ class _Part:
     "The best cut of the edges of one kind in the rows `chosen`: `cut`, what it gains there (`value`) and in the other rows (`other`)."
     # cut is -inf where what is next below it isn't among the edges looked at
     def __init__(self, sweep, code, codes, chosen, gain, up, kind):
-        self.sweep, self.codes, self.kind = sweep, codes, kind
+        self.sweep, n = sweep, len(gain)
+        self.starts = sweep.starts[kind * n:(kind + 1) * n + 1]
         total, end = gain[:, chosen].sum(1), gain[:, chosen].sum(1).cumsum()
         # the best cut falls into a bucket that could rise to the best of all ends; 1e-6 is far above what rounding does to the sums
         hot = end - total + up[:, chosen].sum(1) >= max(0., end.max()) - 1e-6
-        at = self._mine(np.flatnonzero(hot[sweep.bucket]))
+        at = self._within(0, len(end))[np.repeat(hot, np.diff(self.starts))]
         at = at[chosen[codes[at]]]
         at = at[np.argsort(sweep.bits[at])]
         score, bucket, sums = sweep.score[at], sweep.bucket[at], sweep.gain[at].cumsum()
@@ -290,18 +298,17 @@ class _Part:
         score, sums, bucket = score[last], sums[last], bucket[last]
         # a gain that is only rounding is none: the higher cut wins
         if not len(sums) or sums.max() <= 1e-9:
-            mine = self._mine(np.arange(len(codes)))
-            mine = sweep.score[mine[chosen[codes[mine]]]]
+            all_mine = self._within(0, len(end))
+            mine = sweep.score[all_mine[chosen[codes[all_mine]]]]
             top = mine.max() if len(mine) else sweep.score.max(initial=1. if not len(sweep.score) else -np.inf)
             self.cut, self.value = float(top) + 1e-3, 0.
-            others = self._mine(np.flatnonzero(sweep.score >= self.cut))
-            self.other = float(sweep.gain[others].sum())
+            self.other = float(sweep.gain[all_mine[sweep.score[all_mine] >= self.cut]].sum())
             return
         i = int(np.argmax(sums >= sums.max() - 1e-9))
         self.value, width = float(sums[i]), 1
         while True:
             # the edges of its bucket and of the next, until one of these rows is below it
-            near = self._mine(np.flatnonzero((sweep.bucket - bucket[i]).view(np.uint64) < width))
+            near = self._within(bucket[i], bucket[i] + width)
             below = sweep.score[near[chosen[codes[near]]]]
             below = below[below < score[i]]
             if len(below) or bucket[i] + width > len(end): break
@@ -316,7 +323,9 @@ class _Part:
         rest = near[~chosen[codes[near]] & (sweep.score[near] >= self.cut)]
         self.other = float(gain[:bucket[i], ~chosen].sum() + sweep.gain[rest].sum())
 
-    def _mine(self, at): return at if self.sweep.ranks == 1 else at[self.sweep.first[at] == self.kind]
+    def _within(self, a, b):
+        "The edges of this kind in buckets a to b (without b)."
+        return self.sweep.order[self.starts[a]:self.starts[min(b, len(self.starts) - 1)]]
 
 
 def _sort_within(

@@ -1,5 +1,6 @@
 "Several modalities as one score: candidates of each, scored exactly in all, then fused."
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -156,10 +157,10 @@ def _score(cand, how, weights, power, planes):
         case 'power':
             parts = [np.maximum(s, 0) / t for s, t in some_of]
             # over the largest first: a high power of what is above 1 has no end
-            most = np.maximum(np.max(parts, axis=0), f32(1e-30))
+            most = np.maximum(reduce(np.maximum, parts), f32(1e-30))
             return most * sum((o / most)**f32(power) for o in parts)**f32(1 / power)
         # the largest score above its own threshold: cut at 0 it is a union of decisions
-        case 'union': return np.max([s - t for s, t in some_of], axis=0)
+        case 'union': return reduce(np.maximum, [s - t for s, t in some_of])
         # what each is above its own threshold, summed (2nd place)
         case 'above': return sum(np.maximum(s - t, 0) for s, t in some_of)
         # a boundary of straight pieces: the plane that a pair is furthest above, cut at 0 (14th place)

@@ -21,8 +21,7 @@ from ..optim import opt_func
 from ..schedule import fit as _fit  # noqa: F401  it gives Learner its fit_flat_cos
 from .maker import _loss
 from .space import NAMED, as_space, spaces, suggest
-from .storage import open_study
-from .tune import _packed
+from .storage import open_study, packed
 from .work import work
 
 CHOICES = 'margin', 'scale', 'loss', 'lr', 'wd', 'opt'  # what a trial may choose
@@ -118,7 +117,7 @@ def tune_head(
         if test.any():
             held = judge_head(net, x[test], y[test], seed)
             for k, v in (('test_row_f1', held.mean), ('test_se', held.se)): trial.set_user_attr(k, round(v, 5))
-            trial.set_user_attr('test_rows', _packed(held.row_f1))
+            trial.set_user_attr('test_rows', packed(held.row_f1))
         return {'row_f1': found.mean, 'recall@1': np.nanmean(found.recall_at_1), 'map@r': np.nanmean(found.map_at_r)}[monitor]
     return work(study, objective, n_trials, echo=echo)
 

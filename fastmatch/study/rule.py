@@ -10,9 +10,8 @@ from ..match.flat import FUSED
 from ..match.heldout import HeldOut, fusion_grid, halves, paired
 from ..match.neighbors import check_k
 from .space import defaults
-from .storage import open_study
+from .storage import open_study, packed, unpacked
 from .structure import QUICK, Fixed, Rows, Structure, Workbench, refinements, rule_space
-from .tune import _packed, _unpacked
 from .work import work
 
 
@@ -57,7 +56,7 @@ def tune_rule(
     study, best = searched(rows, study_name, 0)
     cuts, value = bench.sweep(best, rows).best()
     score = {'row_f1_chosen_on': round(float(value), 5), 'row_f1_crossed': round(study.best_value, 5), **_said(figures)}
-    for k, v in (('heldout', {k: _packed(v.row_f1) for k, v in figures.items()}), ('groups', bench.groups.tolist())): study.set_user_attr(k, v)
+    for k, v in (('heldout', {k: packed(v.row_f1) for k, v in figures.items()}), ('groups', bench.groups.tolist())): study.set_user_attr(k, v)
     return bench.rule(best, cuts, score), study
 
 
@@ -66,7 +65,7 @@ def heldout_rules(
 ) -> dict:  # {'tuned', 'fused', 'plain': `HeldOut`}
     "What the tuned rule, the fused protocol and the plain mean scored on products they weren't chosen on: for `compare` and `paired`."
     if not study.user_attrs.get('heldout'): raise InputError(f'study {study.study_name!r} holds no figures: tune_rule(halvings=...) makes them')
-    return {k: HeldOut(_unpacked(v), np.array(study.user_attrs['groups'])) for k, v in study.user_attrs['heldout'].items()}
+    return {k: HeldOut(unpacked(v), np.array(study.user_attrs['groups'])) for k, v in study.user_attrs['heldout'].items()}
 
 
 def _embeddings(emb, labels, titles):

@@ -1,9 +1,13 @@
 "Where studies are kept: in memory, in a file, in a database; opened by name, and refused where the name stands for another study."
+import base64
 import os
 import time
 import warnings
+import zlib
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+import numpy as np
 
 from ..core import InputError, MissingPackage
 from .space import as_space, defaults, plain
@@ -140,3 +144,13 @@ def _same(study, shown, direction, now=None):
     for k, v in (now or {}).items():
         old = study.user_attrs['kept'].get(k)
         if old != v: raise InputError(f'study {study.study_name!r} in {shown} was begun with {k} {old}; this call says {v}: give another name')
+
+
+def packed(x) -> str:
+    "Numbers of each listing as text, to be kept with a trial: float32."
+    return base64.b64encode(zlib.compress(np.asarray(x, '<f4').tobytes())).decode()
+
+
+def unpacked(s) -> np.ndarray:  # float64
+    "What `packed` was given."
+    return np.frombuffer(zlib.decompress(base64.b64decode(s)), '<f4').astype(np.float64)

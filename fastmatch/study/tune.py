@@ -1,5 +1,4 @@
 "Tuning whole trainings: a study over Learners, pruned on an inner validation fold, reported on listings that neither training nor the study saw."
-import base64
 import gc
 import math
 import random
@@ -15,7 +14,7 @@ from ..match.heldout import HeldOut, heldout_fused
 from ..match.neighbors import label_codes
 from .prune import PruneTrial, check_direction, direction_of
 from .space import NAMED, as_space, suggest
-from .storage import open_study
+from .storage import open_study, packed, unpacked
 from .work import WrongStudy, work
 
 
@@ -43,15 +42,11 @@ def check_unseen(
                                        + some(f'row {i} ({test[ids].iloc[i]}, {col} {test[col].iloc[i]})' for i in rows))
 
 
-def _packed(x): return base64.b64encode(zlib.compress(np.asarray(x, '<f4').tobytes())).decode()
-def _unpacked(s): return np.frombuffer(zlib.decompress(base64.b64decode(s)), '<f4').astype(np.float64)
-
-
 def _judge(learn, test, trial, seed):
     "The listings' row F1 under the held-out protocol, kept with the trial."
     emb = learn.embeddings(test)
     res = heldout_fused(candidates(emb.refuse_trained_on('a test').spaces(), k=min(50, len(emb))), emb.labels, seed=seed)
-    for k, v in (('test_row_f1', round(res.mean, 5)), ('test_se', round(res.se, 5)), ('test_rows', _packed(res.row_f1))): trial.set_user_attr(k, v)
+    for k, v in (('test_row_f1', round(res.mean, 5)), ('test_se', round(res.se, 5)), ('test_rows', packed(res.row_f1))): trial.set_user_attr(k, v)
 
 
 def tested(
@@ -67,7 +62,7 @@ def tested(
     found = next((t for t in rows if t.number == number), None)
     if found is None: raise InputError(f'study {study.study_name!r}: no {"complete" if trial is None else repr(trial)} trial was scored on the test listings; '
                                        f'those that were: {some([t.number for t in rows], 20) or "none"}')
-    return HeldOut(_unpacked(found.user_attrs['test_rows']), np.asarray(study.user_attrs['test_groups']))
+    return HeldOut(unpacked(found.user_attrs['test_rows']), np.asarray(study.user_attrs['test_groups']))
 
 
 def said(
