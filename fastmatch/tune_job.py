@@ -135,12 +135,13 @@ def _help(call, parent):
 
 def worth(
     study,  # Of `tune_listings`
-) -> tuple[str, Paired | None]:  # (lines of text, the gain)
+) -> tuple[str, Paired | None]:  # (lines of text, the gain; None without a default, or where it is the best)
     "What tuning was worth: the best trial against the first, which is the kit as it comes, on the listings put aside."
     monitor, best, lines = study.user_attrs['kept']['monitor'], study.best_trial, []
     lines.append(f'best, {said(best, monitor)}')
     first = next((t for t in study.get_trials(deepcopy=False) if t.user_attrs.get('default') and t.state.name == 'COMPLETE'), None)
     if first is None: return '\n'.join([*lines, 'the default was not among the trials that came to their end: nothing to compare with']), None
+    if first.number == best.number: return '\n'.join([*lines, 'that is the default: no trial was better']), None
     lines.append(f'default, {said(first, monitor)}')
     a, b = tested(study), tested(study, 'default')
     gain = paired(a, b)

@@ -151,14 +151,14 @@ def _score(cand, how, weights, power, planes):
         # 1 - prod(1 - score**weight)
         case 'prob_or':
             miss = np.ones(cand.ids.shape, f32)
-            for s, w in some_of: miss *= 1 - np.clip(s, 0, 1)**w
+            for s, w in some_of: miss *= 1 - _power(np.clip(s, 0, 1), w)
             return 1 - miss
         # ((a/t1)^p + (b/t2)^p)^(1/p), cut at 1 (11th place)
         case 'power':
             parts = [np.maximum(s, 0) / t for s, t in some_of]
             # over the largest first: a high power of what is above 1 has no end
             most = np.maximum(reduce(np.maximum, parts), f32(1e-30))
-            return most * sum((o / most)**f32(power) for o in parts)**f32(1 / power)
+            return most * _power(sum(_power(o / most, f32(power)) for o in parts), f32(1 / power))
         # the largest score above its own threshold: cut at 0 it is a union of decisions
         case 'union': return reduce(np.maximum, [s - t for s, t in some_of])
         # what each is above its own threshold, summed (2nd place)
@@ -168,6 +168,13 @@ def _score(cand, how, weights, power, planes):
             s = {k: f32(w) * np.where(cand.ids >= 0, cand.scores[k], 0) for k, w in weights.items()}
             none = np.zeros(cand.ids.shape, f32)
             return np.max([sum((f32(c) * s[k] for k, c in plane.items() if k in s), none) - f32(cut) for plane, cut in planes], axis=0)
+
+
+def _power(x, p):
+    "x**p for float32 x from 0, to 2e-7 where x is at most 1: numpy's own takes six times as long where there are zeros among them."
+    with np.errstate(divide='ignore'): out = np.log(x)
+    out *= p
+    return np.exp(out, out=out)
 
 
 def _norm(cand, weights):

@@ -19,14 +19,15 @@ def study_figures(
     if not done: raise InputError(f'study {study.study_name!r}: none of its {len(trials)} trials is complete, there is nothing to draw')
     pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
     sign = 1 if study.direction.name == 'MAXIMIZE' else -1
-    figs = [('History', _history(done, pruned, sign))]
+    what = study.user_attrs.get('kept', {}).get('monitor', 'value')
+    figs = [('History', _history(done, pruned, sign, what))]
     weight = _importances(study, done)
     if weight: figs.append(('Importances', _bars(weight)))
     seen = dict.fromkeys(k for t in done for k in t.params)
     names = sorted(seen, key=lambda k: -weight.get(k, 0))[:MOST]
     # a parameter with one value has nothing to show
     names = [k for k in names if len({repr(t.params[k]) for t in done if k in t.params}) > 1]
-    if names: figs.append(('Slices', _slices(done, names, sign)))
+    if names: figs.append(('Slices', _slices(done, names, sign, what)))
     shared = [k for k in names if all(k in t.params for t in done)]
     if len(shared) > 1 and len(done) > 1: figs.append(('Parallel coordinates', _parallel(done, shared, sign)))
     return figs
@@ -47,20 +48,36 @@ def _figure(w, h, rows=1, cols=1):
     return fig, fig.subplots(rows, cols, squeeze=False)
 
 
-def _history(done, pruned, sign):
+def _limits(y, sign):
+    "Ends of the axis: a few lost trials should not flatten all others; None where all fit."
+    if len(y) < 10: return None
+    low, high = np.sort(sign * y)[len(y) // 10], (sign * y).max()
+    if high <= low or (sign * y).min() >= low - .3 * (high - low): return None
+    return tuple(sorted(sign * np.array([low - .3 * (high - low), high + .08 * (high - low)])))
+
+
+def _dots(ax, x, y, limits, **kwargs):
+    "Dots, and on the edge a triangle for each that is beyond it."
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    low, high = limits or (-np.inf, np.inf)
+    dots = ax.scatter(x, np.where((y < low) | (y > high), np.nan, y), s=12, **kwargs)
+    for out, edge, marker in ((y < low, low, 'v'), (y > high, high, '^')):
+        own = {k: v[out] if k == 'c' and not isinstance(v, str) else v for k, v in kwargs.items() if k != 'label'}
+        if out.any(): ax.scatter(x[out], np.full(out.sum(), edge), s=22, marker=marker, clip_on=False, zorder=3, **own)
+    return dots
+
+
+def _history(done, pruned, sign, what):
     fig, ((ax,),) = _figure(7, 2.8)
     x, y = np.array([t.number for t in done]), np.array([t.value for t in done])
-    if pruned: ax.scatter([t.number for t in pruned], [t.intermediate_values[max(t.intermediate_values)] for t in pruned], s=12, c=CUT, label='pruned, where it stood')
-    ax.scatter(x, y, s=12, c=DONE, label='complete')
+    limits = _limits(y, sign)
+    if pruned: _dots(ax, [t.number for t in pruned], [t.intermediate_values[max(t.intermediate_values)] for t in pruned], limits, c=CUT, label='pruned, where it stood')
+    _dots(ax, x, y, limits, c=DONE, label='complete (triangle: beyond the edge)' if limits else 'complete')
     ax.step(x, sign * np.maximum.accumulate(sign * y), where='post', c=BEST, label='best so far')
     for t in done:
         if t.user_attrs.get('default'): ax.axhline(t.value, c='k', lw=.8, ls=':', label='default')
-    # a few lost trials should not flatten all others
-    if len(y) > 9 and np.ptp(y) > 0:
-        low, high = np.sort(sign * y)[len(y) // 10], (sign * y).max()
-        ends = sorted(sign * np.array([low - .3 * (high - low), high + .08 * (high - low)]))
-        if high > low: ax.set_ylim(*ends)
-    ax.set(xlabel='trial', ylabel='value')
+    if limits: ax.set_ylim(*limits)
+    ax.set(xlabel='trial', ylabel=what)
     ax.legend(fontsize=8)
     return fig
 
@@ -94,28 +111,26 @@ def _axis(done, name):
     return have, np.array([labels.index(str(t.params[name])) for t in have], float), False, labels
 
 
-def _slices(done, names, sign):
+def _slices(done, names, sign, what):
     cols = min(4, len(names))
     fig, axs = _figure(2.6 * cols, 2.3 * -(-len(names) // cols), -(-len(names) // cols), cols)
-    values = np.array([t.value for t in done])
-    low, high = np.sort(sign * values)[len(values) // 10], (sign * values).max()
-    dots = None
+    limits, dots = _limits(np.array([t.value for t in done]), sign), None
     for ax in axs.flat[len(names):]: ax.set_visible(False)
     for ax, name in zip(axs.flat, names):
         have, x, log, labels = _axis(done, name)
-        y, number = np.array([t.value for t in have]), [t.number for t in have]
+        y, number = np.array([t.value for t in have]), np.array([t.number for t in have])
         # choices lie side by side, not on top of each other
         if labels: x = x + np.random.default_rng(0).uniform(-.25, .25, len(x))
-        dots = ax.scatter(x, y, c=number, s=12, cmap='viridis_r', vmin=0, vmax=max(t.number for t in done))
+        dots = _dots(ax, x, y, limits, c=number, cmap='viridis_r', vmin=0, vmax=max(t.number for t in done))
         if log:
             ax.set_xscale('log')
             at = np.geomspace(x.min(), x.max(), 3)
             ax.set_xticks(at, [f'{o:.2g}' for o in at])
             ax.set_xticks([], minor=True)
         if labels: ax.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) * len(labels) > 16 else 0, fontsize=8)
-        if high > low: ax.set_ylim(*sorted(sign * np.array([low - .3 * (high - low), high + .08 * (high - low)])))
+        if limits: ax.set_ylim(*limits)
         ax.set_xlabel(name)
-    for line in axs: line[0].set_ylabel('value')
+    for line in axs: line[0].set_ylabel(what)
     fig.colorbar(dots, ax=axs, label='trial')
     return fig
 

@@ -92,7 +92,7 @@ def _hows(hows, bench):
 
 def _about(bench, rows, inner, seed):
     "What a stored study must agree in: resumed on other listings it would mix two things up."
-    return {'listings': len(bench.labels), 'groups': zlib.crc32(bench.groups[rows.mask].tobytes()), 'k': bench.k, 'halvings': inner, 'seed': seed,
+    return {'monitor': 'row_f1', 'listings': len(bench.labels), 'groups': zlib.crc32(bench.groups[rows.mask].tobytes()), 'k': bench.k, 'halvings': inner, 'seed': seed,
             'steps': {k: [repr(o) for o in v] for k, v in bench.steps.items()}}
 
 

@@ -31,9 +31,13 @@ def test_history_is_the_trials():
         done = [t for t in s.trials if t.value is not None and t.state.name == 'COMPLETE']
         figs = dict(study_figures(s))
         ax = figs['History'].axes[0]
-        pruned, complete = ax.collections
-        np.testing.assert_allclose(complete.get_offsets(), [(t.number, t.value) for t in done])
-        assert len(pruned.get_offsets()) == sum(t.state.name == 'PRUNED' for t in s.trials)
+        cut = [t for t in s.trials if t.state.name == 'PRUNED']
+        low, high = ax.get_ylim()
+        # a dot each, or a triangle on the edge for one beyond it: none is left out
+        places = np.concatenate([o.get_offsets().compressed().reshape(-1, 2) for o in ax.collections])
+        want = [(t.number, np.clip(t.value, low, high)) for t in done] + [(t.number, np.clip(.1, low, high)) for t in cut]
+        np.testing.assert_allclose(places[places[:, 0].argsort()], sorted(want))
+        assert any(not low < t.value < high for t in done)
         best = ax.lines[0].get_ydata()
         assert best[-1] == s.best_value and (np.diff(best) * (1 if direction == 'maximize' else -1) >= 0).all()
         assert ax.lines[1].get_ydata()[0] == s.trials[1].value
@@ -49,6 +53,14 @@ def test_importances_and_slices():
     assert len(slices['exponent'].collections[0].get_offsets()) < len(slices['lr'].collections[0].get_offsets())
     parallel = figs['Parallel coordinates'].axes[0]
     assert sorted(o.get_text() for o in parallel.get_xticklabels()) == ['how', 'lr', 'm']
+
+
+def test_axes_say_what_the_value_is():
+    s = study()
+    assert dict(study_figures(s))['History'].axes[0].get_ylabel() == 'value'
+    s.set_user_attr('kept', {'monitor': 'map@r'})
+    figs = dict(study_figures(s))
+    assert figs['History'].axes[0].get_ylabel() == figs['Slices'].axes[0].get_ylabel() == 'map@r'
 
 
 def test_few_trials_and_none():

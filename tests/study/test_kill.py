@@ -126,15 +126,17 @@ def test_the_command_says_what_it_was_worth(shop, tmp_path):
     job = command(shop, tmp_path, '--jobs', '2', *longer)
     out, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
-    assert len(re.findall(r'^trial \d+: recall@1', out, re.M)) == 6 and '95% interval' in out and 'default, trial 0' in out and 'put aside' in out
+    assert len(re.findall(r'^trial \d+: recall@1', out, re.M)) == 6 and 'put aside' in out
     # both had a part in it
     s = open_study('s', tmp_path/'studies.db')
     assert len(finished(s)) == 6 and len({t.user_attrs['worker'] for t in s.trials}) == 2
+    said = 'no trial was better' if s.best_trial.number == 0 else '95% interval'
+    assert said in out and (said == 'no trial was better' or 'default, trial 0' in out)
     again = command(shop, tmp_path, '--out', 'page', *longer)
     out, err = again.communicate(timeout=200)
     assert again.returncode == 0 and not re.findall(r'^trial \d', out, re.M), err
     page = (tmp_path/'page'/'report.html').read_text(encoding='utf-8')
-    assert page.count('data:image/png;base64,') >= 2 and '95% interval' in page and '<script' not in page
+    assert page.count('data:image/png;base64,') >= 2 and said in page and '<script' not in page
     assert len(pd.read_csv(tmp_path/'page'/'trials.csv')) == 6
 
 
