@@ -118,11 +118,18 @@ def _lock(study): return getattr(study, 'claiming', None) or nullcontext()
 def _claim(study, n_trials):
     "A trial to run, signed; None where others were quicker."
     trial = study.ask()
-    trial.set_user_attr('worker', me())
-    trials, S = _states(study)
-    # without a lock two may take the last place: the later number gives way
-    if sum(t.number < trial.number for t in trials if t.state != S.FAIL) < n_trials: return trial
-    _fail(study, trial, 'more than asked', 'surplus')
+    # before it is signed: another thread would take it for one that nobody runs
+    _mine.add(key := (study.study_name, trial.number))
+    try:
+        trial.set_user_attr('worker', me())
+        trials, S = _states(study)
+        # without a lock two may take the last place: the later number gives way
+        if sum(t.number < trial.number for t in trials if t.state != S.FAIL) < n_trials: return trial
+        _fail(study, trial, 'more than asked', 'surplus')
+    except BaseException:
+        _mine.discard(key)
+        raise
+    _mine.discard(key)
     return None
 
 
@@ -155,9 +162,8 @@ def _said(e): return ' '.join(f'{type(e).__name__}: {e}'.split())
 def _run(study, trial, objective, beat):
     "Run a trial to its end and say what became of it: (state's name, reason or None)."
     from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
-    _, S = _states(study)
+    from optuna.trial import TrialState as S
     key = study.study_name, trial.number
-    _mine.add(key)
     try:
         with _Beating(trial, beat): value = objective(trial)
         reason = None if isinstance(value, (int, float)) and math.isfinite(value) else f'the objective returned {value!r}'
