@@ -64,6 +64,17 @@ def _said(e):
     return ' '.join(str(getattr(e, 'orig', None) or e).split()) or type(e).__name__
 
 
+@contextmanager
+def reached(
+    name: str,  # Of the study
+):
+    "Inside it a storage that is lost on the way is an error in words."
+    from optuna.exceptions import StorageInternalError
+    try: yield
+    except StorageInternalError as e:
+        raise InputError(f'study {name!r}: its storage can not be read or written any more ({_said(e)}); the same call goes on once it can') from e
+
+
 def open_storage(
     storage,  # None: memory; a file .db or .sqlite (SQLite), .log or .journal (Optuna's journal); or any database's URL
 ):  # (an Optuna storage, a lock that its processes share, what to call it)
@@ -114,7 +125,7 @@ def open_study(
     space = None if space is None else as_space(space)
     sampler, pruner = make_sampler(sampler, seed), make_pruner(pruner, epochs)
     kept, lock, shown = open_storage(storage)
-    with quietly(), lock:
+    with quietly(), reached(name), lock:
         # whoever creates it queues the defaults; in a database two may come at once, and the name is given to one
         try: study, new = optuna.create_study(study_name=name, storage=kept, direction=direction or 'maximize', sampler=sampler, pruner=pruner), True
         except optuna.exceptions.DuplicatedStudyError:

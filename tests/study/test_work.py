@@ -219,12 +219,20 @@ def test_threads_share_a_study(study):
     assert not wrong and states(study)['COMPLETE'] == 24 and {t.user_attrs['failed'] for t in study.trials if t.state.name == 'FAIL'} <= {'surplus'}
 
 
+def test_a_storage_lost_on_the_way_is_said_in_words(tmp_path):
+    s = open_study('s', tmp_path/'a.db', space=SPACE)
+    def objective(t):
+        if t.number == 2: (tmp_path/'a.db').write_bytes(b'x' * 5000)
+        return draw(t)
+    with pytest.raises(InputError, match="'s': its storage can not be read or written any more.*not a database"): work(s, objective, 5)
+
+
 def test_timeout_begins_no_more(study):
     work(study, lambda t: (time.sleep(.2), draw(t))[1], 50, timeout=.5)
     assert 2 <= len(study.trials) <= 6 and set(states(study)) == {'COMPLETE'}
 
 
-@pytest.mark.parametrize('kw', [dict(n_trials=0), dict(n_trials=2, max_failed=2)])
+@pytest.mark.parametrize('kw', [dict(n_trials=0), dict(n_trials=2, max_failed=2), dict(n_trials=2, max_failed=1)])
 def test_bad_options(kw):
     with pytest.raises(InputError, match=next(k for k in reversed(kw))): work(open_study('s'), draw, **kw)
 
