@@ -150,6 +150,7 @@ def open_study(
 
 def _same(study, shown, direction, now=None):
     "Raise `InputError` where the study of this name is another one."
+    if len(study.directions) > 1: raise InputError(f'study {study.study_name!r} in {shown} has {len(study.directions)} objectives, here a trial has one value: give another name')
     was = study.direction.name.lower()
     if direction not in (None, was): raise InputError(f'study {study.study_name!r} in {shown} is to {was}, this call is to {direction}: give another name')
     for k, v in (now or {}).items():
