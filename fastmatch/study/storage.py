@@ -115,7 +115,7 @@ def open_study(
     pruner=None,  # None, 'hyperband', 'asha', 'median', or an Optuna pruner
     seed: int = 0,  # Of the sampler
     epochs: int | None = None,  # Of a whole trial, for Hyperband
-    about: dict | None = None,  # More that must stay as it was, plain values: monitor, epochs, data
+    about: dict | None = None,  # More that must stay as it was, plain values as json gives them back: monitor, epochs, data
 ):
     "Open an Optuna study: a new one, or the one of that name, if it is the same."
     import optuna
@@ -155,7 +155,19 @@ def _same(study, shown, direction, now=None):
     if direction not in (None, was): raise InputError(f'study {study.study_name!r} in {shown} is to {was}, this call is to {direction}: give another name')
     for k, v in (now or {}).items():
         old = study.user_attrs['kept'].get(k)
-        if old != v: raise InputError(f'study {study.study_name!r} in {shown} was begun with {k} {old}; this call says {v}: give another name')
+        if old != v and not (k == 'vectors' and old and _near(old, v)): raise InputError(f'study {study.study_name!r} in {shown} was begun with {k} {old}; this call says {v}: give another name')
+
+
+def likeness(
+    vectors: dict,  # Modality -> (n,d) unit rows, two at least
+) -> dict:  # For `about`, as 'vectors'
+    "By what a study knows its embeddings again: mean and spread of the cosines of each listing and the next."
+    near = {k: np.einsum('nd,nd->n', x[1:], x[:-1], dtype=np.float64) for k, x in vectors.items()}
+    return {k: [round(float(o.mean()), 5), round(float(o.std()), 5)] for k, o in near.items()}
+
+
+# an encoder that gives them once more may round them in another way
+def _near(a, b): return a.keys() == b.keys() and all(np.allclose(a[k], b[k], rtol=0, atol=1e-4) for k in a)
 
 
 def packed(x) -> str:
