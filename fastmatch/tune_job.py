@@ -84,6 +84,9 @@ def tune_listings(
     if not len(dls.train): raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; give a smaller one')
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, {len(test)} put aside')
     archs = {k: v for k, v in (('image_arch', image_arch), ('text_arch', text_arch)) if k not in what}
+    # trials trained otherwise can't be compared
+    about = {**{k: str(v) for k, v in archs.items()}, 'size': size, 'aug': aug, 'bs': bs, 'modalities': [k for k, v in (('image', fn_col), ('title', text_col)) if v],
+             'listings': [len(dls.train_df), len(dls.valid_df)]}
     make = learner_maker(dls, metrics=[RecallAt(1), MAPAtR(), RowF1()], **archs)
     with _helpers(jobs, call) as start:
         def begun(trial):
@@ -91,7 +94,7 @@ def tune_listings(
             start()
             return make(trial)
         return tune(begun, what, n_trials, epochs=epochs, monitor=monitor, test=test, study_name=name, storage=storage, sampler=sampler, pruner=pruner,
-                    seed=seed, echo=echo)
+                    seed=seed, about=about, echo=echo)
 
 
 @contextmanager

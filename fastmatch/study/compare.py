@@ -57,7 +57,7 @@ class Comparison:
     se: float  # Standard error: products and, with several seeds, the luck of seeds
     low: float  # Of the interval
     high: float
-    p: float  # Two-sided, signs flipped: of products where there are per-listing scores, otherwise of seeds
+    p: float  # Two-sided, signs flipped: of products where there are per-listing scores (with several seeds, whose luck is added), otherwise of seeds
     seeds: int  # Pairs of runs
     listings: int = 0  # Scored in each; 0 where only their means are known
     level: float = .95  # Of the interval
@@ -84,6 +84,9 @@ def compare(
     "The mean difference a - b, paired by seed, fold and listing."
     if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
     a, b = (_runs(o, name) for o, name in ((a, 'a'), (b, 'b')))
+    for runs, name in ((a, 'a'), (b, 'b')):
+        if bad := [k for k, o in runs.items() if not np.isfinite(o.row_f1 if isinstance(o, HeldOut) else o).all()]:
+            raise InputError(f'{name}: seed {bad[0][0]}, fold {bad[0][1]} has scores that are not finite')
     if a.keys() != b.keys(): raise InputError(f'a and b are not of the same runs: {some(a)} and {some(b)}')
     if all(isinstance(o, HeldOut) for o in (*a.values(), *b.values())): return _by_listing(a, b, level, seed)
     return _by_seed(np.array([_value(a[k]) - _value(b[k]) for k in a]), level, seed)
@@ -117,28 +120,37 @@ def _by_listing(a, b, level, seed):
         start += int(first.groups.max()) + 1
     d, groups = np.concatenate(d, 1), np.concatenate(groups)
     mean, n_groups = d.mean(0), len(np.unique(groups))
+    if n_groups < 2: raise InputError('all listings are of one group: two at least, how much products differ can not be told from one')
     # products are drawn and seeds are drawn: the two variances add up (what is neither's alone is counted in both: on the safe side)
     parts = [(_cluster_se(mean, groups)**2, n_groups - 1)] + ([(stats.sem(d.mean(1))**2, len(seeds) - 1)] if len(seeds) > 1 else [])
     var = sum(v for v, _ in parts)
     # Satterthwaite's degrees of freedom
     dof = var**2 / sum(v**2 / max(n, 1) for v, n in parts if v > 0) if var > 0 else 1
-    return _comparison(float(mean.mean()), np.sqrt(var), dof, np.bincount(groups, mean), len(seeds), len(mean), level, seed)
+    luck = (np.sqrt(parts[1][0]) * len(mean), parts[1][1]) if len(seeds) > 1 else None
+    return _comparison(float(mean.mean()), np.sqrt(var), dof, np.bincount(groups, mean), len(seeds), len(mean), level, seed, luck)
 
 
-def _comparison(diff, se, dof, units, seeds, listings, level, seed):
+def _comparison(diff, se, dof, units, seeds, listings, level, seed, luck=None):
     wide = float(stats.t.ppf((1 + level) / 2, dof) * se) if se > 0 else 0.
-    return Comparison(diff, float(se), diff - wide, diff + wide, _flipped(units, seed), seeds, listings, level)
+    return Comparison(diff, float(se), diff - wide, diff + wide, _flipped(units, seed, luck), seeds, listings, level)
 
 
-def _flipped(units, seed):
-    "The share of sign flips whose sum is as far from 0 as that of `units` (u,)."
+def _flipped(
+    units: np.ndarray,  # (u,) sums of differences, each of a product or a seed
+    seed: int,  # Of the flips
+    luck: tuple | None = None,  # (standard error, degrees of freedom) of what the sum owes to seeds, drawn as Student's t beside the flips
+):
+    "The share of sign flips whose sum is as far from 0 as that of `units`."
     units = units[units != 0]  # a flip changes nothing there
     u, far, count = len(units), abs(units.sum()) - 1e-9 * np.abs(units).sum(), 0
+    def beyond(sums):
+        if luck is None or luck[0] == 0: return np.abs(sums) >= far
+        return np.minimum(stats.t.sf((far - sums) / luck[0], luck[1]) + stats.t.sf((far + sums) / luck[0], luck[1]), 1)
     if u < 60 and 2**u <= FLIPS + 1:
         signs = (np.arange(2**u)[:, None] >> np.arange(u)) & 1
-        return float((np.abs((1 - 2 * signs) @ units) >= far).mean())
+        return float(beyond((1 - 2 * signs) @ units).mean())
     rng = np.random.default_rng(seed)
     for part in np.array_split(np.arange(FLIPS), 1 + FLIPS * u // 4_000_000):
-        count += (np.abs(units.sum() - 2 * (rng.integers(0, 2, (len(part), u), np.int8) @ units)) >= far).sum()
+        count += beyond(units.sum() - 2 * (rng.integers(0, 2, (len(part), u), np.int8) @ units)).sum()
     # the sum as it is counts as one of them
     return float((1 + count) / (1 + FLIPS))

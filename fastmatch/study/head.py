@@ -1,4 +1,6 @@
 "Margin and scale on frozen embeddings: a linear map and class centres trained in seconds, a first pass before whole encoders are."
+import zlib
+
 import numpy as np
 import pandas as pd
 import torch
@@ -21,7 +23,7 @@ from ..optim import opt_func
 from ..schedule import fit as _fit  # noqa: F401  it gives Learner its fit_flat_cos
 from .maker import _loss
 from .space import NAMED, as_space, spaces, suggest
-from .storage import open_study, packed
+from .storage import likeness, open_study, packed
 from .work import work
 
 CHOICES = 'margin', 'scale', 'loss', 'lr', 'wd', 'opt'  # what a trial may choose
@@ -107,7 +109,9 @@ def tune_head(
     train, valid, test = _split(y, valid, test, seed)
     codes = np.unique(y[train], return_inverse=True)[1]
     study = open_study(study_name, storage, 'maximize', space, sampler, seed=seed,
-                       about={'monitor': monitor, 'epochs': epochs, 'listings': [int(o.sum()) for o in (train, valid, test)], 'width': x.shape[1]})
+                       about={'monitor': monitor, 'epochs': epochs, 'bs': bs, 'seed': seed, 'width': x.shape[1], 'vectors': likeness({'all': x}),
+                              'listings': f'{train.sum()} to train on, {valid.sum()} valid, {test.sum()} test, '
+                                          f'crc {zlib.crc32(np.stack([y, valid + 2 * test]).astype("<i4").tobytes()):08x}'})
     # the embeddings as they are, without any head: a space may hold nothing that is better
     study.set_user_attr('frozen', {k: round(judge_head(None, x[m], y[m], seed).mean, 5) for k, m in (('valid', valid), ('test', test)) if m.any()})
     if test.any(): study.set_user_attr('test_groups', label_codes(y[test], int(test.sum())).tolist())

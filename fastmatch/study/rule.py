@@ -8,9 +8,10 @@ from ..match.decide import MAX_MATCHES
 from ..match.embeddings import Embeddings
 from ..match.flat import FUSED
 from ..match.heldout import HeldOut, fusion_grid, halves, paired
+from ..match.index import Dense
 from ..match.neighbors import check_k
 from .space import defaults
-from .storage import open_study, packed, unpacked
+from .storage import likeness, open_study, packed, unpacked
 from .structure import QUICK, Fixed, Rows, Structure, Workbench, refinements, rule_space
 from .work import work
 
@@ -38,16 +39,18 @@ def tune_rule(
     emb = _embeddings(embeddings, labels, titles)
     check_k(k)
     if halvings < 0 or inner < 1: raise InputError(f'halvings={halvings}, inner={inner}: 0 or more, 1 or more')
+    most = (max_matches,) if isinstance(max_matches, (int, np.integer)) else tuple(max_matches)
+    if not most or not all(isinstance(o, (int, np.integer)) and o >= 1 for o in most): raise InputError(f'max_matches={max_matches}: whole numbers from 1')
     spaces = emb.spaces(only=only)
     steps = refinements(steps)
     if lacking := {o for part in steps.values() for step in part for o in step.reads} - set(spaces):
         raise InputError(f'steps: {sorted(lacking)} are read; there are {list(spaces)}, say only=(...)')
-    bench = Workbench(spaces, emb.labels, min(k, len(emb)), steps, (), tuple(max_matches))
+    bench = Workbench(spaces, emb.labels, min(k, len(emb)), steps, (), tuple(map(int, most)))
     if not bench.names: raise InputError('embeddings: exact keys alone, nothing to tune')
     bench.hows = _hows(hows, bench)
     bench.space = rule_space(bench.names, bench.hows, tuple(steps), bench.most, min2)
     def searched(rows, name, n):
-        study = open_study(name, storage, 'maximize', bench.space, sampler, seed=seed + n, about=_about(bench, rows, inner, seed))
+        study = open_study(name, storage, 'maximize', bench.space, sampler, seed=seed + n, about=_about(bench, rows, inner, seed, emb.titles))
         def objective(trial): return rows.crossed(bench.sweep(bench.structure(trial), rows))
         work(study, objective, n_trials, echo=echo)
         return study, bench.structure(Fixed(study.best_params))
@@ -90,9 +93,11 @@ def _hows(hows, bench):
     return tuple(o for o in FUSED if o != 'joint' or lacks)
 
 
-def _about(bench, rows, inner, seed):
-    "What a stored study must agree in: resumed on other listings it would mix two things up."
+def _about(bench, rows, inner, seed, titles):
+    "What a stored study must agree in: resumed on other listings, or other embeddings of these, it would mix two things up."
     return {'monitor': 'row_f1', 'listings': len(bench.labels), 'groups': zlib.crc32(bench.groups[rows.mask].tobytes()), 'k': bench.k, 'halvings': inner, 'seed': seed,
+            'modalities': list(bench.spaces), 'vectors': likeness({k: o.vectors for k, o in bench.spaces.items() if isinstance(o, Dense)}),
+            'titles': None if titles is None else zlib.crc32('\n'.join(titles).encode()), 'hows': list(bench.hows), 'max_matches': list(bench.most),
             'steps': {k: [repr(o) for o in v] for k, v in bench.steps.items()}}
 
 

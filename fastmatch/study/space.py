@@ -1,10 +1,11 @@
 "Search spaces: the kit's own by name, a user's as plain tuples and lists; the kit's defaults become the first trial."
+import math
 from collections import namedtuple
 
 from ..core import InputError
 
 Param = namedtuple('Param', 'dist default', defaults=[None])
-Param.__doc__ = "What a study chooses: an Optuna distribution, and the value of the first trial (None: it is drawn too)."
+Param.__doc__ = "What a study chooses: an Optuna distribution (or what `spaces` makes one of), and the value of the first trial (None: it is drawn too)."
 
 # name -> (what is searched, the kit's own value): (low, high), (low, high, 'log'), or a list of choices. The ranges are about a factor of ten
 # to either side of what did well on the samples; margins in radians, as ArcFace's.
@@ -30,13 +31,15 @@ def _dist(name, o):
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
     if isinstance(o, BaseDistribution): return o
     if isinstance(o, list):
-        if len(o) < 1 or len(set(map(repr, o))) < len(o): raise InputError(f'{name}={o}: give a list of different choices')
         if bad := [c for c in o if not isinstance(c, (str, bool, int, float, type(None)))]:
             raise InputError(f'{name}: the choice {bad[0]!r} is a {type(bad[0]).__name__}; name it by a string, or give a number')
+        # 1, 1. and True are one choice to Optuna
+        if len(o) < 1 or len(set(o)) < len(o): raise InputError(f'{name}={o}: give a list of different choices')
         return CategoricalDistribution(o)
     if not (isinstance(o, tuple) and len(o) in (2, 3) and o[2:] in ((), ('log',)) and all(isinstance(x, (int, float)) for x in o[:2])):
         raise InputError(f"{name}={o!r}: give (low, high), (low, high, 'log') or a list of choices")
     low, high, log = *o[:2], len(o) == 3
+    if not all(map(math.isfinite, (low, high))): raise InputError(f'{name}={o}: give ends that are finite')
     if not low < high: raise InputError(f'{name}={o}: the lower end comes first, below the upper one')
     if log and low <= 0: raise InputError(f'{name}={o}: on a log scale the lower end is above 0')
     # (1, 10) is of whole numbers, but where the kit's own range has fractions a user's may be written without a point
@@ -44,8 +47,15 @@ def _dist(name, o):
     return (IntDistribution if whole else FloatDistribution)(low, high, log=log)
 
 
+def _within(dist, x): return isinstance(x, (int, float)) and dist.low <= x <= dist.high and (not isinstance(dist.low, int) or x == int(x))
+
+
 def _param(name, o):
-    if isinstance(o, Param): return o
+    if isinstance(o, Param):
+        dist = _dist(name, o.dist)
+        if o.default is not None and not (o.default in dist.choices if hasattr(dist, 'choices') else _within(dist, o.default)):
+            raise InputError(f'{name}: the first trial is to have {o.default!r}, which is not among {_words(dist)}')
+        return Param(dist, o.default)
     dist, default = _dist(name, o), NAMED[name][1] if name in NAMED else None
     if hasattr(dist, 'choices'): return Param(dist, default if default in dist.choices else dist.choices[0])
     return Param(dist, default if default is not None and dist.low <= default <= dist.high else None)
@@ -92,5 +102,10 @@ def plain(
     space: dict[str, Param],  # Of `spaces`
 ) -> dict[str, str]:
     "The space in words, as the storage keeps it and errors say it."
-    def one(d): return repr(list(d.choices)) if hasattr(d, 'choices') else f'{d.low:g} to {d.high:g}' + ' log' * d.log + (f' by {d.step:g}' if d.step not in (None, 1) else '')
-    return {k: one(p.dist) for k, p in sorted(space.items())}
+    return {k: _words(p.dist) for k, p in sorted(space.items())}
+
+
+def _words(d):
+    if hasattr(d, 'choices'): return repr(list(d.choices))
+    # to Optuna whole numbers are another kind of parameter
+    return f'{d.low:g} to {d.high:g}' + ' whole' * isinstance(d.low, int) + ' log' * d.log + (f' by {d.step:g}' if d.step not in (None, 1) else '')

@@ -64,6 +64,17 @@ def _said(e):
     return ' '.join(str(getattr(e, 'orig', None) or e).split()) or type(e).__name__
 
 
+@contextmanager
+def reached(
+    name: str,  # Of the study
+):
+    "Inside it a storage that is lost on the way is an error in words."
+    from optuna.exceptions import StorageInternalError
+    try: yield
+    except StorageInternalError as e:
+        raise InputError(f'study {name!r}: its storage can not be read or written any more ({_said(e)}); the same call goes on once it can') from e
+
+
 def open_storage(
     storage,  # None: memory; a file .db or .sqlite (SQLite), .log or .journal (Optuna's journal); or any database's URL
 ):  # (an Optuna storage, a lock that its processes share, what to call it)
@@ -104,7 +115,7 @@ def open_study(
     pruner=None,  # None, 'hyperband', 'asha', 'median', or an Optuna pruner
     seed: int = 0,  # Of the sampler
     epochs: int | None = None,  # Of a whole trial, for Hyperband
-    about: dict | None = None,  # More that must stay as it was, plain values: monitor, epochs, data
+    about: dict | None = None,  # More that must stay as it was, plain values as json gives them back: monitor, epochs, data
 ):
     "Open an Optuna study: a new one, or the one of that name, if it is the same."
     import optuna
@@ -114,7 +125,7 @@ def open_study(
     space = None if space is None else as_space(space)
     sampler, pruner = make_sampler(sampler, seed), make_pruner(pruner, epochs)
     kept, lock, shown = open_storage(storage)
-    with quietly(), lock:
+    with quietly(), reached(name), lock:
         # whoever creates it queues the defaults; in a database two may come at once, and the name is given to one
         try: study, new = optuna.create_study(study_name=name, storage=kept, direction=direction or 'maximize', sampler=sampler, pruner=pruner), True
         except optuna.exceptions.DuplicatedStudyError:
@@ -139,11 +150,24 @@ def open_study(
 
 def _same(study, shown, direction, now=None):
     "Raise `InputError` where the study of this name is another one."
+    if len(study.directions) > 1: raise InputError(f'study {study.study_name!r} in {shown} has {len(study.directions)} objectives, here a trial has one value: give another name')
     was = study.direction.name.lower()
     if direction not in (None, was): raise InputError(f'study {study.study_name!r} in {shown} is to {was}, this call is to {direction}: give another name')
     for k, v in (now or {}).items():
         old = study.user_attrs['kept'].get(k)
-        if old != v: raise InputError(f'study {study.study_name!r} in {shown} was begun with {k} {old}; this call says {v}: give another name')
+        if old != v and not (k == 'vectors' and old and _near(old, v)): raise InputError(f'study {study.study_name!r} in {shown} was begun with {k} {old}; this call says {v}: give another name')
+
+
+def likeness(
+    vectors: dict,  # Modality -> (n,d) unit rows, two at least
+) -> dict:  # For `about`, as 'vectors'
+    "By what a study knows its embeddings again: mean and spread of the cosines of each listing and the next."
+    near = {k: np.einsum('nd,nd->n', x[1:], x[:-1], dtype=np.float64) for k, x in vectors.items()}
+    return {k: [round(float(o.mean()), 5), round(float(o.std()), 5)] for k, o in near.items()}
+
+
+# an encoder that gives them once more may round them in another way
+def _near(a, b): return a.keys() == b.keys() and all(np.allclose(a[k], b[k], rtol=0, atol=1e-4) for k in a)
 
 
 def packed(x) -> str:

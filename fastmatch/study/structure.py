@@ -127,7 +127,7 @@ class Rows:
     ):
         self.key, self.mask = key, mask
         own = np.unique(groups[mask], return_inverse=True)[1]
-        if own.max() < 1: raise InputError('too few groups: a rule is chosen on some groups and scored on others, halved twice')
+        if own.max(initial=0) < 1: raise InputError('too few groups: a rule is chosen on some groups and scored on others, halved twice')
         self.sides = []
         for side in halves(own, halvings, seed):
             self.sides.append(np.zeros(len(mask), bool))

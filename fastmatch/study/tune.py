@@ -101,6 +101,7 @@ def tune(
     seed: int = 0,  # Of the sampler; weights and batches are the same in each trial
     max_failed: float = .5,  # As for `work`
     timeout: float | None = None,  # As for `work`
+    about: dict | None = None,  # More that must be the same where the study is gone on with, as for `open_study`: size of the pictures, say
     echo=print,  # Called with a line for each trial
 ):  # The study
     "Search for what trains best: an Optuna study over Learners."
@@ -110,8 +111,8 @@ def tune(
     if direction is None: raise InputError(f"monitor={monitor!r}: say direction='maximize' or 'minimize', the name doesn't")
     check_direction(monitor, direction)
     if pruner == 'hyperband': _enough(epochs, n_trials)
-    about = {'monitor': monitor, 'epochs': epochs, 'seed': seed}
-    if test is not None: about['test'] = f'{len(test)} listings, crc {zlib.crc32(repr(test.to_numpy().tolist()).encode()):08x}'
+    about = {**(about or {}), 'monitor': monitor, 'epochs': epochs, 'seed': seed}
+    about['test'] = None if test is None else f'{len(test)} listings, crc {zlib.crc32(repr(test.to_numpy().tolist()).encode()):08x}'
     study = open_study(study_name, storage, direction, space, sampler, pruner, seed, epochs, about)
     fit = fit or flat_fit(epochs)
 

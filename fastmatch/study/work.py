@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ..core import InputError
+from .storage import reached
 
 BEAT = 30.  # seconds between signs of life of a running trial
 MISSED = 5  # so many missed, and a worker of another machine is taken for dead
@@ -118,11 +119,18 @@ def _lock(study): return getattr(study, 'claiming', None) or nullcontext()
 def _claim(study, n_trials):
     "A trial to run, signed; None where others were quicker."
     trial = study.ask()
-    trial.set_user_attr('worker', me())
-    trials, S = _states(study)
-    # without a lock two may take the last place: the later number gives way
-    if sum(t.number < trial.number for t in trials if t.state != S.FAIL) < n_trials: return trial
-    _fail(study, trial, 'more than asked', 'surplus')
+    # before it is signed: another thread would take it for one that nobody runs
+    _mine.add(key := (study.study_name, trial.number))
+    try:
+        trial.set_user_attr('worker', me())
+        trials, S = _states(study)
+        # without a lock two may take the last place: the later number gives way
+        if sum(t.number < trial.number for t in trials if t.state != S.FAIL) < n_trials: return trial
+        _fail(study, trial, 'more than asked', 'surplus')
+    except BaseException:
+        _mine.discard(key)
+        raise
+    _mine.discard(key)
     return None
 
 
@@ -155,9 +163,8 @@ def _said(e): return ' '.join(f'{type(e).__name__}: {e}'.split())
 def _run(study, trial, objective, beat):
     "Run a trial to its end and say what became of it: (state's name, reason or None)."
     from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
-    _, S = _states(study)
+    from optuna.trial import TrialState as S
     key = study.study_name, trial.number
-    _mine.add(key)
     try:
         with _Beating(trial, beat): value = objective(trial)
         reason = None if isinstance(value, (int, float)) and math.isfinite(value) else f'the objective returned {value!r}'
@@ -190,24 +197,26 @@ def work(
 ):  # The study
     "Run trials until the study holds `n_trials`: any number of processes may, on any machine, and be killed at any moment."
     if n_trials < 1: raise InputError(f'n_trials={n_trials}: 1 or more')
-    if not 0 <= max_failed <= 1: raise InputError(f'max_failed={max_failed}: a share, from 0 to 1')
+    # failed trials are made up for: where all fail there would be no end
+    if not 0 <= max_failed < 1: raise InputError(f'max_failed={max_failed}: a share, from 0 to below 1')
     echo, watch, begun, ended, said = echo or (lambda o: None), _Watch(MISSED * beat), time.monotonic(), [], False
-    while True:
-        with _lock(study):
-            reap(study, watch)
-            trials, S = _states(study)
-            done = sum(t.state in (S.COMPLETE, S.PRUNED) for t in trials)
-            running = [t.number for t in trials if t.state == S.RUNNING]
-            if done >= n_trials or (timeout is not None and time.monotonic() - begun > timeout): return study
-            trial = _claim(study, n_trials) if done + len(running) < n_trials else None
-        if trial is None:
-            if running and not said: echo(f'waiting for trials that run elsewhere: {running}')
-            said = bool(running)
-            time.sleep(min(1., beat))
-            continue
-        ended.append(_run(study, trial, objective, beat))
-        echo(ended[-1])
-        failed = [t for t in ended if t.user_attrs.get('failed') in ('raised', 'value')]
-        if len(failed) >= MIN_FAILED and len(failed) > max_failed * len(ended):
-            last = dict.fromkeys(t.user_attrs['reason'] for t in failed[-3:])
-            raise InputError(f'study {study.study_name!r}: {len(failed)} of {len(ended)} trials failed, the last with: ' + '; '.join(last))
+    with reached(study.study_name):
+        while True:
+            with _lock(study):
+                reap(study, watch)
+                trials, S = _states(study)
+                done = sum(t.state in (S.COMPLETE, S.PRUNED) for t in trials)
+                running = [t.number for t in trials if t.state == S.RUNNING]
+                if done >= n_trials or (timeout is not None and time.monotonic() - begun > timeout): return study
+                trial = _claim(study, n_trials) if done + len(running) < n_trials else None
+            if trial is None:
+                if running and not said: echo(f'waiting for trials that run elsewhere: {running}')
+                said = bool(running)
+                time.sleep(min(1., beat))
+                continue
+            ended.append(_run(study, trial, objective, beat))
+            echo(ended[-1])
+            failed = [t for t in ended if t.user_attrs.get('failed') in ('raised', 'value')]
+            if len(failed) >= MIN_FAILED and len(failed) > max_failed * len(ended):
+                last = dict.fromkeys(t.user_attrs['reason'] for t in failed[-3:])
+                raise InputError(f'study {study.study_name!r}: {len(failed)} of {len(ended)} trials failed, the last with: ' + '; '.join(last))

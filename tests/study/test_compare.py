@@ -74,6 +74,22 @@ def test_seeds_and_products_both_count(monkeypatch):
     assert 275 <= hit <= 296 and hit > narrow
 
 
+def test_the_luck_of_seeds_is_in_p(monkeypatch):
+    monkeypatch.setattr(sys.modules[compare.__module__], 'FLIPS', 199)
+    # without a difference one in twenty is below .05, also where seeds differ more than products do (of flips of products alone two in five were)
+    rng, low = np.random.default_rng(5), 0
+    for _ in range(120):
+        d = rng.normal(0, .1, 80)[None] + rng.normal(0, .05, 5)[:, None] + rng.normal(0, .1, (5, 80))
+        low += compare([held(o) for o in d], [held(np.zeros(80))] * 5).p < .05
+    assert low <= 14
+    # drawn by hand: signs of products, Student's t of seeds
+    d = np.array([[.3, .1, -.2, .4, .2, .1], [.1, .2, .1, .3, .1, .2], [.2, .2, -.1, .1, .3, .2]])
+    sums = rng.choice([-1, 1], (200_000, 6)) @ d.mean(0) / 6 + stats.sem(d.mean(1)) * rng.standard_t(2, 200_000)
+    assert compare([held(o) for o in d], [held(np.zeros(6))] * 3).p == pytest.approx((abs(sums) >= d.mean()).mean(), abs=.005)
+    # seeds that all gave the same have none
+    assert compare([held(d[0])] * 3, [held(np.zeros(6))] * 3).p == compare(held(d[0]), held(np.zeros(6))).p
+
+
 def test_folds_are_put_side_by_side():
     rng = np.random.default_rng(3)
     x, y = rng.random((2, 2, 30))
@@ -97,7 +113,8 @@ def test_no_difference_is_said():
 
 
 @pytest.mark.parametrize('a, b, words', [
-    ([1.], [2.], 'two seeds'), ([1., 2.], [1., 2., 3.], 'same runs'), ('x', 'y', 'str'), (held([1.]), held([1., 2.]), 'different listings'),
+    ([1.], [2.], 'two seeds'), ([1., float('nan')], [1., 2.], 'a: seed 1, fold 0'), (held([1., .5]), held([1., np.inf]), 'b: seed 0'),
+    (held([1., .5], [0, 0]), held([0., 1], [0, 0]), 'one group'), ([1., 2.], [1., 2., 3.], 'same runs'), ('x', 'y', 'str'), (held([1.]), held([1., 2.]), 'different listings'),
     ({(0, 0): held([1.]), (1, 1): held([1.])}, {(0, 0): held([1.]), (1, 1): held([1.])}, 'each seed needs each fold')])
 def test_refused(a, b, words):
     with pytest.raises(InputError, match=words): compare(a, b)

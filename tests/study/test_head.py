@@ -48,6 +48,16 @@ def test_a_study():
     assert paired(score_of(study), held).diff == pytest.approx(score_of(study).mean - held.mean)
 
 
+def test_only_the_same_question_goes_on(tmp_path):
+    "Scores of other test rows than the study's, as many of them, would be paired with these rows' groups."
+    x, y = frozen()
+    call = dict(n_trials=1, epochs=1, storage=tmp_path/'a.db', valid=y < 10)
+    want = score_of(tune_head(x, y, test=y >= 50, **call))
+    for a, change, word in ((x, dict(test=(y >= 40) & (y < 50)), 'listings'), (x, dict(seed=1), 'seed'), (x, dict(bs=32), 'bs'), (frozen(seed=1)[0], {}, 'vectors')):
+        with pytest.raises(InputError, match=f'begun with {word}'): tune_head(a, y, **{**call, 'test': y >= 50, **change})
+    assert (score_of(tune_head(x + 1e-6, y, test=y >= 50, **call)).row_f1 == want.row_f1).all()
+
+
 def test_test_rows_change_nothing_else():
     x, y = frozen()
     test, other = y >= 50, x.copy()

@@ -138,6 +138,9 @@ def test_the_command_says_what_it_was_worth(shop, tmp_path):
     page = (tmp_path/'page'/'report.html').read_text(encoding='utf-8')
     assert page.count('data:image/png;base64,') >= 2 and said in page and '<script' not in page
     assert len(pd.read_csv(tmp_path/'page'/'trials.csv')) == 6
+    # trained otherwise, its trials are no others' peers
+    other = command(shop, tmp_path, *longer, '--size', '48', '--bs', '16')
+    assert 'begun with size 32' in other.communicate(timeout=200)[1] and other.returncode == 2
 
 
 @pytest.mark.parametrize('args, word', [(['--space', 'margin,zest'], 'zest'), (['--space', ''], 'empty'), (['--monitor', 'zest'], 'zest'), (['--monitor', 'recall@7'], 'recall@7'),

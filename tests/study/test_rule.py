@@ -139,6 +139,24 @@ def test_goes_on_where_it_was(tmp_path):
     with pytest.raises(InputError, match='groups'): tune_rule(other, 7, **kwargs)
 
 
+def test_only_the_same_question_goes_on(tmp_path):
+    "Other embeddings of these listings, or other choices: what was found under the name is no answer."
+    emb = embeddings(60, 20)
+    emb = Embeddings(emb, emb.ids, titles(60, 0), emb.labels)
+    kwargs = dict(n_trials=2, k=10, halvings=0, hows='mean', storage=tmp_path/'rules.db')
+    first = tune_rule(emb, **kwargs)[0]
+    for e, change, word in ((Embeddings(embeddings(60, 20, seed=1), emb.ids, emb.titles, emb.labels), {}, 'vectors'), (emb, dict(hows='square'), 'hows'),
+                            (emb, dict(max_matches=2), 'max_matches'), (Embeddings(emb, emb.ids, titles(60, 1), emb.labels), {}, 'titles'),
+                            (emb, dict(only=('image', 'tfidf')), 'space')):
+        with pytest.raises(InputError, match=word): tune_rule(e, **{**kwargs, **change})
+    # the same encoder once more, on another machine: equal but for rounding
+    again = Embeddings({k: v + np.float32(1e-6) for k, v in emb.items()}, emb.ids, emb.titles, emb.labels)
+    assert tune_rule(again, **kwargs)[0].score == first.score
+    one = dict(kwargs, study_name='one', min2=False)
+    tune_rule(emb, only=('image',), **one)
+    with pytest.raises(InputError, match='modalities'): tune_rule(emb, only=('title',), **one)
+
+
 def test_finds_what_is_there():
     # titles say nothing: a tuned rule leaves them out, and the plain one suffers
     rng, emb = np.random.default_rng(0), embeddings(200, 70, noise=.7)
@@ -157,6 +175,8 @@ def trained(emb): return Embeddings(emb, emb.ids, labels=emb.labels, trained_on=
     (lambda e: tune_rule({}, 3), 'no modality'), (lambda e: tune_rule(np.zeros(3), 3), 'give Embeddings'), (lambda e: tune_rule(e, 3, hows=('mean', 'magic')), 'magic'),
     (lambda e: tune_rule(e, 3, steps=('magic',)), 'magic'), (lambda e: tune_rule(e, 3, steps={'x': 'min2'}), 'before the cut'),
     (lambda e: tune_rule(e, 3, steps={'x': 'veto'}), 'units'), (lambda e: tune_rule(e, 0, halvings=0), 'n_trials'), (lambda e: tune_rule(e, 3, halvings=-1), 'halvings'),
+    (lambda e: tune_rule(e, 3, max_matches=0), 'max_matches'), (lambda e: tune_rule(e, 3, max_matches=()), 'max_matches'),
+    (lambda e: tune_rule(Embeddings(e, e.ids, labels=np.zeros(60)), 3), 'too few groups'),
     (lambda e: tune_rule(Embeddings(e, e.ids, labels=np.arange(60) // 30), 3), 'too few groups')])
 def test_refused(do, words):
     with pytest.raises(InputError, match=words): do(embeddings(60, 20))

@@ -33,12 +33,12 @@ def test_the_named_values_are_the_kits():
 
 
 def test_plain_tuples_and_lists():
-    s = spaces('margin', lr=(1e-4, 1e-2, 'log'), scale=(10, 40), k=(1, 9), size=[96, 128], drop=(0., .5), own=Param(FloatDistribution(0, 1), .25))
+    s = spaces('margin', lr=(1e-4, 1e-2, 'log'), scale=(10, 40), k=(1, 9), size=[96, 128], drop=(0., .5), own=Param(FloatDistribution(0, 1), .25), plain=Param((0., 1.), .5))
     assert s['lr'] == (FloatDistribution(1e-4, 1e-2, log=True), 2e-3)
     # whole numbers for a range of the user's own, but not where the kit's value has a fraction
     assert s['scale'].dist == FloatDistribution(10, 40) and s['k'] == (IntDistribution(1, 9), None)
     assert s['size'] == (CategoricalDistribution([96, 128]), 96) and s['drop'] == (FloatDistribution(0, .5), None)
-    assert defaults(s) == {'margin': .3, 'lr': 2e-3, 'scale': 20., 'size': 96, 'own': .25}
+    assert defaults(s) == {'margin': .3, 'lr': 2e-3, 'scale': 20., 'size': 96, 'own': .25, 'plain': .5}
     assert as_space({'lr': (1e-4, 1e-2, 'log')})['lr'] == s['lr']
     # the kit's rate lies outside: the first trial draws
     assert spaces(lr=(1e-2, 1e-1, 'log'))['lr'].default is None
@@ -47,7 +47,8 @@ def test_plain_tuples_and_lists():
 
 @pytest.mark.parametrize('names, own, words', [
     (('margn',), {}, "'margn'"), (('lr',), {'lr': (1, 2)}, 'lr'), ((), {'lr': (1e-2, 1e-4)}, 'lr=(0.01, 0.0001)'), ((), {'lr': (0, 1, 'log')}, 'log'),
-    ((), {'lr': (1, 2, 'lin')}, "'lin'"), ((), {'opt': []}, 'opt'), ((), {'opt': ['a', 'a']}, 'opt'), ((), {'loss': [len]}, 'builtin_function'), ((), {'lr': 3}, 'lr=3')])
+    ((), {'lr': (1, 2, 'lin')}, "'lin'"), ((), {'opt': []}, 'opt'), ((), {'opt': ['a', 'a']}, 'opt'), ((), {'loss': [len]}, 'builtin_function'), ((), {'on': [0, False]}, 'different'), ((), {'x': (0., math.inf)}, 'finite'),
+    ((), {'x': Param((0., 1.), 5.)}, '5.0'), ((), {'x': Param(['a', 'b'], 'c')}, "'c'"), ((), {'x': Param((1, 9), 2.5)}, '2.5'), ((), {'x': Param(3, 3)}, 'x=3'), ((), {'lr': 3}, 'lr=3')])
 def test_bad_spaces_are_refused(names, own, words):
     with pytest.raises(InputError) as e: spaces(*names, **own)
     assert words in str(e.value)
@@ -76,4 +77,4 @@ def test_log_ranges_are_drawn_by_decades():
 def test_words_tell_spaces_apart():
     a = plain(spaces('margin', 'lr'))
     assert a == plain(spaces('lr', 'margin')) == {'lr': '0.0002 to 0.02 log', 'margin': '0 to 0.8'}
-    assert len({repr(plain(spaces(x=o))) for o in ((0., 1.), (.5, 1.), (.5, 1., 'log'), [.5, 1.], ['0.5', '1.0'], (1, 2))}) == 6
+    assert len({repr(plain(spaces(x=o))) for o in ((0., 1.), (.5, 1.), (.5, 1., 'log'), [.5, 1.], ['0.5', '1.0'], (1, 2), (1., 2.))}) == 7

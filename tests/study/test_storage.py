@@ -48,6 +48,11 @@ def test_a_study_half_made_is_completed(tmp_path):
         assert [t.system_attrs['fixed_params'] for t in s.trials] == [{'margin': .3, 'lr': 2e-3}] and s.user_attrs['kept']['space']
 
 
+def test_a_study_of_several_objectives_is_refused(tmp_path):
+    optuna.create_study(study_name='s', storage=f'sqlite:///{tmp_path}/a.db', directions=['minimize', 'maximize'])
+    with pytest.raises(InputError, match='2 objectives'): open_study('s', tmp_path/'a.db', space=SPACE)
+
+
 def test_who_only_looks_leaves_nothing_behind(storage):
     assert open_study('s', storage).trials == []
     assert len(open_study('s', storage, space=SPACE, about={'monitor': 'map@r'}).trials) == 1

@@ -134,7 +134,7 @@ def test_a_study_of_trainings(dls, listings, tmp_path):
     with pytest.raises(InputError, match='99'): scored(s, 99)
 
     # another question under the same name
-    for change in (dict(monitor='recall@1'), dict(epochs=3), dict(test=test.iloc[5:]), dict(space=spaces('margin')), dict(seed=1)):
+    for change in (dict(monitor='recall@1'), dict(epochs=3), dict(test=test.iloc[5:]), dict(test=None), dict(about={'size': 64}), dict(space=spaces('margin')), dict(seed=1)):
         with pytest.raises(InputError, match="'s'"): tune(n_trials=5, **{**call, **change})
     assert len(s.trials) == 4
 

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -10,7 +11,7 @@ import pytest
 
 from fastmatch.core import InputError
 from fastmatch.study import WrongStudy, open_study, spaces, work
-from fastmatch.study.work import TRIES, _started, is_alive, me, reap
+from fastmatch.study.work import TRIES, _claim, _mine, _run, _started, is_alive, me, reap
 
 SPACE = spaces('margin')
 def draw(t): return t.suggest_float('margin', 0, .8)
@@ -153,7 +154,6 @@ def test_another_machines_worker_is_dead_when_it_is_silent(tmp_path):
     def echo(o):
         said.append(o)
         # one of them goes on giving signs, until the other is taken for dead
-    import threading
     stop = threading.Event()
     def beats():
         while not stop.wait(.05):
@@ -191,11 +191,40 @@ def test_one_taken_for_dead_while_asleep_is_not_counted_twice(tmp_path):
 
 def test_whoever_comes_too_late_gives_way(tmp_path):
     "Two workers without a common lock see the last place free at once: the later number gives up."
-    from fastmatch.study.work import _claim
     s = open_study('s', tmp_path/'a.db', space=SPACE)
     work(s, draw, 2)
     a, b = _claim(s, 3), _claim(s, 3)
     assert a is not None and b is None and s.trials[3].user_attrs['reason'] == 'more than asked'
+    _run(s, a, draw, 1.)
+
+
+def test_a_trial_taken_and_not_yet_begun_is_alive(tmp_path):
+    "Another thread of this process comes between the claim and the start."
+    s = open_study('s', tmp_path/'a.db', space=SPACE)
+    trial = _claim(s, 2)
+    assert reap(s) == [] and _run(s, trial, draw, 1.).state.name == 'COMPLETE'
+    # given up or through, it is nobody's
+    assert _claim(s, 1) is None and not _mine
+
+
+def test_threads_share_a_study(study):
+    jobs, wrong = [], []
+    def go():
+        try: work(study, draw, 24)
+        except BaseException as e: wrong.append(e)
+    for _ in range(3):
+        jobs.append(threading.Thread(target=go))
+        jobs[-1].start()
+    for o in jobs: o.join()
+    assert not wrong and states(study)['COMPLETE'] == 24 and {t.user_attrs['failed'] for t in study.trials if t.state.name == 'FAIL'} <= {'surplus'}
+
+
+def test_a_storage_lost_on_the_way_is_said_in_words(tmp_path):
+    s = open_study('s', tmp_path/'a.db', space=SPACE)
+    def objective(t):
+        if t.number == 2: (tmp_path/'a.db').write_bytes(b'x' * 5000)
+        return draw(t)
+    with pytest.raises(InputError, match="'s': its storage can not be read or written any more.*not a database"): work(s, objective, 5)
 
 
 def test_timeout_begins_no_more(study):
@@ -203,7 +232,7 @@ def test_timeout_begins_no_more(study):
     assert 2 <= len(study.trials) <= 6 and set(states(study)) == {'COMPLETE'}
 
 
-@pytest.mark.parametrize('kw', [dict(n_trials=0), dict(n_trials=2, max_failed=2)])
+@pytest.mark.parametrize('kw', [dict(n_trials=0), dict(n_trials=2, max_failed=2), dict(n_trials=2, max_failed=1)])
 def test_bad_options(kw):
     with pytest.raises(InputError, match=next(k for k in reversed(kw))): work(open_study('s'), draw, **kw)
 
