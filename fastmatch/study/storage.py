@@ -110,7 +110,7 @@ def open_study(
     name: str,  # Of the study
     storage=None,  # As for `open_storage`; the same name and storage again go on with the study
     direction: str | None = 'maximize',  # Or 'minimize'; None: the study's own
-    space: dict | None = None,  # Of `spaces`: kept with the study, its defaults are the first trial; None: whatever the objective asks for
+    space: dict | None = None,  # Of `spaces`: kept with the study, its defaults are the first trial ('default', where each name has one); None: whatever the objective asks for
     sampler='tpe',  # 'tpe', 'cmaes', 'gp', 'random', or an Optuna sampler
     pruner=None,  # None, 'hyperband', 'asha', 'median', or an Optuna pruner
     seed: int = 0,  # Of the sampler
@@ -142,7 +142,8 @@ def open_study(
             if space is not None and (first := defaults(space)):
                 with warnings.catch_warnings():
                     warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-                    study.enqueue_trial(first, user_attrs={'given': first, 'default': True}, skip_if_exists=True)
+                    # one that has to draw what its space leaves open isn't the kit as it comes
+                    study.enqueue_trial(first, user_attrs={'given': first, **({'default': True} if first.keys() == space.keys() else {})}, skip_if_exists=True)
             study.set_user_attr('kept', {**study.user_attrs.get('kept', {}), **now})
         else: _same(study, shown, direction, now)
     return study

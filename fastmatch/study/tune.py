@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from ..core import InputError, seed_everything, some
+from ..data.block import MatchDataLoaders
+from ..data.read import check_listings
 from ..match.fuse import candidates
 from ..match.heldout import HeldOut, heldout_fused
 from ..match.neighbors import label_codes
@@ -33,6 +35,7 @@ def check_unseen(
     test,  # DataFrame of listings, as `dls` was made from
 ):
     "Raise `WrongStudy` where `test` has listings that training or the study sees, by id or by group."
+    if not isinstance(dls, MatchDataLoaders): raise WrongStudy(f'test: it is scored by the columns of MatchDataLoaders, this Learner has {type(dls).__name__}')
     ids, label = dls.cols['id_col'], dls.cols['label_col']
     for o in (ids, label):
         if o not in test: raise WrongStudy(f'test lacks the column {o!r}; its columns are {some(test.columns, 20)}')
@@ -40,6 +43,13 @@ def check_unseen(
         rows = np.flatnonzero(test[col].isin(dls.df[col]))
         if len(rows): raise WrongStudy(f'test: {len(rows)} rows are of a {what} that training or its validation holds: '
                                        + some(f'row {i} ({test[ids].iloc[i]}, {col} {test[col].iloc[i]})' for i in rows))
+
+
+def _check_whole(dls, test):
+    "Raise `WrongStudy` where `test` could not be scored: after a training it would be late."
+    path, *cols = (dls.cols[k] for k in ('path', 'fn_col', 'text_col', 'label_col', 'id_col'))
+    try: check_listings(test, path, *cols)
+    except InputError as e: raise WrongStudy(f'test: {e}') from e
 
 
 def _judge(learn, test, trial, seed):
@@ -107,6 +117,7 @@ def tune(
     "Search for what trains best: an Optuna study over Learners."
     space = as_space(space)
     if epochs < 1: raise InputError(f'epochs={epochs}: 1 or more')
+    if test is not None and not hasattr(test, 'columns'): raise InputError(f'test: {type(test).__name__}: give a DataFrame of listings')
     direction = direction or direction_of(monitor)
     if direction is None: raise InputError(f"monitor={monitor!r}: say direction='maximize' or 'minimize', the name doesn't")
     check_direction(monitor, direction)
@@ -114,7 +125,7 @@ def tune(
     about = {**(about or {}), 'monitor': monitor, 'epochs': epochs, 'seed': seed}
     about['test'] = None if test is None else f'{len(test)} listings, crc {zlib.crc32(repr(test.to_numpy().tolist()).encode()):08x}'
     study = open_study(study_name, storage, direction, space, sampler, pruner, seed, epochs, about)
-    fit = fit or flat_fit(epochs)
+    fit, echo, whole = fit or flat_fit(epochs), echo or (lambda o: None), []
 
     def objective(trial):
         suggest(trial, space)
@@ -127,6 +138,9 @@ def tune(
                 if hasattr(getattr(dl, 'sampler', None), 'i'): dl.sampler.i = 0
             if test is not None:
                 check_unseen(learn.dls, test)
+                # each picture is read for it: once
+                if not whole: _check_whole(learn.dls, test)
+                whole.append(trial.number)
                 if 'test_groups' not in study.user_attrs:
                     study.set_user_attr('test_groups', label_codes(test[learn.dls.cols['label_col']].to_numpy(), len(test)).tolist())
             prune = PruneTrial(trial, monitor)

@@ -175,7 +175,9 @@ def _run(study, trial, objective, beat):
     # taken for dead while it was asleep: somebody has it again
     except UpdateFinishedTrialError: pass
     except WrongStudy as e:
-        _fail(study, trial, _said(e), 'study')
+        # not the parameters' fault: when it is mended they are the first again
+        t = study._storage.get_trial(trial._trial_id)
+        if _fail(study, trial, _said(e), 'study'): _again(study, t)
         raise
     except Exception as e: _fail(study, trial, _said(e), 'raised')
     except BaseException as e:

@@ -39,6 +39,12 @@ def test_another_study_of_the_name_is_refused(storage, change, words):
     assert all(o in str(e.value) for o in ["'s'", *words])
 
 
+def test_a_first_trial_that_draws_is_not_the_kit_as_it_comes():
+    s = open_study('s', space=spaces('margin', lr=(1e-2, 1e-1, 'log')))
+    assert s.trials[0].user_attrs == {'given': {'margin': .3}}
+    assert open_study('s', space=spaces('margin', 'image_pool')).trials[0].user_attrs['default']
+
+
 def test_a_study_half_made_is_completed(tmp_path):
     "Whoever made it was killed before it queued its first trial, or right after."
     for file, queued in (('a.db', False), ('b.db', True)):

@@ -160,6 +160,11 @@ def test_listings_seen_are_refused_as_a_test(dls, listings):
     with pytest.raises(WrongStudy, match='group') as e: call(test.assign(label_group=[rest.label_group[0], *test.label_group[1:]]))
     assert 'row 0' in str(e.value)
     with pytest.raises(WrongStudy, match='label_group'): call(test.drop(columns='label_group'))
+    # what could not be scored afterwards
+    for bad, word in ((test.assign(label_group=[None, *test.label_group[1:]]), 'no label'), (test.assign(label_group='x'), 'one group'), (test[:0], '0 listings'),
+                      (pd.concat([test, test[:1]]), 'unique'), (test.drop(columns='image'), "'image'"), (test.assign(image=['nowhere.jpg', *test.image[1:]]), 'nowhere')):
+        with pytest.raises(WrongStudy, match=f'(?s)^test: .*{word}'): call(bad)
+    with pytest.raises(InputError, match='give a DataFrame'): call('test.csv')
     assert not ran
 
 
