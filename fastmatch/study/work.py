@@ -85,12 +85,12 @@ def _fail(study, t, reason, kind):
     return True
 
 
-def _again(study, t):
-    "Queue a trial's parameters once more."
-    params, tries = {**t.user_attrs.get('given', {}), **t.params}, t.user_attrs.get('tries', 1)
-    if not params or tries >= TRIES: return
+def _again(study, t, counts=True):
+    "Queue a trial's parameters once more; `counts`: they may be what ended it, and three times is enough."
+    params, tries = {**t.user_attrs.get('given', {}), **t.params}, t.user_attrs.get('tries', 1) + counts
+    if not params or tries > TRIES: return
     default = {'default': True} if t.user_attrs.get('default') else {}
-    study.enqueue_trial(params, user_attrs={'given': params, 'tries': tries + 1, 'retry_of': t.user_attrs.get('retry_of', t.number), **default})
+    study.enqueue_trial(params, user_attrs={'given': params, 'tries': tries, 'retry_of': t.user_attrs.get('retry_of', t.number), **default})
 
 
 def reap(
@@ -177,12 +177,12 @@ def _run(study, trial, objective, beat):
     except WrongStudy as e:
         # not the parameters' fault: when it is mended they are the first again
         t = study._storage.get_trial(trial._trial_id)
-        if _fail(study, trial, _said(e), 'study'): _again(study, t)
+        if _fail(study, trial, _said(e), 'study'): _again(study, t, counts=False)
         raise
     except Exception as e: _fail(study, trial, _said(e), 'raised')
     except BaseException as e:
         t = study._storage.get_trial(trial._trial_id)
-        if _fail(study, trial, f'interrupted ({type(e).__name__})', 'died'): _again(study, t)
+        if _fail(study, trial, f'interrupted ({type(e).__name__})', 'died'): _again(study, t, counts=not isinstance(e, KeyboardInterrupt))
         raise
     finally: _mine.discard(key)
     return study._storage.get_trial(trial._trial_id)
