@@ -61,10 +61,13 @@ def best_union(
 
 
 def _cut(values, c):
-    "Below the `c` highest of `values` (falling), midway to the next."
+    "Below the `c` highest of `values` (falling, float64 of float32), midway to the next."
     if not len(values): return 1.
     if not c: return float(values[0]) + 1e-3
-    return float(values[c - 1] + (values[c] if c < len(values) else values[c - 1] - 2e-3)) / 2
+    below = values[c] if c < len(values) else values[c - 1] - 2e-3
+    # fused scores are float32: where no such number lies between two neighbours, the upper one is the cut
+    cut = float(np.float32((values[c - 1] + below) / 2))
+    return cut if cut > below else float(values[c - 1])
 
 
 class _Passes:
