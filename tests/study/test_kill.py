@@ -69,7 +69,8 @@ def check(study, n_kills):
     return died
 
 
-@pytest.mark.parametrize('file, n_kills', [('a.db', 2), pytest.param('a.log', 2, marks=pytest.mark.slow), pytest.param('a.db', 10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('file, n_kills', [('a.log', 2), ('a.db', 10)])
 def test_workers_killed(file, n_kills, tmp_path):
     n = 12 * n_kills
     def start(): return subprocess.Popen([sys.executable, '-m', 'tests.study.worker', str(tmp_path/file), str(n), str(tmp_path/'notes'), '.2'], cwd=ROOT, env=ENV)

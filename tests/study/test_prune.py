@@ -125,7 +125,7 @@ fit(learn, 'fit_head_first', 2, 4, .05, cbs=Resume())
 '''
 
 
-@pytest.mark.parametrize('batch', [9, 14, 27])
+@pytest.mark.parametrize('batch', [pytest.param(9, marks=pytest.mark.slow), 14, pytest.param(27, marks=pytest.mark.slow)])
 def test_resumed_trials_count_epochs_done_before(batch, tmp_path, monkeypatch):
     "Killed in the second epoch of the first fit, in the first and in the third of the second: the trial tried again has the values of one left alone."
     class Die(Callback):

@@ -249,6 +249,7 @@ def test_queued_trials_beyond_the_number_wait(study):
     assert [t.params['margin'] for t in study.trials] == [.3, 0, .1, .2, .3, .4]
 
 
+@pytest.mark.slow
 def test_processes_share_a_study(tmp_path):
     "Two at once: exactly so many trials, all different, each run by one."
     code = ('import sys; from fastmatch.study import open_study, spaces, work; import os, time\n'
