@@ -34,6 +34,7 @@ def test_rows_train(which, name, df):
 
 
 @pytest.mark.skipif(not FRITZING.exists(), reason='the parts are not there: ../shared/data/fritzing')
+@pytest.mark.slow
 def test_rows_train_on_parts():
     df = parts().groupby(['fold', 'category']).head(2).reset_index(drop=True)
     for name in ('default', 'SAF (experimental)', 'FGM'):

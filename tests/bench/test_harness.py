@@ -153,6 +153,7 @@ def test_run_that_crashes_keeps_its_rows(tmp_path, capsys):
     assert 'the bench broke' in seen.err and 'met' in seen.out
 
 
+@pytest.mark.slow
 def test_list_and_unknown_name(tmp_path):
     # as a script, from anywhere
     run = lambda *args: subprocess.run([sys.executable, str(Path(__file__).with_name('run.py')), *args], cwd=tmp_path, capture_output=True, text=True)

@@ -242,6 +242,7 @@ def test_two_inputs_end_to_end(listings, tmp_path):
     np.testing.assert_allclose(again.embeddings(dls.valid_df)['joint'], emb['joint'], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_exported_learner_loads_in_another_process(listings, tmp_path):
     "With every piece a Learner can carry here, and where nothing of ours was imported before."
     learn = make(listings, tfms='strong', path=tmp_path, cbs=[MixUp(), SaveModelCallback('recall@1')], loss_func=ArcFace(m=.2, s=15.))
