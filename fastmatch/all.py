@@ -12,7 +12,7 @@ from .callback.mix import CutMix, MixUp
 from .callback.resume import Resume
 from .callback.scoring import GroupRates
 from .callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
-from .core import InputError, MissingPackage, seed_everything
+from .core import HeadOutput, InputError, MissingPackage, seed_everything
 from .data.augment import Colour, Erase, RandAugment, augs, list_augs
 from .data.block import MatchDataLoaders, TitleBlock
 from .data.classify import ClassifyDataLoaders
@@ -20,12 +20,15 @@ from .data.read import check_listings, read_image
 from .data.sample import demo_path
 from .data.split import components, group_folds
 from .data.table import read_table, recognise, unescape
-from .export import picture_of
-from .job import judge, train_and_judge
-from .layers import BNNeck, CenterHead, CosineHead, GeM, HeadOutput, ProjectNeck, SampledHead, TrackedHead
+from .jobs.train import judge, train_and_judge
+from .jobs.tune import tune_listings
+from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
+from .layers.pooling import BNNeck, GeM, ProjectNeck
 from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, match_learner
+from .learner.matcher import picture_of
 from .losses import *
 from .match import *
+from .match.judge.compare import compare
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
@@ -35,7 +38,6 @@ from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, cur
 from .study import (
     REFINEMENTS,
     PruneTrial,
-    compare,
     heldout_rules,
     learner_maker,
     open_study,
@@ -48,4 +50,3 @@ from .study import (
     tune_head,
     tune_rule,
 )
-from .tune_job import tune_listings

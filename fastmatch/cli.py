@@ -71,7 +71,7 @@ DEMO = Path('fastmatch-demo')
 
 
 def _finish(summary, out):
-    from .match.heldout import summary_table
+    from .match.judge.heldout import summary_table
     typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\nwrote {out}: the matcher, matches.csv, summary.json and report.html')
 
 
@@ -94,7 +94,7 @@ def demo(
         import pandas as pd
 
         from .data.sample import demo_path
-        from .job import run
+        from .jobs.train import run
         path = demo_path()
         # so short a training keeps more of what the encoders knew at half the rate
         settings = dict(epochs=2, lr=1e-3) if quick else {}
@@ -140,7 +140,7 @@ def train(
         rate = 'auto' if lr == 'auto' else _number('lr', lr)
         df, cols = _listings(listings, encoding, images, dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col,
                                                               phash_col=phash_col))
-        from .job import run
+        from .jobs.train import run
         _finish(run(df, images or '.', out, **cols, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
                     bs=bs, size=size, aug=aug, on_error=on_error, seed=seed, num_workers=workers, device=device, echo=typer.echo, force=force), out)
 
@@ -187,17 +187,17 @@ def tune(
     """
     typer.echo('loading ...')
     with _working():
-        from .core import check_new_folder, whole_folder
+        from .core import atomic_folder, check_new_folder
         if out is not None: check_new_folder(out, lambda o: o in ('report.html', 'trials.csv'), force)
         df, cols = _listings(listings, encoding, images, dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col,
                                                               phash_col=phash_col))
-        from .tune_job import study_page, tune_listings, worth
+        from .jobs.tune import study_page, tune_listings, worth
         res = tune_listings(df, images or '.', study, storage, n_trials, jobs, tuple(o.strip() for o in space.split(',') if o.strip()), epochs, monitor, **cols,
                             test_fold=test_fold, n_folds=folds, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, bs=bs, sampler=sampler,
                             pruner=None if pruner == 'none' else pruner, seed=seed, on_error=on_error, num_workers=workers, device=device, echo=typer.echo)
         typer.echo('\n' + worth(res)[0])
         if out is None: return
-        with whole_folder(out) as tmp:
+        with atomic_folder(out) as tmp:
             (tmp/'report.html').write_text(study_page(res), encoding='utf-8')
             (tmp/'trials.csv').write_text(res.trials_dataframe(('number', 'state', 'value', 'duration', 'params')).to_csv(index=False), encoding='utf-8')
         typer.echo(f'wrote {out}: report.html and trials.csv')
@@ -254,7 +254,7 @@ def match(
     """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it."""
     typer.echo('loading ...')
     with _working():
-        from .core import write_whole
+        from .core import write_atomically
         from .data.table import read_table, unescape
         from .matcher import load_matcher
         if out.is_dir(): raise InputError(f'--out {out}: is a folder, give a file')
@@ -275,11 +275,11 @@ def match(
         df = df.rename(columns={v: m.cols[k] for k, v in cols._asdict().items() if v is not None and m.cols.get(k) is not None and v != m.cols[k]})
         new = df if embeddings is None else _vectors(embeddings, df, m)
         res = m.match(new, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
-        write_whole(out, res.to_frame().to_csv(index=False))
+        write_atomically(out, res.to_frame().to_csv(index=False))
         wrote = [str(out)]
         if scores:
             wrote.append(str(out.with_suffix('.pairs.csv')))
-            write_whole(wrote[1], res.pairs().to_csv(index=False))
+            write_atomically(wrote[1], res.pairs().to_csv(index=False))
         for o in res.skipped.itertuples(): typer.echo(f'skipped row {o.row} ({o.id}), {o.column}: {o.reason}', err=True)
         typer.echo(f'{len(res)} listings, {len(res.matches.ids) - len(res)} matches among {len(res.ids)}; wrote {" and ".join(wrote)}')
 
@@ -311,7 +311,7 @@ def inspect(
     with _working():
         import json
 
-        from .match.heldout import summary_table
+        from .match.judge.heldout import summary_table
         from .matcher.folder import read_folder
         files, inside, manifest = read_folder(matcher)
         spec, lists = json.loads(files['matcher.json']), json.loads(files['listings.json'])

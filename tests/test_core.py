@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fastmatch.core import InputError, check_device, check_new_folder, whole_folder
+from fastmatch.core import InputError, atomic_folder, check_device, check_new_folder
 
 
 def names(path): return sorted(o.name for o in path.iterdir())
@@ -11,13 +11,13 @@ def names(path): return sorted(o.name for o in path.iterdir())
 
 def test_a_whole_folder_takes_the_place_of_the_old(tmp_path):
     for text in ('one', 'two'):
-        with whole_folder(tmp_path/'deep'/'out') as tmp: (tmp/'x').write_text(text)
+        with atomic_folder(tmp_path/'deep'/'out') as tmp: (tmp/'x').write_text(text)
         assert (tmp_path/'deep'/'out'/'x').read_text() == text and names(tmp_path/'deep') == ['out']
 
 
 def test_what_fails_leaves_the_old(tmp_path):
-    with whole_folder(tmp_path/'out') as tmp: (tmp/'x').write_text('old')
-    with pytest.raises(KeyError), whole_folder(tmp_path/'out') as tmp:
+    with atomic_folder(tmp_path/'out') as tmp: (tmp/'x').write_text('old')
+    with pytest.raises(KeyError), atomic_folder(tmp_path/'out') as tmp:
         (tmp/'x').write_text('half')
         raise KeyError
     assert names(tmp_path) == ['out'] and (tmp_path/'out'/'x').read_text() == 'old'
@@ -25,14 +25,14 @@ def test_what_fails_leaves_the_old(tmp_path):
 
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
 def test_an_interrupt_between_the_two_renames_leaves_the_old(tmp_path, monkeypatch, error):
-    with whole_folder(tmp_path/'out') as tmp: (tmp/'x').write_text('old')
+    with atomic_folder(tmp_path/'out') as tmp: (tmp/'x').write_text('old')
     real = type(tmp_path).rename
 
     def rename(self, to):
         if to.name == 'out' and (self/'x').read_text() == 'new': raise error
         return real(self, to)
     monkeypatch.setattr(type(tmp_path), 'rename', rename)
-    with pytest.raises(error), whole_folder(tmp_path/'out') as tmp: (tmp/'x').write_text('new')
+    with pytest.raises(error), atomic_folder(tmp_path/'out') as tmp: (tmp/'x').write_text('new')
     assert names(tmp_path) == ['out'] and (tmp_path/'out'/'x').read_text() == 'old'
 
 

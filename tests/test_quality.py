@@ -2,8 +2,7 @@
 import pytest
 
 from fastmatch.match import paired
-
-from .bench.quality import LUMA, measure
+from tests.bench.quality import LUMA, measure
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@ import math
 
 import torch
 
-from ..core import InputError, some
-from .passes import Moved, SecondLook, norm_of
+from ..core import InputError, preview
+from .second_pass import Moved, SecondLook, norm_of
 
 
 class FGM(SecondLook):
@@ -22,7 +22,7 @@ class FGM(SecondLook):
         super().before_fit()
         named = dict(self.learn.model.named_parameters())
         self._chosen = [p for k, p in named.items() if any(o in k for o in self.names)]
-        if not self._chosen: raise InputError(f'names={list(self.names)}: in no name of a weight; this model has {some(named, 12)}')
+        if not self._chosen: raise InputError(f'names={list(self.names)}: in no name of a weight; this model has {preview(named, 12)}')
 
     def look(self):
         ps = [p for p in self._chosen if p.grad is not None and p.requires_grad]

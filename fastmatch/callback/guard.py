@@ -8,7 +8,7 @@ from fastai.torch_core import apply
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from ..core import InputError, some
+from ..core import InputError, preview
 from .state import Buffers, Drawn, learner_state, randomness_kept, set_learner_state
 
 
@@ -60,14 +60,14 @@ class Guard(Callback):
 
     def _where(self):
         rows = self._drawn.rows(self.iter)
-        return f'epoch {self.epoch}, batch {self.iter}' + (f' (rows {some(rows, 8)} of the training data)' if rows else '')
+        return f'epoch {self.epoch}, batch {self.iter}' + (f' (rows {preview(rows, 8)} of the training data)' if rows else '')
 
     def _culprit(self):
         "The first of inputs, weights and modules that isn't finite."
         for i, x in enumerate(self.xb):
             for t in _tensors(x):
-                if _bad(t): return f'input {i} is not finite in rows {some(torch.nonzero(~t.isfinite().reshape(len(t), -1).all(1)).flatten().tolist(), 8)} of the batch'
-        if names := [k for k, p in self.learn.model.named_parameters() if _bad(p.detach())]: return f'parameters that are not finite: {some(names)}'
+                if _bad(t): return f'input {i} is not finite in rows {preview(torch.nonzero(~t.isfinite().reshape(len(t), -1).all(1)).flatten().tolist(), 8)} of the batch'
+        if names := [k for k, p in self.learn.model.named_parameters() if _bad(p.detach())]: return f'parameters that are not finite: {preview(names)}'
         found, hooks = [], []
         for k, m in self.learn.model.named_modules():
             def note(m, args, out, k=k):
@@ -106,7 +106,7 @@ class Guard(Callback):
         else: self._leave(self._gradients(), CancelStepException)
 
     def _gradients(self):
-        return f'gradients that are not finite: {some(k for k, p in self.learn.model.named_parameters() if p.grad is not None and _bad(p.grad))}'
+        return f'gradients that are not finite: {preview(k for k, p in self.learn.model.named_parameters() if p.grad is not None and _bad(p.grad))}'
 
     def after_cancel_step(self):
         if not self._scaled(): return

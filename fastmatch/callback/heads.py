@@ -7,7 +7,7 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from ..losses import CrossEntropy, SumLoss
-from .passes import tell_heads
+from .second_pass import tell_heads
 
 
 class HeadLabels(Callback):

@@ -8,7 +8,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import apply, find_bs, to_float
 
 from ..core import InputError
-from .passes import row_losses, tell_heads
+from .second_pass import row_losses, tell_heads
 from .state import Buffers, randomness_kept
 
 

@@ -14,7 +14,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Recorder
 
-from ..core import InputError, write_whole
+from ..core import InputError, write_atomically
 from ..schedule import WarmUp
 from .scoring import TrainedOn
 from .state import Sleeper, learner_state, set_learner_state
@@ -138,7 +138,7 @@ class Resume(Sleeper):
         buffer = io.BytesIO()
         torch.save(_plain(state), buffer)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.file, buffer.getvalue())
+        write_atomically(self.file, buffer.getvalue())
 
     def _restore(self, state):
         def back(x): return x['array'].numpy() if isinstance(x, dict) and set(x) == {'array'} else x

@@ -5,7 +5,7 @@ from fastai.learner import Recorder
 from fastcore.foundation import L
 
 from ..core import InputError
-from ..match.index import Dense
+from ..match.spaces.dense import Dense
 
 K = 51  # neighbours searched for the monitors: itself and the 50 that the competition allows
 

@@ -10,7 +10,7 @@ from fastai.torch_core import find_bs
 
 from ..core import HeadOutput, InputError, auto_scale
 from ..optim.kernels import chunks
-from .passes import Moved, SecondLook, base_loss, norm_of, row_losses
+from .second_pass import Moved, SecondLook, base_loss, norm_of, row_losses
 from .state import Drawn, Sleeper
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ..core import InputError, some
+from ..core import InputError, preview
 from .block import MAX_LEN, ListingDataLoaders, _in_order, check_options
 from .read import _check_columns, check_listings, raise_unusable
 from .split import components, valid_split
@@ -52,7 +52,7 @@ def _split(df, fold_col, valid_fold, n_folds, seed, label_col, id_col, **links):
     if fold_col is not None: return valid_split(df, valid_fold, fold_col=fold_col, id_col=id_col, **links)
     if not 0 <= valid_fold < n_folds: raise InputError(f'valid_fold={valid_fold}: 0 to {n_folds - 1}')
     few = df[label_col].value_counts()
-    if (few := few[few < n_folds]).size: raise InputError(f'n_folds={n_folds}: too few items of {some(f"{k!r} ({v})" for k, v in few.items())}; lower n_folds')
+    if (few := few[few < n_folds]).size: raise InputError(f'n_folds={n_folds}: too few items of {preview(f"{k!r} ({v})" for k, v in few.items())}; lower n_folds')
     comp = components(df, **links)
     if comp.max() + 1 < n_folds: raise InputError(f'{comp.max() + 1} different pictures can not fill {n_folds} folds')
     cut = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(comp, df[label_col].astype(str), comp)
@@ -117,7 +117,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
             links = dict(fn_col=fn_col) if files and keep[fn_col].map(lambda o: isinstance(o, str)).all() else {}
             is_valid, moved = _split(keep, fold_col, valid_fold, n_folds, seed, label_col, id_col, phash=hashes, **links)
         lost = set(keep[label_col][is_valid]) - set(keep[label_col][~is_valid])
-        if lost: warnings.warn(f'{len(lost)} label(s) stand on held-out items only, no model can learn them: {some(lost)}', stacklevel=2)
+        if lost: warnings.warn(f'{len(lost)} label(s) stand on held-out items only, no model can learn them: {preview(lost)}', stacklevel=2)
         vocab = _in_order(keep[label_col])
         if len(vocab) < 2: raise InputError(f'{label_col} has one value, {vocab[0]!r}: there is nothing to tell apart')
         cols = dict(path=path, fn_col=fn_col, fn_cols=files, text_cols=texts, text_col=text, label_col=label_col, id_col=id_col, phash_col=None)

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..core import InputError, need, some
+from ..core import InputError, preview, require_package
 
 
 def read_image(
@@ -125,8 +125,8 @@ def _check_ids(ids):
     rows = pd.Series(np.arange(len(ids)), index=ids.to_numpy())[ids.notna().to_numpy()]
     twice = rows[rows.index.duplicated(keep=False)].groupby(level=0, sort=False)
     if len(twice):
-        lines = [f"{i!r} on rows {some(o.tolist(), 10)}" for i, o in twice]
-        raise InputError(f'{ids.name} must be unique; {len(lines)} repeated: {some(lines, 20)}')
+        lines = [f"{i!r} on rows {preview(o.tolist(), 10)}" for i, o in twice]
+        raise InputError(f'{ids.name} must be unique; {len(lines)} repeated: {preview(lines, 20)}')
 
 
 def _blank(df, col, reason):
@@ -155,7 +155,7 @@ def _not_whole(df, col):
 
 def _check_images(names, path, phash, n_workers):
     "Decode each file once: the rows that can't be used, and the hash of each row (None where broken) if `phash`."
-    if phash: need('imagehash', 'phash=True')
+    if phash: require_package('imagehash', 'phash=True')
     if n_workers is None: n_workers = min(os.cpu_count() or 1, 16)
     if n_workers < 1: raise InputError(f'n_workers={n_workers}: give 1 or more')
     if not path.is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
@@ -202,7 +202,7 @@ def phash(
     im: Image.Image,  # RGB
 ) -> str:
     "The perceptual hash of a picture: 16 hex digits, as in the competition's column `image_phash`."
-    return str(need('imagehash', 'perceptual hashes').phash(im))
+    return str(require_package('imagehash', 'perceptual hashes').phash(im))
 
 
 def _try_image(file, with_hash):

@@ -4,14 +4,14 @@ import pandas as pd
 from fastai.data.core import TfmdDL
 from fastcore.meta import delegates
 
-from ..core import InputError, some
+from ..core import InputError, preview
 
 
 def _codes(labels):
     "Labels as 0..C-1, (n,)."
     codes = pd.factorize(np.asarray(labels))[0]
     if len(codes) == 0: raise InputError('labels is empty')
-    if (bad := np.flatnonzero(codes < 0)).size: raise InputError(f'{len(bad)} labels are missing, on rows {some(bad.tolist())}')
+    if (bad := np.flatnonzero(codes < 0)).size: raise InputError(f'{len(bad)} labels are missing, on rows {preview(bad.tolist())}')
     return codes
 
 

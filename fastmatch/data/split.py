@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..core import InputError, some
+from ..core import InputError, preview
 from .read import _not_whole
 
 
@@ -60,7 +60,7 @@ def _drop_placeholders(codes, label, max_shared, values, what):
     shared = np.flatnonzero(n_groups > max_shared)
     if len(shared) == 0: return codes
     first = [f'{values[np.argmax(codes == o)]} ({n_groups[o]} groups)' for o in shared]
-    warnings.warn(f'{len(shared)} {what}(s) on more than {max_shared} groups taken for placeholders, they link nothing: {some(first)}',
+    warnings.warn(f'{len(shared)} {what}(s) on more than {max_shared} groups taken for placeholders, they link nothing: {preview(first)}',
                   stacklevel=3)
     return np.where(np.isin(codes, shared), -1, codes)
 
@@ -82,8 +82,8 @@ def _is_plain(hashes):
 def _content(names, path):
     "A digest of the bytes of each row's file."
     todo = list(dict.fromkeys(names[names.notna()]))
-    gone = [o for o in todo if not (path/str(o)).is_file()]
-    if gone: raise InputError(f'{len(gone)} of {len(todo)} files are not in {path}: {some(gone)}')
+    removed = [o for o in todo if not (path/str(o)).is_file()]
+    if removed: raise InputError(f'{len(removed)} of {len(todo)} files are not in {path}: {preview(removed)}')
     with ThreadPoolExecutor(8) as pool:
         done = dict(zip(todo, pool.map(lambda o: hashlib.blake2b((path/str(o)).read_bytes(), digest_size=16).hexdigest(), todo)))
     return names.map(done)
@@ -133,12 +133,12 @@ def valid_split(
         fold = _folds(df, fold_col)
         counts = pd.crosstab(comp, fold)  # columns sorted, and argmax takes the first: ties go to the smaller fold
         new = counts.columns.to_numpy()[counts.to_numpy().argmax(1)][comp]
-    if valid_fold not in fold: raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {some(np.unique(fold).tolist(), 20)}')
+    if valid_fold not in fold: raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {preview(np.unique(fold).tolist(), 20)}')
     rows = np.flatnonzero(fold != new)
     ids = df[id_col].to_numpy() if id_col in df.columns else np.arange(len(df))
     moved = pd.DataFrame({'id': ids[rows], 'row': rows, 'fold': fold[rows], 'to': new[rows]})
     if len(moved):
-        warnings.warn(f'{len(moved)} row(s) share a group or a picture with another fold and move there: {some(moved.id)}', stacklevel=2)
+        warnings.warn(f'{len(moved)} row(s) share a group or a picture with another fold and move there: {preview(moved.id)}', stacklevel=2)
     is_valid = new == valid_fold
     if is_valid.all() or not is_valid.any():
         raise InputError(f"valid_fold={valid_fold!r} holds {is_valid.sum()} of {len(df)} rows, linked rows taken together: "
@@ -149,5 +149,5 @@ def valid_split(
 def _folds(df, fold_col):
     "The column as int64, or an error that names the rows that aren't whole numbers."
     if fold_col not in df.columns: raise InputError(f"df lacks fold_col={fold_col!r}; its columns are: {', '.join(map(str, df.columns))}")
-    if bad := _not_whole(df, fold_col): raise InputError(f'{fold_col}, {len(bad)} row(s): ' + some(f'row {i}: {why}' for i, _, why in bad))
+    if bad := _not_whole(df, fold_col): raise InputError(f'{fold_col}, {len(bad)} row(s): ' + preview(f'row {i}: {why}' for i, _, why in bad))
     return pd.to_numeric(df[fold_col]).to_numpy(dtype=np.int64)

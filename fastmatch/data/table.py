@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..core import InputError, need, some
+from ..core import InputError, preview, require_package
 from .read import _check_columns
 
 KINDS = '.csv', '.tsv', '.csv.gz', '.tsv.gz', '.zip', '.parquet'
@@ -69,7 +69,7 @@ def recognise(
 ) -> Columns:
     "Say which column plays which role by the usual names; of several, the one that stands first in `USUAL`."
     given = dict(id_col=id_col, fn_col=fn_col, text_col=text_col, label_col=label_col, fold_col=fold_col, phash_col=phash_col)
-    if wrong := [o for o in required if o not in given]: raise InputError(f"required={some(wrong)}: choose from {', '.join(given)}")
+    if wrong := [o for o in required if o not in given]: raise InputError(f"required={preview(wrong)}: choose from {', '.join(given)}")
     _check_columns(df, given)
     free = [o for o in df.columns if o not in given.values()]
     cols = Columns(**{role: name if name is not None else _usual(free, USUAL[role].split()) for role, name in given.items()})
@@ -98,7 +98,7 @@ def _check_length(df, cols, max_title):
     lines = [f'row {i}' + (f' ({cols.id_col} {ids[i]!r})' if ids else '') + f': {size[i]} characters'
              for i in (size > max_title).nonzero()[0]]
     if lines: raise InputError(f'{cols.text_col} has titles of more than max_title={max_title} characters '
-                               f'(rows are counted from 0, without the header): {some(lines)}')
+                               f'(rows are counted from 0, without the header): {preview(lines)}')
 
 
 WRAPPED = re.compile(r'''b(['"])(.*)\1''', re.DOTALL)
@@ -129,7 +129,7 @@ def _decode_run(m):
 
 def _parquet(path):
     "Read a parquet's columns as text."
-    pq = need('pyarrow.parquet', f'reading {path}', 'pyarrow')
+    pq = require_package('pyarrow.parquet', f'reading {path}', 'pyarrow')
     try:
         with pq.ParquetFile(path) as f: table = f.read()
     except (OSError, ValueError) as e: raise InputError(f"{path} can't be read as parquet: {e}") from e  # pyarrow's errors are both
@@ -167,7 +167,7 @@ def _delimited(path, encoding):
         raise InputError(f'{path}: unbalanced quotes in the row that begins on line {line} ({e}): a cell that begins with " ends with one, '
                          'a " inside it is doubled') from e
     finally: csv.field_size_limit(limit)
-    if ragged: raise InputError(f'{path}: the header has {len(header)} cells, {some(ragged)}; put "..." around cells that hold {sep!r}')
+    if ragged: raise InputError(f'{path}: the header has {len(header)} cells, {preview(ragged)}; put "..." around cells that hold {sep!r}')
     return pd.DataFrame(rows, columns=header)
 
 
@@ -186,7 +186,7 @@ def _unpack(path):
         if not name.endswith('.zip'): return path.read_bytes(), name
         with zipfile.ZipFile(path) as z:
             inside = [o for o in z.namelist() if o.lower().endswith(('.csv', '.tsv')) and not o.startswith('__MACOSX/')]
-            if len(inside) != 1: raise InputError(f"{path} holds {len(inside)} tables, give one: {some(inside or z.namelist())}")
+            if len(inside) != 1: raise InputError(f"{path} holds {len(inside)} tables, give one: {preview(inside or z.namelist())}")
             return z.read(inside[0]), inside[0].lower()
     # RuntimeError: a zip with a password
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as e: raise InputError(f"{path} can't be read: {e}") from e

@@ -12,7 +12,7 @@ from ..core import InputError
 from ..data.classify import ClassifyDataLoaders
 from ..data.read import read_image
 from ..data.show import draw_listing, grid
-from ..layers import CosineHead
+from ..layers.heads import CosineHead
 from ..losses import CrossEntropy
 from ..losses.base import Loss
 from ..metrics import MacroF1

@@ -12,13 +12,13 @@ from ..data.block import MatchDataLoaders
 from ..data.read import check_listings, read_image
 from ..data.show import draw_listing, grid
 from ..data.split import usable_hashes
-from ..layers import CosineHead
+from ..layers.heads import CosineHead
 from ..losses import ArcFace
 from ..match.decide import decide
 from ..match.embeddings import Embeddings
-from ..match.index import Dense
-from ..match.score import row_f1
-from ..match.sweep import best_threshold
+from ..match.judge.score import row_f1
+from ..match.spaces.dense import Dense
+from ..match.thresholds.sweep import best_threshold
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw

@@ -4,7 +4,7 @@ import math
 import torch
 from torch import nn
 
-from ..core import HeadOutput, InputError, some
+from ..core import HeadOutput, InputError, preview
 
 
 def upcast(x):
@@ -31,7 +31,7 @@ def _lost(loss, out, rows):
     lost, known = x.flatten(1).isnan().any(1), x[~x.isnan()]
     bad = (lost if lost.any() else rows.detach().isnan()).nonzero().flatten().tolist()
     span = f'the others run from {known.min():.3g} to {known.max():.3g}' if len(known) else 'there are no others'
-    return (f'{type(loss).__name__}: NaN in {len(bad)} of {len(rows)} rows ({some(bad)}). Of the {x.numel()} values it reads {int(x.isnan().sum())} are NaN, {span}: '
+    return (f'{type(loss).__name__}: NaN in {len(bad)} of {len(rows)} rows ({preview(bad)}). Of the {x.numel()} values it reads {int(x.isnan().sum())} are NaN, {span}: '
             'lower the learning rate, or look for NaN in inputs and weights')
 
 
@@ -95,7 +95,7 @@ class Loss(nn.Module):
         n_classes = self.reads(out).shape[-1]
         if isinstance(out, HeadOutput) and 'classes' in out.extra:
             if len(lost := y[out.extra['classes'][columns(out, y)] != y]):
-                raise InputError(f'the head looked at {n_classes} centres without those of the labels {some(lost.tolist())}: '
+                raise InputError(f'the head looked at {n_classes} centres without those of the labels {preview(lost.tolist())}: '
                                  'the callback HeadLabels hands it the labels')
         elif len(y): check_range(y, n_classes)
 

@@ -1,26 +1,29 @@
 "The match floor: arrays in, matches out; no fastai, no torch."
-from .approx import Index
-from .decide import Matches, at_most, chisel, decide, min2, shares, veto
+from .candidates import Candidates, candidates
+from .decide import decide
 from .embeddings import Embeddings
-from .features import FEATURES, pair_features, with_scores
-from .flat import Flat
-from .fuse import FUSIONS, Candidates, candidates, ensemble, fuse
-from .group import agglomerate, group, same_group, tiers
-from .heldout import HeldOut, Paired, alone_heldout, choose_rule, fusion_grid, heldout, heldout_fused, paired, summary_table
-from .index import Dense
-from .keys import Keys
+from .fuse import FUSIONS, ensemble, fuse
+from .judge.heldout import HeldOut, Paired, alone_heldout, choose_rule, fusion_grid, heldout, heldout_fused, paired, summary_table
+from .judge.score import alone, map_at_r, recall_at, row_f1
+from .matches import Matches, at_most
 from .neighbors import Neighbors
-from .pair import PairModel, heldout_pairs
-from .pool import Pool
-from .refine import augment, blend, cross_mean, expand
-from .rerank import k_reciprocal, mutual, neighbor_mean, standardize
+from .pairs.features import FEATURES, pair_features, with_scores
+from .pairs.model import PairModel, heldout_pairs
 from .rule import Decision, Rule
-from .score import alone, map_at_r, recall_at, row_f1
-from .steps import STEPS, Step
-from .sweep import RankSweep, Sweep, best_by_rank, best_threshold
-from .text import Tfidf
-from .union import UnionSweep, best_union
-from .units import Units, quantities
+from .spaces.approx import Index
+from .spaces.dense import Dense
+from .spaces.keys import Keys
+from .spaces.pool import Pool
+from .spaces.tfidf import Tfidf
+from .spaces.units import Units, quantities
+from .steps.force import chisel, min2, shares
+from .steps.group import agglomerate, group, same_group, tiers
+from .steps.scores import k_reciprocal, mutual, neighbor_mean, standardize, veto
+from .steps.step import STEPS, Step
+from .steps.vectors import augment, blend, cross_mean, expand
+from .thresholds.flat import Flat
+from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
+from .thresholds.union import UnionSweep, best_union
 
 __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors',
            'PairModel', 'Paired', 'Pool', 'RankSweep', 'Rule', 'STEPS', 'Step', 'Sweep', 'Tfidf', 'UnionSweep', 'Units', 'agglomerate',

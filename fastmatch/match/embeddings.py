@@ -1,7 +1,7 @@
 "Embeddings with what is known of their listings: ids, titles, groups, and which rows an encoder was trained on."
 import numpy as np
 
-from ..core import InputError, some
+from ..core import InputError, preview
 
 
 class Embeddings(dict):
@@ -21,7 +21,7 @@ class Embeddings(dict):
         n = len(self.ids)
         titles = None if titles is None else list(titles)
         # str(None) and str(nan) would be titles like any other, and match each other
-        if bad := [i for i, o in enumerate(titles or []) if missing(o)]: raise InputError(f'titles: rows {some(bad)} are missing')
+        if bad := [i for i, o in enumerate(titles or []) if missing(o)]: raise InputError(f'titles: rows {preview(bad)} are missing')
         self.titles = None if titles is None else [str(o) for o in titles]
         self.labels = None if labels is None else np.asarray(labels)
         self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
@@ -38,7 +38,7 @@ class Embeddings(dict):
     ):
         "Raise `InputError` where rows were trained on: their similarities sit near 1 and mislead `what`."
         if self.trained_on.any():
-            raise InputError(f'{self.trained_on.sum()} of {len(self)} listings were trained on ({some(self.ids[self.trained_on])}): {what} '
+            raise InputError(f'{self.trained_on.sum()} of {len(self)} listings were trained on ({preview(self.ids[self.trained_on])}): {what} '
                              'needs listings the encoder never saw')
         return self
 
@@ -48,10 +48,10 @@ class Embeddings(dict):
         only: tuple | None = None,  # Which modalities, as `Rule.reads` names them; default all but 'joint', which repeats the others, 'units' and 'same_title'
     ) -> dict:
         "Each modality as a space to search: what `candidates` takes; known perceptual hashes as the exact key 'phash'."
-        from .index import Dense
-        from .keys import Keys, title_keys
-        from .text import Tfidf
-        from .units import Units
+        from .spaces.dense import Dense
+        from .spaces.keys import Keys, title_keys
+        from .spaces.tfidf import Tfidf
+        from .spaces.units import Units
         texts, given = ('tfidf', 'units', 'same_title'), () if only is None else tuple(only)
         names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in (*texts, 'phash')]
         if self.titles is None and (lacking := [k for k in texts if k in given]): raise InputError(f'{lacking[0]!r} needs titles: the embeddings hold none')

@@ -1,74 +1,15 @@
 "Several modalities as one score: candidates of each, scored exactly in all, then fused."
-from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
 from ..core import InputError
-from .index import Dense
-from .keys import Keys
-from .neighbors import NEAREST, Neighbors, as_k
-from .pool import Pool
+from .candidates import Candidates
+from .neighbors import Neighbors
+from .spaces.dense import Dense
 
 FUSIONS = ['mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above', 'piecewise']
-CUTS = ('power', 'union', 'above')  # fusions whose weights are thresholds
-
-
-@dataclass
-class Candidates:
-    "The union of the modalities' neighbours, each scored in every modality."
-    ids: np.ndarray  # int64 (n,K), itself first, padded with -1
-    scores: dict  # modality -> float32 (n,K), -inf at the padding
-    k: int = NEAREST  # Neighbours asked for of each modality
-    join: tuple = ()  # Modalities of exact keys: they are not fused, a pair that is equal in one matches
-    pool: int | None = None  # Listings that ids may point to; None: as many as there are rows
-    present: dict | None = None  # modality -> bool (pool,): the listing has something there (no empty title); None: all have
-    rows: np.ndarray | None = None  # int (m,), the row of each pair where `ids` and `scores` hold loose pairs (m,); None: a grid
-
-
-def candidates(
-    spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, `Keys`), or `Pool` of such, over the same listings in the same order
-    k: int | None = None,  # Neighbours taken from each, the listing itself included; None: 50, or as many as there are where fewer
-) -> Candidates:
-    "Search every modality, and score every candidate in all of them from its vectors."
-    if not spaces: raise InputError('spaces: give one modality at least')
-    sizes = {name: len(o) for name, o in spaces.items()}
-    if len(set(sizes.values())) > 1: raise InputError(f'modalities of different length: {sizes}')
-    n = next(iter(sizes.values()))
-    pools = {name: o.pool for name, o in spaces.items()}
-    if len(set(pools.values())) > 1: raise InputError(f'modalities with catalogues of different length: {pools}')
-    pool = next(iter(pools.values()))
-    most = as_k(k, pool)
-    gone = np.any([o.gone for o in spaces.values()], axis=0)
-    key = np.concatenate([_keys(o.search(most).ids, gone, pool) for o in spaces.values()])
-    # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
-    key.sort()
-    key = key[np.append(True, key[1:] != key[:-1])]
-    # a few arrays of the pairs' size, one dropped as the next is made: they are what a whole rule's memory peaks with
-    rows, ids = np.divmod(key, pool + 1)
-    del key
-    ids -= 1
-    np.copyto(ids, rows, where=ids < 0)
-    count = np.bincount(rows, minlength=n)
-    at = np.arange(len(rows))
-    at -= (count.cumsum() - count)[rows]
-    grid = np.full((n, count.max()), -1, np.int64)
-    grid[rows, at] = ids
-    del rows, ids, at
-    scores = {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()}
-    join = tuple(name for name, o in spaces.items() if isinstance(getattr(o, 'new', o), Keys))
-    # by default a rule chosen on few listings takes 50 among more
-    return Candidates(grid, scores, NEAREST if k is None else k, join, pool, {name: _present(o) for name, o in spaces.items()})
-
-
-def _keys(ids, gone, pool):
-    "A number for each pair found: by row, itself first, so that it stands at column 0."
-    own = np.arange(len(ids))[:, None]
-    key, keep = np.where(ids == own, 0, ids + 1), ids >= 0
-    # removed from one modality is removed
-    if gone.any(): keep &= (ids == own) | ~(gone[own] | gone[ids])
-    key += own * (pool + 1)
-    return key[keep]
+THRESHOLD_FUSIONS = ('power', 'union', 'above')  # fusions whose weights are thresholds
 
 
 def ensemble(
@@ -86,7 +27,7 @@ def ensemble(
         raise InputError(f'weights={weights.tolist()}: {len(spaces)} numbers, 0 or more, one above 0')
     both = Dense(np.concatenate([np.sqrt(w) * o.vectors for w, o in zip(weights, spaces) if w > 0], 1), name)
     # of indexes an index
-    res = next((o for o in spaces if type(o) is not Dense), both)._with(both.vectors, np.any([o.gone for o in spaces], axis=0))
+    res = next((o for o in spaces if type(o) is not Dense), both)._with_vectors(both.vectors, np.any([o.removed for o in spaces], axis=0))
     res.name = name
     return res
 
@@ -94,7 +35,7 @@ def ensemble(
 def fuse(
     cand: Candidates,  # As `candidates` gives them
     how: str = 'mean',  # One of `FUSIONS`: see `_score`
-    weights: dict | None = None,  # Modality -> weight, power or threshold; default `plain_weights`
+    weights: dict | None = None,  # Modality -> weight, power or threshold; default `equal_weights`
     join: tuple | None = None,  # Exact keys that match by themselves: an equal pair scores as what is equal in all, 1 at least; default all
     power: float = 6.,  # Of 'power': the higher, the nearer to 'union'
     planes=None,  # Of 'piecewise': pairs ({modality: weight}, cut)
@@ -103,13 +44,13 @@ def fuse(
     if how not in FUSIONS: raise InputError(f'how={how!r}: choose one of {", ".join(FUSIONS)}')
     join = cand.join if join is None else join
     if unknown := set(join) - set(cand.join): raise InputError(f'join={sorted(unknown)}: the candidates hold the keys {list(cand.join)}')
-    if weights is None: weights = plain_weights(cand, how)
+    if weights is None: weights = equal_weights(cand, how)
     check_weights(how, weights, power, planes)
     if unknown := set(weights) - set(cand.scores): raise InputError(f'weights name {sorted(unknown)}; the candidates hold {list(cand.scores)}')
-    return _sorted(cand.ids, fused_scores(cand, how, weights, join, power, planes))
+    return sorted_neighbors(cand.ids, fused_scores(cand, how, weights, join, power, planes))
 
 
-def plain_weights(
+def equal_weights(
     cand: Candidates,  # Whose modalities
     how: str = 'mean',  # One of `FUSIONS`
 ) -> dict:  # Modality -> 1 (0 for 'union' and 'above')
@@ -126,7 +67,7 @@ def fused_scores(
     planes=None,  # Of 'piecewise'
 ) -> np.ndarray:  # float32, in the shape of the candidates
     "The fused score of each pair, unchecked and unsorted."
-    score = _score(cand, how, {k: w for k, w in weights.items() if how in CUTS or w != 0}, power, planes)
+    score = _score(cand, how, {k: w for k, w in weights.items() if how in THRESHOLD_FUSIONS or w != 0}, power, planes)
     top = _most(cand, how, weights, power, planes) if join else 1.
     for name in join: score = np.where(cand.scores[name] == 1, np.maximum(score, top), score)
     return score.astype(np.float32, copy=False)
@@ -134,7 +75,7 @@ def fused_scores(
 
 def _most(cand, how, weights, power, planes):
     "The score of a pair that is equal in everything: that of a sum over thresholds is above 1."
-    if how not in (*CUTS, 'piecewise'): return 1.
+    if how not in (*THRESHOLD_FUSIONS, 'piecewise'): return 1.
     one = Candidates(np.zeros((1, 1), np.int64), {k: np.ones((1, 1), np.float32) for k in cand.scores})
     return max(1., float(_score(one, how, weights, power, planes)[0, 0]))
 
@@ -186,13 +127,7 @@ def _norm(cand, weights):
     return np.sqrt(np.where(both > 0, both, 1)).astype(np.float32)
 
 
-def _present(space):
-    if isinstance(space, Pool): return np.concatenate([_present(o) for o in (space.new, space.catalogue) if o is not None])
-    i = np.arange(len(space))
-    return space.scores(i, i) > 0
-
-
-def check_cuts(cuts):
+def check_thresholds(cuts):
     "Raise `InputError` for thresholds {name: value} past all similarities: .84 is a cut, 84 is none (a little above 1 lets nothing in)."
     bad = {k: v for k, v in cuts.items() if not -1.01 <= v <= 1.01}
     if bad: raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
@@ -203,7 +138,7 @@ def check_weights(how, weights, power=6., planes=None):
     least = {'power': 'above 0', 'union': '', 'above': '', 'piecewise': ''}.get(how, '0 or more')
     bad = {k: w for k, w in weights.items() if not np.isfinite(w) or (least and w < 0) or (how == 'power' and w == 0)}
     if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {least}' if least else ''))
-    if how in CUTS: check_cuts(weights)
+    if how in THRESHOLD_FUSIONS: check_thresholds(weights)
     if not weights or (least and not any(w > 0 for w in weights.values())): raise InputError(f'weights={weights}: none is above 0')
     if isinstance(power, bool) or not isinstance(power, (int, float, np.number)) or not 0 < power < np.inf:
         raise InputError(f'power={power!r}: give a number above 0')
@@ -219,7 +154,7 @@ def check_weights(how, weights, power=6., planes=None):
             raise InputError(f'planes: {o!r}: finite numbers, one weight at least that is not 0')
 
 
-def _sorted(ids, score):
+def sorted_neighbors(ids, score):
     n = len(ids)
     others = np.where(ids[:, 1:] >= 0, score[:, 1:], -np.inf)
     # ids stand in rising order behind the first column, and a stable sort keeps that order in ties

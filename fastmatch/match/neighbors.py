@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import InputError, some
+from ..core import InputError, preview
 
 NEAREST = 50  # neighbours where nobody says how many: as many as the competition lets match
 
@@ -46,7 +46,7 @@ class Neighbors(NamedTuple):
         _none((scores[:, 1:] > scores[:, :-1]).any(1), 'are not sorted best first')
         by_id = np.sort(ids, axis=1)
         _none(((by_id[:, 1:] == by_id[:, :-1]) & (by_id[:, 1:] >= 0)).any(1), 'name a neighbour twice')
-        if self_join: check_self(self)
+        if self_join: check_self_first(self)
         return self
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,7 +73,7 @@ class Neighbors(NamedTuple):
         rows, ids, scores = rows[real], ids[real], scores[real]
         if len(rows) and (rows.min() < 0 or rows.max() >= n): raise InputError(f'rows from {rows.min()} to {rows.max()}, but n={n}')
         if self_join and len(ids) and ids.max() >= n: raise InputError(f'id {ids.max()} in a self-join of n={n}')
-        if not np.isfinite(scores).all(): raise InputError(f'scores of rows {some(np.unique(rows[~np.isfinite(scores)]))} are not finite')
+        if not np.isfinite(scores).all(): raise InputError(f'scores of rows {preview(np.unique(rows[~np.isfinite(scores)]))} are not finite')
         order = np.lexsort((-scores, ids, rows))
         rows, ids, scores = rows[order], ids[order], scores[order]
         fresh = np.ones(len(rows), bool)
@@ -105,7 +105,7 @@ def check_k(
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1: raise InputError(f'k={k!r}: give a whole number from 1')
 
 
-def as_k(
+def resolve_k(
     k: int | None,  # Neighbours asked for, the listing itself included; None: 50, or as many as there are where fewer
     n: int,  # Listings there are
 ) -> int:
@@ -116,7 +116,7 @@ def as_k(
     return k
 
 
-def check_self(
+def check_self_first(
     neighbors: Neighbors,  # Of a self-join, or of new listings in a `Pool`
     pool: int | None = None,  # Listings that ids may point to; default as many as there are rows
 ):
@@ -127,7 +127,7 @@ def check_self(
     _none(ids[:, 0] != np.arange(len(ids)), 'do not start with the listing itself (self_join=False where new listings meet a catalogue)')
 
 
-def label_codes(
+def group_codes(
     labels,  # 1-D, ints or strings: which listings are the same product
     n: int,  # How many there must be
     name: str = 'labels',  # What to call them in messages
@@ -137,12 +137,12 @@ def label_codes(
     labels = pd.Series(labels).to_numpy() if not isinstance(labels, np.ndarray) else labels
     if labels.ndim != 1 or len(labels) != n: raise InputError(f'{name} of shape {labels.shape}: give {n}, one a row')
     codes = pd.factorize(labels)[0]
-    if (codes < 0).any(): raise InputError(f'{name} are missing in rows {some(np.flatnonzero(codes < 0))}')
+    if (codes < 0).any(): raise InputError(f'{name} are missing in rows {preview(np.flatnonzero(codes < 0))}')
     return codes.astype(np.int32)
 
 
 def _none(bad, what):
-    if bad.any(): raise InputError(f'neighbors: rows {some(np.flatnonzero(bad))} {what}')
+    if bad.any(): raise InputError(f'neighbors: rows {preview(np.flatnonzero(bad))} {what}')
 
 
 def _kind(a): return f'{a.ndim}-D' if isinstance(a, np.ndarray) else type(a).__name__

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from ..core import InputError
-from .decide import MAX_MATCHES, Matches, at_most, decide
-from .fuse import FUSIONS, candidates, check_cuts, check_weights, fuse
-from .keys import Keys
-from .neighbors import NEAREST, Neighbors, check_self
-from .pool import Pool
-from .steps import STAGES, Step, as_step, plain
+from .candidates import candidates
+from .decide import decide
+from .fuse import FUSIONS, check_thresholds, check_weights, fuse
+from .matches import MAX_MATCHES, Matches, at_most
+from .neighbors import NEAREST, Neighbors, check_self_first
+from .spaces.keys import Keys
+from .spaces.pool import Pool
+from .steps.step import STAGES, Step, as_step, plain
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Rule:
             if isinstance(o, bool) or not isinstance(o, (int, np.integer)) or o < 1: raise InputError(f'{name}={o!r}: give a whole number from 1')
         object.__setattr__(self, 'steps', tuple(as_step(o) for o in ([self.steps] if isinstance(self.steps, str) else self.steps)))
         if self.how in ('mean', 'square', 'joint', 'prob_or') and all(o.stage != 'neighbors' for o in self.steps):
-            check_cuts({'threshold': self.threshold})
+            check_thresholds({'threshold': self.threshold})
         # plain numbers, so that json takes them
         object.__setattr__(self, 'threshold', float(self.threshold))
         object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
@@ -129,9 +131,9 @@ class Rule:
         return out
 
     def _fuse(self, spaces):
-        some = {k: spaces[k] for k in self.modalities}
+        preview = {k: spaces[k] for k in self.modalities}
         # chosen on many, applied to few
-        return fuse(candidates(some, min(self.k, next(iter(some.values())).pool)), self.how, self.weights, self.join, **self.options)
+        return fuse(candidates(preview, min(self.k, next(iter(preview.values())).pool)), self.how, self.weights, self.join, **self.options)
 
     def _joined(self, neighbors, spaces):
         # a refined score is on another scale: pairs of an equal key go on top of it, and over a cut that nobody here reaches
@@ -171,6 +173,6 @@ def _checked(step, out, before, pool):
     rows, n = (len(o.ids) if step.stage == 'neighbors' else len(o) for o in (out, before))
     if rows != n: raise InputError(f'step {step.do!r} gave {rows} rows for {n}')
     if step.stage == 'neighbors':
-        try: check_self(out.check(), pool)
+        try: check_self_first(out.check(), pool)
         except InputError as e: raise InputError(f'step {step.do!r}: {e}') from e
     return out

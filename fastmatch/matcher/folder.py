@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from ..core import InputError, version_of, write_whole
+from ..core import InputError, package_version, write_atomically
 
 FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'manifest.json'
@@ -60,7 +60,7 @@ def write_folder(
         # somebody else who saves to the same folder cleans up what isn't his
         if not all((path/inside/o).is_file() for o in files): raise InputError(f'{path}: another matcher was saved there meanwhile, and stays')
         # the manifest says which state counts: replacing that one file is the switch
-        write_whole(path/MANIFEST, _sealed({'format': FORMAT, 'made_with': {o: version_of(o) for o in MADE_WITH}, 'folder': inside,
+        write_atomically(path/MANIFEST, _sealed({'format': FORMAT, 'made_with': {o: package_version(o) for o in MADE_WITH}, 'folder': inside,
                                             'files': {k: _hash(v) for k, v in files.items()}}))
     except BaseException:
         shutil.rmtree(path/inside, ignore_errors=True)

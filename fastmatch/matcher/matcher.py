@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import InputError, MissingPackage, check_device, some
+from ..core import InputError, MissingPackage, check_device, preview
 from ..data.read import Listings, check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
 from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf, Units
-from ..match.keys import title_keys
+from ..match.spaces.keys import title_keys
 from .encode import Encoder
 from .explain import Explanation
 from .folder import read_folder, write_folder
@@ -84,7 +84,7 @@ class Matcher:
                 res[k] = Keys(keys) if like is None else like[k].transform(keys)
             elif k not in emb: raise InputError(f'the rule needs the modality {k!r}: the listings have {list(emb)}')
             else:
-                if like is not None: like[k]._known(o := Dense(emb[k], k))
+                if like is not None: like[k]._check_compatible(o := Dense(emb[k], k))
                 res[k] = Dense(emb[k], k) if like is None else o
         return res
 
@@ -174,7 +174,7 @@ class Matcher:
         "Put listings into the catalogue. Words that no earlier title held count for nothing in 'tfidf' until a matcher is made anew."
         emb, skipped = (new, pd.DataFrame()) if isinstance(new, Embeddings) else self.embed(new, path, bs, on_error)
         ids = _names(emb.ids, 'new listings')
-        if (both := np.isin(ids, self.ids)).any(): raise InputError(f'in the catalogue already: {some(ids[both])}; remove them first')
+        if (both := np.isin(ids, self.ids)).any(): raise InputError(f'in the catalogue already: {preview(ids[both])}; remove them first')
         if self.titles is not None and emb.titles is None: raise InputError('the catalogue has titles, the new listings have none')
         mine = self._spaces(emb, self.spaces)
         # all that can fail is done: from here the catalogue changes as a whole
@@ -189,7 +189,7 @@ class Matcher:
     ):
         "Take listings out of the catalogue."
         ids = np.asarray([ids] if isinstance(ids, (str, int)) else ids).astype(str)
-        if (unknown := ~np.isin(ids, self.ids)).any(): raise InputError(f'not in the catalogue: {some(ids[unknown])}')
+        if (unknown := ~np.isin(ids, self.ids)).any(): raise InputError(f'not in the catalogue: {preview(ids[unknown])}')
         keep = ~np.isin(self.ids, ids)
         if not keep.any(): raise InputError('that would leave an empty catalogue')
         self.spaces = {k: o.take(keep) for k, o in self.spaces.items()}
@@ -282,13 +282,13 @@ def check_blanks(
     what: str,  # What to call them in messages
 ):
     "Raise `InputError` where an id holds blanks: matches are written blank-separated."
-    if bad := [o for o in ids if o.strip() and o.split() != [o]]: raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: {some(map(repr, bad))}')
+    if bad := [o for o in ids if o.strip() and o.split() != [o]]: raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: {preview(map(repr, bad))}')
 
 
 def _names(ids, what):
     names = np.asarray(ids).astype(str)
     values, counts = np.unique(names, return_counts=True)
-    if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {some(values[counts > 1])}')
+    if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {preview(values[counts > 1])}')
     if not all(o.strip() for o in names): raise InputError(f'{what}: an id is empty')
     check_blanks(names, what)
     return names

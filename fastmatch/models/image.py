@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import InputError, some
-from ..layers import GeM
+from ..core import InputError, preview
+from ..layers.pooling import GeM
 from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_weights
 
 POOLS = ('avg', 'max', 'avgmax', 'catavgmax')
@@ -36,7 +36,7 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         return model
     if not timm.is_model(name.removeprefix('hf-hub:').split('.')[0]) and not name.startswith('hf-hub:'):
         near = get_close_matches(name, timm.list_models())
-        raise InputError(f'image_arch={name!r} is no timm model, file or folder; ' + (f'near it: {some(near)}' if near else 'see timm.list_models()'))
+        raise InputError(f'image_arch={name!r} is no timm model, file or folder; ' + (f'near it: {preview(near)}' if near else 'see timm.list_models()'))
     if not pretrained: return timm.create_model(name, pretrained=False)
     package = IMAGE_PACKAGES.get(name)
     if package and (file := package.find()):

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError
-from ..layers import BNNeck, CosineHead
+from ..layers.heads import CosineHead
+from ..layers.pooling import BNNeck
 
 
 class MatchNet(nn.Module):

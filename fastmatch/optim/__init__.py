@@ -1,5 +1,5 @@
 "Optimizers right under fastai: list kernels, Lookahead, torch's and timm's with fastai's words."
-from . import flags  # noqa: F401  tells optimizers of norms, biases, embeddings and centres
+from ..optim import flags  # noqa: F401  tells optimizers of norms, biases, embeddings and centres
 from .lookahead import Lookahead
 from .ranger import AdaBelief, RAdam, adamw, ranger, ranger_adabelief
 from .registry import list_opts, opt_func, optimizer_configs, rmsprop, sgd

@@ -3,7 +3,7 @@ from functools import partial
 
 import torch
 
-from ..core import InputError, MissingPackage, need, some
+from ..core import InputError, MissingPackage, preview, require_package
 from .lookahead import Lookahead
 from .ranger import AdaBelief, RAdam, adamw, ranger, ranger_adabelief
 from .wrap import Wrapped
@@ -42,18 +42,18 @@ EPS = {'adamw': _ADAM, 'radam': _ADAM, 'adabelief': _BELIEF, 'ranger': _RANGER, 
 
 def _timms(name):
     "The class of timm's optimizer with timm's defaults, and its momentum."
-    factory = need('timm.optim', f'the optimizer {name!r}', 'timm')
+    factory = require_package('timm.optim', f'the optimizer {name!r}', 'timm')
     info = factory.get_optimizer_info(name)
     if info.second_order: raise InputError(f'{name!r} needs second derivatives, which fastai\'s backward pass leaves out')
     if isinstance(info.opt_class, str):
-        need(info.opt_class.split('.')[0], f'the optimizer {name!r}')
+        require_package(info.opt_class.split('.')[0], f'the optimizer {name!r}')
         if not torch.cuda.is_available(): raise MissingPackage(f'the optimizer {name!r} runs on CUDA alone')
     return factory.get_optimizer_class(name), {'momentum': .9} if info.has_momentum else {}
 
 
 def list_opts() -> list[str]:
     "Every name that `opt_func` takes; before each of them 'lookahead_' may stand."
-    return sorted({*optimizer_configs, *need('timm.optim', 'the list of optimizers', 'timm').list_optimizers()})
+    return sorted({*optimizer_configs, *require_package('timm.optim', 'the list of optimizers', 'timm').list_optimizers()})
 
 
 def opt_func(
@@ -70,7 +70,7 @@ def opt_func(
     if name in optimizer_configs:
         if name in EPS: kwargs = {'eps': max(EPS[name][domain], EPS[name]['amp'] if amp else 0.), **kwargs}
         return partial(optimizer_configs[name], **kwargs)
-    if name not in list_opts(): raise InputError(f'no optimizer {name!r}: choose from {some(list_opts(), 200)}')
+    if name not in list_opts(): raise InputError(f'no optimizer {name!r}: choose from {preview(list_opts(), 200)}')
     cls, mom = _timms(name)
     return partial(Wrapped, opt=cls, **{**mom, **kwargs})
 

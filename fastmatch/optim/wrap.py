@@ -2,7 +2,7 @@
 import torch
 from fastai.optimizer import OptimWrapper
 
-from ..core import InputError, some
+from ..core import InputError, preview
 from .kernels import chunks
 
 
@@ -22,7 +22,7 @@ class Wrapped(OptimWrapper):
         super().__init__(params, opt=opt, lr=1e-3, weight_decay=0., **kwargs)
         for k, v in dict(mom=mom, sqr_mom=sqr_mom).items():
             if v is None: continue
-            if k not in self.bwd_map: raise InputError(f'{k}={v}: {type(self.opt).__name__} has only {some(self.bwd_map, 20)}')
+            if k not in self.bwd_map: raise InputError(f'{k}={v}: {type(self.opt).__name__} has only {preview(self.bwd_map, 20)}')
             self.set_hyper(k, v)
         # what torch's groups don't hold or mustn't be given
         self.own = [{'wd': wd} for _ in self.param_lists]
@@ -38,7 +38,7 @@ class Wrapped(OptimWrapper):
         if own and k in own[0]:
             for o, x in zip(own, v): o[k] = x
         elif k in self.bwd_map: super()._set_hyper(k, [float(x) if isinstance(x, float) else x for x in v])
-        else: raise InputError(f'{type(self.opt).__name__} has no {k!r}, only {some(self.hypers[0], 20)}')
+        else: raise InputError(f'{type(self.opt).__name__} has no {k!r}, only {preview(self.hypers[0], 20)}')
 
     def step(self, closure=None):
         if closure is not None: raise NotImplementedError('fastai optimizers take no closure')

@@ -1,10 +1,10 @@
 "Is it good: the headline, the table, the curves of training, the scores and the cut."
 import numpy as np
 
-from ..match.heldout import paired
+from ..match.judge.heldout import paired
+from ..match.judge.score import row_f1
 from ..match.rule import Rule
-from ..match.score import row_f1
-from ..match.sweep import Sweep
+from ..match.thresholds.sweep import Sweep
 from .chart import chart, steps
 from .page import MARKS, esc, number, plural, table
 from .pairs import Judged

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
-from ..match.decide import Matches, decide
-from ..match.fuse import Candidates, candidates, fuse
-from ..match.group import group
-from ..match.neighbors import Neighbors, label_codes
+from ..match.candidates import Candidates, candidates
+from ..match.decide import decide
+from ..match.fuse import fuse
+from ..match.matches import Matches
+from ..match.neighbors import Neighbors, group_codes
 from ..match.rule import Rule
+from ..match.steps.group import group
 
 
 @dataclass
@@ -44,7 +46,7 @@ def judge_pairs(
     spaces = {k: spaces[k] for k in rule.weights}
     cand = candidates(spaces, min(rule.k, len(next(iter(spaces.values())))))
     n = len(cand.ids)
-    y = label_codes(labels, n)
+    y = group_codes(labels, n)
     neighbors = fuse(cand, rule.how, rule.weights, **rule.options)
     matches = found.matches if found else decide(neighbors, rule.threshold, rule.max_matches)
     near = _keys(*_directed(cand.ids), n)

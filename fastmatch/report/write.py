@@ -1,8 +1,8 @@
 "The report in the order a reader asks: is it good, where is the cut, what is right, what goes wrong, how was it made?"
 from pathlib import Path
 
-from ..core import InputError, write_whole
-from ..match.heldout import alone_heldout
+from ..core import InputError, write_atomically
+from ..match.judge.heldout import alone_heldout
 from ..match.rule import Rule
 from .cases import groups, mistakes
 from .figures import curves, headline, scores, worth
@@ -51,6 +51,6 @@ def write_report(
     # the Recorder's rows hold neither epoch nor time; its loss is the curve's
     monitors = {k: v for k, v in zip(list(rec.metric_names)[1:], zip(*rec.values)) if k != 'train_loss'}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, report_html(outcome.emb, outcome.rule, outcome.table, images, losses=rec.losses, monitors=monitors, n=n,
+    write_atomically(path, report_html(outcome.emb, outcome.rule, outcome.table, images, losses=rec.losses, monitors=monitors, n=n,
                                   settings={k: s[k] for k in ('settings', 'listings', 'seconds', 'versions', 'seed')}))
     return path

@@ -8,7 +8,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..core import InputError
-from . import curves
+from ..schedule import curves
 
 # a name that may stand for another where the model has no group of that name
 ALIASES = {'text': 'title'}

@@ -5,7 +5,7 @@ from fastai.callback.schedule import minimum, steep
 from fastai.learner import Learner
 from fastcore.basics import patch
 
-from ..core import InputError, some
+from ..core import InputError, preview
 from .fit import named_rates
 
 FACTOR = 2.6  # rate of a group over that of the group below it, https://arxiv.org/abs/1801.06146
@@ -78,7 +78,7 @@ class Still(Callback):
     def before_fit(self):
         named = dict(self.learn.model.named_modules())
         if missing := [o for o in self.names if o not in named]:
-            raise InputError(f'no module {missing}: this model has {some([k for k in named if k], 12)}')
+            raise InputError(f'no module {missing}: this model has {preview([k for k in named if k], 12)}')
         frozen = {p for pg in self.opt.param_lists[:self.opt.frozen_idx] for p in pg}
         # whole modules, so that a norm without weights is still with the block it is in
         tops = [m for k, m in named.items() if k in self.names or (list(m.parameters()) and all(p in frozen for p in m.parameters()))]

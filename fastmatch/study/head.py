@@ -11,20 +11,21 @@ from fastcore.xtras import ContextManagers
 from torch import nn
 
 from ..callback.heads import HeadLabels
-from ..core import InputError, seed_everything, some
+from ..core import InputError, preview, seed_everything
 from ..data.split import group_folds
-from ..layers import BNNeck, CosineHead, TrackedHead
+from ..layers.heads import CosineHead, TrackedHead
+from ..layers.pooling import BNNeck
 from ..learner.base import groups_splitter
 from ..match.embeddings import Embeddings
-from ..match.heldout import heldout
-from ..match.index import Dense
-from ..match.neighbors import label_codes
+from ..match.judge.heldout import heldout
+from ..match.neighbors import group_codes
+from ..match.spaces.dense import Dense
 from ..optim import opt_func
 from ..schedule import fit as _fit  # noqa: F401  it gives Learner its fit_flat_cos
+from .engine.space import NAMED, as_space, spaces, suggest
+from .engine.storage import likeness, open_study, packed
+from .engine.work import work
 from .maker import _loss
-from .space import NAMED, as_space, spaces, suggest
-from .storage import likeness, open_study, packed
-from .work import work
 
 CHOICES = 'margin', 'scale', 'loss', 'lr', 'wd', 'opt'  # what a trial may choose
 MONITORS = ('row_f1', 'recall@1', 'map@r')
@@ -114,7 +115,7 @@ def tune_head(
                                           f'crc {zlib.crc32(np.stack([y, valid + 2 * test]).astype("<i4").tobytes()):08x}'})
     # the embeddings as they are, without any head: a space may hold nothing that is better
     study.set_user_attr('frozen', {k: round(judge_head(None, x[m], y[m], seed).mean, 5) for k, m in (('valid', valid), ('test', test)) if m.any()})
-    if test.any(): study.set_user_attr('test_groups', label_codes(y[test], int(test.sum())).tolist())
+    if test.any(): study.set_user_attr('test_groups', group_codes(y[test], int(test.sum())).tolist())
     def objective(trial):
         net = fit_head(x[train], codes, suggest(trial, space), epochs, bs, seed)
         found = judge_head(net, x[valid], y[valid], seed)
@@ -138,7 +139,7 @@ def as_frozen(
         emb = np.concatenate([Dense(emb[k], k).vectors / len(names)**.5 for k in names], 1)
     if labels is None: raise InputError('labels: none are given, and the embeddings hold none')
     x = Dense(emb, 'embeddings').vectors
-    return x, label_codes(labels, len(x))
+    return x, group_codes(labels, len(x))
 
 
 def _split(y, valid, test, seed):
@@ -149,14 +150,14 @@ def _split(y, valid, test, seed):
         if o.dtype != bool or o.shape != (n,): raise InputError(f'{name} of dtype {o.dtype}, shape {o.shape}: give bool ({n},)')
         return o
     def apart(a, b, what):
-        if (both := np.flatnonzero(a & np.isin(y, y[b]))).size: raise InputError(f'rows {some(both)} of {what}: their groups are in other rows as well')
+        if (both := np.flatnonzero(a & np.isin(y, y[b]))).size: raise InputError(f'rows {preview(both)} of {what}: their groups are in other rows as well')
     test = mask(test, 'test')
     apart(test, ~test, 'test')
     if valid is None:
         valid, rest = np.zeros(n, bool), np.flatnonzero(~test)
         valid[rest] = group_folds(pd.DataFrame({'group': y[rest]}), 'group', 5, seed) == 0
     valid = mask(valid, 'valid')
-    if (both := np.flatnonzero(valid & test)).size: raise InputError(f'rows {some(both)} are valid and test')
+    if (both := np.flatnonzero(valid & test)).size: raise InputError(f'rows {preview(both)} are valid and test')
     apart(valid, ~valid, 'valid')
     train = ~valid & ~test
     for name, o in (('valid', valid), ('training', train)):

@@ -7,12 +7,12 @@ from fastcore.foundation import L
 from .. import losses
 from ..callback.sharpness import SAM
 from ..data.block import MatchDataLoaders
-from ..layers import TrackedHead
+from ..layers.heads import TrackedHead
 from ..learner import match_learner
 from ..optim import opt_func
 from ..optim.registry import EPS
-from .space import NAMED
-from .work import WrongStudy
+from .engine.space import NAMED
+from .engine.work import WrongStudy
 
 PASSED = ('wd', 'image_arch', 'text_arch', 'image_pool', 'pool')
 FIT = ('lr', 'schedule')  # read by `tune`'s default fit

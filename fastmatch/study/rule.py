@@ -4,16 +4,16 @@ import zlib
 import numpy as np
 
 from ..core import InputError
-from ..match.decide import MAX_MATCHES
 from ..match.embeddings import Embeddings
-from ..match.flat import FUSED
-from ..match.heldout import HeldOut, fusion_grid, halves, paired
-from ..match.index import Dense
+from ..match.judge.heldout import HeldOut, fusion_grid, paired, random_halves
+from ..match.matches import MAX_MATCHES
 from ..match.neighbors import check_k
-from .space import defaults
-from .storage import likeness, open_study, packed, unpacked
+from ..match.spaces.dense import Dense
+from ..match.thresholds.flat import FUSED
+from .engine.space import defaults
+from .engine.storage import likeness, open_study, packed, unpacked
+from .engine.work import work
 from .structure import QUICK, Fixed, Rows, Structure, Workbench, refinements, rule_space
-from .work import work
 
 
 def tune_rule(
@@ -107,7 +107,7 @@ def _judge(bench, searched, name, halvings, inner, seed):
     plain = bench.structure(Fixed(defaults(bench.space)))
     grid = [Structure(how, tuple(w.items()), max_matches=bench.most[0]) for how, w in fusion_grid(bench.names)]
     out = {k: HeldOut(np.zeros(len(g)), g) for k in ('tuned', 'fused', 'plain')}
-    for i, half in enumerate(halves(g, halvings, seed)):
+    for i, half in enumerate(random_halves(g, halvings, seed)):
         for side, there in ((half, ~half), (~half, half)):
             n = 1 + 2 * i + int(side is not half)
             rows, rest = (Rows((n, o), m, g, inner, seed + n) for o, m in (('chosen', side), ('scored', there)))

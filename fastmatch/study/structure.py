@@ -4,16 +4,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
-from ..match.decide import MAX_MATCHES
-from ..match.flat import FUSED, Flat
-from ..match.fuse import candidates, fuse
-from ..match.heldout import halves
-from ..match.keys import Keys
-from ..match.neighbors import label_codes
+from ..match.candidates import candidates
+from ..match.fuse import fuse
+from ..match.judge.heldout import random_halves
+from ..match.matches import MAX_MATCHES
+from ..match.neighbors import group_codes
 from ..match.rule import Rule
-from ..match.steps import Step, as_step
-from ..match.sweep import RankSweep, Sweep
-from .space import Param, suggest
+from ..match.spaces.keys import Keys
+from ..match.steps.step import Step, as_step
+from ..match.thresholds.flat import FUSED, Flat
+from ..match.thresholds.sweep import RankSweep, Sweep
+from .engine.space import Param, suggest
 
 # What may be done before the cut. Steps on vectors cost one more search and are quick from then on; steps on neighbours are done in every trial.
 REFINEMENTS = {
@@ -70,7 +71,7 @@ class Workbench:
         most: tuple,  # Most matches a row to choose from
     ):
         self.spaces, self.labels, self.k, self.steps, self.hows, self.most = spaces, labels, k, steps, hows, most
-        self.groups = label_codes(labels, len(labels))
+        self.groups = group_codes(labels, len(labels))
         self.join = tuple(o for o, s in spaces.items() if isinstance(s, Keys))
         self.names = tuple(o for o in spaces if o not in self.join)
         self.space = rule_space(self.names, hows, tuple(steps), most)
@@ -129,7 +130,7 @@ class Rows:
         own = np.unique(groups[mask], return_inverse=True)[1]
         if own.max(initial=0) < 1: raise InputError('too few groups: a rule is chosen on some groups and scored on others, halved twice')
         self.sides = []
-        for side in halves(own, halvings, seed):
+        for side in random_halves(own, halvings, seed):
             self.sides.append(np.zeros(len(mask), bool))
             self.sides[-1][mask] = side
 

@@ -8,16 +8,16 @@ import zlib
 import numpy as np
 import torch
 
-from ..core import InputError, seed_everything, some
+from ..core import InputError, preview, seed_everything
 from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
-from ..match.fuse import candidates
-from ..match.heldout import HeldOut, heldout_fused
-from ..match.neighbors import label_codes
-from .prune import PruneTrial, check_direction, direction_of
-from .space import NAMED, as_space, suggest
-from .storage import open_study, packed, unpacked
-from .work import WrongStudy, work
+from ..match.candidates import candidates
+from ..match.judge.heldout import HeldOut, heldout_fused
+from ..match.neighbors import group_codes
+from .engine.pruner import PruneTrial, check_direction, direction_of
+from .engine.space import NAMED, as_space, suggest
+from .engine.storage import open_study, packed, unpacked
+from .engine.work import WrongStudy, work
 
 
 def flat_fit(
@@ -38,11 +38,11 @@ def check_unseen(
     if not isinstance(dls, MatchDataLoaders): raise WrongStudy(f'test: it is scored by the columns of MatchDataLoaders, this Learner has {type(dls).__name__}')
     ids, label = dls.cols['id_col'], dls.cols['label_col']
     for o in (ids, label):
-        if o not in test: raise WrongStudy(f'test lacks the column {o!r}; its columns are {some(test.columns, 20)}')
+        if o not in test: raise WrongStudy(f'test lacks the column {o!r}; its columns are {preview(test.columns, 20)}')
     for col, what in ((ids, 'listing'), (label, 'group')):
         rows = np.flatnonzero(test[col].isin(dls.df[col]))
         if len(rows): raise WrongStudy(f'test: {len(rows)} rows are of a {what} that training or its validation holds: '
-                                       + some(f'row {i} ({test[ids].iloc[i]}, {col} {test[col].iloc[i]})' for i in rows))
+                                       + preview(f'row {i} ({test[ids].iloc[i]}, {col} {test[col].iloc[i]})' for i in rows))
 
 
 def _check_whole(dls, test):
@@ -71,7 +71,7 @@ def tested(
     else: number = trial
     found = next((t for t in rows if t.number == number), None)
     if found is None: raise InputError(f'study {study.study_name!r}: no {"complete" if trial is None else repr(trial)} trial was scored on the test listings; '
-                                       f'those that were: {some([t.number for t in rows], 20) or "none"}')
+                                       f'those that were: {preview([t.number for t in rows], 20) or "none"}')
     return HeldOut(unpacked(found.user_attrs['test_rows']), np.asarray(study.user_attrs['test_groups']))
 
 
@@ -142,7 +142,7 @@ def tune(
                 if not whole: _check_whole(learn.dls, test)
                 whole.append(trial.number)
                 if 'test_groups' not in study.user_attrs:
-                    study.set_user_attr('test_groups', label_codes(test[learn.dls.cols['label_col']].to_numpy(), len(test)).tolist())
+                    study.set_user_attr('test_groups', group_codes(test[learn.dls.cols['label_col']].to_numpy(), len(test)).tolist())
             prune = PruneTrial(trial, monitor)
             learn.add_cb(prune)
             with learn.no_bar(), learn.no_logging(): fit(learn, trial)

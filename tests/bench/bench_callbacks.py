@@ -2,8 +2,8 @@
 from functools import partial
 from itertools import cycle
 
-from .bench_step import learner, learner_step
-from .harness import Case, bench
+from tests.bench.bench_step import learner, learner_step
+from tests.bench.harness import Case, bench
 
 # name -> (callback's class and arguments, most that a step may cost against one without, steps of which one run is made)
 CALLBACKS = {'SAM': ('SAM', {}, 2.05, 1), 'ASAM': ('ASAM', {}, 2.05, 1), 'LookSAM': ('LookSAM', dict(k=5), 1.3, 5),

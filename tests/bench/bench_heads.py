@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastmatch.layers import CosineHead, SampledHead, TrackedHead
+from fastmatch.layers.heads import CosineHead, SampledHead, TrackedHead
 from fastmatch.losses import ArcFace, CurricularFace
-
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 M, S = .5, 30.
 CLASSES = 11_014, 100_000  # Shopee's training groups, and many
@@ -85,4 +84,4 @@ def seconds(quick):
 def memory(quick):
     "The same with 100,000 classes: most memory over what the imports took."
     yield Case('memory, 100,000 classes', {k: side(k, quick) for k in ('linear', 'ArcFace', 'CurricularFace')}, ref='linear', bar=1.1, memory=True,
-               imports=('fastmatch.losses', 'fastmatch.layers'))
+               imports=('fastmatch.losses', 'fastmatch.layers.heads'))

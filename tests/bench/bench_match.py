@@ -1,5 +1,5 @@
 "The matcher beside its own encoders."
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 
 @bench('main')

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 QUICK = 400, 130, 9, (24, 16)
 BLEND, CUT = .5, .6  # scores from here on are blended; matches from here on
@@ -11,7 +11,7 @@ BLEND, CUT = .5, .6  # scores from here on are blended; matches from here on
 
 def listings(n=34_250, groups=11_014, largest=51, widths=(512, 384), seed=0):
     "Vectors of two modalities, float32 (n,d) each, unit length: mates are near each other in one, the other or both."
-    from .bench_threshold import shopee_like
+    from tests.bench.bench_threshold import shopee_like
     labels, rng = shopee_like(n, groups, largest), np.random.default_rng(seed)
     out = []
     for d in widths:

@@ -1,7 +1,7 @@
 "Exact search beside bare faiss."
 import numpy as np
 
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 
 @bench('main')

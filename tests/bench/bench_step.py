@@ -4,7 +4,7 @@ from contextlib import redirect_stdout
 from copy import deepcopy
 from itertools import cycle
 
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 LR, BATCHES = 1e-3, 8
 

@@ -6,8 +6,7 @@ from fastai.optimizer import ranger as fastais_ranger
 from torch import nn
 
 from fastmatch.optim import ranger, ranger_adabelief
-
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 K = 6  # steps between two meetings of fast and slow weights
 # most that a step may cost against torch's AdamW with foreach kernels

@@ -1,9 +1,9 @@
 "A study of rules beside the objective that notebooks hand to Optuna."
 import numpy as np
 
-from .bench_rule import QUICK, listings
-from .bench_threshold import shopee_like
-from .harness import Case, Value, bench
+from tests.bench.bench_rule import QUICK, listings
+from tests.bench.bench_threshold import shopee_like
+from tests.bench.harness import Case, Value, bench
 
 TRIALS, PART = 100, 10  # trials of a study; the objective's run is for one of so many parts of the listings
 

@@ -1,7 +1,7 @@
 "The best threshold beside the grid that is tried in notebooks."
 import numpy as np
 
-from .harness import Case, bench
+from tests.bench.harness import Case, bench
 
 STEPS, PART = 100, 10  # thresholds of the grid, and of a timed run
 

@@ -39,8 +39,8 @@ from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.sample import demo_path
-from fastmatch.job import judge
-from fastmatch.layers import CenterHead, CosineHead, TrackedHead
+from fastmatch.jobs.train import judge
+from fastmatch.layers.heads import CenterHead, CosineHead, TrackedHead
 from fastmatch.learner import match_learner
 from fastmatch.losses import *
 from fastmatch.optim import opt_func

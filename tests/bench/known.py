@@ -1,7 +1,7 @@
 "Benches whose outcome is known, for the harness' own tests; light to import, as each memory run does it anew."
 import numpy as np
 
-from .harness import Case, Value, bench
+from tests.bench.harness import Case, Value, bench
 
 
 @bench('self')

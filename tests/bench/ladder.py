@@ -16,21 +16,10 @@ import pandas as pd
 
 # a script: its own checkout is what is measured
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from fastmatch.match import (
-    Embeddings,
-    HeldOut,
-    RankSweep,
-    Step,
-    Sweep,
-    alone_heldout,
-    candidates,
-    fuse,
-    fusion_grid,
-    heldout,
-    paired,
-)
-from fastmatch.match.heldout import halves
-from fastmatch.match.neighbors import label_codes
+from fastmatch.match import Embeddings, HeldOut, RankSweep, Step, Sweep, alone_heldout, candidates, fuse, fusion_grid, paired
+from fastmatch.match.judge import heldout
+from fastmatch.match.judge.heldout import random_halves
+from fastmatch.match.neighbors import group_codes
 
 K = 50  # candidates of each modality
 WORTH = .002  # what a step must add on the half it is chosen on: less is noise, and the plainer rule stays
@@ -69,7 +58,7 @@ def load(
 
 def embed(name, folder, folds=None, echo=print, **settings):
     "Train on each fold as `train_and_judge` does, and save the embeddings of the listings held out."
-    from fastmatch.job import train_and_judge
+    from fastmatch.jobs.train import train_and_judge
     from tests.bench.quality import SETS
     path, default, given = SETS[name]
     df = pd.read_csv(path/'listings.csv')
@@ -113,9 +102,9 @@ class Ladder:
         if emb.titles is not None: self.spaces |= emb.spaces(only=('units',))
         self.names = [o for o in self.spaces if o not in ('phash', 'units')]
         self.join = tuple(o for o in self.spaces if o == 'phash')
-        self.y = label_codes(emb.labels, len(emb))
+        self.y = group_codes(emb.labels, len(emb))
         self.halvings, self.seed = halvings, seed
-        self.halves = [Half(*o) for side in halves(self.y, halvings, seed) for o in ((side, ~side), (~side, side))]
+        self.random_halves = [Half(*o) for side in random_halves(self.y, halvings, seed) for o in ((side, ~side), (~side, side))]
         self.plain = candidates({o: self.spaces[o] for o in (*self.names, *self.join)}, self.k)
 
     def fused(self, cand, fusion):
@@ -134,8 +123,8 @@ class Ladder:
 
     def result(self, what):
         f1 = np.zeros(len(self.y))
-        for o in self.halves: f1[o.scored] += o.row_f1
-        return HeldOut(f1 / self.halvings, self.y, picks=[(what(o), o.cuts) for o in self.halves])
+        for o in self.random_halves: f1[o.scored] += o.row_f1
+        return HeldOut(f1 / self.halvings, self.y, picks=[(what(o), o.cuts) for o in self.random_halves])
 
     def rungs(self, echo=print):
         "Yield (name, `HeldOut`), each choosing on top of what the one before chose, half by half."
@@ -143,13 +132,13 @@ class Ladder:
         yield 'best modality', heldout({o: self.spaces[o].search(self.k) for o in self.names}, self.emb.labels, halvings=self.halvings, seed=self.seed)
         self.try_fusions(fusion_grid(self.names), Sweep)
         yield 'fused', self.result(lambda o: o.fusion)
-        for o in self.halves: o.mark()
+        for o in self.random_halves: o.mark()
         self.try_fusions([o for o in fusion_grid(self.names, MORE) if o not in fusion_grid(self.names)], Sweep, WORTH)
         yield '+ other fusions', self.result(lambda o: o.fusion)
-        for o in self.halves: o.mark()
+        for o in self.random_halves: o.mark()
         self.try_fusions(None, RankSweep, WORTH)
         yield '+ min2', self.result(lambda o: np.ndim(o.cuts))
-        for o in self.halves: o.base = (), None, o.fusion, o.cuts
+        for o in self.random_halves: o.base = (), None, o.fusion, o.cuts
         self.refine(lambda o: AUGMENT)
         yield '+ QE/DBA', self.result(lambda o: o.steps)
         self.refine(self.blends)
@@ -162,14 +151,14 @@ class Ladder:
 
     def try_fusions(self, grid, sweeps, least=0.):
         "Offer each fusion of the plain candidates to every half; without a grid those that were best on it."
-        for fusion in grid or {str(f): f for o in self.halves for f in o.best_fusions()}.values():
+        for fusion in grid or {str(f): f for o in self.random_halves for f in o.best_fusions()}.values():
             sweep = sweeps(self.fused(self.plain, fusion), self.y)
-            for o in self.halves: o.fusions.append((o.offer(sweep, least, fusion=fusion), fusion))
+            for o in self.random_halves: o.fusions.append((o.offer(sweep, least, fusion=fusion), fusion))
 
     def refine(self, options):
         "Offer vector steps, with the fusions that were best on a half."
         todo = {}
-        for o in self.halves:
+        for o in self.random_halves:
             o.mark()
             for steps in options(o):
                 # a query is expanded by what the listings have become
@@ -195,7 +184,7 @@ class Ladder:
     def rerank(self, options, fresh=False):
         "Offer steps on the fused neighbours that a half holds; `fresh`: also on those without vector steps."
         todo = {}
-        for o in self.halves:
+        for o in self.random_halves:
             o.mark()
             for steps, by, fusion in [(o.steps, o.by, o.fusion), *([o.base[:3]] if fresh and o.steps else [])]:
                 jobs = todo.setdefault(str((steps, by, fusion)), (steps, by, fusion, {}))[3]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fastmatch.data.sample import demo_path
-from fastmatch.job import train_and_judge
+from fastmatch.jobs.train import train_and_judge
 from fastmatch.match import HeldOut, paired
 
 LUMA = Path(__file__).resolve().parents[3]/'shared'/'data'/'luma'

@@ -7,9 +7,8 @@ import pytest
 from fastai.callback.core import Callback
 
 from fastmatch.data.sample import demo_path
-
-from . import grid
-from .labels import FRITZING, parts
+from tests.bench import grid
+from tests.bench.labels import FRITZING, parts
 
 TINY = dict(size=32, epochs=1, arch='test_efficientnet', pretrained=False)
 FIELDS = ['name', 'seed', 'recall_at_1', 'row_f1', 'map_at_r', 'minutes']

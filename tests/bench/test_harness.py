@@ -12,10 +12,9 @@ import torch
 from fastai.callback.core import Callback, CancelValidException
 
 from fastmatch.match import Neighbors, best_threshold, decide, row_f1
-
-from . import bench_rule, bench_search, bench_step, bench_threshold, harness, known
-from .harness import Case, Row, interval, rows_of, take_turns, timed
-from .run import main
+from tests.bench import bench_rule, bench_search, bench_step, bench_threshold, harness, known
+from tests.bench.harness import Case, Row, interval, rows_of, take_turns, timed
+from tests.bench.run import main
 
 FIELDS = ['bench', 'case', 'side', 'seconds', 'peak_mb', 'ratio', 'low', 'high', 'bar', 'value', 'unit']
 

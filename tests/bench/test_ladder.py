@@ -3,10 +3,9 @@ import numpy as np
 import pytest
 
 from fastmatch.match import Embeddings, Rule, candidates, decide, heldout_fused, paired, row_f1
-from fastmatch.match.heldout import halves
-
-from ..match.cases import titles
-from . import ladder
+from fastmatch.match.judge.heldout import random_halves
+from tests.bench import ladder
+from tests.match.cases import titles
 
 
 def table(n=60, seed=0):
@@ -32,7 +31,7 @@ def test_rungs(few):
     np.testing.assert_allclose(rungs['fused'].row_f1, heldout_fused(candidates(spaces, 15), emb.labels, halvings=2).row_f1, atol=1e-12)
     # what a half chose, written as a rule, scores on the other what the ladder says
     total = np.zeros(60)
-    for o in x.halves:
+    for o in x.random_halves:
         how, weights, *more = o.fusion
         rule = Rule(how, weights, 0., 15, join=('phash',), steps=(*o.steps, *o.after) if o.by in (None, o.fusion) else (), options=dict(*more))
         if rule.steps == (*o.steps, *o.after):
@@ -42,7 +41,7 @@ def test_rungs(few):
         total[o.scored] += o.row_f1
         assert o.value >= o.held >= 0
     np.testing.assert_allclose(rungs['+ vetoes'].row_f1, total / 2)
-    assert len(list(halves(x.y, 2, 0))) == 2 and {len(r.row_f1) for r in rungs.values()} == {60}
+    assert len(list(random_halves(x.y, 2, 0))) == 2 and {len(r.row_f1) for r in rungs.values()} == {60}
 
 
 def test_table_pairs_each_rung(few, tmp_path):

@@ -2,7 +2,7 @@
 import numpy as np
 import pandas as pd
 
-from . import million
+from tests.bench import million
 
 
 def test_vectors_are_as_stated():

@@ -4,10 +4,9 @@ import pandas as pd
 import pytest
 
 from fastmatch.match import candidates, decide, fuse, row_f1
-
-from .bench_rule import QUICK, _spaces, listings
-from .bench_studies import objective
-from .bench_threshold import shopee_like
+from tests.bench.bench_rule import QUICK, _spaces, listings
+from tests.bench.bench_studies import objective
+from tests.bench.bench_threshold import shopee_like
 
 
 def test_the_objective_is_a_union():
@@ -20,7 +19,7 @@ def test_the_objective_is_a_union():
 
 @pytest.mark.slow
 def test_worth(tmp_path):
-    from . import worth
+    from tests.bench import worth
     out = tmp_path/'studies.csv'
     for _ in range(2): worth.main(['head', '--n-trials', '2', '--epochs', '1', '--size', '32', '--seeds', '2', '--out', str(out)])
     table = pd.read_csv(out)

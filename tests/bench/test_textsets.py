@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmatch.match import Dense, candidates
-
-from . import textsets
+from tests.bench import textsets
 
 
 @given(st.lists(st.tuples(st.sampled_from([.1, .2, .5, .9]), st.booleans()), max_size=12), st.integers(0, 3))

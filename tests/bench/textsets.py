@@ -22,10 +22,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fastmatch.match import Candidates, Dense, PairModel, Tfidf, candidates
-from fastmatch.match.features import pair_features
-from fastmatch.match.heldout import halves
-from fastmatch.match.neighbors import label_codes
-from fastmatch.match.pair import _parts
+from fastmatch.match.judge.heldout import random_halves
+from fastmatch.match.neighbors import group_codes
+from fastmatch.match.pairs.features import pair_features
+from fastmatch.match.pairs.model import _parts
 from tests.bench.million import SETS, TEXT, title_vectors
 
 PUBLISHED = {'abt_buy': (89.33, 62.8), 'amazon_google': (75.58, 69.3), 'walmart_amazon': (86.76, 66.9)}  # Ditto, DeepMatcher (hybrid)
@@ -71,7 +71,7 @@ def weight_grid(names): return [dict(zip(names, o)) for o in sorted((o for o in 
 def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame | None = None):
     "A row for each way to score pairs."
     df = pd.read_csv(TEXT/f'{name}.csv', keep_default_na=False) if df is None else df
-    titles, y, shop = df.title.tolist(), label_codes(df.label_group, len(df)), label_codes(df.source, len(df))
+    titles, y, shop = df.title.tolist(), group_codes(df.label_group, len(df)), group_codes(df.source, len(df))
     if (shop == 0).sum() > (shop == 1).sum(): shop = 1 - shop
     spaces = {'characters': Tfidf(titles), 'words': Tfidf(titles, analyzer='word', ngram=(1, 1)), 'MiniLM': Dense(vectors, 'MiniLM')}
     cand = across(candidates(spaces, min(K, len(df))), shop)
@@ -86,7 +86,7 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
     size = np.bincount(y[shop == 1], minlength=y.max() + 1)
     ways = {**{k: {k: v} for k, v in flat.items()}, 'fused': fused, 'pair model': None}
     counts = {k: [] for k in ways}
-    for side in halves(y, halvings):
+    for side in random_halves(y, halvings):
         total = {k: np.zeros(3) for k in ways}
         for fit in (side, ~side):
             here, left = fit[rows], ~fit[rows]

@@ -28,12 +28,12 @@ from fastmatch.data.sample import demo_path
 from fastmatch.learner import match_learner
 from fastmatch.losses import ArcFace
 from fastmatch.match import heldout_fused
-from fastmatch.match.fuse import candidates
-from fastmatch.study.compare import compare, repeat
+from fastmatch.match.candidates import candidates
+from fastmatch.match.judge.compare import compare, repeat
+from fastmatch.study.engine.space import spaces
 from fastmatch.study.head import as_frozen, fit_head, judge_head, tune_head
 from fastmatch.study.maker import learner_maker
 from fastmatch.study.rule import heldout_rules, tune_rule
-from fastmatch.study.space import spaces
 from fastmatch.study.tune import said, tune
 
 TEST, INNER = 0, 1

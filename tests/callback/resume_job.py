@@ -14,8 +14,7 @@ from fastmatch.callback.resume import Resume
 from fastmatch.callback.sharpness import LookSAM
 from fastmatch.core import seed_everything
 from fastmatch.optim import ranger
-
-from .small import fit, learner, net
+from tests.callback.small import fit, learner, net
 
 
 class Slow(Callback):

@@ -14,9 +14,8 @@ from fastmatch.core import InputError
 from fastmatch.models.weights import TITLE_PACKAGES
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
-
-from .small import CpuAmp, Items, Passes, Steps, everything, fit, learner
-from .test_sharpness import Blow
+from tests.callback.small import CpuAmp, Items, Passes, Steps, everything, fit, learner
+from tests.callback.test_sharpness import Blow
 
 
 class Words(nn.Module):

@@ -19,8 +19,7 @@ from fastmatch.callback.sharpness import SAF, SAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still
-
-from .small import BS, Items, N, Net, data, everything, fit, learner, net, weights
+from tests.callback.small import BS, Items, N, Net, data, everything, fit, learner, net, weights
 
 
 def floats(model): return torch.cat([v.detach().flatten().double() for v in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point()))])

@@ -17,9 +17,8 @@ from fastmatch.callback.mix import MixUp
 from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
 from fastmatch.core import InputError
 from fastmatch.optim import sgd
-
-from .small import Items, fit, learner, net
-from .test_sharpness import A, Quadratic, W
+from tests.callback.small import Items, fit, learner, net
+from tests.callback.test_sharpness import A, Quadratic, W
 
 
 class Outputs(Callback):

@@ -13,8 +13,7 @@ from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger
 from fastmatch.schedule import GradientAccumulation
-
-from .small import BS, CpuAmp, Items, N, Net, Steps, data, everything, fit, learner, net, weights
+from tests.callback.small import BS, CpuAmp, Items, N, Net, Steps, data, everything, fit, learner, net, weights
 
 
 class Spoil(Callback):

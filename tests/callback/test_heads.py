@@ -17,7 +17,7 @@ from fastmatch.callback.sharpness import ESAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.sample import demo_path
-from fastmatch.layers import CenterHead, CosineHead, SampledHead, TrackedHead
+from fastmatch.layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from fastmatch.learner import match_learner
 from fastmatch.losses import (
     AdaCos,
@@ -34,8 +34,7 @@ from fastmatch.losses import (
     class_weights,
 )
 from fastmatch.losses.base import NotANumber
-
-from .test_learner import CPUMixedPrecision
+from tests.learner.test_match import CPUMixedPrecision
 
 
 def make(**kwargs):

@@ -24,19 +24,18 @@ from fastmatch.callback.mining import HardMining
 from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.callback.resume import Resume
 from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
-from fastmatch.core import InputError
+from fastmatch.core import HeadOutput, InputError
 from fastmatch.data.sample import demo_path
-from fastmatch.layers import HeadOutput, TrackedHead
+from fastmatch.layers.heads import TrackedHead
 from fastmatch.losses import CosFace, CrossEntropy, CurricularFace, FocalLoss, SumLoss
 from fastmatch.losses.base import Loss
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
-
-from ..reference.callbacks import Loop
-from .small import BS, N, Net, amp, data, everything, fit, learner, net
-from .test_averaging import naive_statistics
-from .test_learner import make as make_matcher
-from .test_resume import Die
+from tests.callback.small import BS, N, Net, amp, data, everything, fit, learner, net
+from tests.callback.test_averaging import naive_statistics
+from tests.callback.test_resume import Die
+from tests.learner.test_match import make as make_matcher
+from tests.reference.callbacks import Loop
 
 CONV = 'body.0.weight'
 # the highest loss is 'best', so that the last epoch is not

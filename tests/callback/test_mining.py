@@ -12,8 +12,7 @@ from fastmatch.callback.mix import MixUp
 from fastmatch.callback.sharpness import SAF, SAM
 from fastmatch.core import InputError
 from fastmatch.schedule import GradientAccumulation
-
-from .small import BS, CpuAmp, N, Passes, Steps, data, everything, fit, learner, net
+from tests.callback.small import BS, CpuAmp, N, Passes, Steps, data, everything, fit, learner, net
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.floats(.01, 1), st.sampled_from(['rows', 'loss']), st.integers(1, 4))

@@ -23,8 +23,7 @@ from fastmatch.callback.sharpness import ESAM, SAF, LookSAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation, Plateau
-
-from .small import CpuAmp, everything, fit, learner, net
+from tests.callback.small import CpuAmp, everything, fit, learner, net
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,12 +15,11 @@ from fastmatch.callback.heads import HeadLabels, LossTerms
 from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
 from fastmatch.core import InputError
-from fastmatch.layers import SampledHead, TrackedHead
+from fastmatch.layers.heads import SampledHead, TrackedHead
 from fastmatch.losses import ArcFace, CurricularFace, NormSoftmax, SumLoss
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation
-
-from .small import BS, CpuAmp, Items, N, Net, Passes, Steps, data, everything, fit, learner, net, weights
+from tests.callback.small import BS, CpuAmp, Items, N, Net, Passes, Steps, data, everything, fit, learner, net, weights
 
 SECOND = {'SAM': SAM, 'ASAM': ASAM, 'LookSAM': lambda rho: LookSAM(rho, k=2), 'ESAM': lambda rho: ESAM(rho, 1., 1.)}
 
@@ -349,7 +348,7 @@ def test_loss_terms_show_the_first_pass_alone():
     class Head(nn.Module):
         def __init__(self):
             super().__init__()
-            from fastmatch.layers import CosineHead
+            from fastmatch.layers.heads import CosineHead
             self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 6)), CosineHead(6, 3)
         def forward(self, x): return self.head(self.body(x)) if self.training else self.body(x)
         def param_groups(self): return {'body': list(self.body.parameters()), 'head': list(self.head.parameters())}

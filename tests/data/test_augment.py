@@ -216,9 +216,9 @@ def test_erase_draws_a_box_for_each_image():
     random.seed(0)
     x = TensorImage(torch.rand(400, 3, 32, 32) + .5)
     out = Erase(p=.4, max_area=.15)(x, split_idx=0)
-    gone = (out == 0).all(1)
-    area = gone.float().mean((1, 2))
+    removed = (out == 0).all(1)
+    area = removed.float().mean((1, 2))
     assert .3 < (area > 0).float().mean() < .5 and area.max() < .2
-    assert len({tuple(o.flatten().tolist()) for o in gone[area > 0]}) > 100
-    assert torch.equal(out.as_subclass(torch.Tensor)[~gone[:, None].expand(-1, 3, -1, -1)], x.as_subclass(torch.Tensor)[~gone[:, None].expand(-1, 3, -1, -1)])
+    assert len({tuple(o.flatten().tolist()) for o in removed[area > 0]}) > 100
+    assert torch.equal(out.as_subclass(torch.Tensor)[~removed[:, None].expand(-1, 3, -1, -1)], x.as_subclass(torch.Tensor)[~removed[:, None].expand(-1, 3, -1, -1)])
     assert (x > 0).all(), 'the batch handed in is left alone'

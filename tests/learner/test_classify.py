@@ -18,7 +18,7 @@ from fastmatch.core import InputError, auto_scale, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.data.sample import demo_path
-from fastmatch.layers import CosineHead
+from fastmatch.layers.heads import CosineHead
 from fastmatch.learner import classify_learner
 from fastmatch.losses import (
     ArcFace,

@@ -10,8 +10,7 @@ import torch
 
 from fastmatch.core import HeadOutput
 from fastmatch.losses import *
-
-from ..reference import losses as ref
+from tests.reference import losses as ref
 
 N, C, D = 24, 7, 5
 WEIGHT = [1., .5, 2., 1., .1, 3., 1.]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastmatch.layers import CosineHead
+from fastmatch.layers.heads import CosineHead
 from fastmatch.losses import *
 
 # ruff: noqa: F403, F405

@@ -11,10 +11,9 @@ from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
 from fastmatch.losses import rows
 from fastmatch.losses.pair import distances
-
-from ..reference import losses as ref
-from .cases import CASES, WEIGHT, C, Head, N, Pairs, labels, rand
-from .test_losses import with_reduction
+from tests.losses.cases import CASES, WEIGHT, C, Head, N, Pairs, labels, rand
+from tests.losses.test_losses import with_reduction
+from tests.reference import losses as ref
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import fastmatch.losses
 from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
 from fastmatch.losses.base import NotANumber
-
-from .cases import CASES, IDS, C, N, rand
+from tests.losses.cases import CASES, IDS, C, N, rand
 
 # (rtol, atol) of a whole loss: half and bfloat16 inputs are exact, what is compared is the float32 arithmetic on them
 TOLERANCE = {torch.float16: (1e-5, 1e-5), torch.bfloat16: (1e-5, 1e-5), torch.float32: (1e-5, 1e-5), torch.float64: (1e-12, 1e-12)}

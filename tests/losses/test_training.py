@@ -10,7 +10,7 @@ from torch import nn
 
 from fastmatch.data.read import read_image
 from fastmatch.data.sample import demo_path
-from fastmatch.layers import CenterHead, CosineHead, SampledHead, TrackedHead
+from fastmatch.layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from fastmatch.losses import *
 from fastmatch.models import ImageEncoder
 from fastmatch.models.weights import IMAGE_PACKAGES

@@ -21,26 +21,25 @@ from fastmatch.match import (
     chisel,
     decide,
     fuse,
-    heldout,
     min2,
     quantities,
     row_f1,
     shares,
     veto,
 )
-
-from ..reference import match as ref
-from .cases import SCORES, asked, cases, noisy, titles
+from fastmatch.match.judge import heldout
+from tests.match.cases import SCORES, asked, cases, noisy, titles
+from tests.reference import match as ref
 
 
 def sets(matches): return [o.tolist() for o in matches]
 
 
-CUTS = st.sampled_from([-1., -.75, 0., .25, .5, .5 + 2**-24, 1., 101.])
+THRESHOLD_FUSIONS = st.sampled_from([-1., -.75, 0., .25, .5, .5 + 2**-24, 1., 101.])
 
 
 @settings(max_examples=100, deadline=None)
-@given(case=cases(smallest=1), cuts=st.lists(CUTS, min_size=1, max_size=4), max_matches=st.integers(1, 8))
+@given(case=cases(smallest=1), cuts=st.lists(THRESHOLD_FUSIONS, min_size=1, max_size=4), max_matches=st.integers(1, 8))
 def test_cuts_by_rank(case, cuts, max_matches):
     nb, labels = case
     m = decide(nb, cuts, max_matches)
@@ -99,7 +98,7 @@ SIMS = [*(o for o in SCORES if o < 1), np.float32(.75)]  # with what `grid` adds
 @given(n=st.integers(1, 8), seed=st.integers(0, 9999), values=st.lists(st.sampled_from(SIMS), min_size=1, max_size=4, unique=True), joined=st.booleans(),
        part=st.booleans(), events=st.sampled_from([1, 3, 128]))
 def test_best_union_is_the_best(n, seed, values, joined, part, events):
-    from fastmatch.match import union
+    from fastmatch.match.thresholds import union
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, max(1, n // 2), n)
     cand = grid(n, values, rng, labels)
@@ -121,7 +120,7 @@ def test_best_union_is_the_best(n, seed, values, joined, part, events):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999), noise=st.sampled_from([.3, .8, 2.]), digits=st.sampled_from([1, 2, 7]))
 def test_no_pass_that_is_left_out_was_worth_it(seed, noise, digits):
-    from fastmatch.match.union import _Passes
+    from fastmatch.match.thresholds.union import _Passes
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 12, 40)
     centre = rng.normal(size=(12, 5))
@@ -163,7 +162,7 @@ def test_best_union_of_many_blocks():
 
 
 @settings(max_examples=100, deadline=None)
-@given(case=cases(smallest=1), cut=CUTS, threshold=st.none() | CUTS, mutual=st.booleans(), gap=st.none() | st.sampled_from([0., 2**-24, .25]))
+@given(case=cases(smallest=1), cut=THRESHOLD_FUSIONS, threshold=st.none() | THRESHOLD_FUSIONS, mutual=st.booleans(), gap=st.none() | st.sampled_from([0., 2**-24, .25]))
 def test_min2(case, cut, threshold, mutual, gap):
     nb, _ = case
     m = decide(nb, cut)

@@ -5,8 +5,7 @@ import pytest
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Embeddings, Tfidf, candidates
-
-from .cases import noisy
+from tests.match.cases import noisy
 
 X, IDS = noisy(4, 3, 0), ['p0', 'p1', 'p2', 'p3']
 

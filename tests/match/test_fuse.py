@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import FUSIONS, Dense, Keys, Pool, Tfidf, candidates, ensemble, fuse, fusion_grid
-
-from ..reference import match as ref
-from .cases import asked, halves_of_one, noisy, titles
+from tests.match.cases import asked, halves_of_one, noisy, titles
+from tests.reference import match as ref
 
 # weights that leave no rounding where the similarities have none
 EXACT = [('mean', {'a': .5, 'b': .5}), ('mean', {'a': 3., 'b': 1.}), ('mean', {'a': 0., 'b': 2.}), ('mean', None),

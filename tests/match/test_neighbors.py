@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Neighbors
-from fastmatch.match.neighbors import label_codes
-
-from ..reference import match as ref
+from fastmatch.match.neighbors import group_codes
+from tests.reference import match as ref
 
 PAIR = st.tuples(st.integers(0, 5), st.integers(-1, 5), st.sampled_from([-.5, 0., .25, .5, 1., 1.5]))
 
@@ -99,8 +98,8 @@ def test_label_codes():
     import pandas as pd
     want = [0, 1, 0, 2]
     cases = [5, 3, 5, 9], ['b', 'a', 'b', ''], np.array(['b', 'a', 'b', 'c']), pd.Series([1, 0, 1, 4], index=[9, 8, 7, 6]), (2., 1., 2., 0.)
-    for o in cases: assert label_codes(o, 4).tolist() == want
+    for o in cases: assert group_codes(o, 4).tolist() == want
     for o, row in ((['a', None, 'b'], 1), ([1., np.nan, 2.], 1), (pd.Series(['a', 'b', None]), 2)):
-        with pytest.raises(InputError, match=f'missing in rows {row}$'): label_codes(o, 3)
+        with pytest.raises(InputError, match=f'missing in rows {row}$'): group_codes(o, 3)
     for o in ([1, 2], np.zeros((3, 1), int)):
-        with pytest.raises(InputError, match='give 3, one a row'): label_codes(o, 3)
+        with pytest.raises(InputError, match='give 3, one a row'): group_codes(o, 3)

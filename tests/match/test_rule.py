@@ -20,14 +20,13 @@ from fastmatch.match import (
     decide,
     fuse,
     fusion_grid,
-    group,
     heldout_fused,
     row_f1,
 )
-from fastmatch.match.sweep import PADDING, _buckets
-
-from ..reference import match as ref
-from .cases import cases, noisy, titles
+from fastmatch.match.steps import group
+from fastmatch.match.thresholds.sweep import PADDING, _buckets
+from tests.match.cases import cases, noisy, titles
+from tests.reference import match as ref
 
 NB = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
 

@@ -110,11 +110,11 @@ def test_saved_with_its_steps(tmp_path):
 def test_new_listings_as_in_one_self_join():
     rule = Rule('mean', {'image': .5, 'tfidf': .5}, .4, steps=[Step('blend', threshold=.6, by='fused'), Step('k_reciprocal', k1=2), 'veto'], join=('same_title',))
     whole = Matcher(rule, EMB)
-    some = Matcher(rule, EMB)
-    some.remove(['p0', 'p3', 'p6'])
+    preview = Matcher(rule, EMB)
+    preview.remove(['p0', 'p3', 'p6'])
     new = Embeddings({'image': X[[0, 3, 6]]}, ['p0', 'p3', 'p6'], [TITLES[i] for i in (0, 3, 6)])
     want = {i: set(o.split()) for i, o in zip(*whole.match().to_frame().to_numpy().T)}
-    assert all(set(o.split()) == want[i] for i, o in zip(*some.match(new).to_frame().to_numpy().T))
-    some.add(new)
-    assert {i: set(o.split()) for i, o in zip(*some.match().to_frame().to_numpy().T)} == want
-    with pytest.raises(InputError, match='within=False'): some.match(new, within=False)
+    assert all(set(o.split()) == want[i] for i, o in zip(*preview.match(new).to_frame().to_numpy().T))
+    preview.add(new)
+    assert {i: set(o.split()) for i, o in zip(*preview.match().to_frame().to_numpy().T)} == want
+    with pytest.raises(InputError, match='within=False'): preview.match(new, within=False)

@@ -9,7 +9,6 @@ import pytest
 from fastai.vision.augment import Resize
 from PIL import Image
 
-import fastmatch.export  # noqa: F401  it gives the Learner its matcher
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
@@ -163,12 +162,12 @@ def test_rows_that_cant_be_used(made, tmp_path):
 def test_wrong_embeddings_are_refused(made):
     learn, emb, _, rule, m = made
     k = next(o for o in rule.modalities if o in emb)
-    some = Embeddings({o: v[:3] for o, v in emb.items()}, ['x', 'y', 'z'], None if emb.titles is None else emb.titles[:3])
-    assert len(m.match(some)) == 3
-    some[k] = some[k][:, :7]
-    with pytest.raises(InputError, match=f'{k}: queries have 7 dimensions'): m.match(some)
-    del some[k]
-    with pytest.raises(InputError, match=k): m.match(some)
+    preview = Embeddings({o: v[:3] for o, v in emb.items()}, ['x', 'y', 'z'], None if emb.titles is None else emb.titles[:3])
+    assert len(m.match(preview)) == 3
+    preview[k] = preview[k][:, :7]
+    with pytest.raises(InputError, match=f'{k}: queries have 7 dimensions'): m.match(preview)
+    del preview[k]
+    with pytest.raises(InputError, match=k): m.match(preview)
 
 
 @pytest.mark.parametrize('ids, word', [(['a', 'a'], "twice: a"), (['a b', 'c'], 'blanks'), (['', 'c'], 'empty')])

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from fastmatch.core import InputError, MissingPackage
-from fastmatch.layers import CenterHead, HeadOutput
+from fastmatch.core import HeadOutput, InputError, MissingPackage
+from fastmatch.layers.heads import CenterHead
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 

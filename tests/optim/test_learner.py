@@ -11,12 +11,11 @@ from fastai.optimizer import ranger as fastai_ranger
 from torch import nn
 
 from fastmatch.core import InputError
-from fastmatch.layers import CosineHead
+from fastmatch.layers.heads import CosineHead
 from fastmatch.optim import Lookahead, Wrapped, adamw, list_opts, opt_func, optimizer_configs, ranger, ranger_adabelief, sgd
 from fastmatch.optim.flags import uncentralized
 from fastmatch.optim.lookahead import Watch
-
-from .tiny import Tiny, by_hand, fit, learner, weights
+from tests.optim.tiny import Tiny, by_hand, fit, learner, weights
 
 NAMES = [*optimizer_configs, 'lion', 'adan', 'lamb', 'adafactor', 'nadamw', 'lookahead_lion']
 # what no schedule may give a momentum
@@ -292,8 +291,7 @@ def test_match_learner_spreads_its_rates(func, tmp_path):
     import pandas as pd
 
     from fastmatch.data.sample import demo_path
-
-    from ..callback.test_learner import Rates, make
+    from tests.learner.test_match import Rates, make
     df = pd.read_csv(demo_path()/'listings.csv')
     df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:8]))].reset_index(drop=True)
     learn = make(df, path=tmp_path, opt_func=func, cbs=Rates())

@@ -10,8 +10,7 @@ from torch import nn
 
 from fastmatch.core import InputError
 from fastmatch.optim import AdaBelief, Lookahead, RAdam, adamw, kernels, ranger, ranger_adabelief, rmsprop, sgd
-
-from ..reference import optim as ref
+from tests.reference import optim as ref
 
 SHAPES = [[(6, 3, 3, 3), (6,)], [(6, 1, 3, 3), (6,), (5, 1)], [(4, 6), (4,)]]
 # largest difference from float64, relative to the largest weight

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from fastmatch.data.sample import demo_path
-from fastmatch.job import judge
+from fastmatch.jobs.train import judge
 from fastmatch.match import Embeddings, candidates, choose_rule
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'); --", 'a & b &lt; c &amp;lt;',

@@ -9,8 +9,7 @@ import pytest
 
 from fastmatch.match import Embeddings, candidates, choose_rule
 from fastmatch.report import report_html
-
-from .made import run
+from tests.report.made import run
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 BROWSER = next((o for o in map(shutil.which, NAMES) if o), None)

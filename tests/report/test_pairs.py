@@ -7,9 +7,8 @@ import pytest
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Rule, Tfidf
 from fastmatch.report.pairs import Found, found_groups, judge_pairs, varied, worst_false, worst_missed
-
-from ..match.cases import noisy, titles
-from ..reference import match as ref
+from tests.match.cases import noisy, titles
+from tests.reference import match as ref
 
 RULES = [('mean', {'image': .7, 'tfidf': .3}), ('prob_or', {'image': 2., 'tfidf': 1.}), ('union', {'image': .4, 'tfidf': .3}),
          ('mean', {'image': 1., 'tfidf': 0.})]
@@ -103,8 +102,8 @@ def test_groups_beside_their_product(seed):
 
 
 def test_varied_shows_each_kind_from_large_to_small():
-    def some(right, wrong, missed): return Found(*(np.arange(o) for o in (right, wrong, missed)))
-    found = [*(some(i, 0, 0) for i in range(2, 20)), some(3, 0, 1), some(2, 1, 0), some(5, 4, 0)]
+    def preview(right, wrong, missed): return Found(*(np.arange(o) for o in (right, wrong, missed)))
+    found = [*(preview(i, 0, 0) for i in range(2, 20)), preview(3, 0, 1), preview(2, 1, 0), preview(5, 4, 0)]
     shown = varied(found, 3)
     assert [o.kind for o in shown] == ['right'] * 3 + ['incomplete'] + ['mixed'] * 2
     assert [len(o) for o in shown[:3]] == [19, 11, 2] and [len(o) for o in shown[4:]] == [9, 3]

@@ -12,17 +12,16 @@ import timm
 import torch
 from PIL import Image
 
-from fastmatch.core import InputError, write_whole
+from fastmatch.core import InputError, write_atomically
 from fastmatch.data.sample import demo_path
-from fastmatch.job import train_and_judge
+from fastmatch.jobs.train import train_and_judge
 from fastmatch.match import Embeddings, Rule, alone_heldout, candidates, decide, fuse, paired, row_f1
 from fastmatch.report import report_html, write_report
 from fastmatch.report.chart import BOTTOM, LEFT, RIGHT, TOP, H, W, chart
 from fastmatch.report.figures import headline
 from fastmatch.report.pairs import judge_pairs
 from fastmatch.report.settings import words
-
-from .made import HOSTILE, run
+from tests.report.made import HOSTILE, run
 
 SECTIONS = ['What each part is worth', 'Training', 'Scores and the cut', 'Matched groups', 'Worst mistakes', 'Settings']
 VOID = {'meta', 'img', 'br'}
@@ -337,11 +336,11 @@ def test_what_can_not_be_reported_is_named(tmp_path, change, match):
 
 def test_written_whole_or_not_at_all(tmp_path):
     file = tmp_path/'a.html'
-    write_whole(file, 'old')
+    write_atomically(file, 'old')
     # a lone surrogate can't be written as UTF-8
-    with pytest.raises(UnicodeEncodeError): write_whole(file, 'new \ud800')
+    with pytest.raises(UnicodeEncodeError): write_atomically(file, 'new \ud800')
     assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
-    write_whole(file, 'ü')
+    write_atomically(file, 'ü')
     assert file.read_text(encoding='utf-8') == 'ü'
 
 

@@ -8,8 +8,7 @@ from torch import nn
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation
-
-from ..optim.tiny import BS, Items, N, Tiny, data, fit, learner, weights
+from tests.optim.tiny import BS, Items, N, Tiny, data, fit, learner, weights
 
 
 class Plain(nn.Module):

@@ -8,9 +8,8 @@ from torch import nn
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still, between, layered_rates
-
-from ..optim.tiny import Tiny, fit, learner
-from .test_schedule import Rates
+from tests.optim.tiny import Tiny, fit, learner
+from tests.schedule.test_schedule import Rates
 
 
 class Noted(Callback):

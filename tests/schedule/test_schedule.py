@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from fastmatch.core import InputError
 from fastmatch.optim import opt_func, ranger, sgd
 from fastmatch.schedule import curves, named_rates
-
-from ..optim.tiny import fit, learner, weights
+from tests.optim.tiny import fit, learner, weights
 
 LR, STEPS = .01, 6
 

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Embeddings, Rule, Step, heldout, heldout_fused, paired, row_f1
-from fastmatch.match.flat import FUSED
-from fastmatch.match.fuse import candidates, fuse
-from fastmatch.match.heldout import halves
+from fastmatch.match import Dense, Embeddings, Rule, Step, heldout_fused, paired, row_f1
+from fastmatch.match.candidates import candidates
+from fastmatch.match.fuse import fuse
+from fastmatch.match.judge import heldout
+from fastmatch.match.judge.heldout import random_halves
+from fastmatch.match.thresholds.flat import FUSED
 from fastmatch.study.rule import heldout_rules, tune_rule
 from fastmatch.study.structure import REFINEMENTS, Rows, Structure, Workbench, refinements, rule_space
-
-from ..match.cases import titles
+from tests.match.cases import titles
 
 
 def embeddings(n=120, groups=40, seed=0, noise=.8):
@@ -65,7 +66,7 @@ def test_held_out_figures():
 def test_a_study_sees_no_label_of_the_other_half():
     emb = embeddings()
     groups = emb.labels
-    half = next(halves(groups, 1, 0))
+    half = next(random_halves(groups, 1, 0))
     other = groups.copy()
     other[~half] = np.random.default_rng(9).permutation(groups[~half])
     for steps in ('none', 'standardize'):

@@ -1,0 +1,1 @@
+"Spaces: where candidates come from, one modality a file."
