@@ -16,6 +16,7 @@ from .core import HeadOutput, InputError, MissingPackage, seed_everything
 from .data.augment import Colour, Erase, RandAugment, augs, list_augs
 from .data.block import MatchDataLoaders, TitleBlock
 from .data.classify import ClassifyDataLoaders
+from .data.columns import Columns
 from .data.read import check_listings, read_image
 from .data.sample import demo_path
 from .data.split import components, group_folds

@@ -63,7 +63,7 @@ def _column(what): return typer.Option(help=f'Column of {what}; default: found b
 IdCol = Annotated[str | None, _column('ids')]
 ImageCol = Annotated[str | None, _column('image files')]
 TitleCol = Annotated[str | None, _column('titles')]
-LabelCol = Annotated[str | None, _column('groups')]
+GroupCol = Annotated[str | None, _column('groups')]
 FoldCol = Annotated[str | None, _column('folds')]
 PhashCol = Annotated[str | None, _column('perceptual hashes')]
 
@@ -120,7 +120,7 @@ def train(
     id_col: IdCol = None,
     image_col: ImageCol = None,
     title_col: TitleCol = None,
-    label_col: LabelCol = None,
+    group_col: GroupCol = None,
     fold_col: FoldCol = None,
     phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
@@ -138,10 +138,10 @@ def train(
     typer.echo('loading ...')
     with _working():
         rate = 'auto' if lr == 'auto' else _number('lr', lr)
-        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col,
+        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col, fold_col=fold_col,
                                                               phash_col=phash_col))
         from .jobs.train import run
-        _finish(run(df, images or '.', out, **cols, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
+        _finish(run(df, images or '.', out, columns=cols, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
                     bs=bs, size=size, aug=aug, on_error=on_error, seed=seed, num_workers=workers, device=device, echo=typer.echo, force=force), out)
 
 
@@ -170,7 +170,7 @@ def tune(
     id_col: IdCol = None,
     image_col: ImageCol = None,
     title_col: TitleCol = None,
-    label_col: LabelCol = None,
+    group_col: GroupCol = None,
     fold_col: FoldCol = None,
     phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
@@ -189,10 +189,10 @@ def tune(
     with _working():
         from .core import atomic_folder, check_new_folder
         if out is not None: check_new_folder(out, lambda o: o in ('report.html', 'trials.csv'), force)
-        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, fn_col=image_col, text_col=title_col, label_col=label_col, fold_col=fold_col,
+        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col, fold_col=fold_col,
                                                               phash_col=phash_col))
         from .jobs.tune import study_page, tune_listings, worth
-        res = tune_listings(df, images or '.', study, storage, n_trials, jobs, tuple(o.strip() for o in space.split(',') if o.strip()), epochs, monitor, **cols,
+        res = tune_listings(df, images or '.', cols, study, storage, n_trials, jobs, tuple(o.strip() for o in space.split(',') if o.strip()), epochs=epochs, monitor=monitor,
                             test_fold=test_fold, n_folds=folds, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, bs=bs, sampler=sampler,
                             pruner=None if pruner == 'none' else pruner, seed=seed, on_error=on_error, num_workers=workers, device=device, echo=typer.echo)
         typer.echo('\n' + worth(res)[0])
@@ -205,26 +205,30 @@ def tune(
 
 def _listings(listings, encoding, images, given):
     "The table, and its columns by role as the jobs take them."
+    from dataclasses import replace
+
     from .data.table import read_table, recognise, unescape
     df = read_table(listings, encoding)
-    cols = _roles(df, given, ('id_col', 'label_col'))
-    if images is not None and cols.fn_col is None: recognise(df, **cols._asdict(), required=('fn_col',))
-    if images is None and cols.text_col is None:
+    cols = _roles(df, given, ('id', 'group'))
+    if images is not None and cols.image is None: recognise(df, **cols.by_keyword(), required=('image',))
+    if images is None and cols.title is None:
         raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
-    if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
-    cols = {**cols._asdict(), 'fn_col': cols.fn_col if images is not None else None}
-    typer.echo(f'{len(df)} listings in {listings}; ' + ', '.join(f'{k.removesuffix("_col")}: {v}' for k, v in cols.items() if v))
+    if cols.title is not None: df[cols.title] = unescape(df[cols.title])
+    if images is None: cols = replace(cols, image=None)
+    typer.echo(f'{len(df)} listings in {listings}; ' + ', '.join(f'{k.removesuffix("_col")}: {v}' for k, v in cols.by_keyword().items() if v))
     return df, cols
 
 
 def _roles(df, given, required):
     "The columns by role; 'none' given for one leaves it out."
+    from .data.columns import Columns
     from .data.table import recognise
     off = [k for k, v in given.items() if v == 'none' and v not in df]
     wanted = {k: None if k in off else v for k, v in given.items()}
     # a column that isn't looked at may hold what it likes
-    cols = recognise(df, **wanted, required=required, max_title=None)._replace(**dict.fromkeys(off))
-    if cols.text_col is not None: recognise(df[[o for o in cols if o]], **{k: v for k, v in cols._asdict().items()})
+    cols = recognise(df, **wanted, required=required, max_title=None)
+    cols = Columns.resolve(cols, dict.fromkeys(off))
+    if cols.title is not None: recognise(df[[o for o in cols.by_keyword().values() if o]], **cols.by_keyword())
     return cols
 
 
@@ -265,14 +269,16 @@ def match(
         m = load_matcher(matcher, device)
         if 'image' in m.inputs and images is None and embeddings is None: raise InputError('this matcher reads pictures: give their folder as --images')
         # the matcher's own names first: the table may come from the same place
-        given = {k: v or (m.cols[k] if m.cols[k] in df else None)
-                 for k, v in dict(id_col=id_col, fn_col=image_col, text_col=title_col, phash_col=phash_col).items()}
-        needed = ('id_col', *(('fn_col',) if 'image' in m.inputs and embeddings is None else ()), *(('text_col',) if 'title' in m.inputs else ()))
+        own = m.columns.by_keyword()
+        given = {k: v or (own[k] if own[k] in df else None)
+                 for k, v in dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col).items()}
+        needed = ('id', *(('image',) if 'image' in m.inputs and embeddings is None else ()), *(('title',) if 'title' in m.inputs else ()))
         cols = _roles(df, given, needed)
-        if cols.text_col is not None: df[cols.text_col] = unescape(df[cols.text_col])
+        if cols.title is not None: df[cols.title] = unescape(df[cols.title])
         # an unused column that has the name a used one is going to have
-        df = df[[o for o in df if o in cols or o not in m.cols.values()]]
-        df = df.rename(columns={v: m.cols[k] for k, v in cols._asdict().items() if v is not None and m.cols.get(k) is not None and v != m.cols[k]})
+        mine = cols.by_keyword()
+        df = df[[o for o in df if o in mine.values() or o not in own.values()]]
+        df = df.rename(columns={v: own[k] for k, v in mine.items() if v is not None and own[k] is not None and v != own[k]})
         new = df if embeddings is None else _vectors(embeddings, df, m)
         res = m.match(new, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         write_atomically(out, res.to_frame().to_csv(index=False))
@@ -297,10 +303,10 @@ def _vectors(file, df, m):
     except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as e: raise InputError(f'--embeddings {file}: no .npz of numbers ({e})') from e
     if bad := {k: f'{v.dtype} {v.shape}' for k, v in vectors.items() if v.ndim != 2 or v.dtype.kind not in 'fiu'}:
         raise InputError(f'--embeddings {file}: {bad}; give numbers of shape (listings, dimensions)')
-    title, key, ids = m.cols['text_col'], m.cols['phash_col'], df[m.cols['id_col']]
-    if ids.isna().any(): raise InputError(f'{m.cols["id_col"]}: row {int(ids.isna().to_numpy().argmax())} has no id')
+    title, key, ids = m.columns.title, m.columns.phash, df[m.columns.id]
+    if ids.isna().any(): raise InputError(f'{m.columns.id}: row {int(ids.isna().to_numpy().argmax())} has no id')
     if title in df and (blank := df[title].isna()).any(): raise InputError(f'{title}: row {int(blank.to_numpy().argmax())} has no title')
-    return Embeddings(vectors, df[m.cols['id_col']], titles=df[title] if title in df else None, phash=usable_hashes(df[key]) if key in df else None)
+    return Embeddings(vectors, df[m.columns.id], titles=df[title] if title in df else None, phash=usable_hashes(df[key]) if key in df else None)
 
 
 @app.command()
@@ -311,6 +317,7 @@ def inspect(
     with _working():
         import json
 
+        from .data.columns import Columns
         from .match.judge.heldout import summary_table
         from .matcher.folder import read_folder
         files, inside, manifest = read_folder(matcher)
@@ -321,7 +328,7 @@ def inspect(
         for k in ('image', 'title'):
             if k in (spec['encoder'] or {}): typer.echo(f'{k} encoder: {spec["encoder"][k]["name"]}')
         if spec['encoder'] and spec['encoder']['picture']: typer.echo(f'pictures: {"x".join(map(str, spec["encoder"]["picture"]["size"]))}')
-        typer.echo('columns: ' + ', '.join(f'{k.removesuffix("_col")} {v}' for k, v in spec['cols'].items() if v))
+        typer.echo('columns: ' + ', '.join(f'{k.removesuffix("_col")} {v}' for k, v in Columns.resolve(spec['cols'], {}, Columns(group=None)).by_keyword().items() if v))
         typer.echo(f'rule: {json.dumps(spec["rule"])}')
         # figures of the fold that the rule was chosen on; somebody's own `info` may hold anything
         if {'heldout', 'gain', 'settings'} <= set(spec['info']): typer.echo('\n' + summary_table(spec['info']))

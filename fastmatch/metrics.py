@@ -19,7 +19,7 @@ class MatchMetric(Metric):
     def reset(self): self.learn = None
     def accumulate(self, learn): self.learn = learn
 
-    def score(self, neighbors, labels) -> float:
+    def score(self, neighbors, groups) -> float:
         "The metric's value."
         raise NotImplementedError
 
@@ -43,19 +43,19 @@ class RecallAt(MatchMetric):
         super().__init__(modality)
         self.k, self.base_name = k, f'recall@{k}'
 
-    def score(self, neighbors, labels): return _nanmean(recall_at(neighbors, labels, self.k))
+    def score(self, neighbors, groups): return _nanmean(recall_at(neighbors, groups, self.k))
 
 
 class MAPAtR(MatchMetric):
     "Mean average precision at R, https://arxiv.org/abs/2003.08505"
     base_name = 'map@r'
-    def score(self, neighbors, labels): return _nanmean(map_at_r(neighbors, labels))
+    def score(self, neighbors, groups): return _nanmean(map_at_r(neighbors, groups))
 
 
 class RowF1(MatchMetric):
     "Mean row F1 at the best threshold for these very rows: optimistic, for watching training, not for reporting."
     base_name = 'row_f1_max'
-    def score(self, neighbors, labels): return best_threshold(neighbors, labels)[1]
+    def score(self, neighbors, groups): return best_threshold(neighbors, groups)[1]
 
 
 def macro_f1(

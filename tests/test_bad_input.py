@@ -73,7 +73,7 @@ def put(shop, row, col, value):
 
 
 @pytest.mark.parametrize('col, option, wrong', [
-    ('image', 'fn_col', 'images'), ('title', 'text_col', 'Title'), ('label_group', 'label_col', 'label_grp'),
+    ('image', 'image_col', 'images'), ('title', 'title_col', 'Title'), ('label_group', 'group_col', 'label_grp'),
     ('posting_id', 'id_col', 'post_id'), ('fold', 'fold_col', 'folds')])
 def test_a_missing_column_and_its_near_name(shop, col, option, wrong):
     df, path = shop
@@ -247,6 +247,6 @@ def test_labels_that_judge_nothing(labels, words):
 def test_rules_are_not_judged_on_listings_trained_on_or_unlabelled():
     ids, y = [f'p{i}' for i in range(12)], np.arange(12) // 2
     with pytest.raises(InputError, match=r'1 of 12 listings were trained on \(p4\)'):
-        judge(Embeddings({'image': vectors()}, ids, labels=y, trained_on=np.arange(12) == 4))
+        judge(Embeddings({'image': vectors()}, ids, groups=y, trained_on=np.arange(12) == 4))
     with pytest.raises(InputError, match='have no groups'): judge(Embeddings({'image': vectors()}, ids))
     with pytest.raises(InputError, match='halvings=0'): heldout(Dense(vectors()).search(5), y, halvings=0)

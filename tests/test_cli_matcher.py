@@ -95,7 +95,7 @@ def test_match_joins_the_equal_picture(titles_only, tables, tmp_path):
 
 def test_both_modalities_under_other_names(both, tables, tmp_path):
     m = load_matcher(both)
-    assert m.cols['id_col'] == 'SKU' and m.cols['text_col'] == 'Product Name' and sorted(m.inputs) == ['image', 'title']
+    assert m.columns.id == 'SKU' and m.columns.title == 'Product Name' and sorted(m.inputs) == ['image', 'title']
     # the competition's names are found as well
     res = call('match', both, tables/'new.csv', '--images', IMAGES, '-o', tmp_path/'m.csv')
     assert res.exit_code == 0, res.output
@@ -172,7 +172,7 @@ def text_table(rows, header='posting_id,image,title,label_group'): return (heade
 
 ROWS = [f'p{i},{i % 6}.png,title {i},{i // 2}' for i in range(12)]
 BAD = {
-    'missing column': (text_table(ROWS, 'posting_id,image,title,colour'), ['label_col', '--label-col']),
+    'missing column': (text_table(ROWS, 'posting_id,image,title,colour'), ['group', '--group-col']),
     'duplicate id': (text_table([*ROWS, 'p3,1.png,again,1']), ["'p3'", 'rows']),
     'blanks in an id': (text_table([*ROWS, 'q 1,1.png,t,1']), ["'q 1'", 'blanks']),
     'missing image': (text_table([*ROWS, 'q,none.png,t,1']), ['row 12', 'none.png', 'no such file']),

@@ -68,7 +68,7 @@ class TrainedOn(Callback):
     def after_train(self):
         # lr_find puts the weights back
         if hasattr(self.learn, 'lr_finder') or not self.iter_done: return
-        self.ids.update(self.dls.train_df[self.dls.cols['id_col']])
+        self.ids.update(self.dls.train_df[self.dls.columns.id])
 
     def before_train(self): self.iter_done = False
     def after_step(self): self.iter_done = True

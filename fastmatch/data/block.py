@@ -16,7 +16,8 @@ from fastcore.basics import store_attr
 from fasttransform import Transform
 
 from ..core import InputError
-from .read import check_listings, read_image
+from .columns import Columns
+from .read import check_columns, check_listings, read_image
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .show import draw_listing, grid
 from .split import valid_split
@@ -128,7 +129,7 @@ SAMPLERS = {
 
 class ListingDataLoaders(DataLoaders):
     "`DataLoaders` of listings; keeps the table it was made from (`df`, `train_df`, `valid_df`) and what was left out (`skipped`)."
-    _kept = ('df', 'is_valid', 'cols', 'skipped', 'moved')
+    _kept = ('df', 'is_valid', 'columns', 'image_folder', 'image_columns', 'skipped', 'moved')
 
     @property
     def train_df(self): return self.df[~self.is_valid].reset_index(drop=True)  # the listings trained on
@@ -152,13 +153,15 @@ class ListingDataLoaders(DataLoaders):
         cls,
         df,  # Usable rows
         is_valid,  # bool (n,)
-        cols: dict,  # `path`, `fn_cols` (list), `text_col`, `label_col` and more to remember
+        image_folder: Path,  # Folder of the images
+        columns: Columns,  # Of the table, its title one column
+        image_columns: list,  # Columns of image files: one for each picture of a listing
         vocab: list,  # Labels in the order of their numbers
         sampler: str | None,  # As for `MatchDataLoaders.from_df`, and so the rest
         k: int, seed: int, item_tfms, batch_tfms, bs: int, val_bs, max_len: int, num_workers, device, kwargs: dict,
     ):
         "Blocks and loaders over a checked table; the pictures come first, then the title, then the label."
-        path, files, text, label = cols['path'], cols['fn_cols'], cols['text_col'], cols['label_col']
+        path, files, text, label = image_folder, image_columns, columns.title, columns.group
         block = DataBlock(
             blocks=[*[ImageBlock(ListingImage) for _ in files], *([] if text is None else [TitleBlock(max_len=max_len)]), CategoryBlock(vocab=vocab, sort=False)],
             n_inp=len(files) + (text is not None), dl_type=MatchDL,
@@ -173,14 +176,14 @@ class ListingDataLoaders(DataLoaders):
         dls = dsets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms, bs=bs, val_bs=val_bs or 2 * bs,
                                 device=device, **{**block.dls_kwargs, **kwargs}, dl_kwargs=[{'sampler': draw}, {}])
         res = cls(*dls.loaders, path='.', device=dls.device)
-        res.df, res.is_valid, res.cols = df, is_valid, cols
+        res.df, res.is_valid, res.columns, res.image_folder, res.image_columns = df, is_valid, columns, image_folder, image_columns
         return res
 
 
-def check_options(fn_col, text_col, sampler, bs, seed):
+def check_options(columns, sampler, bs, seed):
     "Raise `InputError` for options that no table can satisfy."
     # a column may be named 0
-    if fn_col is None and text_col is None: raise InputError('fn_col and text_col are both None: a listing needs a picture or a title')
+    if columns.image is None and columns.title is None: raise InputError('image_col and title_col are both None: a listing needs a picture or a title')
     if sampler is not None and sampler not in SAMPLERS: raise InputError(f'sampler={sampler!r}: choose None or one of {list(SAMPLERS)}')
     if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
     if not 0 <= seed < 2**32: raise InputError(f'seed={seed}: give an integer from 0 to 2**32-1')
@@ -195,11 +198,7 @@ class MatchDataLoaders(ListingDataLoaders):
         cls,
         df,  # DataFrame, a row a listing
         path='.',  # Folder of the images
-        fn_col: str | None = 'image',  # Image file, relative to `path`; None: titles only
-        text_col: str | None = 'title',  # Title; None: images only
-        label_col: str = 'label_group',  # Which listings are the same product
-        id_col: str = 'posting_id',  # Names a listing, unique
-        fold_col: str | None = None,  # Folds given; None makes `n_folds`, split by group and by equal image
+        columns: Columns | None = None,  # Its columns; default those of the competition, without folds. No image: titles only; no title: images only
         valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
         n_folds: int = 5,  # Folds to make where none are given
         seed: int = 0,  # Of the folds and of the sampler
@@ -211,31 +210,30 @@ class MatchDataLoaders(ListingDataLoaders):
         val_bs: int | None = None,  # Listings a validation batch; default 2 * `bs`
         max_len: int = MAX_LEN,  # Tokens a title is cut at
         phash: bool = True,  # Keep listings with equal perceptual hash on one side of the split
-        phash_col: str | None = None,  # Perceptual hashes given; they take the place of computed ones, and `embeddings` carries them
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # Default: fastai's choice
-        **kwargs,  # For `DataBlock.dataloaders`
+        **kwargs,  # Single columns by keyword (`image_col`, `title_col`, ...), and more for `DataBlock.dataloaders`
     ):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
-        check_options(fn_col, text_col, sampler, bs, seed)
+        columns = Columns.resolve(columns, Columns.take_from(kwargs))
+        check_options(columns, sampler, bs, seed)
         path = Path(path)
         # hashing rides on the check that decodes every image anyway
-        seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error,
-                              phash=phash and phash_col is None and fn_col is not None and valid_fold is not None)
+        seen = check_listings(df, path, columns, on_error=on_error,
+                              phash=phash and columns.phash is None and columns.image is not None and valid_fold is not None)
         df = seen.df
-        if phash_col is not None and phash_col not in df: raise InputError(f'df lacks phash_col={phash_col!r}; its columns are: {", ".join(map(str, df.columns))}')
-        hashes = df[phash_col].to_numpy(object) if phash and phash_col is not None else seen.phash
+        check_columns(df, {'phash_col': columns.phash})
+        hashes = df[columns.phash].to_numpy(object) if phash and columns.phash is not None else seen.phash
         if valid_fold is None: is_valid, moved = np.zeros(len(df), bool), pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
         else:
-            is_valid, moved = valid_split(df, valid_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path,
-                                          phash=hashes, n_folds=n_folds, seed=seed, id_col=id_col)
-        train_groups = _in_order(df[label_col][~is_valid])
+            is_valid, moved = valid_split(df, valid_fold, columns.fold, columns.group, n_folds, seed, columns.id,
+                                          fn_col=columns.image, path=path, phash=hashes)
+        train_groups = _in_order(df[columns.group][~is_valid])
         if len(train_groups) < 2: raise InputError(f'{len(train_groups)} group to train on: a loss over groups needs two at least')
         known = set(train_groups)
         # training groups first, so that labels of training rows are 0..c-1 for a head with c classes
-        vocab = [*train_groups, *(o for o in _in_order(df[label_col]) if o not in known)]
-        cols = dict(path=path, fn_col=fn_col, fn_cols=[] if fn_col is None else [fn_col], text_col=text_col, label_col=label_col, id_col=id_col, phash_col=phash_col)
-        res = cls.from_rows(df, is_valid, cols, vocab, sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers, device, kwargs)
+        vocab = [*train_groups, *(o for o in _in_order(df[columns.group]) if o not in known)]
+        res = cls.from_rows(df, is_valid, path, columns, [] if columns.image is None else [columns.image], vocab, sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers, device, kwargs)
         res.skipped, res.moved, res.n_groups = seen.skipped, moved, len(train_groups)
         return res

@@ -1,5 +1,6 @@
 "Labelled items as fastai batches: several pictures, several text columns, one label."
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
 from .block import MAX_LEN, ListingDataLoaders, _in_order, check_options
-from .read import _check_columns, check_listings, raise_unusable
+from .columns import Columns
+from .read import check_columns, check_listings, raise_unusable
 from .split import components, valid_split
 
 
@@ -39,7 +41,7 @@ def widen(
 def _check_pictures(df, files, path, id_col, phash):
     "The rows with a picture that can't be used, as `skipped` has them, and a hash of each row's pictures together."
     long = pd.DataFrame({'file': df[files].to_numpy().ravel(), 'row': np.repeat(np.arange(len(df)), len(files))})
-    seen = check_listings(long, path, 'file', id_col=None, on_error='skip', phash=phash, min_rows=0)
+    seen = check_listings(long, path, image_col='file', id_col=None, on_error='skip', phash=phash, min_rows=0)
     at = long.row.to_numpy()[seen.skipped.row.to_numpy(int)]
     bad = seen.skipped.assign(id=df[id_col].to_numpy()[at], row=at, column=files[0].removesuffix(' 1') if len(files) > 1 else files[0]).drop_duplicates('row')
     if not phash: return bad, None
@@ -63,19 +65,16 @@ def _split(df, fold_col, valid_fold, n_folds, seed, label_col, id_col, **links):
 
 class ClassifyDataLoaders(ListingDataLoaders):
     "`DataLoaders` of labelled items: one or several pictures, a text of one or several columns, one label."
-    _kept = (*ListingDataLoaders._kept, 'frames')
+    _kept = (*ListingDataLoaders._kept, 'frames', 'text_columns')
 
     @classmethod
     def from_df(
         cls,
         df,  # DataFrame, a row an item
         path='.',  # Folder of the images
-        fn_col: str | None = 'image',  # Image file, relative to `path` (with `frames`, several: a list, or blank-separated); None: text only
-        text_col: str | list | None = 'title',  # Text column, or several that are put together; None: images only
-        label_col: str = 'label',  # Class of an item
-        id_col: str = 'posting_id',  # Names an item, unique
+        columns: Columns | None = None,  # Its columns; default as for `MatchDataLoaders`, but `group`, the class, is 'label'. `image`: with `frames` a cell
+        # holds several files, as a list or blank-separated; `title`: a list of columns is put together
         frames: int = 1,  # Pictures an item; of one with more the first are taken, one with fewer shows its own again
-        fold_col: str | None = None,  # Folds given; None makes `n_folds`, each with its share of every class
         valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
         n_folds: int = 5,  # Folds to make where none are given
         seed: int = 0,  # Of the folds and of the sampler
@@ -90,17 +89,19 @@ class ClassifyDataLoaders(ListingDataLoaders):
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # Default: fastai's choice
-        **kwargs,  # For `DataBlock.dataloaders`
+        **kwargs,  # Single columns by keyword (`image_col`, `title_col`, ...), and more for `DataBlock.dataloaders`
     ):
         "Check the table, split it, and make dataloaders of pictures, text or both."
-        check_options(fn_col, text_col, sampler, bs, seed)
+        columns = Columns.resolve(columns, Columns.take_from(kwargs), Columns(group='label'))
+        check_options(columns, sampler, bs, seed)
+        fn_col, text_col, label_col, id_col, fold_col = columns.image, columns.title, columns.group, columns.id, columns.fold
         if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         if frames < 1: raise InputError(f'frames={frames}: give 1 or more')
         path, texts = Path(path), [] if text_col is None else [text_col] if isinstance(text_col, str) else list(text_col)
-        if text_col is not None and not texts: raise InputError('text_col=[]: name a column, or None for images only')
-        _check_columns(df, {'fn_col': fn_col, 'label_col': label_col, 'id_col': id_col, 'fold_col': fold_col, **{f'text_col[{i}]': o for i, o in enumerate(texts)}})
+        if text_col is not None and not texts: raise InputError('title_col=[]: name a column, or None for images only')
+        check_columns(df, {**replace(columns, title=None).by_keyword(), **{f'title_col[{i}]': o for i, o in enumerate(texts)}})
         wide, files, text = widen(df, fn_col, text_col, frames)
-        seen = check_listings(wide, path, None, text, label_col, id_col, fold_col, on_error='skip')
+        seen = check_listings(wide, path, replace(columns, image=None, title=text), on_error='skip')
         skipped, hashes = seen.skipped, None
         if files:
             bad, hashes = _check_pictures(wide, files, path, id_col, phash and valid_fold is not None)
@@ -120,9 +121,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if lost: warnings.warn(f'{len(lost)} label(s) stand on held-out items only, no model can learn them: {preview(lost)}', stacklevel=2)
         vocab = _in_order(keep[label_col])
         if len(vocab) < 2: raise InputError(f'{label_col} has one value, {vocab[0]!r}: there is nothing to tell apart')
-        cols = dict(path=path, fn_col=fn_col, fn_cols=files, text_cols=texts, text_col=text, label_col=label_col, id_col=id_col, phash_col=None)
-        res = cls.from_rows(keep, is_valid, cols, vocab, sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers, device, kwargs)
-        res.skipped, res.moved, res.frames = skipped, moved, frames
+        res = cls.from_rows(keep, is_valid, path, replace(columns, title=text), files, vocab, sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers, device, kwargs)
+        res.skipped, res.moved, res.frames, res.text_columns = skipped, moved, frames, texts
         return res
 
     def widen(
@@ -130,9 +130,9 @@ class ClassifyDataLoaders(ListingDataLoaders):
         df,  # Items with the columns these were made with; the label may be missing
     ) -> pd.DataFrame:
         "A copy of `df` with the columns that the blocks read; `InputError` lists rows that can't be used."
-        c = self.cols
-        _check_columns(df, {'fn_col': c['fn_col'], 'id_col': c['id_col'], **{f'text_col[{i}]': o for i, o in enumerate(c['text_cols'])}})
-        wide, files, text = widen(df, c['fn_col'], c['text_cols'][0] if len(c['text_cols']) == 1 else c['text_cols'] or None, self.frames)
-        wide = check_listings(wide, c['path'], None, text, id_col=c['id_col'], min_rows=1).df
-        if files and len(bad := _check_pictures(wide, files, c['path'], c['id_col'], False)[0]): raise_unusable(bad, c['id_col'])
+        columns, texts = self.columns, self.text_columns
+        check_columns(df, {'image_col': columns.image, 'id_col': columns.id, **{f'title_col[{i}]': o for i, o in enumerate(texts)}})
+        wide, files, text = widen(df, columns.image, texts[0] if len(texts) == 1 else texts or None, self.frames)
+        wide = check_listings(wide, self.image_folder, id_col=columns.id, title_col=text, min_rows=1).df
+        if files and len(bad := _check_pictures(wide, files, self.image_folder, columns.id, False)[0]): raise_unusable(bad, columns.id)
         return wide

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
+from .columns import Columns
 
 
 def read_image(
@@ -56,22 +57,24 @@ class Listings(NamedTuple):
     phash: np.ndarray | None  # Perceptual hash of each row of `df`, hex strings (n,); None unless asked for
 
 
+ONLY_IDS = Columns(image=None, title=None, group=None)
+
+
 def check_listings(
     df: pd.DataFrame,  # One row a listing; not changed
-    path='.',  # Folder that the file names in `fn_col` start from
-    fn_col: str | None = None,  # Column of image file names; each file is decoded
-    text_col: str | None = None,  # Column of titles
-    label_col: str | None = None,  # Column of groups: listings with the same value are the same product
-    id_col: str | None = 'posting_id',  # Column of unique ids; None if there is none (messages then give the row only)
-    fold_col: str | None = None,  # Column of whole numbers; comes back as int64
+    path='.',  # Folder that the image file names start from
+    columns: Columns | None = None,  # Columns to check; default the ids alone. Files are decoded, folds come back as int64
     on_error: str = 'raise',  # 'raise' lists every unusable row in one error, 'skip' leaves them out and returns them in `skipped`
     phash: bool = False,  # Also compute each photo's perceptual hash, in the same pass (needs imagehash; JPEGs are then decoded in full)
     n_workers: int | None = None,  # Threads that decode; defaults to the number of cores, at most 16
     min_rows: int = 2,  # Fewest usable listings; 1 for listings that are matched against a catalogue
+    **column_names,  # Single columns by keyword, as `Columns.resolve` takes them: `image_col`, `title_col`, `group_col`, ...
 ) -> Listings:  # Raises `InputError`; missing columns, repeated ids, too few rows and a single group raise even with 'skip'
     "Check every row and decode every photo of `df`, and list all that is wrong at once."
     if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
-    _check_columns(df, dict(id_col=id_col, fn_col=fn_col, text_col=text_col, label_col=label_col, fold_col=fold_col))
+    columns = Columns.resolve(columns, column_names, ONLY_IDS)
+    check_columns(df, {k: v for k, v in columns.by_keyword().items() if k != 'phash_col'})
+    id_col, fn_col, text_col, label_col, fold_col = columns.id, columns.image, columns.title, columns.group, columns.fold
     if len(df) < min_rows: raise InputError(f'df has {_count(len(df))}: at least {min_rows} are needed')
 
     bad, hashes = [], None  # bad: (row, column, reason)
@@ -106,7 +109,7 @@ def check_listings(
 def _count(n): return f'{n} listing' + ('' if n == 1 else 's')
 
 
-def _check_columns(df, cols):
+def check_columns(df, cols):
     "Raise if one of the columns in `cols` (option -> name) is missing, or is there twice."
     if not isinstance(df, pd.DataFrame): raise InputError(f'df is a {type(df).__name__}: hand in a DataFrame (pd.read_csv reads one)')
     have, lower = [str(o) for o in df.columns], {str(o).lower(): str(o) for o in df.columns}

@@ -8,37 +8,25 @@ import re
 import zipfile
 import zlib
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from ..core import InputError, preview, require_package
-from .read import _check_columns
+from .columns import Columns, role_of
+from .read import check_columns
 
 KINDS = '.csv', '.tsv', '.csv.gz', '.tsv.gz', '.zip', '.parquet'
 
 # role -> usual names, the more specific first; case, blanks and punctuation don't count ('Product Name' is 'product_name')
 USUAL = dict(
-    id_col='posting_id listing_id offer_id item_id sku asin id product_id',
-    fn_col='image_path image_file image_filename image_name image filename file_path img_path img photo picture file path',
-    text_col='title product_title listing_title item_title product_name listing_name item_name name text description',
-    label_col='label_group group_id product_group match_group cluster_id cluster group label product',
-    fold_col='fold kfold',
-    phash_col='image_phash phash perceptual_hash')
-
-
-OPTION = {'fn_col': '--image-col', 'text_col': '--title-col'}  # the command line's words, where they aren't fastai's
-
-
-class Columns(NamedTuple):
-    "What `recognise` hands back: the name of each role's column, or None where the table has none."
-    id_col: str | None
-    fn_col: str | None
-    text_col: str | None
-    label_col: str | None
-    fold_col: str | None
-    phash_col: str | None
+    id='posting_id listing_id offer_id item_id sku asin id product_id',
+    image='image_path image_file image_filename image_name image filename file_path img_path img photo picture file path',
+    title='title product_title listing_title item_title product_name listing_name item_name name text description',
+    group='label_group group_id product_group match_group cluster_id cluster group label product',
+    fold='fold kfold',
+    phash='image_phash phash perceptual_hash')
 
 
 def read_table(
@@ -58,26 +46,23 @@ def read_table(
 
 def recognise(
     df: pd.DataFrame,  # One row a listing, as from `read_table`
-    id_col: str | None = None,  # A name given for a role is taken as it is and must exist; None looks for the usual names
-    fn_col: str | None = None,  # Image file names
-    text_col: str | None = None,  # Titles
-    label_col: str | None = None,  # Groups: listings with the same value are the same product
-    fold_col: str | None = None,  # Whole numbers
-    phash_col: str | None = None,  # Perceptual hashes
-    required=('id_col',),  # Roles the caller can't do without
+    required=('id',),  # Roles the caller can't do without
     max_title: int | None = 10_000,  # Most characters in a title: more is a page or a broken file, and takes all memory; None allows any
+    **column_names,  # `id_col`, `image_col`, ...: a name given for a role is taken as it is and must exist; None looks for the usual names
 ) -> Columns:
     "Say which column plays which role by the usual names; of several, the one that stands first in `USUAL`."
-    given = dict(id_col=id_col, fn_col=fn_col, text_col=text_col, label_col=label_col, fold_col=fold_col, phash_col=phash_col)
-    if wrong := [o for o in required if o not in given]: raise InputError(f"required={preview(wrong)}: choose from {', '.join(given)}")
-    _check_columns(df, given)
-    free = [o for o in df.columns if o not in given.values()]
-    cols = Columns(**{role: name if name is not None else _usual(free, USUAL[role].split()) for role, name in given.items()})
-    if lines := [f"{role} ({OPTION.get(role, '--' + role.replace('_', '-'))}; looked for {', '.join(USUAL[role].split())})"
+    given = Columns.resolve(None, column_names, Columns(None, None, None, None))
+    names = asdict(given)
+    required = [role_of(o) or o for o in required]
+    if wrong := [o for o in required if o not in names]: raise InputError(f"required={preview(wrong)}: choose from {', '.join(names)}")
+    check_columns(df, given.by_keyword())
+    free = [o for o in df.columns if o not in names.values()]
+    cols = Columns(**{role: name if name is not None else _usual(free, USUAL[role].split()) for role, name in names.items()})
+    if lines := [f"{role} (--{role}-col; looked for {', '.join(USUAL[role].split())})"
                  for role in required if getattr(cols, role) is None]:
         raise InputError(f"say which column is {'; '.join(lines)}. The columns are: {', '.join(map(str, df.columns))}")
-    _check_columns(df, cols._asdict())  # a name that was found may be there twice
-    if cols.text_col is not None and max_title is not None: _check_length(df, cols, max_title)
+    check_columns(df, cols.by_keyword())  # a name that was found may be there twice
+    if cols.title is not None and max_title is not None: _check_length(df, cols, max_title)
     return cols
 
 
@@ -93,11 +78,11 @@ def _usual(columns, names):
 
 def _check_length(df, cols, max_title):
     "Raise if a title is longer than `max_title` characters."
-    size = df[cols.text_col].map(lambda o: len(o) if isinstance(o, str) else 0).to_numpy()
-    ids = df[cols.id_col].tolist() if cols.id_col is not None else None
-    lines = [f'row {i}' + (f' ({cols.id_col} {ids[i]!r})' if ids else '') + f': {size[i]} characters'
+    size = df[cols.title].map(lambda o: len(o) if isinstance(o, str) else 0).to_numpy()
+    ids = df[cols.id].tolist() if cols.id is not None else None
+    lines = [f'row {i}' + (f' ({cols.id} {ids[i]!r})' if ids else '') + f': {size[i]} characters'
              for i in (size > max_title).nonzero()[0]]
-    if lines: raise InputError(f'{cols.text_col} has titles of more than max_title={max_title} characters '
+    if lines: raise InputError(f'{cols.title} has titles of more than max_title={max_title} characters '
                                f'(rows are counted from 0, without the header): {preview(lines)}')
 
 

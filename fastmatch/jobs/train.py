@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from ..core import InputError, atomic_folder, check_device, check_new_folder, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
+from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
-from ..learner.matcher import matcher_cols
 from ..match.candidates import candidates
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
@@ -54,17 +54,17 @@ class Stages:
 
 
 def judge(
-    emb,  # `Embeddings` with labels of listings no encoder was trained on
+    emb,  # `Embeddings` with groups of listings no encoder was trained on
     seed: int = 0,  # Of the halvings
     k: int = 50,  # Candidates of each modality
 ) -> tuple[dict, object, dict]:
     "Each modality alone and all fused, under the held-out protocol: ({row: `HeldOut`}, the candidates, the spaces)."
     emb.refuse_trained_on('judging a rule')
-    if emb.labels is None: raise InputError('the listings have no groups: a rule is judged against the true ones')
+    if emb.groups is None: raise InputError('the listings have no groups: a rule is judged against the true ones')
     spaces = emb.spaces()
-    rows = {name: heldout(o.search(min(k, len(emb))), emb.labels, seed=seed) for name, o in spaces.items()}
+    rows = {name: heldout(o.search(min(k, len(emb))), emb.groups, seed=seed) for name, o in spaces.items()}
     cand = candidates(spaces, k=min(k, len(emb)))
-    return {**rows, 'fused': heldout_fused(cand, emb.labels, seed=seed)}, cand, spaces
+    return {**rows, 'fused': heldout_fused(cand, emb.groups, seed=seed)}, cand, spaces
 
 
 @dataclass
@@ -96,14 +96,9 @@ class Outcome:
 def train_and_judge(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
-    fn_col: str | None = 'image',  # Image file; None: titles only
-    text_col: str | None = 'title',  # Title; None: images only
-    label_col: str = 'label_group',  # Which listings are the same product
-    id_col: str = 'posting_id',  # Names a listing
-    fold_col: str | None = None,  # Folds given; None makes five
+    columns: Columns | None = None,  # Of the table, as for `MatchDataLoaders.from_df`
     valid_fold: int = 0,  # Fold held out: neither trained on nor looked at before the rule is chosen
     n_folds: int = 5,  # Folds to make where none are given
-    phash_col: str | None = None,  # Perceptual hashes: listings whose hash is equal are matched by that alone
     image_arch: str = 'tf_efficientnet_lite0',  # Image encoder
     text_arch: str = 'all-MiniLM-L6-v2',  # Title encoder
     size: int = 104,  # Side of the images in pixels (larger is better and slower; here four GB and five minutes on two cores are enough)
@@ -118,21 +113,23 @@ def train_and_judge(
     num_workers: int = 0,  # Processes that read images
     device: str | None = None,  # 'cpu', 'cuda', ...; default fastai's choice
     echo=print,  # Called with each line that tells how far it is
+    **column_names,  # Single columns by keyword: `image_col`, `title_col`, ...
 ) -> Outcome:
     "Train on the other folds, search the held-out one, choose the rule and decide."
     if lr != 'auto' and not (isinstance(lr, (int, float)) and 0 < lr < math.inf): raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
     for name, o, least in (('epochs', epochs, 1), ('size', size, 8), ('bs', bs, 2), ('n_folds', n_folds, 2), ('num_workers', num_workers, 0)):
         if o < least: raise InputError(f'{name}={o}: give {least} or more')
     if device is not None: check_device(device)
+    columns = Columns.resolve(columns, column_names)
     stages = Stages(echo)
     seed_everything(seed)
-    settings = dict(fn_col=fn_col, text_col=text_col, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, epochs=epochs, lr=lr, bs=bs,
-                    sampler=sampler, loss=repr(loss_func) if loss_func is not None else 'default', label_col=label_col, fold_col=fold_col, n_folds=n_folds,
+    settings = dict(columns=columns.by_keyword(), image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, epochs=epochs, lr=lr, bs=bs,
+                    sampler=sampler, loss=repr(loss_func) if loss_func is not None else 'default', n_folds=n_folds,
                     valid_fold=valid_fold, num_workers=num_workers, device=device)
     with stages('data', f'reading {len(df)} listings'):
-        dls = MatchDataLoaders.from_df(df, path, fn_col, text_col, label_col, id_col, fold_col, valid_fold, seed=seed, bs=bs, on_error=on_error,
+        dls = MatchDataLoaders.from_df(df, path, columns, valid_fold, seed=seed, bs=bs, on_error=on_error,
                                        sampler=sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug),
-                                       num_workers=num_workers, n_folds=n_folds, phash_col=phash_col, device=device)
+                                       num_workers=num_workers, n_folds=n_folds, device=device)
         learn = match_learner(dls, image_arch, text_arch, loss_func, metrics=[RecallAt(1), MAPAtR(), RowF1()])
     # fastai leaves an incomplete batch out of an epoch
     if not len(dls.train): raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; give a smaller one')
@@ -146,10 +143,10 @@ def train_and_judge(
     with stages('embed', 'embedding the held-out listings'): emb = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
         rows, cand, spaces = judge(emb, seed)
-        rule = choose_rule(cand, emb.labels)
+        rule = choose_rule(cand, emb.groups)
         matches = rule.apply(spaces)
     twins = {f'untrained_{k}': v for k, v in untrained.items() if k not in UNTRAINABLE}
-    return Outcome(learn, emb, {'alone': alone_heldout(emb.labels), **rows, **twins}, rule, matches, stages.seconds, seed, settings)
+    return Outcome(learn, emb, {'alone': alone_heldout(emb.groups), **rows, **twins}, rule, matches, stages.seconds, seed, settings)
 
 
 @delegates(train_and_judge)
@@ -165,14 +162,14 @@ def run(
     if catalogue not in ('all', 'heldout'): raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
     # before the work: a folder that can't be written should cost no training run
     check_new_folder(out, is_result, force)
-    id_col, echo = kwargs.get('id_col', 'posting_id'), kwargs.get('echo', print)
-    if id_col in df: check_blanks(df[id_col].dropna().astype(str), id_col)
-    res = train_and_judge(df, path, **kwargs)
+    echo, columns = kwargs.get('echo', print), Columns.resolve(kwargs.pop('columns', None), Columns.take_from(kwargs))
+    if columns.id in df: check_blanks(df[columns.id].dropna().astype(str), columns.id)
+    res = train_and_judge(df, path, columns, **kwargs)
     stages = Stages(echo, res.seconds)
     with stages('matcher', 'making the matcher'):
         info = {k: v for k, v in res.summary().items() if k in ('heldout', 'gain', 'seed', 'settings', 'listings')}
         if catalogue == 'all': m = res.learn.matcher(rule=res.rule, tta=True, info=info)
-        else: m = Matcher(res.rule, res.emb, res.learn.encoder(tta=True), matcher_cols(res.learn.dls), info)
+        else: m = Matcher(res.rule, res.emb, res.learn.encoder(tta=True), res.learn.dls.columns, info)
     summary = res.summary()
     with atomic_folder(out) as tmp:
         m.save(tmp)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from fastai.vision.augment import Resize, ResizeMethod
@@ -14,6 +15,7 @@ from fastai.vision.augment import Resize, ResizeMethod
 from ..core import InputError, check_device, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
+from ..data.columns import Columns
 from ..data.read import check_listings
 from ..data.split import valid_split
 from ..match.judge.heldout import Paired, paired
@@ -27,23 +29,23 @@ from ..study.tune import said
 def split_off(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
-    fn_col, text_col, label_col, id_col, fold_col, phash_col,  # Columns, as for `MatchDataLoaders.from_df`
+    columns: Columns,  # Of the table
     test_fold: int = 0,  # Which fold is the test
     n_folds: int = 5,  # Folds to deal where none are given
     seed: int = 0,  # Of the dealing
     on_error: str = 'raise',  # As for `check_listings`
 ) -> tuple:  # (listings to train and validate on, test listings)
     "Put a fold aside, by group and by equal picture."
-    seen = check_listings(df, path, fn_col, text_col, label_col, id_col, fold_col, on_error=on_error, phash=phash_col is None and fn_col is not None)
-    hashes = seen.phash if phash_col is None else seen.df[phash_col].to_numpy(object)
-    is_test, _ = valid_split(seen.df, test_fold, fold_col=fold_col, label_col=label_col, fn_col=fn_col, path=path, phash=hashes, n_folds=n_folds, seed=seed,
-                             id_col=id_col)
+    seen = check_listings(df, path, columns, on_error=on_error, phash=columns.phash is None and columns.image is not None)
+    hashes = seen.phash if columns.phash is None else seen.df[columns.phash].to_numpy(object)
+    is_test, _ = valid_split(seen.df, test_fold, columns.fold, columns.group, n_folds, seed, columns.id, fn_col=columns.image, path=path, phash=hashes)
     return seen.df[~is_test].reset_index(drop=True), seen.df[is_test].reset_index(drop=True)
 
 
 def tune_listings(
     df,  # Listings with groups: DataFrame
     path='.',  # Folder of the images
+    columns: Columns | None = None,  # Of the table, as for `MatchDataLoaders.from_df`
     name: str = 'tune',  # Of the study; the same again goes on with it
     storage='fastmatch-studies.db',  # As for `open_study`
     n_trials: int = 20,  # Finished trials that the study is to hold
@@ -51,41 +53,36 @@ def tune_listings(
     space: tuple = ('margin', 'scale', 'lr'),  # Names for `spaces`
     epochs: int = 4,  # Of a whole trial
     monitor: str = 'recall@1',  # Also 'map@r', 'row_f1_max'
-    fn_col: str | None = 'image',  # Image file; None: titles only
-    text_col: str | None = 'title',  # Title; None: images only
-    label_col: str = 'label_group',  # Which listings are the same product
-    id_col: str = 'posting_id',  # Names a listing
-    fold_col: str | None = None,  # Folds given; None deals `n_folds`
     test_fold: int = 0,  # Put aside for the reported score; of the rest one fold more validates, and is what the study looks at
     n_folds: int = 5,  # Folds to deal where none are given
-    phash_col: str | None = None,  # As for `train_and_judge`, and so the rest
     image_arch: str = 'tf_efficientnet_lite0', text_arch: str = 'all-MiniLM-L6-v2', size: int = 104, aug: str = 'colour', bs: int = 64,
     sampler='tpe',  # As for `open_study`
     pruner='hyperband',  # As for `open_study`
     seed: int = 0,  # Of splits, weights, batches and sampler
     on_error: str = 'raise', num_workers: int = 0, device: str | None = None,
     echo=print,  # Called with a line of text
+    **column_names,  # Single columns by keyword: `image_col`, `title_col`, ...
 ):  # The study
     "Search for what trains best on these listings: `n_trials` short trainings, shared out to `jobs` processes."
-    call = {k: v for k, v in locals().items() if k not in ('echo', 'jobs')}
+    columns = Columns.resolve(columns, column_names)
+    call = {k: v for k, v in locals().items() if k not in ('echo', 'jobs', 'column_names')}
     for what, o, least in (('jobs', jobs, 1), ('epochs', epochs, 1), ('size', size, 8), ('bs', bs, 2), ('n_folds', n_folds, 3), ('n_trials', n_trials, 1)):
         if o < least: raise InputError(f'{what}={o}: give {least} or more')
     if device is not None: check_device(device)
     what = spaces(*space)
     seed_everything(seed)
     echo(f'reading {len(df)} listings ...')
-    cols = dict(fn_col=fn_col, text_col=text_col, label_col=label_col, id_col=id_col, fold_col=fold_col, phash_col=phash_col)
-    rest, test = split_off(df, path, **cols, test_fold=test_fold, n_folds=n_folds, seed=seed, on_error=on_error)
+    rest, test = split_off(df, path, columns, test_fold=test_fold, n_folds=n_folds, seed=seed, on_error=on_error)
     # the folds left; with one only, folds of its own
-    left = [] if fold_col is None else sorted(set(rest[fold_col]) - {test_fold})
-    dls = MatchDataLoaders.from_df(rest, path, **{**cols, 'fold_col': fold_col if len(left) > 1 else None}, valid_fold=left[0] if len(left) > 1 else 0,
+    left = [] if columns.fold is None else sorted(set(rest[columns.fold]) - {test_fold})
+    dls = MatchDataLoaders.from_df(rest, path, columns if len(left) > 1 else replace(columns, fold=None), valid_fold=left[0] if len(left) > 1 else 0,
                                    n_folds=max(2, n_folds - 1), seed=seed, bs=bs, on_error=on_error, num_workers=num_workers, device=device,
                                    item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug))
     if not len(dls.train): raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; give a smaller one')
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, {len(test)} put aside')
     archs = {k: v for k, v in (('image_arch', image_arch), ('text_arch', text_arch)) if k not in what}
     # trials trained otherwise can't be compared
-    about = {**{k: str(v) for k, v in archs.items()}, 'size': size, 'aug': aug, 'bs': bs, 'modalities': [k for k, v in (('image', fn_col), ('title', text_col)) if v],
+    about = {**{k: str(v) for k, v in archs.items()}, 'size': size, 'aug': aug, 'bs': bs, 'modalities': [k for k, v in (('image', columns.image), ('title', columns.title)) if v],
              'listings': [len(dls.train_df), len(dls.valid_df)]}
     make = learner_maker(dls, metrics=[RecallAt(1), MAPAtR(), RowF1()], **archs)
     with _helpers(jobs, call) as start:

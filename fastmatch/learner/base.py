@@ -55,13 +55,13 @@ def make_encoders(
 ):  # (image encoder or None, title encoder or None)
     "The encoders that the columns of `dls` ask for."
     image = title = None
-    if dls.cols['fn_col'] is not None:
-        if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with fn_col=None, or name an encoder')
+    if dls.columns.image is not None:
+        if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with image_col=None, or name an encoder')
         image = ImageEncoder(image_arch, pretrained, image_pool)
         if normalize and not any(isinstance(o, Normalize) for o in dls.after_batch.fs):
             dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
-    if dls.cols['text_col'] is not None:
-        if text_arch is None: raise InputError('text_arch=None, but dls has titles: make dls with text_col=None, or name an encoder')
+    if dls.columns.title is not None:
+        if text_arch is None: raise InputError('text_arch=None, but dls has titles: make dls with title_col=None, or name an encoder')
         tokenizer = load_tokenizer(text_arch)
         title = TitleEncoder(text_arch, pretrained, pool, tokenizer.pad_token_id)
         _set_tokenizer(dls, tokenizer)

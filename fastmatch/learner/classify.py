@@ -65,7 +65,7 @@ def predictions(
     df=None,  # Items with the columns `dls` was made with; default the validation items
 ) -> pd.DataFrame:  # id, `label`, `prob`, and a column of probabilities for each class
     "The likeliest class of each item, and the probability of every class."
-    dls, id_col = self.dls, self.dls.cols['id_col']
+    dls, id_col = self.dls, self.dls.columns.id
     if df is None: rows, dl = dls.valid_df, dls.valid
     else:
         rows = dls.widen(df)
@@ -99,16 +99,16 @@ def class_table(
 
 def _views(dls, row):
     "The pictures of an item side by side, each as high as the first, or None."
-    files = list(dict.fromkeys(row[o] for o in dls.cols['fn_cols']))
+    files = list(dict.fromkeys(row[o] for o in dls.image_columns))
     if not files: return None
-    images = [read_image(dls.cols['path']/str(o)) for o in files]
+    images = [read_image(dls.image_folder/str(o)) for o in files]
     h = images[0].height
     images = [o.resize((max(1, round(o.width * h / o.height)), h)) for o in images]
     return np.concatenate([np.asarray(o) for o in images], 1)
 
 
 def _draw(self, axes, rows, notes):
-    text = self.dls.cols['text_col']
+    text = self.dls.columns.title
     for ax, i, (note, color) in zip(axes, rows, notes):
         row = self.dls.valid_df.iloc[i]
         ax.axis('on')

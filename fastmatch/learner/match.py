@@ -1,4 +1,6 @@
 "A fastai Learner for matching: encoders and heads from names, scores on unseen groups, embeddings, pictures."
+from dataclasses import replace
+
 import numpy as np
 import torch
 from fastai.learner import Recorder
@@ -74,25 +76,25 @@ def embeddings(
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be read (their ids are then missing in `ids`)
 ) -> Embeddings:
     "Embeddings of listings by modality; rows the encoders were trained on are flagged."
-    cols = self.dls.cols
+    columns = self.dls.columns
     if df is None: df = self.dls.valid_df
-    else: df = check_listings(df, cols['path'], cols['fn_col'], cols['text_col'], id_col=cols['id_col'], on_error=on_error, min_rows=1).df
+    else: df = check_listings(df, self.dls.image_folder, replace(columns, group=None, fold=None), on_error=on_error, min_rows=1).df
     if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
     dl = self.dls.test_dl(df, bs=bs or self.dls.valid.bs)
     parts = []
     for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
         out = self.model.embed(*(o.as_subclass(torch.Tensor) for o in batch), tta=tta)
         parts.append({k: v.cpu().numpy() for k, v in out.items()})
-    ids, label_col, phash_col = df[cols['id_col']].to_numpy(), cols['label_col'], cols['phash_col']
+    ids = df[columns.id].to_numpy()
     return Embeddings({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, ids,
-                      titles=None if cols['text_col'] is None else df[cols['text_col']], labels=df[label_col].to_numpy() if label_col in df else None,
+                      titles=None if columns.title is None else df[columns.title], groups=df[columns.group].to_numpy() if columns.group in df else None,
                       trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None,
-                      phash=usable_hashes(df[phash_col]) if phash_col in df else None)
+                      phash=usable_hashes(df[columns.phash]) if columns.phash in df else None)
 
 
 def _listing(dls, row):
-    fn, text = dls.cols['fn_col'], dls.cols['text_col']
-    return dict(image=None if fn is None else read_image(dls.cols['path']/str(row[fn])), title='' if text is None else row[text])
+    fn, text = dls.columns.image, dls.columns.title
+    return dict(image=None if fn is None else read_image(dls.image_folder/str(row[fn])), title='' if text is None else row[text])
 
 
 def _judged(self, modality):
@@ -100,8 +102,8 @@ def _judged(self, modality):
     emb = self.embeddings()
     v = emb[modality] if modality else emb.get('joint', np.concatenate(list(emb.values()), 1))
     nb = Dense(v).search(min(51, len(v)))
-    matches = decide(nb, best_threshold(nb, emb.labels)[0])
-    return nb, emb.labels, matches, row_f1(matches, emb.labels)
+    matches = decide(nb, best_threshold(nb, emb.groups)[0])
+    return nb, emb.groups, matches, row_f1(matches, emb.groups)
 
 
 def _draw_rows(dls, rows):

@@ -46,13 +46,6 @@ def picture_of(
     return res
 
 
-def matcher_cols(
-    dls,  # `MatchDataLoaders`
-) -> dict:
-    "The columns that a matcher reads, as `dls` names them."
-    return {k: dls.cols[k] for k in ('id_col', 'fn_col', 'text_col', 'phash_col')}
-
-
 @patch
 def encoder(
     self: MatchLearner,
@@ -79,9 +72,9 @@ def matcher(
     info: dict | None = None,  # Kept with it: how it was trained, what it scored
 ) -> Matcher:
     "Encoders, rule and catalogue as one thing that saves without pickle and matches new listings without fastai."
-    if not isinstance(rule, Rule): raise InputError(f'rule={rule!r}: give a Rule, e.g. choose_rule(candidates(emb.spaces()), emb.labels)')
-    res, skipped = Matcher.from_df(self.dls.df if df is None else df, self.dls.cols['path'] if path is None else path, rule, self.encoder(tta, device),
-                             matcher_cols(self.dls), info, on_error=on_error, trained_on=self.trained_on.ids)
+    if not isinstance(rule, Rule): raise InputError(f'rule={rule!r}: give a Rule, e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
+    res, skipped = Matcher.from_df(self.dls.df if df is None else df, self.dls.image_folder if path is None else path, rule, self.encoder(tta, device),
+                             self.dls.columns, info, on_error=on_error, trained_on=self.trained_on.ids)
     if len(skipped):
         res.info['skipped'] = skipped.astype(str).to_dict('records')
         warnings.warn(f'{len(skipped)} listings are not in the catalogue: {preview(skipped.id)} (all with their reasons in `info`)', stacklevel=2)

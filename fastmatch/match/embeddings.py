@@ -11,9 +11,10 @@ class Embeddings(dict):
         vectors: dict,  # Modality -> (n,d) array
         ids,  # (n,) what names each listing; or modality -> ids, where they come from different files: they must agree
         titles=None,  # (n,) titles, or None
-        labels=None,  # (n,) groups, or None where they aren't known
+        groups=None,  # (n,) groups, or None where they aren't known
         trained_on=None,  # bool (n,): an encoder was trained on this row; default none
         phash=None,  # (n,) perceptual hashes, None where a listing has none; or None
+        labels=None,  # An earlier name of `groups`
     ):
         from pandas import isna as missing
         super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
@@ -23,11 +24,15 @@ class Embeddings(dict):
         # str(None) and str(nan) would be titles like any other, and match each other
         if bad := [i for i, o in enumerate(titles or []) if missing(o)]: raise InputError(f'titles: rows {preview(bad)} are missing')
         self.titles = None if titles is None else [str(o) for o in titles]
-        self.labels = None if labels is None else np.asarray(labels)
+        if groups is None: groups = labels
+        self.groups = None if groups is None else np.asarray(groups)
         self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
         self.phash = None if phash is None else np.asarray(phash, dtype=object)
-        for name, o in {**self, 'titles': self.titles, 'labels': self.labels, 'trained_on': self.trained_on, 'phash': self.phash}.items():
+        for name, o in {**self, 'titles': self.titles, 'groups': self.groups, 'trained_on': self.trained_on, 'phash': self.phash}.items():
             if o is not None and len(o) != n: raise InputError(f'{name}: {len(o)} rows for {n} ids')
+
+    @property
+    def labels(self): return self.groups  # an earlier name of `groups`
 
     def __len__(self): return len(self.ids)  # listings; modalities are counted by `len(emb.keys())`
     def __repr__(self): return f'Embeddings({len(self)} listings: {", ".join(f"{k} {v.shape[1]}-d" for k, v in self.items())})'

@@ -128,15 +128,15 @@ def check_self_first(
 
 
 def group_codes(
-    labels,  # 1-D, ints or strings: which listings are the same product
+    groups,  # 1-D, ints or strings: which listings are the same product
     n: int,  # How many there must be
-    name: str = 'labels',  # What to call them in messages
+    name: str = 'groups',  # What to call them in messages
 ) -> np.ndarray:
     "Labels as int32 codes from 0 (n,), numbered by first appearance; a missing label is an `InputError` naming its row."
     import pandas as pd
-    labels = pd.Series(labels).to_numpy() if not isinstance(labels, np.ndarray) else labels
-    if labels.ndim != 1 or len(labels) != n: raise InputError(f'{name} of shape {labels.shape}: give {n}, one a row')
-    codes = pd.factorize(labels)[0]
+    groups = pd.Series(groups).to_numpy() if not isinstance(groups, np.ndarray) else groups
+    if groups.ndim != 1 or len(groups) != n: raise InputError(f'{name} of shape {groups.shape}: give {n}, one a row')
+    codes = pd.factorize(groups)[0]
     if (codes < 0).any(): raise InputError(f'{name} are missing in rows {preview(np.flatnonzero(codes < 0))}')
     return codes.astype(np.int32)
 

@@ -1,12 +1,14 @@
 "The matcher: what is trained, decided and known, ready for new listings."
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..core import InputError, MissingPackage, check_device, preview
+from ..data.columns import Columns
 from ..data.read import Listings, check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
 from ..match import Dense, Embeddings, Keys, Pool, Rule, Tfidf, Units
@@ -16,7 +18,6 @@ from .explain import Explanation
 from .folder import read_folder, write_folder
 from .result import MatchResult
 
-DEFAULT_COLS = dict(id_col='posting_id', fn_col='image', text_col='title', phash_col=None)
 TITLES = ('tfidf', 'units', 'same_title')  # spaces made from titles
 
 
@@ -27,14 +28,16 @@ class Matcher:
         rule: Rule,  # How modalities are fused and where the cut is
         catalogue: Embeddings,  # The known listings
         encoder: Encoder | None = None,  # Embeds listings; None: only embeddings can be matched, or titles where the rule needs no more
-        cols: dict | None = None,  # Columns of a table of listings: `id_col`, `fn_col`, `text_col`, `phash_col` (None: not there)
+        columns: Columns | None = None,  # Of a table of listings; its group and fold are not read
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
     ):
-        self._set(rule, encoder, cols, info)
+        self._set(rule, encoder, columns, info)
         self._know(catalogue)
 
-    def _set(self, rule, encoder, cols, info):
-        self.rule, self.encoder, self.info, self.cols = rule, encoder, info or {}, {**DEFAULT_COLS, **(cols or {})}
+    def _set(self, rule, encoder, columns, info):
+        self.rule, self.encoder, self.info = rule, encoder, info or {}
+        # a matcher reads no groups and no folds
+        self.columns = replace(Columns.resolve(columns, {}), group=None, fold=None)
 
     def _know(self, catalogue):
         self.ids, self.titles, self.trained_on = _names(catalogue.ids, 'catalogue'), catalogue.titles, catalogue.trained_on
@@ -47,7 +50,7 @@ class Matcher:
         path,  # Folder of the images
         rule: Rule,  # How modalities are fused and where the cut is
         encoder: Encoder | None,  # Embeds listings
-        cols: dict | None = None,  # As for `Matcher`
+        columns: Columns | None = None,  # As for `Matcher`
         info: dict | None = None,  # As for `Matcher`
         bs: int = 64,  # Listings a batch
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
@@ -55,7 +58,7 @@ class Matcher:
     ) -> tuple['Matcher', pd.DataFrame]:  # The matcher; what was skipped: `id`, `row`, `column`, `reason`
         "A matcher whose catalogue is a table of listings."
         res = cls.__new__(cls)
-        res._set(rule, encoder, cols, info)
+        res._set(rule, encoder, columns, info)
         emb, skipped = res.embed(df, path, bs, on_error)
         emb.trained_on = np.isin(emb.ids, list(trained_on))
         res._know(emb)
@@ -90,23 +93,23 @@ class Matcher:
 
     def embed(
         self,
-        df: pd.DataFrame,  # Listings with the columns `cols` names
+        df: pd.DataFrame,  # Listings with the columns that `columns` names
         path='.',  # Folder of the images
         bs: int = 64,  # Listings a batch
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
     ) -> tuple[Embeddings, pd.DataFrame]:  # The embeddings; what was skipped: `id`, `row`, `column`, `reason`
         "Read and embed listings; everything that is wrong with them is listed at once."
-        id_col, fn_col, text_col, phash_col = (self.cols[o] for o in DEFAULT_COLS)
+        id_col, fn_col, text_col, phash_col = (self.columns.id, self.columns.image, self.columns.title, self.columns.phash)
         if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         inputs = [] if self.encoder is None else self.encoder.inputs
         images, titles = 'image' in self.inputs, 'title' in self.inputs
         if images and not Path(path).is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
-        seen: Listings = check_listings(df, text_col=text_col if titles else None, id_col=id_col, min_rows=0, on_error='skip')
+        seen: Listings = check_listings(df, id_col=id_col, title_col=text_col if titles else None, min_rows=0, on_error='skip')
         rows = np.setdiff1d(np.arange(len(df)), seen.skipped.row.to_numpy(int))
         texts = df[text_col].iloc[rows].tolist() if titles else None
         files = None
         if images:
-            if fn_col not in df: raise InputError(f'df lacks fn_col={fn_col!r}; its columns are: {", ".join(map(str, df.columns))}')
+            if fn_col not in df: raise InputError(f'df lacks image_col={fn_col!r}; its columns are: {", ".join(map(str, df.columns))}')
             files = [_file(o, path) for o in df[fn_col].iloc[rows]]
         hashes = 'phash' in self.rule.reads and (phash_col is None or phash_col not in df)
         if not inputs or not len(rows): vectors, bad, keys = {}, {}, None
@@ -158,9 +161,9 @@ class Matcher:
         titles = {} if self.titles is None else dict(zip(self.ids, self.titles))
         files = {}
         for o in tables:
-            names = o[self.cols['id_col']].astype(str)
-            if self.cols['text_col'] in o: titles |= dict(zip(names, o[self.cols['text_col']].fillna('').astype(str)))
-            if self.cols['fn_col'] in o: files |= {k: _file(v, path) for k, v in zip(names, o[self.cols['fn_col']])}
+            names = o[self.columns.id].astype(str)
+            if self.columns.title in o: titles |= dict(zip(names, o[self.columns.title].fillna('').astype(str)))
+            if self.columns.image in o: files |= {k: _file(v, path) for k, v in zip(names, o[self.columns.image])}
         if isinstance(new, Embeddings) and new.titles is not None: titles |= dict(zip(map(str, new.ids), new.titles))
         return result.explain(posting_id, titles, files)
 
@@ -196,11 +199,15 @@ class Matcher:
         self.ids, self.trained_on = self.ids[keep], self.trained_on[keep]
         self.titles = None if self.titles is None else [o for o, k in zip(self.titles, keep) if k]
 
+    def _saved_columns(self):
+        # the names that folders of this format have had from the first
+        return {'id_col': self.columns.id, 'fn_col': self.columns.image, 'text_col': self.columns.title, 'phash_col': self.columns.phash}
+
     def files(self) -> dict:
         "What `save` writes: file name -> bytes."
         from safetensors.numpy import save as arrays
         from safetensors.torch import save as tensors
-        spec, parts = {'rule': self.rule.to_dict(), 'cols': self.cols, 'info': self.info, 'encoder': None}, {}
+        spec, parts = {'rule': self.rule.to_dict(), 'cols': self._saved_columns(), 'info': self.info, 'encoder': None}, {}
         vectors = {f'vectors/{k}': o.vectors for k, o in self.spaces.items() if isinstance(o, Dense)} | {'trained_on': self.trained_on}
         if 'tfidf' in self.spaces:
             words, mine = self.spaces['tfidf'].state()
@@ -239,7 +246,7 @@ class Matcher:
         from safetensors.torch import load as tensors
         spec, lists, vectors = json.loads(files['matcher.json']), json.loads(files['listings.json']), arrays(files['vectors.safetensors'])
         res = cls.__new__(cls)
-        res.rule, res.cols, res.info = Rule.from_dict(spec['rule'], functions), spec['cols'], spec['info']
+        res.rule, res.columns, res.info = Rule.from_dict(spec['rule'], functions), Columns.resolve(spec['cols'], {}, Columns(group=None)), spec['info']
         res.ids, res.titles, res.trained_on = np.asarray(lists['ids'], str), lists['titles'], vectors['trained_on']
         res.spaces = {}
         for k in res.rule.reads:

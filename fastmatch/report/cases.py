@@ -30,7 +30,7 @@ def _group(found, y, cards):
     if len(found.missed): parts.append(f'{len(found.missed)} missed')
     shown = [(i, m) for rows, m in ((found.right, 'right'), (found.wrong, 'wrong'), (found.missed, 'missed')) for i in rows[:MEMBERS]]
     rest = len(found) + len(found.missed) - len(shown)
-    product = f'product <bdi>{esc(cards.emb.labels[found.right[0]])}</bdi>: {", ".join(parts)}{f" ({rest} not shown)" if rest else ""}'
+    product = f'product <bdi>{esc(cards.emb.groups[found.right[0]])}</bdi>: {", ".join(parts)}{f" ({rest} not shown)" if rest else ""}'
     # a product that the header names already is named again only where it is another
     members = ''.join(cards(i, m, group=m == 'wrong') for i, m in shown)
     return (f'<article class="group"><header><b class="{mark}">{MARKS[mark]} {word}</b> {product}</header>'

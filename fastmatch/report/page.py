@@ -115,7 +115,7 @@ class Cards:
     "Listings as html: picture, mark, title, id. A picture that is shown again isn't read again."
     def __init__(
         self,
-        emb,  # `Embeddings`: ids, titles, labels
+        emb,  # `Embeddings`: ids, titles, groups
         images=None,  # (n,) files or PIL images, or a function from a row number to one; None: no pictures
     ):
         if images is not None and not callable(images) and len(images) != len(emb):
@@ -143,7 +143,7 @@ class Cards:
         img = '' if self.images is None else f'<img src="{self.picture(i)}" alt="Picture of {esc(e.ids[i])}">'
         word = '' if mark is None else f'<p class="{mark}">{MARKS[mark]} {mark}</p>'
         title = '' if e.titles is None else f'<p class="title" dir="auto">{esc(e.titles[i])}</p>'
-        product = f'<br>product <bdi>{esc(e.labels[i])}</bdi>' if group else ''
+        product = f'<br>product <bdi>{esc(e.groups[i])}</bdi>' if group else ''
         return (f'<div class="listing{f" is-{mark}" if mark else ""}">{img}{word}{title}'
                 f'<small><bdi class="id">{esc(e.ids[i])}</bdi>{product}</small></div>')
 

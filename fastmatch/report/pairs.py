@@ -37,7 +37,7 @@ class Judged:
 def judge_pairs(
     spaces: dict,  # Modality -> space over the same listings
     rule: Rule,  # Applied to them
-    labels,  # (n,) groups: listings of one are the same product
+    groups,  # (n,) groups: listings of one are the same product
 ) -> Judged:
     "Apply `rule`, and score every candidate pair and every pair of one product in each modality and fused."
     found = rule.run(spaces) if rule.steps else None
@@ -46,7 +46,7 @@ def judge_pairs(
     spaces = {k: spaces[k] for k in rule.weights}
     cand = candidates(spaces, min(rule.k, len(next(iter(spaces.values())))))
     n = len(cand.ids)
-    y = group_codes(labels, n)
+    y = group_codes(groups, n)
     neighbors = fuse(cand, rule.how, rule.weights, **rule.options)
     matches = found.matches if found else decide(neighbors, rule.threshold, rule.max_matches)
     near = _keys(*_directed(cand.ids), n)

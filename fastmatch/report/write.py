@@ -12,7 +12,7 @@ from .settings import settings_html
 
 
 def report_html(
-    emb,  # `Embeddings` of listings no encoder was trained on, with labels; titles where there are some
+    emb,  # `Embeddings` of listings no encoder was trained on, with groups; titles where there are some
     rule: Rule,  # What decides, as `choose_rule` gives it
     table: dict,  # Row -> `HeldOut`, 'fused' among them, as `judge` gives it; with 'untrained_fused' the gain over it is told
     images=None,  # (n,) files or PIL images, or a function from a row number to one; None: no pictures
@@ -24,12 +24,12 @@ def report_html(
 ) -> str:
     "The report as one html page that needs nothing else."
     emb.refuse_trained_on('a report')
-    if emb.labels is None: raise InputError('the listings have no groups: a report tells right from wrong')
+    if emb.groups is None: raise InputError('the listings have no groups: a report tells right from wrong')
     if 'fused' not in table: raise InputError(f"table holds {list(table)}: the report is about the row 'fused'")
     for k, o in table.items():
         if len(o.row_f1) != len(emb): raise InputError(f'table[{k!r}]: scores of {len(o.row_f1)} listings, but there are {len(emb)}')
-    judged = judge_pairs(emb.spaces() if spaces is None else spaces, rule, emb.labels)
-    rows, cards = {'alone': alone_heldout(emb.labels), **table}, Cards(emb, images)
+    judged = judge_pairs(emb.spaces() if spaces is None else spaces, rule, emb.groups)
+    rows, cards = {'alone': alone_heldout(emb.groups), **table}, Cards(emb, images)
     return page(f'{len(emb):,} listings matched by {and_(rule.weights)}', headline(rows, judged), [
         ('What each part is worth', worth(rows)), ('Training', curves(losses, monitors)), ('Scores and the cut', scores(judged, rule)),
         ('Matched groups', groups(judged, cards)), ('Worst mistakes', mistakes(judged, rule, cards, n)),
@@ -45,9 +45,9 @@ def write_report(
     path, dls, rec, s = Path(path), outcome.learn.dls, outcome.learn.recorder, outcome.summary()
     if path.is_dir(): raise InputError(f'path={path}: is a folder, name the file')
     images = None
-    if dls.cols['fn_col'] is not None:
-        file = dict(zip(dls.valid_df[dls.cols['id_col']], dls.valid_df[dls.cols['fn_col']]))
-        images = [dls.cols['path']/str(file[o]) for o in outcome.emb.ids]
+    if dls.columns.image is not None:
+        file = dict(zip(dls.valid_df[dls.columns.id], dls.valid_df[dls.columns.image]))
+        images = [dls.image_folder/str(file[o]) for o in outcome.emb.ids]
     # the Recorder's rows hold neither epoch nor time; its loss is the curve's
     monitors = {k: v for k, v in zip(list(rec.metric_names)[1:], zip(*rec.values)) if k != 'train_loss'}
     path.parent.mkdir(parents=True, exist_ok=True)

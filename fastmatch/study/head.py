@@ -77,18 +77,18 @@ def fit_head(
 def judge_head(
     net,  # `FrozenNet`, or None: the embeddings as they are
     x: np.ndarray,  # float32 (n,d), rows that weren't trained on
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     seed: int = 0,  # Of the halvings
     k: int = 50,  # Neighbours looked at
 ):  # `HeldOut`
     "Row F1, recall and mAP of frozen embeddings after a head, under the held-out protocol."
     nb = Dense(x if net is None else net.embed(torch.from_numpy(x)).numpy()).search(min(k, len(x)))
-    return heldout(nb, labels, halvings=5, seed=seed)
+    return heldout(nb, groups, halvings=5, seed=seed)
 
 
 def tune_head(
     embeddings,  # Frozen: `Embeddings` (modalities side by side), or float (n,d)
-    labels=None,  # (n,) groups, where `embeddings` holds none
+    groups=None,  # (n,) groups, where `embeddings` holds none
     space: dict | None = None,  # Of `spaces`: among 'margin', 'scale', 'loss', 'lr', 'wd', 'opt'; default margin and scale
     n_trials: int = 50,
     valid=None,  # bool (n,): rows that trials are judged on; default a fifth of the groups that aren't `test`
@@ -103,7 +103,7 @@ def tune_head(
     echo=None,  # As for `work`
 ):  # optuna.Study; `tested(study)` is the reported score of its best trial
     "Search margin and scale (and more) of a head on frozen embeddings."
-    x, y = as_frozen(embeddings, labels)
+    x, y = as_frozen(embeddings, groups)
     space = spaces('margin', 'scale') if space is None else as_space(space)
     if unknown := set(space) - set(CHOICES): raise InputError(f'space: {sorted(unknown)}: a head on frozen embeddings has {list(CHOICES)}')
     if monitor not in MONITORS: raise InputError(f'monitor={monitor!r}: choose from {", ".join(MONITORS)}')
@@ -129,17 +129,17 @@ def tune_head(
 
 def as_frozen(
     emb,  # `Embeddings` of rows that weren't trained on, or float (n,d)
-    labels=None,  # (n,) groups, where `emb` holds none
+    groups=None,  # (n,) groups, where `emb` holds none
 ) -> tuple[np.ndarray, np.ndarray]:  # (float32 (n,d) unit rows, int (n,) groups from 0)
     "Modalities side by side, each at unit length, and the groups."
     if isinstance(emb, Embeddings):
         emb.refuse_trained_on('tuning a head on frozen embeddings')
-        labels = emb.labels if labels is None else labels
+        groups = emb.groups if groups is None else groups
         names = [k for k in emb if k != 'joint' or len(emb.keys()) == 1]
         emb = np.concatenate([Dense(emb[k], k).vectors / len(names)**.5 for k in names], 1)
-    if labels is None: raise InputError('labels: none are given, and the embeddings hold none')
+    if groups is None: raise InputError('groups: none are given, and the embeddings hold none')
     x = Dense(emb, 'embeddings').vectors
-    return x, group_codes(labels, len(x))
+    return x, group_codes(groups, len(x))
 
 
 def _split(y, valid, test, seed):

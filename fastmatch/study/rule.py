@@ -17,9 +17,9 @@ from .structure import QUICK, Fixed, Rows, Structure, Workbench, refinements, ru
 
 
 def tune_rule(
-    embeddings,  # `Embeddings` with labels, of listings no encoder was trained on; or {modality: (n,d) array}
+    embeddings,  # `Embeddings` with groups, of listings no encoder was trained on; or {modality: (n,d) array}
     n_trials: int = 200,  # Of each study: that of the rule, and two for each halving
-    labels=None,  # (n,) groups, where `embeddings` holds none
+    groups=None,  # (n,) groups, where `embeddings` holds none
     titles=None,  # (n,) titles, where `embeddings` holds none: their TF-IDF is a modality
     k: int = 50,  # Candidates of each modality
     hows=None,  # Fusions to choose from, the default one first; default `FUSED`, 'joint' only where listings lack a modality
@@ -36,7 +36,7 @@ def tune_rule(
     echo=None,  # As for `work`
 ) -> tuple:  # (`Rule`, optuna.Study); `rule.score` holds the held-out figures, `heldout_rules(study)` those of each listing
     "Choose a whole rule: structure by Optuna, cuts exactly; judged by the same done on halves of the products, beside the plain rule and the fused protocol."
-    emb = _embeddings(embeddings, labels, titles)
+    emb = _embeddings(embeddings, groups, titles)
     check_k(k)
     if halvings < 0 or inner < 1: raise InputError(f'halvings={halvings}, inner={inner}: 0 or more, 1 or more')
     most = (max_matches,) if isinstance(max_matches, (int, np.integer)) else tuple(max_matches)
@@ -45,7 +45,7 @@ def tune_rule(
     steps = refinements(steps)
     if lacking := {o for part in steps.values() for step in part for o in step.reads} - set(spaces):
         raise InputError(f'steps: {sorted(lacking)} are read; there are {list(spaces)}, say only=(...)')
-    bench = Workbench(spaces, emb.labels, min(k, len(emb)), steps, (), tuple(map(int, most)))
+    bench = Workbench(spaces, emb.groups, min(k, len(emb)), steps, (), tuple(map(int, most)))
     if not bench.names: raise InputError('embeddings: exact keys alone, nothing to tune')
     bench.hows = _hows(hows, bench)
     bench.space = rule_space(bench.names, bench.hows, tuple(steps), bench.most, min2)
@@ -55,11 +55,11 @@ def tune_rule(
         work(study, objective, n_trials, echo=echo)
         return study, bench.structure(Fixed(study.best_params))
     figures = _judge(bench, searched, study_name, halvings, inner, seed) if halvings else {}
-    rows = Rows('all', np.ones(len(emb), bool), bench.groups, inner, seed)
+    rows = Rows('all', np.ones(len(emb), bool), bench.codes, inner, seed)
     study, best = searched(rows, study_name, 0)
     cuts, value = bench.sweep(best, rows).best()
     score = {'row_f1_chosen_on': round(float(value), 5), 'row_f1_crossed': round(study.best_value, 5), **_said(figures)}
-    for k, v in (('heldout', {k: packed(v.row_f1) for k, v in figures.items()}), ('groups', bench.groups.tolist())): study.set_user_attr(k, v)
+    for k, v in (('heldout', {k: packed(v.row_f1) for k, v in figures.items()}), ('groups', bench.codes.tolist())): study.set_user_attr(k, v)
     return bench.rule(best, cuts, score), study
 
 
@@ -71,14 +71,14 @@ def heldout_rules(
     return {k: HeldOut(unpacked(v), np.array(study.user_attrs['groups'])) for k, v in study.user_attrs['heldout'].items()}
 
 
-def _embeddings(emb, labels, titles):
+def _embeddings(emb, groups, titles):
     if not isinstance(emb, Embeddings):
         if not isinstance(emb, dict): raise InputError(f'embeddings: {type(emb).__name__}: give Embeddings, or {{modality: (n,d) array}} with labels=')
         if not emb: raise InputError('embeddings: no modality')
-        emb = Embeddings(emb, np.arange(len(next(iter(emb.values())))), titles, labels)
-    elif labels is not None or titles is not None:
-        emb = Embeddings(emb, emb.ids, emb.titles if titles is None else titles, emb.labels if labels is None else labels, emb.trained_on, emb.phash)
-    if emb.labels is None: raise InputError('labels: the embeddings hold none, and a rule is tuned against the true groups')
+        emb = Embeddings(emb, np.arange(len(next(iter(emb.values())))), titles, groups)
+    elif groups is not None or titles is not None:
+        emb = Embeddings(emb, emb.ids, emb.titles if titles is None else titles, emb.groups if groups is None else groups, emb.trained_on, emb.phash)
+    if emb.groups is None: raise InputError('groups: the embeddings hold none, and a rule is tuned against the true groups')
     return emb.refuse_trained_on('tuning a rule')
 
 
@@ -95,7 +95,7 @@ def _hows(hows, bench):
 
 def _about(bench, rows, inner, seed, titles):
     "What a stored study must agree in: resumed on other listings, or other embeddings of these, it would mix two things up."
-    return {'monitor': 'row_f1', 'listings': len(bench.labels), 'groups': zlib.crc32(bench.groups[rows.mask].tobytes()), 'k': bench.k, 'halvings': inner, 'seed': seed,
+    return {'monitor': 'row_f1', 'listings': len(bench.groups), 'groups': zlib.crc32(bench.codes[rows.mask].tobytes()), 'k': bench.k, 'halvings': inner, 'seed': seed,
             'modalities': list(bench.spaces), 'vectors': likeness({k: o.vectors for k, o in bench.spaces.items() if isinstance(o, Dense)}),
             'titles': None if titles is None else zlib.crc32('\n'.join(titles).encode()), 'hows': list(bench.hows), 'max_matches': list(bench.most),
             'steps': {k: [repr(o) for o in v] for k, v in bench.steps.items()}}
@@ -103,7 +103,7 @@ def _about(bench, rows, inner, seed, titles):
 
 def _judge(bench, searched, name, halvings, inner, seed):
     "{way: HeldOut}: structure and cuts chosen on half of the products by a study of its own, scored on the other half."
-    g = bench.groups
+    g = bench.codes
     plain = bench.structure(Fixed(defaults(bench.space)))
     grid = [Structure(how, tuple(w.items()), max_matches=bench.most[0]) for how, w in fusion_grid(bench.names)]
     out = {k: HeldOut(np.zeros(len(g)), g) for k in ('tuned', 'fused', 'plain')}

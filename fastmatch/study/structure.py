@@ -64,14 +64,14 @@ class Workbench:
     def __init__(
         self,
         spaces: dict,  # Modality -> space
-        labels,  # (n,) groups
+        groups,  # (n,) groups
         k: int,  # Candidates of each modality
         steps: dict,  # Of `refinements`
         hows: tuple,  # Fusions to choose from
         most: tuple,  # Most matches a row to choose from
     ):
-        self.spaces, self.labels, self.k, self.steps, self.hows, self.most = spaces, labels, k, steps, hows, most
-        self.groups = group_codes(labels, len(labels))
+        self.spaces, self.groups, self.k, self.steps, self.hows, self.most = spaces, groups, k, steps, hows, most
+        self.codes = group_codes(groups, len(groups))
         self.join = tuple(o for o, s in spaces.items() if isinstance(s, Keys))
         self.names = tuple(o for o in spaces if o not in self.join)
         self.space = rule_space(self.names, hows, tuple(steps), most)
@@ -97,11 +97,11 @@ class Workbench:
         spaces, cand = self.refined(s.steps)
         if all(o.stage == 'vectors' for o in self.steps[s.steps]):
             key = id(cand), rows.key
-            if key not in self._flats: self._flats[key] = Flat(cand, self.labels, rows.mask)
+            if key not in self._flats: self._flats[key] = Flat(cand, self.groups, rows.mask)
             return self._flats[key].sweep(s.how, dict(s.weights), s.power, s.ranks, s.max_matches)
         nb = fuse(cand, s.how, dict(s.weights), power=s.power)
         nb = self.rule(s).reranked(nb, spaces)[-1][1]
-        return Sweep(nb, self.labels, s.max_matches) if s.ranks == 1 else RankSweep(nb, self.labels, 2, s.max_matches)
+        return Sweep(nb, self.groups, s.max_matches) if s.ranks == 1 else RankSweep(nb, self.groups, 2, s.max_matches)
 
     def forget(self, rows): self._flats = {k: v for k, v in self._flats.items() if k[1] != rows.key}
 

@@ -4,6 +4,7 @@ import math
 import random
 import warnings
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def check_unseen(
 ):
     "Raise `WrongStudy` where `test` has listings that training or the study sees, by id or by group."
     if not isinstance(dls, MatchDataLoaders): raise WrongStudy(f'test: it is scored by the columns of MatchDataLoaders, this Learner has {type(dls).__name__}')
-    ids, label = dls.cols['id_col'], dls.cols['label_col']
+    ids, label = dls.columns.id, dls.columns.group
     for o in (ids, label):
         if o not in test: raise WrongStudy(f'test lacks the column {o!r}; its columns are {preview(test.columns, 20)}')
     for col, what in ((ids, 'listing'), (label, 'group')):
@@ -47,15 +48,14 @@ def check_unseen(
 
 def _check_whole(dls, test):
     "Raise `WrongStudy` where `test` could not be scored: after a training it would be late."
-    path, *cols = (dls.cols[k] for k in ('path', 'fn_col', 'text_col', 'label_col', 'id_col'))
-    try: check_listings(test, path, *cols)
+    try: check_listings(test, dls.image_folder, replace(dls.columns, fold=None))
     except InputError as e: raise WrongStudy(f'test: {e}') from e
 
 
 def _judge(learn, test, trial, seed):
     "The listings' row F1 under the held-out protocol, kept with the trial."
     emb = learn.embeddings(test)
-    res = heldout_fused(candidates(emb.refuse_trained_on('a test').spaces(), k=min(50, len(emb))), emb.labels, seed=seed)
+    res = heldout_fused(candidates(emb.refuse_trained_on('a test').spaces(), k=min(50, len(emb))), emb.groups, seed=seed)
     for k, v in (('test_row_f1', round(res.mean, 5)), ('test_se', round(res.se, 5)), ('test_rows', packed(res.row_f1))): trial.set_user_attr(k, v)
 
 
@@ -142,7 +142,7 @@ def tune(
                 if not whole: _check_whole(learn.dls, test)
                 whole.append(trial.number)
                 if 'test_groups' not in study.user_attrs:
-                    study.set_user_attr('test_groups', group_codes(test[learn.dls.cols['label_col']].to_numpy(), len(test)).tolist())
+                    study.set_user_attr('test_groups', group_codes(test[learn.dls.columns.group].to_numpy(), len(test)).tolist())
             prune = PruneTrial(trial, monitor)
             learn.add_cb(prune)
             with learn.no_bar(), learn.no_logging(): fit(learn, trial)

@@ -40,7 +40,7 @@ def rules(quick):
     from fastmatch.study.rule import tune_rule
     size = QUICK[:3] if quick else (34_250, 11_014, 51)
     vectors, labels = listings(*QUICK if quick else ()), shopee_like(*size)
-    emb = Embeddings(dict(zip(('image', 'title'), vectors)), np.arange(len(labels)), labels=labels)
+    emb = Embeddings(dict(zip(('image', 'title'), vectors)), np.arange(len(labels)), groups=labels)
     groups = {g: set(np.flatnonzero(labels == g).tolist()) for g in range(labels.max() + 1)}
     groups = [groups[g] for g in labels]
     # queries cost what they cost one by one, and so do sets: every tenth listing stands for all

@@ -44,7 +44,7 @@ def save(
     more = {'titles': np.array(emb.titles)} if emb.titles is not None else {}
     if emb.phash is not None: more['phash'] = np.array(['' if pd.isna(o) else str(o) for o in emb.phash])
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, ids=emb.ids.astype(str), labels=np.asarray(emb.labels).astype(str), **more, **{f'vectors/{k}': v for k, v in emb.items()})
+    np.savez(file, ids=emb.ids.astype(str), labels=np.asarray(emb.groups).astype(str), **more, **{f'vectors/{k}': v for k, v in emb.items()})
 
 
 def load(
@@ -102,7 +102,7 @@ class Ladder:
         if emb.titles is not None: self.spaces |= emb.spaces(only=('units',))
         self.names = [o for o in self.spaces if o not in ('phash', 'units')]
         self.join = tuple(o for o in self.spaces if o == 'phash')
-        self.y = group_codes(emb.labels, len(emb))
+        self.y = group_codes(emb.groups, len(emb))
         self.halvings, self.seed = halvings, seed
         self.random_halves = [Half(*o) for side in random_halves(self.y, halvings, seed) for o in ((side, ~side), (~side, side))]
         self.plain = candidates({o: self.spaces[o] for o in (*self.names, *self.join)}, self.k)
@@ -128,8 +128,8 @@ class Ladder:
 
     def rungs(self, echo=print):
         "Yield (name, `HeldOut`), each choosing on top of what the one before chose, half by half."
-        yield 'alone', alone_heldout(self.emb.labels)
-        yield 'best modality', heldout({o: self.spaces[o].search(self.k) for o in self.names}, self.emb.labels, halvings=self.halvings, seed=self.seed)
+        yield 'alone', alone_heldout(self.emb.groups)
+        yield 'best modality', heldout({o: self.spaces[o].search(self.k) for o in self.names}, self.emb.groups, halvings=self.halvings, seed=self.seed)
         self.try_fusions(fusion_grid(self.names), Sweep)
         yield 'fused', self.result(lambda o: o.fusion)
         for o in self.random_halves: o.mark()
@@ -206,15 +206,15 @@ def pair_model(ladder):
     try:
         from fastmatch.match import heldout_pairs
     except ImportError: return None
-    return heldout_pairs(ladder.plain, ladder.emb.labels, ladder.emb.titles, halvings=ladder.halvings, seed=ladder.seed)
+    return heldout_pairs(ladder.plain, ladder.emb.groups, ladder.emb.titles, halvings=ladder.halvings, seed=ladder.seed)
 
 
 def pooled(parts):
     "Scores of several folds as of one table: groups of different folds are different groups."
     groups, shift = [], 0
     for o in parts:
-        groups.append(o.groups + shift)
-        shift += o.groups.max() + 1
+        groups.append(o.clusters + shift)
+        shift += o.clusters.max() + 1
     return HeldOut(np.concatenate([o.row_f1 for o in parts]), np.concatenate(groups), picks=[p for o in parts for p in o.picks])
 
 

@@ -22,8 +22,8 @@ def pooled(tables: list[dict]) -> dict:
     for name in tables[0]:
         parts, shift, groups = [t[name] for t in tables], 0, []
         for o in parts:
-            groups.append(o.groups + shift)
-            shift += o.groups.max() + 1
+            groups.append(o.clusters + shift)
+            shift += o.clusters.max() + 1
         res[name] = HeldOut(*(np.concatenate(o) for o in ([p.row_f1 for p in parts], groups)))
     return res
 

@@ -28,14 +28,14 @@ def test_rungs(few):
     rungs = dict(x.rungs(echo=None))
     assert list(rungs)[:9] == ['alone', 'best modality', 'fused', '+ other fusions', '+ min2', '+ QE/DBA', '+ INB', '+ rerank', '+ vetoes']
     spaces = emb.spaces()
-    np.testing.assert_allclose(rungs['fused'].row_f1, heldout_fused(candidates(spaces, 15), emb.labels, halvings=2).row_f1, atol=1e-12)
+    np.testing.assert_allclose(rungs['fused'].row_f1, heldout_fused(candidates(spaces, 15), emb.groups, halvings=2).row_f1, atol=1e-12)
     # what a half chose, written as a rule, scores on the other what the ladder says
     total = np.zeros(60)
     for o in x.random_halves:
         how, weights, *more = o.fusion
         rule = Rule(how, weights, 0., 15, join=('phash',), steps=(*o.steps, *o.after) if o.by in (None, o.fusion) else (), options=dict(*more))
         if rule.steps == (*o.steps, *o.after):
-            got = row_f1(decide(rule.neighbors(emb.spaces(only=tuple(rule.reads))), o.cuts), emb.labels)[o.scored]
+            got = row_f1(decide(rule.neighbors(emb.spaces(only=tuple(rule.reads))), o.cuts), emb.groups)[o.scored]
             # a rule lifts equal keys above what a step made of them, a ladder does not
             if not o.after: np.testing.assert_allclose(got, o.row_f1, atol=1e-12)
         total[o.scored] += o.row_f1
@@ -50,12 +50,12 @@ def test_table_pairs_each_rung(few, tmp_path):
     again = [ladder.load(tmp_path/f'{i}.npz') for i in range(2)]
     for a, b in zip(tables, again):
         np.testing.assert_array_equal(a['image'], b['image'])
-        assert a.titles == b.titles and a.labels.tolist() == b.labels.tolist() and a.phash.tolist() == b.phash.tolist() and a.ids.tolist() == b.ids.tolist()
+        assert a.titles == b.titles and a.groups.tolist() == b.groups.tolist() and a.phash.tolist() == b.phash.tolist() and a.ids.tolist() == b.ids.tolist()
     df = ladder.measure('x', again, echo=lambda o: None, halvings=1, k=8).set_index('rung')
     assert (df.n == 80).all() and np.isnan(df.over_before['alone']) and np.isnan(df.over_fused['fused'])
     steps = df.row_f1.diff()[1:]
     np.testing.assert_allclose(df.over_before[1:], steps, atol=2e-4)
     np.testing.assert_allclose(df.over_fused[3:], (df.row_f1 - df.row_f1['fused'])[3:], atol=2e-4)
     assert (df.low_before[1:] <= df.over_before[1:]).all() and (df.over_before[1:] <= df.high_before[1:]).all()
-    fused = ladder.pooled([heldout_fused(candidates(o.spaces(), 8), o.labels, halvings=1) for o in again])
+    fused = ladder.pooled([heldout_fused(candidates(o.spaces(), 8), o.groups, halvings=1) for o in again])
     assert df.row_f1['fused'] == round(fused.mean, 4) and df.se['fused'] == round(fused.se, 4) and paired(fused, fused).diff == 0

@@ -100,7 +100,7 @@ def training(a):
         learn = match_learner(loaders(rest, a.size, seed=seed), loss_func=ArcFace(params.get('margin', .3), params.get('scale', 20.)))
         with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(a.epochs, params.get('lr', 2e-3))
         emb = learn.embeddings(test)
-        return heldout_fused(candidates(emb.spaces(), k=50), emb.labels)
+        return heldout_fused(candidates(emb.spaces(), k=50), emb.groups)
     whole = sorted((t for t in study.trials if t.state.name == 'COMPLETE'), key=lambda t: -t.value)
     # where the default itself came out best, what is said is what the next one is worth
     stood, found = bool(whole[0].user_attrs.get('default')), next(t for t in whole if not t.user_attrs.get('default'))

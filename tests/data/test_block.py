@@ -330,15 +330,14 @@ def test_listings_to_embed_need_no_label(listings):
 def test_an_empty_copy_keeps_the_columns_not_the_listings(listings):
     dls = make(listings)
     new = pickle.loads(pickle.dumps(dls.new_empty()))
-    assert new.cols == dls.cols == dict(path=IMAGES, fn_col='image', fn_cols=['image'], text_col='title', label_col='label_group', id_col='posting_id',
-                                        phash_col=None)
+    assert new.columns == dls.columns and new.image_folder == dls.image_folder == IMAGES and new.image_columns == dls.image_columns == ['image']
     assert len(new.df) == len(new.train_df) == len(new.valid_df) == 0 and list(new.df) == list(dls.df) and new.n_groups == 16
     for a, b in zip(new.test_dl(listings.head(3)).one_batch(), dls.test_dl(listings.head(3)).one_batch()): assert torch.equal(a, b)
     assert listings.posting_id[0].encode() not in pickle.dumps(new)
 
 
 @pytest.mark.parametrize('change, words', [
-    (dict(fn_col=None, text_col=None), 'fn_col and text_col'), (dict(sampler='pk2'), "sampler='pk2'.*'pk', 'weighted', 'oversample'"),
+    (dict(fn_col=None, text_col=None), 'image_col and title_col'), (dict(sampler='pk2'), "sampler='pk2'.*'pk', 'weighted', 'oversample'"),
     (dict(sampler='pk', k=0), 'k=0'), (dict(sampler='pk', bs=64), 'p=32 groups needs as many, training has 16'),
     (dict(sampler='oversample', k=0), 'min_count=0'), (dict(bs=0), 'bs=0')])
 def test_wrong_options_are_named(listings, change, words):

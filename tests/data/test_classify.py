@@ -106,7 +106,7 @@ def test_rows_that_cannot_be_used_are_named(items):
 
 @pytest.mark.parametrize('change, message', [
     (dict(frames=0), 'frames=0'), (dict(text_col=[]), 'name a column'), (dict(text_col=['title', 'descr']), 'descr.*did you mean'),
-    (dict(fn_col=None, text_col=None), 'both None'), (dict(label_col='knd'), 'label_col'), (dict(valid_fold=9), 'valid_fold=9'),
+    (dict(fn_col=None, text_col=None), 'both None'), (dict(label_col='knd'), 'group_col'), (dict(valid_fold=9), 'valid_fold=9'),
     (dict(fold_col=None, valid_fold=5), 'valid_fold=5'), (dict(fold_col=None, n_folds=40), 'n_folds=40'), (dict(bs=0), 'bs=0')])
 def test_options_out_of_range(items, change, message):
     with pytest.raises(InputError, match=message): make(items, **change)
@@ -119,4 +119,4 @@ def test_one_class_and_a_class_that_is_only_held_out(items):
 
 def test_what_is_exported_holds_no_items(items):
     dls = pickle.loads(pickle.dumps(make(items, fn_col=None).new_empty()))
-    assert len(dls.df) == 0 and dls.frames == 3 and list(dls.vocab) == ['a', 'b'] and dls.cols['text_cols'] == ['title', 'description']
+    assert len(dls.df) == 0 and dls.frames == 3 and list(dls.vocab) == ['a', 'b'] and dls.text_columns == ['title', 'description']

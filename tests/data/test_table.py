@@ -50,11 +50,11 @@ def test_a_shopee_table_works_as_it_is(put):
     df = read_table(path)
     cols = recognise(df, required=('id_col', 'fn_col', 'text_col', 'label_col'))
     assert cols == Columns('posting_id', 'image', 'title', 'label_group', None, 'image_phash')
-    df[cols.text_col] = unescape(df[cols.text_col])
+    df[cols.title] = unescape(df[cols.title])
     assert df.title.tolist() == ['Tas kertas polos', 'Selotip 5 cm, ❤', 'Café TTS', "Kopi Éclair's"]
     assert df.posting_id.tolist()[2] == 'train_103' and df.image_phash.tolist()[2] == '1e50000000000000'
     assert df.label_group.tolist() == ['249000001', '2900000002', '2300000003', '0004000004']
-    assert len(check_listings(df, text_col=cols.text_col, label_col=cols.label_col, id_col=cols.id_col).df) == 4
+    assert len(check_listings(df, text_col=cols.title, label_col=cols.group, id_col=cols.id).df) == 4
 
 
 def test_cells_stay_as_they_were_typed(put):
@@ -228,7 +228,7 @@ def test_parquet_columns_come_as_text(pa, tmp_path):
 def test_an_index_written_to_parquet_stays_a_column(pa, tmp_path):
     pd.DataFrame(dict(title=['tea', 'milk'], posting_id=['1', '2'])).set_index('posting_id').to_parquet(tmp_path/'a.parquet')
     df = read_table(tmp_path/'a.parquet')
-    assert recognise(df).id_col == 'posting_id' and df.posting_id.tolist() == ['1', '2'] and isinstance(df.index, pd.RangeIndex)
+    assert recognise(df).id == 'posting_id' and df.posting_id.tolist() == ['1', '2'] and isinstance(df.index, pd.RangeIndex)
 
 
 def test_a_parquet_and_a_csv_of_the_same_table_are_equal(pa, put, tmp_path):
@@ -275,26 +275,26 @@ def test_given_columns_win_and_play_no_second_role():
     df = table('posting_id', 'code', 'product', 'title')
     cols = recognise(df, id_col='code', text_col='product')
     assert cols == Columns('code', None, 'product', None, None, None)
-    assert recognise(df, label_col='title').text_col is None
+    assert recognise(df, label_col='title').title is None
 
 
 def test_a_given_column_must_exist():
     with pytest.raises(InputError) as e: recognise(table('posting_id', 'Titel', 'x'), text_col='title', fold_col='zzz')
-    assert "text_col='title' (did you mean 'Titel'?), fold_col='zzz'; its columns are: posting_id, Titel, x" in str(e.value)
+    assert "title_col='title' (did you mean 'Titel'?), fold_col='zzz'; its columns are: posting_id, Titel, x" in str(e.value)
 
 
 def test_a_required_role_without_a_column():
     with pytest.raises(InputError) as e: recognise(table('code', 'title'), required=('id_col', 'text_col', 'fn_col'))
     msg = str(e.value)
     assert '--id-col; looked for posting_id' in msg and '--image-col; looked for' in msg and '--title-col' not in msg and 'code, title' in msg
-    assert recognise(table('code', 'title'), required=()).id_col is None
-    with pytest.raises(InputError, match="required=id: choose from id_col, fn_col"): recognise(table('id'), required=('id',))
+    assert recognise(table('code', 'title'), required=()).id is None
+    with pytest.raises(InputError, match="required=sku: choose from id, image"): recognise(table('id'), required=('sku',))
 
 
 def test_a_frame_with_a_column_twice_and_no_frame():
     twice = pd.concat([table('id', 'title'), table('title')], axis=1)
     with pytest.raises(InputError, match='more than one column named title'): recognise(twice)
-    assert recognise(pd.concat([twice[['id']], table('x'), table('x')], axis=1)).id_col == 'id'
+    assert recognise(pd.concat([twice[['id']], table('x'), table('x')], axis=1)).id == 'id'
     with pytest.raises(InputError, match='is a str'): recognise('listings.csv')
 
 
@@ -304,10 +304,10 @@ def test_titles_beyond_all_measure(put):
     msg = str(e.value)
     assert "header): row 1 (id 'b'): 10000000 characters, row 3 (id 'd'): 10001 characters" in msg
     assert 'title has titles of more than max_title=10000 ' in msg and 'counted from 0' in msg and len(msg) < 400
-    assert recognise(df[df.id.isin(['a', 'c'])]).text_col == 'title'  # a long cell elsewhere is no fault
-    assert recognise(df, max_title=None).text_col == 'title'
+    assert recognise(df[df.id.isin(['a', 'c'])]).title == 'title'  # a long cell elsewhere is no fault
+    assert recognise(df, max_title=None).title == 'title'
     with pytest.raises(InputError, match='row 1: 10000000 characters'): recognise(df.drop(columns='id'), required=())
-    assert recognise(df.iloc[[3]], max_title=10_001).text_col == 'title'
+    assert recognise(df.iloc[[3]], max_title=10_001).title == 'title'
 
 
 # titles
@@ -351,6 +351,6 @@ def test_the_sample_is_read_whole():
     cols = recognise(df)
     assert cols == Columns('posting_id', 'image', 'title', 'label_group', 'fold', None)
     pd.testing.assert_frame_equal(df, pd.read_csv(path/'listings.csv', dtype=str, keep_default_na=False), check_dtype=False)
-    want = check_listings(pd.read_csv(path/'listings.csv'), path/'images', 'image', 'title', 'label_group', fold_col='fold').df
-    got = check_listings(df, path/'images', cols.fn_col, cols.text_col, cols.label_col, cols.id_col, cols.fold_col).df
+    want = check_listings(pd.read_csv(path/'listings.csv'), path/'images', Columns(fold='fold')).df
+    got = check_listings(df, path/'images', cols).df
     assert got.fold.tolist() == want.fold.tolist() and got.posting_id.tolist() == want.posting_id.tolist()

@@ -51,7 +51,7 @@ def test_validation_is_scored_not_lost(listings, tmp_path):
     assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'recall@1', 'map@r', 'row_f1_max', 'time']
     emb = learn.embeddings()
     nb = Dense(emb['image']).search()
-    want = [np.nanmean(recall_at(nb, emb.labels)), np.nanmean(map_at_r(nb, emb.labels)), best_threshold(nb, emb.labels)[1]]
+    want = [np.nanmean(recall_at(nb, emb.groups)), np.nanmean(map_at_r(nb, emb.groups)), best_threshold(nb, emb.groups)[1]]
     np.testing.assert_allclose(learn.recorder.values[-1][1:], want, rtol=1e-6)
     np.testing.assert_allclose(learn.validate(), want, rtol=1e-6)
 
@@ -178,7 +178,7 @@ def test_embeddings_keep_the_order_and_ignore_the_batch_size(listings, tmp_path)
     learn = make(listings, path=tmp_path)
     df = listings.sample(frac=1, random_state=0)
     a, b = learn.embeddings(df, bs=7), learn.embeddings(df.iloc[::-1].drop(columns='label_group'), bs=64)
-    assert list(a.ids) == list(df.posting_id) and b.labels is None
+    assert list(a.ids) == list(df.posting_id) and b.groups is None
     np.testing.assert_allclose(a['image'], b['image'][::-1], atol=2e-6)
     with pytest.raises(InputError, match="'image'"): learn.embeddings(df.drop(columns='image'))
     with pytest.raises(InputError, match='0 listings'): learn.embeddings(df.iloc[:0])

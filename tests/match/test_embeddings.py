@@ -18,10 +18,10 @@ def test_wrong_lengths(name, kwargs):
 
 
 def test_holds_what_it_was_given():
-    emb = Embeddings({'image': X.astype(np.float64)}, IDS, labels=list('aabb'))
+    emb = Embeddings({'image': X.astype(np.float64)}, IDS, groups=list('aabb'))
     assert len(emb) == 4 and list(emb) == ['image'] and emb['image'].dtype == np.float32
     assert emb.titles is None and not emb.trained_on.any()
-    assert emb.labels.tolist() == list('aabb') and repr(emb) == 'Embeddings(4 listings: image 3-d)'
+    assert emb.groups.tolist() == list('aabb') and repr(emb) == 'Embeddings(4 listings: image 3-d)'
 
 
 def test_missing_titles_are_named():

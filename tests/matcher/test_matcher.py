@@ -49,7 +49,7 @@ def made(request):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     emb = learn.embeddings(tta=True)
     spaces = emb.spaces()
-    rule = choose_rule(candidates(spaces), emb.labels)
+    rule = choose_rule(candidates(spaces), emb.groups)
     return learn, emb, spaces, rule, learn.matcher(learn.dls.valid_df, rule, tta=True, info={'seed': 0})
 
 
@@ -121,7 +121,7 @@ print(json.dumps([[o for o in ('fastai', 'fastcore') if o in sys.modules], res.t
         assert set(found) == {k for k in rule.modalities if k in emb}
         for k in found: np.testing.assert_allclose(found[k], emb[k], atol=1e-5)
     again = load_matcher(tmp_path/'shop')
-    assert again.rule == rule and again.titles == m.titles and again.cols == m.cols and (again.trained_on == m.trained_on).all()
+    assert again.rule == rule and again.titles == m.titles and again.columns == m.columns and (again.trained_on == m.trained_on).all()
     # what was loaded saves to the same content
     assert {k: v for k, v in again.files().items() if not k.startswith('tokenizer')} == {k: v for k, v in m.files().items() if not k.startswith('tokenizer')}
 

@@ -34,4 +34,4 @@ def run(parts=('image', 'title'), titles=True, k=8, n=60):
     emb = Embeddings({o: vectors(df.label_group, 1.1 + .3 * i, i) for i, o in enumerate(parts)}, df.posting_id,
                      [*HOSTILE, *df.title[len(HOSTILE):]] if titles else None, df.label_group.to_numpy())
     cand = candidates(emb.spaces(), k)
-    return emb, choose_rule(cand, emb.labels), judge(emb, k=k)[0], [demo_path()/'images'/o for o in df.image]
+    return emb, choose_rule(cand, emb.groups), judge(emb, k=k)[0], [demo_path()/'images'/o for o in df.image]

@@ -52,8 +52,8 @@ def html():
     "With the hostile titles, long lists, many columns, and names that nothing breaks."
     emb, _, table, files = run()
     emb = Embeddings({'image': emb['image'], 'title' * 20: emb['title']}, [f'{"id" * 40}{i}' for i in range(60)],
-                     emb.titles, [f'{"g" * 80}{o}' for o in emb.labels])
-    rule = choose_rule(candidates(emb.spaces(), 8), emb.labels)
+                     emb.titles, [f'{"g" * 80}{o}' for o in emb.groups])
+    rule = choose_rule(candidates(emb.spaces(), 8), emb.groups)
     skipped = [{'id': 'x' * 60, 'row': i, 'column': 'image', 'reason': 'a long story of why this one is not read ' * 3} for i in range(3)]
     settings = {'listings': {'train': 7, 'skipped': skipped}, 'versions': {'a-package-with-a-long-name' * 3: '1.2.3' * 9}, 'seed': 0}
     return report_html(emb, rule, {**table, 'untrained_fused': table['title']}, files, losses=range(1, 99),

@@ -67,7 +67,7 @@ def html():
 @pytest.fixture(scope='module')
 def judged():
     emb, rule, *_ = run()
-    return judge_pairs(emb.spaces(), rule, emb.labels)
+    return judge_pairs(emb.spaces(), rule, emb.groups)
 
 
 def pairs_of(html):
@@ -90,7 +90,7 @@ def test_sections_stand_in_order(html):
 
 def test_the_headline(html):
     emb, rule, table, _ = run()
-    page, y = Reader(html), emb.labels
+    page, y = Reader(html), emb.groups
     sets = [set(o.tolist()) for o in rule.apply(emb.spaces())]
     n = len(y)
     true = {(i, j) for i in range(n) for j in range(i) if y[i] == y[j]}
@@ -109,7 +109,7 @@ def test_the_headline(html):
 @pytest.mark.parametrize('a, b, word', [('fused', 'alone', 'training helped.'), ('alone', 'fused', 'training did harm.'),
                                         ('fused', 'fused', 'no difference')])
 def test_the_verdict_follows_the_interval(judged, a, b, word):
-    rows = {**run()[2], 'alone': alone_heldout(run()[0].labels)}
+    rows = {**run()[2], 'alone': alone_heldout(run()[0].groups)}
     assert word in headline({'alone': rows['alone'], 'fused': rows[a], 'untrained_fused': rows[b]}, judged)
 
 
@@ -118,7 +118,7 @@ def test_the_table(html):
     rows = [re.findall(r'<td>(.*?)</td>', o) for o in re.findall(r'<tr[^>]*>(.*?)</tr>', html[html.index('id="s1"'):html.index('id="s2"')])]
     rows = [o for o in rows if o]
     assert [o[0] for o in rows] == ['alone', 'image', 'title', 'tfidf', 'fused', 'untrained_fused']
-    sizes = pd.Series(emb.labels).map(pd.Series(emb.labels).value_counts())
+    sizes = pd.Series(emb.groups).map(pd.Series(emb.groups).value_counts())
     assert rows[0][1] == f'{(2 / (1 + sizes)).mean():.3f}' and rows[0][3:] == ['–', '–']
     for name, *cells in rows[1:-1]:
         o = table[name]
@@ -127,7 +127,7 @@ def test_the_table(html):
 
 def test_f1_at_the_cut_and_pair_counts(html):
     emb, rule, *_ = run()
-    page, y = Reader(html), emb.labels
+    page, y = Reader(html), emb.groups
     assert page.by_id['at-cut'] == f'{row_f1(rule.apply(emb.spaces()), y).mean():.5f}'
     rows = candidates(emb.spaces(), rule.k).ids
     near = {(min(i, j), max(i, j)) for i, o in enumerate(rows.tolist()) for j in o if j >= 0 and i != j}
@@ -147,7 +147,7 @@ def test_the_curve_is_the_row_f1_of_every_cut(html, judged):
     lo, hi = float(near.min()), float(near.max())
     cuts = lo + (xy[:, 0] - LEFT) / (W - LEFT - RIGHT) * (hi - lo)
     nb = fuse(candidates(emb.spaces(), rule.k), rule.how, rule.weights)
-    f1 = np.array([row_f1(decide(nb, o, rule.max_matches), emb.labels).mean() for o in cuts])
+    f1 = np.array([row_f1(decide(nb, o, rule.max_matches), emb.groups).mean() for o in cuts])
     # heights are linear in F1, the best cut's is the highest; a tenth of a unit of x may step over a score
     fit = np.polyfit(xy[:, 1], f1, 1)
     assert fit[0] < 0 and np.median(np.abs(np.polyval(fit, xy[:, 1]) - f1)) < 2e-3 and np.ptp(f1) > .1
@@ -169,7 +169,7 @@ def test_the_histogram_counts_every_candidate_pair(html, judged):
 
 def test_the_mistakes_shown_are_the_worst(html):
     emb, rule, *_ = run()
-    at, y = {o: i for i, o in enumerate(emb.ids)}, emb.labels
+    at, y = {o: i for i, o in enumerate(emb.ids)}, emb.groups
     spaces, sets = emb.spaces(), list(rule.apply(emb.spaces()))
     shown = pairs_of(html)
     false, missed = ([o for o in shown if o[0] == k] for k in ('wrong', 'missed'))
@@ -203,7 +203,7 @@ def test_marks_say_what_colours_say(html):
 def test_titles_stay_text():
     "Every hostile title, id and group is shown as it is, and none becomes an element."
     emb, rule, table, files = run()
-    titles, labels = [HOSTILE[i % len(HOSTILE)] for i in range(60)], [f'{o}"><u>' for o in emb.labels]
+    titles, labels = [HOSTILE[i % len(HOSTILE)] for i in range(60)], [f'{o}"><u>' for o in emb.groups]
     other = Embeddings(dict(emb), [f'<q>{i}</q>" onload="x' for i in range(60)], titles, labels)
     page = Reader(report_html(other, Rule('mean', {'image': 1.}, rule.threshold), table, files,
                               settings={'<hr>': {'<em>': '<a href=x>'}, 'x': '<s>', 'skipped': [{'<del>': '<ins>'}], 'names': ['<kbd>']}))
@@ -217,7 +217,7 @@ def test_titles_stay_text():
 
 def test_half_an_emoji_can_be_written():
     emb, rule, table, _ = run()
-    page = report_html(Embeddings(dict(emb), emb.ids, ['cut \ud83d'] * 60, emb.labels), Rule('mean', {'image': 1.}, .5), table)
+    page = report_html(Embeddings(dict(emb), emb.ids, ['cut \ud83d'] * 60, emb.groups), Rule('mean', {'image': 1.}, .5), table)
     assert 'cut ?' in page and page.encode()
 
 
@@ -292,7 +292,7 @@ def test_the_rule_in_words_computes_what_it_computes(how, weights, threshold):
         formula, cut = re.search(r'when the fused score, (.+), is (-?[\d.]+) or more', text).groups()
         for a, b in (('−', '-'), ('×', '*'), ('^', '**')): formula = formula.replace(a, b)
         got = eval(formula, {}, {k: np.clip(o, 0, None) if how == 'prob_or' else o for k, o in score.items()}) >= float(cut)
-    want = judge_pairs(spaces, Rule(how, weights, threshold, 60, 60), emb.labels).pairs
+    want = judge_pairs(spaces, Rule(how, weights, threshold, 60, 60), emb.groups).pairs
     assert want.candidate.all() and (got == want.matched).mean() > .998 and 0 < got.sum() < len(got)
     assert 'at most 50 matches' in text and 'the 8 nearest' in text
 
@@ -327,7 +327,7 @@ def test_many_steps_stay_small_and_keep_their_ends():
 def test_what_can_not_be_reported_is_named(tmp_path, change, match):
     emb, rule, table, files = run()
     given = dict(emb=emb, rule=rule, table=table, images=files, **{}) | change
-    if given['emb'] == 'trained': given['emb'] = Embeddings(dict(emb), emb.ids, emb.titles, emb.labels, np.arange(60) < 3)
+    if given['emb'] == 'trained': given['emb'] = Embeddings(dict(emb), emb.ids, emb.titles, emb.groups, np.arange(60) < 3)
     if given['emb'] == 'unlabelled': given['emb'] = Embeddings(dict(emb), emb.ids, emb.titles)
     if given['table'] == 'short': given['table'] = run(n=59)[2]
     if given['images'] == 'missing': given['images'] = [tmp_path/f'{i}.png' for i in range(60)]
@@ -364,7 +364,7 @@ def test_a_real_run(outcome, tmp_path):
     page, s = Reader(html), outcome.summary()
     assert page.words('h2') == SECTIONS and page.by_id['f1'] == f'{s["heldout"]["fused"]["row_f1"]:.3f}'
     assert page.by_id['gain'] == f'{s["gain"]["fused over untrained_fused"]["diff"]:+.3f}'
-    assert page.by_id['at-cut'] == f'{row_f1(outcome.matches, outcome.emb.labels).mean():.5f}'
+    assert page.by_id['at-cut'] == f'{row_f1(outcome.matches, outcome.emb.groups).mean():.5f}'
     rows = [re.findall(r'<td>(.*?)</td>', o) for o in re.findall(r'<tr[^>]*>(.*?)</tr>', html[html.index('id="s1"'):html.index('id="s2"')])]
     assert [(o[0], o[1], o[2]) for o in rows if o] == [(k, f'{o["row_f1"]:.3f}', f'{o["se"]:.3f}') for k, o in s['heldout'].items()]
     assert all(o in html for o in ('recall@1', 'map@r', 'row_f1_max', 'training loss', s['versions']['torch']))
@@ -376,6 +376,6 @@ def test_a_real_run(outcome, tmp_path):
 def test_a_report_that_fails_leaves_the_old_one(outcome, tmp_path, monkeypatch):
     path = tmp_path/'report.html'
     path.write_text('old')
-    monkeypatch.setitem(outcome.learn.dls.cols, 'path', tmp_path)
+    monkeypatch.setattr(outcome.learn.dls, 'image_folder', tmp_path)
     with pytest.raises(InputError, match='can not be read'): write_report(outcome, path)
     assert path.read_text() == 'old' and [o.name for o in tmp_path.iterdir()] == ['report.html']

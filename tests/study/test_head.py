@@ -77,13 +77,13 @@ def test_every_named_loss_trains(loss):
 
 def test_embeddings_of_several_modalities_and_other_monitors():
     x, y = frozen(20)
-    emb = Embeddings({'image': x, 'title': x[:, :5], 'joint': x}, np.arange(len(y)), labels=y)
+    emb = Embeddings({'image': x, 'title': x[:, :5], 'joint': x}, np.arange(len(y)), groups=y)
     study = tune_head(emb, n_trials=1, space=spaces('lr', 'wd', 'opt'), monitor='recall@1', epochs=1)
     assert 0 < study.best_value <= 1 and study.user_attrs['kept']['width'] == 29
     with pytest.raises(InputError, match='no test listings'): score_of(study)
 
 
-def labelled(x, y, trained): return Embeddings({'image': x}, np.arange(len(y)), labels=y, trained_on=trained)
+def labelled(x, y, trained): return Embeddings({'image': x}, np.arange(len(y)), groups=y, trained_on=trained)
 
 
 @pytest.mark.parametrize('do, words', [

@@ -109,25 +109,25 @@ def _by_seed(d, level, seed):
 def _by_listing(a, b, level, seed):
     seeds, folds = (list(dict.fromkeys(o)) for o in zip(*a))
     if len(a) != len(seeds) * len(folds): raise InputError(f'{len(a)} runs of {len(seeds)} seeds and {len(folds)} folds: each seed needs each fold')
-    first, start, d, groups = a[seeds[0], folds[0]], 0, [], []
+    first, start, d, clusters = a[seeds[0], folds[0]], 0, [], []
     for fold in folds:
         first = a[seeds[0], fold]
         for k in seeds:
             for o in (a[k, fold], b[k, fold]):
-                if not np.array_equal(o.groups, first.groups): raise InputError(f'seed {k}, fold {fold}: a and b are scores of different listings')
+                if not np.array_equal(o.clusters, first.clusters): raise InputError(f'seed {k}, fold {fold}: a and b are scores of different listings')
         d.append(np.stack([a[k, fold].row_f1 - b[k, fold].row_f1 for k in seeds]))
-        groups.append(first.groups + start)
-        start += int(first.groups.max()) + 1
-    d, groups = np.concatenate(d, 1), np.concatenate(groups)
-    mean, n_groups = d.mean(0), len(np.unique(groups))
+        clusters.append(first.clusters + start)
+        start += int(first.clusters.max()) + 1
+    d, clusters = np.concatenate(d, 1), np.concatenate(clusters)
+    mean, n_groups = d.mean(0), len(np.unique(clusters))
     if n_groups < 2: raise InputError('all listings are of one group: two at least, how much products differ can not be told from one')
     # products are drawn and seeds are drawn: the two variances add up (what is neither's alone is counted in both: on the safe side)
-    parts = [(cluster_standard_error(mean, groups)**2, n_groups - 1)] + ([(stats.sem(d.mean(1))**2, len(seeds) - 1)] if len(seeds) > 1 else [])
+    parts = [(cluster_standard_error(mean, clusters)**2, n_groups - 1)] + ([(stats.sem(d.mean(1))**2, len(seeds) - 1)] if len(seeds) > 1 else [])
     var = sum(v for v, _ in parts)
     # Satterthwaite's degrees of freedom
     dof = var**2 / sum(v**2 / max(n, 1) for v, n in parts if v > 0) if var > 0 else 1
     luck = (np.sqrt(parts[1][0]) * len(mean), parts[1][1]) if len(seeds) > 1 else None
-    return _comparison(float(mean.mean()), np.sqrt(var), dof, np.bincount(groups, mean), len(seeds), len(mean), level, seed, luck)
+    return _comparison(float(mean.mean()), np.sqrt(var), dof, np.bincount(clusters, mean), len(seeds), len(mean), level, seed, luck)
 
 
 def _comparison(diff, se, dof, units, seeds, listings, level, seed, luck=None):

@@ -19,7 +19,7 @@ from .score import alone, map_at_r, recall_at
 class HeldOut:
     "What each listing scored under rules that were chosen on other groups."
     row_f1: np.ndarray  # float64 (n,), mean over the halvings
-    groups: np.ndarray  # int (n,), by which errors hang together
+    clusters: np.ndarray  # int (n,), by which errors hang together
     recall_at_1: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
     map_at_r: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
     picks: list = field(default_factory=list)  # (option, threshold) chosen on each half
@@ -28,7 +28,7 @@ class HeldOut:
     def mean(self) -> float: return float(self.row_f1.mean())
 
     @property
-    def se(self) -> float: return cluster_standard_error(self.row_f1, self.groups)
+    def se(self) -> float: return cluster_standard_error(self.row_f1, self.clusters)
 
     def summary(self) -> dict:
         "The means, the standard error and the number of listings, as plain numbers."
@@ -41,30 +41,30 @@ class HeldOut:
         return f'row F1 {self.mean:.3f} (s.e. {self.se:.3f}, n={len(self.row_f1)})' + (f', mostly {pick[0][0]}' if len(pick) and len(self.picks) else '')
 
 
-def cluster_standard_error(x, groups):
-    "Standard error of the mean of `x` whose errors hang together within `groups`."
-    sums = np.bincount(groups, weights=x - x.mean())
-    g = (np.bincount(groups) > 0).sum()
+def cluster_standard_error(x, clusters):
+    "Standard error of the mean of `x` whose errors hang together within `clusters`."
+    sums = np.bincount(clusters, weights=x - x.mean())
+    g = (np.bincount(clusters) > 0).sum()
     return float(np.sqrt((sums**2).sum() * g / max(1, g - 1)) / len(x))
 
 
 def random_halves(
-    groups: np.ndarray,  # int (n,), from 0
+    clusters: np.ndarray,  # int (n,), from 0
     halvings: int = 10,  # How often
     seed: int = 0,  # Of the draws
 ):
     "Masks (bool (n,)) that put half of the groups on one side."
-    rng, g = np.random.default_rng(seed), int(groups.max()) + 1
+    rng, g = np.random.default_rng(seed), int(clusters.max()) + 1
     for _ in range(halvings):
         side = np.zeros(g, bool)
         side[rng.permutation(g)[:g // 2]] = True
-        yield side[groups]
+        yield side[clusters]
 
 
 def heldout(
     options,  # One `Neighbors` (or a sweep over cuts), or rules to choose from: {name: `Neighbors`} or an iterable of such pairs, held one at a time
-    labels,  # (n,) groups: listings of one are the same product
-    groups=None,  # (n,) what is halved and clustered by; default `labels`
+    groups,  # (n,) groups: listings of one are the same product
+    clusters=None,  # (n,) what is halved and clustered by; default `groups`
     halvings: int = 10,  # Random halvings, each half scored once under the other's rule
     seed: int = 0,  # Of the halvings
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
@@ -76,14 +76,14 @@ def heldout(
     # one option at a time: a grid over a large table would not fit in memory all at once
     for name, o in options.items() if isinstance(options, dict) else options:
         # what finds its own cuts is asked for them: `best(rows)` and `at(cuts)`
-        sweep = o if hasattr(o, 'best') else Sweep(o, labels, max_matches)
+        sweep = o if hasattr(o, 'best') else Sweep(o, groups, max_matches)
         nb = sweep.neighbors
         if runs is None:
-            g = group_codes(labels, len(nb.ids)) if groups is None else group_codes(groups, len(nb.ids), 'groups')
+            g = group_codes(groups, len(nb.ids)) if clusters is None else group_codes(clusters, len(nb.ids), 'groups')
             if g.max() < 1: raise InputError('one group only: a rule is chosen on some groups and scored on others')
-            _whole(group_codes(labels, len(nb.ids)), g)
+            _whole(group_codes(groups, len(nb.ids)), g)
             runs = [_Half(*o) for side in random_halves(g, halvings, seed) for o in ((side, ~side), (~side, side))]
-        found = recall_at(nb, labels), map_at_r(nb, labels)
+        found = recall_at(nb, groups), map_at_r(nb, groups)
         for run in runs: run.offer(name, sweep, found)
     if runs is None: raise InputError('options: give one at least')
     f1, r1, ap = np.zeros((3, len(g)))
@@ -104,19 +104,19 @@ class _Half:
         self.scores = [o[self.scored] for o in (sweep.at(threshold), *found)]
 
 
-def _whole(y, groups):
+def _whole(y, clusters):
     "Raise `InputError` where listings of one label are in different groups: the rule would see what it is scored on."
     first = np.full(y.max() + 1, -1)
-    first[y[::-1]] = groups[::-1]
-    if (bad := np.flatnonzero(first[y] != groups)).size: raise InputError(f'groups cut through a label in rows {preview(bad)}')
+    first[y[::-1]] = clusters[::-1]
+    if (bad := np.flatnonzero(first[y] != clusters)).size: raise InputError(f'groups cut through a label in rows {preview(bad)}')
 
 
 def alone_heldout(
-    labels,  # (n,) groups
+    groups,  # (n,) groups
 ) -> HeldOut:
     "Every listing matched with itself alone: the floor that every table prints."
-    y = group_codes(labels, len(labels))
-    return HeldOut(alone(labels), y)
+    y = group_codes(groups, len(groups))
+    return HeldOut(alone(groups), y)
 
 
 def fusion_grid(
@@ -148,22 +148,22 @@ def _frozen(options): return tuple(options.items())
 
 def heldout_fused(
     cand: Candidates,  # Candidates of the modalities
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     **kwargs,  # For `heldout`
 ) -> HeldOut:
     "The held-out protocol over ways to fuse the modalities."
-    return heldout(_fused(cand, grid), labels, **kwargs)
+    return heldout(_fused(cand, grid), groups, **kwargs)
 
 
 def choose_rule(
     cand: Candidates,  # Candidates of the modalities
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     grid: list | None = None,  # (how, weights) or (how, weights, options) to choose from; default `fusion_grid`
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
-    best = {key: Sweep(o, labels, max_matches).best() for key, o in _fused(cand, grid)}
+    best = {key: Sweep(o, groups, max_matches).best() for key, o in _fused(cand, grid)}
     how, weights, *more = key = max(best, key=lambda o: best[o][1])
     threshold, f1 = best[key]
     return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join, options=dict(*more))
@@ -188,16 +188,16 @@ def paired(
     seed: int = 0,  # Of the resamples
 ) -> Paired:
     "The mean difference a - b in row F1 with a bootstrap interval over groups."
-    if len(a.row_f1) != len(b.row_f1) or not np.array_equal(a.groups, b.groups): raise InputError('a and b are scores of different listings')
+    if len(a.row_f1) != len(b.row_f1) or not np.array_equal(a.clusters, b.clusters): raise InputError('a and b are scores of different listings')
     if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
     d = a.row_f1 - b.row_f1
-    sums, counts = np.bincount(a.groups, weights=d), np.bincount(a.groups)
+    sums, counts = np.bincount(a.clusters, weights=d), np.bincount(a.clusters)
     rng, boot = np.random.default_rng(seed), []
     for part in np.array_split(np.arange(n_boot), max(1, n_boot * len(sums) // 4_000_000)):
         draw = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=len(part))
         boot.append(draw @ sums / (draw @ counts))
     low, high = np.quantile(np.concatenate(boot), [(1 - level) / 2, (1 + level) / 2])
-    return Paired(float(d.mean()), cluster_standard_error(d, a.groups), float(low), float(high))
+    return Paired(float(d.mean()), cluster_standard_error(d, a.clusters), float(low), float(high))
 
 
 def summary_table(

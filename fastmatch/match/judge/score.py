@@ -16,20 +16,20 @@ def hits(
 
 
 def alone(
-    labels,  # (n,) groups
+    groups,  # (n,) groups
 ) -> np.ndarray:  # float64 (n,)
     "Row F1 of every listing matched with itself alone."
-    y = group_codes(labels, len(labels))
+    y = group_codes(groups, len(groups))
     return 2 / (1 + np.bincount(y)[y])
 
 
 def row_f1(
     matches,  # `Matches`, or any n id arrays, itself included
-    labels,  # (n,) groups
+    groups,  # (n,) groups
 ) -> np.ndarray:  # float64 (n,)
     "The competition's metric for each row: 2|P&T| / (|P|+|T|), the listing itself in both."
     sets = list(matches)
-    y = group_codes(labels, len(sets))
+    y = group_codes(groups, len(sets))
     sizes = np.bincount(y)[y]
     count = np.array([len(o) for o in sets])
     rows, ids = np.repeat(np.arange(len(sets)), count), np.concatenate([np.asarray(o, np.int64) for o in sets])
@@ -42,21 +42,21 @@ def row_f1(
 
 def recall_at(
     neighbors: Neighbors,  # Self-join
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     k: int = 1,  # Nearest others looked at
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
     "1 where one of the `k` nearest others is of the same group."
     if k < 1: raise InputError(f'k={k}: 1 or more')
-    y = group_codes(labels, len(neighbors.ids))
+    y = group_codes(groups, len(neighbors.ids))
     return np.where(np.bincount(y)[y] > 1, hits(neighbors, y)[:, :k].any(1).astype(np.float64), np.nan)
 
 
 def map_at_r(
     neighbors: Neighbors,  # Self-join
-    labels,  # (n,) groups
+    groups,  # (n,) groups
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
     "Mean average precision at R, R the number of mates, https://arxiv.org/abs/2003.08505"
-    y = group_codes(labels, len(neighbors.ids))
+    y = group_codes(groups, len(neighbors.ids))
     r = np.bincount(y)[y] - 1
     hit = hits(neighbors, y)
     rank = np.arange(1, hit.shape[1] + 1)

@@ -52,14 +52,14 @@ class PairModel:
     def fit(
         self,
         cand: Candidates,  # Of a self-join; scores of encoders that were not trained on these listings
-        labels,  # (n,) groups
+        groups,  # (n,) groups
         titles=None,  # (n,) strings
         rows=None,  # bool (n,) or row numbers: the listings to learn from, whole groups; default all
         trained_on=None,  # bool (n,), as in `Embeddings`: such listings are refused
     ) -> 'PairModel':
         "Learn which candidates of `rows` are of the row's group."
         if trained_on is not None and np.any(trained_on): raise InputError(f'pair model: {np.sum(trained_on)} listings were trained on, their scores sit near 1: fit on others')
-        y = group_codes(labels, len(cand.ids))
+        y = group_codes(groups, len(cand.ids))
         self.names, self._saved, self.radii = None, None, radii_of(cand)
         at, cols, x, self.names = self.features(cand, titles)
         if self.use is None: self.use = [o for o in ('score', 'rank', 'density', 'top', 'pagerank', *(['title', 'length'] if titles is not None else []))]
@@ -93,14 +93,14 @@ class PairModel:
     def score_unseen(
         self,
         cand: Candidates,  # Of a self-join
-        labels,  # (n,) groups
+        groups,  # (n,) groups
         titles=None,  # (n,) strings
         folds: int = 5,  # Parts of the groups
         seed: int = 0,  # Of the parts
     ) -> Neighbors:
         "Fit, and score each listing by a model that didn't see its group: what a threshold is chosen on. The model itself is fitted on all."
-        y = group_codes(labels, len(cand.ids))
-        self.fit(cand, labels, titles)
+        y = group_codes(groups, len(cand.ids))
+        self.fit(cand, groups, titles)
         at, cols, x, _ = self.features(cand, titles)
         return _neighbors(cand, at, cols, self._unseen(x, y[at] == y[cand.ids[at, cols]], _parts(y, folds, seed)[at], folds))
 
@@ -185,18 +185,18 @@ def _neighbors(cand, at, cols, p):
 
 def heldout_pairs(
     cand: Candidates,  # Of a self-join; scores of encoders that were not trained on these listings
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     titles=None,  # (n,) strings
     model: PairModel | None = None,  # What is fitted on each half; default `PairModel()`
-    groups=None,  # (n,) what is halved and clustered by; default `labels`
+    clusters=None,  # (n,) what is halved and clustered by; default `groups`
     halvings: int = 10,  # Random halvings, as `heldout` draws them
     seed: int = 0,  # Of the halvings
     folds: int = 3,  # Parts of a half: its threshold is chosen on scores of models that didn't see them
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> HeldOut:
     "The held-out protocol over a pair model: fitted, and its threshold chosen, on half of the groups, the other half scored; swap; the mean."
-    y = group_codes(labels, len(cand.ids))
-    g = y if groups is None else group_codes(groups, len(y), 'groups')
+    y = group_codes(groups, len(cand.ids))
+    g = y if clusters is None else group_codes(clusters, len(y), 'groups')
     if g.max() < 1: raise InputError('one group only: a model is fitted on some groups and scored on others')
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
     _whole(y, g)
@@ -212,8 +212,8 @@ def heldout_pairs(
             mine._fit(x[here], same[here])
             p[~here] = mine._proba(x[~here])
             nb = _neighbors(cand, at, cols, p)
-            sweep = Sweep(nb, labels, max_matches)
+            sweep = Sweep(nb, groups, max_matches)
             threshold, _ = sweep.best(chosen_on)
-            for total, o in zip(scores, (sweep.at(threshold), recall_at(nb, labels), map_at_r(nb, labels))): total[~chosen_on] += o[~chosen_on]
+            for total, o in zip(scores, (sweep.at(threshold), recall_at(nb, groups), map_at_r(nb, groups))): total[~chosen_on] += o[~chosen_on]
             picks.append(('pair model', threshold))
     return HeldOut(scores[0] / halvings, g, scores[1] / halvings, scores[2] / halvings, picks)

@@ -29,11 +29,11 @@ def min2(
 
 
 def shares(
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     max_matches: int = MAX_MATCHES,  # Sizes above count as this
 ) -> list[float]:
     "Which share of listings has a group of 2 or more, 3 or more, ...: what `chisel` takes."
-    y = group_codes(labels, len(labels))
+    y = group_codes(groups, len(groups))
     size = np.minimum(np.bincount(y)[y], max_matches)
     return [float((size >= o).mean()) for o in range(2, size.max(initial=1) + 1)]
 

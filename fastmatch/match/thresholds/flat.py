@@ -22,14 +22,14 @@ class Flat:
     def __init__(
         self,
         cand: Candidates,  # Of a self-join
-        labels,  # (n,) groups; a listing's true set is its whole group
+        groups,  # (n,) groups; a listing's true set is its whole group
         rows=None,  # bool (n,) or row numbers, whose cuts are asked for; default all
         max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
     ):
         n = len(cand.ids)
         if cand.pool not in (None, n): raise InputError('candidates in a catalogue: cuts are chosen on a self-join')
         if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
-        y = group_codes(labels, n)
+        y = group_codes(groups, n)
         self.cand, self.n, self.max_matches = cand, n, max_matches
         self.rows = np.arange(n) if rows is None else np.flatnonzero(row_mask(rows, n))
         if not len(self.rows): raise InputError('rows: none is chosen')
@@ -56,7 +56,7 @@ class Flat:
         ranks: int = 1,  # Cuts; 2: a lower one for the nearest (min2)
         max_matches: int | None = None,  # Most matches a row, itself included; default the one given before
     ) -> 'FlatSweep':
-        "What `Sweep(fuse(cand, how, weights), labels)` (or `RankSweep`) says, sooner."
+        "What `Sweep(fuse(cand, how, weights), groups)` (or `RankSweep`) says, sooner."
         if how not in FUSED: raise InputError(f'how={how!r}: choose one of {", ".join(FUSED)}')
         if ranks not in (1, 2): raise InputError(f'ranks={ranks!r}: 1 or 2')
         if weights is None: weights = equal_weights(self.cand, how)

@@ -13,13 +13,13 @@ class Sweep:
     def __init__(
         self,
         neighbors: Neighbors,  # Self-join
-        labels,  # (n,) groups; a listing's true set is its whole group
+        groups,  # (n,) groups; a listing's true set is its whole group
         max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
     ):
         if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
         self.neighbors = neighbors
         nb = neighbors.top(max_matches)
-        y = group_codes(labels, len(nb.ids))
+        y = group_codes(groups, len(nb.ids))
         n, k = nb.ids.shape
         size = np.bincount(y)[y]
         right = hits(nb, y).cumsum(1, dtype=np.int32)
@@ -92,11 +92,11 @@ class RankSweep(Sweep):
     def __init__(
         self,
         neighbors: Neighbors,  # Self-join
-        labels,  # (n,) groups
+        groups,  # (n,) groups
         ranks: int = 2,  # Cuts; 2: the main one, and a lower one for the nearest (min2)
         max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
     ):
-        super().__init__(neighbors, labels, max_matches)
+        super().__init__(neighbors, groups, max_matches)
         if not isinstance(ranks, (int, np.integer)) or ranks < 1: raise InputError(f'ranks={ranks!r}: give a whole number from 1')
         self.ranks = int(ranks)
 
@@ -138,24 +138,24 @@ class RankSweep(Sweep):
 
 def best_threshold(
     neighbors: Neighbors,  # Self-join
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     rows=None,  # bool (n,) or row numbers, whose mean row F1 counts; default all
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> tuple[float, float]:  # (threshold, mean row F1)
     "The exact optimum of mean row F1 over all cuts, midway between the last score let in and the first left out."
-    sweep = Sweep(neighbors, labels, max_matches)
+    sweep = Sweep(neighbors, groups, max_matches)
     return sweep.best(None if rows is None else row_mask(rows, len(neighbors.ids)))
 
 
 def best_by_rank(
     neighbors: Neighbors,  # Self-join
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     ranks: int = 2,  # Cuts; 2: the main one, and a lower one for the nearest (min2)
     rows=None,  # bool (n,) or row numbers, whose mean row F1 counts; default all
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> tuple[tuple, float]:  # (cuts, mean row F1)
     "The exact optimum over all cuts that rise with the rank: with two, the best min2 together with the main threshold, as `decide` takes them."
-    return RankSweep(neighbors, labels, ranks, max_matches).best(None if rows is None else row_mask(rows, len(neighbors.ids)))
+    return RankSweep(neighbors, groups, ranks, max_matches).best(None if rows is None else row_mask(rows, len(neighbors.ids)))
 
 
 def row_mask(rows, n):

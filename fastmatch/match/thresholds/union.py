@@ -16,12 +16,12 @@ class UnionSweep:
     def __init__(
         self,
         cand: Candidates,  # Of a self-join; as many matches as there are: no limit a row
-        labels,  # (n,) groups
+        groups,  # (n,) groups
         names: tuple | None = None,  # The two modalities; default those of the candidates that are no keys
     ):
         names = tuple(k for k in cand.scores if k not in cand.join) if names is None else tuple(names)
         if len(names) != 2 or not set(names) <= set(cand.scores): raise InputError(f'names={names}: two of {list(cand.scores)}')
-        y, ids = group_codes(labels, len(cand.ids)), cand.ids[:, 1:]
+        y, ids = group_codes(groups, len(cand.ids)), cand.ids[:, 1:]
         if cand.pool not in (None, len(ids)): raise InputError('candidates in a catalogue: cuts are chosen on a self-join')
         # the order of a union is that of its cuts: for recall and precision, that of equal ones
         self.neighbors = fuse(cand, 'union', dict.fromkeys(names, 0.))
@@ -53,12 +53,12 @@ class UnionSweep:
 
 def best_union(
     cand: Candidates,  # Of a self-join
-    labels,  # (n,) groups
+    groups,  # (n,) groups
     names: tuple | None = None,  # The two modalities; default those of the candidates that are no keys
     rows=None,  # bool (n,) or row numbers, whose mean row F1 counts; default all
 ) -> tuple[dict, float]:  # (modality -> cut, mean row F1)
     "The exact optimum over all pairs of cuts of a union of two decisions."
-    return UnionSweep(cand, labels, names).best(None if rows is None else row_mask(rows, len(cand.ids)))
+    return UnionSweep(cand, groups, names).best(None if rows is None else row_mask(rows, len(cand.ids)))
 
 
 def _cut(values, c):

@@ -123,7 +123,7 @@ def test_heldout_against_a_double_loop():
     np.testing.assert_allclose(got.row_f1, total / 2, atol=1e-12)
     assert [o[0] for o in got.picks] == ['pair model'] * 4 and np.allclose([o[1] for o in got.picks], [o[1] for o in picks], atol=1e-6)
     assert .3 < got.mean < .97
-    assert got.groups.tolist() == y.tolist() and 0 < got.summary()['recall_at_1'] <= 1
+    assert got.clusters.tolist() == y.tolist() and 0 < got.summary()['recall_at_1'] <= 1
 
 
 def test_heldout_beside_fusion_and_chance():
@@ -138,9 +138,9 @@ def test_heldout_beside_fusion_and_chance():
 
 def test_groups_larger_than_labels():
     cand, y, t = listings(30)
-    got = heldout_pairs(cand, y, t, PairModel(LINEAR()), groups=y // 2, halvings=2)
-    assert got.groups.max() == 14
-    with pytest.raises(InputError, match='cut through a label'): heldout_pairs(cand, y // 2, t, groups=y)
+    got = heldout_pairs(cand, y, t, PairModel(LINEAR()), clusters=y // 2, halvings=2)
+    assert got.clusters.max() == 14
+    with pytest.raises(InputError, match='cut through a label'): heldout_pairs(cand, y // 2, t, clusters=y)
 
 
 SAVED = [('trees', lambda: None), ('trees', lambda: HistGradientBoostingClassifier(max_iter=30, max_depth=3)), ('onnx', LINEAR), ('onnx', lambda: RandomForestClassifier(20)), ('lightgbm', None)]
@@ -238,5 +238,5 @@ def test_refuses():
     with pytest.raises(InputError, match='title, length: need titles|length, title: need titles'): model.score(cand)
     few = candidates({'tfidf': Tfidf(t)}, 5)
     with pytest.raises(InputError, match='lacks the features image'): model.score(few, t)
-    for kwargs, says in [(dict(halvings=0), 'halvings=0'), (dict(groups=np.zeros(len(y), int)), 'one group only'), (dict(folds=99), 'folds=99')]:
+    for kwargs, says in [(dict(halvings=0), 'halvings=0'), (dict(clusters=np.zeros(len(y), int)), 'one group only'), (dict(folds=99), 'folds=99')]:
         with pytest.raises(InputError, match=says): heldout_pairs(cand, y, t, **kwargs)
