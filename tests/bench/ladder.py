@@ -16,8 +16,7 @@ import pandas as pd
 
 # a script: its own checkout is what is measured
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from fastmatch.match import Embeddings, HeldOut, RankSweep, Step, Sweep, alone_heldout, candidates, fuse, fusion_grid, paired
-from fastmatch.match.judge import heldout
+from fastmatch.match import Embeddings, HeldOut, RankSweep, Step, Sweep, alone_heldout, candidates, fuse, fusion_grid, heldout, paired
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
 

@@ -21,13 +21,13 @@ from fastmatch.match import (
     chisel,
     decide,
     fuse,
+    heldout,
     min2,
     quantities,
     row_f1,
     shares,
     veto,
 )
-from fastmatch.match.judge import heldout
 from tests.match.cases import SCORES, asked, cases, noisy, titles
 from tests.reference import match as ref
 

@@ -20,10 +20,10 @@ from fastmatch.match import (
     decide,
     fuse,
     fusion_grid,
+    group,
     heldout_fused,
     row_f1,
 )
-from fastmatch.match.steps import group
 from fastmatch.match.thresholds.sweep import PADDING, _buckets
 from tests.match.cases import cases, noisy, titles
 from tests.reference import match as ref

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Embeddings, paired
-from fastmatch.match.judge import heldout
+from fastmatch.match import Dense, Embeddings, heldout, paired
 from fastmatch.study.engine.space import spaces
 from fastmatch.study.head import FrozenNet, fit_head, judge_head, tune_head
 from fastmatch.study.tune import tested as score_of

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Embeddings, Rule, Step, heldout_fused, paired, row_f1
+from fastmatch.match import Dense, Embeddings, Rule, Step, heldout, heldout_fused, paired, row_f1
 from fastmatch.match.candidates import candidates
 from fastmatch.match.fuse import fuse
-from fastmatch.match.judge import heldout
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.thresholds.flat import FUSED
 from fastmatch.study.rule import heldout_rules, tune_rule

@@ -19,9 +19,8 @@ from fastmatch.learner import MatchLearner, match_learner
 from fastmatch.losses import ArcFace, CosFace, CurricularFace, NormSoftmax
 from fastmatch.match import candidates, heldout_fused, paired
 from fastmatch.metrics import MAPAtR, RecallAt
-from fastmatch.study import WrongStudy, learner_maker, open_study, spaces, tune
+from fastmatch.study import WrongStudy, learner_maker, open_study, spaces, tune, work
 from fastmatch.study import tested as scored  # pytest would take it for a test
-from fastmatch.study.engine import work
 
 ARCH = dict(image_arch='test_efficientnet', pretrained=False)
 QUIET = dict(echo=lambda o: None, storage=None, pruner=None, epochs=2)

@@ -14,12 +14,12 @@ from fastmatch.match import (
     candidates,
     fuse,
     fusion_grid,
+    heldout,
     heldout_fused,
     map_at_r,
     paired,
     recall_at,
 )
-from fastmatch.match.judge import heldout
 from fastmatch.match.judge.heldout import random_halves
 from tests.match.cases import cases, noisy, titles
 from tests.reference import match as ref

@@ -18,12 +18,12 @@ from fastmatch.match import (
     candidates,
     decide,
     fuse,
+    heldout,
     heldout_pairs,
     pair_features,
     paired,
     row_f1,
 )
-from fastmatch.match.judge import heldout
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
 from fastmatch.match.pairs.features import radii_of

@@ -7,8 +7,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Neighbors, agglomerate, decide, same_group, tiers
-from fastmatch.match.steps import group
+from fastmatch.match import Dense, Neighbors, agglomerate, decide, group, same_group, tiers
 from tests.match.cases import cases, noisy
 from tests.reference import match as ref
 

@@ -26,6 +26,7 @@ from fastmatch.match import (
     decide,
     expand,
     fuse,
+    group,
     k_reciprocal,
     min2,
     mutual,
@@ -36,7 +37,6 @@ from fastmatch.match import (
     veto,
 )
 from fastmatch.match.spaces.keys import title_keys
-from fastmatch.match.steps import group
 from tests.match.cases import noisy, titles
 
 W = {'image': .6, 'tfidf': .4}

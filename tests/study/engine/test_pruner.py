@@ -15,8 +15,7 @@ from fastmatch.callback import resume
 from fastmatch.callback.guard import fit_to_best  # noqa: F401
 from fastmatch.callback.resume import Resume
 from fastmatch.schedule import recipes  # noqa: F401
-from fastmatch.study import PruneTrial, WrongStudy, open_study
-from fastmatch.study.engine import work
+from fastmatch.study import PruneTrial, WrongStudy, open_study, work
 from fastmatch.study.engine.pruner import direction_of
 from tests.callback.small import fit, learner
 

@@ -8,8 +8,7 @@ import optuna
 import pytest
 
 from fastmatch.core import InputError, MissingPackage
-from fastmatch.study import open_study, spaces
-from fastmatch.study.engine import work
+from fastmatch.study import open_study, spaces, work
 
 SPACE = spaces('margin', lr=(1e-4, 1e-2, 'log'))
 

@@ -10,8 +10,7 @@ import optuna
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.study import WrongStudy, open_study, spaces
-from fastmatch.study.engine import work
+from fastmatch.study import WrongStudy, open_study, spaces, work
 from fastmatch.study.engine.work import TRIES, _claim, _mine, _run, _started, is_alive, me, reap
 
 SPACE = spaces('margin')

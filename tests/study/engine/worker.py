@@ -4,8 +4,7 @@ import random
 import sys
 import time
 
-from fastmatch.study import open_study, spaces, suggest
-from fastmatch.study.engine import work
+from fastmatch.study import open_study, spaces, suggest, work
 
 SPACE = spaces('margin', 'scale', lr=(1e-4, 1e-2, 'log'))
 
