@@ -1,5 +1,4 @@
-"The decision: what a cut lets in, what is forced in beyond it, and the matches that are left."
-
+"The decision: which neighbors of a listing score high enough to be its matches."
 import numpy as np
 
 from ..core import InputError, preview
@@ -8,32 +7,36 @@ from .neighbors import Neighbors, check_self_first
 
 
 def decide(
-    neighbors: Neighbors,  # Self-join, or new listings in a `Pool`
-    threshold,  # Scores from here on are let in; or several: of the nearest, of the next, ..., the last also of all further
-    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
-    pool: int | None = None,  # Listings that ids may point to; default as many as there are rows
+    neighbors: Neighbors,  # Of a self-join, or of new listings in a `Pool`
+    # Neighbors with this score or more match; several: one for the nearest, one for the next, ..., the last
+    # for all further
+    threshold,
+    max_matches: int = MAX_MATCHES,  # Most matches of a row, the listing itself included
+    pool: int | None = None,  # Number of listings that ids may point to; default as many as there are rows
 ) -> Matches:
-    "Each listing with the neighbours at or above `threshold`; itself always."
-    cuts = thresholds_by_rank(threshold, neighbors.ids.shape[1] - 1)
+    "Each listing with its neighbors at or above `threshold`; the listing itself is always among its matches."
+    thresholds = thresholds_by_rank(threshold, neighbors.ids.shape[1] - 1)
     check_self_first(neighbors, pool)
-    # no cut lets it in and none leaves it out
-    lost = (np.isnan(neighbors.scores) & (neighbors.ids >= 0)).any(1)
-    if lost.any(): raise InputError(f'neighbors: rows {preview(np.flatnonzero(lost))} have a score that is NaN')
-    nb = neighbors.top(max_matches)
-    keep = nb.ids >= 0
-    keep[:, 1:] &= nb.scores[:, 1:].astype(np.float64) >= cuts[:nb.ids.shape[1] - 1]
+    # a score that is NaN is neither above nor below any threshold
+    not_a_number = (np.isnan(neighbors.scores) & (neighbors.ids >= 0)).any(1)
+    if not_a_number.any():
+        raise InputError(f'neighbors: rows {preview(np.flatnonzero(not_a_number))} have a score that is NaN')
+    nearest = neighbors.top(max_matches)
+    keep = nearest.ids >= 0
+    # float64, as the thresholds: in float32 a threshold between two neighboring scores would be rounded to
+    # one of them
+    keep[:, 1:] &= nearest.scores[:, 1:].astype(np.float64) >= thresholds[:nearest.ids.shape[1] - 1]
     keep[:, 0] = True
-    return matches_from_mask(nb, keep)
+    return matches_from_mask(nearest, keep)
 
 
 def thresholds_by_rank(
-    threshold,  # One, or one a rank, the last for all further
-    k: int,  # Ranks, the listing itself not counted
+    threshold,  # A number, or a list of numbers: one a rank, the last for all further ranks
+    k: int,  # Number of ranks, the listing itself not counted
 ) -> np.ndarray:  # float64 (k,)
-    "The cut of each rank."
-    cuts = np.atleast_1d(np.asarray(threshold, np.float64))
-    if cuts.ndim != 1 or not len(cuts): raise InputError(f'threshold of shape {cuts.shape}: give a number, or a list, one a rank')
-    if np.isnan(cuts).any(): raise InputError('threshold is NaN')
-    return cuts[np.minimum(np.arange(k), len(cuts) - 1)]
-
-
+    "The threshold of each rank; raises `InputError` for NaN or for something that is no list of numbers."
+    thresholds = np.atleast_1d(np.asarray(threshold, np.float64))
+    if thresholds.ndim != 1 or not len(thresholds):
+        raise InputError(f'threshold of shape {thresholds.shape}: give a number, or a list, one a rank')
+    if np.isnan(thresholds).any(): raise InputError('threshold is NaN')
+    return thresholds[np.minimum(np.arange(k), len(thresholds) - 1)]

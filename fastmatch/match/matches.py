@@ -1,25 +1,34 @@
-"Matches: for each listing the ids that it matches."
+"""`Matches`: for each listing the listings that it matches.
+
+What a decision gives, and what groups, files and scores are made from.
+"""
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import InputError
+from .arrays import rank_within_row
 from .neighbors import Neighbors, check_k
 
-MAX_MATCHES = 50  # the competition's limit, the listing itself included
+MAX_MATCHES = 50  # the competition's limit for each listing, the listing itself included
 
 
 @dataclass
 class Matches:
-    "For each row its matches, itself first, best first: row i's are `ids[indptr[i]:indptr[i+1]]`."
-    indptr: np.ndarray  # int64 (n+1,)
-    ids: np.ndarray  # int64 (m,)
-    scores: np.ndarray  # float32 (m,)
+    """The matches of n listings, laid one row after the other: row i's are `ids[indptr[i]:indptr[i+1]]`.
+
+    Each row holds the listing itself first, then its matches from the best score to the worst. `len`,
+    indexing and iteration go by row.
+    """
+    indptr: np.ndarray  # int64 (n+1,), where each row starts and the last one ends
+    ids: np.ndarray  # int64 (m,), the matched listings of all rows
+    scores: np.ndarray  # float32 (m,), their scores
 
     def __len__(self): return len(self.indptr) - 1
-    def __getitem__(self, i):
-        i = range(len(self))[i]  # from the end as well
-        return self.ids[self.indptr[i]:self.indptr[i + 1]]
+
+    def __getitem__(self, row):
+        row = range(len(self))[row]  # negative numbers count from the end
+        return self.ids[self.indptr[row]:self.indptr[row + 1]]
 
     def __iter__(self): return iter(np.split(self.ids, self.indptr[1:-1]))
 
@@ -27,49 +36,60 @@ class Matches:
         self,
         n: int,  # Rows to keep
     ) -> 'Matches':
-        "The first `n` rows."
+        "The matches of the first `n` listings."
         end = self.indptr[n]
         return Matches(self.indptr[:n + 1], self.ids[:end], self.scores[:end])
 
     def to_frame(
         self,
-        posting_ids,  # (n,) what names each listing; (m,) with the catalogue's behind where matches point there
+        # (n,) what names each listing; where matches point into a catalogue, its names behind them
+        posting_ids,
     ):
-        "The competition's table: posting_id and its matches, blank-separated."
+        "The competition's table as a DataFrame: `posting_id`, and `matches` separated by blanks."
         import pandas as pd
         names = np.asarray(posting_ids).astype(str)
-        if len(names) != len(self) and len(names) <= self.ids.max(initial=-1): raise InputError(f'posting_ids: {len(names)} for {len(self)} rows')
-        return pd.DataFrame({'posting_id': names[:len(self)], 'matches': [' '.join(names[o]) for o in self]})
+        if len(names) != len(self) and len(names) <= self.ids.max(initial=-1):
+            raise InputError(f'posting_ids: {len(names)} for {len(self)} rows')
+        joined = [' '.join(names[row]) for row in self]
+        return pd.DataFrame({'posting_id': names[:len(self)], 'matches': joined})
+
+
+def row_pointers(
+    counts: np.ndarray,  # int (n,), matches of each row
+) -> np.ndarray:  # int64 (n+1,)
+    "The `indptr` of rows with so many matches: counts (2, 1, 3) give 0 2 3 6."
+    return np.concatenate([[0], counts.cumsum()]).astype(np.int64)
 
 
 def matches_from_mask(
-    neighbors: Neighbors,  # Candidates
+    neighbors: Neighbors,  # Candidates (n,k)
     keep: np.ndarray,  # bool (n,k), which of them match
 ) -> Matches:
-    "The kept candidates as matches."
-    return Matches(np.concatenate([[0], keep.sum(1).cumsum()]).astype(np.int64), neighbors.ids[keep], neighbors.scores[keep])
+    "The candidates that are kept, as matches."
+    return Matches(row_pointers(keep.sum(1)), neighbors.ids[keep], neighbors.scores[keep])
 
 
 def mask_of_matches(
-    matches: Matches,  # Of the same rows
-    neighbors: Neighbors,  # Candidates
+    matches: Matches,  # Of the same n rows
+    neighbors: Neighbors,  # Candidates (n,k) that the matches were chosen from
 ) -> np.ndarray:  # bool (n,k)
-    "Which candidates match."
+    "Which candidates match; raises `InputError` for a match that is no candidate of its row."
     n = len(matches)
     if n != len(neighbors.ids): raise InputError(f'matches of {n} rows, neighbors of {len(neighbors.ids)}')
     width = max(int(neighbors.ids.max(initial=0)), int(matches.ids.max(initial=0))) + 1
     rows = np.repeat(np.arange(n), np.diff(matches.indptr))
-    keep = np.isin(np.arange(n)[:, None] * width + neighbors.ids, rows * width + matches.ids) & (neighbors.ids >= 0)
+    candidate_keys = np.arange(n)[:, None] * width + neighbors.ids
+    keep = np.isin(candidate_keys, rows * width + matches.ids) & (neighbors.ids >= 0)
     if keep.sum() != len(rows): raise InputError('matches: some are not among the neighbors')
     return keep
 
 
 def at_most(
-    matches: Matches,
-    k: int,  # Matches a row, itself included
+    matches: Matches,  # Of any number of rows
+    k: int,  # Most matches of a row, the listing itself included
 ) -> Matches:
     "The first `k` matches of each row."
     check_k(k)
-    count = np.diff(matches.indptr)
-    keep = np.arange(len(matches.ids)) - np.repeat(matches.indptr[:-1], count) < k
-    return Matches(np.concatenate([[0], np.minimum(count, k).cumsum()]).astype(np.int64), matches.ids[keep], matches.scores[keep])
+    counts = np.diff(matches.indptr)
+    keep = rank_within_row(counts) < k
+    return Matches(row_pointers(np.minimum(counts, k)), matches.ids[keep], matches.scores[keep])

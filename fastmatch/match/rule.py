@@ -1,4 +1,5 @@
-"A rule that can be kept: how modalities are fused, what is refined, where the cut is."
+"""`Rule`: how modalities are fused, which steps refine and decide, and where the threshold is; kept as json,
+applied to any listings."""
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -11,100 +12,133 @@ from .matches import MAX_MATCHES, Matches, at_most
 from .neighbors import NEAREST, Neighbors, check_self_first
 from .spaces.keys import Keys
 from .spaces.pool import Pool
-from .steps.step import STAGES, Step, as_step, plain
+from .steps.step import STAGES, Step, as_step, plain_value
+
+COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
 
 
 @dataclass
 class Decision:
-    "What a rule found, and how."
-    neighbors: Neighbors  # Fused and refined candidates
-    matches: Matches
-    trail: list  # (step, `Neighbors` or `Matches` after it): 'fuse' first, the cut as 'score'
+    "What a rule found, and how it came to it."
+    neighbors: Neighbors  # Candidates with their fused and refined scores
+    matches: Matches  # What was decided
+    trail: list  # (step, `Neighbors` or `Matches` after it): 'fuse' first; 'score' is the threshold
 
 
 @dataclass(frozen=True)
 class Rule:
-    "A fusion, refining and deciding steps, and a cut: to be kept as json and applied to other listings."
+    """A fusion of modalities, steps that refine and decide, and a threshold: `run` it on spaces, keep it as
+    json by `to_dict`."""
     how: str  # One of `FUSIONS`
-    weights: dict  # Modality -> weight, power or threshold
-    threshold: float  # On the fused score
-    k: int = NEAREST  # Candidates of each modality; all where there are fewer
-    max_matches: int = MAX_MATCHES  # Most matches a row, itself included
-    score: dict = field(default_factory=dict)  # What it was worth where it was chosen
-    join: tuple = ()  # Exact keys ('phash', 'same_title') that match by themselves
-    steps: tuple = ()  # `Step`s, names of such, or functions: on vectors, then on neighbours, then on matches
-    options: dict = field(default_factory=dict)  # More for `fuse`: `power`, `planes`
+    weights: dict  # Modality -> weight, power or threshold, as the fusion takes it
+    threshold: float  # Pairs with this fused score or more match
+    # Candidates from each modality, the listing itself included; all there are where there are fewer
+    k: int = NEAREST
+    max_matches: int = MAX_MATCHES  # Most matches of a listing, itself included
+    score: dict = field(default_factory=dict)  # What the rule was worth where it was chosen
+    # Modalities of exact keys ('phash', 'same_title'): listings with an equal key match by that alone
+    join: tuple = ()
+    # `Step`s, names of steps, or functions: those on vectors first, then on neighbors, then on matches
+    steps: tuple = ()
+    options: dict = field(default_factory=dict)  # Further arguments of `fuse`: `power`, `planes`
 
     def __post_init__(self):
+        self._check()
+        given_threshold = self.threshold
+        steps = [self.steps] if isinstance(self.steps, str) else self.steps
+        # plain numbers, so that json takes them; object.__setattr__ since a rule is frozen
+        values = {'steps': tuple(as_step(step) for step in steps), 'threshold': float(self.threshold),
+                  'weights': {name: float(weight) for name, weight in self.weights.items()},
+                  'join': tuple(self.join), 'options': plain_value(self.options, 'options')}
+        for name, value in values.items(): object.__setattr__(self, name, value)
+        self._check_steps(given_threshold)
+
+    def _check(self):
         if self.how not in FUSIONS: raise InputError(f'how={self.how!r}: choose one of {", ".join(FUSIONS)}')
-        if not isinstance(self.weights, dict): raise InputError(f'weights={self.weights!r}: give a dict, a number for each modality')
-        for name, o in {'threshold': self.threshold, **{f'weights[{k!r}]': w for k, w in self.weights.items()}}.items():
-            if isinstance(o, bool) or not isinstance(o, (int, float, np.number)) or not np.isfinite(o): raise InputError(f'{name}={o!r}: give a finite number')
-        if not isinstance(self.options, dict) or set(self.options) - {'power', 'planes'}: raise InputError(f'options={self.options!r}: power, planes')
+        if not isinstance(self.weights, dict):
+            raise InputError(f'weights={self.weights!r}: give a dict, a number for each modality')
+        numbers = {'threshold': self.threshold,
+                   **{f'weights[{name!r}]': weight for name, weight in self.weights.items()}}
+        for name, value in numbers.items():
+            is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if not is_number or not np.isfinite(value):
+                raise InputError(f'{name}={value!r}: give a finite number')
+        if not isinstance(self.options, dict) or set(self.options) - {'power', 'planes'}:
+            raise InputError(f'options={self.options!r}: power, planes')
         check_weights(self.how, self.weights, **self.options)
         for name in ('k', 'max_matches'):
-            o = getattr(self, name)
-            if isinstance(o, bool) or not isinstance(o, (int, np.integer)) or o < 1: raise InputError(f'{name}={o!r}: give a whole number from 1')
-        object.__setattr__(self, 'steps', tuple(as_step(o) for o in ([self.steps] if isinstance(self.steps, str) else self.steps)))
-        if self.how in ('mean', 'square', 'joint', 'prob_or') and all(o.stage != 'neighbors' for o in self.steps):
-            check_thresholds({'threshold': self.threshold})
-        # plain numbers, so that json takes them
-        object.__setattr__(self, 'threshold', float(self.threshold))
-        object.__setattr__(self, 'weights', {k: float(w) for k, w in self.weights.items()})
-        if isinstance(self.join, str) or not all(isinstance(o, str) for o in self.join): raise InputError(f'join={self.join!r}: give a list of names')
-        object.__setattr__(self, 'join', tuple(self.join))
-        object.__setattr__(self, 'options', plain(self.options, 'options'))
-        for step, after in zip(self.steps, self.steps[1:]):
-            if STAGES.index(after.stage) < STAGES.index(step.stage):
-                raise InputError(f'steps: {after.do!r} works on {after.stage}, {step.do!r} before it on {step.stage}')
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise InputError(f'{name}={value!r}: give a whole number from 1')
+        if isinstance(self.join, str) or not all(isinstance(name, str) for name in self.join):
+            raise InputError(f'join={self.join!r}: give a list of names')
+
+    def _check_steps(self, given_threshold):
+        if self.how in COSINE_FUSIONS and not self._steps('neighbors'):
+            check_thresholds({'threshold': given_threshold})
+        for step, following in zip(self.steps, self.steps[1:]):
+            if STAGES.index(following.stage) < STAGES.index(step.stage):
+                raise InputError(
+                    f'steps: {following.do!r} works on {following.stage}, '
+                    f'{step.do!r} before it on {step.stage}')
         for step in self.steps:
-            if unknown := set(step.on or ()) - set(self.weights): raise InputError(f'step {step.do!r} on {sorted(unknown)}: the weights name {list(self.weights)}')
+            if unknown := set(step.on or ()) - set(self.weights):
+                raise InputError(
+                    f'step {step.do!r} on {sorted(unknown)}: the weights name {list(self.weights)}')
+
+    def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
 
     @property
     def modalities(self) -> list[str]:
-        "The modalities whose neighbours are candidates, exact keys last."
+        "The modalities that candidates come from, exact keys last."
         return [*self.weights, *self.join]
 
     @property
     def reads(self) -> list[str]:
-        "All spaces it needs: the modalities, then what steps look up ('units', say)."
-        return list(dict.fromkeys([*self.modalities, *(name for o in self.steps for name in o.reads)]))
+        "All spaces that the rule needs: its modalities, then what steps look up ('units', say)."
+        return list(dict.fromkeys([*self.modalities, *(name for step in self.steps for name in step.reads)]))
 
     def neighbors(
         self,
-        spaces: dict,  # Modality -> space, or `Pool`
+        spaces: dict,  # Name -> space, or `Pool`
     ) -> Neighbors:
-        "The fused and refined neighbours of the listings in `spaces`."
+        "The candidates of the listings in `spaces` with their fused and refined scores."
         return self.run(spaces).neighbors
 
     def apply(
         self,
-        spaces: dict,  # Modality -> space, or `Pool`
+        spaces: dict,  # Name -> space, or `Pool`
     ) -> Matches:
         "The matches of the listings in `spaces`."
         return self.run(spaces).matches
 
     def run(
         self,
-        spaces: dict,  # Modality -> space, or `Pool`
+        spaces: dict,  # Name -> space, or `Pool`: all that `reads` names
     ) -> Decision:
-        "The matches of the listings in `spaces`, with what each step left."
-        if missing := [k for k in self.reads if k not in spaces]: raise InputError(f'the rule needs the modalities {missing}; there are {list(spaces)}')
-        spaces = {k: spaces[k] for k in self.reads}
+        """The matches of the listings in `spaces`, with what each step left: the one way in which a rule is
+        carried out."""
+        if missing := [name for name in self.reads if name not in spaces]:
+            raise InputError(f'the rule needs the modalities {missing}; there are {list(spaces)}')
+        spaces = {name: spaces[name] for name in self.reads}
         n = len(next(iter(spaces.values())))
-        if wide := [o for o in self.steps if not o.rowwise]:
-            # such a step asks the neighbours for theirs: new listings and catalogue are refined as one
-            spaces = {k: o.whole(f'step {wide[0].do!r}') if isinstance(o, Pool) else o for k, o in spaces.items()}
+        if looking_further := [step for step in self.steps if not step.rowwise]:
+            # such a step needs the neighbors' neighbors: new listings and catalogue are refined as one
+            why = f'step {looking_further[0].do!r}'
+            spaces = {name: space.whole(why) if isinstance(space, Pool) else space
+                      for name, space in spaces.items()}
         spaces = self.refined(spaces)
-        nb = self._fuse(spaces)
-        pool, trail = next(iter(spaces.values())).pool, [('fuse', nb), *self.reranked(nb, spaces)]
-        nb = trail[-1][1]
-        m = decide(nb, self.threshold, self.max_matches, pool)
-        trail.append(('score', m))
-        for step in (o for o in self.steps if o.stage == 'matches'):
-            m = at_most(_checked(step, step(m, nb, spaces=spaces), m, pool), self.max_matches)
-            trail.append((step.do, m))
-        return Decision(nb.head(n), m.head(n), [(name, o.head(n)) for name, o in trail])
+        neighbors = self._fuse(spaces)
+        pool = next(iter(spaces.values())).pool
+        trail = [('fuse', neighbors), *self.reranked(neighbors, spaces)]
+        neighbors = trail[-1][1]
+        matches = decide(neighbors, self.threshold, self.max_matches, pool)
+        trail.append(('score', matches))
+        for step in self._steps('matches'):
+            changed = _checked(step, step(matches, neighbors, spaces=spaces), matches, pool)
+            matches = at_most(changed, self.max_matches)
+            trail.append((step.do, matches))
+        return Decision(neighbors.head(n), matches.head(n), [(name, state.head(n)) for name, state in trail])
 
     def refined(
         self,
@@ -112,67 +146,84 @@ class Rule:
     ) -> dict:
         "The spaces after the steps on vectors."
         spaces = dict(spaces)
-        for step in (o for o in self.steps if o.stage == 'vectors'):
-            more = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
-            names = step.on or [k for k in self.weights if not isinstance(getattr(spaces[k], 'new', spaces[k]), Keys)]
-            spaces |= {k: step(spaces[k], spaces=spaces, **more) for k in names}
+        for step in self._steps('vectors'):
+            given = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
+            names = step.on or [name for name in self.weights if not _holds_keys(spaces[name])]
+            spaces |= {name: step(spaces[name], spaces=spaces, **given) for name in names}
         return spaces
 
     def reranked(
         self,
         neighbors: Neighbors,  # Fused
-        spaces: dict,  # Name -> space, refined
-    ) -> list:  # (step, `Neighbors` after it)
-        "What each step on neighbours leaves."
-        out, pool = [], next(iter(spaces.values())).pool
-        for step in (o for o in self.steps if o.stage == 'neighbors'):
-            neighbors = self._joined(_checked(step, step(neighbors, spaces=spaces), neighbors, pool), spaces)
-            out.append((step.do, neighbors))
-        return out
+        spaces: dict,  # Name -> space, after the steps on vectors
+    ) -> list:  # (name of the step, `Neighbors` after it)
+        "What each step on neighbors leaves."
+        states = []
+        pool = next(iter(spaces.values())).pool
+        for step in self._steps('neighbors'):
+            rescored = _checked(step, step(neighbors, spaces=spaces), neighbors, pool)
+            neighbors = self._with_equal_keys_on_top(rescored, spaces)
+            states.append((step.do, neighbors))
+        return states
 
     def _fuse(self, spaces):
-        preview = {k: spaces[k] for k in self.modalities}
-        # chosen on many, applied to few
-        return fuse(candidates(preview, min(self.k, next(iter(preview.values())).pool)), self.how, self.weights, self.join, **self.options)
+        used = {name: spaces[name] for name in self.modalities}
+        # a rule that was chosen among many listings may be applied to fewer than `k`
+        k = min(self.k, next(iter(used.values())).pool)
+        return fuse(candidates(used, k), self.how, self.weights, self.join, **self.options)
 
-    def _joined(self, neighbors, spaces):
-        # a refined score is on another scale: pairs of an equal key go on top of it, and over a cut that nobody here reaches
+    def _with_equal_keys_on_top(self, neighbors, spaces):
+        """Neighbors after a step that changed their scores: pairs of an equal key get a score above all
+        others and above the threshold."""
         rows, ids, scores = neighbors.pairs()
-        equal = np.any([spaces[k].scores(rows, ids) == 1 for k in self.join] or [np.zeros(len(rows), bool)], axis=0) & (rows != ids)
+        equal = np.zeros(len(rows), bool)
+        for name in self.join: equal |= spaces[name].scores(rows, ids) == 1
+        equal &= rows != ids
         if not equal.any(): return neighbors
-        top = max(np.float32(1), scores.max(), np.nextafter(np.float32(self.threshold), np.float32(np.inf)))
-        out = Neighbors(neighbors.ids.copy(), neighbors.scores.copy())
-        out.scores[out.ids >= 0] = np.where(equal, top, scores)
-        order = np.lexsort((np.where(out.ids[:, 1:] < 0, len(rows) + out.ids.max(), out.ids[:, 1:]), -out.scores[:, 1:]), axis=1)
-        for o in out: o[:, 1:] = np.take_along_axis(o[:, 1:], order, 1)
-        out.scores[:, 0] = np.maximum(out.scores[:, 0], out.scores.max(1))
-        return out
+        above_threshold = np.nextafter(np.float32(self.threshold), np.float32(np.inf))
+        top = max(np.float32(1), scores.max(), above_threshold)
+        new_ids, new_scores = neighbors.ids.copy(), neighbors.scores.copy()
+        new_scores[new_ids >= 0] = np.where(equal, top, scores)
+        behind_all = len(rows) + new_ids.max()
+        tie_break = np.where(new_ids[:, 1:] < 0, behind_all, new_ids[:, 1:])
+        order = np.lexsort((tie_break, -new_scores[:, 1:]), axis=1)
+        for table in (new_ids, new_scores): table[:, 1:] = np.take_along_axis(table[:, 1:], order, 1)
+        new_scores[:, 0] = np.maximum(new_scores[:, 0], new_scores.max(1))
+        return Neighbors(new_ids, new_scores)
 
     def to_dict(self) -> dict:
-        "Plain values; `steps` and `options` only where there are any, so that older versions read the others."
-        d = {o.name: getattr(self, o.name) for o in fields(self)}
-        d |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join), 'steps': [o.to_dict() for o in self.steps]}
-        return {k: v for k, v in d.items() if v or k not in ('steps', 'options')}
+        """The rule as plain values; `steps` and `options` only where there are any, so that older versions
+        read rules without them."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
+                   'steps': [step.to_dict() for step in self.steps]}
+        return {name: value for name, value in values.items() if value or name not in ('steps', 'options')}
 
     @classmethod
     def from_dict(
         cls,
-        d: dict,  # As `to_dict` gives it
+        saved: dict,  # As `to_dict` gives it
         functions: dict | None = None,  # 'module:name' -> function, for steps of your own
     ) -> 'Rule':
-        "The rule that `to_dict` wrote."
-        if unknown := set(d) - {o for o in cls.__dataclass_fields__}: raise InputError(f'rule: unknown entries {sorted(unknown)}')
-        if missing := {'how', 'weights', 'threshold'} - set(d): raise InputError(f'rule: {sorted(missing)} missing')
-        return cls(**{**d, 'steps': [Step.from_dict(o, functions) for o in d.get('steps', ())]})
+        "The rule that `to_dict` wrote; raises `InputError` for entries that are unknown or missing."
+        if unknown := set(saved) - set(cls.__dataclass_fields__):
+            raise InputError(f'rule: unknown entries {sorted(unknown)}')
+        if missing := {'how', 'weights', 'threshold'} - set(saved):
+            raise InputError(f'rule: {sorted(missing)} missing')
+        return cls(**{**saved, 'steps': [Step.from_dict(step, functions) for step in saved.get('steps', ())]})
 
 
-def _checked(step, out, before, pool):
-    "What a step gave, if it is what its stage hands on."
-    what = 'Neighbors' if step.stage == 'neighbors' else 'Matches'
-    if type(out) is not type(before): raise InputError(f'step {step.do!r} gave {type(out).__name__}, not {what}')
-    rows, n = (len(o.ids) if step.stage == 'neighbors' else len(o) for o in (out, before))
+def _holds_keys(space): return isinstance(space.new if isinstance(space, Pool) else space, Keys)
+
+
+def _checked(step, result, before, pool):
+    "What a step gave, if it is what its stage hands on; otherwise `InputError` naming the step."
+    expected = 'Neighbors' if step.stage == 'neighbors' else 'Matches'
+    if type(result) is not type(before):
+        raise InputError(f'step {step.do!r} gave {type(result).__name__}, not {expected}')
+    rows, n = (len(state.ids) if step.stage == 'neighbors' else len(state) for state in (result, before))
     if rows != n: raise InputError(f'step {step.do!r} gave {rows} rows for {n}')
     if step.stage == 'neighbors':
-        try: check_self_first(out.check(), pool)
-        except InputError as e: raise InputError(f'step {step.do!r}: {e}') from e
-    return out
+        try: check_self_first(result.check(), pool)
+        except InputError as error: raise InputError(f'step {step.do!r}: {error}') from error
+    return result

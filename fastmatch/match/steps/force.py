@@ -1,59 +1,88 @@
-"Steps that force matches."
+"""Steps on matches that let in more, or fewer, than the threshold does: min2 and chisel.
+
+Both assume that every listing has a match.
+"""
 import numpy as np
 
 from ...core import InputError
+from ..judge.groups import Groups
 from ..matches import MAX_MATCHES, Matches, mask_of_matches, matches_from_mask
-from ..neighbors import Neighbors, check_self_first, group_codes
+from ..neighbors import Neighbors, check_self_first
 
 
 def min2(
     matches: Matches,  # As `decide` gave them
-    neighbors: Neighbors,  # Candidates they were chosen from
-    threshold: float | None = None,  # The nearest's least score; None: any
-    mutual: bool = False,  # Only if it is each other's nearest
-    gap: float | None = None,  # Only if it leads the next by this at least; a single candidate does
+    neighbors: Neighbors,  # Candidates that they were chosen from
+    threshold: float | None = None,  # Least score of a match that is forced; None: any
+    mutual: bool = False,  # Force only where two listings are each other's nearest
+    # Force only where the nearest scores higher than the second by this or more; a single candidate does
+    gap: float | None = None,
 ) -> Matches:
-    "A listing without a match gets its nearest (Kaggle Shopee: 1st place; mutual, gap: 4th). Assumes that every listing has one: not for open catalogues."
-    keep, (ids, scores) = mask_of_matches(matches, neighbors), neighbors
-    for name, o in (('threshold', threshold), ('gap', gap)):
-        if o is not None and not np.isfinite(o): raise InputError(f'{name}={o}: give a finite number, or None')
+    """A listing without any match is given its nearest neighbor as a match.
+
+    Used by several places of Kaggle's Shopee contest (1st; with `mutual` and `gap` the 4th). It pays where
+    the forced match is right more
+    than one time in three, and assumes that every listing has a match: not for open catalogues.
+    """
+    for name, value in (('threshold', threshold), ('gap', gap)):
+        if value is not None and not np.isfinite(value):
+            raise InputError(f'{name}={value}: give a finite number, or None')
+    keep = mask_of_matches(matches, neighbors)
+    ids, scores = neighbors
     if ids.shape[1] < 2: return matches
     force = (keep.sum(1) == 1) & (ids[:, 1] >= 0)
     if threshold is not None: force &= scores[:, 1].astype(np.float64) >= threshold
     if gap is not None and ids.shape[1] > 2:
         second = np.where(ids[:, 2] >= 0, scores[:, 2], np.finfo(np.float32).min)
         force &= (ids[:, 2] < 0) | (scores[:, 1].astype(np.float64) - second >= gap)
-    if mutual: force &= ids[np.where((ids[:, 1] >= 0) & (ids[:, 1] < len(ids)), ids[:, 1], 0), 1] == np.arange(len(ids))
+    if mutual: force &= _is_mutual_nearest(ids)
     keep[:, 1] |= force
     return matches_from_mask(neighbors, keep)
 
 
+def _is_mutual_nearest(ids):
+    "For each row of candidates (n,k) whether its nearest neighbor's nearest is the row itself: bool (n,)."
+    nearest = ids[:, 1]
+    has_row = (nearest >= 0) & (nearest < len(ids))  # padding and listings of a catalogue have none
+    return has_row & (ids[np.where(has_row, nearest, 0), 1] == np.arange(len(ids)))
+
+
 def shares(
-    groups,  # (n,) groups
-    max_matches: int = MAX_MATCHES,  # Sizes above count as this
+    groups,  # (n,) the group of each listing
+    max_matches: int = MAX_MATCHES,  # Larger groups count as this large
 ) -> list[float]:
-    "Which share of listings has a group of 2 or more, 3 or more, ...: what `chisel` takes."
-    y = group_codes(groups, len(groups))
-    size = np.minimum(np.bincount(y)[y], max_matches)
-    return [float((size >= o).mean()) for o in range(2, size.max(initial=1) + 1)]
+    "The share of listings in groups of 2 or more, of 3 or more, ...: what `chisel` takes."
+    sizes = np.minimum(Groups.of(groups).sizes, max_matches)
+    return [float((sizes >= size).mean()) for size in range(2, sizes.max(initial=1) + 1)]
 
 
 def chisel(
-    matches: Matches,  # Not looked at: the distribution decides
+    matches: Matches,  # Not read: the distribution of sizes decides
     neighbors: Neighbors,  # Candidates
-    shares,  # Of listings with 2 matches or more (itself included), 3 or more, ...: see `shares`
+    # Share of listings with 2 matches or more (the listing itself included), with 3 or more, ...: see the
+    # function `shares`
+    shares,
 ) -> Matches:
-    "As many matches as the group sizes known from training say, to the listings whose scores say so loudest (Kaggle Shopee, 18th place)."
+    """As many matches as the group sizes known from training ask for, given to the listings with the highest
+    scores.
+
+    Rank by rank: of the listings that have a match at the rank before, the best-scoring ones get one more,
+    until the share is reached
+    (Kaggle Shopee, 18th place: .739 to .759). Assumes that the new listings' groups are as large as those of
+    training.
+    """
     shares = np.asarray(shares, np.float64)
     if shares.ndim != 1 or not ((shares >= 0) & (shares <= 1)).all() or (np.diff(shares) > 0).any():
         raise InputError(f'shares={shares.tolist()}: numbers from 0 to 1 that do not rise')
     check_self_first(neighbors, int(neighbors.ids.max(initial=0)) + 1)
-    n, keep = len(neighbors.ids), np.zeros(neighbors.ids.shape, bool)
+    n = len(neighbors.ids)
+    keep = np.zeros(neighbors.ids.shape, bool)
     keep[:, 0] = True
     for rank, share in enumerate(shares[:neighbors.ids.shape[1] - 1], 1):
-        score = np.where(keep[:, rank - 1] & (neighbors.ids[:, rank] >= 0), neighbors.scores[:, rank], -np.inf)
+        possible = keep[:, rank - 1] & (neighbors.ids[:, rank] >= 0)
+        score = np.where(possible, neighbors.scores[:, rank], -np.inf)
         room = int(round(share * n))
         # equal scores come in together or not at all
-        cut = -np.inf if room >= n else np.sort(score)[::-1][room]
-        keep[:, rank] = (score > cut) & (score > -np.inf)
+        last_left_out = -np.inf if room >= n else np.sort(score)[::-1][room]
+        keep[:, rank] = (score > last_left_out) & (score > -np.inf)
     return matches_from_mask(neighbors, keep)
