@@ -1,4 +1,7 @@
-"What things cost beside the plain way of doing them: `python tests/bench/run.py [NAME...] [--list] [--json FILE]`, a name as --list prints it."
+"""What things cost beside the plain way of doing them: `python tests/bench/run.py [NAME...] [--list] [--json FILE]`.
+
+A name is one that --list prints.
+"""
 import argparse
 import json
 import os
@@ -14,69 +17,79 @@ from tests.bench.harness import load, rows_of
 
 
 def chosen(names, benches):
-    "The benches that `names` name, whole ('main') or in part ('main/search'), in their own order; KeyError for an unknown one."
-    for o in names:
-        if not any(o in (k, k.split('/')[0]) for k in benches): raise KeyError(o)
-    return [k for k in benches if not names or k in names or k.split('/')[0] in names]
+    "The benches that `names` name, whole ('main') or in part ('main/search'), in their own order; KeyError for others."
+    for name in names:
+        if not any(name in (key, key.split('/')[0]) for key in benches): raise KeyError(name)
+    return [key for key in benches if not names or key in names or key.split('/')[0] in names]
 
 
 def machine():
     "Versions and threads, a line."
     import faiss
     import torch
-    return (f'python {platform.python_version()}, torch {torch.__version__} on {torch.get_num_threads()} threads, faiss {faiss.__version__} on '
-            f'{faiss.omp_get_max_threads()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
+    return (f'python {platform.python_version()}, torch {torch.__version__} on {torch.get_num_threads()} threads, '
+            f'faiss {faiss.__version__} on {faiss.omp_get_max_threads()}, {os.cpu_count()} cores, '
+            f'load {os.getloadavg()[0]:.1f}')
 
 
 def line(row):
     "A row of the table."
-    num = lambda o, f: '' if o is None else format(o, f)
-    what = num(row.ratio, '.4g') if row.value is None else f'{row.value:.4g} {row.unit}'
+    def number(value, form): return '' if value is None else format(value, form)
+    figure = number(row.ratio, '.4g') if row.value is None else f'{row.value:.4g} {row.unit}'
     span = '' if row.low is None else f'{row.low:.3g} to {row.high:.3g}'
-    mark = {None: '', True: 'met', False: 'MISSED'}[row.met]
-    return (f'{row.case:<28} {row.side:<22} {num(row.seconds, ".4g"):>9} {num(row.peak_mb, ".1f"):>9} {what:>9}  {span:<16} '
-            f'{num(row.bar, "g"):>6} {mark} {row.note}').rstrip()
+    return (f'{row.case:<28} {row.side:<22} {number(row.seconds, ".4g"):>9} {number(row.peak_mb, ".1f"):>9} '
+            f'{figure:>9}  {span:<16} {number(row.bar, "g"):>6} {row.verdict} {row.note}').rstrip()
 
 
 def main(args=None):
     "Run the benches named; returns the exit code: 0, 1 where one crashed, 2 for a name that isn't there."
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('names', nargs='*', metavar='NAME', help='bench, or bench/part; default all')
-    p.add_argument('--list', action='store_true', help='print the names')
-    p.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
-    p.add_argument('--quick', action='store_true', help=argparse.SUPPRESS)
-    a = p.parse_args(args)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('names', nargs='*', metavar='NAME', help='bench, or bench/part; default all')
+    parser.add_argument('--list', action='store_true', help='print the names')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
+    parser.add_argument('--quick', action='store_true', help=argparse.SUPPRESS)
+    options = parser.parse_args(args)
     benches = load()
-    try: keys = chosen(a.names, benches)
-    except KeyError as e:
-        print(f'no bench is called {e}: there are {", ".join(dict.fromkeys(k.split("/")[0] for k in benches))}, in parts {", ".join(benches)}', file=sys.stderr)
+    try: keys = chosen(options.names, benches)
+    except KeyError as error:
+        known = ', '.join(dict.fromkeys(key.split('/')[0] for key in benches))
+        print(f'no bench is called {error}: there are {known}, in parts {", ".join(benches)}', file=sys.stderr)
         return 2
-    if a.list:
-        for k in keys: print(f'{k:<20} {benches[k].__doc__}')
+    if options.list:
+        for key in keys: print(f'{key:<20} {benches[key].__doc__}')
         return 0
-    print(machine() + ('; quick: sizes and runs too small to mean anything' if a.quick else ''))
-    print(f'{"case":<28} {"side":<22} {"seconds":>9} {"peak MB":>9} {"ratio":>9}  {"95% interval":<16} {"bar":>6}', flush=True)
-    rows, crashed, look = [], False, sys.stderr.isatty()
-
+    print(machine() + ('; quick: sizes and runs too small to mean anything' if options.quick else ''))
+    print(f'{"case":<28} {"side":<22} {"seconds":>9} {"peak MB":>9} {"ratio":>9}  {"95% interval":<16} {"bar":>6}',
+          flush=True)
+    rows, crashed = [], False
     for key in keys:
         start = time.perf_counter()
         try:
-            for case in benches[key](a.quick):
-                def tick(i, n, case=case):
-                    if look: print(f'\r{case.name}: {i} of {n}\033[K', end='\r' if i < n else '\r\033[K', file=sys.stderr, flush=True)
-                for row in rows_of(key, case, a.quick, 3 if a.quick else None, tick):
-                    rows.append(row)
-                    print(line(row), flush=True)
+            for row in measured(key, benches[key], options.quick):
+                rows.append(row)
+                print(line(row), flush=True)
         except Exception:
             crashed = True
             print(f'{key} crashed:', file=sys.stderr)
             traceback.print_exc()
         # after each bench: a later crash or an impatient reader loses nothing
-        if a.json: a.json.write_text(json.dumps([o.to_dict() for o in rows], indent=1) + '\n')
+        if options.json: options.json.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + '\n')
         print(f'({key}: {time.perf_counter() - start:.0f} s)', flush=True)
-    bars = [o.met for o in rows if o.met is not None]
-    print(f'{sum(bars)} of {len(bars)} bars met (a bar is met where the interval reaches down to it)')
+    verdicts = [row.verdict for row in rows if row.verdict]
+    print(f'{verdicts.count("met")} of {len(verdicts)} bars met, {verdicts.count("too noisy")} too noisy to say '
+          '(a bar is met where the median does not exceed it and the interval is narrower than a fifth of the median)')
     return int(crashed)
+
+
+def measured(key, function, quick):
+    "The rows of one bench, one after the other; on a terminal with a line that says how far it is."
+    watched = sys.stderr.isatty()
+    for case in function(quick):
+        def tick(done, total, case=case):
+            if not watched: return
+            end = '\r' if done < total else '\r\033[K'
+            print(f'\r{case.name}: {done} of {total}\033[K', end=end, file=sys.stderr, flush=True)
+        yield from rows_of(key, case, quick, 3 if quick else None, tick)
 
 
 if __name__ == '__main__': sys.exit(main())

@@ -103,24 +103,63 @@ def test_rows(monkeypatch):
     monkeypatch.setattr(harness, 'take_turns', lambda calls, pairs, tick: {k: np.full(4, cost[k]) for k in calls})
     case = Case('x', dict.fromkeys(cost, lambda: None), ref='plain', bar=.03, scale={'plain': 100}, aim={'ours': .9})
     ref, ours, other, aim = rows_of('main/x', case)
-    assert (ref.side, ref.seconds, ref.ratio, ref.low, ref.bar, ref.met) == ('plain', 50., 1., None, None, None) and '100' in ref.note
-    assert (ours.side, ours.bench, ours.seconds) == ('ours', 'main', 1.) and (ours.ratio, ours.low) == pytest.approx((.02, .02)) and ours.met
+    assert (ref.side, ref.seconds, ref.ratio, ref.low, ref.bar, ref.verdict) == ('plain', 50., 1., None, None, '') and '100' in ref.note
+    assert (ours.side, ours.bench, ours.seconds) == ('ours', 'main', 1.) and (ours.ratio, ours.low) == pytest.approx((.02, .02)) and ours.verdict == 'met'
     assert other.ratio == pytest.approx(.005) and other.value is None
-    assert (aim.value, aim.unit, aim.bar, aim.ratio, aim.met) == (pytest.approx(1.), 's', .9, None, False)
+    assert (aim.value, aim.unit, aim.bar, aim.ratio, aim.verdict) == (pytest.approx(1.), 's', .9, None, 'MISSED')
     assert list(aim.to_dict()) == FIELDS
     with pytest.raises(ValueError, match='nobody'): next(rows_of('main/x', Case('x', {'a': None}, ref='nobody')))
 
 
-def test_a_bar_is_met_by_the_lower_end():
-    assert Row('b', 'c', 's', ratio=1.2, low=1.05, high=1.3, bar=1.05).met and not Row('b', 'c', 's', ratio=1.2, low=1.06, high=1.3, bar=1.05).met
-    assert Row('b', 'c', 's', value=2., bar=2.).met and not Row('b', 'c', 's', value=2.1, bar=2.).met and Row('b', 'c', 's').met is None
+@pytest.mark.parametrize('ratio, low, high, bar, verdict', [
+    (1.2, 1.15, 1.25, 1.25, 'met'), (1.2, 1.15, 1.25, 1.2, 'met'), (1.2, 1.15, 1.25, 1.19, 'MISSED'),
+    # the interval reaches down to the bar, the median does not
+    (1.2, 1.1, 1.3, 1.1, 'MISSED'),
+    # an interval of a fifth of the median and more says nothing, on either side of the bar
+    (1.405, .865, 2.29, 1.25, 'too noisy'), (1., .9, 1.1, 2., 'too noisy'), (1., .9, 1.099, 2., 'met'),
+    (3., 2.5, 3.5, 1., 'too noisy'), (1.2, 1.15, 1.25, None, '')])
+def test_a_bar_is_met_by_the_median_with_a_narrow_interval(ratio, low, high, bar, verdict):
+    assert Row('bench', 'case', 'side', ratio=ratio, low=low, high=high, bar=bar).verdict == verdict
+
+
+def test_a_value_without_an_interval_is_held_against_its_bar():
+    def verdict(value): return Row('bench', 'case', 'side', value=value, bar=2.).verdict
+    assert verdict(2.) == 'met' and verdict(2.1) == 'MISSED'
+    assert Row('bench', 'case', 'side').verdict == ''
+
+
+def test_what_is_too_noisy_is_measured_with_more_pairs(monkeypatch):
+    rng = np.random.default_rng(0)
+    asked = []
+
+    def turns(calls, pairs, tick):
+        asked.append(pairs)
+        # noise that only many pairs average out: narrow from 40 pairs on
+        spread = .5 if (pairs or 10) < 40 else .01
+        return {side: np.exp(rng.normal(0, spread, pairs or 10)) for side in calls}
+
+    monkeypatch.setattr(harness, 'take_turns', turns)
+    case = Case('x', dict.fromkeys('ab', lambda: None), ref='b', bar=1.5)
+    *_, row = rows_of('main/x', case)
+    assert asked == [None, 20, 40] and row.verdict == 'met'
+    # what stays noisy says so; without a bar, or with a number of pairs asked for, one measurement is enough
+    asked.clear()
+    monkeypatch.setattr(harness, 'MORE_PAIRS', (2,))
+    *_, row = rows_of('main/x', case)
+    assert asked == [None, 20] and row.verdict == 'too noisy'
+    asked.clear()
+    *_, row = rows_of('main/x', Case('x', case.sides, ref='b'))
+    assert asked == [None] and row.verdict == ''
+    asked.clear()
+    *_, row = rows_of('main/x', case, pairs=3)
+    assert asked == [3] and row.verdict == 'too noisy'
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='peak memory is read from /proc')
 def test_memory_in_own_processes():
     small, large = rows_of('self/blocks', next(iter(known.blocks(True))), True, pairs=2)
     assert small.peak_mb == pytest.approx(16, abs=6) and large.peak_mb == pytest.approx(64, abs=6)
-    assert large.ratio == pytest.approx(large.peak_mb / small.peak_mb, rel=.2) and large.met and small.seconds > 0
+    assert large.ratio == pytest.approx(large.peak_mb / small.peak_mb, rel=.2) and large.verdict == 'met' and small.seconds > 0
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='peak memory is read from /proc')
@@ -130,8 +169,8 @@ def test_memory_runs_may_be_timed_too(monkeypatch):
     monkeypatch.setattr(harness, 'own_processes', lambda key, case, pairs, quick, tick: seen.append(pairs) or out)
     case = Case('x', dict.fromkeys('ab'), ref='b', bar=.05, memory=True, pairs=3, time_bar=.6)
     ref, a, took = rows_of('main/x', case)
-    assert seen == [3] and a.ratio == pytest.approx(.1) and not a.met and (took.case, took.side, took.bar) == ('x, seconds', 'a', .6)
-    assert took.ratio == pytest.approx(.5) and took.met and took.seconds == pytest.approx(1.1)
+    assert seen == [3] and a.ratio == pytest.approx(.1) and a.verdict == 'MISSED' and (took.case, took.side, took.bar) == ('x, seconds', 'a', .6)
+    assert took.ratio == pytest.approx(.5) and took.verdict == 'met' and took.seconds == pytest.approx(1.1)
 
 
 def test_run(tmp_path, capsys):
@@ -141,7 +180,7 @@ def test_run(tmp_path, capsys):
     assert [list(o) for o in rows] == [FIELDS] * 2 and [o['side'] for o in rows] == ['faiss', 'Dense'] and rows[0]['ratio'] == 1
     assert rows[1]['low'] <= rows[1]['ratio'] <= rows[1]['high'] and rows[1]['bar'] == 1.1
     printed = capsys.readouterr().out
-    assert f'on {torch.get_num_threads()} threads' in printed and ('met' in printed or 'MISSED' in printed)
+    assert f'on {torch.get_num_threads()} threads' in printed and any(verdict in printed for verdict in ('met', 'MISSED', 'too noisy'))
 
 
 def test_run_that_crashes_keeps_its_rows(tmp_path, capsys):
