@@ -1,14 +1,22 @@
-"What training callbacks cost: a whole step of an EfficientNet-Lite0 under class centres, 32 pictures of the sample at 96 px, with and without."
+"""What training callbacks cost: a whole step of an EfficientNet-Lite0 under class centres, 32 pictures of the
+sample at 96 px, with and without."""
 from functools import partial
 from itertools import cycle
 
 from tests.bench.bench_step import learner, learner_step
 from tests.bench.harness import Case, bench
 
-# name -> (callback's class and arguments, most that a step may cost against one without, steps of which one run is made)
-CALLBACKS = {'SAM': ('SAM', {}, 2.05, 1), 'ASAM': ('ASAM', {}, 2.05, 1), 'LookSAM': ('LookSAM', dict(k=5), 1.3, 5),
-             'ESAM': ('ESAM', dict(beta=.6, gamma=.5), 1.85, 1), 'SAF': ('SAF', {}, 1.2, 1), 'FGM': ('FGM', dict(names='conv_stem'), None, 1),
-             'EMA': ('EMA', {}, 1.03, 1)}
+# name -> (callback's class and arguments, most that a step may cost against one without, steps of which one
+# run is made)
+CALLBACKS = {
+    'SAM': ('SAM', {}, 2.05, 1),
+    'ASAM': ('ASAM', {}, 2.05, 1),
+    'LookSAM': ('LookSAM', dict(k=5), 1.3, 5),
+    'ESAM': ('ESAM', dict(beta=0.6, gamma=0.5), 1.85, 1),
+    'SAF': ('SAF', {}, 1.2, 1),
+    'FGM': ('FGM', dict(names='conv_stem'), None, 1),
+    'EMA': ('EMA', {}, 1.03, 1),
+}
 
 
 def saf_with_a_past(learn, batches, step):
@@ -28,7 +36,14 @@ def saf_with_a_past(learn, batches, step):
 def steps(quick, name=None, kwargs=None, n=1):
     "One run: `n` steps of a Learner's own loop, with the callback `name` or none."
     from fastmatch.callback import adversarial, averaging, sharpness
-    cb = next((getattr(o, name) for o in (sharpness, adversarial, averaging) if hasattr(o, name)), None) if name else None
+
+    cb = (
+        next(
+            (getattr(item, name) for item in (sharpness, adversarial, averaging) if hasattr(item, name)), None
+        )
+        if name
+        else None
+    )
     learn, batches = learner(quick, text=False, cbs=[] if cb is None else [cb(**kwargs)])
     step = learner_step(learn, batches, n_epoch=9)
     if name == 'SAF': saf_with_a_past(learn, batches, step)
@@ -42,12 +57,27 @@ def steps(quick, name=None, kwargs=None, n=1):
 def step(quick):
     "A training step with each callback against one without, each a Learner's own loop on the same batches."
     for name, (cls, kwargs, bar, n) in CALLBACKS.items():
-        yield Case(name, {'without': partial(steps, quick), name: partial(steps, quick, cls, kwargs, n)}, ref='without', bar=bar,
-                   scale={} if n == 1 else {name: 1 / n})
+        yield Case(
+            name,
+            {'without': partial(steps, quick), name: partial(steps, quick, cls, kwargs, n)},
+            ref='without',
+            bar=bar,
+            scale={} if n == 1 else {name: 1 / n},
+        )
 
 
 @bench('callbacks')
 def memory(quick):
     "The most memory that five steps hold beyond the imports, each in a process of its own."
-    sides = {'without': partial(steps, quick, n=5), **{k: partial(steps, quick, cls, kwargs, 5) for k, (cls, kwargs, *_) in CALLBACKS.items()}}
-    yield Case('memory', sides, ref='without', memory=True, pairs=3, imports=('fastmatch.learner', 'timm', 'transformers'))
+    sides = {
+        'without': partial(steps, quick, n=5),
+        **{name: partial(steps, quick, cls, kwargs, 5) for name, (cls, kwargs, *_) in CALLBACKS.items()},
+    }
+    yield Case(
+        'memory',
+        sides,
+        ref='without',
+        memory=True,
+        pairs=3,
+        imports=('fastmatch.learner', 'timm', 'transformers'),
+    )

@@ -31,7 +31,8 @@ def sides(
     c: int = 100_000,  # Classes
     share: float = .1,  # Of the centres that the sampled head looks at
     device: str = 'cpu',
-    names=('linear', 'ArcFace', 'CurricularFace', 'sampled', 'one-hot', 'pytorch-metric-learning'),  # Which to build
+    # Which to build
+    names=('linear', 'ArcFace', 'CurricularFace', 'sampled', 'one-hot', 'pytorch-metric-learning'),
 ) -> dict:
     "Name -> callable that runs forward and backward once and leaves no gradient."
     torch.manual_seed(0)
@@ -62,26 +63,51 @@ def sides(
         layer.to(device)
         return run
 
-    made = {'linear': linear, 'ArcFace': lambda: ours(CosineHead(d, c), ArcFace(M, S)), 'CurricularFace': lambda: ours(TrackedHead(d, c), CurricularFace(M, S)),
-            'sampled': lambda: ours(SampledHead(d, c, share=share), ArcFace(M, S)), 'one-hot': one_hot, 'pytorch-metric-learning': theirs}
+    made = {
+        'linear': linear,
+        'ArcFace': lambda: ours(CosineHead(d, c), ArcFace(M, S)),
+        'CurricularFace': lambda: ours(TrackedHead(d, c), CurricularFace(M, S)),
+        'sampled': lambda: ours(SampledHead(d, c, share=share), ArcFace(M, S)),
+        'one-hot': one_hot,
+        'pytorch-metric-learning': theirs,
+    }
     return {k: once(*made[k]()) for k in names}
 
 
-def side(name, quick, **kwargs): return lambda: sides(names=(name,), **({'n': 8, 'd': 16, **kwargs, 'c': 500} if quick else kwargs))[name]
+def side(name, quick, **kwargs):
+    return lambda: sides(names=(name,), **({'n': 8, 'd': 16, **kwargs, 'c': 500} if quick else kwargs))[name]
 
 
 @bench('heads')
 def seconds(quick):
     "Forward and backward of a head (512-d, batch 64) against a plain linear layer and cross-entropy."
     for c in CLASSES:
-        for name, bar in (('ArcFace', 1.25), ('CurricularFace', 1.25), ('sampled', .3 if c == CLASSES[-1] else None), ('pytorch-metric-learning', None), ('one-hot', None)):
-            yield Case(f'{c:,} classes', {k: side(k, quick, c=c) for k in ('linear', name)}, ref='linear', bar=bar)
-        yield Case(f'{c:,} classes', {k: side(k, quick, c=c) for k in ('pytorch-metric-learning', 'ArcFace')}, ref='pytorch-metric-learning',
-                   bar=.4 if c == CLASSES[-1] else None)
+        for name, bar in (
+            ('ArcFace', 1.25),
+            ('CurricularFace', 1.25),
+            ('sampled', 0.3 if c == CLASSES[-1] else None),
+            ('pytorch-metric-learning', None),
+            ('one-hot', None),
+        ):
+            yield Case(
+                f'{c:,} classes', {k: side(k, quick, c=c) for k in ('linear', name)}, ref='linear', bar=bar
+            )
+        yield Case(
+            f'{c:,} classes',
+            {k: side(k, quick, c=c) for k in ('pytorch-metric-learning', 'ArcFace')},
+            ref='pytorch-metric-learning',
+            bar=0.4 if c == CLASSES[-1] else None,
+        )
 
 
 @bench('heads')
 def memory(quick):
     "The same with 100,000 classes: most memory over what the imports took."
-    yield Case('memory, 100,000 classes', {k: side(k, quick) for k in ('linear', 'ArcFace', 'CurricularFace')}, ref='linear', bar=1.1, memory=True,
-               imports=('fastmatch.losses', 'fastmatch.layers.heads'))
+    yield Case(
+        'memory, 100,000 classes',
+        {k: side(k, quick) for k in ('linear', 'ArcFace', 'CurricularFace')},
+        ref='linear',
+        bar=1.1,
+        memory=True,
+        imports=('fastmatch.losses', 'fastmatch.layers.heads'),
+    )

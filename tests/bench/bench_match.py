@@ -4,7 +4,8 @@ from tests.bench.harness import Case, bench
 
 @bench('main')
 def match(quick):
-    "New listings to matches (embed, search a catalogue and themselves, fuse, cut), against the bare encoders on the same decoded images and titles."
+    """New listings to matches (embed, search a catalogue and themselves, fuse, cut), against the bare
+    encoders on the same decoded images and titles."""
     import numpy as np
     import pandas as pd
     import torch
@@ -15,13 +16,23 @@ def match(quick):
     from fastmatch.matcher import Encoder, Matcher, Picture
     from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
     df = pd.read_csv(demo_path()/'listings.csv')
-    df['image'] = [read_image(demo_path()/'images'/o) for o in df.image]
+    df['image'] = [read_image(demo_path()/'images'/item) for item in df.image]
     torch.manual_seed(0)
-    if quick: enc = Encoder(MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False)), Picture((32, 32), 'squish'))
+    if quick:
+        enc = Encoder(
+            MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False)), Picture((32, 32), 'squish')
+        )
     else:
         tok = load_tokenizer('all-MiniLM-L6-v2')
-        enc = Encoder(MatchNet(None, ImageEncoder('tf_efficientnet_lite0'), TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id)),
-                      Picture((104, 104), 'squish', mean=[.5] * 3, std=[.5] * 3), tok)
+        enc = Encoder(
+            MatchNet(
+                None,
+                ImageEncoder('tf_efficientnet_lite0'),
+                TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id),
+            ),
+            Picture((104, 104), 'squish', mean=[0.5] * 3, std=[0.5] * 3),
+            tok,
+        )
     rule = Rule('mean', {'image': 1., 'tfidf': 1.} if quick else {'image': 1., 'title': 1., 'tfidf': 1.}, .6)
     new, known = (df[:40], df[40:80]) if quick else (df[:640], df[640:])
     m, _ = Matcher.from_df(known, '.', rule, enc)
@@ -32,10 +43,22 @@ def match(quick):
         out = []
         for i in range(0, len(new), 64):
             part = new.iloc[i:i + 64]
-            x = np.stack([np.asarray(o.resize(enc.picture.size, enc.picture.resample)) for o in part.image])
+            x = np.stack(
+                [np.asarray(item.resize(enc.picture.size, enc.picture.resample)) for item in part.image]
+            )
             xs = [(torch.from_numpy(x).permute(0, 3, 1, 2).float().div_(255) - .5) / .5]
-            if not quick: xs.append(tok(part.title.tolist(), truncation=True, max_length=64, padding=True, return_tensors='pt')['input_ids'])
+            if not quick:
+                xs.append(
+                    tok(
+                        part.title.tolist(), truncation=True, max_length=64, padding=True, return_tensors='pt'
+                    )['input_ids']
+                )
             out.append(enc.model(*xs))
         return out
 
-    yield Case('match', {'matcher.match': lambda: lambda: m.match(new), 'encoders': lambda: bare}, ref='encoders', bar=1.15)
+    yield Case(
+        'match',
+        {'matcher.match': lambda: lambda: m.match(new), 'encoders': lambda: bare},
+        ref='encoders',
+        bar=1.15,
+    )

@@ -21,4 +21,6 @@ def search(quick):
         index.add(x)
         return index.search(x, k)
 
-    yield Case('search', {'Dense': lambda: lambda: Dense(v).search(k), 'faiss': lambda: flat}, ref='faiss', bar=1.1)
+    yield Case(
+        'search', {'Dense': lambda: lambda: Dense(v).search(k), 'faiss': lambda: flat}, ref='faiss', bar=1.1
+    )

@@ -17,7 +17,8 @@ class Prepared:
 
 
 def learner(quick, text=True, **kwargs):
-    "`match_learner` as it comes, ArcFace and all default callbacks; and batches as its dataloader gives them, without augmentation."
+    """`match_learner` as it comes, ArcFace and all default callbacks; and batches as its dataloader gives
+    them, without augmentation."""
     import pandas as pd
     from fastai.vision.augment import Resize
 
@@ -28,8 +29,16 @@ def learner(quick, text=True, **kwargs):
     seed_everything(0)
     df = pd.read_csv(demo_path()/'listings.csv')
     if quick: df = df[df.label_group.isin(sorted(df.label_group.unique())[:40])].reset_index(drop=True)
-    dls = MatchDataLoaders.from_df(df, demo_path()/'images', fold_col='fold', item_tfms=Resize(32 if quick else 96), bs=8 if quick else 32,
-                                   num_workers=0, phash=False, **({} if text and not quick else dict(text_col=None)))
+    dls = MatchDataLoaders.from_df(
+        df,
+        demo_path() / 'images',
+        fold_col='fold',
+        item_tfms=Resize(32 if quick else 96),
+        bs=8 if quick else 32,
+        num_workers=0,
+        phash=False,
+        **({} if text and not quick else dict(text_col=None)),
+    )
     arch = dict(image_arch='test_efficientnet', pretrained=False) if quick else {}
     learn = match_learner(dls, **arch, **kwargs)
     return learn, [b for b, _ in zip(dls.train, range(2 if quick else BATCHES))]
@@ -42,7 +51,7 @@ def learner_step(learn, batches, n_epoch=1):
     learn.n_epoch, learn.epoch, learn.dl = n_epoch, 0, Prepared(batches)
     learn.n_iter = len(learn.dl)
     with redirect_stdout(io.StringIO()):
-        for o in ('before_fit', 'before_epoch', 'before_train'): learn(o)
+        for item in ('before_fit', 'before_epoch', 'before_train'): learn(item)
     steps = enumerate(learn.dl)
 
     def step():
@@ -52,7 +61,8 @@ def learner_step(learn, batches, n_epoch=1):
 
 
 def param_groups(learn, model):
-    "Parameter lists of `model` with the rate and the weight decay the Learner gives them: none for biases and norms."
+    """Parameter lists of `model` with the rate and the weight decay the Learner gives them: none for biases
+    and norms."""
     from fastai.torch_core import norm_bias_params
     mults = learn.group_rates.mults
     bare = {id(p) for p in norm_bias_params(model)}
@@ -71,7 +81,8 @@ def same_adam(learn, model):
 
 
 def fused_adamw(learn, model):
-    "torch's fastest form of the same arithmetic, with fastai's betas and eps: what a loop without fastai could have."
+    """torch's fastest form of the same arithmetic, with fastai's betas and eps: what a loop without fastai
+    could have."""
     import torch
     return torch.optim.AdamW(list(param_groups(learn, model)), betas=(.9, .99), eps=1e-5, fused=True)
 
@@ -81,7 +92,7 @@ def bare_step(learn, batches, model, make_opt):
     import torch
     loss_func, opt = learn.loss_func, make_opt(learn, model)
     # plain tensors: a loop of one's own would not carry fastai's types
-    plain = cycle([[o.as_subclass(torch.Tensor) for o in b] for b in batches])
+    plain = cycle([[item.as_subclass(torch.Tensor) for item in b] for b in batches])
     model.train()
 
     def step():
@@ -95,9 +106,20 @@ def bare_step(learn, batches, model, make_opt):
 
 @bench('main')
 def step(quick):
-    "A step of match_learner (lite0 + MiniLM, 32 listings of the sample at 96 px), against a bare loop on the same model and batches."
+    """A step of match_learner (lite0 + MiniLM, 32 listings of the sample at 96 px), against a bare loop on
+    the same model and batches."""
     learn, batches = learner(quick)
     start = deepcopy(learn.model)
-    for name, loop, make_opt in (('step', 'loop, same Adam', same_adam), ('step, fused', 'loop, fused AdamW', fused_adamw)):
-        yield Case(name, {'Learner': lambda: learner_step(learn, batches),
-                          loop: lambda make_opt=make_opt: bare_step(learn, batches, deepcopy(start), make_opt)}, ref=loop, bar=1.05)
+    for name, loop, make_opt in (
+        ('step', 'loop, same Adam', same_adam),
+        ('step, fused', 'loop, fused AdamW', fused_adamw),
+    ):
+        yield Case(
+            name,
+            {
+                'Learner': lambda: learner_step(learn, batches),
+                loop: lambda make_opt=make_opt: bare_step(learn, batches, deepcopy(start), make_opt),
+            },
+            ref=loop,
+            bar=1.05,
+        )

@@ -1,4 +1,5 @@
-"What a step costs: 147 tensors, 3.4 million parameters in 6 groups (tf_efficientnet_lite0), Lookahead k=6, milliseconds a step over whole cycles."
+"""What a step costs: 147 tensors, 3.4 million parameters in 6 groups (tf_efficientnet_lite0), Lookahead k=6,
+milliseconds a step over whole cycles."""
 import timm
 import timm.optim
 import torch
@@ -24,7 +25,7 @@ def groups(seed: int = 0) -> list[list]:
     return [params[i:i + n] for i in range(0, len(params), n)]
 
 
-def _torchs(params): return [{'params': o} for o in params]
+def _torchs(params): return [{'params': param} for param in params]
 
 
 def _pytorch_optimizers(params):
@@ -64,4 +65,10 @@ def cycle_of(
 def optimizers(quick):
     "A cycle of six steps of each optimizer, against torch's AdamW with foreach kernels."
     for name in SIDES:
-        if name != REFERENCE: yield Case(name, {o: lambda o=o: cycle_of(o) for o in (REFERENCE, name)}, ref=REFERENCE, bar=BARS.get(name))
+        if name != REFERENCE:
+            yield Case(
+                name,
+                {item: lambda value=item: cycle_of(value) for item in (REFERENCE, name)},
+                ref=REFERENCE,
+                bar=BARS.get(name),
+            )

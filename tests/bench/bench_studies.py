@@ -9,7 +9,8 @@ TRIALS, PART = 100, 10  # trials of a study; the objective's run is for one of s
 
 
 def objective(vectors, groups, rows, cuts, k=50):
-    "Mean row F1 over `rows` of the union of two modalities above their cuts: search, then python sets, all of it in each trial."
+    """Mean row F1 over `rows` of the union of two modalities above their cuts: search, then python sets, all
+    of it in each trial."""
     import faiss
     near = [faiss.knn(v[rows], v, k, faiss.METRIC_INNER_PRODUCT) for v in vectors]
     f1 = 0.
@@ -35,21 +36,29 @@ def study_of_sets(vectors, groups, rows, cut):
 
 @bench('studies')
 def rules(quick):
-    "A trial of `tune_rule`, its share of the one search included, on 34,250 listings of two modalities; against an objective that searches and scores sets."
+    """A trial of `tune_rule`, its share of the one search included, on 34,250 listings of two modalities;
+    against an objective that searches and scores sets."""
     from fastmatch.match import Embeddings
     from fastmatch.study.rule import tune_rule
     size = QUICK[:3] if quick else (34_250, 11_014, 51)
     vectors, labels = listings(*QUICK if quick else ()), shopee_like(*size)
-    emb = Embeddings(dict(zip(('image', 'title'), vectors)), np.arange(len(labels)), groups=labels)
+    embeddings = Embeddings(dict(zip(('image', 'title'), vectors)), np.arange(len(labels)), groups=labels)
     groups = {g: set(np.flatnonzero(labels == g).tolist()) for g in range(labels.max() + 1)}
     groups = [groups[g] for g in labels]
     # queries cost what they cost one by one, and so do sets: every tenth listing stands for all
     rows = np.arange(0, len(labels), PART)
     n, last = 5 if quick else TRIALS, []
     def tuned():
-        last[:] = [tune_rule(emb, n, halvings=0, steps='none')[1]]
-    yield Case('a trial', {'tune_rule': lambda: tuned, 'search and sets': lambda: study_of_sets(vectors, groups, rows, .6)}, ref='search and sets', bar=.02,
-               scale={'tune_rule': 1 / n, 'search and sets': PART}, pairs=2)
+        last[:] = [tune_rule(embeddings, n, halvings=0, steps='none')[1]]
+
+    yield Case(
+        'a trial',
+        {'tune_rule': lambda: tuned, 'search and sets': lambda: study_of_sets(vectors, groups, rows, 0.6)},
+        ref='search and sets',
+        bar=0.02,
+        scale={'tune_rule': 1 / n, 'search and sets': PART},
+        pairs=2,
+    )
     # the first trial waits for the search
     ends = [t.datetime_complete.timestamp() for t in last[0].trials]
     seconds = (ends[-1] - ends[0]) / (n - 1)

@@ -19,7 +19,8 @@ def shopee_like(n, n_groups, largest, seed=0):
 
 
 def neighbors(labels, k, seed=0):
-    "Neighbours (n,k) as a fair encoder gives them: mates' cosines around .7, strangers' around .4, itself first."
+    """Neighbours (n,k) as a fair encoder gives them: mates' cosines around .7, strangers' around .4, itself
+    first."""
     from fastmatch.match import Neighbors
     rng, n = np.random.default_rng(seed), len(labels)
     order = np.argsort(labels, kind='stable')
@@ -47,7 +48,7 @@ def grid(ids, scores, true, thresholds):
         for row, near, truth in zip(ids, scores, true):
             found = set(row[near > t])
             f1 += 2 * len(found & truth) / (len(found) + len(truth))
-        best = max(best, (t, f1 / len(true)), key=lambda o: o[1])
+        best = max(best, (t, f1 / len(true)), key=lambda value: value[1])
     return best
 
 
@@ -57,12 +58,13 @@ def threshold(quick):
     from fastmatch.match import best_threshold
     n, k = (300, 10) if quick else (34_250, 50)
     labels = shopee_like(n, 100 if quick else 11_014, 9 if quick else 51)
-    nb = neighbors(labels, k)
+    nearest = neighbors(labels, k)
     # the true sets are ready beforehand: a notebook makes them once
     groups = [set(np.flatnonzero(labels == g).tolist()) for g in range(labels.max() + 1)]
     true = [groups[g] for g in labels]
-    # low cuts let in more and cost more: the cuts of a timed run stand in the middle of equal parts of the grid's range
+    # low cuts let in more and cost more: the cuts of a timed run stand in the middle of equal parts of the
+    # grid's range
     part = np.linspace(0, 1, 2 * PART + 1)[1::2].tolist()
-    yield Case('threshold', {'best_threshold': lambda: lambda: best_threshold(nb, labels),
-                             'grid of sets': lambda: lambda: grid(nb.ids, nb.scores, true, part)},
+    yield Case('threshold', {'best_threshold': lambda: lambda: best_threshold(nearest, labels),
+                             'grid of sets': lambda: lambda: grid(nearest.ids, nearest.scores, true, part)},
                ref='grid of sets', bar=.01, scale={'grid of sets': STEPS / PART}, aim={'best_threshold': .15})

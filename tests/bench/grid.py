@@ -1,13 +1,19 @@
-"""What a loss, an optimizer or a callback is worth: a grid's rows, each trained on the sample's pictures and judged on products it never saw.
+"""What a loss, an optimizer or a callback is worth: a grid's rows, each trained on the sample's pictures and
+judged on products it never saw.
 
-`python tests/bench/grid.py losses|optimizers|callbacks|parts [--seeds 0 1 2] [--only NAME ...] --out nbs/losses.csv`
+`python tests/bench/grid.py losses|optimizers|callbacks|parts [--seeds 0 1 2] [--only NAME ...] --out
+nbs/losses.csv`
 
-The regime is small on purpose, so that a run takes half a minute on one thread: pictures alone at the files' own 64 px, two epochs (102 steps of 32 listings)
-through ImageNet's EfficientNet-Lite0 whose shallow blocks stay still, the default optimizer and schedule; a row says what it changes. Fold 0 is held out, the
-rule is chosen on half of its products and scored on the other half, over ten halvings. With `--tune` fold 0 is left out altogether and fold 1 judged:
+The regime is small on purpose, so that a run takes half a minute on one thread: pictures alone at the files'
+own 64 px, two epochs (102 steps of 32 listings)
+through ImageNet's EfficientNet-Lite0 whose shallow blocks stay still, the default optimizer and schedule; a
+row says what it changes. Fold 0 is held out, the
+rule is chosen on half of its products and scored on the other half, over ten halvings. With `--tune` fold 0
+is left out altogether and fold 1 judged:
 rates were chosen so. A row that the csv holds already is not run again.
 
-`parts` are the callbacks again, on the 12 categories of electronic parts (fritzing) by title and description: MiniLM trained for three epochs (about 60 steps of
+`parts` are the callbacks again, on the 12 categories of electronic parts (fritzing) by title and description:
+MiniLM trained for three epochs (about 60 steps of
 32, 32 tokens each), macro-F1 of a fold held out; seed 0 holds out fold 0, and so on.
 """
 # ruff: noqa: F403, F405
@@ -73,23 +79,27 @@ LOSSES = {
     'default': Way(),  # ArcFace, m=.3, s=20
     'untrained': Way(fit=None),
     'softmax (NormFace)': Way(loss_func=NormSoftmax(S)),
-    'ArcFace m=.5': Way(loss_func=ArcFace(.5, S)),
-    'CosFace': Way(loss_func=CosFace(.2, S)),
+    'ArcFace m=.5': Way(loss_func=ArcFace(0.5, S)),
+    'CosFace': Way(loss_func=CosFace(0.2, S)),
     'SphereFace': Way(loss_func=SphereFace(1.35, S)),
-    'combined': Way(loss_func=CombinedMargin(1., .2, .1, S)),
+    'combined': Way(loss_func=CombinedMargin(1.0, 0.2, 0.1, S)),
     'AdaCos': Way(loss_func=AdaCos(), head_func=TrackedHead),
-    'CurricularFace': Way(loss_func=CurricularFace(.3, S), head_func=TrackedHead),
+    'CurricularFace': Way(loss_func=CurricularFace(0.3, S), head_func=TrackedHead),
     'sub-centers k=3': Way(head_func=partial(CosineHead, k=3)),
-    'class-size margin': Way(loss_func=lambda dls: ArcFace(class_margins(class_counts(dls), .4, .2), S)),
-    'margin ramp': Way(cbs=MarginSchedule(SchedLin(.1, .5))),
-    'ArcFace + triplet': pairs(SumLoss({'softmax': ArcFace(.3, S), 'triplet': Triplet(.2)})),
-    'triplet': pairs(Triplet(.2)),
-    'SupCon': pairs(SupCon(.1)),
-    'multi-similarity': pairs(MultiSimilarity(base=.3)),  # on fold 1 better than the paper's .5
+    'class-size margin': Way(loss_func=lambda dls: ArcFace(class_margins(class_counts(dls), 0.4, 0.2), S)),
+    'margin ramp': Way(cbs=MarginSchedule(SchedLin(0.1, 0.5))),
+    'ArcFace + triplet': pairs(SumLoss({'softmax': ArcFace(0.3, S), 'triplet': Triplet(0.2)})),
+    'triplet': pairs(Triplet(0.2)),
+    'SupCon': pairs(SupCon(0.1)),
+    'multi-similarity': pairs(MultiSimilarity(base=0.3)),  # on fold 1 better than the paper's .5
     'contrastive': pairs(Contrastive(1.3)),  # on fold 1 better than .8 and 1
-    'ArcFace + center': Way(loss_func=SumLoss({'softmax': ArcFace(.3, S), 'center': CenterLoss()}, {'center': 1e-3}), head_func=CenterHead),
+    'ArcFace + center': Way(
+        loss_func=SumLoss({'softmax': ArcFace(0.3, S), 'center': CenterLoss()}, {'center': 1e-3}),
+        head_func=CenterHead,
+    ),
 }
-# rates by mAP@R on fold 1, of three to five a factor of three apart; where fold 1 was not asked, the sibling's
+# rates by mAP@R on fold 1, of three to five a factor of three apart; where fold 1 was not asked, the
+# sibling's
 R = 3.6e-2  # ranger's and its kin's
 OPTIMIZERS = {
     'default': Way(),  # adamw
@@ -103,16 +113,32 @@ OPTIMIZERS = {
     'sgd_momentum': optimizer('sgd_momentum', .1),
     'sgd_nesterov': optimizer('sgd_nesterov', .1),
     'rmsprop': optimizer('rmsprop', 4e-3),
-    **{f'ranger eps={o:g}': optimizer('ranger', R, eps=o) for o in (1, .1, .01, 1e-4)},  # the default is 1e-6
+    # the default is 1e-6
+    **{f'ranger eps={item:g}': optimizer('ranger', R, eps=item) for item in (1, .1, .01, 1e-4)},
 }
 def callbacks(*names):
     "Each callback with its defaults; `names`: of the weights that FGM and PGD move."
-    cbs = {'SAM': SAM(), 'ASAM': ASAM(), 'LookSAM': LookSAM(), 'ESAM': ESAM(), 'SAF (experimental)': SAF(back=1), 'FGM': FGM(names=names), 'PGD': PGD(names=names),
-           'EMA': EMA(), 'SWA, last half': SWA(.5), 'hard half': HardMining(.5)}
-    return {'default': Way(), **{k: Way(cbs=o) for k, o in cbs.items()}}
+    cbs = {
+        'SAM': SAM(),
+        'ASAM': ASAM(),
+        'LookSAM': LookSAM(),
+        'ESAM': ESAM(),
+        'SAF (experimental)': SAF(back=1),
+        'FGM': FGM(names=names),
+        'PGD': PGD(names=names),
+        'EMA': EMA(),
+        'SWA, last half': SWA(0.5),
+        'hard half': HardMining(0.5),
+    }
+    return {'default': Way(), **{name: Way(cbs=item) for name, item in cbs.items()}}
 
 
-GRIDS = {'losses': LOSSES, 'optimizers': OPTIMIZERS, 'callbacks': callbacks('blocks.3.0.'), 'parts': callbacks('word_embeddings')}
+GRIDS = {
+    'losses': LOSSES,
+    'optimizers': OPTIMIZERS,
+    'callbacks': callbacks('blocks.3.0.'),
+    'parts': callbacks('word_embeddings'),
+}
 
 
 class TrainOnly(Callback):
@@ -137,22 +163,36 @@ def measure(
     df=None,  # Listings; default the sample's
     **kwargs,  # For `match_learner`
 ) -> dict:
-    "Train one row with one seed: its figures on the held-out fold, and the minutes of CPU that training took."
+    """Train one row with one seed: its figures on the held-out fold, and the minutes of CPU that training
+    took."""
     seed_everything(seed)
     # callbacks remember: each run gets its own
     way, (df, fold) = deepcopy(way), listings(tune, df)
-    dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', valid_fold=fold, seed=seed,
-                                   sampler=way.sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs('colour'), bs=BS, num_workers=0,
-                                   phash=False)  # the sample's folds keep equal pictures together
-    if isinstance(way.learner.get('loss_func'), FunctionType): way.learner['loss_func'] = way.learner['loss_func'](dls)
+    dls = MatchDataLoaders.from_df(
+        df,
+        demo_path() / 'images',
+        text_col=None,
+        fold_col='fold',
+        valid_fold=fold,
+        seed=seed,
+        sampler=way.sampler,
+        item_tfms=Resize(size, method=ResizeMethod.Squish),
+        batch_tfms=augs('colour'),
+        bs=BS,
+        num_workers=0,
+        phash=False,
+    )  # the sample's folds keep equal pictures together
+    if isinstance(way.learner.get('loss_func'), FunctionType):
+        way.learner['loss_func'] = way.learner['loss_func'](dls)
     learn = match_learner(dls, arch, metrics=[], **way.learner, **kwargs)
-    still = [Still(*(f'encoders.image.body.{o}' for o in STILL))] if arch == ARCH else []
+    still = [Still(*(f'encoders.image.body.{item}' for item in STILL))] if arch == ARCH else []
     start = time.process_time()
     if way.fit:
-        with learn.no_bar(), learn.no_logging(): getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
+        with learn.no_bar(), learn.no_logging():
+            getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
     minutes = (time.process_time() - start) / 60
-    res = judge(learn.embeddings(), seed)[0]['image'].summary()
-    return {**{k: res[k] for k in ('recall_at_1', 'row_f1', 'map_at_r')}, 'minutes': round(minutes, 4)}
+    result = judge(learn.embeddings(), seed)[0]['image'].summary()
+    return {**{k: result[k] for k in ('recall_at_1', 'row_f1', 'map_at_r')}, 'minutes': round(minutes, 4)}
 
 
 def measure_parts(
@@ -163,7 +203,8 @@ def measure_parts(
     lr: float = 2e-3,  # In place of the way's: `labels.py`'s
     **kwargs,  # For `labels.learner`
 ) -> dict:
-    "Train one row with one seed on parts' texts: macro-F1 on the fold held out, and the minutes of CPU that training took."
+    """Train one row with one seed on parts' texts: macro-F1 on the fold held out, and the minutes of CPU that
+    training took."""
     from tests.bench.labels import learner, parts, score
     way, df = deepcopy(way), parts() if df is None else df
     learn = learner(df, seed, fn_col=None, seed=seed, metrics=[], **way.learner, **{'max_len': 32, **kwargs})
@@ -176,16 +217,20 @@ def measure_parts(
 
 def done(out: Path) -> set:
     "The (name, seed) that the csv holds."
-    return {(o['name'], int(o['seed'])) for o in csv.DictReader(out.open(encoding='utf-8'))} if out.exists() else set()
+    return (
+        {(item['name'], int(item['seed'])) for item in csv.DictReader(out.open(encoding='utf-8'))}
+        if out.exists()
+        else set()
+    )
 
 
 def add(out: Path, row: dict):
     "Append a row; the first writes the heading."
     new = not out.exists()
-    with out.open('a', newline='', encoding='utf-8') as f:
-        w = csv.DictWriter(f, list(row))
-        if new: w.writeheader()
-        w.writerow(row)
+    with out.open('a', newline='', encoding='utf-8') as function:
+        weights = csv.DictWriter(function, list(row))
+        if new: weights.writeheader()
+        weights.writerow(row)
 
 
 SHORT = {'recall_at_1': 'recall@1', 'row_f1': 'row F1', 'map_at_r': 'mAP@R', 'macro_f1': 'macro-F1'}
@@ -195,15 +240,20 @@ def worth(
     path,  # A grid's csv
     level: float = .95,  # Of the intervals
 ):  # DataFrame, a row a name in the csv's order
-    "Mean and standard error over the seeds, what a row gains over the default with the same seeds (Student's interval of pairs), and its time against it."
+    """Mean and standard error over the seeds, what a row gains over the default with the same seeds
+    (Student's interval of pairs), and its time against it."""
     df, rows = pd.read_csv(path), {}
     scores = {k: SHORT.get(k, k) for k in df.columns.drop(['name', 'seed', 'minutes'])}
     by = {k: df.pivot(index='seed', columns='name', values=k) for k in (*scores, 'minutes')}
     for name in df.name.unique():
         row = {'seeds': int(by['minutes'][name].count())}
-        for k, short in scores.items():
-            a, b = by[k][[name, 'default']].dropna().to_numpy().T if name != 'default' else by[k][['default'] * 2].to_numpy().T
-            row |= {short: by[k][name].mean(), f'{short} s.e.': by[k][name].sem()}
+        for item, short in scores.items():
+            a, b = (
+                by[item][[name, 'default']].dropna().to_numpy().T
+                if name != 'default'
+                else by[item][['default'] * 2].to_numpy().T
+            )
+            row |= {short: by[item][name].mean(), f'{short} s.e.': by[item][name].sem()}
             if name == 'default': continue
             ci = ttest_rel(a, b).confidence_interval(level) if len(a) > 1 else (float('nan'),) * 2
             row |= {f'{short} gain': (a - b).mean(), f'{short} low': ci[0], f'{short} high': ci[1]}
@@ -222,7 +272,8 @@ def main(args=None):
     p.add_argument('--out', type=Path, required=True)
     a = p.parse_args(args)
     grid = GRIDS[a.grid]
-    if unknown := set(a.only or []) - set(grid): p.error(f'no rows {sorted(unknown)}: there are {", ".join(grid)}')
+    if unknown := set(a.only or []) - set(grid):
+        p.error(f'no rows {sorted(unknown)}: there are {", ".join(grid)}')
     if a.tune and a.grid == 'parts': p.error('--tune is of the sample')
     if a.lr and not a.tune: p.error('--lr goes with --tune: no rate is chosen on the fold that is reported')
     rows = {}
@@ -233,10 +284,15 @@ def main(args=None):
     for seed in a.seeds:
         for name, way in rows.items():
             if (name, seed) in done(a.out): continue
-            row = {'name': name, 'seed': seed, **(measure_parts(way, seed) if a.grid == 'parts' else measure(way, seed, a.tune))}
+            row = {
+                'name': name,
+                'seed': seed,
+                **(measure_parts(way, seed) if a.grid == 'parts' else measure(way, seed, a.tune)),
+            }
             add(a.out, row)
             print(row, flush=True)
-            # a Learner and its callbacks point at each other: without this every model stays until the collector happens to run
+            # a Learner and its callbacks point at each other: without this every model stays until the
+            # collector happens to run
             gc.collect()
 
 

@@ -1,15 +1,22 @@
-"""Fair comparisons: two or more ways of doing the same thing, timed in turns, with an interval for their ratio.
+"""Fair comparisons: two or more ways of doing the same thing, timed in turns, with an interval for their
+ratio.
 
-The estimate is the median over pairs of (cost / the reference's cost), the interval a 95% percentile bootstrap that
-draws whole pairs. Both runs of a pair see the same machine a moment apart, so what slows the machine cancels in each
-pair's ratio, where medians taken side by side would keep it; one run hit by something else spoils one ratio of many.
+The estimate is the median over pairs of (cost / the reference's cost), the interval a 95% percentile
+bootstrap that
+draws whole pairs. Both runs of a pair see the same machine a moment apart, so what slows the machine cancels
+in each
+pair's ratio, where medians taken side by side would keep it; one run hit by something else spoils one ratio
+of many.
 Ratios are averaged as logarithms: swapping the sides inverts the figure.
 
-A bar is met when the median does not exceed it and the interval is narrower than a fifth of the median. Where the
-interval is wider, the case is measured again with twice the pairs, twice at most; a row that stays so wide says
+A bar is met when the median does not exceed it and the interval is narrower than a fifth of the median. Where
+the
+interval is wider, the case is measured again with twice the pairs, twice at most; a row that stays so wide
+says
 'too noisy', and its bar is not met.
 
-To add a bench, add a file `bench_NAME.py` beside this one: a function that yields cases, under the name it is called
+To add a bench, add a file `bench_NAME.py` beside this one: a function that yields cases, under the name it is
+called
 by:
 
     @bench('main')
@@ -47,7 +54,8 @@ BENCHES = {}  # 'name/function' -> function
 class Case:
     """Sides to compare.
 
-    With `memory` each run is a process of its own and the cost is its peak memory; otherwise all sides take turns in
+    With `memory` each run is a process of its own and the cost is its peak memory; otherwise all sides take
+    turns in
     this process and the cost is time.
     """
     name: str  # What is compared
@@ -75,7 +83,8 @@ class Value:
 
 @dataclass
 class Row:
-    "A side's result: `ratio`, `low` and `high` are cost over the reference's cost, or about `value` where there is one."
+    """A side's result: `ratio`, `low` and `high` are cost over the reference's cost, or about `value` where
+    there is one."""
     bench: str
     case: str
     side: str
@@ -133,8 +142,11 @@ def interval(
 ) -> tuple[float, float, float]:  # (geometric median, low, high)
     "The median, taken of logarithms so that inverse ratios give the inverse, and its 95% bootstrap interval."
     logs = np.log(np.asarray(costs, np.float64))
-    if len(logs) < 2 or not np.isfinite(logs).all(): raise ValueError('costs: two runs at least, each above 0')
-    drawn = bootstrap((logs,), np.median, n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed))
+    if len(logs) < 2 or not np.isfinite(logs).all():
+        raise ValueError('costs: two runs at least, each above 0')
+    drawn = bootstrap(
+        (logs,), np.median, n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed)
+    )
     ends = drawn.confidence_interval
     return tuple(float(np.exp(value)) for value in (np.median(logs), ends.low, ends.high))
 
@@ -154,11 +166,13 @@ def timed(call, number=1):
 
 def take_turns(
     calls: dict,  # Side -> call
-    pairs: int | None = None,  # Rounds; default `PAIRS`, or `FEW_PAIRS` where a call takes over `LONG` seconds
+    # Rounds; default `PAIRS`, or `FEW_PAIRS` where a call takes over `LONG` seconds
+    pairs: int | None = None,
     timer=timed,  # (call, number) -> seconds
     tick=lambda done, total: None,  # Called after each round
 ) -> dict:  # Side -> seconds (pairs,)
-    "Time each call once a round, in an order that turns round from round to round, after two calls to warm up."
+    """Time each call once a round, in an order that turns round from round to round, after two calls to warm
+    up."""
     warm = [{side: timer(call, 1) for side, call in calls.items()} for _ in range(2)]
     quickest = {side: min(seconds[side] for seconds in warm) for side in calls}
     repeats = {side: max(1, min(10_000, int(np.ceil(SHORT / max(seconds, 1e-9)))))
@@ -166,7 +180,8 @@ def take_turns(
     total = pairs or (FEW_PAIRS if max(quickest.values()) > LONG else PAIRS)
     seconds = {side: [] for side in calls}
     for turn in range(total):
-        for side in list(calls)[::-1 if turn % 2 else 1]: seconds[side].append(timer(calls[side], repeats[side]))
+        for side in list(calls)[::-1 if turn % 2 else 1]:
+            seconds[side].append(timer(calls[side], repeats[side]))
         tick(turn + 1, total)
     return {side: np.array(values) for side, values in seconds.items()}
 
@@ -181,7 +196,8 @@ def own_processes(key, case, pairs, quick, tick=lambda done, total: None):
             code = f'from {__name__} import child; child(*{arguments!r})'
             res = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
             if res.returncode:
-                raise RuntimeError(f'{key}, {case.name}, {side}: the run ended with {res.returncode}\n{res.stderr}')
+                raise RuntimeError(
+                    f'{key}, {case.name}, {side}: the run ended with {res.returncode}\n{res.stderr}')
             printed = json.loads(res.stdout.splitlines()[-1])
             seconds[side].append(printed['seconds'])
             peak[side].append(printed['peak_mb'])

@@ -1,6 +1,8 @@
-"""What each layer of the decision is worth: a ladder of held-out row F1 on saved embeddings, each rung paired with the one before.
+"""What each layer of the decision is worth: a ladder of held-out row F1 on saved embeddings, each rung paired
+with the one before.
 
-    python tests/bench/ladder.py emoji --embed DIR [--folds 0] [--epochs 8 ...]      # trains with train_and_judge's settings, saves DIR/emoji_0.npz
+    python tests/bench/ladder.py emoji --embed DIR [--folds 0] [--epochs 8 ...]      # trains with
+    train_and_judge's settings, saves DIR/emoji_0.npz
     python tests/bench/ladder.py emoji --embeddings DIR/emoji_*.npz --out nbs/ladder_emoji.csv
 """
 import argparse
@@ -16,7 +18,19 @@ import pandas as pd
 
 # a script: its own checkout is what is measured
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from fastmatch.match import Embeddings, HeldOut, RankSweep, Step, Sweep, alone_heldout, candidates, fuse, fusion_grid, heldout, paired
+from fastmatch.match import (
+    Embeddings,
+    HeldOut,
+    RankSweep,
+    Step,
+    Sweep,
+    alone_heldout,
+    candidates,
+    fuse,
+    fusion_grid,
+    heldout,
+    paired,
+)
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
 
@@ -25,13 +39,33 @@ WORTH = .002  # what a step must add on the half it is chosen on: less is noise,
 FUSIONS = 5  # of those that did best on a half, tried again with each refinement
 MORE = ('mean', 'prob_or', 'square', 'joint', 'power')
 
-AUGMENT = [(Step('augment', by=by, k=k, alpha=alpha),) for by in ('own', 'fused') for k in (2, 3, 4) for alpha in (None, 1.)] + \
-          [(Step('expand', by=by, k=k, alpha=alpha),) for by in ('own', 'fused') for k, alpha in ((2, 1.), (3, 3.), (5, 3.))]
+AUGMENT = [
+    (Step('augment', by=by, k=k, alpha=alpha),)
+    for by in ('own', 'fused')
+    for k in (2, 3, 4)
+    for alpha in (None, 1.0)
+] + [
+    (Step('expand', by=by, k=k, alpha=alpha),)
+    for by in ('own', 'fused')
+    for k, alpha in ((2, 1.0), (3, 3.0), (5, 3.0))
+]
 # ten at most: vectors of titles grow with every stage
-BLEND = [(shift, stages, k, min2) for shift in (0., .1, .2) for stages, k in ((1, 4), (1, 10), (2, 10), (3, 10)) for min2 in (False, True)]
-RERANK = [(Step('neighbor_mean', k=k, weight=.5),) for k in (2, 3)] + \
-         [(Step('k_reciprocal', k1=a, k2=b, lam=c),) for a in (2, 3, 5, 8) for b in (1, 2, 3) for c in (.3, .6)] + \
-         [(Step('standardize', k=k, floor=f),) for k in (5, 15) for f in (.05, .2)]
+BLEND = [
+    (shift, stages, k, min2)
+    for shift in (0.0, 0.1, 0.2)
+    for stages, k in ((1, 4), (1, 10), (2, 10), (3, 10))
+    for min2 in (False, True)
+]
+RERANK = (
+    [(Step('neighbor_mean', k=k, weight=0.5),) for k in (2, 3)]
+    + [
+        (Step('k_reciprocal', k1=a, k2=b, lam=c),)
+        for a in (2, 3, 5, 8)
+        for b in (1, 2, 3)
+        for c in (0.3, 0.6)
+    ]
+    + [(Step('standardize', k=k, floor=function),) for k in (5, 15) for function in (0.05, 0.2)]
+)
 VETO = [(Step('veto'),), (Step('mutual', k=4),), (Step('mutual', k=8),), (Step('veto'), Step('mutual', k=8))]
 
 
@@ -41,9 +75,16 @@ def save(
 ):
     "Keep embeddings as plain arrays."
     more = {'titles': np.array(emb.titles)} if emb.titles is not None else {}
-    if emb.phash is not None: more['phash'] = np.array(['' if pd.isna(o) else str(o) for o in emb.phash])
+    if emb.phash is not None:
+        more['phash'] = np.array(['' if pd.isna(item) else str(item) for item in emb.phash])
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, ids=emb.ids.astype(str), labels=np.asarray(emb.groups).astype(str), **more, **{f'vectors/{k}': v for k, v in emb.items()})
+    np.savez(
+        file,
+        ids=emb.ids.astype(str),
+        labels=np.asarray(emb.groups).astype(str),
+        **more,
+        **{f'vectors/{name}': value for name, value in emb.items()},
+    )
 
 
 def load(
@@ -51,8 +92,13 @@ def load(
 ) -> Embeddings:
     "The embeddings in a file; nothing is unpickled."
     with np.load(file) as z: z = dict(z)
-    return Embeddings({k.removeprefix('vectors/'): v for k, v in z.items() if k.startswith('vectors/')}, z['ids'],
-                      z['titles'].tolist() if 'titles' in z else None, z['labels'], phash=[o or None for o in z['phash'].tolist()] if 'phash' in z else None)
+    return Embeddings(
+        {name.removeprefix('vectors/'): value for name, value in z.items() if name.startswith('vectors/')},
+        z['ids'],
+        z['titles'].tolist() if 'titles' in z else None,
+        z['labels'],
+        phash=[item or None for item in z['phash'].tolist()] if 'phash' in z else None,
+    )
 
 
 def embed(name, folder, folds=None, echo=print, **settings):
@@ -62,10 +108,12 @@ def embed(name, folder, folds=None, echo=print, **settings):
     path, default, given = SETS[name]
     df = pd.read_csv(path/'listings.csv')
     for fold in folds or default:
-        res = train_and_judge(df, path/'images', fold_col='fold', valid_fold=fold, echo=echo, **{**given, **settings})
-        save(res.emb, Path(folder)/f'{name}_{fold}.npz')
-        echo(f'fold {fold}: fused {res.table["fused"]}')
-        del res
+        result = train_and_judge(
+            df, path / 'images', fold_col='fold', valid_fold=fold, echo=echo, **{**given, **settings}
+        )
+        save(result.emb, Path(folder)/f'{name}_{fold}.npz')
+        echo(f'fold {fold}: fused {result.table["fused"]}')
+        del result
         gc.collect()
 
 
@@ -81,12 +129,12 @@ class Half:
         cuts, value = sweep.best(self.chosen_on)
         if value <= self.held + least or value <= self.value: return value
         self.cuts, self.value, self.row_f1 = cuts, value, sweep.at(cuts)[self.scored]
-        for k, v in config.items(): setattr(self, k, v)
+        for name, item in config.items(): setattr(self, name, item)
         return value
 
     def best_fusions(self):
         "Those that were worth most on this half, the plainest first in ties."
-        return [f for _, f in sorted(self.fusions, key=lambda o: -o[0])[:FUSIONS]]
+        return [function for _, function in sorted(self.fusions, key=lambda value: -value[0])[:FUSIONS]]
 
     def mark(self):
         "From here on options are compared with what is held now."
@@ -99,12 +147,16 @@ class Ladder:
         self.emb, self.k = emb, min(k, len(emb))
         self.spaces = emb.spaces()
         if emb.titles is not None: self.spaces |= emb.spaces(only=('units',))
-        self.names = [o for o in self.spaces if o not in ('phash', 'units')]
-        self.join = tuple(o for o in self.spaces if o == 'phash')
+        self.names = [space for space in self.spaces if space not in ('phash', 'units')]
+        self.join = tuple(space for space in self.spaces if space == 'phash')
         self.y = group_codes(emb.groups, len(emb))
         self.halvings, self.seed = halvings, seed
-        self.random_halves = [Half(*o) for side in random_halves(self.y, halvings, seed) for o in ((side, ~side), (~side, side))]
-        self.plain = candidates({o: self.spaces[o] for o in (*self.names, *self.join)}, self.k)
+        self.random_halves = [
+            Half(*item)
+            for side in random_halves(self.y, halvings, seed)
+            for item in ((side, ~side), (~side, side))
+        ]
+        self.plain = candidates({item: self.spaces[item] for item in (*self.names, *self.join)}, self.k)
 
     def fused(self, cand, fusion):
         how, weights, *more = fusion
@@ -115,106 +167,148 @@ class Ladder:
         spaces = dict(self.spaces)
         for step in steps:
             more = {'neighbors': self.fused(self._search(spaces), fusion)} if step.by == 'fused' else {}
-            spaces |= {o: step(spaces[o], spaces=spaces, **more) for o in self.names}
+            spaces |= {name: step(spaces[name], spaces=spaces, **more) for name in self.names}
         return self._search(spaces)
 
-    def _search(self, spaces): return candidates({o: spaces[o] for o in (*self.names, *self.join)}, self.k)
+    def _search(self, spaces):
+        return candidates({item: spaces[item] for item in (*self.names, *self.join)}, self.k)
 
     def result(self, what):
         f1 = np.zeros(len(self.y))
-        for o in self.random_halves: f1[o.scored] += o.row_f1
-        return HeldOut(f1 / self.halvings, self.y, picks=[(what(o), o.cuts) for o in self.random_halves])
+        for random_halve in self.random_halves: f1[random_halve.scored] += random_halve.row_f1
+        return HeldOut(
+            f1 / self.halvings,
+            self.y,
+            picks=[(what(random_halve), random_halve.cuts) for random_halve in self.random_halves],
+        )
 
     def rungs(self, echo=print):
         "Yield (name, `HeldOut`), each choosing on top of what the one before chose, half by half."
         yield 'alone', alone_heldout(self.emb.groups)
-        yield 'best modality', heldout({o: self.spaces[o].search(self.k) for o in self.names}, self.emb.groups, halvings=self.halvings, seed=self.seed)
+        yield (
+            'best modality',
+            heldout(
+                {name: self.spaces[name].search(self.k) for name in self.names},
+                self.emb.groups,
+                halvings=self.halvings,
+                seed=self.seed,
+            ),
+        )
         self.try_fusions(fusion_grid(self.names), Sweep)
-        yield 'fused', self.result(lambda o: o.fusion)
-        for o in self.random_halves: o.mark()
-        self.try_fusions([o for o in fusion_grid(self.names, MORE) if o not in fusion_grid(self.names)], Sweep, WORTH)
-        yield '+ other fusions', self.result(lambda o: o.fusion)
-        for o in self.random_halves: o.mark()
+        yield 'fused', self.result(lambda value: value.fusion)
+        for random_halve in self.random_halves: random_halve.mark()
+        self.try_fusions(
+            [item for item in fusion_grid(self.names, MORE) if item not in fusion_grid(self.names)],
+            Sweep,
+            WORTH,
+        )
+        yield '+ other fusions', self.result(lambda value: value.fusion)
+        for random_halve in self.random_halves: random_halve.mark()
         self.try_fusions(None, RankSweep, WORTH)
-        yield '+ min2', self.result(lambda o: np.ndim(o.cuts))
-        for o in self.random_halves: o.base = (), None, o.fusion, o.cuts
-        self.refine(lambda o: AUGMENT)
-        yield '+ QE/DBA', self.result(lambda o: o.steps)
+        yield '+ min2', self.result(lambda value: np.ndim(value.cuts))
+        for random_halve in self.random_halves:
+            random_halve.base = (), None, random_halve.fusion, random_halve.cuts
+        self.refine(lambda value: AUGMENT)
+        yield '+ QE/DBA', self.result(lambda value: value.steps)
         self.refine(self.blends)
-        yield '+ INB', self.result(lambda o: o.steps)
+        yield '+ INB', self.result(lambda value: value.steps)
         self.rerank(RERANK, fresh=True)
-        yield '+ rerank', self.result(lambda o: (o.steps, o.after))
+        yield '+ rerank', self.result(lambda value: (value.steps, value.after))
         self.rerank(VETO)
-        yield '+ vetoes', self.result(lambda o: (o.steps, o.after))
+        yield '+ vetoes', self.result(lambda value: (value.steps, value.after))
         if (pairs := pair_model(self)) is not None: yield '+ pair model', pairs
 
     def try_fusions(self, grid, sweeps, least=0.):
         "Offer each fusion of the plain candidates to every half; without a grid those that were best on it."
-        for fusion in grid or {str(f): f for o in self.random_halves for f in o.best_fusions()}.values():
+        for fusion in (
+            grid
+            or {
+                str(function): function
+                for random_halve in self.random_halves
+                for function in random_halve.best_fusions()
+            }.values()
+        ):
             sweep = sweeps(self.fused(self.plain, fusion), self.y)
-            for o in self.random_halves: o.fusions.append((o.offer(sweep, least, fusion=fusion), fusion))
+            for random_halve in self.random_halves:
+                random_halve.fusions.append((random_halve.offer(sweep, least, fusion=fusion), fusion))
 
     def refine(self, options):
         "Offer vector steps, with the fusions that were best on a half."
         todo = {}
-        for o in self.random_halves:
-            o.mark()
-            for steps in options(o):
+        for item in self.random_halves:
+            item.mark()
+            for steps in options(item):
                 # a query is expanded by what the listings have become
                 steps = tuple(sorted(steps, key=lambda s: s.do == 'expand'))
-                by = o.fusion if any(s.by == 'fused' for s in steps) else None
-                todo.setdefault(str((steps, by)), (steps, by, []))[2].append(o)
+                by = item.fusion if any(s.by == 'fused' for s in steps) else None
+                todo.setdefault(str((steps, by)), (steps, by, []))[2].append(item)
         for steps, by, whose in todo.values():
-            cand = self.candidates(steps, by)
-            for fusion in {str(f): f for o in whose for f in o.best_fusions()}.values():
-                sweep = RankSweep(self.fused(cand, fusion), self.y)
-                for o in whose: o.offer(sweep, WORTH, steps=steps, fusion=fusion, by=by)
+            scored = self.candidates(steps, by)
+            for fusion in {
+                str(function): function for item in whose for function in item.best_fusions()
+            }.values():
+                sweep = RankSweep(self.fused(scored, fusion), self.y)
+                for item in whose: item.offer(sweep, WORTH, steps=steps, fusion=fusion, by=by)
 
     def blends(self, half):
-        "Stages of neighbourhood blending around the cut that a half holds, after its steps or in their place."
-        res = []
+        """Stages of neighbourhood blending around the cut that a half holds, after its steps or in their
+        place."""
+        result = []
         for steps, cuts in [(half.steps, half.cuts), *([(half.base[0], half.base[3])] if half.steps else [])]:
             main = cuts[-1] if np.ndim(cuts) else cuts
             # on a grid, so that halves share the work
             at = sorted({(round(round((main + shift) / .02) * .02, 2), *more) for shift, *more in BLEND})
-            res += [steps + tuple(Step('blend', by='fused', threshold=t, k=k, min2=m) for _ in range(stages)) for t, stages, k, m in at]
-        return res
+            result += [
+                steps + tuple(Step('blend', by='fused', threshold=t, k=k, min2=m) for _ in range(stages))
+                for t, stages, k, m in at
+            ]
+        return result
 
     def rerank(self, options, fresh=False):
         "Offer steps on the fused neighbours that a half holds; `fresh`: also on those without vector steps."
         todo = {}
-        for o in self.random_halves:
-            o.mark()
-            for steps, by, fusion in [(o.steps, o.by, o.fusion), *([o.base[:3]] if fresh and o.steps else [])]:
+        for item in self.random_halves:
+            item.mark()
+            for steps, by, fusion in [
+                (item.steps, item.by, item.fusion),
+                *([item.base[:3]] if fresh and item.steps else []),
+            ]:
                 jobs = todo.setdefault(str((steps, by, fusion)), (steps, by, fusion, {}))[3]
                 for more in options:
                     # a veto without titles says nothing
                     if any(n not in self.spaces for s in more for n in s.reads): continue
-                    jobs.setdefault(str(o.after + more), (o.after + more, []))[1].append(o)
+                    jobs.setdefault(str(item.after + more), (item.after + more, []))[1].append(item)
         for steps, by, fusion, jobs in todo.values():
-            nb = self.fused(self.candidates(steps, by), fusion)
+            neighbors = self.fused(self.candidates(steps, by), fusion)
             for after, whose in jobs.values():
-                out = nb
+                out = neighbors
                 for step in after: out = step(out, spaces=self.spaces)
                 sweep = RankSweep(out, self.y)
-                for o in whose: o.offer(sweep, WORTH, steps=steps, by=by, fusion=fusion, after=after)
+                for item in whose: item.offer(sweep, WORTH, steps=steps, by=by, fusion=fusion, after=after)
 
 
 def pair_model(ladder):
-    "The pair model on the same halves, fitted and cut on one, scored on the other; None where the package has none."
+    """The pair model on the same halves, fitted and cut on one, scored on the other; None where the package
+    has none."""
     try:
         from fastmatch.match import heldout_pairs
     except ImportError: return None
-    return heldout_pairs(ladder.plain, ladder.emb.groups, ladder.emb.titles, halvings=ladder.halvings, seed=ladder.seed)
+    return heldout_pairs(
+        ladder.plain, ladder.emb.groups, ladder.emb.titles, halvings=ladder.halvings, seed=ladder.seed
+    )
 
 
 def pooled(parts):
     "Scores of several folds as of one table: groups of different folds are different groups."
     groups, shift = [], 0
-    for o in parts:
-        groups.append(o.clusters + shift)
-        shift += o.clusters.max() + 1
-    return HeldOut(np.concatenate([o.row_f1 for o in parts]), np.concatenate(groups), picks=[p for o in parts for p in o.picks])
+    for part in parts:
+        groups.append(part.clusters + shift)
+        shift += part.clusters.max() + 1
+    return HeldOut(
+        np.concatenate([part.row_f1 for part in parts]),
+        np.concatenate(groups),
+        picks=[p for part in parts for p in part.picks],
+    )
 
 
 def measure(
@@ -225,21 +319,40 @@ def measure(
 ) -> pd.DataFrame:
     "The ladder over all folds: each rung with its paired difference to the one before and to plain fusion."
     runs = []
-    for i, emb in enumerate(tables):
+    for i, embeddings in enumerate(tables):
         runs.append({})
-        for rung, o in Ladder(emb.refuse_trained_on('a ladder'), **kwargs).rungs():
-            runs[-1][rung] = o
-            echo(f'  fold {i} {rung:>16} {o.mean:.4f}  {Counter(str(p) for p, _ in o.picks).most_common(1)}')
+        for rung, item in Ladder(embeddings.refuse_trained_on('a ladder'), **kwargs).rungs():
+            runs[-1][rung] = item
+            echo(
+                f'  fold {i} {rung:>16} {item.mean:.4f}  '
+                f'{Counter(str(p) for p, _ in item.picks).most_common(1)}'
+            )
     rungs = {k: pooled([r[k] for r in runs]) for k in runs[0]}
     rows, before = [], None
-    for rung, o in rungs.items():
-        row = {'set': name, 'rung': rung, 'row_f1': round(o.mean, 4), 'se': round(o.se, 4), 'n': len(o.row_f1)}
-        for what, other in (('before', before), ('fused', rungs['fused'] if before is not None and rung not in ('best modality', 'fused') else None)):
+    for rung, item in rungs.items():
+        row = {
+            'set': name,
+            'rung': rung,
+            'row_f1': round(item.mean, 4),
+            'se': round(item.se, 4),
+            'n': len(item.row_f1),
+        }
+        for what, other in (
+            ('before', before),
+            (
+                'fused',
+                rungs['fused'] if before is not None and rung not in ('best modality', 'fused') else None,
+            ),
+        ):
             if other is None: continue
-            d = paired(o, other)
-            row |= {f'over_{what}': round(d.diff, 4), f'low_{what}': round(d.low, 4), f'high_{what}': round(d.high, 4)}
+            d = paired(item, other)
+            row |= {
+                f'over_{what}': round(d.diff, 4),
+                f'low_{what}': round(d.low, 4),
+                f'high_{what}': round(d.high, 4),
+            }
         rows.append(row)
-        before = o
+        before = item
     return pd.DataFrame(rows)
 
 
@@ -252,14 +365,19 @@ if __name__ == '__main__':
     p.add_argument('--folds', type=int, nargs='*')
     p.add_argument('--out', help='csv to write')
     p.add_argument('--halvings', type=int, default=10)
-    for o, t in dict(epochs=int, size=int, bs=int, lr=float, aug=str, seed=int).items(): p.add_argument(f'--{o}', type=t)
+    for o, t in dict(epochs=int, size=int, bs=int, lr=float, aug=str, seed=int).items():
+        p.add_argument(f'--{o}', type=t)
     a = vars(p.parse_args())
-    name, folds, files, out, folder, halvings = (a.pop(o) for o in ('name', 'folds', 'embeddings', 'out', 'embed', 'halvings'))
+    name, folds, files, out, folder, halvings = (
+        a.pop(item) for item in ('name', 'folds', 'embeddings', 'out', 'embed', 'halvings')
+    )
     if folder:
-        embed(name, folder, folds, **{k: v for k, v in a.items() if v is not None})
+        embed(name, folder, folds, **{name: value for name, value in a.items() if value is not None})
         files = sorted(Path(folder).glob(f'{name}_*.npz'))
     if not files: p.error('give --embed or --embeddings')
     # seen while it runs, also where it prints into a file
-    table = measure(name, [load(f) for f in files], partial(print, flush=True), halvings=halvings)
+    table = measure(
+        name, [load(function) for function in files], partial(print, flush=True), halvings=halvings
+    )
     print(table.to_string(index=False))
     if out: table.to_csv(out, index=False)

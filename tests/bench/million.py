@@ -1,11 +1,16 @@
-"""Build, search and decide from ten thousand to a million listings: time, memory, recall against exact search.
+"""Build, search and decide from ten thousand to a million listings: time, memory, recall against exact
+search.
 
 `python tests/bench/million.py [--rows 10000 100000 1000000] [--random] [--kind exact] [--out nbs/scale.csv]`
 
-Vectors are real title embeddings (MiniLM, 31,173 titles of the text sets), drawn again and again, each with Gaussian noise of its own, whose length is `--noise`
-beside the embedding's 1: with .5 a copy's cosine to its title is .89, that of two copies of a title .8. `--random`: Gaussian vectors alone, where no
-neighbour is much nearer than any other; indexes like these are no good there, and the table says so. Each size runs in a process of its own, which
-makes its vectors, builds, searches 50 neighbours of every row, and decides; `peak_mb` is the most this process ever held, the vectors and libraries included.
+Vectors are real title embeddings (MiniLM, 31,173 titles of the text sets), drawn again and again, each with
+Gaussian noise of its own, whose length is `--noise`
+beside the embedding's 1: with .5 a copy's cosine to its title is .89, that of two copies of a title .8.
+`--random`: Gaussian vectors alone, where no
+neighbour is much nearer than any other; indexes like these are no good there, and the table says so. Each
+size runs in a process of its own, which
+makes its vectors, builds, searches 50 neighbours of every row, and decides; `peak_mb` is the most this
+process ever held, the vectors and libraries included.
 """
 import argparse
 import json
@@ -22,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 TEXT = ROOT.parent/'shared'/'data'/'text'
 SETS = ('abt_buy', 'amazon_google', 'walmart_amazon')
-DIM, K, SAMPLE, THRESHOLD = 384, 50, 10_000, .7  # the competition's most matches; rows looked up exactly; a cut between copies' .8 and other titles
+# the competition's most matches; rows looked up exactly; a cut between copies' .8 and other titles
+DIM, K, SAMPLE, THRESHOLD = 384, 50, 10_000, .7
 
 
 def title_vectors(bs: int = 64) -> np.ndarray:  # float32 (n,384)
@@ -31,13 +37,14 @@ def title_vectors(bs: int = 64) -> np.ndarray:  # float32 (n,384)
 
     from fastmatch.matcher import Encoder
     from fastmatch.models import MatchNet, TitleEncoder, load_tokenizer
-    titles = [t for o in SETS for t in pd.read_csv(TEXT/f'{o}.csv', keep_default_na=False).title]
+    titles = [t for item in SETS for t in pd.read_csv(TEXT/f'{item}.csv', keep_default_na=False).title]
     tok = load_tokenizer('all-MiniLM-L6-v2')
     enc = Encoder(MatchNet(None, None, TitleEncoder('all-MiniLM-L6-v2', pad_id=tok.pad_token_id)), None, tok)
     return enc.embed(None, titles, bs)[0]['title']
 
 
-def made(n: int, base: np.ndarray | None, noise: float, seed: int = 0) -> np.ndarray:  # float32 (n,384), unit length
+# float32 (n,384), unit length
+def made(n: int, base: np.ndarray | None, noise: float, seed: int = 0) -> np.ndarray:
     "Vectors as the docstring above says, a part at a time: nothing else of their size is held."
     rng, out = np.random.default_rng(seed), np.empty((n, DIM), np.float32)
     if base is not None: base = base / np.linalg.norm(base, axis=1, keepdims=True)
@@ -57,35 +64,58 @@ def child(n, file, noise, kind, recall, memory, sample):
         clock.append(time.perf_counter())
         return round(clock[-1] - clock[-2], 2)
     ix = Index(v, 'title', kind, recall, memory, normalized=True)
-    res = {}
+    result = {}
     # the parts of a first search, one after the other
     if ix.kind != 'exact': ix._build()
-    res['build_s'] = lap()
+    result['build_s'] = lap()
     if ix.kind != 'exact': ix._prepare(K)
-    res['try_s'] = lap()
-    nb = ix.search(K)
-    res['search_s'] = lap()
-    matches = decide(nb, THRESHOLD)
-    res['decide_s'] = lap()
-    res |= {'total_s': round(clock[-1] - clock[0], 2), 'peak_mb': round(held('VmHWM')), 'kind': ix.kind, 'effort': ix._effort.get(K),
-            'matches_a_row': round(len(matches.ids) / n, 2)}
+    result['try_s'] = lap()
+    neighbors = ix.search(K)
+    result['search_s'] = lap()
+    matches = decide(neighbors, THRESHOLD)
+    result['decide_s'] = lap()
+    result |= {
+        'total_s': round(clock[-1] - clock[0], 2),
+        'peak_mb': round(held('VmHWM')),
+        'kind': ix.kind,
+        'effort': ix._effort.get(K),
+        'matches_a_row': round(len(matches.ids) / n, 2),
+    }
     del matches
-    if ix.kind == 'exact': res |= {'recall': 1., 'recall_se': 0., 'recall_rows': 0}
+    if ix.kind == 'exact': result |= {'recall': 1., 'recall_se': 0., 'recall_rows': 0}
     else:
         # other rows than the search was tried out on, and what the search above found for them
         found = ix.recall(K, sample, seed=1)
-        res |= {'recall': round(found.mean, 4), 'recall_se': round(found.se, 5), 'recall_rows': found.rows, 'exact_s': lap()}
-    print(json.dumps(res))
+        result |= {
+            'recall': round(found.mean, 4),
+            'recall_se': round(found.se, 5),
+            'recall_rows': found.rows,
+            'exact_s': lap(),
+        }
+    print(json.dumps(result))
 
 
 def measure(n, file, noise, kind, recall, memory, sample):
     "The figures of one size, from a process of its own."
     args = n, file, noise, kind, recall, memory, sample
-    out = subprocess.run([sys.executable, '-c', f'from tests.bench.million import child; child(*{args!r})'], cwd=ROOT, capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, '-c', f'from tests.bench.million import child; child(*{args!r})'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     if out.returncode: raise RuntimeError(f'{n} rows: the run ended with {out.returncode}\n{out.stderr}')
-    res = json.loads(out.stdout.splitlines()[-1])
-    return {'data': 'titles' if file else 'random', 'rows': n, 'dim': DIM, 'k': K, 'noise': noise if file else None, 'asked': kind, **res,
-            'threads': int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count())}
+    result = json.loads(out.stdout.splitlines()[-1])
+    return {
+        'data': 'titles' if file else 'random',
+        'rows': n,
+        'dim': DIM,
+        'k': K,
+        'noise': noise if file else None,
+        'asked': kind,
+        **result,
+        'threads': int(os.environ.get('OMP_NUM_THREADS') or os.cpu_count()),
+    }
 
 
 def main(args=None):
@@ -94,12 +124,16 @@ def main(args=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--rows', type=int, nargs='+', default=[10_000, 100_000, 1_000_000])
     p.add_argument('--random', action='store_true', help='Gaussian vectors instead of titles')
-    p.add_argument('--noise', type=float, default=.5, help="length of each title's noise beside its embedding's 1")
+    p.add_argument(
+        '--noise', type=float, default=0.5, help="length of each title's noise beside its embedding's 1"
+    )
     p.add_argument('--kind', default='auto', help='as for Index')
     p.add_argument('--recall', type=float, default=.98, help='as for Index')
     p.add_argument('--memory', type=float, default=2., help='as for Index, GB')
     p.add_argument('--sample', type=int, default=SAMPLE, help='rows looked up exactly')
-    p.add_argument('--titles', type=Path, help='float32 .npy of title embeddings, made there if it is missing')
+    p.add_argument(
+        '--titles', type=Path, help='float32 .npy of title embeddings, made there if it is missing'
+    )
     p.add_argument('--out', type=Path, help='csv')
     a = p.parse_args(args)
     with tempfile.TemporaryDirectory() as tmp:
@@ -110,7 +144,11 @@ def main(args=None):
         for n in a.rows:
             row = measure(n, file and str(file), a.noise, a.kind, a.recall, a.memory, a.sample)
             print(row, flush=True)
-            row['command'] = f'python tests/bench/million.py --rows {n}' + ''.join(f' --{k} {getattr(a, k)}' for k in ('noise', 'kind', 'recall', 'memory')) + ' --random' * a.random
+            row['command'] = (
+                f'python tests/bench/million.py --rows {n}'
+                + ''.join(f' --{k} {getattr(a, k)}' for k in ('noise', 'kind', 'recall', 'memory'))
+                + ' --random' * a.random
+            )
             if a.out:
                 old = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame()
                 key = ['data', 'rows', 'kind']

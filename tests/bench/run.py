@@ -1,4 +1,5 @@
-"""What things cost beside the plain way of doing them: `python tests/bench/run.py [NAME...] [--list] [--json FILE]`.
+"""What things cost beside the plain way of doing them: `python tests/bench/run.py [NAME...] [--list] [--json
+FILE]`.
 
 A name is one that --list prints.
 """
@@ -17,7 +18,8 @@ from tests.bench.harness import load, rows_of
 
 
 def chosen(names, benches):
-    "The benches that `names` name, whole ('main') or in part ('main/search'), in their own order; KeyError for others."
+    """The benches that `names` name, whole ('main') or in part ('main/search'), in their own order; KeyError
+    for others."""
     for name in names:
         if not any(name in (key, key.split('/')[0]) for key in benches): raise KeyError(name)
     return [key for key in benches if not names or key in names or key.split('/')[0] in names]
@@ -27,9 +29,13 @@ def machine():
     "Versions and threads, a line."
     import faiss
     import torch
-    return (f'python {platform.python_version()}, torch {torch.__version__} on {torch.get_num_threads()} threads, '
-            f'faiss {faiss.__version__} on {faiss.omp_get_max_threads()}, {os.cpu_count()} cores, '
-            f'load {os.getloadavg()[0]:.1f}')
+
+    return (
+        f'python {platform.python_version()}, torch {torch.__version__} on {torch.get_num_threads()} '
+        f'threads, '
+        f'faiss {faiss.__version__} on {faiss.omp_get_max_threads()}, {os.cpu_count()} cores, '
+        f'load {os.getloadavg()[0]:.1f}'
+    )
 
 
 def line(row):
@@ -53,14 +59,19 @@ def main(args=None):
     try: keys = chosen(options.names, benches)
     except KeyError as error:
         known = ', '.join(dict.fromkeys(key.split('/')[0] for key in benches))
-        print(f'no bench is called {error}: there are {known}, in parts {", ".join(benches)}', file=sys.stderr)
+        print(
+            f'no bench is called {error}: there are {known}, in parts {", ".join(benches)}', file=sys.stderr
+        )
         return 2
     if options.list:
         for key in keys: print(f'{key:<20} {benches[key].__doc__}')
         return 0
     print(machine() + ('; quick: sizes and runs too small to mean anything' if options.quick else ''))
-    print(f'{"case":<28} {"side":<22} {"seconds":>9} {"peak MB":>9} {"ratio":>9}  {"95% interval":<16} {"bar":>6}',
-          flush=True)
+    print(
+        f'{"case":<28} {"side":<22} {"seconds":>9} {"peak MB":>9} {"ratio":>9}  '
+        f'{"95% interval":<16} {"bar":>6}',
+        flush=True,
+    )
     rows, crashed = [], False
     for key in keys:
         start = time.perf_counter()
@@ -76,8 +87,12 @@ def main(args=None):
         if options.json: options.json.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + '\n')
         print(f'({key}: {time.perf_counter() - start:.0f} s)', flush=True)
     verdicts = [row.verdict for row in rows if row.verdict]
-    print(f'{verdicts.count("met")} of {len(verdicts)} bars met, {verdicts.count("too noisy")} too noisy to say '
-          '(a bar is met where the median does not exceed it and the interval is narrower than a fifth of the median)')
+    print(
+        f'{verdicts.count("met")} of {len(verdicts)} bars met, '
+        f'{verdicts.count("too noisy")} too noisy to say '
+        '(a bar is met where the median does not exceed it and the interval is narrower than '
+        'a fifth of the median)'
+    )
     return int(crashed)
 
 

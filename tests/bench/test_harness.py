@@ -1,4 +1,5 @@
-"The harness of the benches: its statistics against theory, its order and its books; nothing here asks how fast something is."
+"""The harness of the benches: its statistics against theory, its order and its books; nothing here asks how
+fast something is."""
 import gc
 import json
 import subprocess
@@ -43,7 +44,8 @@ def test_interval_of_what_is_known():
 
 @pytest.mark.parametrize('n, first, last', [(10, 2, 9), (30, 10, 21), (100, 40, 61)])
 def test_interval_is_near_the_exact_one_for_a_median(n, first, last):
-    "The ranks of the exact interval come from the binomial distribution; the bootstrap's ends lie within two ranks of them."
+    """The ranks of the exact interval come from the binomial distribution; the bootstrap's ends lie within
+    two ranks of them."""
     from scipy.stats import binom
     assert .95 < binom.cdf(last - 1, n, .5) - binom.cdf(first - 1, n, .5) < .98
     for seed in range(10):
@@ -60,7 +62,8 @@ def test_interval_covers_the_truth(n):
         a, b = simulated(rng, n, 1.07)
         _, low, high = interval(a / b, resamples=499)
         hit.append(low <= 1.07 <= high)
-    # 95%, give or take three standard errors and the few percent by which a percentile bootstrap of a median is off
+    # 95%, give or take three standard errors and the few percent by which a percentile bootstrap of a median
+    # is off
     assert .9 <= np.mean(hit) <= .99
 
 
@@ -78,10 +81,18 @@ def test_take_turns():
     calls = {k: Call(k) for k in 'abc'}
     ticks = []
     out = take_turns(calls, timer=timer(dict(a=.1, b=.2, c=.001)), tick=lambda *o: ticks.append(o))
-    assert {k: len(v) for k, v in out.items()} == dict.fromkeys('abc', 30) and len(seen) == 6 + 90 and ticks[-1] == (30, 30)
+    assert (
+        {k: len(v) for k, v in out.items()} == dict.fromkeys('abc', 30)
+        and len(seen) == 6 + 90
+        and ticks[-1] == (30, 30)
+    )
     # warmed up by single calls, then in an order that turns round, short calls repeated
     assert ''.join(k for k, _ in seen) == 'abc' * 2 + 'abccba' * 15
-    assert {n for _, n in seen[:6]} == {1} and {n for k, n in seen[6:] if k == 'c'} == {5} and {n for k, n in seen[6:] if k != 'c'} == {1}
+    assert (
+        {n for _, n in seen[:6]} == {1}
+        and {n for k, n in seen[6:] if k == 'c'} == {5}
+        and {n for k, n in seen[6:] if k != 'c'} == {1}
+    )
     assert len(take_turns(calls, timer=timer(dict(a=.1, b=1.2, c=.1)))['a']) == 10
     assert len(take_turns(calls, 3, timer=timer(dict(a=.1, b=1.2, c=.1)))['a']) == 3
 
@@ -100,15 +111,37 @@ def test_timed_keeps_the_collector_out():
 
 def test_rows(monkeypatch):
     cost = {'ours': 1., 'plain': .5, 'other': .25}
-    monkeypatch.setattr(harness, 'take_turns', lambda calls, pairs, tick: {k: np.full(4, cost[k]) for k in calls})
-    case = Case('x', dict.fromkeys(cost, lambda: None), ref='plain', bar=.03, scale={'plain': 100}, aim={'ours': .9})
+    monkeypatch.setattr(
+        harness, 'take_turns', lambda calls, pairs, tick: {k: np.full(4, cost[k]) for k in calls}
+    )
+    case = Case(
+        'x', dict.fromkeys(cost, lambda: None), ref='plain', bar=0.03, scale={'plain': 100}, aim={'ours': 0.9}
+    )
     ref, ours, other, aim = rows_of('main/x', case)
-    assert (ref.side, ref.seconds, ref.ratio, ref.low, ref.bar, ref.verdict) == ('plain', 50., 1., None, None, '') and '100' in ref.note
-    assert (ours.side, ours.bench, ours.seconds) == ('ours', 'main', 1.) and (ours.ratio, ours.low) == pytest.approx((.02, .02)) and ours.verdict == 'met'
+    assert (ref.side, ref.seconds, ref.ratio, ref.low, ref.bar, ref.verdict) == (
+        'plain',
+        50.0,
+        1.0,
+        None,
+        None,
+        '',
+    ) and '100' in ref.note
+    assert (
+        (ours.side, ours.bench, ours.seconds) == ('ours', 'main', 1.0)
+        and (ours.ratio, ours.low) == pytest.approx((0.02, 0.02))
+        and ours.verdict == 'met'
+    )
     assert other.ratio == pytest.approx(.005) and other.value is None
-    assert (aim.value, aim.unit, aim.bar, aim.ratio, aim.verdict) == (pytest.approx(1.), 's', .9, None, 'MISSED')
+    assert (aim.value, aim.unit, aim.bar, aim.ratio, aim.verdict) == (
+        pytest.approx(1.0),
+        's',
+        0.9,
+        None,
+        'MISSED',
+    )
     assert list(aim.to_dict()) == FIELDS
-    with pytest.raises(ValueError, match='nobody'): next(rows_of('main/x', Case('x', {'a': None}, ref='nobody')))
+    with pytest.raises(ValueError, match='nobody'):
+        next(rows_of('main/x', Case('x', {'a': None}, ref='nobody')))
 
 
 @pytest.mark.parametrize('ratio, low, high, bar, verdict', [
@@ -159,17 +192,31 @@ def test_what_is_too_noisy_is_measured_with_more_pairs(monkeypatch):
 def test_memory_in_own_processes():
     small, large = rows_of('self/blocks', next(iter(known.blocks(True))), True, pairs=2)
     assert small.peak_mb == pytest.approx(16, abs=6) and large.peak_mb == pytest.approx(64, abs=6)
-    assert large.ratio == pytest.approx(large.peak_mb / small.peak_mb, rel=.2) and large.verdict == 'met' and small.seconds > 0
+    assert (
+        large.ratio == pytest.approx(large.peak_mb / small.peak_mb, rel=0.2)
+        and large.verdict == 'met'
+        and small.seconds > 0
+    )
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='peak memory is read from /proc')
 def test_memory_runs_may_be_timed_too(monkeypatch):
-    out = {'a': np.array([1., 1.2, 1.1]), 'b': np.array([2., 2.4, 2.2])}, {'a': np.full(3, 10.), 'b': np.full(3, 100.)}
+    out = (
+        {'a': np.array([1.0, 1.2, 1.1]), 'b': np.array([2.0, 2.4, 2.2])},
+        {'a': np.full(3, 10.0), 'b': np.full(3, 100.0)},
+    )
     seen = []
-    monkeypatch.setattr(harness, 'own_processes', lambda key, case, pairs, quick, tick: seen.append(pairs) or out)
+    monkeypatch.setattr(
+        harness, 'own_processes', lambda key, case, pairs, quick, tick: seen.append(pairs) or out
+    )
     case = Case('x', dict.fromkeys('ab'), ref='b', bar=.05, memory=True, pairs=3, time_bar=.6)
     ref, a, took = rows_of('main/x', case)
-    assert seen == [3] and a.ratio == pytest.approx(.1) and a.verdict == 'MISSED' and (took.case, took.side, took.bar) == ('x, seconds', 'a', .6)
+    assert (
+        seen == [3]
+        and a.ratio == pytest.approx(0.1)
+        and a.verdict == 'MISSED'
+        and (took.case, took.side, took.bar) == ('x, seconds', 'a', 0.6)
+    )
     assert took.ratio == pytest.approx(.5) and took.verdict == 'met' and took.seconds == pytest.approx(1.1)
 
 
@@ -177,10 +224,16 @@ def test_run(tmp_path, capsys):
     out = tmp_path/'rows.json'
     assert main(['main/search', '--quick', '--json', str(out)]) == 0
     rows = json.loads(out.read_text())
-    assert [list(o) for o in rows] == [FIELDS] * 2 and [o['side'] for o in rows] == ['faiss', 'Dense'] and rows[0]['ratio'] == 1
+    assert (
+        [list(o) for o in rows] == [FIELDS] * 2
+        and [o['side'] for o in rows] == ['faiss', 'Dense']
+        and rows[0]['ratio'] == 1
+    )
     assert rows[1]['low'] <= rows[1]['ratio'] <= rows[1]['high'] and rows[1]['bar'] == 1.1
     printed = capsys.readouterr().out
-    assert f'on {torch.get_num_threads()} threads' in printed and any(verdict in printed for verdict in ('met', 'MISSED', 'too noisy'))
+    assert f'on {torch.get_num_threads()} threads' in printed and any(
+        verdict in printed for verdict in ('met', 'MISSED', 'too noisy')
+    )
 
 
 def test_run_that_crashes_keeps_its_rows(tmp_path, capsys):
@@ -194,11 +247,23 @@ def test_run_that_crashes_keeps_its_rows(tmp_path, capsys):
 @pytest.mark.slow
 def test_list_and_unknown_name(tmp_path):
     # as a script, from anywhere
-    run = lambda *args: subprocess.run([sys.executable, str(Path(__file__).with_name('run.py')), *args], cwd=tmp_path, capture_output=True, text=True)
+    run = lambda *args: subprocess.run(
+        [sys.executable, str(Path(__file__).with_name('run.py')), *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     res = run('--list')
-    assert res.returncode == 0 and {'main/match', 'main/search', 'main/step', 'main/threshold'} <= {o.split()[0] for o in res.stdout.splitlines()}
+    assert res.returncode == 0 and {'main/match', 'main/search', 'main/step', 'main/threshold'} <= {
+        o.split()[0] for o in res.stdout.splitlines()
+    }
     res = run('mian')
-    assert res.returncode == 2 and "'mian'" in res.stderr and 'main/search' in res.stderr and 'Traceback' not in res.stderr
+    assert (
+        res.returncode == 2
+        and "'mian'" in res.stderr
+        and 'main/search' in res.stderr
+        and 'Traceback' not in res.stderr
+    )
 
 
 def sides(part): return {k: f() for k, f in next(iter(part(True))).sides.items()}
@@ -219,7 +284,9 @@ def test_rule_sides_decide_alike():
     assert np.mean([set(a) == set(b) for a, b in zip(whole, bench_rule.dense_rule(*x, k=400))]) > .99
     assert np.mean([set(a) == set(b) for a, b in zip(ours, theirs)]) > .7
     whole, theirs = bench_rule._found(x, 400)(), bench_rule._matrices(x)()
-    assert np.mean([set(a) == set(b) for a, b in zip(whole, bench_rule.dense_rule(*x))]) > .7 and all(np.array_equal(a, b) for a, b in zip(theirs, bench_rule.dense_rule(*x)))
+    assert np.mean([set(a) == set(b) for a, b in zip(whole, bench_rule.dense_rule(*x))]) > 0.7 and all(
+        np.array_equal(a, b) for a, b in zip(theirs, bench_rule.dense_rule(*x))
+    )
     assert np.mean([len(o) for o in ours]) > 2
 
 
@@ -260,7 +327,9 @@ def test_step_sides_train_the_same_weights(steps):
     learnt = run(learn.model, lambda m: bench_step.learner_step(learn, batches))
     loops = {o: run(deepcopy(learn.model), lambda m, o=o: bench_step.bare_step(learn, batches, m, o))
              for o in (bench_step.same_adam, bench_step.fused_adamw)}
-    assert (learnt - torch.cat([start[k].flatten() for k, _ in learn.model.named_parameters()])).abs().max() > 1e-3
+    assert (
+        learnt - torch.cat([start[k].flatten() for k, _ in learn.model.named_parameters()])
+    ).abs().max() > 1e-3
     assert torch.equal(learnt, loops[bench_step.same_adam])
     torch.testing.assert_close(learnt, loops[bench_step.fused_adamw], atol=5e-5, rtol=0)
     # and what is timed is what `fit` does

@@ -12,8 +12,13 @@ def table(n=60, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.integers(0, n // 3, n)
     centre = rng.normal(size=(n, 6))
-    return Embeddings({'image': centre[y] + rng.normal(size=(n, 6)) * .8}, [f'p{i}' for i in range(n)], titles(n, seed), [f'g{o}' for o in y],
-                      phash=[None if i % 5 else f'h{y[i]}' for i in range(n)])
+    return Embeddings(
+        {'image': centre[y] + rng.normal(size=(n, 6)) * 0.8},
+        [f'p{i}' for i in range(n)],
+        titles(n, seed),
+        [f'g{item}' for item in y],
+        phash=[None if i % 5 else f'h{y[i]}' for i in range(n)],
+    )
 
 
 @pytest.fixture
@@ -23,39 +28,79 @@ def few(monkeypatch):
 
 
 def test_rungs(few):
-    emb = table()
-    x = ladder.Ladder(emb, halvings=2, k=15)
+    embeddings = table()
+    x = ladder.Ladder(embeddings, halvings=2, k=15)
     rungs = dict(x.rungs(echo=None))
-    assert list(rungs)[:9] == ['alone', 'best modality', 'fused', '+ other fusions', '+ min2', '+ QE/DBA', '+ INB', '+ rerank', '+ vetoes']
-    spaces = emb.spaces()
-    np.testing.assert_allclose(rungs['fused'].row_f1, heldout_fused(candidates(spaces, 15), emb.groups, halvings=2).row_f1, atol=1e-12)
+    assert list(rungs)[:9] == [
+        'alone',
+        'best modality',
+        'fused',
+        '+ other fusions',
+        '+ min2',
+        '+ QE/DBA',
+        '+ INB',
+        '+ rerank',
+        '+ vetoes',
+    ]
+    spaces = embeddings.spaces()
+    np.testing.assert_allclose(
+        rungs['fused'].row_f1,
+        heldout_fused(candidates(spaces, 15), embeddings.groups, halvings=2).row_f1,
+        atol=1e-12,
+    )
     # what a half chose, written as a rule, scores on the other what the ladder says
     total = np.zeros(60)
-    for o in x.random_halves:
-        how, weights, *more = o.fusion
-        rule = Rule(how, weights, 0., 15, join=('phash',), steps=(*o.steps, *o.after) if o.by in (None, o.fusion) else (), options=dict(*more))
-        if rule.steps == (*o.steps, *o.after):
-            got = row_f1(decide(rule.neighbors(emb.spaces(only=tuple(rule.reads))), o.cuts), emb.groups)[o.scored]
+    for random_halve in x.random_halves:
+        how, weights, *more = random_halve.fusion
+        rule = Rule(
+            how,
+            weights,
+            0.0,
+            15,
+            join=('phash',),
+            steps=(*random_halve.steps, *random_halve.after)
+            if random_halve.by in (None, random_halve.fusion)
+            else (),
+            options=dict(*more),
+        )
+        if rule.steps == (*random_halve.steps, *random_halve.after):
+            got = row_f1(
+                decide(rule.neighbors(embeddings.spaces(only=tuple(rule.reads))), random_halve.cuts),
+                embeddings.groups,
+            )[random_halve.scored]
             # a rule lifts equal keys above what a step made of them, a ladder does not
-            if not o.after: np.testing.assert_allclose(got, o.row_f1, atol=1e-12)
-        total[o.scored] += o.row_f1
-        assert o.value >= o.held >= 0
+            if not random_halve.after: np.testing.assert_allclose(got, random_halve.row_f1, atol=1e-12)
+        total[random_halve.scored] += random_halve.row_f1
+        assert random_halve.value >= random_halve.held >= 0
     np.testing.assert_allclose(rungs['+ vetoes'].row_f1, total / 2)
     assert len(list(random_halves(x.y, 2, 0))) == 2 and {len(r.row_f1) for r in rungs.values()} == {60}
 
 
 def test_table_pairs_each_rung(few, tmp_path):
     tables = [table(40, s) for s in (1, 2)]
-    for i, o in enumerate(tables): ladder.save(o, tmp_path/f'{i}.npz')
+    for i, item in enumerate(tables): ladder.save(item, tmp_path/f'{i}.npz')
     again = [ladder.load(tmp_path/f'{i}.npz') for i in range(2)]
     for a, b in zip(tables, again):
         np.testing.assert_array_equal(a['image'], b['image'])
-        assert a.titles == b.titles and a.groups.tolist() == b.groups.tolist() and a.phash.tolist() == b.phash.tolist() and a.ids.tolist() == b.ids.tolist()
-    df = ladder.measure('x', again, echo=lambda o: None, halvings=1, k=8).set_index('rung')
+        assert (
+            a.titles == b.titles
+            and a.groups.tolist() == b.groups.tolist()
+            and a.phash.tolist() == b.phash.tolist()
+            and a.ids.tolist() == b.ids.tolist()
+        )
+    df = ladder.measure('x', again, echo=lambda value: None, halvings=1, k=8).set_index('rung')
     assert (df.n == 80).all() and np.isnan(df.over_before['alone']) and np.isnan(df.over_fused['fused'])
     steps = df.row_f1.diff()[1:]
     np.testing.assert_allclose(df.over_before[1:], steps, atol=2e-4)
     np.testing.assert_allclose(df.over_fused[3:], (df.row_f1 - df.row_f1['fused'])[3:], atol=2e-4)
-    assert (df.low_before[1:] <= df.over_before[1:]).all() and (df.over_before[1:] <= df.high_before[1:]).all()
-    fused = ladder.pooled([heldout_fused(candidates(o.spaces(), 8), o.groups, halvings=1) for o in again])
-    assert df.row_f1['fused'] == round(fused.mean, 4) and df.se['fused'] == round(fused.se, 4) and paired(fused, fused).diff == 0
+    assert (df.low_before[1:] <= df.over_before[1:]).all() and (
+        df.over_before[1:] <= df.high_before[1:]
+    ).all()
+    fused = ladder.pooled(
+        [heldout_fused(candidates(item.spaces(), 8), item.groups, halvings=1) for item in again]
+    )
+    assert (
+        df.row_f1['fused'] == round(fused.mean, 4)
+        and df.se['fused'] == round(fused.se, 4)
+        and paired(fused, fused).diff == 0
+    )

@@ -22,6 +22,13 @@ def test_a_small_run(tmp_path):
     np.save(tmp_path/'t.npy', np.random.default_rng(0).normal(size=(300, 384)).astype(np.float32))
     args = ['--rows', '600', '--titles', str(tmp_path/'t.npy'), '--sample', '200', '--out', str(out)]
     million.main(args), million.main([*args, '--kind', 'ivfpq']), million.main([*args, '--kind', 'ivfpq'])
-    res = pd.read_csv(out)
-    assert res.kind.tolist() == ['exact', 'ivfpq'] and (res.rows == 600).all() and res.recall.between(.97, 1).all() and res.peak_mb.between(50, 2000).all()
-    assert np.allclose(res.total_s, res.build_s + res.try_s + res.search_s + res.decide_s, atol=.05) and res.recall_rows.tolist() == [0, 200]
+    result = pd.read_csv(out)
+    assert (
+        result.kind.tolist() == ['exact', 'ivfpq']
+        and (result.rows == 600).all()
+        and result.recall.between(0.97, 1).all()
+        and result.peak_mb.between(50, 2000).all()
+    )
+    assert np.allclose(
+        result.total_s, result.build_s + result.try_s + result.search_s + result.decide_s, atol=0.05
+    ) and result.recall_rows.tolist() == [0, 200]

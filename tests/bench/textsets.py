@@ -1,14 +1,22 @@
-"""Titles of two shops: pair F1 of rules that were fitted on half of the products and scored on the other half, beside published figures.
+"""Titles of two shops: pair F1 of rules that were fitted on half of the products and scored on the other
+half, beside published figures.
 
-`python tests/bench/textsets.py [abt_buy amazon_google walmart_amazon] [--halvings 5] [--out nbs/textsets.csv]`
+`python tests/bench/textsets.py [abt_buy amazon_google walmart_amazon] [--halvings 5] [--out
+nbs/textsets.csv]`
 
-Only titles are read. Every listing of the first shop is looked up among all of the second; a rule (weights, threshold, whether only each other's best count,
-and a pair model's trees) is chosen on the first shop's listings of half of the products, and what it predicts for the other half's is counted; the halves are
-swapped, and true and false positives of both added up to one F1, the mean over halvings. True pairs that the search doesn't bring up count as missed.
+Only titles are read. Every listing of the first shop is looked up among all of the second; a rule (weights,
+threshold, whether only each other's best count,
+and a pair model's trees) is chosen on the first shop's listings of half of the products, and what it predicts
+for the other half's is counted; the halves are
+swapped, and true and false positives of both added up to one F1, the mean over halvings. True pairs that the
+search doesn't bring up count as missed.
 
-Ditto (https://arxiv.org/abs/2004.00584) and DeepMatcher (https://doi.org/10.1145/3183713.3196926) are asked something easier, and told more: they classify
-labelled candidate pairs that a blocker left over (9,575 for Abt-Buy, 11,460 for Amazon-Google, 10,242 for Walmart-Amazon, a ninth to a tenth of them true),
-learn from 3/5 of them and are scored on 1/5, and read all columns, prices and descriptions included. Here each listing meets all of the other shop's.
+Ditto (https://arxiv.org/abs/2004.00584) and DeepMatcher (https://doi.org/10.1145/3183713.3196926) are asked
+something easier, and told more: they classify
+labelled candidate pairs that a blocker left over (9,575 for Abt-Buy, 11,460 for Amazon-Google, 10,242 for
+Walmart-Amazon, a ninth to a tenth of them true),
+learn from 3/5 of them and are scored on 1/5, and read all columns, prices and descriptions included. Here
+each listing meets all of the other shop's.
 """
 import argparse
 import itertools
@@ -28,7 +36,8 @@ from fastmatch.match.pairs.features import pair_features
 from fastmatch.match.pairs.model import _parts
 from tests.bench.million import SETS, TEXT, title_vectors
 
-PUBLISHED = {'abt_buy': (89.33, 62.8), 'amazon_google': (75.58, 69.3), 'walmart_amazon': (86.76, 66.9)}  # Ditto, DeepMatcher (hybrid)
+# Ditto, DeepMatcher (hybrid)
+PUBLISHED = {'abt_buy': (89.33, 62.8), 'amazon_google': (75.58, 69.3), 'walmart_amazon': (86.76, 66.9)}
 K, FOLDS = 20, 3
 
 
@@ -39,7 +48,11 @@ def across(cand: Candidates, shop: np.ndarray) -> Candidates:
     order = np.argsort(~keep, axis=1, kind='stable')[:, :keep.sum(1).max()]
     kept = np.take_along_axis(keep, order, 1)
     take = lambda a, pad: np.where(kept, np.take_along_axis(a, order, 1), pad)
-    return replace(cand, ids=take(cand.ids, -1), scores={k: take(s, np.float32(-np.inf)) for k, s in cand.scores.items()})
+    return replace(
+        cand,
+        ids=take(cand.ids, -1),
+        scores={name: take(s, np.float32(-np.inf)) for name, s in cand.scores.items()},
+    )
 
 
 def best_cut(score: np.ndarray, true: np.ndarray, positives: int) -> tuple[float, float]:  # (threshold, F1)
@@ -65,7 +78,14 @@ def mutual(rows: np.ndarray, ids: np.ndarray, score: np.ndarray, n: int) -> np.n
     return (first[0][rows] == i) & (first[1][ids] == i)
 
 
-def weight_grid(names): return [dict(zip(names, o)) for o in sorted((o for o in itertools.product(range(6), repeat=len(names)) if sum(o) == 5), key=lambda o: max(o) - min(o))]
+def weight_grid(names):
+    return [
+        dict(zip(names, item))
+        for item in sorted(
+            (item for item in itertools.product(range(6), repeat=len(names)) if sum(item) == 5),
+            key=lambda value: max(value) - min(value),
+        )
+    ]
 
 
 def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame | None = None):
@@ -73,24 +93,31 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
     df = pd.read_csv(TEXT/f'{name}.csv', keep_default_na=False) if df is None else df
     titles, y, shop = df.title.tolist(), group_codes(df.label_group, len(df)), group_codes(df.source, len(df))
     if (shop == 0).sum() > (shop == 1).sum(): shop = 1 - shop
-    spaces = {'characters': Tfidf(titles), 'words': Tfidf(titles, analyzer='word', ngram=(1, 1)), 'MiniLM': Dense(vectors, 'MiniLM')}
-    cand = across(candidates(spaces, min(K, len(df))), shop)
-    rows, cols, x, names = pair_features(cand, titles)
+    spaces = {
+        'characters': Tfidf(titles),
+        'words': Tfidf(titles, analyzer='word', ngram=(1, 1)),
+        'MiniLM': Dense(vectors, 'MiniLM'),
+    }
+    scored = across(candidates(spaces, min(K, len(df))), shop)
+    rows, cols, x, names = pair_features(scored, titles)
     # each pair once, as the smaller shop sees it
     own = shop[rows] == 0
     rows, cols, x = rows[own], cols[own], x[own]
-    ids = cand.ids[rows, cols]
+    ids = scored.ids[rows, cols]
     true, part = y[rows] == y[ids], _parts(y, FOLDS, 0)[rows]
-    flat = {k: s[rows, cols] for k, s in cand.scores.items()}
-    fused = {str(w): sum(v / 5 * flat[k] for k, v in w.items()) for w in weight_grid(list(flat))}
+    flat = {name: s[rows, cols] for name, s in scored.scores.items()}
+    fused = {
+        str(weights): sum(value / 5 * flat[name] for name, value in weights.items())
+        for weights in weight_grid(list(flat))
+    }
     size = np.bincount(y[shop == 1], minlength=y.max() + 1)
-    ways = {**{k: {k: v} for k, v in flat.items()}, 'fused': fused, 'pair model': None}
+    ways = {**{name: {name: value} for name, value in flat.items()}, 'fused': fused, 'pair model': None}
     counts = {k: [] for k in ways}
     for side in random_halves(y, halvings):
         total = {k: np.zeros(3) for k in ways}
         for fit in (side, ~side):
             here, left = fit[rows], ~fit[rows]
-            positives = [int(size[y[(shop == 0) & o]].sum()) for o in (fit, ~fit)]
+            positives = [int(size[y[(shop == 0) & item]].sum()) for item in (fit, ~fit)]
             model, p = PairModel(), np.empty(len(rows), np.float32)
             model.names = names
             p[here] = model._unseen(x[here], true[here], part[here], FOLDS)
@@ -105,12 +132,24 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
                 _, threshold, score, both = best
                 said = left & both & (score >= threshold)
                 total[way] += [true[said].sum(), said.sum(), positives[1]]
-        for k, (tp, said, pos) in total.items(): counts[k].append((200 * tp / (said + pos), 100 * tp / max(said, 1), 100 * tp / pos))
+        for item, (tp, said, pos) in total.items():
+            counts[item].append((200 * tp / (said + pos), 100 * tp / max(said, 1), 100 * tp / pos))
     found = float(100 * true.sum() / size[y[shop == 0]].sum())
-    for way, o in counts.items():
-        (f1, precision, recall), sd = np.mean(o, axis=0).tolist(), float(np.std([v[0] for v in o]))
-        yield {'set': name, 'way': way, 'pair_f1': round(f1, 2), 'sd_halvings': round(sd, 2), 'precision': round(precision, 2), 'recall': round(recall, 2),
-               'among_candidates': round(found, 2), 'ditto': PUBLISHED[name][0], 'deepmatcher': PUBLISHED[name][1], 'rows': len(df), 'halvings': halvings}
+    for way, value in counts.items():
+        (f1, precision, recall), sd = np.mean(value, axis=0).tolist(), float(np.std([v[0] for v in value]))
+        yield {
+            'set': name,
+            'way': way,
+            'pair_f1': round(f1, 2),
+            'sd_halvings': round(sd, 2),
+            'precision': round(precision, 2),
+            'recall': round(recall, 2),
+            'among_candidates': round(found, 2),
+            'ditto': PUBLISHED[name][0],
+            'deepmatcher': PUBLISHED[name][1],
+            'rows': len(df),
+            'halvings': halvings,
+        }
 
 
 if __name__ == '__main__':
@@ -118,7 +157,9 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('names', nargs='*', help=', '.join(SETS))
     p.add_argument('--halvings', type=int, default=5)
-    p.add_argument('--titles', type=Path, help='float32 .npy of title embeddings, made there if it is missing')
+    p.add_argument(
+        '--titles', type=Path, help='float32 .npy of title embeddings, made there if it is missing'
+    )
     p.add_argument('--out', type=Path, help='csv')
     a = p.parse_args()
     if unknown := set(a.names) - set(SETS): p.error(f'{sorted(unknown)}: choose from {", ".join(SETS)}')
@@ -126,7 +167,7 @@ if __name__ == '__main__':
     else:
         every = title_vectors()
         if a.titles: np.save(a.titles, every)
-    start = np.cumsum([0, *(len(pd.read_csv(TEXT/f'{o}.csv', keep_default_na=False)) for o in SETS)])
+    start = np.cumsum([0, *(len(pd.read_csv(TEXT/f'{item}.csv', keep_default_na=False)) for item in SETS)])
     table = []
     for o in a.names or SETS:
         i = SETS.index(o)

@@ -1,11 +1,17 @@
-"""What tuning is worth on the sample: three studies, each against the kit as it comes, on listings that neither training nor the study saw.
+"""What tuning is worth on the sample: three studies, each against the kit as it comes, on listings that
+neither training nor the study saw.
 
-`python tests/bench/worth.py head|rule|training [--n-trials N] [--epochs N] [--size PX] [--seeds N] [--out nbs/studies.csv] [--storage worth.db]`
+`python tests/bench/worth.py head|rule|training [--n-trials N] [--epochs N] [--size PX] [--seeds N] [--out
+nbs/studies.csv] [--storage worth.db]`
 
-Folds 2 to 4 are trained on, fold 1 is what a study looks at, fold 0 is what is reported. Rows of the table that is written, each with its command:
-`head` searches margin and scale of a head on the embeddings of untrained encoders; `training` searches margin, scale and rate of the whole training, pruned by
-Hyperband; both train what they found and the default anew with further seeds and compare over seeds and listings. `rule` tunes the rule: on the embeddings of
-fold 0 by encoders that were trained on the others, and on all listings' by untrained ones; half of the products is scored by what the other half chose;
+Folds 2 to 4 are trained on, fold 1 is what a study looks at, fold 0 is what is reported. Rows of the table
+that is written, each with its command:
+`head` searches margin and scale of a head on the embeddings of untrained encoders; `training` searches
+margin, scale and rate of the whole training, pruned by
+Hyperband; both train what they found and the default anew with further seeds and compare over seeds and
+listings. `rule` tunes the rule: on the embeddings of
+fold 0 by encoders that were trained on the others, and on all listings' by untrained ones; half of the
+products is scored by what the other half chose;
 training and study are done with several seeds.
 Rows are replaced by study and compared pair; a training study goes on where it was (`--storage`).
 """
@@ -45,8 +51,19 @@ def listings(): return pd.read_csv(demo_path()/'listings.csv', keep_default_na=F
 def loaders(df, size, valid=INNER, seed=0):
     "Batches of the sample: fold `valid` is looked at, the rest is trained on."
     seed_everything(seed)
-    return MatchDataLoaders.from_df(df, demo_path()/'images', fn_col='image', text_col='title', label_col='label_group', fold_col='fold', valid_fold=valid,
-                                    item_tfms=Resize(size), batch_tfms=augs('colour'), bs=64, num_workers=0)
+    return MatchDataLoaders.from_df(
+        df,
+        demo_path() / 'images',
+        fn_col='image',
+        text_col='title',
+        label_col='label_group',
+        fold_col='fold',
+        valid_fold=valid,
+        item_tfms=Resize(size),
+        batch_tfms=augs('colour'),
+        bs=64,
+        num_workers=0,
+    )
 
 
 def row(study, data, what, c, **more):
@@ -57,16 +74,44 @@ def row(study, data, what, c, **more):
 
 def head(a):
     df = listings()
-    emb = match_learner(loaders(df, a.size)).embeddings(df)
-    x, y = as_frozen(emb, None)
-    test, valid = ((df.fold == o).to_numpy() for o in (TEST, INNER))
-    study = tune_head(emb, n_trials=a.n_trials, valid=valid, test=test, epochs=a.epochs, echo=lambda t: print(said(t), flush=True))
+    embeddings = match_learner(loaders(df, a.size)).embeddings(df)
+    x, y = as_frozen(embeddings, None)
+    test, valid = ((df.fold == item).to_numpy() for item in (TEST, INNER))
+    study = tune_head(
+        embeddings,
+        n_trials=a.n_trials,
+        valid=valid,
+        test=test,
+        epochs=a.epochs,
+        echo=lambda t: print(said(t), flush=True),
+    )
     train, codes = ~test & ~valid, np.unique(y[~test & ~valid], return_inverse=True)[1]
-    def runs(params): return repeat(lambda seed: judge_head(fit_head(x[train], codes, params, a.epochs, seed=seed), x[test], y[test], 0), range(1, a.seeds + 1))
-    best, default, frozen = runs(study.best_params), runs({}), repeat(lambda seed: judge_head(None, x[test], y[test], 0), range(1, a.seeds + 1))
+    def runs(params):
+        return repeat(
+            lambda seed: judge_head(
+                fit_head(x[train], codes, params, a.epochs, seed=seed), x[test], y[test], 0
+            ),
+            range(1, a.seeds + 1),
+        )
+
+    best, default, frozen = (
+        runs(study.best_params),
+        runs({}),
+        repeat(lambda seed: judge_head(None, x[test], y[test], 0), range(1, a.seeds + 1)),
+    )
     info = dict(trials=a.n_trials, chosen=json.dumps(study.best_params))
-    yield row('head', 'fold 0', 'best over default', compare(best, default), a=best.mean, b=default.mean, **info)
-    yield row('head', 'fold 0', 'default over no head', compare(default, frozen), a=default.mean, b=frozen.mean, **info)
+    yield row(
+        'head', 'fold 0', 'best over default', compare(best, default), a=best.mean, b=default.mean, **info
+    )
+    yield row(
+        'head',
+        'fold 0',
+        'default over no head',
+        compare(default, frozen),
+        a=default.mean,
+        b=frozen.mean,
+        **info,
+    )
 
 
 def rule(a):
@@ -75,38 +120,82 @@ def rule(a):
     for seed in range(a.seeds):
         learn = match_learner(loaders(df, a.size, TEST, seed))
         with learn.no_bar(): learn.fit_flat_cos(a.epochs, 2e-3)
-        for data, emb in (('fold 0, trained', learn.embeddings()), ('all folds, untrained', untrained)):
-            best, study = tune_rule(emb, a.n_trials, halvings=a.halvings, seed=seed)
+        for data, embeddings in (
+            ('fold 0, trained', learn.embeddings()),
+            ('all folds, untrained', untrained),
+        ):
+            best, study = tune_rule(embeddings, a.n_trials, halvings=a.halvings, seed=seed)
             found.setdefault(data, best.to_dict())
-            for k, v in heldout_rules(study).items(): held.setdefault((data, k), []).append(v)
+            for k, value in heldout_rules(study).items(): held.setdefault((data, k), []).append(value)
     def mean(o): return float(np.mean([v.mean for v in o]))
     for data, best in found.items():
         for k in ('fused', 'plain'):
             ours, other = held[data, 'tuned'], held[data, k]
-            yield row('rule', data, f'tuned over {k}', compare(ours, other), a=mean(ours), b=mean(other), trials=a.n_trials,
-                      chosen=json.dumps({k: v for k, v in best.items() if k in ('how', 'weights', 'threshold', 'steps', 'options')}))
+            yield row(
+                'rule',
+                data,
+                f'tuned over {k}',
+                compare(ours, other),
+                a=mean(ours),
+                b=mean(other),
+                trials=a.n_trials,
+                chosen=json.dumps(
+                    {
+                        name: value
+                        for name, value in best.items()
+                        if name in ('how', 'weights', 'threshold', 'steps', 'options')
+                    }
+                ),
+            )
 
 
 def training(a):
     df = listings()
     test, rest = df[df.fold == TEST].reset_index(drop=True), df[df.fold != TEST]
     begun = time.process_time()
-    study = tune(learner_maker(lambda trial: loaders(rest, a.size)), spaces('margin', 'scale', 'lr'), a.n_trials, epochs=a.epochs, test=test, storage=a.storage,
-                 study_name=f'training {a.size} px, {a.epochs} epochs', pruner='hyperband', echo=lambda o: print(o, flush=True))
+    study = tune(
+        learner_maker(lambda trial: loaders(rest, a.size)),
+        spaces('margin', 'scale', 'lr'),
+        a.n_trials,
+        epochs=a.epochs,
+        test=test,
+        storage=a.storage,
+        study_name=f'training {a.size} px, {a.epochs} epochs',
+        pruner='hyperband',
+        echo=lambda value: print(value, flush=True),
+    )
     # a study that was broken off has had its minutes before
     earlier = study.user_attrs.get('cpu_minutes', 0.)
     study.set_user_attr('cpu_minutes', earlier + (time.process_time() - begun) / 60)
     def one(params, seed):
-        learn = match_learner(loaders(rest, a.size, seed=seed), loss_func=ArcFace(params.get('margin', .3), params.get('scale', 20.)))
+        learn = match_learner(
+            loaders(rest, a.size, seed=seed),
+            loss_func=ArcFace(params.get('margin', 0.3), params.get('scale', 20.0)),
+        )
         with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(a.epochs, params.get('lr', 2e-3))
-        emb = learn.embeddings(test)
-        return heldout_fused(candidates(emb.spaces(), k=50), emb.groups)
+        embeddings = learn.embeddings(test)
+        return heldout_fused(candidates(embeddings.spaces(), k=50), embeddings.groups)
     whole = sorted((t for t in study.trials if t.state.name == 'COMPLETE'), key=lambda t: -t.value)
     # where the default itself came out best, what is said is what the next one is worth
-    stood, found = bool(whole[0].user_attrs.get('default')), next(t for t in whole if not t.user_attrs.get('default'))
-    best, default = (repeat(lambda seed, p=p: one(p, seed), range(1, a.seeds + 1)) for p in (found.params, {}))
-    yield row('training', 'fold 0', 'second best over default' if stood else 'best over default', compare(best, default), a=best.mean, b=default.mean,
-              trials=a.n_trials, chosen=json.dumps(found.params), earlier=earlier, pruned=sum(t.state.name == 'PRUNED' for t in study.trials))
+    stood, found = (
+        bool(whole[0].user_attrs.get('default')),
+        next(t for t in whole if not t.user_attrs.get('default')),
+    )
+    best, default = (
+        repeat(lambda seed, p=p: one(p, seed), range(1, a.seeds + 1)) for p in (found.params, {})
+    )
+    yield row(
+        'training',
+        'fold 0',
+        'second best over default' if stood else 'best over default',
+        compare(best, default),
+        a=best.mean,
+        b=default.mean,
+        trials=a.n_trials,
+        chosen=json.dumps(found.params),
+        earlier=earlier,
+        pruned=sum(t.state.name == 'PRUNED' for t in study.trials),
+    )
 
 
 def main(args=None):
@@ -115,20 +204,27 @@ def main(args=None):
     p.add_argument('--n-trials', type=int, default=40)
     p.add_argument('--epochs', type=int, default=4)
     p.add_argument('--size', type=int, default=64, help='side of the pictures')
-    p.add_argument('--seeds', type=int, default=3, help='of the last comparison; of `rule`: of training and study')
+    p.add_argument(
+        '--seeds', type=int, default=3, help='of the last comparison; of `rule`: of training and study'
+    )
     p.add_argument('--halvings', type=int, default=5, help='of `rule`')
     p.add_argument('--storage', default='worth.db', help='of `training`')
     p.add_argument('--out', type=Path)
     a = p.parse_args(args)
     start, rows = time.process_time(), []
-    for o in {'head': head, 'rule': rule, 'training': training}[a.study](a): rows.append(o)
-    command = 'python tests/bench/worth.py ' + ' '.join(o for o in (sys.argv[1:] if args is None else args) if not str(o).startswith('/'))
-    earlier = sum(o.pop('earlier', 0.) for o in rows)
-    table = pd.DataFrame(rows).assign(cpu_minutes=round((time.process_time() - start) / 60 + earlier, 2), command=command.split(' --out')[0].split(' --storage')[0])
+    for item in {'head': head, 'rule': rule, 'training': training}[a.study](a): rows.append(item)
+    command = 'python tests/bench/worth.py ' + ' '.join(
+        item for item in (sys.argv[1:] if args is None else args) if not str(item).startswith('/')
+    )
+    earlier = sum(row.pop('earlier', 0.) for row in rows)
+    table = pd.DataFrame(rows).assign(
+        cpu_minutes=round((time.process_time() - start) / 60 + earlier, 2),
+        command=command.split(' --out')[0].split(' --storage')[0],
+    )
     for k in ('a', 'b'): table[k] = table[k].round(4)
     if a.out:
         old = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame(columns=['study'])
-        table = pd.concat([o for o in (old[old.study != a.study], table) if len(o)])
+        table = pd.concat([item for item in (old[old.study != a.study], table) if len(item)])
         table.to_csv(a.out, index=False)
     print(table.drop(columns=['command', 'chosen']).to_string(index=False))
 

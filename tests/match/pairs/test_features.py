@@ -7,7 +7,15 @@ from scipy import sparse
 
 from fastmatch.core import InputError
 from fastmatch.match import Candidates, Dense, Keys, Neighbors, Pool, Tfidf, candidates, fuse
-from fastmatch.match.pairs.features import FEATURES, edit_similarity, pagerank, pair_features, radii_of, ranks, with_scores
+from fastmatch.match.pairs.features import (
+    FEATURES,
+    edit_similarity,
+    pagerank,
+    pair_features,
+    radii_of,
+    ranks,
+    with_scores,
+)
 from tests.match.cases import halves_of_one, noisy, titles
 from tests.reference import pair as ref
 

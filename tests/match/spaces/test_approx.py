@@ -11,7 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Index, Keys, Pool, Rule, Step, Tfidf, augment, blend, candidates, cross_mean, ensemble, expand, fuse
+from fastmatch.match import (
+    Dense,
+    Index,
+    Keys,
+    Pool,
+    Rule,
+    Step,
+    Tfidf,
+    augment,
+    blend,
+    candidates,
+    cross_mean,
+    ensemble,
+    expand,
+    fuse,
+)
 from fastmatch.match.neighbors import check_self_first
 from fastmatch.match.spaces import approx
 from fastmatch.store import fingerprint, write_sealed

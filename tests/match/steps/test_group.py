@@ -12,47 +12,54 @@ from tests.match.cases import cases, noisy
 from tests.reference import match as ref
 
 
-def as_sets(groups): return {frozenset(np.flatnonzero(groups == o).tolist()) for o in np.unique(groups)}
+def as_sets(groups): return {frozenset(np.flatnonzero(groups == item).tolist()) for item in np.unique(groups)}
 
 
 def numbered(groups):
-    first = [np.flatnonzero(groups == o)[0] for o in range(groups.max() + 1)]
+    first = [np.flatnonzero(groups == index)[0] for index in range(groups.max() + 1)]
     return groups.dtype == np.int64 and first == sorted(first)
 
 
 @pytest.mark.parametrize('n, k, seed', [(1, 1, 0), (12, 5, 1), (40, 6, 2), (40, 40, 3), (60, 9, 4)])
 @pytest.mark.parametrize('mean_size, least', [(1., 0.), (2.6, 0.), (2.6, .5), (1e9, 0.), (1e9, .3)])
 def test_agglomerate(n, k, seed, mean_size, least):
-    nb = Dense(noisy(n, 5, seed)).search(k)
-    got = agglomerate(nb, mean_size, least)
-    assert numbered(got) and as_sets(got) == ref.agglomerate(nb, mean_size, least)
+    neighbors = Dense(noisy(n, 5, seed)).search(k)
+    got = agglomerate(neighbors, mean_size, least)
+    assert numbered(got) and as_sets(got) == ref.agglomerate(neighbors, mean_size, least)
 
 
 @pytest.mark.parametrize('clusters', [40, 15, 3])
 def test_agglomerate_is_scipys(clusters):
-    nb = Dense(np.abs(noisy(40, 5, 7))).search(40)
-    s = ref.pair_scores(nb)
+    neighbors = Dense(np.abs(noisy(40, 5, 7))).search(40)
+    s = ref.pair_scores(neighbors)
     np.fill_diagonal(s, 1)
     tree = linkage(squareform(1 - s, checks=False), 'average')
-    assert as_sets(agglomerate(nb, 40 / clusters)) == as_sets(fcluster(tree, clusters, 'maxclust'))
+    assert as_sets(agglomerate(neighbors, 40 / clusters)) == as_sets(fcluster(tree, clusters, 'maxclust'))
 
 
 @settings(max_examples=80, deadline=None)
-@given(case=cases(smallest=1), cuts=st.lists(st.sampled_from([-1., 0., .25, .5, 1., 101.]), min_size=3, max_size=3))
+@given(
+    case=cases(smallest=1),
+    cuts=st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0, 101.0]), min_size=3, max_size=3),
+)
 def test_tiers(case, cuts):
-    nb, _ = case
-    got = tiers(nb, *sorted(cuts, reverse=True))
-    assert numbered(got) and as_sets(got) == ref.tiers(nb, *sorted(cuts, reverse=True))
+    neighbors, _ = case
+    got = tiers(neighbors, *sorted(cuts, reverse=True))
+    assert numbered(got) and as_sets(got) == ref.tiers(neighbors, *sorted(cuts, reverse=True))
 
 
 @settings(max_examples=80, deadline=None)
-@given(case=cases(smallest=1), mean_size=st.sampled_from([1., 1.5, 2.6, 99.]), least=st.sampled_from([0., .3, .5]))
+@given(
+    case=cases(smallest=1),
+    mean_size=st.sampled_from([1.0, 1.5, 2.6, 99.0]),
+    least=st.sampled_from([0.0, 0.3, 0.5]),
+)
 def test_promises_hold_in_ties(case, mean_size, least):
-    nb, _ = case
-    n, groups = len(nb.ids), agglomerate(nb, mean_size, least)
-    whole = group(decide(nb, max(least, 1e-9), n))
+    neighbors, _ = case
+    n, groups = len(neighbors.ids), agglomerate(neighbors, mean_size, least)
+    whole = group(decide(neighbors, max(least, 1e-9), n))
     # within what is linked at all, and no more groups are merged than asked for
-    assert numbered(groups) and all(len({whole[i] for i in o}) == 1 for o in as_sets(groups))
+    assert numbered(groups) and all(len({whole[i] for i in as_set}) == 1 for as_set in as_sets(groups))
     assert n / (len(as_sets(groups)) + 1) < mean_size or len(as_sets(groups)) == n
     if mean_size == 1: assert groups.tolist() == list(range(n))
 
@@ -60,40 +67,41 @@ def test_promises_hold_in_ties(case, mean_size, least):
 @settings(max_examples=80, deadline=None)
 @given(case=cases(smallest=1), limit=st.integers(1, 9))
 def test_matches_of_groups(case, limit):
-    nb, labels = case
-    m = same_group(labels, nb, limit)
-    for i, o in enumerate(m):
-        known = [int(j) for j in nb.ids[i, 1:] if j >= 0 and labels[j] == labels[i]]
+    neighbors, labels = case
+    matches = same_group(labels, neighbors, limit)
+    for i, item in enumerate(matches):
+        known = [int(j) for j in neighbors.ids[i, 1:] if j >= 0 and labels[j] == labels[i]]
         rest = [j for j in range(len(labels)) if labels[j] == labels[i] and j != i and j not in known]
-        assert o.tolist() == ([i] + known + rest)[:limit]
-        scores = m.scores[m.indptr[i]:m.indptr[i + 1]]
+        assert item.tolist() == ([i] + known + rest)[:limit]
+        scores = matches.scores[matches.indptr[i]:matches.indptr[i + 1]]
         assert np.isfinite(scores).all() and scores.dtype == np.float32
-        at = {int(j): s for j, s in zip(nb.ids[i], nb.scores[i])}
-        assert [at[j] for j in o if j in at] == [s for j, s in zip(o, scores) if j in at]
+        at = {int(j): s for j, s in zip(neighbors.ids[i], neighbors.scores[i])}
+        assert [at[j] for j in item if j in at] == [s for j, s in zip(item, scores) if j in at]
 
 
 def test_row_order_does_not_matter():
     x, perm = noisy(40, 4, 0), np.random.default_rng(0).permutation(40)
-    for f in (agglomerate, lambda nb: tiers(nb, .9, .8, .6)):
-        a, b = (as_sets(f(Dense(o).search(40))) for o in (x, x[perm]))
-        assert a == {frozenset(perm[list(o)].tolist()) for o in b} and len(a) < 40
+    for function in (agglomerate, lambda neighbors: tiers(neighbors, .9, .8, .6)):
+        a, b = (as_sets(function(Dense(item).search(40))) for item in (x, x[perm]))
+        assert a == {frozenset(perm[list(item)].tolist()) for item in b} and len(a) < 40
 
 
 def test_by_hand():
-    nb = Neighbors.from_pairs([0, 2, 1, 4, 5], [1, 3, 2, 0, 4], [.9, .85, .75, .72, .4], 6)
+    neighbors = Neighbors.from_pairs([0, 2, 1, 4, 5], [1, 3, 2, 0, 4], [.9, .85, .75, .72, .4], 6)
     # two pairs above .8; their link of .75 is too weak to merge; 4 joins, 5 finds nobody single
-    assert tiers(nb).tolist() == [0, 0, 1, 1, 0, 2]
-    assert tiers(nb, .75, .7, .3).tolist() == [0, 0, 0, 0, 0, 1]
-    assert tiers(nb, .95, .95, .3).tolist() == [0, 0, 1, 1, 2, 2]
-    assert agglomerate(nb, 1.5).tolist() == [0, 0, 1, 1, 2, 3]
-    assert agglomerate(nb, 2.).tolist() == [0, 0, 1, 1, 2, 2]
+    assert tiers(neighbors).tolist() == [0, 0, 1, 1, 0, 2]
+    assert tiers(neighbors, .75, .7, .3).tolist() == [0, 0, 0, 0, 0, 1]
+    assert tiers(neighbors, .95, .95, .3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert agglomerate(neighbors, 1.5).tolist() == [0, 0, 1, 1, 2, 3]
+    assert agglomerate(neighbors, 2.).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_refuses():
-    nb = Dense(noisy(5, 3, 0)).search(4)
-    with pytest.raises(InputError, match='mean_size=0.5'): agglomerate(nb, .5)
-    with pytest.raises(InputError, match='least=nan'): agglomerate(nb, least=np.nan)
-    with pytest.raises(InputError, match='do not rise'): tiers(nb, .5, .6)
-    with pytest.raises(InputError, match='give 5'): same_group([0, 1], nb)
-    for f in (agglomerate, tiers):
-        with pytest.raises(InputError, match='itself'): f(Neighbors(nb.ids[:, 1:], nb.scores[:, 1:]))
+    neighbors = Dense(noisy(5, 3, 0)).search(4)
+    with pytest.raises(InputError, match='mean_size=0.5'): agglomerate(neighbors, .5)
+    with pytest.raises(InputError, match='least=nan'): agglomerate(neighbors, least=np.nan)
+    with pytest.raises(InputError, match='do not rise'): tiers(neighbors, .5, .6)
+    with pytest.raises(InputError, match='give 5'): same_group([0, 1], neighbors)
+    for function in (agglomerate, tiers):
+        with pytest.raises(InputError, match='itself'):
+            function(Neighbors(neighbors.ids[:, 1:], neighbors.scores[:, 1:]))

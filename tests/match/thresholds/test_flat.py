@@ -5,7 +5,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Candidates, Dense, Keys, RankSweep, Sweep, Tfidf, candidates, decide, fuse, heldout, row_f1
+from fastmatch.match import (
+    Candidates,
+    Dense,
+    Keys,
+    RankSweep,
+    Sweep,
+    Tfidf,
+    candidates,
+    decide,
+    fuse,
+    heldout,
+    row_f1,
+)
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.thresholds.flat import FUSED, Flat, _front, _sort_within
 from tests.match.cases import titles
