@@ -101,7 +101,7 @@ def test_one_file_on_many_rows_is_decoded_once(shop, monkeypatch):
     import fastmatch.data.read as module
     df, path = shop
     seen = []
-    monkeypatch.setattr(module, '_try_image', lambda f, phash: (seen.append(f), (None, None))[1])
+    monkeypatch.setattr(module, '_try_file', lambda f, phash: (seen.append(f), (None, None))[1])
     check_listings(df.assign(image='0.png'), path, **COLS)
     assert len(seen) == 1
 
@@ -161,7 +161,7 @@ def test_missing_columns_are_named_with_the_nearest(shop):
     for on_error in ('raise', 'skip'):
         with pytest.raises(InputError) as e: check_listings(df, path, **COLS, on_error=on_error)
         msg = str(e.value)
-        assert "text_col='title'" in msg and "label_col='label_group' (did you mean 'Label_Groups'?)" in msg
+        assert "title_col='title'" in msg and "group_col='label_group' (did you mean 'Label_Groups'?)" in msg
         assert 'posting_id, image, name, Label_Groups' in msg
     twice = pd.concat([shop[0], shop[0][['title']]], axis=1)
     with pytest.raises(InputError, match='more than one column named title'): check_listings(twice, path, **COLS)

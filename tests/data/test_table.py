@@ -113,7 +113,7 @@ def test_missing_folder_and_unknown_kinds(put, tmp_path):
     assert 'no such file' in fails(tmp_path/'gone.csv')
     (tmp_path/'dir.csv').mkdir()
     assert 'is a folder' in fails(tmp_path/'dir.csv')
-    for name in ('a.xlsx', 'a.txt', 'csv', 'a.gz'): assert '.csv, .tsv' in fails(put('id\n1\n', name))
+    for name in ('a.xls', 'a.ods', 'a.txt', 'csv', 'a.gz'): assert '.csv, .tsv' in fails(put('id\n1\n', name))
 
 
 @pytest.mark.parametrize('name, pack', [('a.csv', bytes), ('a.csv.gz', gzip.compress)])
