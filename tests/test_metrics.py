@@ -41,7 +41,8 @@ def ranked(vectors, row):
 def test_recall_is_that_of_a_loop(vectors, k):
     found = []
     for row, group in enumerate(GROUPS):
-        if (GROUPS == group).sum() > 1: found.append(any(GROUPS[other] == group for other in ranked(vectors, row)[:k]))
+        if (GROUPS == group).sum() > 1:
+            found.append(any(GROUPS[other] == group for other in ranked(vectors, row)[:k]))
     assert value_of(RecallAt(k), learner(vectors)) == pytest.approx(np.mean(found))
 
 
@@ -70,7 +71,10 @@ def test_row_f1_is_the_best_of_all_thresholds(vectors):
 def test_names_say_modality_and_k(vectors):
     assert [metric.name for metric in (RecallAt(), RecallAt(5), MAPAtR(), RowF1())] == [
         'recall@1', 'recall@5', 'map@r', 'row_f1_max']
-    assert [metric.name for metric in (RecallAt(2, 'image'), MAPAtR('title'))] == ['recall@2_image', 'map@r_title']
+    assert [metric.name for metric in (RecallAt(2, 'image'), MAPAtR('title'))] == [
+        'recall@2_image',
+        'map@r_title',
+    ]
     learn = learner(vectors)
     for modality in (None, 'image'): value_of(MAPAtR(modality), learn)
     assert learn.asked == [None, 'image']

@@ -1,4 +1,5 @@
-"Columns by any of their keywords: the same roles, clashes and unknown keywords named, defaults where nobody says."
+"""Columns by any of their keywords: the same roles, clashes and unknown keywords named, defaults where
+nobody says."""
 import dataclasses
 import json
 
@@ -24,10 +25,16 @@ def test_each_role_has_a_keyword_and_changes_nothing_else(role):
 
 
 def test_what_nobody_names_is_the_default():
-    assert Columns.resolve(None, {}) == Columns() == Columns('posting_id', 'image', 'title', 'label_group', None, None)
+    assert (
+        Columns.resolve(None, {})
+        == Columns()
+        == Columns('posting_id', 'image', 'title', 'label_group', None, None)
+    )
     own = Columns(id='sku', title=None)
     assert Columns.resolve(None, {}, own) == own
-    assert Columns.resolve(None, {'fold_col': 'part'}, own) == Columns('sku', 'image', None, 'label_group', 'part')
+    assert Columns.resolve(None, {'fold_col': 'part'}, own) == Columns(
+        'sku', 'image', None, 'label_group', 'part'
+    )
     # an object says all roles, so that the default says nothing
     assert Columns.resolve(Columns(), {}, own) == Columns()
 
@@ -39,7 +46,9 @@ def test_none_is_a_value():
 
 def test_keywords_win_over_columns():
     assert Columns.resolve(Columns(image='a'), {'fn_col': 'b'}).image == 'b'
-    assert Columns.resolve({'fn_col': 'a', 'title_col': 't'}, {'image_col': 'b'}) == Columns(image='b', title='t')
+    assert Columns.resolve({'fn_col': 'a', 'title_col': 't'}, {'image_col': 'b'}) == Columns(
+        image='b', title='t'
+    )
 
 
 def test_a_dict_is_taken_like_keywords():
@@ -56,8 +65,15 @@ def test_two_keywords_of_one_role():
     assert Columns.resolve(None, {'fn_col': 'a', 'image_col': 'a'}).image == 'a'
 
 
-@pytest.mark.parametrize('keyword, near', [
-    ('imge_col', 'image_col'), ('titel_col', 'title_col'), ('labels_col', 'label_col'), ('fold_cols', 'fold_col')])
+@pytest.mark.parametrize(
+    'keyword, near',
+    [
+        ('imge_col', 'image_col'),
+        ('titel_col', 'title_col'),
+        ('labels_col', 'label_col'),
+        ('fold_cols', 'fold_col'),
+    ],
+)
 def test_an_unknown_keyword_is_named_with_the_nearest(keyword, near):
     with pytest.raises(InputError, match=f"{keyword}='x': no option .did you mean {near}"):
         Columns.resolve(None, {keyword: 'x'})

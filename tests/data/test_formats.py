@@ -41,8 +41,11 @@ def test_cells_are_text_as_they_stand(tmp_path):
     df = read_table(path)
     assert df.columns.tolist() == ['posting_id', 'title', 'price', 'day', 'sold']
     assert cells(df) == [
-        ['0012', 'NA', '12', '2024-03-01 00:00:00', 'True'], ['null', 'tea, "green"\nleaf', '1.5', None, 'False'],
-        ['1234567890123', None, '3', '1/2', 'nan'], ['é ☕', None, '007', None, None]]
+        ['0012', 'NA', '12', '2024-03-01 00:00:00', 'True'],
+        ['null', 'tea, "green"\nleaf', '1.5', None, 'False'],
+        ['1234567890123', None, '3', '1/2', 'nan'],
+        ['é ☕', None, '007', None, None],
+    ]
     assert recognise(df).title == 'title' and isinstance(df.index, pd.RangeIndex)
 
 
@@ -69,7 +72,9 @@ def test_only_one_sheet_may_hold_something(tmp_path):
 
 
 def test_the_values_of_formulas_are_read_and_errors_are_missing(tmp_path):
-    path = write(tmp_path/'a.xlsx', ('x', [['id', 'title', 'price'], [1, 'tea', '=1+1'], [2, 'milk', '#N/A']]))
+    path = write(
+        tmp_path / 'a.xlsx', ('x', [['id', 'title', 'price'], [1, 'tea', '=1+1'], [2, 'milk', '#N/A']])
+    )
     # nobody has computed the formula: a program that shows spreadsheets stores its value beside it
     assert cells(read_table(path)) == [['1', 'tea', None], ['2', 'milk', None]]
 
@@ -88,7 +93,13 @@ def test_a_repeated_column(tmp_path):
 
 def test_damaged_files(tmp_path):
     whole = write(tmp_path/'a.xlsx', ('x', [['id'], *([i] for i in range(99))])).read_bytes()
-    for data in (b'', b'id,title\n1,tea\n', whole[:-200], whole[:len(whole)//2], b'\xd0\xcf\x11\xe0' + b'\0'*600):
+    for data in (
+        b'',
+        b'id,title\n1,tea\n',
+        whole[:-200],
+        whole[: len(whole) // 2],
+        b'\xd0\xcf\x11\xe0' + b'\0' * 600,
+    ):
         (tmp_path/'b.xlsx').write_bytes(data)
         assert "can't be read as a spreadsheet" in fails(tmp_path/'b.xlsx')
 

@@ -1,4 +1,5 @@
-"Encoders by name and by spec: the built-in kinds as they were, a third party's kinds through model, spec and tokenizer."
+"""Encoders by name and by spec: the built-in kinds as they were, a third party's kinds through model, spec
+and tokenizer."""
 import json
 
 import pytest
@@ -29,7 +30,8 @@ class Patches(nn.Module):
         self.n_out = 5
         self.linear = nn.Linear(3 * self.side**2, self.n_out)
 
-    def forward(self, images): return self.linear(nn.functional.adaptive_avg_pool2d(images, self.side).flatten(1))
+    def forward(self, images):
+        return self.linear(nn.functional.adaptive_avg_pool2d(images, self.side).flatten(1))
     def spec(self): return {'name': self.name}
 
     @classmethod
@@ -97,7 +99,9 @@ def spec_of(model):
 
 def test_a_third_partys_model_comes_back_with_equal_outputs(registered):
     torch.manual_seed(0)
-    model = MatchNet(3, make_encoder('image', 'my-patches:large'), make_encoder('text', 'my-letters', pool='max'))
+    model = MatchNet(
+        3, make_encoder('image', 'my-patches:large'), make_encoder('text', 'my-letters', pool='max')
+    )
     spec = spec_of(model)
     assert spec['image'] == {'kind': 'my-patches', 'name': 'large'}
     assert spec['title'] == {'kind': 'my-letters', 'name': 'my-letters', 'pool': 'max', 'pad_id': 0}
@@ -127,7 +131,10 @@ def test_built_in_kinds_have_the_spec_that_they_always_had():
 
 def test_a_built_in_text_encoder_comes_back_with_equal_outputs():
     from transformers import BertConfig, BertModel
-    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+
+    config = BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
     encoder = TitleEncoder('mine', pool='cls', pad_id=0, body=BertModel(config)).eval()
     assert encoder.body.pooler is None and encoder.n_out == 8
     spec = encoder_spec('text', encoder)
@@ -143,7 +150,8 @@ def test_a_name_leads_to_its_kind(registered):
     assert make_encoder('image', 'timm:test_efficientnet', pretrained=False).name == 'test_efficientnet'
     # without a colon the class is given the name of the kind
     assert make_encoder('text', 'my-letters').options['name'] == 'my-letters'
-    with pytest.raises(InputError, match="image_arch='my-letters' is no timm model"): make_encoder('image', 'my-letters')
+    with pytest.raises(InputError, match="image_arch='my-letters' is no timm model"):
+        make_encoder('image', 'my-letters')
 
 
 def test_options_go_to_the_classes_that_take_them(registered):
@@ -166,7 +174,8 @@ def test_a_tokenizer_comes_with_its_encoder_and_back_from_its_files(registered, 
 
 def test_a_tokenizer_without_padding_is_refused(kinds):
     register_encoder('text', 'my-letters', Letters, lambda name: LetterTokenizer(pad_token_id=None))
-    with pytest.raises(InputError, match="'my-letters': its tokenizer has no padding"): make_tokenizer('my-letters')
+    with pytest.raises(InputError, match="'my-letters': its tokenizer has no padding"):
+        make_tokenizer('my-letters')
 
 
 @pytest.mark.parametrize('modality, kind', [('image', 'my-patches'), ('text', 'my-letters')])
@@ -175,15 +184,19 @@ def test_a_kind_that_is_not_registered_is_named(kinds, tmp_path, modality, kind)
     with pytest.raises(InputError, match=words): encoder_from_spec(modality, {'kind': kind, 'name': 'large'})
     with pytest.raises(InputError, match=words): make_encoder(modality, f'{kind}:large')
     name = {'image': 'image', 'text': 'title'}[modality]
-    with pytest.raises(InputError, match=words): headless({name: {'kind': kind}, 'widths': {name: 3}, 'neck': True})
+    with pytest.raises(InputError, match=words):
+        headless({name: {'kind': kind}, 'widths': {name: 3}, 'neck': True})
     if modality == 'text':
         with pytest.raises(InputError, match=words): tokenizer_from_folder({'kind': kind}, tmp_path)
 
 
 def test_an_encoder_of_no_kind_can_not_be_saved(kinds):
-    with pytest.raises(InputError, match="Patches is of no registered kind.*register_encoder.'image', 'a-name', Patches"):
+    with pytest.raises(
+        InputError, match="Patches is of no registered kind.*register_encoder.'image', 'a-name', Patches"
+    ):
         encoder_spec('image', Patches())
-    with pytest.raises(InputError, match="modality='sound': choose one of .'image', 'text'"): make_encoder('sound', 'x')
+    with pytest.raises(InputError, match="modality='sound': choose one of .'image', 'text'"):
+        make_encoder('sound', 'x')
 
 
 def test_a_subclass_is_saved_as_what_it_extends(kinds):
@@ -196,11 +209,20 @@ def test_a_subclass_is_saved_as_what_it_extends(kinds):
     assert spec['kind'] == 'mine' and type(encoder_from_spec('image', spec)) is Mine
 
 
-@pytest.mark.parametrize('modality, kind, words', [
-    ('image', 'timm', 'taken'), ('text', 'transformers', 'taken'), ('image', 'hf-hub', 'taken'),
-    ('image', 'resnet18', 'name of an encoder already'), ('text', 'all-MiniLM-L6-v2', 'name of an encoder already'),
-    ('image', 'a:b', 'without colon'), ('image', 'a/b', 'without colon'), ('image', '', 'without colon'),
-    ('image', None, 'without colon')])
+@pytest.mark.parametrize(
+    'modality, kind, words',
+    [
+        ('image', 'timm', 'taken'),
+        ('text', 'transformers', 'taken'),
+        ('image', 'hf-hub', 'taken'),
+        ('image', 'resnet18', 'name of an encoder already'),
+        ('text', 'all-MiniLM-L6-v2', 'name of an encoder already'),
+        ('image', 'a:b', 'without colon'),
+        ('image', 'a/b', 'without colon'),
+        ('image', '', 'without colon'),
+        ('image', None, 'without colon'),
+    ],
+)
 def test_names_that_clash(kinds, modality, kind, words):
     with pytest.raises(InputError, match=words): register_encoder(modality, kind, Patches)
 
@@ -209,7 +231,9 @@ def test_a_kind_belongs_to_one_class(registered):
     with pytest.raises(InputError, match="'my-patches' is a kind of image encoder already .*Patches"):
         register_encoder('image', 'my-patches', Letters)
     # the same class again, as where a notebook's cell runs twice
-    again = type('Patches', (Patches,), {'__module__': Patches.__module__, '__qualname__': Patches.__qualname__})
+    again = type(
+        'Patches', (Patches,), {'__module__': Patches.__module__, '__qualname__': Patches.__qualname__}
+    )
     register_encoder('image', 'my-patches', again)
     assert type(make_encoder('image', 'my-patches:small')) is again
     # the same name for the other modality is another kind
@@ -228,8 +252,10 @@ def test_what_a_kind_lacks_is_told(kinds):
         "A spec with the registry's key."
         def spec(self): return {'kind': 'mine'}
 
-    with pytest.raises(InputError, match='NoSpec.*has no spec, from_spec'): register_encoder('image', 'x', NoSpec)
-    with pytest.raises(InputError, match='no tokenizer'): register_encoder('image', 'x', Patches, LetterTokenizer.load)
+    with pytest.raises(InputError, match='NoSpec.*has no spec, from_spec'):
+        register_encoder('image', 'x', NoSpec)
+    with pytest.raises(InputError, match='no tokenizer'):
+        register_encoder('image', 'x', Patches, LetterTokenizer.load)
     register_encoder('image', 'x', NoWidth)
     with pytest.raises(InputError, match="'x' lacks n_out"): make_encoder('image', 'x')
     register_encoder('image', 'own', OwnKind)
