@@ -1,6 +1,7 @@
 """Encoders by name and by spec: the built-in kinds as they were, a third party's kinds through model, spec
 and tokenizer."""
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,7 +68,8 @@ class LetterTokenizer:
         titles = [title.upper() if self.upper else title for title in titles]
         return {'input_ids': [[ord(letter) % 128 for letter in title][:max_length] for title in titles]}
 
-    def save_pretrained(self, folder): (folder/'letters.json').write_text(json.dumps({'upper': self.upper}))
+    def save_pretrained(self, folder):
+        (Path(folder)/'letters.json').write_text(json.dumps({'upper': self.upper}))
 
     @classmethod
     def load(cls, name):
