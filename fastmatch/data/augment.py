@@ -10,36 +10,42 @@ from PIL import Image
 from ..core import InputError
 
 
-def _at_least_a_bit(level, hparams, level_fn): return (max(1, level_fn(level, hparams)[0]),)
+def _keep_a_bit(level, hparams, level_fn):
+    "timm's number of bits that Posterize keeps, but at least one."
+    return (max(1, level_fn(level, hparams)[0]),)
 
 
 class RandAugment(RandTransform):
     "timm's RandAugment on each image of a batch, https://arxiv.org/abs/1909.13719"
-    split_idx, order = 0, 5  # training only, and before IntToFloat: timm draws on 8-bit images
+    split_idx, order = 0, 5  # training only, and before IntToFloat: timm works on 8-bit images
 
     def __init__(
         self,
-        magnitude: int = 7,  # Strength, 0 to 10: a whole number
-        num_layers: int = 2,  # Operations an image
-        p: float = 1.,  # Share of batches that get it
+        magnitude: int = 7,  # Strength, a whole number from 0 to 10
+        num_layers: int = 2,  # Operations on each image
+        p: float = 1.,  # Share of the batches that are augmented
     ):
         super().__init__(p=p)
-        # timm would cut off the decimals, or fail on them without a word about the option
-        if magnitude != int(magnitude) or not 0 <= magnitude <= 10: raise InputError(f'magnitude={magnitude}: a whole number, 0 to 10')
+        # timm drops decimals, or fails without a word about the option
+        if magnitude != int(magnitude) or not 0 <= magnitude <= 10:
+            raise InputError(f'magnitude={magnitude}: a whole number, 0 to 10')
         from timm.data.auto_augment import rand_augment_transform
-        # white fill: listings stand on white far more often than on timm's grey
-        self.tfm = rand_augment_transform(f'rand-m{int(magnitude)}-n{num_layers}-mstd0.5', dict(img_mean=(255, 255, 255)))
+        # white fill: listings stand on white far more often than on timm's gray
+        config = f'rand-m{int(magnitude)}-n{num_layers}-mstd0.5'
+        self.tfm = rand_augment_transform(config, dict(img_mean=(255, 255, 255)))
         # at low strengths timm keeps no bit of a pixel, which Pillow refuses
-        for o in self.tfm.ops:
-            if o.name.startswith('Posterize'): o.level_fn = partial(_at_least_a_bit, level_fn=o.level_fn)
+        for operation in self.tfm.ops:
+            if operation.name.startswith('Posterize'):
+                operation.level_fn = partial(_keep_a_bit, level_fn=operation.level_fn)
 
     def encodes(self, x: TensorImage):
-        out = [np.asarray(self.tfm(Image.fromarray(o.permute(1, 2, 0).cpu().numpy()))) for o in x]
-        return TensorImage(torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).to(x.device))
+        images = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in x]
+        changed = np.stack([np.asarray(self.tfm(image)) for image in images])
+        return TensorImage(torch.from_numpy(changed).permute(0, 3, 1, 2).to(x.device))
 
 
 class Colour(RandTransform):
-    "Turn the hue and scale the saturation of each image of a batch, by one 3x3 matrix an image."
+    "Turn the hue and scale the saturation of each image of a batch, by one 3x3 matrix for each image."
     split_idx, order = 0, 90  # training only; before Normalize, on values 0..1
 
     # fastai's Hue and Saturation go through HSV: on a CPU they take longer than the training step they feed
@@ -47,50 +53,55 @@ class Colour(RandTransform):
 
     def __init__(
         self,
-        max_hue: float = .05,  # Largest turn, as a share of the full circle
-        max_saturation: float = .3,  # Largest change of the saturation, as a factor 1 +- this
-        p: float = .75,  # Share of the images that get it
+        max_hue: float = .05,  # Largest turn of the hue either way, as a share of the full circle
+        max_saturation: float = .3,  # Largest change of the saturation: a factor from 1 - this to 1 + this
+        p: float = .75,  # Share of the images that are changed
     ):
         super().__init__(p=1.)
-        self.max_hue, self.max_saturation, self.share = max_hue, max_saturation, p
+        self.max_hue = max_hue
+        self.max_saturation = max_saturation
+        self.share = p
 
     def encodes(self, x: TensorImage):
         n = len(x)
-        on = (torch.rand(n) < self.share).float()
-        angle = on * (torch.rand(n) * 2 - 1) * self.max_hue * 2 * torch.pi
-        sat = 1 + on * (torch.rand(n) * 2 - 1) * self.max_saturation
+        chosen = (torch.rand(n) < self.share).float()
+        angle = chosen * (torch.rand(n) * 2 - 1) * self.max_hue * 2 * torch.pi
+        saturation = 1 + chosen * (torch.rand(n) * 2 - 1) * self.max_saturation
+        # YIQ: the first coordinate is luma and stays; angle and length of the others are hue and saturation
         turn = torch.zeros(n, 3, 3)
         turn[:, 0, 0] = 1
-        turn[:, 1, 1] = turn[:, 2, 2] = sat * angle.cos()
-        turn[:, 1, 2], turn[:, 2, 1] = -sat * angle.sin(), sat * angle.sin()
-        m = (torch.linalg.inv(self.to_yiq) @ turn @ self.to_yiq).to(x.device, x.dtype)
-        return TensorImage(torch.einsum('nij,njhw->nihw', m, x.as_subclass(torch.Tensor)).clamp_(0, 1))
+        turn[:, 1, 1] = turn[:, 2, 2] = saturation * angle.cos()
+        turn[:, 1, 2] = -saturation * angle.sin()
+        turn[:, 2, 1] = saturation * angle.sin()
+        matrix = (torch.linalg.inv(self.to_yiq) @ turn @ self.to_yiq).to(x.device, x.dtype)
+        return TensorImage(torch.einsum('nij,njhw->nihw', matrix, x.as_subclass(torch.Tensor)).clamp_(0, 1))
 
 
 class Erase(RandTransform):
-    "timm's random erasing: a grey box on some images of a batch, another on each, https://arxiv.org/abs/1708.04896"
+    "timm's random erasing: gray boxes on some images, each another, https://arxiv.org/abs/1708.04896"
     split_idx, order = 0, 100  # training only, and after Normalize, whose middle is 0
 
     def __init__(
         self,
-        p: float = .3,  # Share of the images that get it
+        p: float = .3,  # Share of the images that get a box
         max_area: float = .15,  # Largest box, as a share of the image
     ):
         super().__init__(p=1.)
         from timm.data.random_erasing import RandomErasing
-        # fastai's own erases one box in all images of a batch alike
+        # fastai's own erases the same box in all images of a batch
         self.tfm = RandomErasing(p, max_area=max_area, mode='const', device='cpu')
 
     def encodes(self, x: TensorImage):
-        out = x.as_subclass(torch.Tensor).clone()
-        self.tfm.device = out.device
-        return TensorImage(self.tfm(out))
+        erased = x.as_subclass(torch.Tensor).clone()
+        self.tfm.device = erased.device
+        return TensorImage(self.tfm(erased))
 
 
 def _geometry(max_zoom, max_rotate=0., max_warp=0., max_lighting=0., xtra_tfms=None):
-    # a zoom into a random place is a crop-resize drawn anew for each image; fastai's RandomResizedCropGPU cuts a whole batch alike
-    return aug_transforms(max_zoom=max_zoom, max_rotate=max_rotate, max_warp=max_warp, max_lighting=max_lighting, p_affine=.9,
-                          xtra_tfms=xtra_tfms)
+    "fastai's flips, zooms, rotations, warps and lighting, drawn anew for each image."
+    # a zoom into a random place is a random crop; fastai's RandomResizedCropGPU crops a whole batch alike
+    return aug_transforms(max_zoom=max_zoom, max_rotate=max_rotate, max_warp=max_warp,
+                          max_lighting=max_lighting, p_affine=.9, xtra_tfms=xtra_tfms)
 
 
 PRESETS = {
@@ -109,9 +120,13 @@ def list_augs() -> list[str]:
 
 
 def augs(
-    name: str = 'colour',  # 'none', 'flip', 'light', 'colour', 'recolour' (colour tells nothing), 'strong', 'randaugment'
+    name: str = 'colour',  # 'none', 'flip', 'light', 'colour', 'recolour', 'strong' or 'randaugment'
 ) -> list:  # For `batch_tfms`
-    "The augmentation preset `name`: flips, crop-resize, lighting, colour, erasing, RandAugment; for images of any size."
+    """The augmentation preset `name`, for images of any size.
+
+    'light' is flips, zooms and lighting; 'colour' also turns the color a little, 'recolour' to any other, for
+    goods whose color tells nothing; 'strong' adds rotation, warp and erased boxes; 'randaugment' is timm's.
+    """
     if name not in PRESETS: raise InputError(f'aug={name!r}: choose one of {", ".join(PRESETS)}')
     return list(PRESETS[name]())
 

@@ -1,4 +1,4 @@
-"Labelled items as fastai batches: several pictures, several text columns, one label."
+"Labelled items as fastai batches: several pictures, several columns of text, one class."
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -8,63 +8,94 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
-from .block import MAX_LEN, ListingDataLoaders, _in_order, check_options
+from .block import MAX_LEN, BatchOptions, ListingDataLoaders, _in_order, check_inputs, train_on_all
 from .columns import Columns
 from .read import check_columns, check_listings, raise_unusable
 from .split import components, valid_split
 
 
-def _names(value):
-    "The file names in a cell: a list, or a string of them separated by blanks."
-    if isinstance(value, str): return value.split()
-    return [str(o) for o in value] if isinstance(value, (list, tuple, np.ndarray)) else []
+def _file_names(cell):
+    "The file names in a cell: a list, or text with blanks between them."
+    if isinstance(cell, str): return cell.split()
+    return [str(name) for name in cell] if isinstance(cell, (list, tuple, np.ndarray)) else []
+
+
+def _joined(cells):
+    "The texts of a row put together as sentences, without empty ones."
+    return '. '.join(text for text in map(str.strip, cells) if text)
 
 
 def widen(
     df: pd.DataFrame,  # A row an item; not changed
-    fn_col: str | None,  # Column of image files
+    image_col: str | None,  # Column of image files
     text_col,  # Column of text, or a list of them
-    frames: int = 1,  # Pictures an item
+    frames: int = 1,  # Pictures of an item
 ) -> tuple[pd.DataFrame, list, str | None]:  # (a copy, the columns of its pictures, the column of its text)
-    "Give each picture a column of its own and put several texts into one; an item with fewer pictures shows them again."
-    df, files, text = df.copy(), [] if fn_col is None else [fn_col], text_col
-    if frames > 1 and fn_col is not None:
-        names, files = df[fn_col].map(_names), [f'{fn_col} {i + 1}' for i in range(frames)]
-        for i, o in enumerate(files): df[o] = [v[i % len(v)] if v else None for v in names]
-    if not (text_col is None or isinstance(text_col, str)):
-        text = ' + '.join(map(str, text_col))
-        # a description may be missing as long as something is said
-        df[text] = df[list(text_col)].fillna('').astype(str).agg(lambda o: '. '.join(p for p in map(str.strip, o) if p), axis=1)
-    return df, files, text
+    "Give each picture a column, put several texts into one; an item with too few pictures repeats its own."
+    df = df.copy()
+    image_columns = [] if image_col is None else [image_col]
+    if frames > 1 and image_col is not None:
+        names = df[image_col].map(_file_names)
+        image_columns = [f'{image_col} {i + 1}' for i in range(frames)]
+        for i, column in enumerate(image_columns):
+            df[column] = [files[i % len(files)] if files else None for files in names]
+    if text_col is None or isinstance(text_col, str): return df, image_columns, text_col
+    text_column = ' + '.join(map(str, text_col))
+    # one of the texts may be missing, as long as another is there
+    df[text_column] = df[list(text_col)].fillna('').astype(str).agg(_joined, axis=1)
+    return df, image_columns, text_column
 
 
-def _check_pictures(df, files, path, id_col, phash):
-    "The rows with a picture that can't be used, as `skipped` has them, and a hash of each row's pictures together."
-    long = pd.DataFrame({'file': df[files].to_numpy().ravel(), 'row': np.repeat(np.arange(len(df)), len(files))})
-    seen = check_listings(long, path, image_col='file', id_col=None, on_error='skip', phash=phash, min_rows=0)
-    at = long.row.to_numpy()[seen.skipped.row.to_numpy(int)]
-    bad = seen.skipped.assign(id=df[id_col].to_numpy()[at], row=at, column=files[0].removesuffix(' 1') if len(files) > 1 else files[0]).drop_duplicates('row')
-    if not phash: return bad, None
-    own = pd.Series(seen.phash, dtype=object).groupby(seen.df.row.to_numpy()).agg(lambda o: None if o.isna().any() else ''.join(sorted(o)))
-    return bad, own.reindex(range(len(df))).to_numpy(object)
+def _check_pictures(df, image_columns, path, id_column, phash):
+    "The rows with a picture that can't be used, as `skipped` has them; one hash for all pictures of a row."
+    files = pd.DataFrame({'file': df[image_columns].to_numpy().ravel(),
+                          'row': np.repeat(np.arange(len(df)), len(image_columns))})
+    checked = check_listings(files, path, image_col='file', id_col=None, on_error='skip', phash=phash,
+                             min_rows=0)
+    rows = files.row.to_numpy()[checked.skipped.row.to_numpy(int)]
+    # the column as the user knows it: 'photos', not 'photos 1'
+    column = image_columns[0].removesuffix(' 1') if len(image_columns) > 1 else image_columns[0]
+    skipped = checked.skipped.assign(id=df[id_column].to_numpy()[rows], row=rows, column=column)
+    skipped = skipped.drop_duplicates('row')
+    if not phash: return skipped, None
+    by_row = pd.Series(checked.phash, dtype=object).groupby(checked.df.row.to_numpy())
+    hashes = by_row.agg(lambda values: None if values.isna().any() else ''.join(sorted(values)))
+    return skipped, hashes.reindex(range(len(df))).to_numpy(object)
 
 
-def _split(df, fold_col, valid_fold, n_folds, seed, label_col, id_col, **links):
-    "Which rows validate; without folds given they are dealt so that each has its share of every class, and never split equal pictures."
-    if fold_col is not None: return valid_split(df, valid_fold, fold_col=fold_col, id_col=id_col, **links)
+def _stratified_split(df, columns, valid_fold, n_folds, seed, **links):
+    "Deal folds with their share of every class that never split equal pictures; says which rows validate."
     if not 0 <= valid_fold < n_folds: raise InputError(f'valid_fold={valid_fold}: 0 to {n_folds - 1}')
-    few = df[label_col].value_counts()
-    if (few := few[few < n_folds]).size: raise InputError(f'n_folds={n_folds}: too few items of {preview(f"{k!r} ({v})" for k, v in few.items())}; lower n_folds')
-    comp = components(df, **links)
-    if comp.max() + 1 < n_folds: raise InputError(f'{comp.max() + 1} different pictures can not fill {n_folds} folds')
-    cut = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(comp, df[label_col].astype(str), comp)
-    is_valid = np.zeros(len(df), bool)
-    is_valid[[o for _, o in cut][valid_fold]] = True
-    return is_valid, pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
+    sizes = df[columns.group].value_counts()
+    small = sizes[sizes < n_folds]
+    if small.size:
+        named = preview(f'{value!r} ({size})' for value, size in small.items())
+        raise InputError(f'n_folds={n_folds}: too few items of {named}; lower n_folds')
+    component = components(df, **links)
+    if component.max() + 1 < n_folds:
+        raise InputError(f'{component.max() + 1} different pictures can not fill {n_folds} folds')
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    held_out = [rows for _, rows in folds.split(component, df[columns.group].astype(str), component)]
+    is_valid, moved = train_on_all(len(df))
+    is_valid[held_out[valid_fold]] = True
+    return is_valid, moved
+
+
+def _text_columns(columns):
+    "The columns of text as a list."
+    if columns.title is None: return []
+    if isinstance(columns.title, str): return [columns.title]
+    if not list(columns.title): raise InputError('title_col=[]: name a column, or None for images only')
+    return list(columns.title)
+
+
+def _option_of_text(text_columns):
+    "{option: column} of several columns of text, for messages."
+    return {f'title_col[{i}]': column for i, column in enumerate(text_columns)}
 
 
 class ClassifyDataLoaders(ListingDataLoaders):
-    "`DataLoaders` of labelled items: one or several pictures, a text of one or several columns, one label."
+    "`DataLoaders` of labelled items: one or several pictures, a text of one or several columns, one class."
     _kept = (*ListingDataLoaders._kept, 'frames', 'text_columns')
 
     @classmethod
@@ -72,67 +103,101 @@ class ClassifyDataLoaders(ListingDataLoaders):
         cls,
         df,  # DataFrame, a row an item
         path='.',  # Folder of the images
-        columns: Columns | None = None,  # Its columns; default as for `MatchDataLoaders`, but `group`, the class, is 'label'. `image`: with `frames` a cell
-        # holds several files, as a list or blank-separated; `title`: a list of columns is put together
-        frames: int = 1,  # Pictures an item; of one with more the first are taken, one with fewer shows its own again
+        columns: Columns | None = None,  # None: `Columns(group='label')`, `group` is the class. `title` may
+        # be a list of columns; with `frames`, a cell of `image` lists files, as a list or with blanks between
+        frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
         valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
-        n_folds: int = 5,  # Folds to make where none are given
+        n_folds: int = 5,  # Folds to deal where `columns` names none
         seed: int = 0,  # Of the folds and of the sampler
-        sampler: str | None = None,  # As for `MatchDataLoaders.from_df`
-        k: int = 2,  # As for `MatchDataLoaders.from_df`
-        item_tfms=None,  # Default `Resize(224)`
+        sampler: str | None = None,  # None: fastai's shuffle; 'pk', 'weighted', 'oversample': data/sampler.py
+        k: int = 2,  # Items of a class in a batch ('pk'), or least rows of it in an epoch ('oversample')
+        item_tfms=None,  # None: `Resize(224)`
         batch_tfms=None,  # e.g. `augs('colour')`
-        bs: int = 32,  # Items a batch
-        val_bs: int | None = None,  # Items a validation batch; default 2 * `bs`
-        max_len: int = MAX_LEN,  # Tokens a text is cut at
-        phash: bool = True,  # Keep items whose pictures are all equal by perceptual hash on one side of the split
+        bs: int = 32,  # Items in a batch
+        val_bs: int | None = None,  # Items in a validation batch; None: 2 * `bs`
+        max_len: int = MAX_LEN,  # Most tokens of a text; the rest is left out
+        phash: bool = True,  # Keep items with equal pictures, by perceptual hash, on one side of the split
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
-        device=None,  # Default: fastai's choice
-        **kwargs,  # Single columns by keyword (`image_col`, `title_col`, ...), and more for `DataBlock.dataloaders`
+        device=None,  # None: fastai's choice
+        **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
         "Check the table, split it, and make dataloaders of pictures, text or both."
         columns = Columns.resolve(columns, Columns.take_from(kwargs), Columns(group='label'))
-        check_options(columns, sampler, bs, seed)
-        fn_col, text_col, label_col, id_col, fold_col = columns.image, columns.title, columns.group, columns.id, columns.fold
-        if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
+        check_inputs(columns)
+        options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
+                               device, kwargs)
+        if on_error not in ('raise', 'skip'):
+            raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         if frames < 1: raise InputError(f'frames={frames}: give 1 or more')
-        path, texts = Path(path), [] if text_col is None else [text_col] if isinstance(text_col, str) else list(text_col)
-        if text_col is not None and not texts: raise InputError('title_col=[]: name a column, or None for images only')
-        check_columns(df, {**replace(columns, title=None).by_keyword(), **{f'title_col[{i}]': o for i, o in enumerate(texts)}})
-        wide, files, text = widen(df, fn_col, text_col, frames)
-        seen = check_listings(wide, path, replace(columns, image=None, title=text), on_error='skip')
-        skipped, hashes = seen.skipped, None
-        if files:
-            bad, hashes = _check_pictures(wide, files, path, id_col, phash and valid_fold is not None)
-            skipped = pd.concat([o for o in (skipped, bad) if len(o)] or [skipped]).sort_values('row', ignore_index=True)
-        if len(skipped) and on_error == 'raise': raise_unusable(skipped, id_col)
-        ok = ~np.isin(np.arange(len(wide)), skipped.row.to_numpy(int))
-        # whole numbers for folds are `seen`'s work
-        keep = seen.df[seen.df[id_col].isin(wide[id_col][ok])].reset_index(drop=True)
-        if hashes is not None: hashes = hashes[ok]
-        if len(keep) < 2: raise InputError(f'{len(keep)} of {len(df)} items left: two at least are needed')
-        if valid_fold is None: is_valid, moved = np.zeros(len(keep), bool), pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
-        else:
-            # one file, or the same files in the same order
-            links = dict(fn_col=fn_col) if files and keep[fn_col].map(lambda o: isinstance(o, str)).all() else {}
-            is_valid, moved = _split(keep, fold_col, valid_fold, n_folds, seed, label_col, id_col, phash=hashes, **links)
-        lost = set(keep[label_col][is_valid]) - set(keep[label_col][~is_valid])
-        if lost: warnings.warn(f'{len(lost)} label(s) stand on held-out items only, no model can learn them: {preview(lost)}', stacklevel=2)
-        vocab = _in_order(keep[label_col])
-        if len(vocab) < 2: raise InputError(f'{label_col} has one value, {vocab[0]!r}: there is nothing to tell apart')
-        res = cls.from_rows(keep, is_valid, path, replace(columns, title=text), files, vocab, sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers, device, kwargs)
-        res.skipped, res.moved, res.frames, res.text_columns = skipped, moved, frames, texts
-        return res
+        path = Path(path)
+        text_columns = _text_columns(columns)
+        check_columns(df, {**replace(columns, title=None).by_keyword(), **_option_of_text(text_columns)})
+        wide, image_columns, text_column = widen(df, columns.image, columns.title, frames)
+        columns = replace(columns, title=text_column)
+        needs_hashes = phash and valid_fold is not None
+        kept, skipped, hashes = _check_items(wide, path, columns, image_columns, on_error, needs_hashes)
+        if len(kept) < 2: raise InputError(f'{len(kept)} of {len(df)} items left: two at least are needed')
+        if valid_fold is None: is_valid, moved = train_on_all(len(kept))
+        else: is_valid, moved = _split(kept, columns, valid_fold, n_folds, seed, hashes)
+        vocab = _classes(kept[columns.group], is_valid)
+        dls = cls.from_rows(kept, is_valid, columns, path, image_columns, vocab, options)
+        dls.skipped = skipped
+        dls.moved = moved
+        dls.frames = frames
+        dls.text_columns = text_columns
+        return dls
 
     def widen(
         self,
-        df,  # Items with the columns these were made with; the label may be missing
+        df,  # Items with the columns that these loaders were made with; the class may be missing
     ) -> pd.DataFrame:
         "A copy of `df` with the columns that the blocks read; `InputError` lists rows that can't be used."
-        columns, texts = self.columns, self.text_columns
-        check_columns(df, {'image_col': columns.image, 'id_col': columns.id, **{f'title_col[{i}]': o for i, o in enumerate(texts)}})
-        wide, files, text = widen(df, columns.image, texts[0] if len(texts) == 1 else texts or None, self.frames)
-        wide = check_listings(wide, self.image_folder, id_col=columns.id, title_col=text, min_rows=1).df
-        if files and len(bad := _check_pictures(wide, files, self.image_folder, columns.id, False)[0]): raise_unusable(bad, columns.id)
+        texts = self.text_columns
+        options = {'image_col': self.columns.image, 'id_col': self.columns.id, **_option_of_text(texts)}
+        check_columns(df, options)
+        text_col = texts[0] if len(texts) == 1 else texts or None
+        wide, image_columns, text_column = widen(df, self.columns.image, text_col, self.frames)
+        wide = check_listings(wide, id_col=self.columns.id, title_col=text_column, min_rows=1).df
+        if not image_columns: return wide
+        skipped, _ = _check_pictures(wide, image_columns, self.image_folder, self.columns.id, False)
+        if len(skipped): raise_unusable(skipped, self.columns.id)
         return wide
+
+
+def _check_items(df, path, columns, image_columns, on_error, phash):
+    "The usable items, what was left out, and a hash of each usable item's pictures or None."
+    checked = check_listings(df, path, replace(columns, image=None), on_error='skip')
+    skipped = checked.skipped
+    hashes = None
+    if image_columns:
+        broken, hashes = _check_pictures(df, image_columns, path, columns.id, phash)
+        tables = [table for table in (skipped, broken) if len(table)] or [skipped]
+        skipped = pd.concat(tables).sort_values('row', ignore_index=True)
+    if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
+    is_usable = ~np.isin(np.arange(len(df)), skipped.row.to_numpy(int))
+    # taken from the checked table, where folds are whole numbers
+    is_kept = checked.df[columns.id].isin(df[columns.id][is_usable])
+    return checked.df[is_kept].reset_index(drop=True), skipped, None if hashes is None else hashes[is_usable]
+
+
+def _split(df, columns, valid_fold, n_folds, seed, hashes):
+    "Which items validate, and those that changed their fold: by the folds given, or by folds dealt here."
+    links = {'phash': hashes}
+    # an item with one file is linked by it; with several, by the text that lists them
+    if columns.image is not None and df[columns.image].map(lambda cell: isinstance(cell, str)).all():
+        links['image_col'] = columns.image
+    if columns.fold is None: return _stratified_split(df, columns, valid_fold, n_folds, seed, **links)
+    return valid_split(df, valid_fold, fold_col=columns.fold, id_col=columns.id, **links)
+
+
+def _classes(classes, is_valid):
+    "The classes, sorted; those that only held-out items have are warned of, and a single one raises."
+    lost = set(classes[is_valid]) - set(classes[~is_valid])
+    if lost:
+        warnings.warn(f'{len(lost)} label(s) stand on held-out items only, no model can learn them: '
+                      f'{preview(lost)}', stacklevel=3)
+    vocab = _in_order(classes)
+    if len(vocab) < 2:
+        raise InputError(f'{classes.name} has one value, {vocab[0]!r}: there is nothing to tell apart')
+    return vocab

@@ -1,4 +1,4 @@
-"Pictures of listings: a picture, its title, and a word about it."
+"Draw listings with matplotlib: a picture, its title, and a note about it."
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -7,24 +7,30 @@ import numpy as np
 WIDTH = 24  # characters of a title on a line: what a cell two inches wide holds at 8 points
 
 
-def wrap(title: str, lines: int = 3) -> str:
-    "`title` in at most `lines` lines, the rest cut with an ellipsis."
+def wrap(
+    title: str,  # Any text
+    lines: int = 3,  # Most lines; what doesn't fit is left out, with an ellipsis
+) -> str:
+    "Break a title into lines for a small picture, in a form that matplotlib takes literally."
     # matplotlib reads $ as the start of a formula, and prices hold it
     return '\n'.join(textwrap.wrap(title, WIDTH, max_lines=lines, placeholder=' …')).replace('$', r'\$')
 
 
 def draw_listing(
     ax,  # matplotlib axis
-    image=None,  # (h,w,3) uint8 array or PIL image, or None
+    image=None,  # (h,w,3) uint8 array or PIL image; None: the title alone
     title: str = '',  # Title, or ''
-    note: str = '',  # A word below: the group, a score
-    color: str = 'black',  # Of the note and the frame: says right or wrong
+    note: str = '',  # Written below: the group, a score
+    color: str = 'black',  # Of the note; any but black also frames the picture, to say right or wrong
 ):
     "Draw one listing on `ax`: the picture with its title and note, or the title alone."
-    ax.set_xticks([]); ax.set_yticks([])
-    frame = color != 'black'
-    for side in ax.spines.values(): side.set(visible=frame or image is None, color=color if frame else '0.8', linewidth=2.5 if frame else 1)
-    if image is None: ax.text(.5, .5, wrap(title, 6), ha='center', va='center', fontsize=8, transform=ax.transAxes)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    framed = color != 'black'
+    line = dict(color=color, linewidth=2.5) if framed else dict(color='0.8', linewidth=1)
+    for side in ax.spines.values(): side.set(visible=framed or image is None, **line)
+    if image is None:
+        ax.text(.5, .5, wrap(title, 6), ha='center', va='center', fontsize=8, transform=ax.transAxes)
     else:
         ax.imshow(np.asarray(image))
         ax.set_title(wrap(title), fontsize=8, pad=3)
@@ -35,8 +41,9 @@ def grid(
     rows: int,  # Rows of cells
     cols: int,  # Columns of cells
     size: float = 1.6,  # Width of a cell in inches
-):
-    "A figure of `rows` x `cols` blank axes, with room for titles; returns the axes (rows,cols)."
-    fig, axes = plt.subplots(rows, cols, figsize=(cols * size, rows * size * 1.45), squeeze=False, layout='constrained')
+):  # (rows, cols) of matplotlib axes
+    "Make a figure of blank cells for `draw_listing`, with room for titles."
+    figsize = (cols * size, rows * size * 1.45)
+    _, axes = plt.subplots(rows, cols, figsize=figsize, squeeze=False, layout='constrained')
     for ax in axes.flat: ax.axis('off')
     return axes

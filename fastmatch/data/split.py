@@ -1,4 +1,4 @@
-"Split listings so that validation really is on products, and pictures, that training has not seen."
+"Split listings so that validation really is on products, and on pictures, that training has not seen."
 import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,144 +10,192 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..core import InputError, preview
-from .read import _not_whole
+from .columns import Columns
+from .read import not_whole
+
+NO_COLUMNS = Columns(None, None, None, None)
 
 
 def components(
     df: pd.DataFrame,  # One row a listing (n rows)
-    label_col: str | None = None,  # Column of groups; rows of a group are linked
-    fn_col: str | None = None,  # Column of image file names; rows with the same picture are linked
+    label_col: str | None = None,  # Column of groups (also `group_col`); rows of a group are linked
+    fn_col: str | None = None,  # Column of image files (also `image_col`); rows with one picture are linked
     path=None,  # Folder of the files: pictures are then compared by their bytes, otherwise by their names
-    phash=None,  # Perceptual hashes: hex strings (n,) as from `check_listings`, or the name of a column; equal ones are linked
-    max_shared: int = 50,  # A picture or hash on more groups than this (more rows, without `label_col`) is a placeholder and links nothing
-) -> np.ndarray:  # int64 (n,), numbered from 0 in order of appearance; missing values link nothing
-    "Number the connected components of listings that share a group, a picture or a perceptual hash."
-    label = _codes(df[label_col]) if label_col is not None else np.arange(len(df))
-    keys = [label]
-    if fn_col is not None:
-        pics = df[fn_col] if path is None else _content(df[fn_col], Path(path))
-        keys.append(_drop_placeholders(_codes(pics), label, max_shared, df[fn_col].to_numpy(), 'picture'))
+    phash=None,  # Perceptual hashes, hex strings (n,), or the name of their column; equal ones are linked
+    max_shared: int = 50,  # A picture or hash on more groups than this is a placeholder and links nothing
+    **column_names,  # `group_col` and `image_col`
+) -> np.ndarray:  # int64 (n,), numbered from 0 in order of appearance
+    """Number the connected components of listings that share a group, a picture or a perceptual hash.
+
+    Missing values link nothing. All listings of a component have to be on one side of a split. Without a
+    column of groups, each row counts as a group of its own.
+    """
+    named = {'label_col': label_col, 'fn_col': fn_col}
+    given = {keyword: name for keyword, name in named.items() if name is not None}
+    columns = Columns.resolve(None, {**given, **column_names}, NO_COLUMNS)
+    groups = np.arange(len(df)) if columns.group is None else _codes(df[columns.group])
+    keys = [groups]
+    if columns.image is not None:
+        names = df[columns.image]
+        pictures = _codes(names if path is None else _digests(names, Path(path)))
+        keys.append(_drop_placeholders(pictures, groups, max_shared, names.to_numpy(), 'picture'))
     if phash is not None:
         hashes = df[phash] if isinstance(phash, str) else pd.Series(np.asarray(phash, dtype=object))
         if len(hashes) != len(df): raise InputError(f'phash has {len(hashes)} values for {len(df)} rows')
         codes = np.where(_is_plain(hashes), -1, _codes(hashes))
-        keys.append(_drop_placeholders(codes, label, max_shared, hashes.to_numpy(), 'perceptual hash'))
+        keys.append(_drop_placeholders(codes, groups, max_shared, hashes.to_numpy(), 'perceptual hash'))
     return _link(keys, len(df))
 
 
-def _codes(s): return pd.factorize(s)[0].astype(np.int64)
+def _codes(values):
+    "Values as int64 (n,) from 0 in order of appearance, -1 where missing."
+    return pd.factorize(values)[0].astype(np.int64)
 
 
 def _link(keys, n):
-    "Connected components of `n` rows, linked where one of `keys` (codes, -1 links nothing) is equal."
-    rows, cols, total = [], [], n
-    for o in keys:  # each value is a node of its own next to the rows: n edges a key, however large the groups are
-        rows.append(np.flatnonzero(o >= 0))
-        cols.append(o[o >= 0] + total)
-        total += int(o.max(initial=-1)) + 1
-    rows, cols = np.concatenate(rows), np.concatenate(cols)
-    _, res = connected_components(coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, cols)), shape=(total, total)), directed=False)
-    return _codes(res[:n])
+    "Connected components of `n` rows, linked where one of `keys`, each int64 (n,), is equal and not -1."
+    rows = []
+    nodes = []
+    n_nodes = n
+    # each value of a key is a node beside the rows: n edges for a key, however many rows share a value
+    for key in keys:
+        rows.append(np.flatnonzero(key >= 0))
+        nodes.append(key[key >= 0] + n_nodes)
+        n_nodes += int(key.max(initial=-1)) + 1
+    rows = np.concatenate(rows)
+    ones = np.ones(len(rows), dtype=np.int8)
+    edges = coo_matrix((ones, (rows, np.concatenate(nodes))), shape=(n_nodes, n_nodes))
+    _, component = connected_components(edges, directed=False)
+    return _codes(component[:n])
 
 
-def _drop_placeholders(codes, label, max_shared, values, what):
-    "Set the codes that more than `max_shared` groups share to -1: a 'no photo' picture says nothing about the product."
-    ok = codes >= 0
-    # one product's own photo on 60 of its rows is no placeholder: count groups, an unlabelled row being its own
-    own = np.where(label >= 0, label, label.max(initial=-1) + 1 + np.arange(len(label)))
-    pairs = np.unique(np.stack([codes[ok], own[ok]]), axis=1)
-    n_groups = np.bincount(pairs[0], minlength=int(codes.max(initial=-1)) + 1)
-    shared = np.flatnonzero(n_groups > max_shared)
+def _drop_placeholders(codes, groups, max_shared, values, what):
+    "Set codes on more than `max_shared` groups to -1: a 'no photo' picture says nothing of a product."
+    present = codes >= 0
+    # groups are counted, not rows: a product's own picture on sixty of its rows is no placeholder.
+    # A row without a group counts as a group of its own
+    n_groups = groups.max(initial=-1) + 1
+    groups = np.where(groups >= 0, groups, n_groups + np.arange(len(groups)))
+    pairs = np.unique(np.stack([codes[present], groups[present]]), axis=1)
+    groups_of_code = np.bincount(pairs[0], minlength=int(codes.max(initial=-1)) + 1)
+    shared = np.flatnonzero(groups_of_code > max_shared)
     if len(shared) == 0: return codes
-    first = [f'{values[np.argmax(codes == o)]} ({n_groups[o]} groups)' for o in shared]
-    warnings.warn(f'{len(shared)} {what}(s) on more than {max_shared} groups taken for placeholders, they link nothing: {preview(first)}',
-                  stacklevel=3)
+    named = [f'{values[np.argmax(codes == code)]} ({groups_of_code[code]} groups)' for code in shared]
+    warnings.warn(f'{len(shared)} {what}(s) on more than {max_shared} groups taken for placeholders, '
+                  f'they link nothing: {preview(named)}', stacklevel=3)
     return np.where(np.isin(codes, shared), -1, codes)
 
 
 def usable_hashes(
     hashes,  # (n,) perceptual hashes, missing where a listing has none
-) -> np.ndarray:  # object (n,)
-    "The hashes that say which picture it is; None for a missing one and for that of a picture of one colour or plain stripes."
+) -> np.ndarray:  # object (n,), None where a hash is missing or not usable
+    "The hashes that tell pictures apart, without those of pictures of one color or of plain stripes."
     hashes = pd.Series(np.asarray(hashes, dtype=object))
     return np.where(_is_plain(hashes) | hashes.isna(), None, hashes)
 
 
 def _is_plain(hashes):
-    "True for the hash of a picture of one colour or of plain stripes: it has fewer than 8 bits set, where a real picture sets half of 64."
-    try: return np.array([isinstance(o, str) and int(o, 16).bit_count() < 8 for o in hashes], dtype=bool)
-    except ValueError as e: raise InputError(f'phash holds something that is not a hex string: {e}') from e
+    "bool (n,), True for hashes of one color or of stripes: fewer than 8 bits set, real pictures set 32."
+    try: plain = [isinstance(value, str) and int(value, 16).bit_count() < 8 for value in hashes]
+    except ValueError as error:
+        raise InputError(f'phash holds something that is not a hex string: {error}') from error
+    return np.array(plain, dtype=bool)
 
 
-def _content(names, path):
+def _digests(names, path):
     "A digest of the bytes of each row's file."
-    todo = list(dict.fromkeys(names[names.notna()]))
-    removed = [o for o in todo if not (path/str(o)).is_file()]
-    if removed: raise InputError(f'{len(removed)} of {len(todo)} files are not in {path}: {preview(removed)}')
-    with ThreadPoolExecutor(8) as pool:
-        done = dict(zip(todo, pool.map(lambda o: hashlib.blake2b((path/str(o)).read_bytes(), digest_size=16).hexdigest(), todo)))
-    return names.map(done)
+    different = list(dict.fromkeys(names[names.notna()]))
+    missing = [name for name in different if not (path/str(name)).is_file()]
+    if missing:
+        raise InputError(f'{len(missing)} of {len(different)} files are not in {path}: {preview(missing)}')
+
+    def digest(name): return hashlib.blake2b((path/str(name)).read_bytes(), digest_size=16).hexdigest()
+
+    with ThreadPoolExecutor(8) as pool: return names.map(dict(zip(different, pool.map(digest, different))))
 
 
 def group_folds(
-    df: pd.DataFrame,  # One row a listing (n rows)
-    label_col: str | None,  # Column of groups
+    df: pd.DataFrame,  # One row a listing
+    label_col: str | None = None,  # Column of groups (also `group_col`)
     n_folds: int = 5,  # Number of folds, 2 or more
     seed: int = 0,  # The same seed gives the same folds
-    **kwargs,  # `fn_col`, `path`, `phash`, `max_shared`: see `components`
-) -> np.ndarray:  # int64 (n,), 0..n_folds-1; raises `InputError` if there are fewer components than folds
-    "Deal listings into folds of about equal size that never split a component."
+    **kwargs,  # `fn_col` or `image_col`, `path`, `phash`, `max_shared`, as for `components`
+) -> np.ndarray:  # int64 (n,), 0 to n_folds-1; raises `InputError` if there are fewer components than folds
+    "Deal listings into folds of about equal size, so that no group, picture or hash is in two of them."
     if n_folds < 2: raise InputError(f'n_folds={n_folds}: give 2 or more')
-    comp = components(df, label_col, **kwargs)
-    return _deal(comp, n_folds, seed)[comp]
+    component = components(df, label_col, **kwargs)
+    return _deal(component, n_folds, seed)[component]
 
 
-def _deal(comp, n_folds, seed):
-    "The fold of each component: the largest first, into the fold that is smallest so far."
-    sizes = np.bincount(comp)
+def _deal(component, n_folds, seed):
+    "The fold of each component, int64: the largest component first, into the smallest fold so far."
+    # scikit-learn's GroupKFold doesn't balance when it shuffles, its StratifiedGroupKFold balances worse
+    sizes = np.bincount(component)
     if len(sizes) < n_folds:
-        raise InputError(f'{len(sizes)} separate groups of listings can not fill {n_folds} folds: lower n_folds, or check the label column')
+        raise InputError(f'{len(sizes)} separate groups of listings can not fill {n_folds} folds: '
+                         'lower n_folds, or check the label column')
     rng = np.random.default_rng(seed)
-    fold, rows = np.zeros(len(sizes), dtype=np.int64), np.zeros(n_folds)
+    fold = np.zeros(len(sizes), dtype=np.int64)
+    listings_in_fold = np.zeros(n_folds)
     order = rng.permutation(len(sizes))
-    for c in order[np.argsort(-sizes[order], kind='stable')]:
-        fold[c] = rng.choice(np.flatnonzero(rows == rows.min()))  # ties at random, or fold 0 would get the largest each time
-        rows[fold[c]] += sizes[c]
+    for i in order[np.argsort(-sizes[order], kind='stable')]:
+        # ties at random, or fold 0 would get the largest component each time
+        fold[i] = rng.choice(np.flatnonzero(listings_in_fold == listings_in_fold.min()))
+        listings_in_fold[fold[i]] += sizes[i]
     return fold
 
 
 def valid_split(
     df: pd.DataFrame,  # One row a listing (n rows)
     valid_fold: int,  # Which fold validates
-    fold_col: str | None = None,  # Column of whole numbers; None deals `n_folds` folds
-    label_col: str | None = None,  # Column of groups
-    n_folds: int = 5,  # Used without `fold_col`
-    seed: int = 0,  # Used without `fold_col`
-    id_col: str | None = 'posting_id',  # Column of ids for the report; used if it is there
-    **kwargs,  # `fn_col`, `path`, `phash`, `max_shared`: see `components`
-) -> tuple[np.ndarray, pd.DataFrame]:  # (bool (n,) True where a row validates, the rows moved: `id`, `row`, `fold`, `to`)
-    "Say which rows validate; where folds cut through a component, the fold of most of its rows wins and the rest move, with a warning."
-    comp = components(df, label_col, **kwargs)
-    if fold_col is None: fold = new = _deal(comp, n_folds, seed)[comp]
+    fold_col: str | None = None,  # Column of folds, whole numbers; None: `n_folds` folds are dealt
+    label_col: str | None = None,  # Column of groups (also `group_col`)
+    n_folds: int = 5,  # Folds to deal without `fold_col`
+    seed: int = 0,  # Of the dealing
+    id_col: str | None = 'posting_id',  # Column of ids for the report; used if the table has it
+    **kwargs,  # `fn_col` or `image_col`, `path`, `phash`, `max_shared`, as for `components`
+) -> tuple[np.ndarray, pd.DataFrame]:  # bool (n,), and the rows that moved: `id`, `row`, `fold`, `to`
+    """Say which rows validate: True for those of fold `valid_fold`.
+
+    Where the folds given would split a component, all of it goes to the fold that most of its rows are in,
+    with a warning. Raises `InputError` if training or validation would be empty.
+    """
+    component = components(df, label_col, **kwargs)
+    if fold_col is None:
+        given = fold = _deal(component, n_folds, seed)[component]
     else:
-        fold = _folds(df, fold_col)
-        counts = pd.crosstab(comp, fold)  # columns sorted, and argmax takes the first: ties go to the smaller fold
-        new = counts.columns.to_numpy()[counts.to_numpy().argmax(1)][comp]
-    if valid_fold not in fold: raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {preview(np.unique(fold).tolist(), 20)}')
-    rows = np.flatnonzero(fold != new)
-    ids = df[id_col].to_numpy() if id_col in df.columns else np.arange(len(df))
-    moved = pd.DataFrame({'id': ids[rows], 'row': rows, 'fold': fold[rows], 'to': new[rows]})
+        given = _folds(df, fold_col)
+        counts = pd.crosstab(component, given)
+        # the columns are sorted and argmax takes the first: ties go to the smaller fold
+        fold = counts.columns.to_numpy()[counts.to_numpy().argmax(1)][component]
+    if valid_fold not in given:
+        known = preview(np.unique(given).tolist(), 20)
+        raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {known}')
+    moved = _moved(df, given, fold, id_col)
     if len(moved):
-        warnings.warn(f'{len(moved)} row(s) share a group or a picture with another fold and move there: {preview(moved.id)}', stacklevel=2)
-    is_valid = new == valid_fold
+        warnings.warn(f'{len(moved)} row(s) share a group or a picture with another fold and move there: '
+                      f'{preview(moved.id)}', stacklevel=2)
+    is_valid = fold == valid_fold
     if is_valid.all() or not is_valid.any():
-        raise InputError(f"valid_fold={valid_fold!r} holds {is_valid.sum()} of {len(df)} rows, linked rows taken together: "
-                         "both training and validation need some")
+        raise InputError(f"valid_fold={valid_fold!r} holds {is_valid.sum()} of {len(df)} rows, linked rows "
+                         "taken together: both training and validation need some")
     return is_valid, moved
 
 
-def _folds(df, fold_col):
-    "The column as int64, or an error that names the rows that aren't whole numbers."
-    if fold_col not in df.columns: raise InputError(f"df lacks fold_col={fold_col!r}; its columns are: {', '.join(map(str, df.columns))}")
-    if bad := _not_whole(df, fold_col): raise InputError(f'{fold_col}, {len(bad)} row(s): ' + preview(f'row {i}: {why}' for i, _, why in bad))
-    return pd.to_numeric(df[fold_col]).to_numpy(dtype=np.int64)
+def _moved(df, given, fold, id_column):
+    "The rows whose fold is another than was given."
+    rows = np.flatnonzero(given != fold)
+    ids = df[id_column].to_numpy() if id_column in df.columns else np.arange(len(df))
+    return pd.DataFrame({'id': ids[rows], 'row': rows, 'fold': given[rows], 'to': fold[rows]})
+
+
+def _folds(df, fold_column):
+    "The column as int64 (n,), or an error that names the rows that aren't whole numbers."
+    if fold_column not in df.columns:
+        names = ', '.join(map(str, df.columns))
+        raise InputError(f"df lacks fold_col={fold_column!r}; its columns are: {names}")
+    faults = not_whole(df, fold_column)
+    if faults:
+        lines = preview(f'row {fault.row}: {fault.reason}' for fault in faults)
+        raise InputError(f'{fold_column}, {len(faults)} row(s): {lines}')
+    return pd.to_numeric(df[fold_column]).to_numpy(dtype=np.int64)

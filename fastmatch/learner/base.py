@@ -9,7 +9,7 @@ from fastcore.xtras import ContextManagers
 from ..core import InputError
 from ..data.block import Tokenize
 from ..losses.base import NotANumber
-from ..models import ImageEncoder, TitleEncoder, load_tokenizer
+from ..models.registry import make_encoder, make_tokenizer
 from ..schedule import fit as _fit  # noqa: F401  it gives Learner its schedules in place of fastai's
 
 # One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
@@ -45,24 +45,29 @@ def _set_tokenizer(dls, tokenizer):
 
 
 def make_encoders(
-    dls,  # `ListingDataLoaders`; it is given the title encoder's tokenizer, and the image encoder's `Normalize`
-    image_arch,  # As for `match_learner`, and so the rest
-    text_arch,
-    pretrained: bool,
-    normalize: bool,
-    pool: str,
-    image_pool: str | None,
-):  # (image encoder or None, title encoder or None)
-    "The encoders that the columns of `dls` ask for."
+    dls,  # `ListingDataLoaders`; they are given the text encoder's tokenizer and the image encoder's `Normalize`
+    image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
+    text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
+    pretrained: bool,  # Load weights; False: random ones
+    normalize: bool,  # Normalize images as the image encoder's weights were trained
+    pool: str,  # Pooling of the text encoder
+    image_pool: str | None,  # Pooling of the image encoder; None: its own
+):  # (image encoder or None, text encoder or None)
+    "Make the encoders that the columns of `dls` ask for, and fit `dls` to them."
     image = title = None
     if dls.columns.image is not None:
-        if image_arch is None: raise InputError('image_arch=None, but dls has images: make dls with image_col=None, or name an encoder')
-        image = ImageEncoder(image_arch, pretrained, image_pool)
-        if normalize and not any(isinstance(o, Normalize) for o in dls.after_batch.fs):
+        if image_arch is None:
+            raise InputError('image_arch=None, but dls has images: '
+                             'make dls with image_col=None, or name an encoder')
+        image = make_encoder('image', image_arch, pretrained=pretrained, pool=image_pool)
+        if normalize and not any(isinstance(transform, Normalize) for transform in dls.after_batch.fs):
             dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
     if dls.columns.title is not None:
-        if text_arch is None: raise InputError('text_arch=None, but dls has titles: make dls with title_col=None, or name an encoder')
-        tokenizer = load_tokenizer(text_arch)
-        title = TitleEncoder(text_arch, pretrained, pool, tokenizer.pad_token_id)
+        if text_arch is None:
+            raise InputError('text_arch=None, but dls has titles: '
+                             'make dls with title_col=None, or name an encoder')
+        tokenizer = make_tokenizer(text_arch)
+        title = make_encoder('text', text_arch, pretrained=pretrained, pool=pool,
+                             pad_id=tokenizer.pad_token_id)
         _set_tokenizer(dls, tokenizer)
     return image, title

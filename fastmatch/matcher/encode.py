@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from ..core import InputError
 from ..data.read import phash, try_image
-from ..models import ImageEncoder, MatchNet, TitleEncoder
+from ..models import MatchNet
+from ..models.registry import encoder_from_spec
 
 AHEAD = 3  # batches whose pictures are read while the model works
 
@@ -159,8 +160,9 @@ class Encoder:
 
 
 def headless(
-    spec: dict,  # As `Encoder.spec` gives it
+    spec: dict,  # From `Encoder.spec`
 ) -> MatchNet:
-    "The model that `spec` describes: random weights, no heads."
-    parts = {k: cls.from_spec(spec[k]) for k, cls in (('image', ImageEncoder), ('title', TitleEncoder)) if k in spec}
-    return MatchNet(None, parts.get('image'), parts.get('title'), tuple(spec['widths']), spec['neck'])
+    "The model that a spec describes, with random weights and without heads."
+    image = encoder_from_spec('image', spec['image']) if 'image' in spec else None
+    title = encoder_from_spec('text', spec['title']) if 'title' in spec else None
+    return MatchNet(None, image, title, tuple(spec['widths']), spec['neck'])

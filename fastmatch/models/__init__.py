@@ -1,7 +1,9 @@
-"Encoders and the matching model: torch only; timm and transformers are imported where they are used."
+"""Encoders of pictures and titles, and the models made of them: torch only; timm and transformers are
+imported when used."""
 from .classify import ClassifyNet
 from .image import ImageEncoder
 from .joint import MatchNet
+from .registry import register_encoder
 from .text import TitleEncoder, load_tokenizer
 
-__all__ = ['ClassifyNet', 'ImageEncoder', 'MatchNet', 'TitleEncoder', 'load_tokenizer']
+__all__ = ['ClassifyNet', 'ImageEncoder', 'MatchNet', 'TitleEncoder', 'load_tokenizer', 'register_encoder']

@@ -1,5 +1,6 @@
-"Image encoders: any timm model as pooled features."
+"Image encoders: any timm model without its classifier, as pooled features."
 import json
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,99 +14,153 @@ from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_w
 POOLS = ('avg', 'max', 'avgmax', 'catavgmax')
 
 
-def _arch_of(path: Path) -> str:
-    "The timm architecture that a weights file is named after: 'resnet18.a1_in1k-mine.safetensors' is a resnet18."
-    import timm
-    stem = path.stem
-    for arch in (stem, stem.split('.')[0], stem.split('-')[0], stem.split('.')[0].split('-')[0]):
-        if timm.is_model(arch): return arch
-    raise InputError(f'{path}: name the file after its timm architecture (resnet18.safetensors), or give a folder with a config.json')
-
-
-def _create(name: str, pretrained: bool) -> nn.Module:
-    "The timm model `name` with its classifier, weights loaded if `pretrained`."
-    import timm
-    path = Path(name)
-    if path.is_dir():
-        if not (path/'config.json').exists(): raise InputError(f'{path}: a folder of an image encoder has a config.json in it')
-        try: return timm.create_model(f'local-dir:{path}', pretrained=pretrained)
-        except Exception as e: raise InputError(f'{path}: timm can not read it as an image encoder ({type(e).__name__}: {e})') from e
-    if path.is_file():
-        model = timm.create_model(_arch_of(path), pretrained=False)
-        if pretrained: load_in_order(model, read_weights(path), str(path))
-        return model
-    if not timm.is_model(name.removeprefix('hf-hub:').split('.')[0]) and not name.startswith('hf-hub:'):
-        near = get_close_matches(name, timm.list_models())
-        raise InputError(f'image_arch={name!r} is no timm model, file or folder; ' + (f'near it: {preview(near)}' if near else 'see timm.list_models()'))
-    if not pretrained: return timm.create_model(name, pretrained=False)
-    package = IMAGE_PACKAGES.get(name)
-    if package and (file := package.find()):
-        model = timm.create_model(name, pretrained=False)
-        load_in_order(model, read_weights(file), package.package)
-        return model
-    # the hub's loader raises what its HTTP library raises: which, depends on its version
-    try:
-        with hub_once(): return timm.create_model(name, pretrained=True)
-    except Exception as e: raise no_weights(name, IMAGE_PACKAGES, e) from e
+@dataclass
+class ImageBody:
+    "A timm model without its classifier, and what has to be known to feed it."
+    model: nn.Module  # Pictures (n,3,h,w) to features (n, n_out); for GeM to a feature map (n, n_out, h, w)
+    mean: list  # Of each color channel, subtracted from pixels in 0..1: what the weights were trained with
+    std: list  # Of each color channel, divided by
+    n_out: int  # Width of the features
+    args: dict  # Arguments with which timm's architecture was changed, as a folder's config.json gives them
 
 
 class ImageEncoder(nn.Module):
-    "A timm model without its classifier: images (n,3,h,w), normalised by `mean` and `std`, to features (n, n_out)."
+    "A timm model without its classifier: images (n,3,h,w), normalized by `mean` and `std`, to (n, n_out)."
     def __init__(
         self,
-        name: str = 'tf_efficientnet_lite0',  # timm name, folder in the hub's layout, or weights file named after its architecture
-        pretrained: bool = True,  # Load weights (local, from a weights package, or from the hub); False starts from random ones
-        pool: str | None = None,  # 'gem', or one of timm's: 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
+        name: str = 'tf_efficientnet_lite0',  # timm name, folder, or file of weights named like timm's model
+        pretrained: bool = True,  # Load weights (local, from a package or the hub); False: random ones
+        pool: str | None = None,  # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by
+        # side); None: the model's own
+        body: ImageBody | None = None,  # A model that is made already; None makes the one that `name` says
     ):
         super().__init__()
-        import timm
         self.name = str(name)
-        self.body = _create(self.name, pretrained)
-        if pool not in (None, 'gem', *POOLS): raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
-        self._repool(pool)
-        cfg = timm.data.resolve_model_data_config(self.body)
-        training = self.body.training
-        with torch.no_grad(): feature = self.body.eval()(torch.zeros(1, *cfg['input_size']))
-        if pool is not None and feature.ndim != (4 if pool == 'gem' else 2):
-            raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(feature.shape)}')
-        self.body.train(training)
-        config = Path(name)/'config.json'
-        # a folder in the hub's layout may change the architecture's arguments
-        args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {}) if config.is_file() else {}
-        self._set(cfg['mean'], cfg['std'], feature.shape[1], args)
-
-    def _repool(self, pool):
-        # without a pool of its own timm hands out the feature map
-        self.body.reset_classifier(0, *([] if pool is None else ['' if pool == 'gem' else pool]))
-        self.pool_name, self.pool = pool, GeM() if pool == 'gem' else nn.Identity()
-
-    def _set(self, mean, std, n_out, args):
-        # what the weights were trained with; plain lists so that they can be written to json
-        self.mean, self.std, self.n_out, self.args = list(mean), list(std), n_out, args
-        # channels last: depthwise convolutions on a CPU take half the time, on a GPU half precision likes it too
+        if body is None: body = _load_body(self.name, pretrained, pool)
+        self.body = body.model
+        self.pool_name = pool
+        self.pool = GeM() if pool == 'gem' else nn.Identity()
+        # plain lists, so that they can be written to json
+        self.mean = list(body.mean)
+        self.std = list(body.std)
+        self.n_out = body.n_out
+        self.args = body.args
+        # channels last: depthwise convolutions on a CPU take half the time, and half precision on
+        # a GPU gains as well
         self.body.to(memory_format=torch.channels_last)
 
     def spec(self) -> dict:
-        "What `from_spec` builds the same architecture from, as plain values."
-        # the folder it came from is this machine's business
-        return {'name': Path(self.name).name, 'arch': self.body.pretrained_cfg['architecture'], 'args': self.args, 'pool': self.pool_name, 'mean': self.mean,
-                'std': self.std, 'n_out': self.n_out}
+        "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
+        # the name alone: the folder that it came from means nothing on another machine
+        architecture = self.body.pretrained_cfg['architecture']
+        return {'name': Path(self.name).name, 'arch': architecture, 'args': self.args, 'pool': self.pool_name,
+                'mean': self.mean, 'std': self.std, 'n_out': self.n_out}
 
     @classmethod
     def from_spec(
         cls,
-        spec: dict,  # As `spec` gives it
+        spec: dict,  # From `spec`
     ) -> 'ImageEncoder':
-        "The encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
-        import timm
-        # a spec may come from elsewhere: it names an architecture and its shape, never a place to load from
-        if not isinstance(spec['arch'], str) or ':' in spec['arch'] or not timm.is_model(spec['arch']): raise InputError(f"arch={spec['arch']!r} is no architecture of timm's")
-        if bad := [k for k in spec['args'] if k.startswith('pretrained') or k in ('checkpoint_path', 'cache_dir')]: raise InputError(f'args: {bad} say where to load from')
-        res = cls.__new__(cls)
-        nn.Module.__init__(res)
-        res.name, res.body = spec['name'], timm.create_model(spec['arch'], pretrained=False, **spec['args'])
-        res._repool(spec['pool'])
-        res._set(spec['mean'], spec['std'], spec['n_out'], spec['args'])
-        return res
+        "Build the encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
+        body = _body_from_spec(spec)
+        return cls(spec['name'], pretrained=False, pool=spec['pool'], body=body)
 
-    def forward(self, x): return self.pool(self.body(x.contiguous(memory_format=torch.channels_last)))
+    def forward(self, images):
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.pool(self.body(images))
+
+
+def _load_body(name: str, pretrained: bool, pool: str | None) -> ImageBody:
+    "The timm model `name` without its classifier, and the settings that its weights were trained with."
+    import timm
+    model = _create(name, pretrained)
+    if pool not in (None, 'gem', *POOLS):
+        raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
+    _remove_classifier(model, pool)
+    settings = timm.data.resolve_model_data_config(model)
+    training = model.training
+    # what comes out, rather than what timm says: with another pool the width may differ
+    with torch.no_grad(): features = model.eval()(torch.zeros(1, *settings['input_size']))
+    model.train(training)
+    if pool is not None and features.ndim != (4 if pool == 'gem' else 2):
+        raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(features.shape)}')
+    config = Path(name)/'config.json'
+    # a folder may change the arguments of its architecture
+    args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {}) if config.is_file() else {}
+    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args)
+
+
+def _body_from_spec(spec: dict) -> ImageBody:
+    "The architecture that `ImageEncoder.spec` described, with random weights."
+    import timm
+    architecture = spec['arch']
+    # a spec may come from a stranger: it names an architecture and its shape, never a place to load from
+    if not isinstance(architecture, str) or ':' in architecture or not timm.is_model(architecture):
+        raise InputError(f"arch={architecture!r} is no architecture of timm's")
+    places = [key for key in spec['args']
+              if key.startswith('pretrained') or key in ('checkpoint_path', 'cache_dir')]
+    if places: raise InputError(f'args: {places} say where to load from')
+    model = timm.create_model(architecture, pretrained=False, **spec['args'])
+    _remove_classifier(model, spec['pool'])
+    return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'])
+
+
+def _remove_classifier(model: nn.Module, pool: str | None):
+    "Take the classifier off a timm model and change its pooling; for GeM it hands out the feature map."
+    if pool is None: model.reset_classifier(0)
+    else: model.reset_classifier(0, '' if pool == 'gem' else pool)
+
+
+def _architecture_of(path: Path) -> str:
+    """The timm architecture that a weights file is named after: 'resnet18.a1_in1k-mine.safetensors' holds a
+    resnet18."""
+    import timm
+    stem = path.stem
+    for architecture in (stem, stem.split('.')[0], stem.split('-')[0], stem.split('.')[0].split('-')[0]):
+        if timm.is_model(architecture): return architecture
+    raise InputError(f'{path}: name the file after its timm architecture (resnet18.safetensors), '
+                     'or give a folder with a config.json')
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    "The timm model `name` with its classifier, its weights loaded if `pretrained`."
+    path = Path(name)
+    if path.is_dir(): return _create_from_folder(path, pretrained)
+    if path.is_file(): return _create_from_file(path, pretrained)
+    return _create_by_name(name, pretrained)
+
+
+def _create_from_folder(path: Path, pretrained: bool) -> nn.Module:
+    import timm
+    if not (path/'config.json').exists():
+        raise InputError(f'{path}: a folder of an image encoder has a config.json in it')
+    try: return timm.create_model(f'local-dir:{path}', pretrained=pretrained)
+    except Exception as error:
+        raise InputError(f'{path}: timm can not read it as an image encoder ({type(error).__name__}: '
+                         f'{error})') from error
+
+
+def _create_from_file(path: Path, pretrained: bool) -> nn.Module:
+    import timm
+    model = timm.create_model(_architecture_of(path), pretrained=False)
+    if pretrained: load_in_order(model, read_weights(path), str(path))
+    return model
+
+
+def _create_by_name(name: str, pretrained: bool) -> nn.Module:
+    import timm
+    if not timm.is_model(name.removeprefix('hf-hub:').split('.')[0]) and not name.startswith('hf-hub:'):
+        near = get_close_matches(name, timm.list_models())
+        advice = f'near it: {preview(near)}' if near else 'see timm.list_models()'
+        raise InputError(f'image_arch={name!r} is no timm model, file or folder; {advice}')
+    if not pretrained: return timm.create_model(name, pretrained=False)
+    package = IMAGE_PACKAGES.get(name)
+    file = package.find() if package else None
+    if file:
+        model = timm.create_model(name, pretrained=False)
+        load_in_order(model, read_weights(file), package.package)
+        return model
+    # the hub's loader raises what its HTTP library raises, which depends on its version
+    try:
+        with hub_once(): return timm.create_model(name, pretrained=True)
+    except Exception as error: raise no_weights(name, IMAGE_PACKAGES, error) from error

@@ -1,10 +1,11 @@
-"Title encoders: any transformers model, pooled to one vector a title."
+"Title encoders: any transformers model, pooled to one vector a title, and its tokenizer."
 import json
 from pathlib import Path
 
 from torch import nn
 
 from ..core import InputError
+from ..layers.padding import pad_token_ids  # noqa: F401  joined later: the matcher imports it from here
 from .weights import TITLE_PACKAGES, hub_once, no_weights
 
 
@@ -13,33 +14,47 @@ def resolve(
 ) -> str:
     "What transformers should load for `name`: a folder where one can be found, otherwise a hub name."
     if Path(name).is_dir():
-        if not (Path(name)/'config.json').exists(): raise InputError(f'{name}: a folder of a title encoder has a config.json in it')
+        if not (Path(name)/'config.json').exists():
+            raise InputError(f'{name}: a folder of a title encoder has a config.json in it')
         return str(name)
-    if Path(name).is_file(): raise InputError(f'{name}: a title encoder is a folder (config.json, tokenizer and weights), not a file')
+    if Path(name).is_file():
+        raise InputError(f'{name}: a title encoder is a folder (config.json, tokenizer and weights), not a '
+                         'file')
     short = name.removeprefix('sentence-transformers/')
-    if short in TITLE_PACKAGES:
-        if folder := TITLE_PACKAGES[short].find(): return str(folder)
-        # sentence-transformers' models live under its own name on the hub
-        return f'sentence-transformers/{short}'
-    return name
+    if short not in TITLE_PACKAGES: return name
+    folder = TITLE_PACKAGES[short].find()
+    # on the hub, the models of sentence-transformers stand under its own name
+    return str(folder) if folder else f'sentence-transformers/{short}'
 
 
-def _load(auto, name: str, **kwargs):
+def _load(auto_class, name: str, **kwargs):
+    "What a class of transformers (`AutoModel`, `AutoTokenizer`, ...) loads for `name`."
     source = resolve(name)
-    # OSError and ValueError are what transformers raises for an unknown name, an unreachable hub and a bad folder
+    # OSError and ValueError are what transformers raises for an unknown name, an unreachable hub and a bad
+    # folder
     try:
-        with hub_once(): return auto.from_pretrained(source, **kwargs)
-    except (OSError, ValueError) as e: raise no_weights(name.removeprefix('sentence-transformers/'), TITLE_PACKAGES, e) from e
+        with hub_once(): return auto_class.from_pretrained(source, **kwargs)
+    except (OSError, ValueError) as error:
+        raise no_weights(name.removeprefix('sentence-transformers/'), TITLE_PACKAGES, error) from error
 
 
 def load_tokenizer(
-    name: str,  # As for `TitleEncoder`
-):
-    "The tokenizer of title encoder `name`; one without a padding token can't make batches and raises."
+    name: str,  # Title encoder, as `TitleEncoder` takes it
+):  # A transformers tokenizer; raises `InputError` for one without a padding token, which can't make batches
+    "Load the tokenizer of a title encoder."
     from transformers import AutoTokenizer
-    tok = _load(AutoTokenizer, name)
-    if tok.pad_token_id is None: raise InputError(f'text_arch={name!r}: its tokenizer has no padding token')
-    return tok
+    tokenizer = _load(AutoTokenizer, name)
+    if tokenizer.pad_token_id is None:
+        raise InputError(f'text_arch={name!r}: its tokenizer has no padding token')
+    return tokenizer
+
+
+def load_saved_tokenizer(
+    folder,  # Folder that the tokenizer's `save_pretrained` wrote
+):
+    "Load a tokenizer from its files alone: nothing is downloaded, and no code in the folder is executed."
+    from transformers import AutoTokenizer
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 class TitleEncoder(nn.Module):
@@ -47,48 +62,51 @@ class TitleEncoder(nn.Module):
     def __init__(
         self,
         name: str = 'all-MiniLM-L6-v2',  # Hub name, local folder, or a name with a weights package
-        pretrained: bool = True,  # Load weights; False starts from random ones (the folder's or hub's config is still read)
-        pool: str = 'mean',  # 'mean' over the tokens (sentence-transformers' way), or 'cls': the first token
+        pretrained: bool = True,  # Load weights; False: random ones, for the config in the folder or hub
+        pool: str = 'mean',  # 'mean' over the tokens, as sentence-transformers does; 'cls': the first token
         pad_id: int | None = None,  # Padding token; None asks the tokenizer
+        body: nn.Module | None = None,  # A model that is made already; None makes the one that `name` says
     ):
         super().__init__()
-        from transformers import AutoConfig, AutoModel
         if pool not in ('mean', 'cls'): raise InputError(f"pool={pool!r}: choose 'mean' or 'cls'")
-        self.name, self.pool = str(name), pool
+        self.name = str(name)
+        self.pool = pool
         self.pad_id = load_tokenizer(self.name).pad_token_id if pad_id is None else pad_id
-        self.body = _load(AutoModel, self.name) if pretrained else AutoModel.from_config(_load(AutoConfig, self.name))
-        self._trim()
-
-    def _trim(self):
-        # BERT's own pooler is a layer on top that neither pooling reads: without it no parameter is left untrained
+        self.body = _load_body(self.name, pretrained) if body is None else body
+        # BERT's own pooler is a layer on top that neither pooling reads: left in, its parameters would never
+        # be trained
         if getattr(self.body, 'pooler', None) is not None: self.body.pooler = None
         self.n_out = self.body.config.hidden_size
 
     def spec(self) -> dict:
-        "What `from_spec` builds the same architecture from, as plain values."
+        "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
         config = json.loads(self.body.config.to_json_string(use_diff=False))
-        # the folder it came from is this machine's business
+        # the folder that it came from means nothing on another machine
         config.pop('_name_or_path', None)
         return {'name': Path(self.name).name, 'config': config, 'pool': self.pool, 'pad_id': self.pad_id}
 
     @classmethod
     def from_spec(
         cls,
-        spec: dict,  # As `spec` gives it
+        spec: dict,  # From `spec`
     ) -> 'TitleEncoder':
-        "The encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
+        "Build the encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
         from transformers import AutoConfig, AutoModel
-        res = cls.__new__(cls)
-        nn.Module.__init__(res)
-        config = dict(spec['config'])
-        res.name, res.pool, res.pad_id = spec['name'], spec['pool'], spec['pad_id']
-        res.body = AutoModel.from_config(AutoConfig.for_model(config.pop('model_type'), **config), trust_remote_code=False)
-        res._trim()
-        return res
+        settings = dict(spec['config'])
+        config = AutoConfig.for_model(settings.pop('model_type'), **settings)
+        body = AutoModel.from_config(config, trust_remote_code=False)
+        return cls(spec['name'], pretrained=False, pool=spec['pool'], pad_id=spec['pad_id'], body=body)
 
     def forward(self, ids):
-        mask = ids != self.pad_id
-        hidden = self.body(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        is_token = ids != self.pad_id
+        hidden = self.body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state
         if self.pool == 'cls': return hidden[:, 0]
-        mask = mask[..., None].to(hidden.dtype)
-        return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+        weight = is_token[..., None].to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _load_body(name: str, pretrained: bool) -> nn.Module:
+    "The transformers model `name`, with its weights or with random ones."
+    from transformers import AutoConfig, AutoModel
+    if pretrained: return _load(AutoModel, name)
+    return AutoModel.from_config(_load(AutoConfig, name))

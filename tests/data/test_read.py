@@ -1,4 +1,5 @@
-"Every kind of unusable row is found, named and, if asked, left out; every kind of image comes out as upright RGB."
+"""Every kind of unusable row is found, named and, if asked, left out; every kind of image comes out as
+upright RGB."""
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fastmatch.core import InputError
-from fastmatch.data.read import check_listings, read_image
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
+from fastmatch.data.image import read_image
+from fastmatch.data.read import check_listings
 
 
 def noise(w=40, h=30, seed=0, mode='RGB'):
@@ -24,9 +26,17 @@ def noise(w=40, h=30, seed=0, mode='RGB'):
 def shop(tmp_path):
     "Six good listings of three groups, and their folder."
     for i in range(6): noise(seed=i).save(tmp_path/f'{i}.png')
-    df = pd.DataFrame(dict(posting_id=[f'p{i}' for i in range(6)], image=[f'{i}.png' for i in range(6)],
-                           title=[f'tea {i}' for i in range(6)], label_group=list('aabbcc'), fold=[0, 0, 1, 1, 2, 2], extra=range(6)),
-                      index=range(10, 16))
+    df = pd.DataFrame(
+        dict(
+            posting_id=[f'p{i}' for i in range(6)],
+            image=[f'{i}.png' for i in range(6)],
+            title=[f'tea {i}' for i in range(6)],
+            label_group=list('aabbcc'),
+            fold=[0, 0, 1, 1, 2, 2],
+            extra=range(6),
+        ),
+        index=range(10, 16),
+    )
     return df, tmp_path
 
 
@@ -42,12 +52,19 @@ def broken_files(path):
     noise(200, 200).save(path/'whole.png')
     data = (path/'whole.png').read_bytes()
     (path/'truncated.png').write_bytes(data[:len(data)//2])
-    (path/'flipped.png').write_bytes(data[:100] + bytes(o ^ 255 for o in data[100:120]) + data[120:])
+    (path/'flipped.png').write_bytes(data[:100] + bytes(byte ^ 255 for byte in data[100:120]) + data[120:])
     (path/'empty.jpg').write_bytes(b'')
     (path/'text.png').write_text('<html>404 Not Found</html>')
     (path/'folder.jpg').mkdir()
-    return {'truncated.jpg': 'truncated', 'truncated.png': 'truncated', 'flipped.png': 'broken', 'empty.jpg': '0 bytes',
-            'text.png': 'not an image', 'folder.jpg': 'folder', 'gone.png': 'no such file'}
+    return {
+        'truncated.jpg': 'truncated',
+        'truncated.png': 'truncated',
+        'flipped.png': 'broken',
+        'empty.jpg': '0 bytes',
+        'text.png': 'not an image',
+        'folder.jpg': 'folder',
+        'gone.png': 'no such file',
+    }
 
 
 def test_good_listings_pass_unchanged(shop):
@@ -56,7 +73,8 @@ def test_good_listings_pass_unchanged(shop):
     res = check_listings(df, path, **COLS)
     pd.testing.assert_frame_equal(df, before)
     pd.testing.assert_frame_equal(res.df, df.reset_index(drop=True))
-    assert isinstance(res.df.index, pd.RangeIndex) and len(res.skipped) == 0 and res.singletons == 0 and res.phash is None
+    assert isinstance(res.df.index, pd.RangeIndex) and len(res.skipped) == 0 and res.singletons == 0
+    assert res.phash is None
     res.df.loc[0, 'title'] = 'changed'
     assert df.title.iloc[0] == 'tea 0'
 
@@ -65,7 +83,15 @@ def test_good_listings_pass_unchanged(shop):
 def test_every_broken_image_is_listed_at_once(shop, phash):
     df, path = shop
     reasons = broken_files(path)
-    bad = pd.DataFrame(dict(posting_id=[f'bad{i}' for i in range(len(reasons))], image=list(reasons), title='tea', label_group='a', fold=0))
+    bad = pd.DataFrame(
+        dict(
+            posting_id=[f'bad{i}' for i in range(len(reasons))],
+            image=list(reasons),
+            title='tea',
+            label_group='a',
+            fold=0,
+        )
+    )
     both = pd.concat([df.iloc[:3], bad, df.iloc[3:]])
     with pytest.raises(InputError) as e: check_listings(both, path, **COLS, phash=phash)
     lines = str(e.value).splitlines()[1:]
@@ -75,9 +101,11 @@ def test_every_broken_image_is_listed_at_once(shop, phash):
 
     res = check_listings(both, path, **COLS, on_error='skip', phash=phash)
     assert res.df.posting_id.tolist() == df.posting_id.tolist()
-    assert res.skipped.id.tolist() == bad.posting_id.tolist() and res.skipped.row.tolist() == list(range(3, 3 + len(reasons)))
-    assert set(res.skipped.column) == {'image'} and res.skipped.columns.tolist() == ['id', 'row', 'column', 'reason']
-    if phash: assert res.phash.tolist() == [str(imagehash.phash(read_image(path/o))) for o in df.image]
+    assert res.skipped.id.tolist() == bad.posting_id.tolist()
+    assert res.skipped.row.tolist() == list(range(3, 3 + len(reasons)))
+    assert set(res.skipped.column) == {'image'}
+    assert res.skipped.columns.tolist() == ['id', 'row', 'column', 'reason']
+    if phash: assert res.phash.tolist() == [str(imagehash.phash(read_image(path/name))) for name in df.image]
 
 
 def test_decompression_bomb_is_listed(shop, monkeypatch):
@@ -101,25 +129,36 @@ def test_one_file_on_many_rows_is_decoded_once(shop, monkeypatch):
     import fastmatch.data.read as module
     df, path = shop
     seen = []
-    monkeypatch.setattr(module, '_try_image', lambda f, phash: (seen.append(f), (None, None))[1])
+    monkeypatch.setattr(module, '_try_file', lambda f, phash: (seen.append(f), (None, None))[1])
     check_listings(df.assign(image='0.png'), path, **COLS)
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize('col, value, word', [
-    ('title', None, 'blank title'), ('title', float('nan'), 'blank title'), ('title', ' \t', 'blank title'),
-    ('title', 3.5, '3.5 is not text'),
-    ('label_group', None, 'no label'), ('label_group', '', 'no label'), ('posting_id', None, 'no id'), ('image', None, 'no file name'),
-    ('fold', None, 'no fold'), ('fold', 1.5, '1.5 is not a whole number'), ('fold', 'two', "'two' is not a whole number"),
-    ('fold', float('inf'), 'not a whole number'),
-])
+@pytest.mark.parametrize(
+    'col, value, word',
+    [
+        ('title', None, 'blank title'),
+        ('title', float('nan'), 'blank title'),
+        ('title', ' \t', 'blank title'),
+        ('title', 3.5, '3.5 is not text'),
+        ('label_group', None, 'no label'),
+        ('label_group', '', 'no label'),
+        ('posting_id', None, 'no id'),
+        ('image', None, 'no file name'),
+        ('fold', None, 'no fold'),
+        ('fold', 1.5, '1.5 is not a whole number'),
+        ('fold', 'two', "'two' is not a whole number"),
+        ('fold', float('inf'), 'not a whole number'),
+    ],
+)
 def test_bad_values_are_listed_or_skipped(shop, col, value, word):
     df, path = shop
     df = df.astype({col: object})
     df.iloc[2, df.columns.get_loc(col)] = value
     df.iloc[5, df.columns.get_loc(col)] = value
     with pytest.raises(InputError) as e: check_listings(df, path, **COLS)
-    assert 'row 2' in str(e.value) and 'row 5' in str(e.value) and word in str(e.value) and '2 unusable rows' in str(e.value)
+    assert 'row 2' in str(e.value) and 'row 5' in str(e.value) and word in str(e.value)
+    assert '2 unusable rows' in str(e.value)
     res = check_listings(df, path, **COLS, on_error='skip')
     assert res.skipped.row.tolist() == [2, 5] and set(res.skipped.column) == {col}
     assert res.skipped.reason.str.contains(word, regex=False).all()
@@ -129,9 +168,12 @@ def test_bad_values_are_listed_or_skipped(shop, col, value, word):
 
 def test_all_faults_of_a_row_are_told(shop):
     df, path = shop
-    df = df.assign(title=['tea', None, 'tea', 'tea', 'tea', 'tea'], image=['0.png', 'gone.png', *df.image[2:]])
+    df = df.assign(
+        title=['tea', None, 'tea', 'tea', 'tea', 'tea'], image=['0.png', 'gone.png', *df.image[2:]]
+    )
     res = check_listings(df, path, **COLS, on_error='skip')
-    assert res.skipped.row.tolist() == [1, 1] and sorted(res.skipped.column) == ['image', 'title'] and len(res.df) == 5
+    assert res.skipped.row.tolist() == [1, 1] and sorted(res.skipped.column) == ['image', 'title']
+    assert len(res.df) == 5
 
 
 def test_rows_are_listed_in_order_whatever_their_fault(shop):
@@ -145,12 +187,16 @@ def test_the_hash_is_of_the_whole_photo(shop):
     for i in range(6): noise(800, 600, seed=i).save(path/f'{i}.jpg')
     df = df.assign(image=[f'{i}.jpg' for i in range(6)])
     res = check_listings(df, path, **COLS, phash=True)
-    assert res.phash.tolist() == [str(imagehash.phash(Image.open(path/o))) for o in df.image]
+    assert res.phash.tolist() == [str(imagehash.phash(Image.open(path/name))) for name in df.image]
 
 
 def test_folds_may_be_text_or_float(shop):
     df, path = shop
-    for folds in (['0', '0', '1', '1', '2', '2'], [0., 0., 1., 1., 2., 2.], pd.array([0, 0, 1, 1, 2, 2], dtype='Int64')):
+    for folds in (
+        ['0', '0', '1', '1', '2', '2'],
+        [0.0, 0.0, 1.0, 1.0, 2.0, 2.0],
+        pd.array([0, 0, 1, 1, 2, 2], dtype='Int64'),
+    ):
         res = check_listings(df.assign(fold=folds), path, **COLS)
         assert res.df.fold.dtype == np.int64 and res.df.fold.tolist() == [0, 0, 1, 1, 2, 2]
 
@@ -161,10 +207,11 @@ def test_missing_columns_are_named_with_the_nearest(shop):
     for on_error in ('raise', 'skip'):
         with pytest.raises(InputError) as e: check_listings(df, path, **COLS, on_error=on_error)
         msg = str(e.value)
-        assert "text_col='title'" in msg and "label_col='label_group' (did you mean 'Label_Groups'?)" in msg
+        assert "title_col='title'" in msg and "group_col='label_group' (did you mean 'Label_Groups'?)" in msg
         assert 'posting_id, image, name, Label_Groups' in msg
     twice = pd.concat([shop[0], shop[0][['title']]], axis=1)
-    with pytest.raises(InputError, match='more than one column named title'): check_listings(twice, path, **COLS)
+    with pytest.raises(InputError, match='more than one column named title'):
+        check_listings(twice, path, **COLS)
     with pytest.raises(InputError, match='is a str'): check_listings('listings.csv', path)
 
 
@@ -180,14 +227,17 @@ def test_repeated_ids_always_raise(shop):
 def test_too_few_rows_and_a_single_group_always_raise(shop):
     df, path = shop
     for on_error in ('raise', 'skip'):
-        with pytest.raises(InputError, match='df has 0 listings'): check_listings(df.iloc[:0], path, **COLS, on_error=on_error)
-        with pytest.raises(InputError, match='df has 1 listing:'): check_listings(df.iloc[:1], path, **COLS, on_error=on_error)
+        with pytest.raises(InputError, match='df has 0 listings'):
+            check_listings(df.iloc[:0], path, **COLS, on_error=on_error)
+        with pytest.raises(InputError, match='df has 1 listing:'):
+            check_listings(df.iloc[:1], path, **COLS, on_error=on_error)
         with pytest.raises(InputError, match="all 6 listings are in one group.*'a'"):
             check_listings(df.assign(label_group='a'), path, **COLS, on_error=on_error)
     assert len(check_listings(df.iloc[:1], path, **COLS, min_rows=1).df) == 1
     with pytest.raises(InputError, match='1 listing left of 6'):
         check_listings(df.assign(title=['tea'] + [None]*5), path, **COLS, on_error='skip')
-    with pytest.raises(InputError, match="choose 'raise' or 'skip'"): check_listings(df, path, on_error='warn')
+    with pytest.raises(InputError, match="choose 'raise' or 'skip'"):
+        check_listings(df, path, on_error='warn')
 
 
 def test_singletons_are_counted_not_refused(shop):
@@ -209,8 +259,11 @@ def test_transparency_is_white(tmp_path):
     rgba.putpixel((1, 1), (200, 10, 10, 255))
     rgba.putpixel((2, 2), (0, 0, 0, 128))
     rgba.save(tmp_path/'rgba.png')
-    assert (pixel(tmp_path/'rgba.png'), pixel(tmp_path/'rgba.png', (1, 1)), pixel(tmp_path/'rgba.png', (2, 2))) == (
-        (255, 255, 255), (200, 10, 10), (127, 127, 127))
+    assert (
+        pixel(tmp_path / 'rgba.png'),
+        pixel(tmp_path / 'rgba.png', (1, 1)),
+        pixel(tmp_path / 'rgba.png', (2, 2)),
+    ) == ((255, 255, 255), (200, 10, 10), (127, 127, 127))
     p = Image.new('P', (4, 4), 0)
     p.putpalette([0, 0, 0, 9, 8, 7])
     p.putpixel((1, 1), 1)
@@ -230,11 +283,13 @@ def test_deep_grey_is_scaled_not_clipped(tmp_path):
     Image.fromarray(ramp).save(tmp_path/'16.png')
     want = (ramp/257).round().astype(np.uint8)
     assert np.array_equal(np.asarray(read_image(tmp_path/'16.png')), np.stack([want]*3, -1))
-    Image.fromarray((ramp//300).astype(np.uint16)).save(tmp_path/'dark.png')  # a dark 16-bit picture stays dark
+    # a dark 16-bit picture stays dark
+    Image.fromarray((ramp//300).astype(np.uint16)).save(tmp_path/'dark.png')
     assert np.asarray(read_image(tmp_path/'dark.png')).max() == 1
     Image.fromarray(ramp.astype(np.int32)).save(tmp_path/'32.tif')
     Image.fromarray((ramp/65535).astype(np.float32)).save(tmp_path/'f.tif')
-    for f in ('32.tif', 'f.tif'): assert np.abs(np.asarray(read_image(tmp_path/f)).astype(int) - want[..., None]).max() <= 1
+    for f in ('32.tif', 'f.tif'):
+        assert np.abs(np.asarray(read_image(tmp_path/f)).astype(int) - want[..., None]).max() <= 1
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path/'zero.tif')
     assert np.asarray(read_image(tmp_path/'zero.tif')).max() == 0
 
@@ -274,8 +329,10 @@ def test_size_decodes_a_jpeg_smaller_but_large_enough(tmp_path):
 
 @given(st.lists(st.sampled_from(['tea', '', ' ', None, float('nan')]), min_size=3, max_size=12))
 def test_skip_keeps_exactly_the_good_rows(titles):
-    df = pd.DataFrame(dict(posting_id=range(len(titles) + 2), title=pd.Series([*titles, 'tea', 'tea'], dtype=object)))
-    good = [i for i, o in enumerate(df.title) if isinstance(o, str) and o.strip()]
+    df = pd.DataFrame(
+        dict(posting_id=range(len(titles) + 2), title=pd.Series([*titles, 'tea', 'tea'], dtype=object))
+    )
+    good = [i for i, title in enumerate(df.title) if isinstance(title, str) and title.strip()]
     res = check_listings(df, text_col='title', on_error='skip')
     assert res.df.posting_id.tolist() == good
     assert sorted(good + res.skipped.row.tolist()) == list(range(len(df)))
@@ -288,9 +345,15 @@ def test_the_sample_is_whole():
     assert len(res.df) == 2100 and res.df.label_group.nunique() == 751
     assert sorted(df.image) == sorted(f.name for f in (path/'images').iterdir())
     notice = (path/'NOTICE').read_text(encoding='utf-8')
-    assert all(f'\n{o} ' in notice for o in df.vendor.unique())
+    assert all(f'\n{vendor} ' in notice for vendor in df.vendor.unique())
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, fastmatch.data.read, fastmatch.data.split; print([o for o in ('torch', 'fastai', 'imagehash') if o in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    code = ("import sys, fastmatch.data.read, fastmatch.data.split; "
+            "print([name for name in ('torch', 'fastai', 'imagehash') if name in sys.modules])")
+    assert (
+        subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == '[]'
+    )

