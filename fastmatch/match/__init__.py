@@ -1,5 +1,4 @@
-"""From embeddings and titles to matches: search, fuse, refine, decide, judge. Arrays in, arrays out; no
-fastai, no torch."""
+"From embeddings and titles to matches: search, fuse, refine, decide, judge. Arrays alone, no fastai, no torch."
 from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings

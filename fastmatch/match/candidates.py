@@ -30,18 +30,20 @@ def candidates(
 ) -> Candidates:
     "Search every modality, and score every pair that one of them found in all of them, from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
-    n = _same_size('modalities of different length', {name: len(space) for name, space in spaces.items()})
-    pools = {name: space.pool for name, space in spaces.items()}
+    sizes = {modality: len(space) for modality, space in spaces.items()}
+    listing_count = _same_size('modalities of different length', sizes)
+    pools = {modality: space.pool for modality, space in spaces.items()}
     pool = _same_size('modalities with catalogues of different length', pools)
-    grid = _union_grid(spaces, resolve_k(k, pool), n, pool)
+    grid = _union_grid(spaces, resolve_k(k, pool), listing_count, pool)
+    rows = np.arange(listing_count)[:, None]
     return Candidates(
         ids=grid,
-        scores={name: space.scores(np.arange(n)[:, None], grid) for name, space in spaces.items()},
+        scores={modality: space.scores(rows, grid) for modality, space in spaces.items()},
         # by default a rule chosen on few listings takes 50 among more
         k=NEAREST if k is None else k,
-        join=tuple(name for name, space in spaces.items() if _is_exact_key(space)),
+        join=tuple(modality for modality, space in spaces.items() if _is_exact_key(space)),
         pool=pool,
-        present={name: _present(space) for name, space in spaces.items()})
+        present={modality: _present(space) for modality, space in spaces.items()})
 
 
 def _same_size(problem, sizes):
@@ -49,29 +51,26 @@ def _same_size(problem, sizes):
     return next(iter(sizes.values()))
 
 
-def _union_grid(spaces, k, n, pool):
-    """The ids that any space finds for each row, int64 (n,K): the listing itself first, the others rising,
-    padded with -1."""
+def _union_grid(spaces, k, listing_count, pool):
+    "The ids that any space finds for each row, int64 (n,K): the listing itself, then rising, padded with -1."
     removed = np.any([space.removed for space in spaces.values()], axis=0)
-    keys = np.concatenate([_pair_keys(space.search(k).ids, removed, pool) for space in spaces.values()])
+    pair_keys = np.concatenate([_pair_keys(space.search(k).ids, removed, pool) for space in spaces.values()])
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
-    keys.sort()
-    keys = keys[np.append(True, keys[1:] != keys[:-1])]
-    # few arrays of one number a pair at a time, each dropped once it is used: a whole rule's memory peaks
-    # here
-    rows, ids = np.divmod(keys, pool + 1)
-    del keys
-    ids -= 1
-    np.copyto(ids, rows, where=ids < 0)
-    counts = np.bincount(rows, minlength=n)
-    grid = np.full((n, counts.max()), -1, np.int64)
-    grid[rows, rank_within_row(counts)] = ids
+    pair_keys.sort()
+    pair_keys = pair_keys[np.append(True, pair_keys[1:] != pair_keys[:-1])]
+    # each array of one number a pair is dropped once it is used, because a whole rule's memory peaks here
+    rows, found_ids = np.divmod(pair_keys, pool + 1)
+    del pair_keys
+    found_ids -= 1
+    np.copyto(found_ids, rows, where=found_ids < 0)
+    counts = np.bincount(rows, minlength=listing_count)
+    grid = np.full((listing_count, counts.max()), -1, np.int64)
+    grid[rows, rank_within_row(counts)] = found_ids
     return grid
 
 
 def _pair_keys(ids, removed, pool):
-    """One number for each pair (row, id) that was found, so that sorting puts pairs row by row, the listing
-    itself first, then rising ids."""
+    "One number for each pair that was found; they sort by row, the listing itself first, then by id."
     own = np.arange(len(ids))[:, None]
     keys = np.where(ids == own, 0, ids + 1)
     keep = ids >= 0

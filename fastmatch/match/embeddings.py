@@ -92,27 +92,27 @@ class Embeddings(dict):
         from .spaces.units import Units
         if only is None:
             # 'joint' repeats what the other vectors say
-            modalities = [name for name in self if name != 'joint' or len(self.keys()) == 1]
-            extra = {'tfidf'} if tfidf and self.titles is not None else set()
-            if self.phash is not None: extra.add('phash')
+            modalities = [modality for modality in self if modality != 'joint' or len(self.keys()) == 1]
+            made_spaces = {'tfidf'} if tfidf and self.titles is not None else set()
+            if self.phash is not None: made_spaces.add('phash')
         else:
-            extra = {*TITLE_SPACES, 'phash'} & set(only)
-            modalities = [name for name in only if name not in extra]
-        self._check_available(modalities, extra)
-        spaces = {name: Dense(self[name], name) for name in modalities}
-        if 'tfidf' in extra: spaces['tfidf'] = Tfidf(self.titles)
-        if 'phash' in extra: spaces['phash'] = Keys(self.phash)
-        if 'units' in extra: spaces['units'] = Units(self.titles)
-        if 'same_title' in extra: spaces['same_title'] = Keys(title_keys(self.titles))
+            made_spaces = {*TITLE_SPACES, 'phash'} & set(only)
+            modalities = [modality for modality in only if modality not in made_spaces]
+        self._check_available(modalities, made_spaces)
+        spaces = {modality: Dense(self[modality], modality) for modality in modalities}
+        if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
+        if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
+        if 'units' in made_spaces: spaces['units'] = Units(self.titles)
+        if 'same_title' in made_spaces: spaces['same_title'] = Keys(title_keys(self.titles))
         return spaces
 
-    def _check_available(self, modalities, extra):
-        from_titles = [name for name in TITLE_SPACES if name in extra]
+    def _check_available(self, modalities, made_spaces):
+        from_titles = [modality for modality in TITLE_SPACES if modality in made_spaces]
         if self.titles is None and from_titles:
             raise InputError(f'{from_titles[0]!r} needs titles: the embeddings hold none')
-        if self.phash is None and 'phash' in extra:
+        if self.phash is None and 'phash' in made_spaces:
             raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
-        unknown = [name for name in modalities if name not in self]
+        unknown = [modality for modality in modalities if modality not in self]
         if unknown: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
 
 

@@ -65,7 +65,8 @@ def equal_weights(
 ) -> dict:  # Modality -> 1; for 'union' and 'above', where weights are thresholds, 0
     "All modalities alike, exact keys left out."
     weight = 0. if how in ('union', 'above') else 1.
-    return dict.fromkeys((name for name in candidates.scores if name not in candidates.join), weight)
+    fused = [modality for modality in candidates.scores if modality not in candidates.join]
+    return dict.fromkeys(fused, weight)
 
 
 def fused_scores(
@@ -78,13 +79,14 @@ def fused_scores(
 ) -> np.ndarray:  # float32, in the shape of `candidates.ids`
     """The fused score of each pair, neither checked nor sorted: what `fuse` sorts, and what threshold
     searches work on."""
-    used = {name: weight for name, weight in weights.items() if how in THRESHOLD_FUSIONS or weight != 0}
+    used = {modality: weight for modality, weight in weights.items()
+            if how in THRESHOLD_FUSIONS or weight != 0}
     fusion = FUSION_FUNCTIONS[how]
     scores = fusion(candidates, used, power=power, planes=planes)
     if join:
         score_of_equals = _score_of_equals(candidates, how, weights, power, planes)
-        for name in join:
-            scores = np.where(candidates.scores[name] == 1, np.maximum(scores, score_of_equals), scores)
+        for modality in join:
+            scores = np.where(candidates.scores[modality] == 1, np.maximum(scores, score_of_equals), scores)
     return scores.astype(np.float32, copy=False)
 
 
@@ -92,7 +94,7 @@ def _score_of_equals(candidates, how, weights, power, planes):
     """The fused score of two listings that are equal in everything, 1 at least: sums over thresholds reach
     more."""
     if how not in (*THRESHOLD_FUSIONS, 'piecewise'): return 1.
-    ones = {name: np.ones((1, 1), np.float32) for name in candidates.scores}
+    ones = {modality: np.ones((1, 1), np.float32) for modality in candidates.scores}
     equals = Candidates(np.zeros((1, 1), np.int64), ones)
     return max(1., float(FUSION_FUNCTIONS[how](equals, weights, power=power, planes=planes)[0, 0]))
 
@@ -114,7 +116,7 @@ def check_weights(
 ):
     "Raise `InputError` for weights, a power or planes that the fusion `how` can't use."
     allowed = 'above 0' if how == 'power' else '' if how in SIGNED_FUSIONS else '0 or more'
-    bad = {name: weight for name, weight in weights.items()
+    bad = {modality: weight for modality, weight in weights.items()
            if not np.isfinite(weight) or (allowed and weight < 0) or (how == 'power' and weight == 0)}
     if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {allowed}' if allowed else ''))
     if how in THRESHOLD_FUSIONS: check_thresholds(weights)

@@ -14,15 +14,16 @@ from .candidates import Candidates
 def mean(candidates: Candidates, weights: dict, **_) -> np.ndarray:
     "sum(w s) / sum(w): the weighted mean of the similarities."
     total = sum(weights.values())
-    return sum(np.float32(weight / total) * candidates.scores[name] for name, weight in weights.items())
+    return sum(np.float32(weight / total) * candidates.scores[modality]
+               for modality, weight in weights.items())
 
 
 def square(candidates: Candidates, weights: dict, **_) -> np.ndarray:
     """sum(w max(s, 0)^2) / sum(w): the weighted mean of squared similarities, so that one high one counts
     for more (4th place)."""
     total = sum(weights.values())
-    return sum(np.float32(weight / total) * np.maximum(candidates.scores[name], 0)**2
-               for name, weight in weights.items())
+    return sum(np.float32(weight / total) * np.maximum(candidates.scores[modality], 0)**2
+               for modality, weight in weights.items())
 
 
 def joint(candidates: Candidates, weights: dict, **_) -> np.ndarray:
@@ -70,12 +71,13 @@ def piecewise(candidates: Candidates, weights: dict, planes=(), **_) -> np.ndarr
     """max over planes of sum(c w s) - threshold: from 0 up a pair matches; a boundary made of straight
     pieces (14th place)."""
     real = candidates.ids >= 0
-    scaled = {name: np.float32(weight) * np.where(real, candidates.scores[name], 0)
-              for name, weight in weights.items()}
+    scaled = {modality: np.float32(weight) * np.where(real, candidates.scores[modality], 0)
+              for modality, weight in weights.items()}
     zero = np.zeros(candidates.ids.shape, np.float32)
     heights = []
     for plane, threshold in planes:
-        parts = [np.float32(factor) * scaled[name] for name, factor in plane.items() if name in scaled]
+        parts = [np.float32(factor) * scaled[modality]
+                 for modality, factor in plane.items() if modality in scaled]
         heights.append(sum(parts, zero) - np.float32(threshold))
     return np.max(heights, axis=0)
 
@@ -86,7 +88,7 @@ FUSION_FUNCTIONS = {'mean': mean, 'square': square, 'joint': joint, 'prob_or': p
 
 def _weighted(candidates, weights):
     "Pairs of each modality's scores and its weight as float32."
-    return ((candidates.scores[name], np.float32(weight)) for name, weight in weights.items())
+    return ((candidates.scores[modality], np.float32(weight)) for modality, weight in weights.items())
 
 
 def _raise(base, exponent):
@@ -103,6 +105,6 @@ def _joint_norm(candidates, weights):
     n = len(candidates.ids) if candidates.pool is None else candidates.pool
     rows = np.arange(len(candidates.ids))[:, None] if candidates.rows is None else candidates.rows
     present = dict.fromkeys(weights, np.ones(n)) if candidates.present is None else candidates.present
-    weight_of_listing = sum(weight * present[name] for name, weight in weights.items())
+    weight_of_listing = sum(weight * present[modality] for modality, weight in weights.items())
     product = weight_of_listing[rows] * weight_of_listing[np.maximum(candidates.ids, 0)]
     return np.sqrt(np.where(product > 0, product, 1)).astype(np.float32)

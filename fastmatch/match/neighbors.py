@@ -84,17 +84,17 @@ class Neighbors(NamedTuple):
             np.maximum.at(own_scores, rows, scores)
         order = np.lexsort((ids, -scores, rows))
         rows, ids, scores = rows[order], ids[order], scores[order]
-        counts = np.bincount(rows, minlength=n)
-        rank = rank_within_row(counts) + int(self_join)
-        width = k or max(1, int(counts.max(initial=0)) + int(self_join))
-        out = cls(np.full((n, width), -1, np.int64), np.full((n, width), -np.inf, np.float32))
+        row_sizes = np.bincount(rows, minlength=n)
+        rank = rank_within_row(row_sizes) + int(self_join)
+        width = k or max(1, int(row_sizes.max(initial=0)) + int(self_join))
+        neighbors = cls(np.full((n, width), -1, np.int64), np.full((n, width), -np.inf, np.float32))
         fits = rank < width
-        out.ids[rows[fits], rank[fits]] = ids[fits]
-        out.scores[rows[fits], rank[fits]] = scores[fits]
+        neighbors.ids[rows[fits], rank[fits]] = ids[fits]
+        neighbors.scores[rows[fits], rank[fits]] = scores[fits]
         if self_join:
-            out.ids[:, 0] = np.arange(n)
-            out.scores[:, 0] = own_scores
-        return out
+            neighbors.ids[:, 0] = np.arange(n)
+            neighbors.scores[:, 0] = own_scores
+        return neighbors
 
 
 def _checked_pairs(rows, ids, scores, n, self_join):

@@ -134,13 +134,13 @@ class Index(Dense):
         rows = draw_rows(self.remaining if queries is self else np.arange(len(queries)), sample, seed)
         return self._measure(rows, queries, k, self._exact_scores(rows, queries, k))
 
-    def _exact_scores(self, rows, queries, k):
+    def _exact_scores(self, query_rows, queries, k):
         self_join = queries is self
-        return super()._search_block(rows, queries, k, self_join).scores[:, int(self_join):]
+        return super()._search_block(query_rows, queries, k, self_join).scores[:, int(self_join):]
 
-    def _measure(self, rows, queries, k, exact_scores):
+    def _measure(self, query_rows, queries, k, exact_scores):
         self_join = queries is self
-        found_scores = self._search_block(rows, queries, k, self_join).scores[:, int(self_join):]
+        found_scores = self._search_block(query_rows, queries, k, self_join).scores[:, int(self_join):]
         return measure_recall(found_scores, exact_scores, k)
 
     def _prepare(self, k):
@@ -172,32 +172,32 @@ class Index(Dense):
         if self_join and self._built_kind in ('ivf', 'ivfpq'): return cell_order(self._faiss_index)
         return super()._query_order(queries, self_join)
 
-    def _search_block(self, rows, queries, k, self_join):
-        if self._faiss_index is None: return super()._search_block(rows, queries, k, self_join)
+    def _search_block(self, query_rows, queries, k, self_join):
+        if self._faiss_index is None: return super()._search_block(query_rows, queries, k, self_join)
         count = proposal_count(self._built_kind, k, len(self))
-        ids = propose(self._built_kind, self._faiss_index, queries.vectors[rows], count, self._effort_for[k],
-                      self._removed)
-        return self._best_of(rows, ids, queries, k, self_join)
+        proposed = propose(self._built_kind, self._faiss_index, queries.vectors[query_rows], count,
+                           self._effort_for[k], self._removed)
+        return self._best_of(query_rows, proposed, queries, k, self_join)
 
-    def _nearest(self, queries, rows, k):
-        if not self._removed.any(): return super()._nearest(queries, rows, k)
+    def _nearest(self, queries, query_rows, k):
+        if not self._removed.any(): return super()._nearest(queries, query_rows, k)
         faiss = require_package('faiss', 'searching embeddings', 'faiss-cpu')
-        vectors = queries.vectors[rows]
-        ids = np.full((len(rows), k), -1, np.int64)
-        scores = np.full((len(rows), k), -np.inf, np.float32)
+        vectors = queries.vectors[query_rows]
+        listing_ids = np.full((len(query_rows), k), -1, np.int64)
+        scores = np.full((len(query_rows), k), -np.inf, np.float32)
         # exact among those that remain, a part of them at a time
-        size = max(1, 4 * BLOCK_FLOATS // self.dim)
-        for part in np.split(self.remaining, range(size, len(self.remaining), size)):
-            part_scores, places = faiss.knn(vectors, self.vectors[part], k, faiss.METRIC_INNER_PRODUCT)
-            all_scores = np.concatenate([scores, np.where(places >= 0, part_scores, -np.inf)], 1)
-            all_ids = np.concatenate([ids, np.where(places >= 0, part[places], -1)], 1)
-            order = np.argsort(-all_scores, axis=1)[:, :k]
-            scores = np.take_along_axis(all_scores, order, 1)
-            ids = np.take_along_axis(all_ids, order, 1)
-        return ids, scores
+        block_size = max(1, 4 * BLOCK_FLOATS // self.dim)
+        for part in np.split(self.remaining, range(block_size, len(self.remaining), block_size)):
+            part_scores, part_places = faiss.knn(vectors, self.vectors[part], k, faiss.METRIC_INNER_PRODUCT)
+            all_scores = np.concatenate([scores, np.where(part_places >= 0, part_scores, -np.inf)], 1)
+            all_ids = np.concatenate([listing_ids, np.where(part_places >= 0, part[part_places], -1)], 1)
+            best_first = np.argsort(-all_scores, axis=1)[:, :k]
+            scores = np.take_along_axis(all_scores, best_first, 1)
+            listing_ids = np.take_along_axis(all_ids, best_first, 1)
+        return listing_ids, scores
 
-    def _all_scores(self, queries, rows):
-        scores = super()._all_scores(queries, rows)
+    def _all_scores(self, queries, query_rows):
+        scores = super()._all_scores(queries, query_rows)
         scores[:, self._removed] = -np.inf
         return scores
 

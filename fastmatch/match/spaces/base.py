@@ -81,8 +81,8 @@ class PairwiseSpace(Space):
     def _pair_scores(
         self,
         queries: 'PairwiseSpace',  # Compatible listings, or `self`
-        rows: np.ndarray,  # int (m,), of `queries`
-        ids: np.ndarray,  # int (m,), of these listings
+        query_rows: np.ndarray,  # int (m,), of `queries`
+        listing_ids: np.ndarray,  # int (m,), of these listings
     ) -> np.ndarray:  # float (m,)
         """The similarity of each pair (row, id), computed from the two listings alone, whatever else is in
         the block."""
@@ -97,9 +97,9 @@ class PairwiseSpace(Space):
         real = ids >= 0
         rows, ids = rows[real], ids[real]
         scores = np.empty(len(ids), np.float32)
-        size = max(1, BLOCK_FLOATS // self._floats_per_pair)
-        for start in tqdm(range(0, len(ids), size), desc='score', delay=2, leave=False):
-            block = slice(start, start + size)
+        block_size = max(1, BLOCK_FLOATS // self._floats_per_pair)
+        for start in tqdm(range(0, len(ids), block_size), desc='score', delay=2, leave=False):
+            block = slice(start, start + block_size)
             scores[block] = self._pair_scores(queries, rows[block], ids[block])
         out[real] = np.clip(scores, -1, 1)  # inner products of unit vectors exceed 1 by rounding
         return out
@@ -134,7 +134,7 @@ class VectorSpace(PairwiseSpace):
     def _nearest(
         self,
         queries: 'VectorSpace',  # Compatible listings, or `self`
-        rows: np.ndarray,  # int (b,), of `queries`
+        query_rows: np.ndarray,  # int (b,), of `queries`
         k: int,  # Listings to propose
     ) -> tuple[np.ndarray, np.ndarray]:  # ids (b,k), padded with -1; scores (b,k), nearly exact
         "The `k` nearest of each row up to rounding, in a library's order, the listing itself among them."
@@ -143,7 +143,7 @@ class VectorSpace(PairwiseSpace):
     def _all_scores(
         self,
         queries: 'VectorSpace',  # Compatible listings, or `self`
-        rows: np.ndarray,  # int (b,), of `queries`
+        query_rows: np.ndarray,  # int (b,), of `queries`
     ) -> np.ndarray:  # float32 (b,n), -inf for listings that can be nobody's neighbor
         "The similarity of each row to all listings, up to rounding."
 
@@ -153,11 +153,12 @@ class VectorSpace(PairwiseSpace):
         self_join = queries is None
         queries = self if self_join else self._check_compatible(queries)
         found = _no_neighbors(len(queries), k)
-        size = self._query_block(k)
-        order = self._query_order(queries, self_join)
-        for start in tqdm(range(0, len(queries), size), desc='search', delay=2, leave=False):
-            rows = order[start:start + size]
-            found.ids[rows], found.scores[rows] = self._search_block(rows, queries, k, self_join)
+        block_size = self._query_block(k)
+        query_order = self._query_order(queries, self_join)
+        for start in tqdm(range(0, len(queries), block_size), desc='search', delay=2, leave=False):
+            query_rows = query_order[start:start + block_size]
+            nearest = self._search_block(query_rows, queries, k, self_join)
+            found.ids[query_rows], found.scores[query_rows] = nearest
         return found
 
     def _query_block(self, k):
@@ -168,36 +169,39 @@ class VectorSpace(PairwiseSpace):
         "The order in which queries are looked up; it changes nothing but the time."
         return np.arange(len(queries))
 
-    def _search_block(self, rows, queries, k, self_join):
-        proposed, proposed_scores = self._nearest(queries, rows, min(len(self), k + SPARE))
-        found = self._best_of(rows, proposed, queries, k, self_join)
-        kth_score = found.scores[:, -1] if k > self_join else np.full(len(rows), np.inf, np.float32)
+    def _search_block(self, query_rows, queries, k, self_join):
+        proposed, proposed_scores = self._nearest(queries, query_rows, min(len(self), k + SPARE))
+        found = self._best_of(query_rows, proposed, queries, k, self_join)
+        kth_score = found.scores[:, -1] if k > self_join else np.full(len(query_rows), np.inf, np.float32)
         unsure = proposed_scores[:, -1] >= kth_score - ROUNDING
         unsure &= (proposed.shape[1] < len(self)) & (proposed[:, -1] >= 0)
         unsure_rows = np.flatnonzero(unsure)
-        size = max(1, 4 * BLOCK_FLOATS // len(self))
-        for start in range(0, len(unsure_rows), size):
-            part = unsure_rows[start:start + size]
-            possible = self._all_scores(queries, rows[part]) >= kth_score[part, None] - ROUNDING
-            grid = _as_grid(possible)
-            found.ids[part], found.scores[part] = self._best_of(rows[part], grid, queries, k, self_join)
+        block_size = max(1, 4 * BLOCK_FLOATS // len(self))
+        for start in range(0, len(unsure_rows), block_size):
+            looked_up = unsure_rows[start:start + block_size]
+            all_scores = self._all_scores(queries, query_rows[looked_up])
+            possible = _as_grid(all_scores >= kth_score[looked_up, None] - ROUNDING)
+            nearest = self._best_of(query_rows[looked_up], possible, queries, k, self_join)
+            found.ids[looked_up], found.scores[looked_up] = nearest
         return found
 
-    def _best_of(self, rows, ids, queries, k, self_join):
-        "The `k` best of the proposed `ids` (b,K) of each row, exactly scored, ties to the smaller id."
-        if self_join: ids = np.where(ids == rows[:, None], -1, ids)
+    def _best_of(self, query_rows, listing_ids, queries, k, self_join):
+        """The `k` best of the proposed `listing_ids` (b,K) of each row, exactly scored, ties to the smaller
+        id."""
+        if self_join: listing_ids = np.where(listing_ids == query_rows[:, None], -1, listing_ids)
         # ids rise along each row, and a stable sort keeps that order in ties
-        ids = np.sort(ids, axis=1)
-        scores = self.scores(rows[:, None], ids, None if queries is self else queries)
-        order = np.argsort(-scores, axis=1, kind='stable')[:, :k - self_join]
-        best = _no_neighbors(len(rows), k)
-        columns = slice(int(self_join), int(self_join) + order.shape[1])
-        best.ids[:, columns] = np.take_along_axis(ids, order, 1)
-        best.scores[:, columns] = np.take_along_axis(scores, order, 1)
+        listing_ids = np.sort(listing_ids, axis=1)
+        scores = self.scores(query_rows[:, None], listing_ids, None if queries is self else queries)
+        best_first = np.argsort(-scores, axis=1, kind='stable')[:, :k - self_join]
+        best = _no_neighbors(len(query_rows), k)
+        columns = slice(int(self_join), int(self_join) + best_first.shape[1])
+        best.ids[:, columns] = np.take_along_axis(listing_ids, best_first, 1)
+        best.scores[:, columns] = np.take_along_axis(scores, best_first, 1)
         if self_join:
-            best.ids[:, 0] = rows
+            best.ids[:, 0] = query_rows
             # a near-duplicate can round above the listing itself
-            best.scores[:, 0] = np.maximum(self.scores(rows, rows), scores.max(1, initial=-np.inf))
+            own_scores = self.scores(query_rows, query_rows)
+            best.scores[:, 0] = np.maximum(own_scores, scores.max(1, initial=-np.inf))
         return best
 
 

@@ -14,15 +14,15 @@ def to_unit(
 ) -> np.ndarray:  # `out`
     """Write vectors at unit length, computed in float64; raises `InputError` naming rows that are zero or
     not finite."""
-    size = max(1, BLOCK_FLOATS // vectors.shape[1])
-    for start in range(0, len(vectors), size):
-        block = vectors[start:start + size].astype(np.float64)
-        for bad, problem in ((~np.isfinite(block).all(1), 'not finite'), (~block.any(1), 'all zero')):
-            if bad.any():
-                raise InputError(f'{name}: rows {preview(start + np.flatnonzero(bad))} are {problem}')
+    block_size = max(1, BLOCK_FLOATS // vectors.shape[1])
+    for start in range(0, len(vectors), block_size):
+        block = vectors[start:start + block_size].astype(np.float64)
+        for wrong_rows, problem in ((~np.isfinite(block).all(1), 'not finite'), (~block.any(1), 'all zero')):
+            if wrong_rows.any():
+                raise InputError(f'{name}: rows {preview(start + np.flatnonzero(wrong_rows))} are {problem}')
         # first to a range whose squares neither overflow nor vanish
         block /= np.abs(block).max(1, keepdims=True)
-        out[start:start + size] = block / np.sqrt((block * block).sum(1, keepdims=True))
+        out[start:start + block_size] = block / np.sqrt((block * block).sum(1, keepdims=True))
     return out
 
 
@@ -78,26 +78,28 @@ class Dense(VectorSpace):
             raise InputError(f'{self.name}: queries have {queries.dim} dimensions, the listings {self.dim}')
         return queries
 
-    def _nearest(self, queries, rows, k):
+    def _nearest(self, queries, query_rows, k):
         faiss = require_package('faiss', 'searching embeddings', 'faiss-cpu')
         # what a flat index does, without its copy of the vectors
-        scores, ids = faiss.knn(queries.vectors[rows], self.vectors, k, faiss.METRIC_INNER_PRODUCT)
-        return ids, scores
+        vectors = queries.vectors[query_rows]
+        scores, listing_ids = faiss.knn(vectors, self.vectors, k, faiss.METRIC_INNER_PRODUCT)
+        return listing_ids, scores
 
-    def _all_scores(self, queries, rows): return queries.vectors[rows] @ self.vectors.T
+    def _all_scores(self, queries, query_rows): return queries.vectors[query_rows] @ self.vectors.T
 
     def _query_block(self, k):
         # faiss works in blocks of 4096 queries by 1024 listings; with fewer queries it took up to 1.7 times
         # as long
         return max(1, min(4096, 16 * BLOCK_FLOATS // (k + SPARE)))
 
-    def _pair_scores(self, queries, rows, ids):
+    def _pair_scores(self, queries, query_rows, listing_ids):
         # no BLAS: these sums depend on the two vectors alone, so equal pairs get equal scores and (i,j)
         # equals (j,i)
         faiss = require_package('faiss', 'scoring pairs', 'faiss-cpu')
-        rows = np.ascontiguousarray(rows, np.int64)
-        ids = np.ascontiguousarray(ids, np.int64)
-        scores = np.empty(len(ids), np.float32)
-        pointers = [faiss.swig_ptr(array) for array in (queries.vectors, rows, self.vectors, ids, scores)]
-        faiss.pairwise_indexed_inner_product(self.dim, len(ids), *pointers)
+        query_rows = np.ascontiguousarray(query_rows, np.int64)
+        listing_ids = np.ascontiguousarray(listing_ids, np.int64)
+        scores = np.empty(len(listing_ids), np.float32)
+        arrays = (queries.vectors, query_rows, self.vectors, listing_ids, scores)
+        pointers = [faiss.swig_ptr(array) for array in arrays]
+        faiss.pairwise_indexed_inner_product(self.dim, len(listing_ids), *pointers)
         return scores

@@ -65,12 +65,13 @@ class Keys(PairwiseSpace):
         """Keys as numbers, equal where the keys are; -1 for a missing key and for one on more than
         `max_shared` listings."""
         if queries is None or queries is self:
-            own = theirs = pd.factorize(self.keys)[0]
+            own_codes = query_codes = pd.factorize(self.keys)[0]
         else:
             both = pd.factorize(np.concatenate([self.keys, queries.keys]))[0]
-            own, theirs = both[:len(self)], both[len(self):]
-        overused = np.flatnonzero(np.bincount(own[own >= 0]) > self.max_shared) if (own >= 0).any() else []
-        return np.where(np.isin(own, overused), -1, own), np.where(np.isin(theirs, overused), -1, theirs)
+            own_codes, query_codes = both[:len(self)], both[len(self):]
+        sizes = np.bincount(own_codes[own_codes >= 0])
+        overused = np.flatnonzero(sizes > self.max_shared)
+        return tuple(np.where(np.isin(codes, overused), -1, codes) for codes in (own_codes, query_codes))
 
     _codes = codes  # joined later
 
@@ -78,8 +79,8 @@ class Keys(PairwiseSpace):
         "The listings with an equal key, `k` at most, those of smaller ids first."
         k = resolve_k(k, len(self))
         checked = self if queries is None else self._check_compatible(queries)
-        own, theirs = self.codes(checked)
-        pairs = _by_key(theirs, 'row').merge(_by_key(own, 'id'), on='key')
+        own_codes, query_codes = self.codes(checked)
+        pairs = _by_key(query_codes, 'row').merge(_by_key(own_codes, 'id'), on='key')
         ones = np.ones(len(pairs))
         return Neighbors.from_pairs(pairs.row, pairs.id, ones, len(checked), self_join=queries is None, k=k)
 
@@ -88,11 +89,11 @@ class Keys(PairwiseSpace):
             raise InputError(f'keys: queries are {type(queries).__name__}, give Keys')
         return queries
 
-    def _pair_scores(self, queries, rows, ids):
-        own, theirs = self.codes(queries)
-        equal = (theirs[rows] >= 0) & (theirs[rows] == own[ids])
+    def _pair_scores(self, queries, query_rows, listing_ids):
+        own_codes, query_codes = self.codes(queries)
+        equal = (query_codes[query_rows] >= 0) & (query_codes[query_rows] == own_codes[listing_ids])
         # a listing equals itself, with or without a key
-        if queries is self: equal |= rows == ids
+        if queries is self: equal |= query_rows == listing_ids
         return equal.astype(np.float32)
 
 

@@ -101,30 +101,31 @@ class Tfidf(VectorSpace):
         if self._by_ngram is None: self._by_ngram = self.vectors.T.tocsr()
         return self._by_ngram
 
-    def _nearest(self, queries, rows, k):
+    def _nearest(self, queries, query_rows, k):
         topn = require_package('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
         # OMP_NUM_THREADS may be a list, one number for each nesting level
         threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
-        top = topn.sp_matmul_topn(queries.vectors[rows], self._vectors_by_ngram(), top_n=k, threshold=0.,
-                                  sort=True, n_threads=threads)
+        vectors = queries.vectors[query_rows]
+        top = topn.sp_matmul_topn(vectors, self._vectors_by_ngram(), top_n=k, threshold=0., sort=True,
+                                  n_threads=threads)
         counts = np.diff(top.indptr)
-        places = np.repeat(np.arange(len(rows)), counts), rank_within_row(counts)
-        ids = np.full((len(rows), k), -1, np.int64)
-        scores = np.full((len(rows), k), -np.inf, np.float32)
-        ids[places] = top.indices
+        places = np.repeat(np.arange(len(query_rows)), counts), rank_within_row(counts)
+        listing_ids = np.full((len(query_rows), k), -1, np.int64)
+        scores = np.full((len(query_rows), k), -np.inf, np.float32)
+        listing_ids[places] = top.indices
         scores[places] = top.data
-        return ids, scores
+        return listing_ids, scores
 
-    def _all_scores(self, queries, rows):
-        scores = (queries.vectors[rows] @ self._vectors_by_ngram()).toarray()
+    def _all_scores(self, queries, query_rows):
+        scores = (queries.vectors[query_rows] @ self._vectors_by_ngram()).toarray()
         scores[scores <= 0] = -np.inf
         return scores
 
-    def _pair_scores(self, queries, rows, ids):
-        products = queries.vectors[rows].multiply(self.vectors[ids]).tocsr()
-        pair_of_product = np.repeat(np.arange(len(rows)), np.diff(products.indptr))
+    def _pair_scores(self, queries, query_rows, listing_ids):
+        products = queries.vectors[query_rows].multiply(self.vectors[listing_ids]).tocsr()
+        pair_of_product = np.repeat(np.arange(len(query_rows)), np.diff(products.indptr))
         # sums in float64, in the order of the vocabulary
-        return np.bincount(pair_of_product, products.data, minlength=len(rows))
+        return np.bincount(pair_of_product, products.data, minlength=len(query_rows))
 
 
 def _checked_titles(
@@ -135,8 +136,8 @@ def _checked_titles(
     if isinstance(titles, str): raise InputError('titles is one string: give a list of them')
     titles = list(titles)
     if not titles: raise InputError('titles are empty: give one a listing')
-    wrong = [row for row, title in enumerate(titles) if not isinstance(title, str)]
-    if wrong: raise InputError(f'titles: rows {preview(wrong)} are missing or not text')
+    wrong_rows = [row for row, title in enumerate(titles) if not isinstance(title, str)]
+    if wrong_rows: raise InputError(f'titles: rows {preview(wrong_rows)} are missing or not text')
     return titles
 
 

@@ -79,8 +79,8 @@ class Units(PairwiseSpace):
         titles,  # (n,) strings
     ):
         self.titles = list(titles)
-        wrong = [row for row, title in enumerate(self.titles) if not isinstance(title, str)]
-        if wrong: raise InputError(f'titles: rows {preview(wrong)} are missing or not text')
+        wrong_rows = [row for row, title in enumerate(self.titles) if not isinstance(title, str)]
+        if wrong_rows: raise InputError(f'titles: rows {preview(wrong_rows)} are missing or not text')
         found = [quantities(title) for title in self.titles]
         self.values = {}  # dimension -> float64 (n, most values of a title), NaN behind a title's last value
         for dimension in UNITS:
@@ -121,14 +121,15 @@ class Units(PairwiseSpace):
             raise InputError(f'units: queries are {type(queries).__name__}, give Units')
         return queries
 
-    def _pair_scores(self, queries, rows, ids):
-        scores = np.ones(len(rows), np.float32)
+    def _pair_scores(self, queries, query_rows, listing_ids):
+        scores = np.ones(len(query_rows), np.float32)
         for dimension in set(self.values) & set(queries.values):
-            own, theirs = self.values[dimension], queries.values[dimension]
-            both = np.flatnonzero(~np.isnan(theirs[rows, 0]) & ~np.isnan(own[ids, 0]))
+            own_values, query_values = self.values[dimension], queries.values[dimension]
+            missing = np.isnan(query_values[query_rows, 0]) | np.isnan(own_values[listing_ids, 0])
+            both = np.flatnonzero(~missing)
             # every value of the one title against every value of the other
-            a = theirs[rows[both]][:, :, None]
-            b = own[ids[both]][:, None, :]
+            a = query_values[query_rows[both]][:, :, None]
+            b = own_values[listing_ids[both]][:, None, :]
             agree = (np.abs(a - b) <= TOLERANCE * np.maximum(a, b)).any((1, 2))
             scores[both[~agree]] = 0
         return scores
