@@ -1,4 +1,4 @@
-"From embeddings and titles to matches: search, fuse, refine, decide, judge. On arrays, without fastai and torch."
+"From embeddings and titles to matches: search, fuse, refine, decide, judge. Arrays only, no fastai or torch."
 from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
