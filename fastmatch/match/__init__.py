@@ -1,9 +1,19 @@
-"The match floor: arrays in, matches out; no fastai, no torch."
+"From embeddings and titles to matches: search, fuse, refine, decide, judge. Arrays only, no fastai or torch."
 from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
 from .fuse import FUSIONS, ensemble, fuse
-from .judge.heldout import HeldOut, Paired, alone_heldout, choose_rule, fusion_grid, heldout, heldout_fused, paired, summary_table
+from .judge.heldout import (
+    HeldOut,
+    Paired,
+    alone_heldout,
+    choose_rule,
+    fusion_grid,
+    heldout,
+    heldout_fused,
+    paired,
+    summary_table,
+)
 from .judge.score import alone, map_at_r, recall_at, row_f1
 from .matches import Matches, at_most
 from .neighbors import Neighbors
@@ -25,9 +35,11 @@ from .thresholds.flat import Flat
 from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
 from .thresholds.union import UnionSweep, best_union
 
-__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors',
-           'PairModel', 'Paired', 'Pool', 'RankSweep', 'Rule', 'STEPS', 'Step', 'Sweep', 'Tfidf', 'UnionSweep', 'Units', 'agglomerate',
-           'alone', 'alone_heldout', 'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates', 'chisel',
-           'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid', 'group', 'heldout', 'heldout_fused',
-           'heldout_pairs', 'k_reciprocal', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'paired', 'quantities',
-           'recall_at', 'row_f1', 'same_group', 'shares', 'standardize', 'summary_table', 'tiers', 'veto', 'with_scores']
+__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'HeldOut', 'Index',
+           'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool', 'RankSweep', 'Rule', 'STEPS',
+           'Step', 'Sweep', 'Tfidf', 'UnionSweep', 'Units', 'agglomerate', 'alone', 'alone_heldout',
+           'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates',
+           'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
+           'group', 'heldout', 'heldout_fused', 'heldout_pairs', 'k_reciprocal', 'map_at_r', 'min2', 'mutual',
+           'neighbor_mean', 'pair_features', 'paired', 'quantities', 'recall_at', 'row_f1', 'same_group',
+           'shares', 'standardize', 'summary_table', 'tiers', 'veto', 'with_scores']

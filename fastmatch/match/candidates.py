@@ -1,9 +1,11 @@
-"Candidates."
+"""Candidates: every listing's neighbors in any modality, each pair scored exactly in all modalities, ready
+to be fused."""
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import InputError
+from .arrays import rank_within_row
 from .neighbors import NEAREST, resolve_k
 from .spaces.keys import Keys
 from .spaces.pool import Pool
@@ -11,62 +13,79 @@ from .spaces.pool import Pool
 
 @dataclass
 class Candidates:
-    "The union of the modalities' neighbours, each scored in every modality."
-    ids: np.ndarray  # int64 (n,K), itself first, padded with -1
+    """The union of all modalities' neighbors, each pair with its score in every modality: what `fuse` makes
+    one score of."""
+    ids: np.ndarray  # int64 (n,K), the listing itself first, then rising; padded with -1
     scores: dict  # modality -> float32 (n,K), -inf at the padding
-    k: int = NEAREST  # Neighbours asked for of each modality
-    join: tuple = ()  # Modalities of exact keys: they are not fused, a pair that is equal in one matches
-    pool: int | None = None  # Listings that ids may point to; None: as many as there are rows
-    present: dict | None = None  # modality -> bool (pool,): the listing has something there (no empty title); None: all have
-    rows: np.ndarray | None = None  # int (m,), the row of each pair where `ids` and `scores` hold loose pairs (m,); None: a grid
+    k: int = NEAREST  # Neighbors taken from each modality
+    join: tuple = ()  # Modalities that are exact keys: not fused; a pair with equal keys matches
+    pool: int | None = None  # Number of listings that ids may point to; None: as many as there are rows
+    present: dict | None = None  # modality -> bool (pool,), False where a listing has none; None: all have
+    rows: np.ndarray | None = None  # int (m,), rows of the pairs where `ids` and `scores` are flat (m,)
 
 
 def candidates(
-    spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, `Keys`), or `Pool` of such, over the same listings in the same order
-    k: int | None = None,  # Neighbours taken from each, the listing itself included; None: 50, or as many as there are where fewer
+    spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, ...) or `Pool`, of the same listings in one order
+    k: int | None = None,  # Neighbors of each, the listing itself included; None: 50, or all where fewer
 ) -> Candidates:
-    "Search every modality, and score every candidate in all of them from its vectors."
+    "Search every modality, and score every pair that one of them found in all of them, from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
-    sizes = {name: len(o) for name, o in spaces.items()}
-    if len(set(sizes.values())) > 1: raise InputError(f'modalities of different length: {sizes}')
-    n = next(iter(sizes.values()))
-    pools = {name: o.pool for name, o in spaces.items()}
-    if len(set(pools.values())) > 1: raise InputError(f'modalities with catalogues of different length: {pools}')
-    pool = next(iter(pools.values()))
-    most = resolve_k(k, pool)
-    removed = np.any([o.removed for o in spaces.values()], axis=0)
-    key = np.concatenate([_keys(o.search(most).ids, removed, pool) for o in spaces.values()])
+    sizes = {modality: len(space) for modality, space in spaces.items()}
+    listing_count = _same_size('modalities of different length', sizes)
+    pools = {modality: space.pool for modality, space in spaces.items()}
+    pool = _same_size('modalities with catalogues of different length', pools)
+    grid = _union_grid(spaces, resolve_k(k, pool), listing_count, pool)
+    rows = np.arange(listing_count)[:, None]
+    return Candidates(
+        ids=grid,
+        scores={modality: space.scores(rows, grid) for modality, space in spaces.items()},
+        # by default a rule chosen on few listings takes 50 among more
+        k=NEAREST if k is None else k,
+        join=tuple(modality for modality, space in spaces.items() if _is_exact_key(space)),
+        pool=pool,
+        present={modality: _present(space) for modality, space in spaces.items()})
+
+
+def _same_size(problem, sizes):
+    if len(set(sizes.values())) > 1: raise InputError(f'{problem}: {sizes}')
+    return next(iter(sizes.values()))
+
+
+def _union_grid(spaces, k, listing_count, pool):
+    "The ids that any space finds for each row, int64 (n,K): the listing itself, then rising, padded with -1."
+    removed = np.any([space.removed for space in spaces.values()], axis=0)
+    pair_keys = np.concatenate([_pair_keys(space.search(k).ids, removed, pool) for space in spaces.values()])
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
-    key.sort()
-    key = key[np.append(True, key[1:] != key[:-1])]
-    # a few arrays of the pairs' size, one dropped as the next is made: they are what a whole rule's memory peaks with
-    rows, ids = np.divmod(key, pool + 1)
-    del key
-    ids -= 1
-    np.copyto(ids, rows, where=ids < 0)
-    count = np.bincount(rows, minlength=n)
-    at = np.arange(len(rows))
-    at -= (count.cumsum() - count)[rows]
-    grid = np.full((n, count.max()), -1, np.int64)
-    grid[rows, at] = ids
-    del rows, ids, at
-    scores = {name: o.scores(np.arange(n)[:, None], grid) for name, o in spaces.items()}
-    join = tuple(name for name, o in spaces.items() if isinstance(getattr(o, 'new', o), Keys))
-    # by default a rule chosen on few listings takes 50 among more
-    return Candidates(grid, scores, NEAREST if k is None else k, join, pool, {name: _present(o) for name, o in spaces.items()})
+    pair_keys.sort()
+    pair_keys = pair_keys[np.append(True, pair_keys[1:] != pair_keys[:-1])]
+    # each array of one number a pair is dropped once it is used, because a whole rule's memory peaks here
+    rows, found_ids = np.divmod(pair_keys, pool + 1)
+    del pair_keys
+    found_ids -= 1
+    np.copyto(found_ids, rows, where=found_ids < 0)
+    counts = np.bincount(rows, minlength=listing_count)
+    grid = np.full((listing_count, counts.max()), -1, np.int64)
+    grid[rows, rank_within_row(counts)] = found_ids
+    return grid
 
 
-def _keys(ids, removed, pool):
-    "A number for each pair found: by row, itself first, so that it stands at column 0."
+def _pair_keys(ids, removed, pool):
+    "One number for each pair that was found; they sort by row, the listing itself first, then by id."
     own = np.arange(len(ids))[:, None]
-    key, keep = np.where(ids == own, 0, ids + 1), ids >= 0
-    # removed from one modality is removed
+    keys = np.where(ids == own, 0, ids + 1)
+    keep = ids >= 0
+    # a listing that was removed from one modality is nobody's candidate in any
     if removed.any(): keep &= (ids == own) | ~(removed[own] | removed[ids])
-    key += own * (pool + 1)
-    return key[keep]
+    keys += own * (pool + 1)
+    return keys[keep]
+
+
+def _is_exact_key(space): return isinstance(space.new if isinstance(space, Pool) else space, Keys)
 
 
 def _present(space):
-    if isinstance(space, Pool): return np.concatenate([_present(o) for o in (space.new, space.catalogue) if o is not None])
-    i = np.arange(len(space))
-    return space.scores(i, i) > 0
+    "Whether each listing has something in this space, bool (pool,): what is similar to itself."
+    if isinstance(space, Pool):
+        return np.concatenate([_present(part) for part in (space.new, space.catalogue) if part is not None])
+    rows = np.arange(len(space))
+    return space.scores(rows, rows) > 0

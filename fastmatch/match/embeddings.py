@@ -1,81 +1,148 @@
-"Embeddings with what is known of their listings: ids, titles, groups, and which rows an encoder was trained on."
+"""`Embeddings`: vectors by modality with what is known of their listings: ids, titles, groups, hashes, and
+how the vectors were made."""
 import numpy as np
 
 from ..core import InputError, preview
 
+TITLE_SPACES = ('tfidf', 'units', 'same_title')  # modalities that are made from the titles
+
 
 class Embeddings(dict):
-    "Vectors by modality ({'image': (n,d), ...}, float32, unit length) of the same listings in the same order."
+    """Vectors by modality ({'image': (n,d), ...}, float32, unit length) of the same listings in the same
+    order."""
     def __init__(
         self,
         vectors: dict,  # Modality -> (n,d) array
-        ids,  # (n,) what names each listing; or modality -> ids, where they come from different files: they must agree
+        ids,  # (n,) what names each listing; or modality -> ids, where they come from files that must agree
         titles=None,  # (n,) titles, or None
-        groups=None,  # (n,) groups, or None where they aren't known
-        trained_on=None,  # bool (n,): an encoder was trained on this row; default none
-        phash=None,  # (n,) perceptual hashes, None where a listing has none; or None
+        groups=None,  # (n,) which listings are the same product, or None where that isn't known
+        trained_on=None,  # bool (n,), whether an encoder was trained on this listing; default none
+        phash=None,  # (n,) perceptual hashes of the pictures, None where a listing has none; or None
         labels=None,  # An earlier name of `groups`
+        made_with: dict | None = None,  # How the vectors were made: {'tta': True, 'size': [104, 104]}
     ):
-        from pandas import isna as missing
-        super().__init__({k: np.asarray(v, np.float32) for k, v in vectors.items()})
-        self.ids = _one_order(ids) if isinstance(ids, dict) else np.asarray(ids)
+        super().__init__({modality: np.asarray(array, np.float32) for modality, array in vectors.items()})
+        self.ids = _common_ids(ids) if isinstance(ids, dict) else np.asarray(ids)
         n = len(self.ids)
-        titles = None if titles is None else list(titles)
-        # str(None) and str(nan) would be titles like any other, and match each other
-        if bad := [i for i, o in enumerate(titles or []) if missing(o)]: raise InputError(f'titles: rows {preview(bad)} are missing')
-        self.titles = None if titles is None else [str(o) for o in titles]
+        self.titles = None if titles is None else _as_texts(titles)
+        groups_keyword = 'groups' if groups is not None else 'labels'
         if groups is None: groups = labels
         self.groups = None if groups is None else np.asarray(groups)
         self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
         self.phash = None if phash is None else np.asarray(phash, dtype=object)
-        for name, o in {**self, 'titles': self.titles, 'groups': self.groups, 'trained_on': self.trained_on, 'phash': self.phash}.items():
-            if o is not None and len(o) != n: raise InputError(f'{name}: {len(o)} rows for {n} ids')
+        # a copy with other groups or titles, `Embeddings(emb, emb.ids, ...)`, has the same vectors
+        if made_with is None and isinstance(vectors, Embeddings): made_with = vectors.made_with
+        self.made_with = None if made_with is None else dict(made_with)
+        arrays = {**self, 'titles': self.titles, groups_keyword: self.groups, 'trained_on': self.trained_on,
+                  'phash': self.phash}
+        for name, column in arrays.items():
+            if column is not None and len(column) != n:
+                raise InputError(f'{name}: {len(column)} rows for {n} ids')
 
     @property
-    def labels(self): return self.groups  # an earlier name of `groups`
+    def labels(self):
+        "An earlier name of `groups`."
+        return self.groups
 
     def __len__(self): return len(self.ids)  # listings; modalities are counted by `len(emb.keys())`
-    def __repr__(self): return f'Embeddings({len(self)} listings: {", ".join(f"{k} {v.shape[1]}-d" for k, v in self.items())})'
+
+    def __repr__(self):
+        widths = ', '.join(f'{modality} {array.shape[1]}-d' for modality, array in self.items())
+        return f'Embeddings({len(self)} listings: {widths})'
 
     def refuse_trained_on(
         self,
-        what: str,  # What they'd be used for
-    ):
-        "Raise `InputError` where rows were trained on: their similarities sit near 1 and mislead `what`."
+        what: str,  # What they would be used for, for the message
+    ) -> 'Embeddings':
+        """Return `self`, or raise `InputError` where an encoder was trained on some rows: their
+        similarities are near 1 and mislead `what`."""
         if self.trained_on.any():
-            raise InputError(f'{self.trained_on.sum()} of {len(self)} listings were trained on ({preview(self.ids[self.trained_on])}): {what} '
-                             'needs listings the encoder never saw')
+            trained = f'{self.trained_on.sum()} of {len(self)} listings were trained on'
+            raise InputError(f'{trained} ({preview(self.ids[self.trained_on])}): '
+                             f'{what} needs listings the encoder never saw')
+        return self
+
+    def check_made_like(
+        self,
+        other: dict | None,  # Settings that other vectors were made with, as `made_with` holds them
+        what: str,  # What was made with `other`, for the message: 'the matcher'
+    ) -> 'Embeddings':
+        """Return `self`, or raise `InputError` naming the settings that differ; one that is missing on
+        either side counts as no difference."""
+        mine = self.made_with or {}
+        theirs = other or {}
+        differing = [name for name in mine if name in theirs and _plain(mine[name]) != _plain(theirs[name])]
+        if differing:
+            said = '; '.join(f'{name}={mine[name]!r}, {what} with {name}={theirs[name]!r}'
+                             for name in differing)
+            raise InputError(f'the embeddings were made with {said}: use one setting for both, '
+                             'since similarities of vectors made in different ways are not comparable')
         return self
 
     def spaces(
         self,
         tfidf: bool = True,  # Add the titles' character TF-IDF as a modality of its own, 'tfidf'
-        only: tuple | None = None,  # Which modalities, as `Rule.reads` names them; default all but 'joint', which repeats the others, 'units' and 'same_title'
-    ) -> dict:
-        "Each modality as a space to search: what `candidates` takes; known perceptual hashes as the exact key 'phash'."
+        only: tuple | None = None,  # Modalities to give; default all but 'joint', 'units', 'same_title'
+    ) -> dict:  # Modality -> `Dense`, `Tfidf`, `Keys` or `Units`
+        """Each modality as a space to search, which is what `candidates` takes; known perceptual hashes
+        become the exact key 'phash'."""
         from .spaces.dense import Dense
         from .spaces.keys import Keys, title_keys
         from .spaces.tfidf import Tfidf
         from .spaces.units import Units
-        texts, given = ('tfidf', 'units', 'same_title'), () if only is None else tuple(only)
-        names = [k for k in self if k != 'joint' or len(self.keys()) == 1] if only is None else [k for k in only if k not in (*texts, 'phash')]
-        if self.titles is None and (lacking := [k for k in texts if k in given]): raise InputError(f'{lacking[0]!r} needs titles: the embeddings hold none')
-        if self.phash is None and only is not None and 'phash' in only: raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
-        if unknown := [k for k in names if k not in self]: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
-        res = {k: Dense(self[k], k) for k in names}
-        if self.titles is not None and (tfidf if only is None else 'tfidf' in only): res['tfidf'] = Tfidf(self.titles)
-        if self.phash is not None and (only is None or 'phash' in only): res['phash'] = Keys(self.phash)
-        if 'units' in given: res['units'] = Units(self.titles)
-        if 'same_title' in given: res['same_title'] = Keys(title_keys(self.titles))
-        return res
+        if only is None:
+            # 'joint' repeats what the other vectors say
+            modalities = [modality for modality in self if modality != 'joint' or len(self.keys()) == 1]
+            made_spaces = {'tfidf'} if tfidf and self.titles is not None else set()
+            if self.phash is not None: made_spaces.add('phash')
+        else:
+            made_spaces = {*TITLE_SPACES, 'phash'} & set(only)
+            modalities = [modality for modality in only if modality not in made_spaces]
+        self._check_available(modalities, made_spaces)
+        spaces = {modality: Dense(self[modality], modality) for modality in modalities}
+        if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
+        if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
+        if 'units' in made_spaces: spaces['units'] = Units(self.titles)
+        if 'same_title' in made_spaces: spaces['same_title'] = Keys(title_keys(self.titles))
+        return spaces
+
+    def _check_available(self, modalities, made_spaces):
+        from_titles = [modality for modality in TITLE_SPACES if modality in made_spaces]
+        if self.titles is None and from_titles:
+            raise InputError(f'{from_titles[0]!r} needs titles: the embeddings hold none')
+        if self.phash is None and 'phash' in made_spaces:
+            raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
+        unknown = [modality for modality in modalities if modality not in self]
+        if unknown: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
 
 
-def _one_order(ids):
-    first, *others = ((k, np.asarray(o)) for k, o in ids.items())
-    for k, o in others:
-        if len(o) != len(first[1]): raise InputError(f'{k}: {len(o)} ids, {first[0]}: {len(first[1])}')
-        if (off := np.flatnonzero(o.astype(str) != first[1].astype(str))).size:
-            same = sorted(o.astype(str)) == sorted(first[1].astype(str))
-            raise InputError(f'{k}: row {off[0]} is {str(o[off[0]])!r}, in {first[0]} it is {str(first[1][off[0]])!r}: '
-                             + ('the same listings in another order' if same else 'other listings'))
-    return first[1]
+def _as_texts(titles):
+    """Titles as a list of strings; raises `InputError` for missing ones, which would be equal texts
+    ('None', 'nan') and match each other."""
+    from pandas import isna
+    titles = list(titles)
+    missing = [row for row, title in enumerate(titles) if isna(title)]
+    if missing: raise InputError(f'titles: rows {preview(missing)} are missing')
+    return [str(title) for title in titles]
+
+
+def _common_ids(ids_of):
+    """The ids that all modalities have in one order; raises `InputError` naming the first row where two
+    modalities differ."""
+    (first_name, first), *others = ((modality, np.asarray(ids)) for modality, ids in ids_of.items())
+    for name, ids in others:
+        if len(ids) != len(first): raise InputError(f'{name}: {len(ids)} ids, {first_name}: {len(first)}')
+        differing = np.flatnonzero(ids.astype(str) != first.astype(str))
+        if differing.size:
+            row = differing[0]
+            same_listings = sorted(ids.astype(str)) == sorted(first.astype(str))
+            difference = f'{name}: row {row} is {str(ids[row])!r}, in {first_name} it is {str(first[row])!r}'
+            reason = 'the same listings in another order' if same_listings else 'other listings'
+            raise InputError(f'{difference}: {reason}')
+    return first
+
+
+def _plain(value):
+    "A setting as json would give it back: tuples as lists."
+    if isinstance(value, (list, tuple)): return [_plain(part) for part in value]
+    return value

@@ -78,7 +78,7 @@ def child(n, file, noise, kind, recall, memory, sample):
         'total_s': round(clock[-1] - clock[0], 2),
         'peak_mb': round(held('VmHWM')),
         'kind': ix.kind,
-        'effort': ix._effort.get(K),
+        'effort': ix._effort_for.get(K),
         'matches_a_row': round(len(matches.ids) / n, 2),
     }
     del matches

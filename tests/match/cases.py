@@ -1,4 +1,4 @@
-"Random cases full of what goes wrong: exact duplicates, ties, singletons, empty titles."
+"Random cases full of what goes wrong: exact duplicates, ties, listings that are alone, empty titles."
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -7,32 +7,40 @@ from fastmatch.core import InputError
 from fastmatch.match import Neighbors
 
 WORDS = 'merah biru kaos kaus lengan panjang pria wanita 250ml 500ml sabun susu milk red blue shirt'.split()
-# the first three are neighbours in float32: a cut between them is none of that type
+# the first three are next to each other in float32: a threshold between them is none of that type
 SCORES = [np.float32(.5), np.float32(.5 + 2**-24), np.float32(.5 + 2**-23), np.float32(.25),
           np.float32(-.75), np.float32(0), np.float32(100), np.float32(1)]
 
 
 def halves_of_one(n, d, seed):
-    "Vectors with four entries of +-1: normalised and multiplied without rounding, full of ties and duplicates."
-    rng, x = np.random.default_rng(seed), np.zeros((n, d))
-    for row in x: row[rng.choice(d, 4, replace=False)] = rng.choice([-1., 1.], 4)
-    return x
+    """Vectors with four entries of +-1: normalized and multiplied without rounding, full of ties and
+    duplicates."""
+    rng = np.random.default_rng(seed)
+    vectors = np.zeros((n, d))
+    for row in vectors: row[rng.choice(d, 4, replace=False)] = rng.choice([-1., 1.], 4)
+    return vectors
 
 
 def noisy(n, d, seed, copies=0):
+    "Normal vectors, `copies` of them exact or rescaled duplicates."
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, d)).astype(np.float32)
-    # exact duplicates and rescaled ones
-    for _ in range(copies): x[rng.integers(n)] = x[rng.integers(n)] * rng.choice([1, 2, .25])
-    return x
+    vectors = rng.normal(size=(n, d)).astype(np.float32)
+    for _ in range(copies): vectors[rng.integers(n)] = vectors[rng.integers(n)] * rng.choice([1, 2, .25])
+    return vectors
 
 
 def titles(n, seed):
+    "Titles of one to four words, some of them twice, some empty."
     rng = np.random.default_rng(seed)
-    res = [' '.join(rng.choice(WORDS, rng.integers(1, 5))) for _ in range(n)]
-    for i in range(0, n, 6): res[i] = res[int(rng.integers(n))]
-    for i in range(0, n, 7): res[i] = ''
-    return res
+    made = [' '.join(rng.choice(WORDS, rng.integers(1, 5))) for _ in range(n)]
+    for i in range(0, n, 6): made[i] = made[int(rng.integers(n))]
+    for i in range(0, n, 7): made[i] = ''
+    return made
+
+
+def grid(n):
+    "Rows and ids of all pairs of n listings, to score: (n,1) and (n,)."
+    return np.arange(n)[:, None], np.arange(n)
 
 
 def asked(search, k, n):
@@ -44,14 +52,14 @@ def asked(search, k, n):
 
 @st.composite
 def cases(draw, smallest=2, largest=9):
-    "A self-join with heavy ties and padding, and labels with singletons."
+    "A self-join with heavy ties and padding, and groups, some of one listing."
     n = draw(st.integers(smallest, largest))
     values = draw(st.lists(st.sampled_from(SCORES), min_size=1, max_size=5, unique=True))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     pairs = rng.random((n, n)) < draw(st.sampled_from([0., .3, .8, 1.]))
     rows, ids = np.nonzero(pairs)
-    labels = rng.integers(0, draw(st.integers(1, n)), n)
-    # most scores follow the labels, so that a cut in the middle is worth something
+    groups = rng.integers(0, draw(st.integers(1, n)), n)
+    # most scores follow the groups, so that a threshold in the middle is worth something
     scores = np.sort(rng.choice(values, (len(rows), 2)), axis=1)
-    same = (labels[rows] == labels[ids]) ^ (rng.random(len(rows)) < .2)
-    return Neighbors.from_pairs(rows, ids, scores[np.arange(len(rows)), same.astype(int)], n), labels
+    same = (groups[rows] == groups[ids]) ^ (rng.random(len(rows)) < .2)
+    return Neighbors.from_pairs(rows, ids, scores[np.arange(len(rows)), same.astype(int)], n), groups

@@ -1,71 +1,137 @@
-"Embeddings: what is known of the listings, row by row, and the spaces they give."
+"Embeddings: what is known of the listings, row by row, how they were made, and the spaces they give."
+import copy
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Embeddings, Tfidf, candidates
+from fastmatch.match import Dense, Embeddings, Keys, Tfidf, Units, candidates
 from tests.match.cases import noisy
 
-X, IDS = noisy(4, 3, 0), ['p0', 'p1', 'p2', 'p3']
+VECTORS = noisy(4, 3, 0)
+IDS = ['p0', 'p1', 'p2', 'p3']
 
 
-@pytest.mark.parametrize('name, kwargs', [('image', {'vectors': {'image': X[:3]}}), ('title', {'vectors': {'image': X, 'title': X[:1]}}),
-                                          ('titles', {'titles': ['a']}), ('labels', {'labels': [1] * 5}),
-                                          ('trained_on', {'trained_on': [True]})])
+@pytest.mark.parametrize('name, kwargs', [
+    ('image', {'vectors': {'image': VECTORS[:3]}}),
+    ('title', {'vectors': {'image': VECTORS, 'title': VECTORS[:1]}}),
+    ('titles', {'titles': ['a']}), ('groups', {'groups': [1] * 5}), ('labels', {'labels': [1] * 5}),
+    ('trained_on', {'trained_on': [True]}), ('phash', {'phash': ['x']})])
 def test_wrong_lengths(name, kwargs):
-    with pytest.raises(InputError, match=f'^{name}: . rows for 4 ids'): Embeddings(**{'vectors': {'image': X}, 'ids': IDS, **kwargs})
+    with pytest.raises(InputError, match=f'^{name}: . rows for 4 ids'):
+        Embeddings(**{'vectors': {'image': VECTORS}, 'ids': IDS, **kwargs})
 
 
 def test_holds_what_it_was_given():
-    emb = Embeddings({'image': X.astype(np.float64)}, IDS, groups=list('aabb'))
+    emb = Embeddings({'image': VECTORS.astype(np.float64)}, IDS, groups=list('aabb'))
     assert len(emb) == 4 and list(emb) == ['image'] and emb['image'].dtype == np.float32
     assert emb.titles is None and not emb.trained_on.any()
     assert emb.groups.tolist() == list('aabb') and repr(emb) == 'Embeddings(4 listings: image 3-d)'
 
 
+def test_labels_are_an_earlier_name_of_groups():
+    emb = Embeddings({'image': VECTORS}, IDS, labels=list('aabb'))
+    assert emb.groups.tolist() == emb.labels.tolist() == list('aabb')
+    assert Embeddings({'image': VECTORS}, IDS).labels is None
+
+
 def test_missing_titles_are_named():
-    assert Embeddings({'image': X}, IDS, titles=np.array(['', 7, 'c', 'd'], object)).titles == ['', '7', 'c', 'd']
-    for bad in (None, float('nan'), pd.NA):
-        with pytest.raises(InputError, match='titles: rows 1 '): Embeddings({'image': X}, IDS, titles=['a', bad, 'c', 'd'])
+    mixed = np.array(['', 7, 'c', 'd'], object)
+    assert Embeddings({'image': VECTORS}, IDS, titles=mixed).titles == ['', '7', 'c', 'd']
+    for missing in (None, float('nan'), pd.NA):
+        with pytest.raises(InputError, match='titles: rows 1 '):
+            Embeddings({'image': VECTORS}, IDS, titles=['a', missing, 'c', 'd'])
 
 
 def test_refuse_trained_on():
-    emb = Embeddings({'image': X}, IDS)
+    emb = Embeddings({'image': VECTORS}, IDS)
     assert emb.refuse_trained_on('x') is emb
-    emb = Embeddings({'image': X}, IDS, trained_on=[False, True, False, True])
+    emb = Embeddings({'image': VECTORS}, IDS, trained_on=[False, True, False, True])
     says = r'2 of 4 listings were trained on \(p1, p3\): choosing a rule needs'
     with pytest.raises(InputError, match=says): emb.refuse_trained_on('choosing a rule')
 
 
+def test_made_with_is_kept_by_copies():
+    settings = {'tta': True, 'size': [104, 104]}
+    emb = Embeddings({'image': VECTORS}, IDS, made_with=settings)
+    again = Embeddings(emb, emb.ids, groups=list('aabb'))
+    for same in (emb, again, copy.copy(emb), copy.deepcopy(emb), pickle.loads(pickle.dumps(emb))):
+        assert same.made_with == settings and len(same) == 4
+    # what it was given is not changed with it
+    again.made_with['tta'] = False
+    assert settings['tta'] and emb.made_with['tta']
+    assert Embeddings(emb, emb.ids, made_with={}).made_with == {}
+    assert Embeddings(dict(emb), emb.ids).made_with is None
+
+
+def test_check_made_like():
+    emb = Embeddings({'image': VECTORS}, IDS, made_with={'tta': True, 'size': [104, 104], 'method': 'squish'})
+    for same in (dict(emb.made_with), {'size': (104, 104)}, {'other': 1}, {}, None):
+        assert emb.check_made_like(same, 'the matcher') is emb
+    says = '^the embeddings were made with tta=True, the matcher with tta=False: '
+    with pytest.raises(InputError, match=says):
+        emb.check_made_like({'tta': False, 'size': [104, 104]}, 'the matcher')
+    says = r'size=\[104, 104\], the rule with size=\[224, 224\]; method=.squish., the rule with method=.crop.'
+    with pytest.raises(InputError, match=says):
+        emb.check_made_like({'method': 'crop', 'size': [224, 224], 'tta': True}, 'the rule')
+    # None is a setting like any other
+    with pytest.raises(InputError, match='tta=True, x with tta=None'): emb.check_made_like({'tta': None}, 'x')
+    assert Embeddings({'image': VECTORS}, IDS).check_made_like({'tta': True}, 'the matcher') is not None
+
+
 def test_spaces():
-    emb = Embeddings({'image': X, 'title': X * 2, 'joint': X + 1}, IDS, titles=['kaos merah', 'kaos', '', 'susu'])
-    got = emb.spaces()
-    assert list(got) == ['image', 'title', 'tfidf'] and [type(o) for o in got.values()] == [Dense, Dense, Tfidf]
-    assert {len(o) for o in got.values()} == {4}
-    np.testing.assert_array_equal(got['title'].vectors, Dense(X * 2).vectors)
-    assert list(emb.spaces(tfidf=False)) == ['image', 'title'] and list(emb.spaces(only=('joint',))) == ['joint']
-    assert list(emb.spaces(only=('tfidf', 'image'))) == ['image', 'tfidf'] and list(emb.spaces(only=('tfidf',))) == ['tfidf']
-    assert list(Embeddings({'joint': X}, IDS).spaces()) == ['joint'] and list(Embeddings({'image': X}, IDS).spaces()) == ['image']
-    with pytest.raises(InputError, match=r"\['imgae'\]: the embeddings hold \['image', 'title', 'joint'\]"): emb.spaces(only=('imgae',))
-    assert set(candidates(got, 3).scores) == {'image', 'title', 'tfidf'}
+    vectors = {'image': VECTORS, 'title': VECTORS * 2, 'joint': VECTORS + 1}
+    emb = Embeddings(vectors, IDS, titles=['kaos merah', 'kaos', '', 'susu'])
+    spaces = emb.spaces()
+    assert list(spaces) == ['image', 'title', 'tfidf']
+    assert [type(space) for space in spaces.values()] == [Dense, Dense, Tfidf]
+    assert {len(space) for space in spaces.values()} == {4}
+    np.testing.assert_array_equal(spaces['title'].vectors, Dense(VECTORS * 2).vectors)
+    assert list(emb.spaces(tfidf=False)) == ['image', 'title']
+    assert list(emb.spaces(only=('joint',))) == ['joint']
+    assert list(emb.spaces(only=('tfidf', 'image'))) == ['image', 'tfidf']
+    assert list(emb.spaces(only=('tfidf',))) == ['tfidf']
+    assert list(Embeddings({'joint': VECTORS}, IDS).spaces()) == ['joint']
+    assert list(Embeddings({'image': VECTORS}, IDS).spaces()) == ['image']
+    says = r"\['imgae'\]: the embeddings hold \['image', 'title', 'joint'\]"
+    with pytest.raises(InputError, match=says): emb.spaces(only=('imgae',))
+    assert set(candidates(spaces, 3).scores) == {'image', 'title', 'tfidf'}
 
 
-def test_spaces_refuse_tfidf_without_titles():
-    with pytest.raises(InputError, match='tfidf'): Embeddings({'image': X}, IDS).spaces(only=('image', 'tfidf'))
+def test_spaces_from_titles_and_hashes():
+    texts = ['susu 1 l', 'Susu  1 L', '', 'kaos']
+    emb = Embeddings({'image': VECTORS}, IDS, titles=texts, phash=['p', None, 'p', 'q'])
+    assert list(emb.spaces()) == ['image', 'tfidf', 'phash']
+    spaces = emb.spaces(only=('same_title', 'units', 'phash'))
+    kinds = {name: type(space) for name, space in spaces.items()}
+    assert kinds == {'phash': Keys, 'units': Units, 'same_title': Keys}
+    assert spaces['same_title'].scores([0, 2], [1, 3]).tolist() == [1, 0]
+    assert spaces['phash'].scores([0, 1], [2, 3]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize('name, says', [('tfidf', "'tfidf' needs titles"), ('units', "'units' needs titles"),
+                                        ('same_title', 'needs titles'),
+                                        ('phash', "'phash' needs perceptual hashes")])
+def test_spaces_refuse_what_they_have_nothing_for(name, says):
+    emb = Embeddings({'image': VECTORS}, IDS)
+    with pytest.raises(InputError, match=says): emb.spaces(only=('image', name))
 
 
 def test_bad_rows_are_named_with_their_modality():
-    x = X.copy()
-    x[2] = 0
-    with pytest.raises(InputError, match='title: rows 2 are all zero'): Embeddings({'image': X, 'title': x}, IDS).spaces()
+    zero_row = VECTORS.copy()
+    zero_row[2] = 0
+    emb = Embeddings({'image': VECTORS, 'title': zero_row}, IDS)
+    with pytest.raises(InputError, match='title: rows 2 are all zero'): emb.spaces()
 
 
 def test_ids_of_each_modality_must_agree():
-    x = {'image': np.eye(3), 'title': np.eye(3)}
-    emb = Embeddings(x, {'image': ['a', 'b', 'c'], 'title': np.array(['a', 'b', 'c'])})
+    vectors = {'image': np.eye(3), 'title': np.eye(3)}
+    emb = Embeddings(vectors, {'image': ['a', 'b', 'c'], 'title': np.array(['a', 'b', 'c'])})
     assert emb.ids.tolist() == ['a', 'b', 'c']
-    with pytest.raises(InputError, match="title: row 1 is 'c', in image it is 'b': the same listings in another order"):
-        Embeddings(x, {'image': ['a', 'b', 'c'], 'title': ['a', 'c', 'b']})
-    with pytest.raises(InputError, match='other listings'): Embeddings(x, {'image': ['a', 'b', 'c'], 'title': ['a', 'b', 'd']})
-    with pytest.raises(InputError, match='title: 2 ids, image: 3'): Embeddings(x, {'image': ['a', 'b', 'c'], 'title': ['a', 'b']})
+    for title_ids, says in [
+            (['a', 'c', 'b'], "title: row 1 is 'c', in image it is 'b': the same listings in another order"),
+            (['a', 'b', 'd'], 'other listings'), (['a', 'b'], 'title: 2 ids, image: 3')]:
+        with pytest.raises(InputError, match=says):
+            Embeddings(vectors, {'image': ['a', 'b', 'c'], 'title': title_ids})

@@ -2,16 +2,18 @@
 import numpy as np
 
 
-def recall(ids, sim, k, rows, dead=(), self_join=True):
-    "Mean over `rows` of the share of the k best that are among `ids`; one as near as the last of them counts as well."
-    res = []
+def recall(ids, similarity, k, rows, removed=(), self_join=True):
+    """Mean over `rows` of the share of the k best that are among `ids`; one as near as the last of them
+    counts as well."""
+    shares = []
     for i in rows:
-        others = [j for j in range(sim.shape[1]) if j not in dead and not (self_join and j == i)]
-        best = sorted((sim[i, j] for j in others), reverse=True)[:k - self_join]
+        def is_other(j, row=i): return not (self_join and j == row)
+        others = [j for j in range(similarity.shape[1]) if j not in removed and is_other(j)]
+        best = sorted((similarity[i, j] for j in others), reverse=True)[:k - self_join]
         if not best:
-            res.append(1.)
+            shares.append(1.)
             continue
-        found = [j for j in ids[i] if j >= 0 and not (self_join and j == i)]
-        assert not set(found) & set(dead)
-        res.append(min(len(best), sum(sim[i, j] >= best[-1] - 2e-7 for j in found)) / len(best))
-    return np.mean(res)
+        found = [j for j in ids[i] if j >= 0 and is_other(j)]
+        assert not set(found) & set(removed)
+        shares.append(min(len(best), sum(similarity[i, j] >= best[-1] - 2e-7 for j in found)) / len(best))
+    return np.mean(shares)

@@ -1,1 +1,2 @@
-"Spaces: where candidates come from, one modality a file."
+"""Spaces: the modalities that can be searched for neighbors, one kind a file. base.py says what a space
+must offer."""

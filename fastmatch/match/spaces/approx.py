@@ -1,258 +1,261 @@
-"Embeddings as a space to search at any size: exact or by an index of faiss', by one call, with the recall against exact stated."
+"""`Index`: embeddings to search at any size, exactly or by an index of faiss, with the recall against exact
+search stated."""
 import warnings
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 
 from ...core import InputError, preview, require_package
-from ...store import fingerprint, read_sealed, write_sealed
 from ..neighbors import resolve_k
-from .base import FLOATS, SPARE
+from .base import BLOCK_FLOATS
 from .dense import Dense
+from .faiss_index import (
+    KINDS,
+    add_vectors,
+    build_index,
+    cell_order,
+    effort_steps,
+    memory_needed,
+    proposal_count,
+    propose,
+)
+from .recall import SAMPLE, Recall, draw_rows, measure_recall
+from .saved_index import read_index, write_index
 
-KINDS = ['exact', 'hnsw', 'ivf', 'ivfpq']
-# An exact self-join costs n*n*d: a second for 10,000 x 384 on two cores, under a minute here (the competition's test set has 70,000 listings), hours for a
-# million. IVF-PQ is quicker from about 25,000, but what is found in a minute need not be missed. HNSW cost more than IVF-PQ at every size tried, takes
-# ten times its memory, and loses listings that more others equal than it has links: it is for catalogues that grow by a few listings at a time.
+# An exact self-join costs n*n*d: a second for 10,000 x 384 on two cores, under a minute for 75,000 (the
+# competition's
+# test set has 70,000 listings), hours for a million. What is found exactly in a minute need not be missed.
 EXACT_ROWS = 75_000
-LINKS = 32  # HNSW: links a listing, twice as many on the ground level (faiss' own default)
-BUILD = 80  # HNSW: listings looked at to place one; with faiss' 40 more of them can't be reached
-POINTS = 40  # IVF: listings to train on for each cell; faiss warns below 39
-REFINE, MORE = 4, 64  # IVF-PQ: its codes propose this many times k and this many more, the vectors themselves decide
-SAMPLE = 1000  # listings that are also looked up exactly: a recall of .98 is known to about .002
-ROOM = 1 << 28  # bytes for blocks of queries and all that is small
-FORMAT = 1  # raised with every change that older code can't read
-
-
-@dataclass
-class Recall:
-    "The share of the exact neighbours that a search found, and on how many rows it was looked at."
-    k: int  # Neighbours asked for, the listing itself included in a self-join
-    mean: float  # Over the rows; a found one as near as the last exact one counts, whichever of equals it is
-    se: float  # Standard error of the mean
-    rows: int  # Looked at
-
-    def __repr__(self): return f'recall@{self.k} {self.mean:.3f} (s.e. {self.se:.3f}, {self.rows} rows)'
 
 
 class Index(Dense):
-    "Embeddings to search approximately where exact search would take long: scores are exact, neighbours may be missed, `reached` says how many."
+    """Embeddings to search approximately where exact search would take long.
+
+    Scores are exact, neighbors may be missed; `reached` says how many, as {k: `Recall`} for each k that was
+    searched.
+    """
     def __init__(
         self,
         vectors,  # float (n,d), one row a listing; any norm but 0
         name: str = 'vectors',  # What to call them in messages
         kind: str = 'auto',  # One of `KINDS`; 'auto': exact up to `EXACT_ROWS` listings, IVF-PQ above
         recall: float = .98,  # To be reached on a sample: a search looks at more until it is
-        memory: float | None = None,  # GB that index and search may hold beside the vectors and what is found; None: no bound
-        seed: int = 0,  # Of the samples to train on and to try out on
-        normalized: bool = False,  # They were normalised by another `Dense`: keep their very bits
+        memory: float | None = None,  # GB that index and search may take beside vectors and results
+        seed: int = 0,  # Of the samples to train on and to measure the recall on
+        normalized: bool = False,  # They are float32 of unit length, of another `Dense`: keep their bits
     ):
         super().__init__(vectors, name, normalized)
-        if kind not in ('auto', *KINDS): raise InputError(f"kind={kind!r}: choose one of auto, {', '.join(KINDS)}")
+        if kind not in ('auto', *KINDS):
+            raise InputError(f"kind={kind!r}: choose one of auto, {', '.join(KINDS)}")
         if not 0 < recall <= 1: raise InputError(f'recall={recall}: above 0, 1 at most')
         if memory is not None and not memory > 0: raise InputError(f'memory={memory}: GB, above 0')
-        self.asked, self.target, self.memory, self.seed, self.dead = kind, recall, memory, seed, np.zeros(len(self), bool)
-        self._reset()
-        self._pick(len(self))  # a bound that nothing fits in is told before the work
+        self.requested_kind = kind
+        self.target_recall = recall
+        self.memory = memory
+        self.seed = seed
+        self._removed = np.zeros(len(self), bool)
+        self._forget_index()
+        self._choose_kind(len(self))  # raises where no kind fits in `memory`, before any work
 
-    def _reset(self): self._ix, self._built, self._effort, self.reached = None, None, {}, {}
+    def _forget_index(self):
+        self._faiss_index = None
+        self._built_kind = None
+        self._effort_for = {}  # k -> the effort that reaches the recall
+        self.reached = {}  # k -> `Recall` on the sample
 
     def __repr__(self):
-        return ', '.join([f'Index({self.name!r}', f'{len(self)} x {self.dim}', *([f'{self.dead.sum()} removed'] if self.dead.any() else []),
-                          self.kind, *map(repr, self.reached.values())]) + ')'
+        parts = [f'Index({self.name!r}', f'{len(self)} x {self.dim}']
+        if self._removed.any(): parts.append(f'{self._removed.sum()} removed')
+        return ', '.join([*parts, self.kind, *map(repr, self.reached.values())]) + ')'
 
     @property
-    def removed(self): return self.dead
+    def removed(self) -> np.ndarray:  # bool (n,)
+        "Which listings were removed: they are nobody's neighbors."
+        return self._removed
 
     @property
-    def alive(self) -> np.ndarray:
-        "The numbers of the listings that weren't removed."
-        return np.flatnonzero(~self.dead)
+    def remaining(self) -> np.ndarray:  # int64
+        "The numbers of the listings that were not removed."
+        return np.flatnonzero(~self._removed)
 
     @property
     def kind(self) -> str:
         "How it searches: one of `KINDS`; follows the size until an index is built."
-        return self._built or self._pick(len(self))
+        return self._built_kind or self._choose_kind(len(self))
 
-    def _pick(self, n):
-        kind = self.asked
+    def _choose_kind(self, n):
+        kind = self.requested_kind
         if kind == 'auto': kind = 'exact' if n <= EXACT_ROWS else 'ivfpq'
-        return self._fits(kind, n)
-
-    def _fits(self, kind, n):
-        if self.memory is not None and self.needs(kind, n) > self.memory:
-            raise InputError(f'{self.name}: {n} x {self.dim} by {kind!r} takes more than memory={self.memory} GB; in GB: {({o: round(self.needs(o, n), 2) for o in KINDS})}')
+        self._check_memory(kind, n)
         return kind
+
+    def _check_memory(self, kind, n):
+        if self.memory is None or self.needs(kind, n) <= self.memory: return
+        all_needs = {other: round(self.needs(other, n), 2) for other in KINDS}
+        raise InputError(f'{self.name}: {n} x {self.dim} by {kind!r} takes more than '
+                         f'memory={self.memory} GB; in GB: {all_needs}')
 
     def needs(
         self,
         kind: str,  # One of `KINDS`
         n: int | None = None,  # Listings; default those there are
     ) -> float:
-        "About how many GB an index of this kind takes while it is built and searched, beside the vectors and what is found."
-        n, d = len(self) if n is None else n, self.dim
-        # lists grow by doubling; what is trained on is a copy, and faiss makes another
-        each = {'exact': 0, 'hnsw': 4 * d + 8 * LINKS + 16, 'ivf': 2 * (4 * d + 8), 'ivfpq': 2 * (_codes(d) // 2 + 8)}[kind]
-        return (n * each + ('ivf' in kind) * _cells(n) * (2 * POINTS + 1) * 4 * d + ROOM) / 1e9
+        """About how many GB an index takes while it is built and searched, beside the vectors and what is
+        found."""
+        return memory_needed(kind, len(self) if n is None else n, self.dim)
 
     def search(self, k=None, queries=None):
-        "The `k` nearest of each row, missed ones as `reached` says; the first search of a size builds and tries out. A removed listing stands alone."
+        """The `k` nearest of each row, some missed as `reached` says; a removed listing has itself alone.
+
+        The first search with a `k` builds the index where there is none, and measures its recall.
+        """
         k = resolve_k(k, len(self))
         if self.kind != 'exact': self._prepare(k)
-        res = super().search(k, queries)
-        if queries is None and self.dead.any():
-            res.ids[self.dead, 1:], res.scores[self.dead, 1:] = -1, -np.inf
-            res.scores[self.dead, 0] = self.scores(at := np.flatnonzero(self.dead), at)
-        return res
+        found = super().search(k, queries)
+        if queries is None and self._removed.any():
+            rows = np.flatnonzero(self._removed)
+            found.ids[rows, 1:] = -1
+            found.scores[rows, 1:] = -np.inf
+            found.scores[rows, 0] = self.scores(rows, rows)
+        return found
 
     def recall(
         self,
-        k: int | None = None,  # Neighbours a row, as `search` takes it
+        k: int | None = None,  # Neighbors a row, as `search` takes it
         sample: int = SAMPLE,  # Rows to look at, drawn at random
         queries: Dense | None = None,  # New listings to draw from; default the listings themselves
-        seed: int = 1,  # Of the draw: other rows than the search was tried out on
+        seed: int = 1,  # Of the draw: other rows than those that the effort was chosen on
     ) -> Recall:
         "Compare with exact search on a sample."
         k = resolve_k(k, len(self))
         if sample < 1: raise InputError(f'sample={sample}: 1 or more')
         if self.kind != 'exact': self._prepare(k)
-        q = self if queries is None else self._check_compatible(queries)
-        rows = _draw(self.alive if q is self else np.arange(len(q)), sample, seed)
-        return self._compare(rows, q, k, self._exact(rows, q, k))
+        queries = self if queries is None else self._check_compatible(queries)
+        rows = draw_rows(self.remaining if queries is self else np.arange(len(queries)), sample, seed)
+        return self._measure(rows, queries, k, self._exact_scores(rows, queries, k))
 
-    def _exact(self, rows, q, k): return super()._search(rows, q, k, q is self).scores[:, int(q is self):]
+    def _exact_scores(self, query_rows, queries, k):
+        self_join = queries is self
+        return super()._search_block(query_rows, queries, k, self_join).scores[:, int(self_join):]
 
-    def _compare(self, rows, q, k, exact):
-        found = self._search(rows, q, k, q is self).scores[:, int(q is self):]
-        # one kernel scores both: what is as near as the last exact one is one of them, or its equal
-        last, total = np.where(exact > -np.inf, exact, np.inf).min(1, initial=np.inf), (exact > -np.inf).sum(1)
-        share = np.minimum((found >= last[:, None]).sum(1), total) / np.maximum(total, 1)
-        share[total == 0] = 1
-        return Recall(k, float(share.mean()), float(share.std() / np.sqrt(len(rows))), len(rows))
+    def _measure(self, query_rows, queries, k, exact_scores):
+        self_join = queries is self
+        found_scores = self._search_block(query_rows, queries, k, self_join).scores[:, int(self_join):]
+        return measure_recall(found_scores, exact_scores, k)
 
     def _prepare(self, k):
-        "Build what isn't built, and find the least effort that reaches the recall."
-        if self._ix is None: self._build()
-        if k in self._effort: return
-        rows = _draw(self.alive, SAMPLE, self.seed)
-        exact = self._exact(rows, self, k)
-        for effort in self._efforts(k):
-            self._effort[k] = effort
-            self.reached[k] = o = self._compare(rows, self, k, exact)
-            # one that passes by luck doesn't count
-            if o.mean - 2 * o.se >= self.target: return
-        if o.mean < self.target: warnings.warn(f'{self.name}: {o!r} is all that {self._built!r} can reach, below {self.target}', stacklevel=4)
+        "Build the index where there is none, and find the least effort that reaches the recall for this `k`."
+        if self._faiss_index is None: self._build()
+        if k in self._effort_for: return
+        rows = draw_rows(self.remaining, SAMPLE, self.seed)
+        exact_scores = self._exact_scores(rows, self, k)
+        for effort in effort_steps(self._built_kind, self._faiss_index, k):
+            self._effort_for[k] = effort
+            reached = self.reached[k] = self._measure(rows, self, k, exact_scores)
+            # two standard errors above the target, so that no effort passes by luck
+            if reached.mean - 2 * reached.se >= self.target_recall: return
+        if reached.mean < self.target_recall:
+            warnings.warn(f'{self.name}: {reached!r} is all that {self._built_kind!r} can reach, '
+                          f'below {self.target_recall}', stacklevel=4)
 
-    def _efforts(self, k):
-        # how many listings a graph's search keeps in view; how many cells are looked into
-        if self._built == 'hnsw': return [k + SPARE << j for j in range(8)]
-        return [*(1 << j for j in range(2, 20) if 1 << j < self._ix.nlist), self._ix.nlist]
 
     def _build(self):
+        kind = self.kind
+        self._faiss_index = build_index(kind, self.vectors, self.remaining, self.seed)
+        self._built_kind = kind
+
+    def _query_block(self, k): return super()._query_block(proposal_count(self._built_kind, k, len(self)))
+
+    def _query_order(self, queries, self_join):
+        if self_join and self._built_kind in ('ivf', 'ivfpq'): return cell_order(self._faiss_index)
+        return super()._query_order(queries, self_join)
+
+    def _search_block(self, query_rows, queries, k, self_join):
+        if self._faiss_index is None: return super()._search_block(query_rows, queries, k, self_join)
+        count = proposal_count(self._built_kind, k, len(self))
+        proposed = propose(self._built_kind, self._faiss_index, queries.vectors[query_rows], count,
+                           self._effort_for[k], self._removed)
+        return self._best_of(query_rows, proposed, queries, k, self_join)
+
+    def _nearest(self, queries, query_rows, k):
+        if not self._removed.any(): return super()._nearest(queries, query_rows, k)
         faiss = require_package('faiss', 'searching embeddings', 'faiss-cpu')
-        kind, n, d, ip = self.kind, len(self), self.dim, faiss.METRIC_INNER_PRODUCT
-        if kind == 'hnsw':
-            ix = faiss.IndexHNSWFlat(d, LINKS, ip)
-            ix.hnsw.efConstruction = BUILD
-        else:
-            # codes of 4 bits for every two dimensions, of what a listing differs from its cell's centre
-            ix = faiss.index_factory(d, f'IVF{_cells(n)},' + ('Flat' if kind == 'ivf' else f'PQ{_codes(d)}x4fsr'), ip)
-            ix.cp.max_points_per_centroid, ix.cp.min_points_per_centroid, ix.cp.seed = POINTS, 1, 1234 + self.seed
-            if kind == 'ivfpq': ix.pq.cp.min_points_per_centroid = 1
-            ix.train(self.vectors[_draw(self.alive, _cells(n) * POINTS, self.seed)])
-        self._put(ix, self.vectors)
-        self._ix, self._built = ix, kind
+        vectors = queries.vectors[query_rows]
+        listing_ids = np.full((len(query_rows), k), -1, np.int64)
+        scores = np.full((len(query_rows), k), -np.inf, np.float32)
+        # exact among those that remain, a part of them at a time
+        block_size = max(1, 4 * BLOCK_FLOATS // self.dim)
+        for part in np.split(self.remaining, range(block_size, len(self.remaining), block_size)):
+            part_scores, part_places = faiss.knn(vectors, self.vectors[part], k, faiss.METRIC_INNER_PRODUCT)
+            all_scores = np.concatenate([scores, np.where(part_places >= 0, part_scores, -np.inf)], 1)
+            all_ids = np.concatenate([listing_ids, np.where(part_places >= 0, part[part_places], -1)], 1)
+            best_first = np.argsort(-all_scores, axis=1)[:, :k]
+            scores = np.take_along_axis(all_scores, best_first, 1)
+            listing_ids = np.take_along_axis(all_ids, best_first, 1)
+        return listing_ids, scores
 
-    def _put(self, ix, vectors):
-        # in blocks: faiss holds as much again of what it is given
-        size = max(1, 4 * FLOATS // self.dim)
-        for i in range(0, len(vectors), size): ix.add(vectors[i:i + size])
-
-    def _fetch(self, k): return min(len(self), REFINE * k + MORE if self._built == 'ivfpq' else k + SPARE)
-    def _block(self, k): return super()._block(self._fetch(k))
-
-    def _order(self, q, self_join):
-        if not self_join or self._built not in ('ivf', 'ivfpq'): return super()._order(q, self_join)
-        # cell by cell: neighbours in time look into the same lists
-        faiss, lists = require_package('faiss', 'searching embeddings', 'faiss-cpu'), self._ix.invlists
-        return np.concatenate([faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy() for i in range(self._ix.nlist) if lists.list_size(i)])
-
-    def _search(self, rows, q, k, self_join):
-        if self._ix is None: return super()._search(rows, q, k, self_join)
-        faiss = require_package('faiss', 'searching embeddings', 'faiss-cpu')
-        sel = faiss.IDSelectorBitmap(np.packbits(~self.dead, bitorder='little')) if self.dead.any() else None
-        make, what = (faiss.SearchParametersHNSW, 'efSearch') if self._built == 'hnsw' else (faiss.SearchParametersIVF, 'nprobe')
-        _, ids = self._ix.search(q.vectors[rows], self._fetch(k), params=make(sel=sel, **{what: self._effort[k]}))
-        return self._best(rows, ids, q, k, self_join)
-
-    def _nearest(self, q, rows, k):
-        if not self.dead.any(): return super()._nearest(q, rows, k)
-        faiss, x, size = require_package('faiss', 'searching embeddings', 'faiss-cpu'), q.vectors[rows], max(1, 4 * FLOATS // self.dim)
-        ids, near = np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), -np.inf, np.float32)
-        # exact among the living, a part of them at a time
-        for part in np.split(self.alive, range(size, len(self.alive), size)):
-            more, at = faiss.knn(x, self.vectors[part], k, faiss.METRIC_INNER_PRODUCT)
-            both, who = np.concatenate([near, np.where(at >= 0, more, -np.inf)], 1), np.concatenate([ids, np.where(at >= 0, part[at], -1)], 1)
-            order = np.argsort(-both, axis=1)[:, :k]
-            near, ids = np.take_along_axis(both, order, 1), np.take_along_axis(who, order, 1)
-        return ids, near
-
-    def _all_scores(self, q, rows):
-        near = super()._all_scores(q, rows)
-        near[:, self.dead] = -np.inf
-        return near
+    def _all_scores(self, queries, query_rows):
+        scores = super()._all_scores(queries, query_rows)
+        scores[:, self._removed] = -np.inf
+        return scores
 
     def add(
         self,
         vectors,  # float (m,d), or a `Dense`
     ) -> np.ndarray:  # int64 (m,), their numbers
-        "Put listings behind the others; an index that is built takes them in, its cells stay where they are until `rebuild`."
-        new = self._check_compatible(vectors if isinstance(vectors, Dense) else Dense(vectors, self.name)).vectors
-        n, total = len(self), len(self) + len(new)
-        self._fits(self._built, total) if self._built else self._pick(total)
-        if self._ix is not None: self._put(self._ix, new)
-        self.vectors, self.dead = np.concatenate([self.vectors, new]), np.concatenate([self.dead, np.zeros(len(new), bool)])
+        """Put listings behind the others; an index that is built takes them in, its cells stay as they are
+        until `rebuild`."""
+        dense = vectors if isinstance(vectors, Dense) else Dense(vectors, self.name)
+        new = self._check_compatible(dense).vectors
+        n = len(self)
+        if self._built_kind: self._check_memory(self._built_kind, n + len(new))
+        else: self._choose_kind(n + len(new))
+        if self._faiss_index is not None: add_vectors(self._faiss_index, new)
+        self.vectors = np.concatenate([self.vectors, new])
+        self._removed = np.concatenate([self._removed, np.zeros(len(new), bool)])
         return np.arange(n, len(self))
 
     def remove(
         self,
         rows,  # Row numbers
     ):
-        "Let listings never be found again; the others keep their numbers, and the room stays taken until `rebuild`."
+        """Let listings never be found again; the others keep their numbers, and the memory stays taken until
+        `rebuild`."""
         rows = np.unique(np.atleast_1d(rows))
         if not rows.size: return
-        if rows.dtype.kind not in 'iu' or rows.min() < 0 or rows.max() >= len(self): raise InputError(f'{self.name}: rows {preview(rows)} to remove: numbers from 0 to {len(self) - 1}')
-        if (removed := self.dead[rows]).any(): raise InputError(f'{self.name}: rows {preview(rows[removed])} were removed before')
-        if len(rows) == len(self.alive): raise InputError(f'{self.name}: that would leave no listing')
-        self.dead[rows] = True
+        if rows.dtype.kind not in 'iu' or rows.min() < 0 or rows.max() >= len(self):
+            last = len(self) - 1
+            raise InputError(f'{self.name}: rows {preview(rows)} to remove: numbers from 0 to {last}')
+        again = rows[self._removed[rows]]
+        if again.size: raise InputError(f'{self.name}: rows {preview(again)} were removed before')
+        if len(rows) == len(self.remaining): raise InputError(f'{self.name}: that would leave no listing')
+        self._removed[rows] = True
 
     def rebuild(self) -> np.ndarray:  # int64, the old number of each listing that is left
         "Drop what was removed and build anew at the next search; listings get new numbers."
-        kept = self.alive
-        self.vectors, self.dead = self.vectors[kept], np.zeros(len(kept), bool)
-        self._reset()
+        kept = self.remaining
+        self.vectors = self.vectors[kept]
+        self._removed = np.zeros(len(kept), bool)
+        self._forget_index()
         return kept
 
     def _with_vectors(self, vectors, removed=None):
-        res = super()._with_vectors(vectors)
-        res.dead = np.zeros(len(res), bool) if removed is None else removed.copy()
-        res._reset()
-        return res
+        index = super()._with_vectors(vectors)
+        index._removed = np.zeros(len(index), bool) if removed is None else removed.copy()
+        index._forget_index()
+        return index
 
     def save(
         self,
         path,  # Folder; one that an index was saved to before is replaced
     ):
-        "Save vectors and index under their hashes; an exact one holds no more than its vectors."
-        from safetensors.numpy import save_file
-        faiss = require_package('faiss', 'saving an index', 'faiss-cpu')
-        content = {'format': FORMAT, 'name': self.name, 'kind': self.asked, 'built': self._built, 'recall': self.target, 'memory': self.memory, 'seed': self.seed,
-                   'effort': {str(k): v for k, v in self._effort.items()}, 'reached': [asdict(o) for o in self.reached.values()],
-                   'removed': np.flatnonzero(self.dead).tolist(), 'shape': list(self.vectors.shape), 'fingerprint': fingerprint(self.vectors)}
-        files = {'vectors.safetensors': lambda file: save_file({'vectors': self.vectors}, file)}
-        if self._ix is not None: files['index.faiss'] = faiss.serialize_index(self._ix).tobytes()
-        write_sealed(path, 'index.json', content, files)
+        "Save vectors and index with their hashes; an exact one holds no more than its vectors."
+        settings = {'name': self.name, 'kind': self.requested_kind, 'built': self._built_kind,
+                    'recall': self.target_recall, 'memory': self.memory, 'seed': self.seed,
+                    'effort': {str(k): effort for k, effort in self._effort_for.items()},
+                    'reached': [asdict(recall) for recall in self.reached.values()],
+                    'removed': np.flatnonzero(self._removed).tolist()}
+        write_index(path, settings, self.vectors, self._faiss_index)
 
     @classmethod
     def load(
@@ -260,31 +263,13 @@ class Index(Dense):
         path,  # Folder that `save` wrote
         vectors=None,  # The (n,d) vectors it was made from, where they are at hand; default the saved ones
     ) -> 'Index':
-        "Load an index; faiss, which reads flipped bits without a word, is handed a file only when its hash and its vectors' fingerprint are right."
-        content, files = read_sealed(path, 'index.json', FORMAT)
-        (n, d), given = content['shape'], vectors is not None
-        if not given: vectors = _saved_vectors(Path(path)/'vectors.safetensors', content['fingerprint'])
-        elif np.ndim(vectors) != 2 or np.shape(vectors)[1] != d: raise InputError(f'{path}: an index of {d} dimensions, the vectors are of shape {np.shape(vectors)}')
-        res = cls(vectors, content['name'], content['kind'], content['recall'], content['memory'], content['seed'], normalized=not given)
-        if given and fingerprint(res.vectors) != content['fingerprint']: raise InputError(f'{path}: the index was made from other vectors ({n} x {d})')
-        res.dead[content['removed']] = True
-        res._effort, res.reached = {int(k): v for k, v in content['effort'].items()}, {o['k']: Recall(**o) for o in content['reached']}
-        if content['built']:
-            faiss = require_package('faiss', 'loading an index', 'faiss-cpu')
-            res._ix, res._built = faiss.deserialize_index(np.frombuffer(files['index.faiss'], np.uint8)), content['built']
-            if (res._ix.ntotal, res._ix.d) != (n, d): raise InputError(f'{path}/index.faiss: holds {res._ix.ntotal} x {res._ix.d}, the vectors are {n} x {d}')
-        return res
-
-
-def _saved_vectors(file, expected):
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-    try: vectors = load_file(file)['vectors']
-    except (SafetensorError, OSError, KeyError) as e: raise InputError(f'{file}: missing or damaged ({e})') from e
-    if fingerprint(vectors) != expected: raise InputError(f'{file}: damaged or changed since it was saved (its fingerprint differs)')
-    return vectors
-
-
-def _draw(rows, size, seed): return np.sort(np.random.default_rng(seed).choice(rows, min(size, len(rows)), replace=False))
-def _cells(n): return max(1, min(round(4 * n**.5), n // POINTS))  # four for each root of n, as faiss advises
-def _codes(d): return d // 2 if d % 2 == 0 else d
+        "Load an index; raises `InputError` for a folder that is damaged, or was made from other vectors."
+        settings, vectors, faiss_index = read_index(path, vectors)
+        index = cls(vectors, settings['name'], settings['kind'], settings['recall'], settings['memory'],
+                    settings['seed'], normalized=True)
+        index._removed[settings['removed']] = True
+        index._effort_for = {int(k): effort for k, effort in settings['effort'].items()}
+        index.reached = {recall['k']: Recall(**recall) for recall in settings['reached']}
+        index._faiss_index = faiss_index
+        index._built_kind = settings['built']
+        return index

@@ -1,93 +1,226 @@
-"Spaces to search: what every modality shares."
+"""What every space offers, and the exact search that spaces with vectors share.
+
+`Space` is all that the rest of `match` asks for. `PairwiseSpace` is for spaces whose pairs are scored one by
+one and `VectorSpace` for those that also have vectors. A new modality extends one of the three and writes its
+abstract methods.
+"""
+from abc import ABC, abstractmethod
+
 import numpy as np
 from tqdm import tqdm
 
 from ...core import InputError
+from ..arrays import rank_within_row
 from ..neighbors import Neighbors, resolve_k
 
-FLOATS = 1 << 22  # how many float32 a temporary block may hold (16 MB: small blocks stay near the processor's caches)
+BLOCK_FLOATS = 1 << 22  # float32 numbers a temporary block may hold: 16 MB, near a processor's caches
+SPARE = 8  # neighbors a library proposes beyond the k wanted, so that few rows must be looked at in full
+ROUNDING = np.float32(1e-5)  # two float32 inner products that are closer than this may come in either order
 
 
-SPARE = 8  # neighbours fetched beyond k, so that few rows need a second look
-
-
-NEAR = np.float32(1e-5)  # rounding of a float32 inner product: two scores closer than this may come in either order
-
-
-class Space:
-    "One modality to search. Subclasses give `_nearest`, `_all_scores` and `_pairs`; scores of one pair are the same bits wherever it's asked for."
-    @property
-    def pool(self) -> int: return len(self)  # listings that ids may point to
+class Space(ABC):
+    "One modality of n listings that can be searched, and whose pairs can be scored."
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
-    def removed(self) -> np.ndarray: return np.zeros(self.pool, bool)  # listings that were removed: nobody's neighbours
+    def pool(self) -> int:
+        "The number of listings that ids may point to."
+        return len(self)
 
+    @property
+    def removed(self) -> np.ndarray:  # bool (pool,)
+        "Which listings were removed: they are nobody's neighbors."
+        return np.zeros(self.pool, bool)
+
+    @abstractmethod
     def search(
         self,
-        k: int | None = None,  # Neighbours a row, the listing itself included; None: 50, or as many as there are where fewer
-        queries: 'Space | None' = None,  # New listings to look up, of the same space; default: each listing among all, itself at rank 0
-    ) -> Neighbors:
-        "The exact `k` nearest of each row, ties to the smaller id."
-        k = resolve_k(k, len(self))
-        self_join = queries is None
-        q = self if self_join else self._check_compatible(queries)
-        ids, scores = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
-        size, order = self._block(k), self._order(q, self_join)
-        for i in tqdm(range(0, len(q), size), desc='search', delay=2, leave=False):
-            rows = order[i:i+size]
-            ids[rows], scores[rows] = self._search(rows, q, k, self_join)
-        return Neighbors(ids, scores)
+        k: int | None = None,  # Neighbors a row, the listing itself included; None: 50, or all where fewer
+        queries: 'Space | None' = None,  # New listings to look up; default each listing, itself at rank 0
+    ) -> Neighbors:  # (n,k), of the queries where they are given
+        """The `k` nearest listings of each row, ties to the smaller id; raises `InputError` for `k` above
+        the listings."""
 
+    @abstractmethod
     def scores(
         self,
-        rows,  # int, of the queries (of the listings themselves where none are given)
-        ids,  # int, of the listings; negative ones are padding; broadcast against `rows`, e.g. (n,1) and (n,K)
-        queries: 'Space | None' = None,  # Where `rows` come from
-    ) -> np.ndarray:
-        "The exact similarities of given pairs: float32 of the broadcast shape, -inf for padding."
-        q = self if queries is None else self._check_compatible(queries)
+        rows,  # int, rows of the queries (of the listings themselves where none are given)
+        ids,  # int, listings; negative ones are padding; broadcast against `rows`, e.g. (n,1) and (n,K)
+        queries: 'Space | None' = None,  # New listings that `rows` count
+    ) -> np.ndarray:  # float32 of the broadcast shape, -1 to 1, -inf for padding
+        "The exact similarities of given pairs; a pair's score has the same bits wherever it is asked for."
+
+
+class PairwiseSpace(Space):
+    "A space whose pairs are scored one by one; parts of it, and more listings behind it, are spaces again."
+    _floats_per_pair = 1  # float32 numbers that scoring a pair takes: `scores` chooses its blocks by it
+
+    @abstractmethod
+    def take(
+        self,
+        rows,  # Row numbers, or bool (n,)
+    ) -> 'PairwiseSpace':
+        "A space of some of the listings."
+
+    @abstractmethod
+    def append(
+        self,
+        other: 'PairwiseSpace',  # More listings of the same space
+    ) -> 'PairwiseSpace':
+        "A space of these listings and, behind them, those of `other`."
+
+    @abstractmethod
+    def _check_compatible(
+        self,
+        queries: Space,  # Listings to look up, or to append
+    ) -> 'PairwiseSpace':
+        "`queries`, or `InputError` where they can't be compared with these listings."
+
+    @abstractmethod
+    def _pair_scores(
+        self,
+        queries: 'PairwiseSpace',  # Compatible listings, or `self`
+        query_rows: np.ndarray,  # int (m,), of `queries`
+        listing_ids: np.ndarray,  # int (m,), of these listings
+    ) -> np.ndarray:  # float (m,)
+        """The similarity of each pair (row, id), computed from the two listings alone, whatever else is in
+        the block."""
+
+    def scores(self, rows, ids, queries=None):
+        "The exact similarities of given pairs, float32 of the broadcast shape; see `Space.scores`."
+        queries = self if queries is None else self._check_compatible(queries)
         rows, ids = np.broadcast_arrays(np.asarray(rows), np.asarray(ids))
-        for name, a, n in (('rows', rows, len(q)), ('ids', ids, len(self))):
-            if a.size and not np.issubdtype(a.dtype, np.integer): raise InputError(f'{name} of dtype {a.dtype}: give integers')
-            if a.size and (a.max() >= n or (name == 'rows' and a.min() < 0)): raise InputError(f'{name} up to {a.max()}, but there are {n}')
+        _check_numbers('rows', rows, len(queries), lowest=0)
+        _check_numbers('ids', ids, len(self))
         out = np.full(ids.shape, -np.inf, np.float32)
         real = ids >= 0
         rows, ids = rows[real], ids[real]
-        vals, size = np.empty(len(ids), np.float32), max(1, FLOATS // self._width)
-        for i in tqdm(range(0, len(ids), size), desc='score', delay=2, leave=False):
-            vals[i:i+size] = self._pairs(q, rows[i:i+size], ids[i:i+size])
-        out[real] = np.clip(vals, -1, 1)  # inner products of unit vectors exceed 1 by rounding
+        scores = np.empty(len(ids), np.float32)
+        block_size = max(1, BLOCK_FLOATS // self._floats_per_pair)
+        for start in tqdm(range(0, len(ids), block_size), desc='score', delay=2, leave=False):
+            block = slice(start, start + block_size)
+            scores[block] = self._pair_scores(queries, rows[block], ids[block])
+        out[real] = np.clip(scores, -1, 1)  # inner products of unit vectors exceed 1 by rounding
         return out
 
-    def _search(self, rows, q, k, self_join):
-        ids, near = self._nearest(q, rows, min(len(self), k + SPARE))
-        # a library's scores depend in their last bits on the block they were computed in, and its ties on its heap:
-        # it only proposes, one kernel scores, and rows where an unseen listing could still reach rank k are looked at in full
-        found = self._best(rows, ids, q, k, self_join)
-        kth = found.scores[:, -1] if k > self_join else np.full(len(rows), np.inf, np.float32)
-        unsure = (ids.shape[1] < len(self)) & (ids[:, -1] >= 0) & (near[:, -1] >= kth - NEAR)
-        rest, size = np.flatnonzero(unsure), max(1, 4 * FLOATS // len(self))
-        for i in range(0, len(rest), size):
-            part = rest[i:i+size]
-            at, ids = np.nonzero(self._all_scores(q, rows[part]) >= kth[part, None] - NEAR)
-            count = np.bincount(at, minlength=len(part))
-            grid = np.full((len(part), count.max()), -1, np.int64)
-            grid[at, np.arange(len(at)) - np.repeat(count.cumsum() - count, count)] = ids
-            found.ids[part], found.scores[part] = self._best(rows[part], grid, q, k, self_join)
+
+class VectorSpace(PairwiseSpace):
+    """A space of listings with vectors, searched exactly.
+
+    A library's scores depend in their last bits on the block they were computed in, and which of several
+    equal ones it returns depends on its heap. So the library only proposes `SPARE` neighbors more than
+    wanted, `_pair_scores` scores them, and rows where a listing that was not proposed could still reach rank
+    k are looked at in full.
+    """
+    vectors: np.ndarray  # (n, dim), an array or a sparse matrix, rows of unit length
+
+    def __len__(self): return self.vectors.shape[0]
+
+    @property
+    def dim(self) -> int:
+        "The length of a vector."
+        return self.vectors.shape[1]
+
+    @abstractmethod
+    def _with_vectors(
+        self,
+        vectors,  # (m, dim), rows of unit length
+        removed: np.ndarray | None = None,  # bool (m,), for spaces that remember which listings were removed
+    ) -> 'VectorSpace':
+        "A space with the settings of this one and other vectors."
+
+    @abstractmethod
+    def _nearest(
+        self,
+        queries: 'VectorSpace',  # Compatible listings, or `self`
+        query_rows: np.ndarray,  # int (b,), of `queries`
+        k: int,  # Listings to propose
+    ) -> tuple[np.ndarray, np.ndarray]:  # ids (b,k), padded with -1; scores (b,k), nearly exact
+        "The `k` nearest of each row up to rounding, in a library's order, the listing itself among them."
+
+    @abstractmethod
+    def _all_scores(
+        self,
+        queries: 'VectorSpace',  # Compatible listings, or `self`
+        query_rows: np.ndarray,  # int (b,), of `queries`
+    ) -> np.ndarray:  # float32 (b,n), -inf for listings that can be nobody's neighbor
+        "The similarity of each row to all listings, up to rounding."
+
+    def search(self, k=None, queries=None):
+        "The exact `k` nearest of each row, ties to the smaller id; see `Space.search`."
+        k = resolve_k(k, len(self))
+        self_join = queries is None
+        queries = self if self_join else self._check_compatible(queries)
+        found = _no_neighbors(len(queries), k)
+        block_size = self._query_block(k)
+        query_order = self._query_order(queries, self_join)
+        for start in tqdm(range(0, len(queries), block_size), desc='search', delay=2, leave=False):
+            query_rows = query_order[start:start + block_size]
+            nearest = self._search_block(query_rows, queries, k, self_join)
+            found.ids[query_rows], found.scores[query_rows] = nearest
         return found
 
-    def _block(self, k): return max(1, min(1024, 16 * FLOATS // len(self)))
-    def _order(self, q, self_join): return np.arange(len(q))
+    def _query_block(self, k):
+        "How many queries are looked up at a time."
+        return max(1, min(1024, 16 * BLOCK_FLOATS // len(self)))
 
-    def _best(self, rows, ids, q, k, self_join):
+    def _query_order(self, queries, self_join):
+        "The order in which queries are looked up; it changes nothing but the time."
+        return np.arange(len(queries))
+
+    def _search_block(self, query_rows, queries, k, self_join):
+        proposed, proposed_scores = self._nearest(queries, query_rows, min(len(self), k + SPARE))
+        found = self._best_of(query_rows, proposed, queries, k, self_join)
+        kth_score = found.scores[:, -1] if k > self_join else np.full(len(query_rows), np.inf, np.float32)
+        unsure = proposed_scores[:, -1] >= kth_score - ROUNDING
+        unsure &= (proposed.shape[1] < len(self)) & (proposed[:, -1] >= 0)
+        unsure_rows = np.flatnonzero(unsure)
+        block_size = max(1, 4 * BLOCK_FLOATS // len(self))
+        for start in range(0, len(unsure_rows), block_size):
+            looked_up = unsure_rows[start:start + block_size]
+            all_scores = self._all_scores(queries, query_rows[looked_up])
+            possible = _as_grid(all_scores >= kth_score[looked_up, None] - ROUNDING)
+            nearest = self._best_of(query_rows[looked_up], possible, queries, k, self_join)
+            found.ids[looked_up], found.scores[looked_up] = nearest
+        return found
+
+    def _best_of(self, query_rows, listing_ids, queries, k, self_join):
+        """The `k` best of the proposed `listing_ids` (b,K) of each row, exactly scored, ties to the smaller
+        id."""
+        if self_join: listing_ids = np.where(listing_ids == query_rows[:, None], -1, listing_ids)
         # ids rise along each row, and a stable sort keeps that order in ties
-        ids = np.sort(np.where(ids == rows[:, None], -1, ids) if self_join else ids, axis=1)
-        scores = self.scores(rows[:, None], ids, None if q is self else q)
-        order = np.argsort(-scores, axis=1, kind='stable')[:, :k - self_join]
-        out = Neighbors(np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), -np.inf, np.float32))
-        cols = slice(int(self_join), int(self_join) + order.shape[1])
-        out.ids[:, cols], out.scores[:, cols] = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        listing_ids = np.sort(listing_ids, axis=1)
+        scores = self.scores(query_rows[:, None], listing_ids, None if queries is self else queries)
+        best_first = np.argsort(-scores, axis=1, kind='stable')[:, :k - self_join]
+        best = _no_neighbors(len(query_rows), k)
+        columns = slice(int(self_join), int(self_join) + best_first.shape[1])
+        best.ids[:, columns] = np.take_along_axis(listing_ids, best_first, 1)
+        best.scores[:, columns] = np.take_along_axis(scores, best_first, 1)
         if self_join:
-            # a near-duplicate can round above self
-            out.ids[:, 0], out.scores[:, 0] = rows, np.maximum(self.scores(rows, rows), scores.max(1, initial=-np.inf))
-        return out
+            best.ids[:, 0] = query_rows
+            # a near-duplicate can round above the listing itself
+            own_scores = self.scores(query_rows, query_rows)
+            best.scores[:, 0] = np.maximum(own_scores, scores.max(1, initial=-np.inf))
+        return best
+
+
+def _no_neighbors(n, k):
+    return Neighbors(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
+
+
+def _as_grid(mask):
+    "The columns that are True in each row of a mask (b,n), int64 (b,K), rising, padded with -1."
+    rows, columns = np.nonzero(mask)
+    counts = np.bincount(rows, minlength=len(mask))
+    grid = np.full((len(mask), counts.max()), -1, np.int64)
+    grid[rows, rank_within_row(counts)] = columns
+    return grid
+
+
+def _check_numbers(name, numbers, n, lowest=None):
+    if not numbers.size: return
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise InputError(f'{name} of dtype {numbers.dtype}: give integers')
+    if numbers.max() >= n or (lowest is not None and numbers.min() < lowest):
+        raise InputError(f'{name} up to {numbers.max()}, but there are {n}')

@@ -1,71 +1,101 @@
-"Exact keys as a space to search: listings whose perceptual hash (or other key) is equal are the same picture."
+"`Keys`: exact keys as a space; listings with an equal perceptual hash (or another key) are the same picture."
 import numpy as np
 import pandas as pd
 
 from ...core import InputError
 from ..neighbors import Neighbors, resolve_k
-from .base import Space
+from .base import PairwiseSpace
 
-MAX_SHARED = 50  # a key on more listings than this is a placeholder ('no photo'): it joins nothing
+MAX_SHARED = 50  # a key on more listings than this is a placeholder ('no photo') and joins nothing
 
 
 def title_keys(
     titles,  # (n,) strings
 ) -> list:  # (n,) strings, None for an empty title
-    "Titles as keys: the same but for capitals and blanks is the same."
-    return [' '.join(o.casefold().split()) or None for o in titles]
+    "Titles as keys for `Keys`: titles are equal that differ in capitals and blanks only."
+    return [' '.join(title.casefold().split()) or None for title in titles]
 
 
-class Keys(Space):
-    "Listings by a key: similarity 1 where two keys are equal, otherwise they are no neighbours. Missing keys equal nothing."
+class Keys(PairwiseSpace):
+    """Listings by a key: similarity 1 where two keys are equal, otherwise they are no neighbors. Missing
+    keys equal nothing."""
     def __init__(
         self,
         keys,  # (n,) strings, or None where a listing has none
         max_shared: int = MAX_SHARED,  # A key on more listings than this joins nothing
     ):
-        self.keys, self.max_shared = np.array([None if pd.isna(o) else str(o) for o in keys], dtype=object), max_shared
+        self.keys = np.array([None if pd.isna(key) else str(key) for key in keys], dtype=object)
+        self.max_shared = max_shared
 
     def __len__(self): return len(self.keys)
     def __repr__(self): return f'Keys({len(self)})'
 
-    def take(self, rows): return Keys(self.keys[rows], self.max_shared)
-    def append(self, other): return Keys(np.concatenate([self.keys, self._check_compatible(other).keys]), self.max_shared)
-    def transform(self, keys): return Keys(keys, self.max_shared)
+    def take(self, rows):
+        "A space of some of the listings, by row numbers or bool (n,)."
+        return Keys(self.keys[rows], self.max_shared)
+
+    def append(self, other):
+        "A space of these listings and, behind them, those of `other`."
+        return Keys(np.concatenate([self.keys, self._check_compatible(other).keys]), self.max_shared)
+
+    def transform(
+        self,
+        keys,  # (m,) strings or None, one a new listing
+    ) -> 'Keys':
+        "New listings, to hand to `search` and `scores` as `queries`."
+        return Keys(keys, self.max_shared)
 
     def overused_keys(self) -> list:
         "The keys on more listings than `max_shared`."
-        count = pd.Series(self.keys).value_counts()
-        return count.index[count > self.max_shared].tolist()
+        counts = pd.Series(self.keys).value_counts()
+        return counts.index[counts > self.max_shared].tolist()
 
     def without(
         self,
         keys,  # Some keys
     ) -> 'Keys':
         "A space of the same listings where those `keys` count as missing."
-        return Keys(np.where(np.isin(self.keys.astype(str), keys), None, self.keys), self.max_shared) if len(keys) else self
+        if not len(keys): return self
+        return Keys(np.where(np.isin(self.keys.astype(str), keys), None, self.keys), self.max_shared)
 
-    def _check_compatible(self, queries):
-        if not isinstance(queries, Keys): raise InputError(f'keys: queries are {type(queries).__name__}, give Keys')
-        return queries
+    def codes(
+        self,
+        queries: 'Keys | None' = None,  # New listings; default these listings themselves
+    ) -> tuple[np.ndarray, np.ndarray]:  # int (n,) of the listings, int (m,) of the queries
+        """Keys as numbers, equal where the keys are; -1 for a missing key and for one on more than
+        `max_shared` listings."""
+        if queries is None or queries is self:
+            own_codes = query_codes = pd.factorize(self.keys)[0]
+        else:
+            both = pd.factorize(np.concatenate([self.keys, queries.keys]))[0]
+            own_codes, query_codes = both[:len(self)], both[len(self):]
+        sizes = np.bincount(own_codes[own_codes >= 0])
+        overused = np.flatnonzero(sizes > self.max_shared)
+        return tuple(np.where(np.isin(codes, overused), -1, codes) for codes in (own_codes, query_codes))
 
-    def _codes(self, q):
-        both = pd.factorize(np.concatenate([self.keys, q.keys]) if q is not self else self.keys)[0]
-        mine, theirs = both[:len(self)], both[len(self):] if q is not self else both
-        shared = np.flatnonzero(np.bincount(mine[mine >= 0]) > self.max_shared) if (mine >= 0).any() else []
-        return np.where(np.isin(mine, shared), -1, mine), np.where(np.isin(theirs, shared), -1, theirs)
 
     def search(self, k=None, queries=None):
+        "The listings with an equal key, `k` at most, those of smaller ids first."
         k = resolve_k(k, len(self))
-        q = self if queries is None else self._check_compatible(queries)
-        mine, theirs = self._codes(q)
-        mine, theirs = (pd.DataFrame({'key': o, name: np.arange(len(o))})[o >= 0] for o, name in ((mine, 'id'), (theirs, 'row')))
-        both = theirs.merge(mine, on='key')
-        return Neighbors.from_pairs(both.row, both.id, np.ones(len(both)), len(q), self_join=queries is None, k=k)
+        checked = self if queries is None else self._check_compatible(queries)
+        own_codes, query_codes = self.codes(checked)
+        pairs = _by_key(query_codes, 'row').merge(_by_key(own_codes, 'id'), on='key')
+        ones = np.ones(len(pairs))
+        return Neighbors.from_pairs(pairs.row, pairs.id, ones, len(checked), self_join=queries is None, k=k)
 
-    def _pairs(self, q, rows, ids):
-        mine, theirs = self._codes(q)
-        same = (theirs[rows] >= 0) & (theirs[rows] == mine[ids])
-        # a listing is itself, with or without a key
-        return (same | (rows == ids if q is self else False)).astype(np.float32)
+    def _check_compatible(self, queries):
+        if not isinstance(queries, Keys):
+            raise InputError(f'keys: queries are {type(queries).__name__}, give Keys')
+        return queries
 
-    _width = 1
+    def _pair_scores(self, queries, query_rows, listing_ids):
+        own_codes, query_codes = self.codes(queries)
+        equal = (query_codes[query_rows] >= 0) & (query_codes[query_rows] == own_codes[listing_ids])
+        # a listing equals itself, with or without a key
+        if queries is self: equal |= query_rows == listing_ids
+        return equal.astype(np.float32)
+
+
+def _by_key(codes, name):
+    "The numbers of the listings that have a key, with its code: a table to merge on."
+    return pd.DataFrame({'key': codes, name: np.arange(len(codes))})[codes >= 0]

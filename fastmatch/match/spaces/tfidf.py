@@ -1,39 +1,41 @@
-"Titles as a space to search: character n-gram TF-IDF, a modality of its own."
-import copy
+"`Tfidf`: titles as a space, by the character n-grams they share."
 import os
 
 import numpy as np
 from scipy import sparse
 
 from ...core import InputError, preview, require_package
-from .base import Space
+from ..arrays import rank_within_row
+from .base import VectorSpace
 
 
-class Tfidf(Space):
-    "Titles by the character n-grams they share: cosine of TF-IDF, exact. Titles that share none are no neighbours."
+class Tfidf(VectorSpace):
+    """Titles by the n-grams they share: the cosine of their TF-IDF vectors, searched exactly.
+
+    Titles that share no n-gram are no neighbors.
+    """
     def __init__(
         self,
-        titles,  # Strings, one a listing; an empty one is similar to nothing, a missing one (None, NaN) an `InputError`
+        titles,  # Strings, one a listing; an empty one is similar to nothing. None where `vectors` are given
         ngram: tuple[int, int] = (3, 5),  # Shortest and longest n-gram
-        analyzer: str = 'char_wb',  # 'char_wb': n-grams inside words (better than 'char' on 4 of the sample's 5 folds, 28% fewer a title), 'char' or 'word'
+        analyzer: str = 'char_wb',  # letters within words; 'char': also across words; 'word': words
         min_df: int = 1,  # Leave out n-grams of fewer titles than this
-        vectorizer=None,  # A fitted TfidfVectorizer: take its vocabulary instead of counting these titles
+        vectorizer=None,  # A fitted TfidfVectorizer: take its vocabulary instead of these titles'
+        vectors: sparse.csr_matrix | None = None,  # float32 (n, n-grams), the titles by `vectorizer`
     ):
-        titles = _texts(titles)
-        self.vectorizer = vectorizer if vectorizer is not None else self._fit(titles, ngram, analyzer, min_df)
-        self._set(self.vectorizer.transform(titles).tocsr())
-
-    def _set(self, vectors):
+        # 'char_wb' was better than 'char' on 4 of the demo's 5 folds, with 28% fewer n-grams a title
+        if vectors is None:
+            titles = _checked_titles(titles)
+            if vectorizer is None: vectorizer = _fitted_vectorizer(titles, ngram, analyzer, min_df)
+            vectors = vectorizer.transform(titles).tocsr()
+        elif vectorizer is None: raise InputError('vectors: give the vectorizer that they were made by')
         vectors.sort_indices()
-        self.vectors, self._columns = vectors, None
-        # pairs are scored in blocks of this many numbers
-        self._width = max(1, 4 * vectors.nnz // max(1, vectors.shape[0]))
+        self.vectorizer = vectorizer
+        self.vectors = vectors
+        self._by_ngram = None
+        self._floats_per_pair = max(1, 4 * vectors.nnz // max(1, vectors.shape[0]))
 
-    def __len__(self): return self.vectors.shape[0]
     def __repr__(self): return f'Tfidf({len(self)} titles, {self.dim} n-grams)'
-
-    @property
-    def dim(self) -> int: return self.vectors.shape[1]
 
     def transform(
         self,
@@ -41,11 +43,6 @@ class Tfidf(Space):
     ) -> 'Tfidf':
         "New titles in the vocabulary of these, to hand to `search` and `scores` as `queries`."
         return Tfidf(titles, vectorizer=self.vectorizer)
-
-    def _with_vectors(self, vectors):
-        res = copy.copy(self)
-        res._set(vectors)
-        return res
 
     def take(
         self,
@@ -58,17 +55,20 @@ class Tfidf(Space):
         self,
         other: 'Tfidf',  # More titles, made by `transform`
     ) -> 'Tfidf':
-        "A space of these titles and, behind them, the `other`'s."
-        return self._with_vectors(sparse.vstack([self.vectors, self._check_compatible(other).vectors], format='csr'))
+        "A space of these titles and, behind them, those of `other`."
+        other = self._check_compatible(other)
+        return self._with_vectors(sparse.vstack([self.vectors, other.vectors], format='csr'))
 
-    def state(self) -> tuple[dict, dict]:
-        "What `from_state` needs: plain settings with the vocabulary in column order, and arrays."
-        v = self.vectorizer
-        # numpy integers are no json
-        words = [k for k, _ in sorted(v.vocabulary_.items(), key=lambda o: int(o[1]))]
-        return ({'analyzer': v.analyzer, 'ngram': list(v.ngram_range), 'vocabulary': words},
-                {'idf': np.asarray(v.idf_, np.float32), 'indptr': self.vectors.indptr.astype(np.int64),
-                 'indices': self.vectors.indices.astype(np.int32), 'data': self.vectors.data.astype(np.float32)})
+    def state(self) -> tuple[dict, dict]:  # Settings as json takes them, with the vocabulary; arrays by name
+        "All that `from_state` needs to make this space again."
+        vocabulary = self.vectorizer.vocabulary_
+        settings = {'analyzer': self.vectorizer.analyzer, 'ngram': list(self.vectorizer.ngram_range),
+                    'vocabulary': sorted(vocabulary, key=vocabulary.get)}
+        arrays = {'idf': np.asarray(self.vectorizer.idf_, np.float32),
+                  'indptr': self.vectors.indptr.astype(np.int64),
+                  'indices': self.vectors.indices.astype(np.int32),
+                  'data': self.vectors.data.astype(np.float32)}
+        return settings, arrays
 
     @classmethod
     def from_state(
@@ -76,56 +76,75 @@ class Tfidf(Space):
         settings: dict,  # As `state` gives them
         arrays: dict,  # As `state` gives them
     ) -> 'Tfidf':
-        "The space that `state` described."
+        "The space whose `state` this is, without reading titles."
         text = require_package('sklearn.feature_extraction.text', 'TF-IDF of titles', 'scikit-learn')
-        res = cls.__new__(cls)
-        res.vectorizer = text.TfidfVectorizer(analyzer=settings['analyzer'], ngram_range=tuple(settings['ngram']), dtype=np.float32,
-                                              vocabulary={w: i for i, w in enumerate(settings['vocabulary'])})
-        res.vectorizer.idf_ = arrays['idf']
-        shape = (len(arrays['indptr']) - 1, len(settings['vocabulary']))
-        res._set(sparse.csr_matrix((arrays['data'], arrays['indices'], arrays['indptr']), shape))
-        return res
+        columns = {ngram: column for column, ngram in enumerate(settings['vocabulary'])}
+        vectorizer = text.TfidfVectorizer(analyzer=settings['analyzer'], ngram_range=tuple(settings['ngram']),
+                                          dtype=np.float32, vocabulary=columns)
+        vectorizer.idf_ = arrays['idf']
+        shape = (len(arrays['indptr']) - 1, len(columns))
+        vectors = sparse.csr_matrix((arrays['data'], arrays['indices'], arrays['indptr']), shape)
+        return cls(None, vectorizer=vectorizer, vectors=vectors)
 
-    @staticmethod
-    def _fit(titles, ngram, analyzer, min_df):
-        text = require_package('sklearn.feature_extraction.text', 'TF-IDF of titles', 'scikit-learn')
-        try: return text.TfidfVectorizer(analyzer=analyzer, ngram_range=ngram, min_df=min_df, dtype=np.float32).fit(titles)
-        except ValueError as e: raise InputError(f'titles with ngram={ngram}, analyzer={analyzer!r}, min_df={min_df}: {e}') from e
+    def _with_vectors(self, vectors, removed=None):
+        return Tfidf(None, vectorizer=self.vectorizer, vectors=vectors)
 
     def _check_compatible(self, queries):
-        if not isinstance(queries, Tfidf): raise InputError(f'titles: queries are {type(queries).__name__}, give Tfidf')
-        if queries.vectorizer is not self.vectorizer: raise InputError('titles: queries have another vocabulary, make them by `transform`')
+        if not isinstance(queries, Tfidf):
+            raise InputError(f'titles: queries are {type(queries).__name__}, give Tfidf')
+        if queries.vectorizer is not self.vectorizer:
+            raise InputError('titles: queries have another vocabulary, make them by `transform`')
         return queries
 
-    def _nearest(self, q, rows, k):
-        dot = require_package('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
-        if self._columns is None: self._columns = self.vectors.T.tocsr()
-        # OMP_NUM_THREADS may be a list, a number a nesting level
+    def _vectors_by_ngram(self):
+        "The vectors transposed, (n-grams, n), made at the first search."
+        if self._by_ngram is None: self._by_ngram = self.vectors.T.tocsr()
+        return self._by_ngram
+
+    def _nearest(self, queries, query_rows, k):
+        topn = require_package('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
+        # OMP_NUM_THREADS may be a list, one number for each nesting level
         threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
-        top = dot.sp_matmul_topn(q.vectors[rows], self._columns, top_n=k, threshold=0., sort=True, n_threads=threads)
-        ids, near = np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), -np.inf, np.float32)
+        vectors = queries.vectors[query_rows]
+        top = topn.sp_matmul_topn(vectors, self._vectors_by_ngram(), top_n=k, threshold=0., sort=True,
+                                  n_threads=threads)
         counts = np.diff(top.indptr)
-        at = np.repeat(np.arange(len(rows)), counts)
-        rank = np.arange(len(at)) - np.repeat(top.indptr[:-1], counts)
-        ids[at, rank], near[at, rank] = top.indices, top.data
-        return ids, near
+        places = np.repeat(np.arange(len(query_rows)), counts), rank_within_row(counts)
+        listing_ids = np.full((len(query_rows), k), -1, np.int64)
+        scores = np.full((len(query_rows), k), -np.inf, np.float32)
+        listing_ids[places] = top.indices
+        scores[places] = top.data
+        return listing_ids, scores
 
-    def _all_scores(self, q, rows):
-        if self._columns is None: self._columns = self.vectors.T.tocsr()
-        near = (q.vectors[rows] @ self._columns).toarray()
-        near[near <= 0] = -np.inf
-        return near
+    def _all_scores(self, queries, query_rows):
+        scores = (queries.vectors[query_rows] @ self._vectors_by_ngram()).toarray()
+        scores[scores <= 0] = -np.inf
+        return scores
 
-    def _pairs(self, q, rows, ids):
-        both = q.vectors[rows].multiply(self.vectors[ids]).tocsr()
-        at = np.repeat(np.arange(len(rows)), np.diff(both.indptr))
-        return np.bincount(at, both.data, minlength=len(rows))  # sums in float64, in the order of the vocabulary
+    def _pair_scores(self, queries, query_rows, listing_ids):
+        products = queries.vectors[query_rows].multiply(self.vectors[listing_ids]).tocsr()
+        pair_of_product = np.repeat(np.arange(len(query_rows)), np.diff(products.indptr))
+        # sums in float64, in the order of the vocabulary
+        return np.bincount(pair_of_product, products.data, minlength=len(query_rows))
 
 
-def _texts(titles):
+def _checked_titles(
+    titles,  # Strings, one a listing
+) -> list:
+    """The titles as a list; raises `InputError` for one string, for none, and naming rows that are missing or
+    no text."""
     if isinstance(titles, str): raise InputError('titles is one string: give a list of them')
     titles = list(titles)
     if not titles: raise InputError('titles are empty: give one a listing')
-    bad = [i for i, o in enumerate(titles) if not isinstance(o, str)]
-    if bad: raise InputError(f'titles: rows {preview(bad)} are missing or not text')
+    wrong_rows = [row for row, title in enumerate(titles) if not isinstance(title, str)]
+    if wrong_rows: raise InputError(f'titles: rows {preview(wrong_rows)} are missing or not text')
     return titles
+
+
+def _fitted_vectorizer(titles, ngram, analyzer, min_df):
+    text = require_package('sklearn.feature_extraction.text', 'TF-IDF of titles', 'scikit-learn')
+    vectorizer = text.TfidfVectorizer(analyzer=analyzer, ngram_range=ngram, min_df=min_df, dtype=np.float32)
+    try: return vectorizer.fit(titles)
+    except ValueError as error:
+        said = f'titles with ngram={ngram}, analyzer={analyzer!r}, min_df={min_df}'
+        raise InputError(f'{said}: {error}') from error

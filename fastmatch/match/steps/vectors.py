@@ -9,7 +9,7 @@ from scipy import sparse
 
 from ...core import InputError, preview
 from ..neighbors import Neighbors, check_k, check_self_first, resolve_k
-from ..spaces.base import Space
+from ..spaces.base import Space, VectorSpace
 from ..spaces.dense import to_unit
 from ..spaces.keys import Keys
 
@@ -17,8 +17,6 @@ from ..spaces.keys import Keys
 class AsymmetricSpace(Space):
     """A space in which each listing searches with another vector than it is found by: the similarity of (i,
     j) is that of i's query to listing j."""
-    _width = 1
-
     def __init__(
         self,
         listings: Space,  # The vectors that are found
@@ -120,7 +118,7 @@ def cross_mean(
     if not isinstance(keys, Keys): raise InputError(f'keys: {type(keys).__name__}, give Keys')
     _check_has_vectors(space)
     if len(keys) != len(space): raise InputError(f'keys: {len(keys)} for {len(space)} listings')
-    codes = np.where(space.removed, -1, keys._codes(keys)[0].astype(np.int64))
+    codes = np.where(space.removed, -1, keys.codes()[0].astype(np.int64))
     alone = codes < 0
     codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
     members = sparse.csr_matrix((np.ones(len(codes), np.float32), (np.arange(len(codes)), codes)))
@@ -156,7 +154,7 @@ def _at_unit_length(space, vectors):
 
 
 def _check_has_vectors(space):
-    if not hasattr(space, '_with_vectors') or not hasattr(space, 'vectors'):
+    if not isinstance(space, VectorSpace):
         raise InputError(f'{space!r}: has no vectors to refine')
 
 
