@@ -7,6 +7,7 @@ import numpy as np
 from ..core import InputError
 from .arrays import rank_within_row
 from .neighbors import NEAREST, resolve_k
+from .spaces.base import Space
 from .spaces.keys import Keys
 from .spaces.pool import Pool
 
@@ -22,6 +23,7 @@ class Candidates:
     pool: int | None = None  # Number of listings that ids may point to; None: as many as there are rows
     present: dict | None = None  # modality -> bool (pool,), False where a listing has none; None: all have
     rows: np.ndarray | None = None  # int (m,), rows of the pairs where `ids` and `scores` are flat (m,)
+    made_with: dict | None = None  # How the vectors were made, as `Embeddings` know it; None: not known
 
 
 def candidates(
@@ -43,7 +45,16 @@ def candidates(
         k=NEAREST if k is None else k,
         join=tuple(modality for modality, space in spaces.items() if _is_exact_key(space)),
         pool=pool,
-        present={modality: _present(space) for modality, space in spaces.items()})
+        present={modality: _present(space) for modality, space in spaces.items()},
+        made_with=made_with_of(spaces))
+
+
+def made_with_of(
+    spaces: dict,  # Modality -> space or `Pool`
+) -> dict | None:
+    "How the vectors of these spaces were made, None where no space knows."
+    known = [space.made_with for space in spaces.values() if isinstance(space, Space) and space.made_with]
+    return known[0] if known else None
 
 
 def _same_size(problem, sizes):

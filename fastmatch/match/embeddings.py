@@ -100,6 +100,8 @@ class Embeddings(dict):
             modalities = [modality for modality in only if modality not in made_spaces]
         self._check_available(modalities, made_spaces)
         spaces = {modality: Dense(self[modality], modality) for modality in modalities}
+        # a rule that is chosen on these spaces remembers how their vectors were made
+        for space in spaces.values(): space.made_with = self.made_with
         if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
         if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
         if 'units' in made_spaces: spaces['units'] = Units(self.titles)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fastmatch.core import InputError
 from fastmatch.match import (
     Dense,
+    Embeddings,
     Matches,
     Neighbors,
     Rule,
@@ -366,3 +367,18 @@ def test_rule_from_dict_refuses():
         Rule.from_dict({'how': 'mean'})
     with pytest.raises(InputError, match=r"needs the modalities \['title'\]"):
         Rule('mean', {'image': .5, 'title': .5}, .5).apply(SPACES)
+
+
+def test_a_rule_remembers_how_the_vectors_it_was_chosen_on_were_made():
+    vectors = {'image': SPACES['image'].vectors}
+    settings = {'tta': True, 'size': (104, 104)}
+    emb = Embeddings(vectors, np.arange(60), titles(60, 0), LABELS, made_with=settings)
+    found = candidates(emb.spaces())
+    assert found.made_with == settings
+    rule = choose_rule(found, emb.groups)
+    # as json gives it back
+    assert rule.made_with == {'tta': True, 'size': [104, 104]}
+    assert Rule.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
+    # what is not known is not kept, and leaves the rule as it was written before
+    unknown = choose_rule(candidates(Embeddings(vectors, np.arange(60), titles(60, 0)).spaces()), LABELS)
+    assert unknown.made_with is None and 'made_with' not in unknown.to_dict()

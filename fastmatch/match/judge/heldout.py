@@ -166,7 +166,7 @@ def choose_rule(
     best = {key: Sweep(o, groups, max_matches).best() for key, o in _fused(cand, grid)}
     how, weights, *more = key = max(best, key=lambda o: best[o][1])
     threshold, f1 = best[key]
-    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join, options=dict(*more))
+    return Rule(how, dict(weights), threshold, cand.k, max_matches, {'row_f1_chosen_on': round(f1, 5)}, cand.join, options=dict(*more), made_with=cand.made_with)
 
 
 @dataclass

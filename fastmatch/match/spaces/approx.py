@@ -158,7 +158,6 @@ class Index(Dense):
             warnings.warn(f'{self.name}: {reached!r} is all that {self._built_kind!r} can reach, '
                           f'below {self.target_recall}', stacklevel=4)
 
-
     def _build(self):
         kind = self.kind
         self._faiss_index = build_index(kind, self.vectors, self.remaining, self.seed)

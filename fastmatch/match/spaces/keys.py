@@ -73,7 +73,6 @@ class Keys(PairwiseSpace):
         overused = np.flatnonzero(sizes > self.max_shared)
         return tuple(np.where(np.isin(codes, overused), -1, codes) for codes in (own_codes, query_codes))
 
-
     def search(self, k=None, queries=None):
         "The listings with an equal key, `k` at most, those of smaller ids first."
         k = resolve_k(k, len(self))
