@@ -93,12 +93,12 @@ class LossTerms(Callback):
         if not isinstance(loss, SumLoss):
             raise InputError(f'{type(loss).__name__} has no terms: LossTerms wants a SumLoss')
         self._means = {term: [] for term in loss.parts}
-        self._metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in loss.parts]
+        self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in loss.parts]
         self._hooks = []
         for term, part in loss.parts.items():
             note = self._note_values(term, loss.weights.get(term, 1.))
             self._hooks.append(part.register_forward_hook(note))
-        self.learn.metrics = self.learn.metrics + L(self._metrics)
+        self.learn.metrics = self.learn.metrics + L(self._term_metrics)
         self.after_pred()
 
     def _note_values(self, term, weight):
@@ -128,4 +128,4 @@ class LossTerms(Callback):
 
     def after_fit(self):
         for hook in self._hooks: hook.remove()
-        self.learn.metrics = L(metric for metric in self.learn.metrics if metric not in self._metrics)
+        self.learn.metrics = L(metric for metric in self.learn.metrics if metric not in self._term_metrics)

@@ -38,7 +38,7 @@ def main(folder):
     learn.unfreeze()
     fit(learn, 'fit_one_cycle', 4, .05, cbs=[Resume(), SaveModelCallback()])
     print('done', flush=True)
-    state = {'live': [o.clone() for o in learn.ema._other], 'model': learn.model.state_dict(), 'losses': [float(o) for o in learn.recorder.losses],
+    state = {'live': [o.clone() for o in learn.ema._set_aside], 'model': learn.model.state_dict(), 'losses': [float(o) for o in learn.recorder.losses],
              'values': [list(map(float, o)) for o in learn.recorder.values], 'next': float(torch.rand(()))}
     torch.save(state, folder/'done.pth')
 

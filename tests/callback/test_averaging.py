@@ -72,7 +72,7 @@ def test_ema_leaves_out_skipped_steps():
     avg = start
     # a skipped step fires `after_step` all the same
     for w in learn.trace.steps[::2]: avg = .5 * (avg + w)
-    assert len(learn.trace.steps) == N // BS and learn.ema._n == N // BS // 2
+    assert len(learn.trace.steps) == N // BS and learn.ema._n_averaged == N // BS // 2
     torch.testing.assert_close(floats(learn.model), avg, rtol=1e-5, atol=1e-6)
 
 
@@ -94,16 +94,16 @@ def test_ema_starts_anew_from_loaded_weights(tmp_path):
     learn.load('start', with_opt=False)
     start = floats(learn.model)
     fit(learn, 'fit', 1, .05)
-    assert torch.equal(learn.trace.begun[0], start) and learn.ema._n == N // BS
+    assert torch.equal(learn.trace.begun[0], start) and learn.ema._n_averaged == N // BS
 
 
 def test_lone_validation_and_lr_find_change_nothing(tmp_path):
     learn = learner(cbs=[EMA(.8), Trace()], path=tmp_path)
     fit(learn, 'fit', 2, .05)
-    before, other = everything(learn), [o.clone() for o in learn.ema._other]
+    before, other = everything(learn), [o.clone() for o in learn.ema._set_aside]
     fit(learn, 'validate')
     fit(learn, 'lr_find', show_plot=False, num_it=8)
-    assert torch.equal(everything(learn), before) and all(torch.equal(a, b) for a, b in zip(learn.ema._other, other)) and learn.ema._n == 2 * N // BS
+    assert torch.equal(everything(learn), before) and all(torch.equal(a, b) for a, b in zip(learn.ema._set_aside, other)) and learn.ema._n_averaged == 2 * N // BS
     score = fit(learn, 'validate')
     learn.remove_cb(EMA)
     assert score == fit(learn, 'validate')
@@ -217,7 +217,7 @@ def test_swa_leaves_still_statistics_alone():
     learn.freeze()
     before = learn.model.body[1].running_mean.clone()
     fit(learn, 'fit', 2, .05)
-    assert torch.equal(learn.model.body[1].running_mean, before) and learn.swa._n == 2
+    assert torch.equal(learn.model.body[1].running_mean, before) and learn.swa._n_averaged == 2
 
 
 def test_snapshots_at_the_ends_of_cycles(tmp_path):

@@ -228,7 +228,7 @@ def test_cell(row, column, device, tmp_path, monkeypatch):
         if want is not None: close(got, want, tol=tol)
     if column == 'lr_find':
         assert torch.equal(everything(learn), before) and len(learn.recorder.lrs) == 12
-        assert row != 'EMA' or '_other' not in learn.ema.__dict__
+        assert row != 'EMA' or '_set_aside' not in learn.ema.__dict__
         assert row not in ('Snapshots', 'Resume') or not list(tmp_path.glob(f'models/{row.lower()}*'))
         return
     for got, want in zip(probe.ends, ends, strict=True): close(got, want, tol=tol)

@@ -17,7 +17,7 @@ from tests.callback.small import BS, CpuAmp, N, Passes, Steps, data, everything,
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.floats(.01, 1), st.sampled_from(['rows', 'loss']), st.integers(1, 4))
 def test_what_stays(losses, share, by, at_least):
-    rows = HardMining(share, by, at_least).keep(torch.tensor(losses, dtype=torch.float64)).tolist()
+    rows = HardMining(share, by, at_least).rows_to_keep(torch.tensor(losses, dtype=torch.float64)).tolist()
     assert rows == sorted(set(rows)) and len(rows) >= min(len(losses), at_least)
     kept, left = [losses[i] for i in rows], [o for i, o in enumerate(losses) if i not in rows]
     assert not left or min(kept) >= max(left)
@@ -28,10 +28,10 @@ def test_what_stays(losses, share, by, at_least):
 
 def test_one_row_with_all_the_loss_is_no_empty_batch():
     "Where rows are taken until the share is reached, and the first alone exceeds it."
-    assert HardMining(.5, 'loss', 1).keep(torch.tensor([0., 100., 1.])).tolist() == [1]
-    assert HardMining(.5, 'loss').keep(torch.tensor([0., 100., 1.])).tolist() == [1, 2]
-    assert len(HardMining(.5, 'loss', 1).keep(torch.zeros(3))) >= 1
-    assert 1 in HardMining(.34).keep(torch.tensor([0., float('nan'), 1.]))
+    assert HardMining(.5, 'loss', 1).rows_to_keep(torch.tensor([0., 100., 1.])).tolist() == [1]
+    assert HardMining(.5, 'loss').rows_to_keep(torch.tensor([0., 100., 1.])).tolist() == [1, 2]
+    assert len(HardMining(.5, 'loss', 1).rows_to_keep(torch.zeros(3))) >= 1
+    assert 1 in HardMining(.34).rows_to_keep(torch.tensor([0., float('nan'), 1.]))
 
 
 def test_the_hardest_are_trained_on():

@@ -214,10 +214,10 @@ def lipped(scale):
 def climbed(cb, scale):
     "The batch's loss at the perturbed weights."
     class Sharp(type(cb)):
-        def second(self, ps):
-            x, y = self._passes[0].xb[0], self._passes[0].yb[0]
+        def recompute_gradients(self, moved):
+            (x,), (y,) = self._passes[0].inputs, self._passes[0].targets
             found.append(float(F.cross_entropy(self.learn.model(x), y).detach()))
-            super().second(ps)
+            super().recompute_gradients(moved)
     found, new = [], Sharp.__new__(Sharp)
     new.__dict__.update(cb.__dict__)
     items = Items([(x.double(), y) for x, y in data(BS)])
