@@ -2,6 +2,7 @@
 import contextlib
 import random
 
+import pandas as pd
 import torch
 from fastai.callback import schedule  # noqa: F401
 from fastai.callback.core import Callback
@@ -14,6 +15,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from fastmatch.callback.learner_methods import CallbackMethods
+from fastmatch.data.sample import demo_path
 from fastmatch.optim import sgd
 from fastmatch.schedule import ScheduledFits
 
@@ -22,6 +24,11 @@ N, BS = 24, 4
 
 class SmallLearner(ScheduledFits, CallbackMethods, Learner):
     "fastai's Learner with this package's methods, as its own Learners have them."
+
+
+def body_and_head(model):
+    "The parameter groups of a model with a body and a head."
+    return {'body': list(model.body.parameters()), 'head': list(model.head.parameters())}
 
 
 class Net(nn.Module):
@@ -33,7 +40,7 @@ class Net(nn.Module):
                                   nn.Flatten(), nn.Dropout(dropout))
         self.head = nn.Linear(36, 3)
     def forward(self, x): return self.head(self.body(x))
-    def param_groups(self): return {'body': list(self.body.parameters()), 'head': list(self.head.parameters())}
+    def param_groups(self): return body_and_head(self)
 
 
 class Items(list):
@@ -62,13 +69,22 @@ def learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n
     valid = DataLoader(Items(data(12, 1)), bs=bs, num_workers=0)
     dls = DataLoaders(train, valid, device=device)
     return SmallLearner(dls, model or Net(), loss or CrossEntropyLossFlat(), opt_func=opt_func,
-                        splitter=lambda net: list(net.param_groups().values()), path=path, **{'wd': 0., **kwargs})
+                        splitter=lambda model: list(model.param_groups().values()), path=path,
+                        **{'wd': 0., **kwargs})
 
 
 def fit(learn, how='fit', *args, **kwargs):
     "Call the learner's method `how` without output."
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None):
         return getattr(learn, how)(*args, **kwargs)
+
+
+def few_listings(n_groups):
+    "The sample's listings of the first `n_groups` groups of each fold."
+    df = pd.read_csv(demo_path()/'listings.csv')
+    by_fold = df.groupby('fold').label_group
+    chosen = by_fold.transform(lambda groups: groups.isin(sorted(groups.unique())[:n_groups]))
+    return df[chosen].reset_index(drop=True)
 
 
 def weights(learn):

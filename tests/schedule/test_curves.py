@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from fastmatch.core import InputError
 from fastmatch.schedule import curves
 
-
 lengths_of_cycles = st.lists(st.floats(.1, 10), min_size=1, max_size=5)
 
 
