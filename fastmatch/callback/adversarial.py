@@ -1,73 +1,98 @@
-"Adversarial training on chosen weights, as a rule the embeddings of words: FGM and PGD."
+"""Adversarial training on chosen weights, as a rule the word embeddings of a title encoder: FGM and PGD.
+
+The weights are moved uphill, a second pass is made there, and its gradient is added to the plain one.
+"""
 import math
 
 import torch
 
 from ..core import InputError, preview
-from .second_pass import Moved, SecondLook, norm_of
+from .second_pass import MovedWeights, SecondPass, joint_norm
 
 
-class FGM(SecondLook):
-    "Adds the gradient at embeddings moved `eps` uphill to the plain one, https://arxiv.org/abs/1605.07725"
+class FGM(SecondPass):
+    """Adversarial training in one step: adds the gradient found with the chosen weights moved `eps` along
+    their own gradient.
+
+    From https://arxiv.org/abs/1605.07725 (fast gradient method on word embeddings). Costs a second forward
+    and backward pass.
+    """
     def __init__(
         self,
-        eps: float = 1.,  # How far each chosen weight is moved, in its own length
-        names: str | tuple = 'word_embeddings',  # Parts of the names of the weights to move; 'conv_stem' or the like for a picture's
-        weight: float = 1.,  # Of the second gradient against the plain one
+        eps: float = 1.,  # Length of the move of each chosen weight tensor
+        names: str | tuple = 'word_embeddings',  # Parts of the names of the weights to move
+        weight: float = 1.,  # Factor on the second gradient
     ):
         if not eps >= 0: raise InputError(f'eps={eps}: 0 or above')
-        self.eps, self.names, self.weight = eps, (names,) if isinstance(names, str) else tuple(names), weight
+        self.eps = eps
+        self.names = (names,) if isinstance(names, str) else tuple(names)
+        self.weight = weight
 
     def before_fit(self):
         super().before_fit()
-        named = dict(self.learn.model.named_parameters())
-        self._chosen = [p for k, p in named.items() if any(o in k for o in self.names)]
-        if not self._chosen: raise InputError(f'names={list(self.names)}: in no name of a weight; this model has {preview(named, 12)}')
+        parameters = dict(self.learn.model.named_parameters())
+        self._chosen = [weight for weight_name, weight in parameters.items()
+                        if any(part in weight_name for part in self.names)]
+        if not self._chosen:
+            raise InputError(f'names={list(self.names)}: in no name of a weight; '
+                             f'this model has {preview(parameters, 12)}')
 
-    def look(self):
-        ps = [p for p in self._chosen if p.grad is not None and p.requires_grad]
-        if not ps or not all(math.isfinite(norm_of([p.grad])) for p in ps): return
-        every, plain = self.live()
-        with Moved(ps) as home:
-            self.attack(ps, [p.grad for p in ps], home.kept)
-            for p in every: p.grad = None
-            self.again()
-        for p, g in zip(every, plain):
-            if p.grad is None: p.grad = g
-            else: p.grad.mul_(self.weight).add_(g)
+    def change_gradients(self):
+        chosen = [weight for weight in self._chosen if weight.grad is not None and weight.requires_grad]
+        if not chosen or not all(math.isfinite(joint_norm([weight.grad])) for weight in chosen): return
+        weights, plain = self.weights_and_gradients()
+        with MovedWeights(chosen) as moved:
+            self.attack(chosen, [weight.grad for weight in chosen], moved.start)
+            for weight in weights: weight.grad = None
+            self.second_pass()
+        for weight, gradient in zip(weights, plain):
+            if weight.grad is None: weight.grad = gradient
+            else: weight.grad.mul_(self.weight).add_(gradient)
 
     @torch.no_grad()
-    def attack(self, ps, gs, kept):
-        "Move `ps` from where they are `kept`, by their gradients `gs`."
-        for p, g in zip(ps, gs): self.up(p, g, self.eps)
+    def attack(
+        self,
+        weights: list,  # The chosen weights, which are moved in place
+        gradients: list,  # Their gradients
+        start: list,  # Copies of their values before they are moved
+    ):
+        "Move the chosen weights uphill."
+        for weight, gradient in zip(weights, gradients): self.move(weight, gradient, self.eps)
 
-    def up(self, p, g, by):
-        if norm := norm_of([g]): p.add_(g, alpha=by / norm)
+    def move(self, weight, gradient, length):
+        "Move one weight tensor by `length` along its gradient; not at all where that is 0."
+        norm = joint_norm([gradient])
+        if norm: weight.add_(gradient, alpha=length / norm)
 
     def after_fit(self): self._chosen = []
 
 
 class PGD(FGM):
-    "FGM in `k` smaller steps, each brought back to within `eps` of the start, https://arxiv.org/abs/1706.06083"
+    """Adversarial training in `k` smaller steps, each brought back to within `eps` of the start.
+
+    From https://arxiv.org/abs/1706.06083 (projected gradient descent). Costs `k` more forward and backward
+    passes.
+    """
     def __init__(
         self,
-        eps: float = 1.,  # How far a chosen weight may be moved at most, in its own length
+        eps: float = 1.,  # How far from its start a chosen weight tensor may be moved at most
         alpha: float = .3,  # Length of a step
-        k: int = 3,  # Steps
-        names: str | tuple = 'word_embeddings',  # As for `FGM`
-        weight: float = 1.,  # As for `FGM`
+        k: int = 3,  # Number of steps
+        names: str | tuple = 'word_embeddings',  # Parts of the names of the weights to move
+        weight: float = 1.,  # Factor on the adversarial gradient
     ):
         super().__init__(eps, names, weight)
         if k < 1: raise InputError(f'k={k}: 1 or more')
         if not alpha > 0: raise InputError(f'alpha={alpha}: above 0')
-        self.alpha, self.k = alpha, k
+        self.alpha = alpha
+        self.k = k
 
     @torch.no_grad()
-    def attack(self, ps, gs, kept):
-        for i in range(self.k):
-            # what lies between needs the gradients of the chosen weights alone
-            if i: gs = self.again(of=ps)
-            for p, g, start in zip(ps, gs, kept):
-                self.up(p, g, self.alpha)
-                far = norm_of([p - start])
-                if far > self.eps: p.copy_(torch.lerp(start, p, self.eps / far))
+    def attack(self, weights, gradients, start):
+        for step in range(self.k):
+            # between the steps only the gradients of the chosen weights are needed
+            if step: gradients = self.second_pass(of=weights)
+            for weight, gradient, origin in zip(weights, gradients, start):
+                self.move(weight, gradient, self.alpha)
+                distance = joint_norm([weight - origin])
+                if distance > self.eps: weight.copy_(torch.lerp(origin, weight, self.eps / distance))

@@ -1,68 +1,94 @@
-"Training on the rows of each batch that the model finds hard."
+"""Training on the rows of each batch that the model finds hard."""
 import math
 from contextlib import nullcontext
 
 import torch
 from fastai.callback.core import Callback
-from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import apply, find_bs, to_float
 
 from ..core import InputError
-from .second_pass import row_losses, tell_heads
-from .state import Buffers, randomness_kept
+from .base import give_labels_to_heads, mixed_precision, row_losses
+from .state import ModelBuffers, preserved_randomness
+
+
+def _plain(values):
+    "The same tuple with fastai's tensors as torch's own; fastai casts a batch itself only later on."
+    return tuple(value.as_subclass(torch.Tensor) if torch.is_tensor(value) else value for value in values)
 
 
 class HardMining(Callback):
-    "Looks at each batch once without gradients and trains on its hardest rows, https://arxiv.org/abs/1910.00762"
-    order, run_valid = -5, False  # before labels are handed out and pictures mixed: both then know the rows that are left
+    """Passes each batch through the model once without gradients, and trains on the rows with the highest
+    loss.
+
+    From https://arxiv.org/abs/1910.00762. BatchNorm's statistics are those of all rows. The loss must give a
+    value for each row by `reduction='none'`.
+    """
+    # before labels are handed out and pictures mixed: both then see only the rows that are left
+    order, run_valid = -5, False
 
     def __init__(
         self,
-        share: float = .5,  # Of the rows, or of the batch's loss
-        by: str = 'rows',  # 'rows': that share of them; 'loss': the fewest that have that share of the batch's loss
-        at_least: int = 2,  # Rows that stay in any case (all, where there are fewer); a norm needs two
+        share: float = .5,  # Share of the rows, or of the batch's loss, that is kept
+        by: str = 'rows',  # 'rows': a share of the rows; 'loss': the fewest rows with that share of the loss
+        at_least: int = 2,  # Rows that are kept in any case (all, where there are fewer); a norm needs two
         start: int = 0,  # First epoch, from 0, in which rows are left out
     ):
         if not 0 < share <= 1: raise InputError(f'share={share}: above 0, at most 1')
         if by not in ('rows', 'loss'): raise InputError(f"by={by!r}: choose 'rows' or 'loss'")
         if at_least < 1: raise InputError(f'at_least={at_least}: 1 or more')
-        self.share, self.by, self.at_least, self.start = share, by, at_least, start
+        self.share = share
+        self.by = by
+        self.at_least = at_least
+        self.start = start
 
     # before mixing puts its own in the loss's place
     def before_fit(self): self._loss = self.learn.loss_func
-    def before_train(self): self._stats, self._full = Buffers(self.learn.model), None
+
+    def before_train(self):
+        self._model_buffers = ModelBuffers(self.learn.model)
+        self._buffers_of_all = None
 
     @torch.no_grad()
-    def _look(self):
-        "The loss of each row. Running statistics move here, by all rows."
-        # fastai casts a batch to plain tensors later on
-        xb, yb = (tuple(t.as_subclass(torch.Tensor) if torch.is_tensor(t) else t for t in o) for o in (self.xb, self.yb))
-        tell_heads(self.learn.model, yb[0])
-        mixed = next((o for o in self.learn.cbs if isinstance(o, MixedPrecision)), None)
-        with randomness_kept(), nullcontext() if mixed is None else mixed.autocast:
-            pred = self.learn.model(*xb)
-            return row_losses(self._loss, pred if mixed is None else to_float(pred), yb)
+    def _measure_losses(self) -> torch.Tensor:
+        "The loss (n,) of each row of the batch; running statistics move here, by all rows."
+        inputs = _plain(self.xb)
+        targets = _plain(self.yb)
+        give_labels_to_heads(self.learn.model, targets[0])
+        mixed = mixed_precision(self.learn)
+        with preserved_randomness(), nullcontext() if mixed is None else mixed.autocast:
+            output = self.learn.model(*inputs)
+            return row_losses(self._loss, output if mixed is None else to_float(output), targets)
 
-    def keep(
+    def rows_to_keep(
         self,
-        losses: torch.Tensor,  # (n,)
+        losses: torch.Tensor,  # (n,) loss of each row
     ) -> torch.Tensor:  # int64 (k,), in the batch's order
-        "The rows that stay."
-        n, (top, order) = len(losses), losses.sort(descending=True)
-        # rows without loss, and NaN, make no share
-        k = math.ceil(self.share * n - 1e-9) if self.by == 'rows' else int((top.double().cumsum(0) < self.share * top.double().sum() * (1 - 1e-12)).sum()) + 1
-        return order[:min(n, max(k, self.at_least))].sort().values
+        "The rows with the highest loss, as many as the options say."
+        highest, order = losses.sort(descending=True)
+        n_rows = len(losses)
+        if self.by == 'rows': n_kept = math.ceil(self.share * n_rows - 1e-9)
+        else:
+            # losses that are all 0, or NaN, have no share: one row is kept
+            sums = highest.double().cumsum(0)
+            wanted = self.share * highest.double().sum()
+            n_kept = int((sums < wanted * (1 - 1e-12)).sum()) + 1
+        return order[:min(n_rows, max(n_kept, self.at_least))].sort().values
 
     def before_batch(self):
         if self.epoch < self.start: return
-        rows, n = self.keep(self._look()), find_bs(self.yb)
-        self._full = self._stats.take()
-        def pick(t): return t[rows] if torch.is_tensor(t) and t.ndim and len(t) == n else t
-        self.learn.xb, self.learn.yb = (apply(pick, o) for o in (self.xb, self.yb))
+        n_rows = find_bs(self.yb)
+        rows = self.rows_to_keep(self._measure_losses())
+        self._buffers_of_all = self._model_buffers.copy()
+
+        def pick(tensor):
+            by_row = torch.is_tensor(tensor) and tensor.ndim and len(tensor) == n_rows
+            return tensor[rows] if by_row else tensor
+        self.learn.xb = apply(pick, self.xb)
+        self.learn.yb = apply(pick, self.yb)
 
     def after_backward(self):
-        # validation is on all kinds of rows, so that the running statistics are not those of the hard ones
-        if self._full is not None: self._stats.put(self._full)
-        self._full = None
+        # validation is on all kinds of rows, so the running statistics must not be those of the hard ones
+        if self._buffers_of_all is not None: self._model_buffers.restore(self._buffers_of_all)
+        self._buffers_of_all = None
 
-    def after_fit(self): self.__dict__.pop('_stats', None)
+    def after_fit(self): self.__dict__.pop('_model_buffers', None)

@@ -1,63 +1,78 @@
-"MixUp and CutMix for listings: pictures are mixed, titles stay, and the loss has two targets."
+"""MixUp and CutMix for listings: pictures are mixed, titles stay, and the loss has two targets."""
 import random
 
 import torch
 from fastai.callback.mixup import MixHandler
 
 from ..core import InputError
+from .base import other_callback
 
 
 class MixImages(MixHandler):
-    "Mixes the batch's pictures by `mix(x, x1)`, which returns them and sets `lam`; the title kept is the larger share's."
+    """Base of `MixUp` and `CutMix`: mixes each picture of a batch with another's.
+
+    The first input must be the pictures (n,c,h,w); other inputs, such as titles, stay those of the picture
+    with the larger share. Subclasses define `mix`. The loss is the mean of the losses for both targets,
+    weighted by `lam`.
+    """
     def before_fit(self):
-        # the second would mix pictures whose targets are two already
-        if others := [o for o in self.learn.cbs if isinstance(o, MixHandler) and o is not self]:
-            raise InputError(f'{type(self).__name__} and {type(others[0]).__name__} would both mix the batch: use one of them')
+        # the second one would mix pictures that have two targets already
+        other = other_callback(self, MixHandler)
+        if other is None: return
+        names = f'{type(self).__name__} and {type(other).__name__}'
+        raise InputError(f'{names} would both mix the batch: use one of them')
 
     def before_batch(self):
-        x, *rest = self.xb
-        if x.ndim != 4: raise InputError(f'{type(self).__name__} mixes pictures: the first input of this batch has shape {tuple(x.shape)}')
-        shuffle = torch.randperm(len(x), device=x.device)
-        self.yb1 = tuple(o[shuffle] for o in self.yb)
-        self.learn.xb = (self.mix(x, x[shuffle]), *rest)
+        images, *rest = self.xb
+        if images.ndim != 4:
+            raise InputError(f'{type(self).__name__} mixes pictures: '
+                             f'the first input of this batch has shape {tuple(images.shape)}')
+        partners = torch.randperm(len(images), device=images.device)
+        self.yb1 = tuple(target[partners] for target in self.yb)
+        self.learn.xb = (self.mix(images, images[partners]), *rest)
 
-    def mix(self, x, x1):
-        "`x` mixed with `x1`; sets `self.lam`, the share of `x`, a half at least."
+    def mix(
+        self,
+        x: torch.Tensor,  # float (n,c,h,w) pictures
+        x1: torch.Tensor,  # Of the same shape, the pictures to mix in
+    ) -> torch.Tensor:  # float (n,c,h,w)
+        "`x` mixed with `x1`; sets `self.lam`, the share of `x` (a number or (n,)), one half at least."
         raise NotImplementedError
 
 
 class MixUp(MixImages):
-    "Blend each picture with another's, https://arxiv.org/abs/1710.09412"
+    "Blends each picture with another of the batch (https://arxiv.org/abs/1710.09412)."
     def __init__(
         self,
-        alpha: float = .4,  # Of the Beta distribution the shares are drawn from
+        alpha: float = .4,  # Both parameters of the Beta distribution that the shares are drawn from
     ):
         super().__init__(alpha)
 
     def mix(self, x, x1):
-        lam = self.distrib.sample((len(x),)).to(x.device)
-        self.lam = torch.maximum(lam, 1 - lam)
+        share = self.distrib.sample((len(x),)).to(x.device)
+        self.lam = torch.maximum(share, 1 - share)
         return torch.lerp(x1, x, self.lam.to(x.dtype)[:, None, None, None])
 
 
 class CutMix(MixImages):
-    "Paste a box of another picture into each, https://arxiv.org/abs/1905.04899"
+    "Pastes a box of another picture of the batch into each (https://arxiv.org/abs/1905.04899)."
     def __init__(
         self,
-        alpha: float = 1.,  # Of the Beta distribution the share is drawn from
+        alpha: float = 1.,  # Both parameters of the Beta distribution that the share is drawn from
     ):
         super().__init__(alpha)
 
     def mix(self, x, x1):
-        h, w = x.shape[-2:]
-        lam = float(self.distrib.sample())
-        # a half at least, so that the picture goes with the title
-        side = (1 - max(lam, 1 - lam))**.5
-        cy, cx = random.randrange(h), random.randrange(w)
-        rows = slice(max(0, int(cy - side * h / 2)), int(cy + side * h / 2))
-        cols = slice(max(0, int(cx - side * w / 2)), int(cx + side * w / 2))
-        box = torch.zeros(h, w, dtype=torch.bool, device=x.device)
-        box[rows, cols] = True
-        # the share that was really pasted: a box at the rim is cut off
+        height, width = x.shape[-2:]
+        share = float(self.distrib.sample())
+        # the picture's own share is one half at least, so that it goes with the title
+        side = (1 - max(share, 1 - share))**.5
+        center_y = random.randrange(height)
+        center_x = random.randrange(width)
+        rows = slice(max(0, int(center_y - side * height / 2)), int(center_y + side * height / 2))
+        columns = slice(max(0, int(center_x - side * width / 2)), int(center_x + side * width / 2))
+        box = torch.zeros(height, width, dtype=torch.bool, device=x.device)
+        box[rows, columns] = True
+        # the share that really stays: a box at the rim is cut off
         self.lam = 1 - box.float().mean()
         return torch.where(box, x1, x)

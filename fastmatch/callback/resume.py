@@ -1,4 +1,4 @@
-"Training that survives its process: the same call again goes on after the last epoch that was completed."
+"""Training that survives its process: the same call in a new one goes on after the last completed epoch."""
 import atexit
 import io
 import uuid
@@ -16,140 +16,207 @@ from fastai.learner import Recorder
 
 from ..core import InputError, write_atomically
 from ..schedule import WarmUp
+from .base import SkippableCallback, in_lr_find, only_validating
 from .scoring import TrainedOn
-from .state import Sleeper, learner_state, set_learner_state
+from .state import learner_state, set_learner_state
 
-# what fastai's callbacks and ours without a `state_dict` go on with; others begin each resumed fit as they begin any
-KEPT = {Recorder: ('lrs', 'iters', 'losses', 'values'), TrackerCallback: ('best', 'wait', 'new_best'), ParamScheduler: ('hps',), WarmUp: ('done',),
-        TrainedOn: ('ids',)}
-PROCESS = uuid.uuid4().hex  # in a process that is still there nothing was killed: a call made twice in it is two calls
+# The attributes that callbacks without a `state_dict` go on with; other callbacks begin a resumed fit as any.
+KEPT = {Recorder: ('lrs', 'iters', 'losses', 'values'), TrackerCallback: ('best', 'wait', 'new_best'),
+        ParamScheduler: ('hps',), WarmUp: ('done',), TrainedOn: ('ids',)}
+# Marks the files that this process saves: it was not killed, so the same call made in it is a new training.
+PROCESS = uuid.uuid4().hex
+# Files of trainings that are done; they are deleted when the process ends.
 _finished = set()
 
 
 @atexit.register
-def _tidy():
-    for f in _finished: f.unlink(missing_ok=True)
+def _delete_finished():
+    for file in _finished: file.unlink(missing_ok=True)
 
 
-def _plain(x):
-    "Of torch's and python's own types alone, so that it can be read back without pickle's dangers."
-    if torch.is_tensor(x): return x.detach().as_subclass(torch.Tensor)
-    if isinstance(x, np.generic): return x.item()
-    if isinstance(x, np.ndarray): return {'array': torch.from_numpy(x.astype(np.int64) if x.dtype == np.uint32 else x.copy())}
-    if isinstance(x, dict): return {k: _plain(v) for k, v in x.items()}
-    if isinstance(x, tuple): return tuple(map(_plain, x))
-    if isinstance(x, Path): return str(x)
-    if x is None or isinstance(x, (str, bytes, int, float, bool)): return x
-    return [_plain(o) for o in x]
+def _to_plain(value):
+    "`value` made of torch's and python's own types, so that it can be read back with `weights_only=True`."
+    if torch.is_tensor(value): return value.detach().as_subclass(torch.Tensor)
+    if isinstance(value, np.generic): return value.item()
+    if isinstance(value, np.ndarray):
+        # numpy keeps its random state in uint32, which torch hardly supports
+        array = value.astype(np.int64) if value.dtype == np.uint32 else value.copy()
+        return {'array': torch.from_numpy(array)}
+    if isinstance(value, dict): return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple): return tuple(map(_to_plain, value))
+    if isinstance(value, Path): return str(value)
+    if value is None or isinstance(value, (str, bytes, int, float, bool)): return value
+    return [_to_plain(item) for item in value]
 
 
-def _fingerprint(dl) -> int:
-    "Of what a loader's listings are, as far as that can be told quickly."
-    items = getattr(dl, 'items', None)
+def _fingerprint(loader) -> int:
+    "A checksum of a loader's listings, as far as it can be computed quickly; else their number."
+    items = getattr(loader, 'items', None)
     if hasattr(items, 'to_csv'):
         from pandas.util import hash_pandas_object
         return zlib.crc32(hash_pandas_object(items.astype(str), index=False).to_numpy().tobytes())
-    if items is None or not len(items) or not isinstance(items[0], (str, Path, int)): return dl.n or 0
+    if items is None or not len(items) or not isinstance(items[0], (str, Path, int)): return loader.n or 0
     return zlib.crc32('\n'.join(map(str, items)).encode())
 
 
-def _averages(recorder): return {'count': recorder.smooth_loss.count, 'val': recorder.smooth_loss.val}
+def _has_state(callback) -> bool:
+    # asked of the class: a callback looks up what it lacks in the model, which has a `state_dict` too
+    return hasattr(type(callback), 'state_dict')
 
 
-class Resume(Sleeper):
-    "Saves all that training needs after each epoch; the same call in a new process goes on there, on a CPU bit for bit. Give it to every fit of a script, or none."
+def _callback_state(callback) -> dict:
+    "What a callback goes on with when a training is resumed."
+    if _has_state(callback): return callback.state_dict()
+    state = {}
+    for kind, attributes in KEPT.items():
+        if not isinstance(callback, kind): continue
+        for attribute in attributes:
+            if attribute in callback.__dict__: state[attribute] = getattr(callback, attribute)
+    if callback.name == 'recorder':
+        # thousands of numbers as one tensor
+        state['losses'] = torch.tensor([float(loss) for loss in state['losses']])
+        state['smooth'] = {'count': callback.smooth_loss.count, 'val': callback.smooth_loss.val}
+    return state
+
+
+def _set_callback_state(callback, saved_name, state):
+    "Let a callback go on from what `_callback_state` returned; `saved_name` is the callback's in the file."
+    if _has_state(callback): callback.load_state_dict(state)
+    elif saved_name == 'recorder':
+        callback.smooth_loss.count = state['smooth']['count']
+        callback.smooth_loss.val = state['smooth']['val']
+        callback.losses = list(state['losses'])
+        for attribute in ('lrs', 'iters', 'values'): setattr(callback, attribute, state[attribute])
+    else:
+        for attribute, value in state.items():
+            setattr(callback, attribute, set(value) if attribute == 'ids' else value)
+
+
+class Resume(SkippableCallback):
+    """Saves all that training needs after each epoch, so that the same call in a new process goes on where it
+    was killed.
+
+    On a CPU the result is bit for bit that of a training that was not interrupted, if the number of threads
+    is the same. Give it to every fit of a script or to none: fits are counted, and those that were done
+    before are passed over. A call that differs (other epochs, data, weights, optimizer, rates or callbacks)
+    raises `InputError`. The file is deleted when the process ends normally.
+    """
     order = -1000  # before any other callback of the next epoch, and so after all of the last one
 
     def __init__(
         self,
-        fname: str = 'resume',  # File in the Learner's folder for models: one for each training that may be under way there
+        fname: str = 'resume',  # Name of the file, in the Learner's folder for models; one for each training
     ):
         self.fname = fname
 
     @property
     def file(self) -> Path: return self.learn.path/self.learn.model_dir/f'{self.fname}.pth'
 
-    def _stateful(self):
-        "Each callback that has a state, by name."
-        for cb in self.learn.cbs:
-            # by its class: a callback answers names it lacks from the model, and that has a `state_dict` too
-            if hasattr(type(cb), 'state_dict') or isinstance(cb, tuple(KEPT)): yield cb
+    def _stateful_callbacks(self) -> list:
+        "The Learner's callbacks whose state is saved."
+        kinds = tuple(KEPT)
+        callbacks = self.learn.cbs
+        return [callback for callback in callbacks if _has_state(callback) or isinstance(callback, kinds)]
 
-    def _call(self) -> dict:
-        "What makes a call the same call."
-        opt, model = self.learn.opt, self.learn.model
-        return dict(epochs=self.learn.n_epoch, batches=len(self.learn.dls.train), data=[_fingerprint(o) for o in self.learn.dls.loaders],
-                    weights=zlib.crc32(repr([(k, tuple(p.shape), p.requires_grad) for k, p in model.named_parameters()]).encode()),
-                    optimizer=type(getattr(opt, 'opt', opt)).__name__, rates=[float(h['lr']) for h in opt.hypers],
-                    callbacks=sorted(cb.name for cb in self.learn.cbs if cb.name not in ('progress', 'resume')))
+    def _describe_call(self) -> dict:
+        "What must agree for a call to be the same call."
+        optimizer = self.learn.opt
+        parameters = [(weight_name, tuple(parameter.shape), parameter.requires_grad)
+                      for weight_name, parameter in self.learn.model.named_parameters()]
+        names = [callback.name for callback in self.learn.cbs]
+        return dict(epochs=self.learn.n_epoch, batches=len(self.learn.dls.train),
+                    data=[_fingerprint(loader) for loader in self.learn.dls.loaders],
+                    weights=zlib.crc32(repr(parameters).encode()),
+                    optimizer=type(getattr(optimizer, 'opt', optimizer)).__name__,
+                    rates=[float(hypers['lr']) for hypers in optimizer.hypers],
+                    callbacks=sorted(name for name in names if name not in ('progress', 'resume')))
 
     def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder') and not self.learn.lock.locked()
+        self.run = not in_lr_find(self.learn) and not only_validating(self.learn)
         if not self.run: return
+        # the number of this fit among those of the script
         fits = self.learn.__dict__.setdefault('fits_begun', {})
-        self._fit = fits[self.fname] = fits.get(self.fname, -1) + 1
-        self._state, self._done, self._others, self._same = None, 0, {}, self._call()
-        state = torch.load(self.file, map_location='cpu', weights_only=True) if self.file.exists() else None
-        if state is None or state['process'] == PROCESS: return
-        if state['fit'] < self._fit: return
-        if state['fit'] > self._fit: self._done = self.learn.n_epoch  # a later fit of the script was reached
+        self._fit_number = fits.get(self.fname, -1) + 1
+        fits[self.fname] = self._fit_number
+        self._state = None  # what to restore
+        self._done = 0  # epochs that were done before
+        self._others = {}  # callbacks that pass over those epochs -> their `run`
+        self._call = self._describe_call()
+        saved = torch.load(self.file, map_location='cpu', weights_only=True) if self.file.exists() else None
+        if saved is None or saved['process'] == PROCESS: return
+        if saved['fit'] < self._fit_number: return
+        self._go_on_from(saved)
+
+    def _go_on_from(self, saved):
+        "Prepare to resume this fit from a saved state, or to pass over it if a later one was reached."
+        if saved['fit'] > self._fit_number: self._done = self.learn.n_epoch
         else:
-            if differ := [f'{k} were {state["call"][k]}, now {v}' for k, v in self._same.items() if state['call'][k] != _plain(v)]:
-                raise InputError(f'{self.file} is of another call ({"; ".join(differ)}): delete it, or give Resume another fname')
-            self._state, self._done = state, state['done']
-        if state['threads'] != torch.get_num_threads():
-            warnings.warn(f'resumed with {torch.get_num_threads()} threads, begun with {state["threads"]}: sums are rounded otherwise', stacklevel=2)
-        print(f'Resume: {self._done} of {self.learn.n_epoch} epochs were done before; to train anew delete {self.file}')
+            self._refuse_other_call(saved['call'])
+            self._state = saved
+            self._done = saved['done']
+        n_threads = torch.get_num_threads()
+        if saved['threads'] != n_threads:
+            warnings.warn(f'resumed with {n_threads} threads, begun with {saved["threads"]}: '
+                          'sums are rounded otherwise', stacklevel=3)
+        print(f'Resume: {self._done} of {self.learn.n_epoch} epochs were done before; '
+              f'to train anew delete {self.file}')
+
+    def _refuse_other_call(self, saved_call):
+        "Raise `InputError` where a saved call is not this one."
+        differences = [f'{setting} were {saved_call[setting]}, now {value}'
+                       for setting, value in self._call.items() if saved_call[setting] != _to_plain(value)]
+        if not differences: return
+        raise InputError(f'{self.file} is of another call ({"; ".join(differences)}): '
+                         'delete it, or give Resume another fname')
 
     def before_epoch(self):
-        if self.epoch < self._done:
-            # nobody else hears of an epoch that is not there: trackers would look for its scores
-            if not self._others:
-                self._others = {cb: cb.run for cb in self.learn.cbs if cb is not self}
-                for cb in self._others: cb.run = False
-            # but for the bar, which can't begin in the middle
-            for cb in self._others:
-                if isinstance(cb, ProgressCallback): cb.before_epoch()
-            raise CancelEpochException
-        if self._others: self._wake()
+        if self.epoch < self._done: self._pass_over_epoch()
+        if self._others: self._wake_others()
         elif self.epoch: self._save(self.epoch)
 
-    def _wake(self):
-        for cb, run in self._others.items(): cb.run = run
+    def _pass_over_epoch(self):
+        "Skip an epoch that was done before, unseen by other callbacks: trackers would look for its scores."
+        if not self._others:
+            self._others = {callback: callback.run for callback in self.learn.cbs if callback is not self}
+            for callback in self._others: callback.run = False
+        # only the progress bar has to see it, as it can't begin in the middle
+        for callback in self._others:
+            if isinstance(callback, ProgressCallback): callback.before_epoch()
+        raise CancelEpochException
+
+    def _wake_others(self):
+        "Let the other callbacks run again, and put everything back where it was."
+        for callback, run in self._others.items(): callback.run = run
         self._others = {}
         if self._state is not None: self._restore(self._state)
 
     def after_fit(self):
-        # epochs that all were done, or none
-        if self._others: self._wake()
+        # all epochs were done before
+        if self._others: self._wake_others()
         if self._done < self.learn.n_epoch or self._state is not None: self._save(self.learn.n_epoch)
         _finished.add(self.file)
         self._state = None
 
     def _save(self, done):
-        cbs = [(cb.name, cb.state_dict() if hasattr(type(cb), 'state_dict') else
-                {k: getattr(cb, k) for o, ks in KEPT.items() if isinstance(cb, o) for k in ks if k in cb.__dict__}) for cb in self._stateful()]
-        for name, sd in cbs:
-            # thousands of numbers as one tensor
-            if name == 'recorder': sd.update(losses=torch.tensor([float(o) for o in sd['losses']]), smooth=_averages(self.learn.recorder))
+        "Write the state after `done` epochs to the file."
         scaler = getattr(self.learn, 'scaler', None)
-        state = dict(learner_state(self.learn), process=PROCESS, fit=self._fit, done=done, call=self._same, threads=torch.get_num_threads(), cbs=cbs,
-                     scaler=None if scaler is None else scaler.state_dict(), epoch=self.learn.epoch, train_iter=self.learn.train_iter)
+        callbacks = [(callback.name, _callback_state(callback)) for callback in self._stateful_callbacks()]
+        state = dict(learner_state(self.learn), process=PROCESS, fit=self._fit_number, done=done,
+                     call=self._call, threads=torch.get_num_threads(), cbs=callbacks,
+                     scaler=None if scaler is None else scaler.state_dict(),
+                     epoch=self.learn.epoch, train_iter=self.learn.train_iter)
         buffer = io.BytesIO()
-        torch.save(_plain(state), buffer)
+        torch.save(_to_plain(state), buffer)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.file, buffer.getvalue())
 
     def _restore(self, state):
-        def back(x): return x['array'].numpy() if isinstance(x, dict) and set(x) == {'array'} else x
-        state['random']['numpy'] = tuple(map(back, state['random']['numpy']))
+        "Put Learner, loss scaler and callbacks where they were when `state` was saved."
+        def to_numpy(part): return part['array'].numpy() if isinstance(part, dict) else part
+        state['random']['numpy'] = tuple(map(to_numpy, state['random']['numpy']))
         set_learner_state(self.learn, state)
-        self.learn.epoch, self.learn.train_iter = max(self.learn.epoch, state['epoch']), state['train_iter']
+        self.learn.epoch = max(self.learn.epoch, state['epoch'])
+        self.learn.train_iter = state['train_iter']
         if state['scaler']: self.learn.scaler.load_state_dict(state['scaler'])
-        for cb, (name, sd) in zip(self._stateful(), state['cbs'], strict=True):
-            if hasattr(type(cb), 'state_dict'): cb.load_state_dict(sd)
-            elif name == 'recorder':
-                cb.smooth_loss.count, cb.smooth_loss.val = sd['smooth']['count'], sd['smooth']['val']
-                cb.lrs, cb.iters, cb.losses, cb.values = sd['lrs'], sd['iters'], list(sd['losses']), sd['values']
-            else:
-                for k, v in sd.items(): setattr(cb, k, set(v) if k == 'ids' else v)
+        for callback, (saved_name, saved_state) in zip(self._stateful_callbacks(), state['cbs'], strict=True):
+            _set_callback_state(callback, saved_name, saved_state)

@@ -1,4 +1,9 @@
-"Validation on unseen groups: gathers embeddings instead of a loss that would mean nothing there."
+"""Validation on groups that were not trained on: embeddings are gathered, and no loss is computed, as it
+would mean nothing there.
+
+Also two things that training on listings needs: which of them the model has seen, and a learning rate for
+each parameter group.
+"""
 import numpy as np
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
@@ -6,55 +11,73 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from ..match.spaces.dense import Dense
+from .base import in_lr_find
 
-K = 51  # neighbours searched for the monitors: itself and the 50 that the competition allows
+N_NEIGHBORS = 51  # searched for the metrics: the listing itself and the 50 that the competition allows
 
 
 class ValidScores(Callback):
-    "Gathers the validation set's embeddings and labels; searches them once, whatever the number of metrics."
+    "Gathers embeddings and groups of the validation listings, and searches them once for all metrics."
     order = 11  # right after MixedPrecision has cast predictions back to float32
 
-    def before_validate(self): self._parts, self._labels, self._found = [], [], {}
+    def before_validate(self):
+        self._parts = []
+        self._groups = []
+        self._found = {}
 
     def after_pred(self):
         if self.training or not len(self.yb): return
-        self._yb = self.yb
-        self._parts.append({k: v.detach().float().cpu().numpy() for k, v in self.pred.items()})
-        self._labels.append(self.y.detach().cpu().numpy())
-        # without targets the Learner skips the loss: the head has no centre for an unseen group
+        self._targets = self.yb
+        self._parts.append({modality: embedding.detach().float().cpu().numpy()
+                            for modality, embedding in self.pred.items()})
+        self._groups.append(self.y.detach().cpu().numpy())
+        # without targets the Learner skips the loss: heads have no center for a group that was not trained on
         self.learn.yb = ()
 
     def after_loss(self):
-        if not self.training and getattr(self, '_yb', None): self.learn.yb, self._yb = self._yb, None
+        if self.training or not getattr(self, '_targets', None): return
+        self.learn.yb = self._targets
+        self._targets = None
 
     def result(
         self,
-        modality: str | None = None,  # A key of the model's output; None: 'joint', or all of them put together
-    ):
-        "Neighbours (n,k) of the validation listings and their labels (n,)."
-        if not self._parts: raise InputError('nothing was validated: the dataloaders hold no validation listings')
+        modality: str | None = None,  # A key of the model's output; None: 'joint', else all side by side
+    ):  # (`Neighbors` (n,k) of the validation listings, their groups int64 (n,))
+        "The nearest neighbors of each validation listing among the others, and the listings' groups."
+        if not self._parts:
+            raise InputError('nothing was validated: the dataloaders hold no validation listings')
         if modality not in self._found:
-            embs = {k: np.concatenate([p[k] for p in self._parts]) for k in self._parts[0]}
-            if modality is None: v = embs.get('joint', np.concatenate(list(embs.values()), 1))
-            elif modality in embs: v = embs[modality]
-            else: raise InputError(f'modality={modality!r}: the model gives {list(embs)}')
-            self._found[modality] = Dense(v).search(min(K, len(v)))
-        return self._found[modality], np.concatenate(self._labels)
+            vectors = self._embeddings(modality)
+            self._found[modality] = Dense(vectors).search(min(N_NEIGHBORS, len(vectors)))
+        return self._found[modality], np.concatenate(self._groups)
+
+    def _embeddings(self, modality) -> np.ndarray:
+        "float32 (n,d) embeddings of one modality, or of all side by side."
+        by_modality = {key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}
+        if modality is None: modality = 'joint' if 'joint' in by_modality else None
+        if modality is None: return np.concatenate(list(by_modality.values()), 1)
+        if modality not in by_modality:
+            raise InputError(f'modality={modality!r}: the model gives {list(by_modality)}')
+        return by_modality[modality]
 
     def after_fit(self):
         # the arrays may be large, and an exported Learner shouldn't hold listings
-        for o in ('_parts', '_labels', '_found'): self.__dict__.pop(o, None)
+        for attribute in ('_parts', '_groups', '_found'): self.__dict__.pop(attribute, None)
 
 
 class MatchRecorder(Recorder):
-    "fastai's Recorder without `valid_loss`."
+    "fastai's Recorder without `valid_loss`, which means nothing on groups that were not trained on."
     name = 'recorder'
+
     def before_fit(self):
         super().before_fit()
-        if not self.train_metrics: self.metric_names = L(o for o in self.metric_names if o != 'valid_loss')
+        if self.train_metrics: return
+        self.metric_names = L(metric for metric in self.metric_names if metric != 'valid_loss')
 
     @property
-    def _valid_mets(self): return L() if getattr(self, 'cancel_valid', False) or not self.valid_metrics else self.metrics
+    def _valid_mets(self):
+        none_wanted = getattr(self, 'cancel_valid', False) or not self.valid_metrics
+        return L() if none_wanted else self.metrics
 
     def plot_loss(self, skip_start=5, with_valid=False, **kwargs):
         "fastai's plot of the training loss."
@@ -62,36 +85,37 @@ class MatchRecorder(Recorder):
 
 
 class TrainedOn(Callback):
-    "Remembers which listings the model was trained on, so that nothing is tuned on them."
+    "Remembers the ids of the listings that the model was trained on, so that no rule is chosen on them."
     def __init__(self): self.ids = set()
-
-    def after_train(self):
-        # lr_find puts the weights back
-        if hasattr(self.learn, 'lr_finder') or not self.iter_done: return
-        self.ids.update(self.dls.train_df[self.dls.columns.id])
 
     def before_train(self): self.iter_done = False
     def after_step(self): self.iter_done = True
 
+    def after_train(self):
+        if in_lr_find(self.learn) or not self.iter_done: return
+        self.ids.update(self.dls.train_df[self.dls.columns.id])
+
 
 class GroupRates(Callback):
-    "Spreads one learning rate over the parameter groups by `mults`; rates that differ by group already are left as given."
+    """Gives each parameter group its own multiple of the learning rate that a schedule sets.
+
+    Rates that differ by group already are left as they are.
+    """
     order = 65  # after ParamScheduler and every callback that may still change a rate
 
     def __init__(
         self,
-        mults: dict[str, float],  # Parameter group -> factor on the learning rate
+        mults: dict[str, float],  # Name of a parameter group -> factor on the rate; 1 where not named
     ):
         self.mults = dict(mults)
 
     def before_step(self):
-        rates = [h['lr'] for h in self.opt.hypers]
+        rates = [hypers['lr'] for hypers in self.opt.hypers]
         if len(set(rates)) > 1: return
         self._base = rates
-        self.opt.set_hyper('lr', [lr * self.mults.get(k, 1.) for lr, k in zip(rates, self.learn.model.param_groups())])
+        groups = self.learn.model.param_groups()
+        self.opt.set_hyper('lr', [rate * self.mults.get(group, 1.) for rate, group in zip(rates, groups)])
 
     def after_step(self):
         if getattr(self, '_base', None) is not None: self.opt.set_hyper('lr', self._base)
         self._base = None
-
-

@@ -1,173 +1,203 @@
-"Passing a step's batches through the model once more, exactly as they went the first time: what SAM and adversarial training share."
+"""A second forward and backward pass over the batches of a step, exactly as they went the first time.
+
+`SecondPass` is the base of SAM and its relatives (`sharpness.py`) and of adversarial training
+(`adversarial.py`): they move weights, ask for the gradient there, and put the weights back.
+"""
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
-from fastai.layers import NoneReduce
 from fastai.torch_core import apply, find_bs, to_float
 
 from ..core import InputError
-from .state import Buffers, random_state, randomness_kept, set_random_state
+from .base import heads_wanting_labels, mixed_precision, other_callback, row_losses, unmixed_loss
+from .state import ModelBuffers, preserved_randomness, random_state, set_random_state
 
 
-def wanting_heads(model): return [m for m in model.modules() if getattr(m, 'wants_labels', False)]
+class ForwardPass:
+    "One forward pass of a training batch: inputs, targets and all it depended on besides the weights."
+    def __init__(
+        self,
+        inputs: tuple,  # Arguments of the model
+        buffers: list,  # The model's buffers before the pass, from `ModelBuffers.copy`
+        device: str,  # Type of the device: 'cpu', 'cuda', ...
+    ):
+        self.inputs = inputs
+        self.buffers = buffers
+        self.random = random_state()
+        self.autocast = dict(device_type=device, dtype=torch.get_autocast_dtype(device),
+                             enabled=torch.is_autocast_enabled(device))
+
+    def note_targets(self, learner):
+        "Note the batch's targets, the shares and partners of mixing, and the labels that heads were given."
+        self.targets = learner.yb
+        self.n = find_bs(learner.yb)
+        mixers = [callback for callback in learner.cbs if isinstance(callback, MixHandler)]
+        self.mixed = [(mixer, mixer.lam, getattr(mixer, 'yb1', None))
+                      for mixer in mixers if hasattr(mixer, 'lam')]
+        self.labels = [(head, head.labels) for head in heads_wanting_labels(learner.model)]
+
+    def restore_targets(
+        self,
+        rows: torch.Tensor | None = None,  # int64 (k,) rows of the batch that are passed again; None: all
+    ):
+        "Give mixing callbacks and heads what they had in this pass."
+        for callback, share, partners in self.mixed:
+            callback.lam = self.select(share, rows)
+            callback.yb1 = self.select(partners, rows)
+        for head, labels in self.labels: head.labels = self.select(labels, rows)
+
+    def select(
+        self,
+        values,  # A tensor, or tuples and lists of them
+        rows: torch.Tensor | None,  # int64 (k,); None: all
+    ):
+        "The given rows of tensors that have the batch's rows; other values, such as one share for all, stay."
+        def pick(tensor):
+            by_row = torch.is_tensor(tensor) and tensor.ndim and len(tensor) == self.n
+            return tensor[rows] if by_row else tensor
+        return values if rows is None else apply(pick, values)
 
 
-def tell_heads(model, labels):
-    "Hand `labels` to the heads that want them."
-    for head in wanting_heads(model): head.labels = labels
+class SecondPass(Callback):
+    """Notes the forward passes of each step, so that they can be repeated at other weights.
 
-
-def base_loss(learn):
-    "The Learner's loss, or the one that mixing has put a mixed one in the place of."
-    return next((o.old_lf for o in learn.cbs if isinstance(o, MixHandler) and learn.loss_func == o.lf), learn.loss_func)
-
-
-def row_losses(
-    loss,  # The batch's
-    pred,  # Of the model
-    yb: tuple,  # Targets
-    base=None,  # The loss that a mixed `loss` mixes
-) -> torch.Tensor:  # (n,)
-    "The loss of each row of a batch."
-    base, n = loss if base is None else base, find_bs(yb)
-    if not hasattr(base, 'reduction'): raise InputError(f'{type(base).__name__} has no `reduction`: rows can not be picked by their losses')
-    with NoneReduce(base): rows = torch.as_tensor(loss(pred, *yb)).as_subclass(torch.Tensor)
-    if rows.numel() % n or rows.ndim == 0: raise InputError(f"{type(base).__name__} gives {rows.numel()} values for {n} rows with reduction='none'")
-    return rows.reshape(n, -1).float().mean(1)
-
-
-class Pass:
-    "One forward pass: its inputs, targets and all it depended on besides the weights."
-    def __init__(self, args, buffers, device):
-        self.xb, self.random, self.buffers = args, random_state(), buffers
-        self.autocast = dict(device_type=device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device))
-
-    def told(self, learn):
-        "Note what the loss and the heads were told."
-        self.yb, self.n = learn.yb, find_bs(learn.yb)
-        self.mixed = [(o, o.lam, getattr(o, 'yb1', None)) for o in learn.cbs if isinstance(o, MixHandler) and hasattr(o, 'lam')]
-        self.labels = [(o, o.labels) for o in wanting_heads(learn.model)]
-        return self
-
-    def tell(self, rows=None):
-        "Tell mixing and heads the same again, of some rows only."
-        for o, lam, yb1 in self.mixed: o.lam, o.yb1 = self.at(lam, rows), self.at(yb1, rows)
-        for o, labels in self.labels: o.labels = self.at(labels, rows)
-
-    def at(self, x, rows):
-        # a share for the whole batch has no rows
-        return x if rows is None else apply(lambda t: t[rows] if torch.is_tensor(t) and t.ndim and len(t) == self.n else t, x)
-
-
-class SecondLook(Callback):
-    "Notes each forward pass of a step, for `again`; subclasses give `look`, called where a step is to be taken and its gradients are there."
-    # after accumulation has decided to step, before the second gradients are unscaled, checked and clipped like any others
+    Subclasses define `change_gradients`, which is called when a step is about to be taken and its gradients
+    are there. With accumulated gradients a step has several forward passes, and all are repeated.
+    """
+    # after accumulation has decided to step; before gradients are unscaled, checked and clipped: the new ones
+    # must be, too
     order, run_valid = MixedPrecision.order - 1, False
 
     def before_fit(self):
-        if others := [o for o in self.learn.cbs if isinstance(o, SecondLook) and o is not self]:
-            raise InputError(f'{type(self).__name__} and {type(others[0]).__name__} both ask for passes of their own: use one of them')
+        other = other_callback(self, SecondPass)
+        if other is None: return
+        names = f'{type(self).__name__} and {type(other).__name__}'
+        raise InputError(f'{names} both ask for passes of their own: use one of them')
 
     def before_train(self):
-        # wrappers (for several GPUs) are put around the model after `before_fit`; what an interrupted epoch left over belongs to no step
+        # here and not in `before_fit`, after which wrappers for several GPUs are put around the model;
+        # what an interrupted epoch left over belongs to no step
         self.after_train()
-        self._kept, self._passes, self._now, self._replaying = Buffers(self.learn.model), [], None, False
-        self._hook = self.learn.model.register_forward_pre_hook(self._note)
+        self._model_buffers = ModelBuffers(self.learn.model)
+        self._passes = []
+        self._current = None
+        self._replaying = False
+        self._hook = self.learn.model.register_forward_pre_hook(self._note_forward)
 
     def after_train(self):
-        # taken off even after an epoch that broke: an exported Learner holds no hook
-        if hook := self.__dict__.pop('_hook', None): hook.remove()
-        for o in ('_kept', '_passes', '_now'): self.__dict__.pop(o, None)
+        # taken off after an epoch that broke, too: an exported Learner holds no hook
+        hook = self.__dict__.pop('_hook', None)
+        if hook is not None: hook.remove()
+        for attribute in ('_model_buffers', '_passes', '_current'): self.__dict__.pop(attribute, None)
 
-    def _note(self, module, args):
-        # at the call itself: whatever draws random numbers or enters autocast before it has done so
-        if self.learn is None: return self._hook.remove()  # of a fit that broke off
+    def _note_forward(self, module, args):
+        "Forward hook: note what the pass depends on, at the call itself, when autocast has been entered."
+        # the hook of a fit that broke off
+        if self.learn is None: return self._hook.remove()
         if self._replaying or not torch.is_grad_enabled(): return
-        self._now = Pass(args, self._kept.take(), next(module.parameters()).device.type)
+        device = next(module.parameters()).device.type
+        self._current = ForwardPass(args, self._model_buffers.copy(), device)
 
-    def after_loss(self): self._now.told(self.learn)
-    def after_cancel_backward(self): self._now = None
+    def after_loss(self): self._current.note_targets(self.learn)
+    def after_cancel_backward(self): self._current = None
 
     def after_backward(self):
-        if self._now is not None: self._passes.append(self._now)
-        self._now = None
+        if self._current is not None: self._passes.append(self._current)
+        self._current = None
 
-    def before_step(self): self.look()
+    def before_step(self): self.change_gradients()
     def after_step(self): self._passes = []
 
-    def look(self):
-        "Change the gradients of the step."
+    def change_gradients(self):
+        "Change the gradients of the step about to be taken, with `second_pass` and `recompute_losses`."
         raise NotImplementedError
 
-    def live(self) -> tuple[list, list]:
-        "The weights of this step and their gradients."
-        ps = [p for pg in self.opt.param_lists for p in pg if p.grad is not None and p.requires_grad]
-        return ps, [p.grad for p in ps]
+    def weights_and_gradients(self) -> tuple[list, list]:
+        "The weights that this step will change, and their gradients."
+        parameters = [parameter for group in self.opt.param_lists for parameter in group]
+        with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
+        weights = [parameter for parameter in with_gradient if parameter.requires_grad]
+        return weights, [weight.grad for weight in weights]
 
-    def _forward(self, o, rows=None):
-        set_random_state(o.random)
-        self._kept.put(o.buffers)
-        o.tell(rows)
-        pred = self.learn.model(*o.at(o.xb, rows))
-        return to_float(pred) if any(isinstance(cb, MixedPrecision) for cb in self.learn.cbs) else pred
+    def _forward(self, forward_pass, rows=None):
+        "The model's output for rows of a noted pass, with dropout, buffers, mixing and labels of that pass."
+        set_random_state(forward_pass.random)
+        self._model_buffers.restore(forward_pass.buffers)
+        forward_pass.restore_targets(rows)
+        output = self.learn.model(*forward_pass.select(forward_pass.inputs, rows))
+        return output if mixed_precision(self.learn) is None else to_float(output)
 
-    def _each(self, f):
-        "`f` of each pass, as it was; then random numbers, buffers and what was told are as they are now."
-        now, last = self._kept.take(), self._passes[-1]
-        self._replaying = self.learn.looking_again = True
+    def _replay(self, function) -> list:
+        "`function` of each noted pass; random numbers, buffers, mixing and labels are afterwards as before."
+        buffers = self._model_buffers.copy()
+        last = self._passes[-1]
+        self._replaying = True
         try:
-            with randomness_kept(): return [f(o) for o in self._passes]
+            with preserved_randomness(): return [function(forward_pass) for forward_pass in self._passes]
         finally:
-            self._replaying = self.learn.looking_again = False
-            self._kept.put(now)
-            last.tell()
+            self._replaying = False
+            self._model_buffers.restore(buffers)
+            last.restore_targets()
 
-    def again(
+    def second_pass(
         self,
-        rows: list | None = None,  # Rows (k,) to take of each batch; None: all
-        of: list | None = None,  # Weights whose gradients are returned; None: all gradients are added to those there are
-    ):
-        "Forward and backward once more at the weights as they are now; with the same mixing, precision and loss scale, and buffers left alone."
-        # the same dropout too; of a share of the rows as many draws are made as there are, so that theirs is another
-        total = sum(o.n for o in self._passes)
-        rows = dict(zip(map(id, self._passes), rows or [None] * len(self._passes)))
+        rows: list | None = None,  # For each forward pass of the step, the rows int64 (k,) to take; None: all
+        of: list | None = None,  # Weights whose gradients are returned; None: those of all go to `.grad`
+    ) -> list | None:  # The gradients of the weights in `of`
+        """Pass the step's batches forward and backward again, at the weights as they are now.
+
+        Mixing, precision and the loss scale are those of the first pass, and buffers are left alone. So is
+        dropout, unless only some rows are taken: fewer random numbers are drawn then.
+        """
+        total = sum(forward_pass.n for forward_pass in self._passes)
+        rows_of = dict(zip(map(id, self._passes), rows or [None] * len(self._passes)))
         scaler = getattr(self.learn, 'scaler', None)
 
-        def once(o):
+        def pass_again(forward_pass):
+            chosen = rows_of[id(forward_pass)]
             with torch.enable_grad():
-                with torch.autocast(**o.autocast):
-                    pred = self._forward(o, rows[id(o)])
-                    loss = self.learn.loss_func(pred, *o.at(o.yb, rows[id(o)])) * (o.n / total)
+                with torch.autocast(**forward_pass.autocast):
+                    output = self._forward(forward_pass, chosen)
+                    targets = forward_pass.select(forward_pass.targets, chosen)
+                    loss = self.learn.loss_func(output, *targets) * (forward_pass.n / total)
                 if scaler is not None: loss = scaler.scale(loss)
-                if of is None: loss.backward()
-                else: return torch.autograd.grad(loss, of)
-        parts = self._each(once)
-        return None if of is None else [sum(o) for o in zip(*parts)]
+                if of is not None: return torch.autograd.grad(loss, of)
+                loss.backward()
+        gradients = self._replay(pass_again)
+        return None if of is None else [sum(parts) for parts in zip(*gradients)]
 
-    def losses(self) -> list:
-        "The loss of each row (n,) of each batch at the weights as they are now, without gradients."
-        def once(o):
-            with torch.no_grad(), torch.autocast(**o.autocast): return row_losses(self.learn.loss_func, self._forward(o), o.yb, base_loss(self.learn))
-        return self._each(once)
+    def recompute_losses(self) -> list[torch.Tensor]:
+        "The loss of each row (n,) of each forward pass at the weights as they are now, without gradients."
+        def losses_again(forward_pass):
+            with torch.no_grad(), torch.autocast(**forward_pass.autocast):
+                output = self._forward(forward_pass)
+                loss = self.learn.loss_func
+                return row_losses(loss, output, forward_pass.targets, unmixed_loss(self.learn))
+        return self._replay(losses_again)
 
 
-def norm_of(
-    tensors: list,
+def joint_norm(
+    tensors: list,  # Tensors of any shapes
 ) -> float:
-    "The length of all `tensors` as one vector."
+    "The length of all `tensors` together, as one vector."
     norms = torch._foreach_norm(tensors)
-    wide = torch.float64 if any(o.dtype == torch.float64 for o in norms) else torch.float32
-    return float(torch.linalg.vector_norm(torch.stack([o.to(norms[0].device, wide) for o in norms])))
+    dtype = torch.float64 if any(norm.dtype == torch.float64 for norm in norms) else torch.float32
+    return float(torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, dtype) for norm in norms])))
 
 
-class Moved:
-    "Weights that may be moved inside and are bit for bit where they were afterwards."
-    # copied and not added and taken off again: rounding would leave them beside where they were
-    def __init__(self, params): self.params = params
+class MovedWeights:
+    "Context in which weights may be moved: they are put back bit for bit. `start` holds what they were."
+    # copied, not moved back by subtraction: rounding would leave the weights beside where they were
+    def __init__(
+        self,
+        weights: list,  # Parameters
+    ):
+        self.weights = weights
+
     def __enter__(self):
-        self.kept = [p.detach().clone() for p in self.params]
+        self.start = [weight.detach().clone() for weight in self.weights]
         return self
 
     def __exit__(self, *exc):
-        with torch.no_grad(): torch._foreach_copy_(self.params, self.kept)
+        with torch.no_grad(): torch._foreach_copy_(self.weights, self.start)

@@ -1,24 +1,29 @@
-"What a training run depends on besides its weights: random numbers, and the buffers that forward passes move."
+"""What a training run depends on besides its settings, taken down and put back.
+
+Random numbers, the buffers that forward passes move, where the loaders' shuffling is, the whole state of a
+Learner; and BatchNorm's running statistics, made anew for the weights as they are.
+"""
 import copy
 import random
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback
+from fastai.torch_core import find_bs, to_device
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def random_state() -> dict:
-    "The state of python's, numpy's and torch's random numbers, on every device in use."
-    # a GPU that nobody has touched yet has no state, and asking for it would take memory there
+    "The state of the random numbers of python, numpy and torch, on every device in use."
+    # a GPU that has not been used has no state yet, and asking for it would take memory there
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=cuda)
 
 
 def set_random_state(
-    state: dict,  # As `random_state` gives it
+    state: dict,  # What `random_state` returned
 ):
-    "Go on with the random numbers that follow `state`."
+    "Draw the random numbers that follow `state` from now on."
     random.setstate(state['python'])
     np.random.set_state(state['numpy'])
     torch.set_rng_state(state['torch'])
@@ -26,89 +31,150 @@ def set_random_state(
 
 
 @contextmanager
-def randomness_kept():
-    "Whatever is drawn inside, random numbers go on afterwards as if nothing had been."
-    now = random_state()
+def preserved_randomness():
+    "Context after which random numbers go on as if none had been drawn inside."
+    before = random_state()
     try: yield
-    finally: set_random_state(now)
+    finally: set_random_state(before)
 
 
-class Buffers:
-    "A model's buffers (running statistics, a head's moving margin), to be taken down and put back."
+class ModelBuffers:
+    "The buffers of a model (running statistics, a head's moving margin), to be copied and put back."
     def __init__(
         self,
         model: torch.nn.Module,
     ):
-        self.at = [(m, k) for m in model.modules() for k, b in m._buffers.items() if b is not None]
+        self.places = [(module, buffer_name) for module in model.modules()
+                       for buffer_name, buffer in module._buffers.items() if buffer is not None]
 
-    def take(self) -> list:
-        "Each buffer with a copy of what is in it."
-        return [(t, t.clone()) for t in (m._buffers[k] for m, k in self.at)]
+    def copy(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        "Each buffer, and a copy of its values."
+        buffers = [module._buffers[buffer_name] for module, buffer_name in self.places]
+        return [(buffer, buffer.clone()) for buffer in buffers]
 
     @torch.no_grad()
-    def put(
+    def restore(
         self,
-        kept: list,  # As `take` gave it
+        copies: list,  # What `copy` returned
     ):
-        "Put the buffers back, those that a module has replaced by others too."
-        for (m, k), (t, _) in zip(self.at, kept): m._buffers[k] = t
-        if kept: torch._foreach_copy_(*map(list, zip(*kept)))
+        "Put the values back, and the buffers themselves where a module has replaced one by another tensor."
+        for (module, buffer_name), (buffer, _) in zip(self.places, copies):
+            module._buffers[buffer_name] = buffer
+        if not copies: return
+        buffers, values = zip(*copies)
+        torch._foreach_copy_(list(buffers), list(values))
 
 
-class Sleeper(Callback):
-    "A callback that may sit a fit out, by `self.run = False` in `before_fit`; fastai wakes it at the fit's end alone, which one that broke off never had."
-    def __call__(self, event_name):
-        if event_name == 'before_fit': self.run = True
-        return super().__call__(event_name)
-
-
-class Drawn:
-    "Tells which rows of its dataset a loader has drawn for each batch of the epoch; the loader tells nobody."
+class DrawnRows:
+    "Notes which rows of its dataset a fastai `DataLoader` draws for each batch, which no attribute tells."
     def __init__(
         self,
-        dl,  # `DataLoader`
+        loader,  # `DataLoader`; rows of torch's own loaders can't be told
     ):
-        self.dl, self.had, self.idxs = dl, dl.__dict__.get('get_idxs'), None
-        # one of torch's own draws elsewhere
-        if not hasattr(dl, 'get_idxs'): return
-        draw = dl.get_idxs
-        def get_idxs():
-            self.idxs = list(draw())
-            return self.idxs
-        dl.get_idxs = get_idxs
+        self.loader = loader
+        self.replaced = loader.__dict__.get('get_idxs')
+        self.indices = None
+        if not hasattr(loader, 'get_idxs'): return
+        draw = loader.get_idxs
 
-    def rows(self, i) -> list | None:
-        "The rows of batch `i`; None where the loader doesn't draw by row."
-        return None if self.idxs is None or self.dl.bs is None else self.idxs[i * self.dl.bs:(i + 1) * self.dl.bs]
+        def get_idxs():
+            self.indices = list(draw())
+            return self.indices
+        loader.get_idxs = get_idxs
+
+    def rows(
+        self,
+        batch: int,  # Number of the batch in this epoch, from 0
+    ) -> list[int] | None:  # None where the loader doesn't draw row by row
+        "The rows of the dataset that a batch is made of."
+        if self.indices is None or self.loader.bs is None: return None
+        return self.indices[batch * self.loader.bs:(batch + 1) * self.loader.bs]
 
     def close(self):
-        if self.had is None: self.dl.__dict__.pop('get_idxs', None)
-        else: self.dl.get_idxs = self.had
+        "Leave the loader as it was found."
+        if self.replaced is None: self.loader.__dict__.pop('get_idxs', None)
+        else: self.loader.get_idxs = self.replaced
 
 
-def loader_state(dl) -> dict:
-    "Where a loader's shuffling is; torch's own shuffles by torch's random numbers."
+def loader_state(loader) -> dict:
+    "How far a loader's shuffling is; torch's own loaders use torch's random numbers and have no state."
+    generator = getattr(loader, 'rng', None)
+    sampler = getattr(loader, 'sampler', None)
     # a `SampledDL` counts its epochs
-    rng = getattr(dl, 'rng', None)
-    return dict(random=rng and rng.getstate(), epoch=getattr(getattr(dl, 'sampler', None), 'i', None))
+    return dict(random=generator and generator.getstate(), epoch=getattr(sampler, 'i', None))
 
 
-def set_loader_state(dl, state):
-    "Draw what follows `state`."
-    if state['random'] is not None: dl.rng.setstate(state['random'])
-    if state['epoch'] is not None: dl.sampler.i = state['epoch']
+def set_loader_state(loader, saved_state: dict):
+    "Let the loader draw what follows `saved_state`, which `loader_state` returned."
+    if saved_state['random'] is not None: loader.rng.setstate(saved_state['random'])
+    if saved_state['epoch'] is not None: loader.sampler.i = saved_state['epoch']
 
 
-def learner_state(learn) -> dict:
-    "Copies of all that training changes in a Learner but its callbacks: weights, optimizer, random numbers."
-    return dict(model={k: v.detach().clone() for k, v in learn.model.state_dict().items()}, opt=copy.deepcopy(learn.opt.state_dict()),
-                random=random_state(), loaders=[loader_state(o) for o in learn.dls.loaders])
+def learner_state(learner) -> dict:
+    "Copies of what training changes in a Learner besides callbacks: weights, optimizer, randomness, loaders."
+    weights = learner.model.state_dict()
+    return dict(model={weight_name: weight.detach().clone() for weight_name, weight in weights.items()},
+                opt=copy.deepcopy(learner.opt.state_dict()), random=random_state(),
+                loaders=[loader_state(loader) for loader in learner.dls.loaders])
 
 
-def set_learner_state(learn, state):
-    "Train on from `state`."
-    learn.model.load_state_dict(state['model'])
-    # fastai's Lookahead takes the dict apart
-    learn.opt.load_state_dict(copy.deepcopy(state['opt']))
-    set_random_state(state['random'])
-    for dl, o in zip(learn.dls.loaders, state['loaders'], strict=True): set_loader_state(dl, o)
+def set_learner_state(learner, saved_state: dict):
+    "Put a Learner back where it was when `learner_state` returned `saved_state`."
+    learner.model.load_state_dict(saved_state['model'])
+    # a copy: fastai's Lookahead takes the dict apart
+    learner.opt.load_state_dict(copy.deepcopy(saved_state['opt']))
+    set_random_state(saved_state['random'])
+    for loader, kept in zip(learner.dls.loaders, saved_state['loaders'], strict=True):
+        set_loader_state(loader, kept)
+
+
+def batch_norms(model) -> list:
+    "The BatchNorm layers of `model` that keep running statistics."
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [layer for layer in layers if layer.running_mean is not None]
+
+
+@torch.no_grad()
+def update_bn(
+    learn,  # Learner whose training batches are passed through its model
+    norms: list | None = None,  # BatchNorm layers to renew; default all
+):
+    """Compute BatchNorm's running statistics anew for the weights as they are now, from one pass over the
+    training data.
+
+    Averaged weights need it. `torch.optim.swa_utils.update_bn` does the same for models of one input; here
+    every input of a batch reaches the model. Random numbers, the loader's shuffling and the model's mode are
+    left as they were.
+    """
+    model = learn.model
+    loader = learn.dls.train
+    norms = batch_norms(model) if norms is None else norms
+    if not norms: return
+    modes = {module: module.training for module in model.modules()}
+    before = [(norm.momentum, norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    shuffling = loader_state(loader)
+    # dropout and what heads do in training stay out of it, as they do in validation
+    model.eval()
+    for batch_norm in norms:
+        batch_norm.train()
+        batch_norm.reset_running_stats()
+        batch_norm.momentum = None  # the plain mean over all batches
+    try:
+        with preserved_randomness(): _pass_training_batches(learn)
+    finally:
+        set_loader_state(loader, shuffling)
+        for module, training in modes.items(): module.training = training
+        for batch_norm, (momentum, mean, variance) in zip(norms, before):
+            batch_norm.momentum = momentum
+            if batch_norm.num_batches_tracked > 0: continue
+            # no batch reached it: it is used in training only
+            batch_norm.running_mean.copy_(mean)
+            batch_norm.running_var.copy_(variance)
+
+
+def _pass_training_batches(learner):
+    "Pass each training batch of two rows or more through the model."
+    device = next(learner.model.parameters()).device
+    for batch in learner.dls.train:
+        n_inputs = getattr(learner.dls, 'n_inp', 1 if len(batch) == 1 else len(batch) - 1)
+        if find_bs(batch) > 1: learner.model(*to_device(batch[:n_inputs], device))

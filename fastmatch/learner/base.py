@@ -6,11 +6,12 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
 
+from ..callback.learner_methods import CallbackMethods
 from ..core import InputError
 from ..data.block import Tokenize
 from ..losses.base import NotANumber
 from ..models.registry import make_encoder, make_tokenizer
-from ..schedule import fit as _fit  # noqa: F401  it gives Learner its schedules in place of fastai's
+from ..schedule.patch import ScheduledFits
 
 # One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
 # luma: an ImageNet encoder wants a quarter, MiniLM a twentieth (1e-4 at 2e-3), fresh centres five times as much.
@@ -22,7 +23,7 @@ def groups_splitter(model) -> list[list]:
     return list(model.param_groups().values())
 
 
-class ListingLearner(Learner):
+class ListingLearner(ScheduledFits, CallbackMethods, Learner):
     "A `Learner` that can be validated on its own with a tracker attached, and says where a loss was lost."
     def validation_context(self, cbs=None, inner=False):
         cm = super().validation_context(cbs, inner)

@@ -1,7 +1,28 @@
-"Schedules and recipes on fastai's Learner: `learn.fit_flat_cos`, `fit_steps`, `fit_cycles`, `fit_gradual`, ... and batch sizes."
-from ..schedule import curves
-from .batches import GradientAccumulation
-from .fit import Plateau, WarmUp, named_rates
-from .recipes import Still, between, layered_rates
+"""Learning-rate schedules, fine-tuning recipes and batch sizes for fastai Learners.
 
-__all__ = ['GradientAccumulation', 'Plateau', 'Still', 'WarmUp', 'between', 'curves', 'layered_rates', 'named_rates']
+Every schedule is a plain function that takes the learner first: `fit_flat_cos(learner, 4, 2e-3, warmup=1)`.
+The Learners of this package have the same functions as methods (`learner.fit_flat_cos(4, 2e-3, warmup=1)`),
+see `patch.ScheduledFits`.
+"""
+from . import curves
+from .batches import GradientAccumulation, largest_bs, noise_scale
+from .fit import (
+    Plateau,
+    WarmUp,
+    fit_cos,
+    fit_curve,
+    fit_cycles,
+    fit_exp,
+    fit_flat_cos,
+    fit_plateau,
+    fit_steps,
+    named_rates,
+)
+from .patch import ScheduledFits, patch_schedules
+from .recipes import Still, between, fit_gradual, fit_head_first, layered_rates
+
+__all__ = [
+    'GradientAccumulation', 'Plateau', 'ScheduledFits', 'Still', 'WarmUp', 'between', 'curves', 'fit_cos',
+    'fit_curve', 'fit_cycles', 'fit_exp', 'fit_flat_cos', 'fit_gradual', 'fit_head_first', 'fit_plateau',
+    'fit_steps', 'largest_bs', 'layered_rates', 'named_rates', 'noise_scale', 'patch_schedules',
+]

@@ -1,138 +1,171 @@
-"Batch sizes: gradients accumulated to a larger one, the largest that fits, and the size beyond which more is wasted."
+"""Batch sizes: gradients accumulated to a larger batch, the largest that fits, the size that is enough."""
 import copy
 
 import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException, CancelStepException
 from fastai.callback.fp16 import MixedPrecision
-from fastai.callback.training import GradientAccumulation as FastaisAccumulation
-from fastai.learner import Learner
+from fastai.callback.training import GradientAccumulation as FastaiGradientAccumulation
 from fastai.torch_core import apply, find_bs
-from fastcore.basics import patch
 
 from ..core import InputError
 
 
-class GradientAccumulation(FastaisAccumulation):
-    "Steps once `n_acc` items were seen and at the epoch's end; each step has the mean gradient of just its items."
+class GradientAccumulation(FastaiGradientAccumulation):
+    """Takes a step once `n_acc` items have been seen, and at the end of each epoch.
+
+    Each step uses the mean gradient of exactly its own items. fastai's callback of the same name carries what
+    is left over at the end of an epoch into the next one.
+    """
     def before_train(self):
         # what an interrupted epoch left over belongs to no step
         if self.count: self.opt.zero_grad()
         self.count = 0
 
-    def after_loss(self): self.learn.loss_grad = self.learn.loss_grad * (find_bs(self.learn.yb) / self.n_acc)
+    def after_loss(self):
+        self.learn.loss_grad = self.learn.loss_grad * (find_bs(self.learn.yb) / self.n_acc)
 
     def before_step(self):
         self.count += find_bs(self.learn.yb)
-        # fastai carries the rest over into the next epoch
-        if self.count < self.n_acc and self.iter < self.n_iter - 1: raise CancelBatchException
+        last_batch = self.iter == self.n_iter - 1
+        if self.count < self.n_acc and not last_batch: raise CancelBatchException
         if self.count != self.n_acc:
-            grads = [p.grad for pg in self.opt.param_lists for p in pg if p.grad is not None]
-            torch._foreach_mul_(grads, self.n_acc / self.count)
+            parameters = [parameter for group in self.opt.param_lists for parameter in group]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            torch._foreach_mul_(gradients, self.n_acc / self.count)
         self.count = 0
 
 
-def is_out_of_memory(e: Exception) -> bool:
-    "Whether the device, or the CPU's allocator, had no room."
-    return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e) or 'out of memory' in str(e).lower()
+def is_out_of_memory(
+    error: Exception,  # What a forward or backward pass raised
+) -> bool:
+    "Whether the device, or the CPU's allocator, had too little memory."
+    message = str(error)
+    if isinstance(error, torch.OutOfMemoryError): return True
+    return "can't allocate memory" in message or 'out of memory' in message.lower()
 
 
-class _Sized(Callback):
-    "Trains one batch of `n` items, the loader's own repeated, and stops."
+class _OneBatch(Callback):
+    "Trains one batch of `n` items, made by repeating those of the loader's first batch, and stops."
     order = -5  # before any callback that works on the batch, after training mode is set
+
     def __init__(self, n): self.n = n
 
     def before_batch(self):
-        def sized(t): return t[torch.arange(self.n, device=t.device) % len(t)]
-        self.learn.xb, self.learn.yb = (tuple(apply(sized, o) for o in b) for b in (self.learn.xb, self.learn.yb))
+        def resize(tensor): return tensor[torch.arange(self.n, device=tensor.device) % len(tensor)]
+        self.learn.xb = tuple(apply(resize, part) for part in self.learn.xb)
+        self.learn.yb = tuple(apply(resize, part) for part in self.learn.yb)
 
     def after_batch(self): raise CancelFitException
 
 
-class _Untouched:
-    "Puts the Learner's model, optimizer and random numbers back as they were."
-    def __init__(self, learn): self.learn = learn
+class _RestoredLearner:
+    "Context in which a learner may train: its model, optimizer and random numbers are as before afterwards."
+    def __init__(self, learner): self.learner = learner
 
     def __enter__(self):
-        if self.learn.opt is None: self.learn.create_opt()
-        # on the CPU, or the copy would take the room that is measured
-        self.model = {k: v.detach().cpu().clone() for k, v in self.learn.model.state_dict().items()}
-        self.opt = copy.deepcopy(self.learn.opt.state_dict())
-        self.fork = torch.random.fork_rng()
-        self.fork.__enter__()
+        if self.learner.opt is None: self.learner.create_opt()
+        # on the CPU, or the copy would take the memory that is being measured
+        weights = self.learner.model.state_dict().items()
+        self.model_state = {weight_name: weight.detach().cpu().clone() for weight_name, weight in weights}
+        self.opt_state = copy.deepcopy(self.learner.opt.state_dict())
+        self.random_fork = torch.random.fork_rng()
+        self.random_fork.__enter__()
 
     def __exit__(self, *exc):
-        self.fork.__exit__(*exc)
-        self.learn.opt.zero_grad()
-        for p in self.learn.model.parameters(): p.grad = None
-        self.learn.model.load_state_dict(self.model)
-        self.learn.opt.load_state_dict(self.opt)
+        self.random_fork.__exit__(*exc)
+        self.learner.opt.zero_grad()
+        for parameter in self.learner.model.parameters(): parameter.grad = None
+        self.learner.model.load_state_dict(self.model_state)
+        self.learner.opt.load_state_dict(self.opt_state)
 
 
-@patch
+def _fits_in_memory(learner, n) -> bool:
+    "Whether the learner can train a batch of `n` items."
+    try:
+        with learner.no_logging(), learner.no_bar(): learner.fit(1, cbs=_OneBatch(n))
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or is_out_of_memory(error)): raise
+        learner.remove_cbs(learner._grab_cbs(_OneBatch))
+        learner._end_cleanup()
+        return False
+    finally:
+        learner.opt.zero_grad()
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
+    return True
+
+
 def largest_bs(
-    self: Learner,
-    start: int = 8,  # First size tried, and the grain of the answer
+    learner,  # fastai `Learner`; its model, optimizer and random numbers are left as they were
+    start: int = 8,  # First size tried; the answer is a multiple of it
     stop: int = 4096,  # Largest size tried
-) -> int:  # Items a batch
-    "The largest batch that trains without running out of memory, found by doubling and halving; the model is left as it was."
-    if not 1 <= start <= stop: raise InputError(f'start={start}, stop={stop}: at least 1, and start no more than stop')
-
-    def fits(n):
-        try:
-            with self.no_logging(), self.no_bar(): self.fit(1, cbs=_Sized(n))
-        except (RuntimeError, MemoryError) as e:
-            if not (isinstance(e, MemoryError) or is_out_of_memory(e)): raise
-            self.remove_cbs(self._grab_cbs(_Sized))
-            self._end_cleanup()
-            return False
-        finally:
-            self.opt.zero_grad()
-            if torch.cuda.is_available(): torch.cuda.empty_cache()
-        return True
-
-    with _Untouched(self):
-        # in units of `start`; `bad` didn't fit or is beyond `stop`
-        good, bad, most = 0, 1, stop // start
-        while bad <= most and fits(bad * start): good, bad = bad, bad * 2
-        if good == 0: raise InputError(f'not even {start} items fit in memory: try a smaller start, smaller pictures or a smaller encoder')
+) -> int:  # Items in a batch
+    "The largest batch that trains without running out of memory, found by doubling and then bisection."
+    if not 1 <= start <= stop:
+        raise InputError(f'start={start}, stop={stop}: at least 1, and start no more than stop')
+    with _RestoredLearner(learner):
+        # in units of `start`: `good` fits; `bad` does not fit or is beyond `stop`
+        most = stop // start
+        good, bad = 0, 1
+        while bad <= most and _fits_in_memory(learner, bad * start): good, bad = bad, bad * 2
+        if good == 0:
+            raise InputError(f'not even {start} items fit in memory: '
+                             'try a smaller start, smaller pictures or a smaller encoder')
         bad = min(bad, most + 1)
         while bad - good > 1:
-            mid = (good + bad) // 2
-            good, bad = (mid, bad) if fits(mid * start) else (good, mid)
+            middle = (good + bad) // 2
+            if _fits_in_memory(learner, middle * start): good = middle
+            else: bad = middle
     return good * start
 
 
-class _Norms(Callback):
-    "Takes no step; sums up the batches' gradients and their squared lengths."
+class _GradientNorms(Callback):
+    "Takes no step; sums up the gradients of `n` batches, and notes their squared lengths and batch sizes."
     order = MixedPrecision.order + 1  # after gradients are unscaled
-    def __init__(self, n): self.n, self.squares, self.total, self.sizes = n, [], None, []
+
+    def __init__(self, n):
+        self.n = n
+        self.squares = []
+        self.total = None
+        self.sizes = []
 
     def before_step(self):
-        grads = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        self.squares.append(sum(float(o)**2 for o in torch._foreach_norm(grads)))
+        parameters = self.learn.model.parameters()
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.squares.append(_squared_length(gradients))
         self.sizes.append(find_bs(self.learn.yb))
-        if self.total is None: self.total = [g.clone() for g in grads]
-        else: torch._foreach_add_(self.total, grads)
+        if self.total is None: self.total = [gradient.clone() for gradient in gradients]
+        else: torch._foreach_add_(self.total, gradients)
         raise CancelStepException
 
     def after_batch(self):
         if len(self.squares) >= self.n: raise CancelFitException
 
 
-@patch
+def _squared_length(tensors) -> float:
+    "The squared length of all tensors as one vector."
+    return sum(float(norm)**2 for norm in torch._foreach_norm(tensors))
+
+
 def noise_scale(
-    self: Learner,
+    learner,  # fastai `Learner`; its model, optimizer and random numbers are left as they were
     n: int = 16,  # Batches to measure, two at least
-) -> float:  # Items a batch
-    "The batch size at which noise and gradient are alike (`B_simple`, https://arxiv.org/abs/1812.06162): well above it, larger batches hardly help."
+) -> float:  # Items in a batch; infinite where the gradient is lost in its noise
+    """The batch size at which the gradient's noise is as large as the gradient itself.
+
+    Well above it, larger batches hardly speed training up. It is `B_simple` of
+    https://arxiv.org/abs/1812.06162.
+    """
     if n < 2: raise InputError(f'n={n}: two batches at least')
-    cb = _Norms(n)
-    with _Untouched(self), self.no_logging(), self.no_bar():
-        epochs = -(-n // max(1, len(self.dls.train)))
-        self.fit(epochs, cbs=cb)
-    n, b = len(cb.squares), sum(cb.sizes) / len(cb.sizes)
-    small, big = sum(cb.squares) / n, sum(float(o)**2 for o in torch._foreach_norm(cb.total)) / n**2
-    # the paper's appendix A: both squared lengths are |G|^2 plus noise / size
-    gradient, noise = (n * big - small) / (n - 1), (small - big) * b * n / (n - 1)
-    # a gradient lost in its noise: the estimate has no upper end
+    norms = _GradientNorms(n)
+    with _RestoredLearner(learner), learner.no_logging(), learner.no_bar():
+        epochs = -(-n // max(1, len(learner.dls.train)))
+        learner.fit(epochs, cbs=norms)
+    n = len(norms.squares)
+    mean_size = sum(norms.sizes) / len(norms.sizes)
+    # the paper's appendix A: the squared length of a mean gradient is |G|^2 + noise / batch size, here of one
+    # batch and of all together
+    one_batch = sum(norms.squares) / n
+    all_batches = _squared_length(norms.total) / n**2
+    gradient = (n * all_batches - one_batch) / (n - 1)
+    noise = (one_batch - all_batches) * mean_size * n / (n - 1)
     return noise / gradient if gradient > 0 else float('inf')

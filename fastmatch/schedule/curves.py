@@ -1,71 +1,98 @@
-"Shapes of a learning rate: functions from the share of training done (0 to 1) to a factor on the rate; they nest."
+"""Shapes of a learning rate over training.
+
+A curve is a function of the share of training that is done (0 to 1) and returns a factor on the learning
+rate. The functions here make curves; `warmed` puts a warm-up before any of them. `fit_curve` trains along
+one.
+"""
 import math
 from bisect import bisect_right
 
 from ..core import InputError
 
+# The share of training done is a sum of many small numbers; an edge counts as reached this much before it.
+ROUNDING = 1e-9
 
-def cos_to(a, b, x): return b + (a - b) * (1 + math.cos(math.pi * x)) / 2
+
+def cos_to(
+    start: float,  # Value at `progress` 0
+    end: float,  # Value at `progress` 1
+    progress: float,  # How far along, 0 to 1
+) -> float:
+    "The value at `progress` on half a cosine from `start` to `end`."
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def flat(): return lambda x: 1.
+def flat():
+    "A curve that stays at the full rate."
+    return lambda progress: 1.
 
 
 def flat_cos(
     pct_start: float = .75,  # Share of training at the full rate
-    div_final: float = 1e5,  # The last rate is the full one by this
+    div_final: float = 1e5,  # The last rate is the full rate divided by this
 ):
-    "The full rate, then a cosine down."
+    "A curve at the full rate first, then down along a cosine."
     if not 0 <= pct_start <= 1: raise InputError(f'pct_start={pct_start}: a share of training, 0 to 1')
-    return lambda x: 1. if x < pct_start or pct_start == 1 else cos_to(1., 1 / div_final, (x - pct_start) / (1 - pct_start))
+
+    def curve(progress):
+        if progress < pct_start or pct_start == 1: return 1.
+        return cos_to(1., 1 / div_final, (progress - pct_start) / (1 - pct_start))
+    return curve
 
 
 def steps(
     at: list[float],  # Shares of training at which the rate falls
-    gamma: float = .1,  # By what factor
+    gamma: float = .1,  # Factor on the rate at each fall
 ):
-    "A ladder down."
+    "A curve that falls by the same factor at given moments."
     at = sorted(at)
-    if not all(0 <= o <= 1 for o in at): raise InputError(f'at={at}: shares of training, 0 to 1')
-    # the share is a sum of many small ones: a hair before the edge is the edge
-    return lambda x: gamma**bisect_right(at, x + 1e-9)
+    if not all(0 <= share <= 1 for share in at): raise InputError(f'at={at}: shares of training, 0 to 1')
+    return lambda progress: gamma**bisect_right(at, progress + ROUNDING)
 
 
 def exponential(
-    end: float = 1e-2,  # Factor at the end
+    end: float = 1e-2,  # Factor on the rate at the end of training
 ):
-    "The same factor down in the same time."
+    "A curve that falls exponentially, from the full rate to `end` times it."
     if not end > 0: raise InputError(f'end={end}: it must be above 0')
-    return lambda x: end**x
+    return lambda progress: end**progress
 
 
 def cycles(
-    lengths: list[float],  # Length of each cycle, in any unit
-    floor: float = 0.,  # Factor at a cycle's end
-    decay: float = 1.,  # Factor on each cycle's height against the one before
+    lengths: list[float],  # Length of each cycle, in any unit: only their proportions count
+    floor: float = 0.,  # Factor on the rate at the end of each cycle
+    decay: float = 1.,  # Height of each cycle relative to the cycle before it
 ):
-    "Cosines down to a floor with warm restarts, https://arxiv.org/abs/1608.03983"
-    if not len(lengths) or min(lengths) <= 0: raise InputError(f'lengths={lengths}: at least one, and above 0')
+    "Cosines down to a floor, each followed by a warm restart (SGDR, https://arxiv.org/abs/1608.03983)."
+    if not len(lengths) or min(lengths) <= 0:
+        raise InputError(f'lengths={lengths}: at least one, and above 0')
     if not 0 <= floor <= 1: raise InputError(f'floor={floor}: a factor on the rate, 0 to 1')
-    total, ends = sum(lengths), []
-    for o in lengths: ends.append((ends[-1] if ends else 0.) + o / total)
+    total = sum(lengths)
+    ends = []
+    for length in lengths: ends.append((ends[-1] if ends else 0.) + length / total)
     starts = [0., *ends[:-1]]
 
-    def f(x):
-        i = min(bisect_right(ends, x + 1e-9), len(ends) - 1)
-        return cos_to(max(decay**i, floor), floor, min(1., max(0., (x - starts[i]) / (ends[i] - starts[i]))))
-    return f
+    def curve(progress):
+        cycle = min(bisect_right(ends, progress + ROUNDING), len(ends) - 1)
+        within = (progress - starts[cycle]) / (ends[cycle] - starts[cycle])
+        return cos_to(max(decay**cycle, floor), floor, min(1., max(0., within)))
+    return curve
 
 
 def warmed(
-    curve,  # What comes after, over the rest of training
+    curve,  # The curve that follows, stretched over the rest of training
     pct: float,  # Share of training that warms up
-    multiplier: float = 1.,  # 1: from near 0 up to the rate; above 1: from the rate up to this many times it, and on from there
-    start: float = 1e-3,  # Factor at the first step where `multiplier` is 1
+    multiplier: float = 1.,  # Above 1: up from the full rate to this multiple of it; 1: up to the full rate
+    start: float = 1e-3,  # Factor on the rate at the first step; used where `multiplier` is 1
 ):
-    "A straight line up before any curve, https://arxiv.org/abs/1706.02677"
-    if not 0 <= pct < 1: raise InputError(f'warm-up takes {pct:.3g} of training: choose at least 0 and less than all of it')
+    "A warm-up along a straight line before any curve (https://arxiv.org/abs/1706.02677)."
+    if not 0 <= pct < 1:
+        raise InputError(f'warm-up takes {pct:.3g} of training: choose at least 0 and less than all of it')
     if not multiplier >= 1: raise InputError(f'multiplier={multiplier}: at least 1')
     if not 0 <= start <= 1: raise InputError(f'start={start}: a factor on the rate, 0 to 1')
-    low = start if multiplier == 1 else 1.
-    return lambda x: low + (multiplier - low) * x / pct if x < pct else multiplier * curve((x - pct) / (1 - pct))
+    lowest = start if multiplier == 1 else 1.
+
+    def warmed_curve(progress):
+        if progress < pct: return lowest + (multiplier - lowest) * progress / pct
+        return multiplier * curve((progress - pct) / (1 - pct))
+    return warmed_curve

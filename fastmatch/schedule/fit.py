@@ -1,152 +1,179 @@
-"`fit_*` on the Learner: any curve of the rate, with warm-up, rates by named group, and a start in mid-run."
+"""`fit_*`: train a Learner along any curve of the learning rate.
+
+All of them take a warm-up, one rate or a rate for each parameter group (by position or by name), and can
+start in the middle of a schedule. Each is a function of the learner and a method of this package's Learners.
+"""
 import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
-from fastai.learner import Learner
-from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..core import InputError
-from ..schedule import curves
+from . import curves
 
-# a name that may stand for another where the model has no group of that name
+# name under which a group's rate may be given -> the group, where the model has no group of the first name
 ALIASES = {'text': 'title'}
 
 
 def named_rates(
-    model,  # With `param_groups()`: names and parameters, as `MatchNet` has
-    rates: dict[str, float],  # A rate for each group
+    model,  # A model with `param_groups()`, which returns parameters by name of group, as `MatchNet` has
+    rates: dict[str, float],  # Learning rate of each group, by its name
 ) -> list[float]:
-    "Rates in the order of the model's groups."
-    if not hasattr(model, 'param_groups'): raise InputError(f'rates by name ask for a model with `param_groups()`; {type(model).__name__} has none')
-    names = list(model.param_groups())
-    given = {ALIASES.get(k, k) if k not in names else k: v for k, v in rates.items()}
-    if len(given) < len(rates): raise InputError(f'rates={list(rates)}: two of them are of the same group')
-    if set(given) != set(names): raise InputError(f'rates are given for {list(rates)}; the groups are {names}')
-    return [given[k] for k in names]
+    "Learning rates in the order of the model's parameter groups; `InputError` unless each group has one."
+    if not hasattr(model, 'param_groups'):
+        name = type(model).__name__
+        raise InputError(f'rates by name ask for a model with `param_groups()`; {name} has none')
+    groups = list(model.param_groups())
+    by_group = {}
+    for name, rate in rates.items(): by_group[name if name in groups else ALIASES.get(name, name)] = rate
+    if len(by_group) < len(rates): raise InputError(f'rates={list(rates)}: two of them are of the same group')
+    if set(by_group) != set(groups):
+        raise InputError(f'rates are given for {list(rates)}; the groups are {groups}')
+    return [by_group[group] for group in groups]
 
 
-def _full_rates(learn, lr) -> np.ndarray:
-    if learn.opt is None: learn.create_opt()
-    if isinstance(lr, dict): lr = named_rates(learn.model, lr)
-    learn.opt.set_hyper('lr', learn.lr if lr is None else lr)
-    return np.array([h['lr'] for h in learn.opt.hypers])
+def _full_rates(learner, lr) -> np.ndarray:
+    "Set the optimizer to the rates that `lr` stands for, and return them, one for each parameter group."
+    if learner.opt is None: learner.create_opt()
+    if isinstance(lr, dict): lr = named_rates(learner.model, lr)
+    learner.opt.set_hyper('lr', learner.lr if lr is None else lr)
+    return np.array([hypers['lr'] for hypers in learner.opt.hypers])
 
 
-@patch
 def fit_curve(
-    self: Learner,
-    n_epoch: int,  # Epochs in all
-    lr=None,  # Rate, fastai's slice, a list, or a dict by name of group; default the Learner's
-    curve=None,  # Factor on the rate by share of training, see `curves`; default flat
-    warmup: float = 0.,  # Epochs of warm-up at the start
-    multiplier: float = 1.,  # See `curves.warmed`
-    wd=None,  # Weight decay; default the Learner's
+    learner,  # fastai `Learner`
+    n_epoch: int,  # Epochs in all, the warm-up and those before `start_epoch` included
+    lr=None,  # Full rate: a number, fastai's slice, a list, or a dict by name of group; default the learner's
+    curve=None,  # Share of training done -> factor on the rate, see `schedule.curves`; default flat
+    warmup: float = 0.,  # Epochs of warm-up at the start; `curve` covers the rest
+    multiplier: float = 1.,  # Above 1: warm up from the full rate to this multiple of it
+    wd=None,  # Weight decay; default the learner's
     cbs=None,  # More callbacks
     reset_opt: bool = False,  # Start with a new optimizer
     start_epoch: int = 0,  # Skip the epochs before this one: the rate is then as if they had been done
 ):
-    "Fit with the rate following `curve` after a warm-up."
-    if reset_opt: self.create_opt()
-    lrs = _full_rates(self, lr)
-    f = curves.warmed(curve or curves.flat(), warmup / n_epoch, multiplier)
-    self.fit(n_epoch, cbs=[ParamScheduler({'lr': lambda pos: lrs * f(pos)}), *L(cbs)], wd=wd, start_epoch=start_epoch)
+    "Train with the learning rate following any curve, after a warm-up; other `fit_*` bring a curve along."
+    if reset_opt: learner.create_opt()
+    full_rates = _full_rates(learner, lr)
+    factor = curves.warmed(curve or curves.flat(), warmup / n_epoch, multiplier)
+    scheduler = ParamScheduler({'lr': lambda progress: full_rates * factor(progress)})
+    learner.fit(n_epoch, cbs=[scheduler, *L(cbs)], wd=wd, start_epoch=start_epoch)
 
 
-@patch
 def fit_flat_cos(
-    self: Learner,
+    learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
-    lr=None,  # Rate, fastai's slice, a list, or a dict by name of group; default the Learner's
-    div_final: float = 1e5,  # The last rate is the full one by this
+    lr=None,  # Full rate: a number, fastai's slice, a list, or a dict by name of group; default the learner's
+    div_final: float = 1e5,  # The last rate is the full rate divided by this
     pct_start: float = .75,  # Share of training (after the warm-up) at the full rate
-    wd=None,  # Weight decay; default the Learner's
+    wd=None,  # Weight decay; default the learner's
     cbs=None,  # More callbacks
     reset_opt: bool = False,  # Start with a new optimizer
-    start_epoch: int = 0,  # Skip the epochs before this one (fastai's own doesn't)
+    start_epoch: int = 0,  # Skip the epochs before this one; the schedule goes on where they would have ended
     warmup: float = 0.,  # Epochs of warm-up at the start
-    multiplier: float = 1.,  # See `curves.warmed`
+    multiplier: float = 1.,  # Above 1: warm up from the full rate to this multiple of it
 ):
-    "Fit at a flat rate before a cosine annealing."
-    self.fit_curve(n_epoch, lr, curves.flat_cos(pct_start, div_final), warmup, multiplier, wd, cbs, reset_opt, start_epoch)
+    """Train at a flat rate, then along a cosine down.
+
+    It takes the arguments of fastai's method of the same name, and adds a warm-up, rates by name of group,
+    and a `start_epoch` that continues the schedule (fastai's begins it anew).
+    """
+    curve = curves.flat_cos(pct_start, div_final)
+    fit_curve(learner, n_epoch, lr, curve, warmup, multiplier, wd, cbs, reset_opt, start_epoch)
 
 
-@patch
-def fit_cos(self: Learner, n_epoch, lr=None, floor=0., **kwargs):
-    "Fit along one cosine down to `floor` times the rate; `kwargs` for `fit_curve`."
-    self.fit_curve(n_epoch, lr, curves.cycles([1.], floor), **kwargs)
-
-
-@patch
-def fit_steps(
-    self: Learner,
+def fit_cos(
+    learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
-    lr=None,  # As in `fit_curve`
-    at: tuple = (.5, .75),  # Where the rate falls: epochs (integers) or shares of training below 1
-    gamma: float = .1,  # By what factor
-    warmup: float = 0.,  # Epochs of warm-up at the start; epochs in `at` count from the start of training
-    **kwargs,  # For `fit_curve`
+    lr=None,  # Full rate, in any form that `fit_curve` takes
+    floor: float = 0.,  # Factor on the rate at the end
+    **kwargs,  # Further arguments of `fit_curve`: `warmup`, `cbs`, `wd`, ...
 ):
-    "Fit down a ladder of rates."
-    shares = [o / n_epoch if isinstance(o, int) else o for o in at]
-    pct = warmup / n_epoch
-    if shares and min(shares) < pct: raise InputError(f'at={at}: the rate can\'t fall before the warm-up of {warmup} epochs is over')
-    self.fit_curve(n_epoch, lr, curves.steps([(o - pct) / (1 - pct) for o in shares], gamma), warmup, **kwargs)
+    "Train along one cosine from the full rate down to `floor` times it."
+    fit_curve(learner, n_epoch, lr, curves.cycles([1.], floor), **kwargs)
 
 
-@patch
-def fit_exp(self: Learner, n_epoch, lr=None, end=1e-2, **kwargs):
-    "Fit with the rate falling exponentially to `end` times itself; `kwargs` for `fit_curve`."
-    self.fit_curve(n_epoch, lr, curves.exponential(end), **kwargs)
+def fit_steps(
+    learner,  # fastai `Learner`
+    n_epoch: int,  # Epochs in all
+    lr=None,  # Full rate, in any form that `fit_curve` takes
+    at: tuple = (.5, .75),  # When the rate falls: epochs (integers) or shares of training below 1
+    gamma: float = .1,  # Factor on the rate at each fall
+    warmup: float = 0.,  # Epochs of warm-up at the start
+    **kwargs,  # Further arguments of `fit_curve`
+):
+    "Train at a rate that falls by the same factor at given moments."
+    shares = [moment / n_epoch if isinstance(moment, int) else moment for moment in at]
+    warmup_share = warmup / n_epoch
+    if shares and min(shares) < warmup_share:
+        raise InputError(f'at={at}: the rate can\'t fall before the warm-up of {warmup} epochs is over')
+    after_warmup = [(share - warmup_share) / (1 - warmup_share) for share in shares]
+    fit_curve(learner, n_epoch, lr, curves.steps(after_warmup, gamma), warmup, **kwargs)
 
 
-@patch
+def fit_exp(
+    learner,  # fastai `Learner`
+    n_epoch: int,  # Epochs in all
+    lr=None,  # Full rate, in any form that `fit_curve` takes
+    end: float = 1e-2,  # Factor on the rate at the end
+    **kwargs,  # Further arguments of `fit_curve`
+):
+    "Train at a rate that falls exponentially, from the full rate to `end` times it."
+    fit_curve(learner, n_epoch, lr, curves.exponential(end), **kwargs)
+
+
 def fit_cycles(
-    self: Learner,
-    n_cycles: int,  # Cosines down
-    cycle_len: float = 1,  # Epochs of the first
-    lr=None,  # As in `fit_curve`
-    mult: float = 1,  # Length of each cycle against the one before
-    floor: float = 0.,  # Factor on the rate at a cycle's end
-    decay: float = 1.,  # Factor on each cycle's height against the one before
-    warmup: int = 0,  # Epochs of warm-up, before the cycles
-    **kwargs,  # For `fit_curve`
+    learner,  # fastai `Learner`
+    n_cycles: int,  # Number of cosines down
+    cycle_len: float = 1,  # Epochs of the first cycle
+    lr=None,  # Full rate, in any form that `fit_curve` takes
+    mult: float = 1,  # Length of each cycle relative to the cycle before it
+    floor: float = 0.,  # Factor on the rate at the end of each cycle
+    decay: float = 1.,  # Height of each cycle relative to the cycle before it
+    warmup: int = 0,  # Epochs of warm-up, which come before the cycles and are not part of them
+    **kwargs,  # Further arguments of `fit_curve`
 ):
-    "Fit cosine cycles with warm restarts."
+    "Train along cosine cycles with warm restarts (https://arxiv.org/abs/1608.03983)."
     lengths = [cycle_len * mult**i for i in range(n_cycles)]
     n_epoch = round(sum(lengths))
-    if abs(n_epoch - sum(lengths)) > 1e-6: raise InputError(f'{n_cycles} cycles of {lengths} epochs end in mid-epoch, after {sum(lengths):g}')
-    self.fit_curve(n_epoch + warmup, lr, curves.cycles(lengths, floor, decay), warmup, **kwargs)
+    if abs(n_epoch - sum(lengths)) > 1e-6:
+        raise InputError(f'{n_cycles} cycles of {lengths} epochs end in mid-epoch, after {sum(lengths):g}')
+    fit_curve(learner, n_epoch + warmup, lr, curves.cycles(lengths, floor, decay), warmup, **kwargs)
 
 
 class WarmUp(Callback):
-    "Raises the rate through the first epochs and then leaves it alone, for schedules that watch a score."
-    order, run_valid = 60, False  # ParamScheduler's
+    "Raises the rates over the first epochs and then leaves them alone: a warm-up before `Plateau`."
+    order, run_valid = ParamScheduler.order, False
 
     def __init__(
         self,
-        epochs: float,  # How long
-        multiplier: float = 1.,  # See `curves.warmed`
+        epochs: float,  # Length of the warm-up
+        multiplier: float = 1.,  # Above 1: warm up from the full rate to this multiple of it
     ):
-        self.epochs, self.multiplier = epochs, multiplier
+        self.epochs = epochs
+        self.multiplier = multiplier
 
     def before_fit(self):
-        self.lrs = np.array([h['lr'] for h in self.opt.hypers])
+        self.lrs = np.array([hypers['lr'] for hypers in self.opt.hypers])
         self.curve = curves.warmed(curves.flat(), self.epochs / self.n_epoch, self.multiplier)
         self.done = False
 
     def before_batch(self):
         if self.done: return
-        self.done = self.pct_train + 1e-9 >= self.epochs / self.n_epoch
+        self.done = self.pct_train + curves.ROUNDING >= self.epochs / self.n_epoch
         self.opt.set_hyper('lr', self.lrs * self.curve(self.pct_train if not self.done else 1.))
 
 
 class Plateau(ReduceLROnPlateau):
-    "fastai's ReduceLROnPlateau through `set_hyper`, so that torch's optimizers hear of it too; it waits for a warm-up."
+    """Divides the learning rate when a monitored value stops improving.
+
+    Unlike fastai's `ReduceLROnPlateau` it sets the rate by `set_hyper`, which reaches wrapped torch
+    optimizers too, and it leaves the epochs of a warm-up out.
+    """
     def __init__(
         self,
-        monitor: str = 'valid_loss',  # A recorded value
+        monitor: str = 'valid_loss',  # Name of a recorded value
         warmup: float = 0.,  # Epochs at the start that don't count
         **kwargs,  # fastai's: `comp`, `min_delta`, `patience`, `factor`, `min_lr`
     ):
@@ -155,37 +182,38 @@ class Plateau(ReduceLROnPlateau):
 
     def before_fit(self):
         names = list(self.recorder.metric_names[1:])
-        if self.monitor not in names: raise InputError(f'monitor={self.monitor!r}: this Learner records {names}')
+        if self.monitor not in names:
+            raise InputError(f'monitor={self.monitor!r}: this Learner records {names}')
         super().before_fit()
 
     def after_epoch(self):
-        # an epoch skipped by `start_epoch` has no scores
+        # an epoch that `start_epoch` skipped has no scores
         if self.epoch + 1 <= self.warmup or len(self.recorder.values[-1]) <= self.idx: return
         TrackerCallback.after_epoch(self)
         self.wait = 0 if self.new_best else self.wait + 1
         if self.wait < self.patience: return
         self.wait = 0
-        self.opt.set_hyper('lr', [max(h['lr'] / self.factor, self.min_lr) for h in self.opt.hypers])
+        self.opt.set_hyper('lr', [max(hypers['lr'] / self.factor, self.min_lr) for hypers in self.opt.hypers])
 
 
-@patch
 def fit_plateau(
-    self: Learner,
+    learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
-    lr=None,  # As in `fit_curve`
-    monitor: str = 'valid_loss',  # A recorded value, e.g. 'map@r'
+    lr=None,  # Full rate, in any form that `fit_curve` takes
+    monitor: str = 'valid_loss',  # Name of a recorded value, e.g. 'map@r'
     patience: int = 1,  # Epochs without a gain before the rate falls
-    factor: float = 10.,  # It is divided by this
-    min_lr: float = 0.,  # And never falls below
-    warmup: float = 0.,  # Epochs of warm-up at the start
-    multiplier: float = 1.,  # See `curves.warmed`
+    factor: float = 10.,  # The rate is divided by this
+    min_lr: float = 0.,  # The rate never falls below this
+    warmup: float = 0.,  # Epochs of warm-up at the start; the monitored value does not count in them
+    multiplier: float = 1.,  # Above 1: warm up from the full rate to this multiple of it
     cbs=None,  # More callbacks
     reset_opt: bool = False,  # Start with a new optimizer
     **kwargs,  # `wd`, `start_epoch`
 ):
-    "Fit at a rate that falls when `monitor` stands still."
-    if reset_opt: self.create_opt()
-    lrs = _full_rates(self, lr)
+    "Train at a rate that falls whenever `monitor` has stopped improving."
+    if reset_opt: learner.create_opt()
+    rates = _full_rates(learner, lr)
     if not 0 <= warmup < n_epoch: raise InputError(f'warmup={warmup} of {n_epoch} epochs')
-    ups = [WarmUp(warmup, multiplier)] if warmup else []
-    self.fit(n_epoch, list(lrs), cbs=[*ups, Plateau(monitor, warmup, patience=patience, factor=factor, min_lr=min_lr), *L(cbs)], **kwargs)
+    warmups = [WarmUp(warmup, multiplier)] if warmup else []
+    plateau = Plateau(monitor, warmup, patience=patience, factor=factor, min_lr=min_lr)
+    learner.fit(n_epoch, list(rates), cbs=[*warmups, plateau, *L(cbs)], **kwargs)

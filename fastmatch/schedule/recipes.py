@@ -1,105 +1,130 @@
-"Recipes for fine-tuning: the head first, groups thawed one by one, blocks that really stay still, a rate between two suggestions."
+"""Recipes for fine-tuning a pretrained model.
+
+Train the head first, thaw the parameter groups one by one, keep chosen blocks unchanged, and pick a rate from
+`lr_find`.
+"""
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.schedule import minimum, steep
-from fastai.learner import Learner
-from fastcore.basics import patch
 
 from ..core import InputError, preview
 from .fit import named_rates
 
-FACTOR = 2.6  # rate of a group over that of the group below it, https://arxiv.org/abs/1801.06146
+FACTOR = 2.6  # rate of a group over that of the group below it (ULMFiT, https://arxiv.org/abs/1801.06146)
 
 
 def layered_rates(
-    lr: float,  # Rate of the last group
-    n: int,  # Groups
-    factor: float = FACTOR,  # Each group below has its rate divided by this
+    lr: float,  # Learning rate of the last group, the head
+    n: int,  # Number of parameter groups
+    factor: float = FACTOR,  # The rate of each group is that of the next one divided by this
 ) -> list[float]:
-    "Rates falling from the head down."
+    "Learning rates that fall from the head down, one for each of `n` parameter groups, first group first."
     return [lr / factor**(n - 1 - i) for i in range(n)]
 
 
-def _n_groups(learn):
-    if learn.opt is None: learn.create_opt()
-    n = len(learn.opt.param_lists)
-    if n < 2: raise InputError('the model is one parameter group, nothing can be frozen below the head: give the Learner a splitter')
-    return n
+def _count_groups(learner) -> int:
+    "Number of the learner's parameter groups; `InputError` if there is just one."
+    if learner.opt is None: learner.create_opt()
+    n_groups = len(learner.opt.param_lists)
+    if n_groups < 2:
+        raise InputError('the model is one parameter group, nothing can be frozen below the head: '
+                         'give the Learner a splitter')
+    return n_groups
 
 
-@patch
 def fit_head_first(
-    self: Learner,
-    head_epochs: int,  # Epochs of the last group alone
-    n_epoch: int,  # Epochs of all groups after that
-    lr,  # Rate of the head, then of all: a number, or a dict by name of group
-    div: float = 2.,  # Rates of the second part are those of the first by this (fastai's fine_tune)
-    fit: str = 'fit_flat_cos',  # Method that trains either part
-    **kwargs,  # For it
+    learner,  # fastai `Learner` with two parameter groups at least
+    head_epochs: int,  # Epochs in which only the last group, the head, is trained
+    n_epoch: int,  # Epochs of the whole model after that
+    lr,  # Learning rate of the first part: a number, or a dict by name of group
+    div: float = 2.,  # Rates of the first part over those of the second (as in fastai's `fine_tune`)
+    fit: str = 'fit_flat_cos',  # Name of the learner's method that trains either part
+    **kwargs,  # Further arguments of that method
 ):
-    "Train the head on frozen encoders, then everything."
-    _n_groups(self)
-    rates = named_rates(self.model, lr) if isinstance(lr, dict) else lr
-    self.freeze()
-    getattr(self, fit)(head_epochs, rates, **kwargs)
-    self.unfreeze()
-    getattr(self, fit)(n_epoch, [o / div for o in rates] if isinstance(rates, list) else rates / div, **kwargs)
+    "Train the head on frozen encoders, then the whole model at a lower rate."
+    _count_groups(learner)
+    rates = named_rates(learner.model, lr) if isinstance(lr, dict) else lr
+    learner.freeze()
+    getattr(learner, fit)(head_epochs, rates, **kwargs)
+    learner.unfreeze()
+    lower = [rate / div for rate in rates] if isinstance(rates, list) else rates / div
+    getattr(learner, fit)(n_epoch, lower, **kwargs)
 
 
-@patch
 def fit_gradual(
-    self: Learner,
-    lr: float,  # Rate of the head in the first stage
-    epochs: int | list[int] = 1,  # Epochs of each stage (the head, then one group more each); a number is for every stage
-    factor: float = FACTOR,  # Each group below has its rate divided by this
-    decay: float = 2.,  # Rates of a stage are those of the one before by this
-    fit: str = 'fit_flat_cos',  # Method that trains each stage
-    **kwargs,  # For it
+    learner,  # fastai `Learner` with two parameter groups at least
+    lr: float,  # Learning rate of the head in the first stage
+    epochs: int | list[int] = 1,  # Epochs of each stage; one number stands for every stage
+    factor: float = FACTOR,  # The rate of each group is that of the next one divided by this
+    decay: float = 2.,  # The rates of each stage are those of the stage before divided by this
+    fit: str = 'fit_flat_cos',  # Name of the learner's method that trains each stage
+    **kwargs,  # Further arguments of that method
 ):
-    "Thaw the groups one by one from the head down, with rates layered by `factor`, https://arxiv.org/abs/1801.06146"
-    n = _n_groups(self)
-    epochs = [epochs] * n if isinstance(epochs, int) else list(epochs)
-    if len(epochs) != n: raise InputError(f'epochs={epochs}: one number for each of the {n} stages')
-    for stage, n_epoch in enumerate(epochs):
-        self.freeze_to(-1 - stage if stage < n - 1 else 0)
-        getattr(self, fit)(n_epoch, layered_rates(lr / decay**stage, n, factor), **kwargs)
+    """Train in stages: the head alone first, then one more parameter group in each stage, from the head down.
+
+    Lower groups get lower rates, see `layered_rates`. From ULMFiT, https://arxiv.org/abs/1801.06146.
+    """
+    n_groups = _count_groups(learner)
+    stage_epochs = [epochs] * n_groups if isinstance(epochs, int) else list(epochs)
+    if len(stage_epochs) != n_groups:
+        raise InputError(f'epochs={stage_epochs}: one number for each of the {n_groups} stages')
+    for stage, n_epoch in enumerate(stage_epochs):
+        learner.freeze_to(-1 - stage if stage < n_groups - 1 else 0)
+        getattr(learner, fit)(n_epoch, layered_rates(lr / decay**stage, n_groups, factor), **kwargs)
 
 
 class Still(Callback):
-    "Keeps frozen groups, and modules given by name, still: no step, and BatchNorm that neither learns nor moves its running statistics."
+    """Keeps frozen parameter groups, and modules given by name, exactly as they are.
+
+    fastai's frozen groups still train their BatchNorms, and BatchNorm's running statistics move. Under this
+    callback neither happens: no weight takes a step, and norms run in evaluation mode.
+    """
     run_after = TrainEvalCallback
 
     def __init__(
         self,
-        *names: str,  # Modules by the start of their names, e.g. 'encoders.image.body.conv_stem', 'encoders.image.body.blocks.0'
+        *names: str,  # Full names of modules besides the frozen groups, e.g. 'encoders.image.body.conv_stem'
     ):
         self.names = names
 
     def before_fit(self):
-        named = dict(self.learn.model.named_modules())
-        if missing := [o for o in self.names if o not in named]:
-            raise InputError(f'no module {missing}: this model has {preview([k for k in named if k], 12)}')
-        frozen = {p for pg in self.opt.param_lists[:self.opt.frozen_idx] for p in pg}
-        # whole modules, so that a norm without weights is still with the block it is in
-        tops = [m for k, m in named.items() if k in self.names or (list(m.parameters()) and all(p in frozen for p in m.parameters()))]
-        self._was = {p: p.requires_grad for m in tops for p in m.parameters()}
-        self._still = {o for m in tops for o in m.modules() if hasattr(o, 'running_mean')}
-        for p in self._was: p.requires_grad_(False)
+        modules = dict(self.learn.model.named_modules())
+        missing = [module_name for module_name in self.names if module_name not in modules]
+        if missing:
+            known = [module_name for module_name in modules if module_name]
+            raise InputError(f'no module {missing}: this model has {preview(known, 12)}')
+        frozen = {parameter for group in self.opt.param_lists[:self.opt.frozen_idx] for parameter in group}
+        # whole modules, so that a norm without weights is kept still with the block it is in
+        still = []
+        for module_name, module in modules.items():
+            parameters = list(module.parameters())
+            is_frozen = parameters and all(parameter in frozen for parameter in parameters)
+            if module_name in self.names or is_frozen: still.append(module)
+        weights = [weight for module in still for weight in module.parameters()]
+        self._was = {weight: weight.requires_grad for weight in weights}
+        self._still = {part for module in still for part in module.modules() if hasattr(part, 'running_mean')}
+        for weight in self._was: weight.requires_grad_(False)
 
     def before_train(self):
-        for m in self._still: m.eval()
+        for norm in self._still: norm.eval()
 
     def after_fit(self):
-        # only what this fit stilled: the groups keep what freeze_to gave them
-        for p, rg in self.__dict__.pop('_was', {}).items(): p.requires_grad_(rg)
+        # only what this callback changed: the groups keep what `freeze_to` gave them
+        before = self.__dict__.pop('_was', {})
+        for weight, requires_grad in before.items(): weight.requires_grad_(requires_grad)
         self.__dict__.pop('_still', None)
 
 
 def between(
-    lrs,  # (n,) rates of lr_find
-    losses,  # (n,) losses
-    num_it,  # Unused: fastai's form
+    lrs,  # (n,) rates that lr_find tried
+    losses,  # (n,) smoothed loss at each
+    num_it,  # Number of iterations; unused, but fastai hands it over
 ):
-    "Suggest the rate halfway (in decades) between the steepest fall and a tenth of the minimum's: `learn.lr_find(suggest_funcs=between)`"
-    lr = (steep(lrs, losses, num_it)[0] * minimum(lrs, losses, num_it)[0])**.5
-    return lr, (lr, losses[int(torch.as_tensor([abs(o - lr) for o in lrs]).argmin())])
+    """Suggest a learning rate: `learner.lr_find(suggest_funcs=between)`.
+
+    It lies halfway, on a logarithmic scale, between the steepest fall of the loss and a tenth of the rate
+    with the lowest loss.
+    """
+    rate = (steep(lrs, losses, num_it)[0] * minimum(lrs, losses, num_it)[0])**.5
+    nearest = int(torch.as_tensor([abs(tried - rate) for tried in lrs]).argmin())
+    return rate, (rate, losses[nearest])

