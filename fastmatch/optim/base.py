@@ -85,12 +85,13 @@ class AdamFamily(Optimizer):
         "The weights with a gradient, counted one step on and sorted into buckets."
         buckets = {}
         bucket = last_key = None
+        states, centralize = self.state, self.variant.gc
         for group, group_hypers in zip(self.param_lists, self.hypers):
             hypers = Hypers(*(float(group_hypers[name]) for name in Hypers._fields))
             for param in group:
                 grad = param.grad
                 if grad is None or not param.requires_grad: continue
-                state = self.state[param]
+                state = states[param]
                 if 'grad_avg' not in state: self._start_state(param, state, hypers.eps)
                 average = state['grad_avg']
                 state['step'] = step = state['step'] + 1
@@ -109,7 +110,7 @@ class AdamFamily(Optimizer):
                 grads.append(grad)
                 averages.append(average)
                 squares.append(state['sqr_avg'])
-                bucket.centralized.append(self.variant.gc and _has_inputs(grad) and state.get('do_gc', True))
+                bucket.centralized.append(centralize and _has_inputs(grad) and state.get('do_gc', True))
         return list(buckets.values())
 
     @torch.no_grad()
