@@ -24,7 +24,8 @@ def test_head_is_the_normalised_form(k, dtype, tolerance):
     gradients = torch.autograd.grad(loss, (embeddings, head.weight))
     # the nearest of a class's centers, one by one in numpy
     units, centers = reference.unit(embeddings.detach()), reference.unit(head.weight.detach())
-    expected = np.array([[max(units[i] @ centers[c * k + j] for j in range(k)) for c in range(C)] for i in range(N)])
+    expected = np.array([[max(unit @ centers[c * k + j] for j in range(k)) for c in range(C)]
+                         for unit in units])
     np.testing.assert_allclose(output.cos.detach(), expected, atol=tolerance)
     expected_loss = reference.arcface(expected.clip(-1, 1), TARGETS, .5, 9.).mean()
     np.testing.assert_allclose(loss.item(), expected_loss, rtol=10 * tolerance)
@@ -33,7 +34,8 @@ def test_head_is_the_normalised_form(k, dtype, tolerance):
     plain_gradients = torch.autograd.grad(ArcFace(s=9.)(plain, TARGETS), (embeddings, head.weight))
     for ours, theirs in zip(gradients, plain_gradients):
         torch.testing.assert_close(ours, theirs, atol=tolerance * 100, rtol=tolerance * 100)
-    assert output.emb is not None and torch.equal(output.emb, embeddings) and ('norms' in output.extra) == (k == 1)
+    assert output.emb is not None and torch.equal(output.emb, embeddings)
+    assert ('norms' in output.extra) == (k == 1)
 
 
 def test_large_margin_softmax_trains_the_lengths():
@@ -54,7 +56,8 @@ def test_large_margin_softmax_trains_the_lengths():
 
 def test_embedding_length_does_not_matter():
     head, embeddings = CosineHead(D, C).double(), rand(N, D)
-    torch.testing.assert_close(ArcFace()(head(17 * embeddings), TARGETS), ArcFace()(head(embeddings), TARGETS))
+    longer = ArcFace()(head(17 * embeddings), TARGETS)
+    torch.testing.assert_close(longer, ArcFace()(head(embeddings), TARGETS))
 
 
 def test_head_stays_in_float32_under_autocast():

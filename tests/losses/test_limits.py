@@ -154,8 +154,8 @@ def test_scale_follows_the_number_of_classes():
     assert auto_scale(2) == auto_scale(1) == 1. and math.isclose(auto_scale(601), 9.0465, rel_tol=1e-4)
 
 
-@pytest.mark.parametrize('make', [NormSoftmax, ArcFace, CosFace, CombinedMargin, SphereFace, LargeMarginSoftmax,
-                                  AdaCos, CurricularFace])
+@pytest.mark.parametrize('make', [NormSoftmax, ArcFace, CosFace, CombinedMargin, SphereFace,
+                                  LargeMarginSoftmax, AdaCos, CurricularFace])
 def test_label_smoothing_is_a_blend_with_the_mean_of_all_classes(make, output):
     "The share spread over all classes is paid at the logits with the margin in them."
     targets, plain = labels(), make(reduction='none')
