@@ -123,9 +123,10 @@ class Loss(nn.Module):
         unknown = set(self.head_weights) - set(output)
         if unknown:
             raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(output)}')
-        rows = sum(self.head_weights.get(name, 1.) * self._checked_rows(head_output, targets, read_values)
-                   for name, head_output in output.items())
-        return self.reduce(rows, targets[0])
+        row_losses = sum(
+            self.head_weights.get(name, 1.) * self._checked_rows(head_output, targets, read_values)
+            for name, head_output in output.items())
+        return self.reduce(row_losses, targets[0])
 
     def _time_to_read_values(self, device) -> bool:
         """Whether this call looks at the values of its inputs, and not at their shapes alone: on a CPU
@@ -142,22 +143,22 @@ class Loss(nn.Module):
         "The loss of each row, with all checks."
         self.check(output, *targets)
         if read_values: self.check_values(output, *targets)
-        rows = self.per_row(output, *targets)
-        if read_values and bool(self.values_to_check(output, rows).detach().isnan().any()):
-            raise NotANumber(_nan_message(self, output, rows))
-        return rows
+        row_losses = self.per_row(output, *targets)
+        if read_values and bool(self.values_to_check(output, row_losses).detach().isnan().any()):
+            raise NotANumber(_nan_message(self, output, row_losses))
+        return row_losses
 
     def loss_inputs(self, output):
         "The tensor that the loss reads, a row for each target: here a head's cosines, or the logits."
         return output.cos if isinstance(output, HeadOutput) else output
 
-    def values_to_check(self, output, rows):
+    def values_to_check(self, output, row_losses):
         """The tensor that is searched for NaN after each call that reads values: here the losses of the rows.
 
         A softmax adds up a whole row, so that a NaN anywhere in it shows in the row's loss. A loss that picks
         some of its inputs, and so may pass over a NaN, returns `loss_inputs` instead.
         """
-        return rows
+        return row_losses
 
     def check(self, output, targets):
         """Raise `InputError` unless the shapes fit; called in every batch. Here: one class for each row
@@ -188,15 +189,15 @@ class Loss(nn.Module):
         "The loss of each row; implemented by the subclasses."
         raise NotImplementedError
 
-    def reduce(self, rows, targets):
+    def reduce(self, row_losses, targets):
         "The losses of the rows (n,) brought to the form that `reduction` names."
-        if self.reduction == 'mean': return self.mean(rows, targets)
-        return rows.sum() if self.reduction == 'sum' else rows
+        if self.reduction == 'mean': return self.mean(row_losses, targets)
+        return row_losses.sum() if self.reduction == 'sum' else row_losses
 
-    def mean(self, rows, targets):
+    def mean(self, row_losses, targets):
         """The mean of the rows' losses; overridden where a paper weights the rows or takes the mean over
         some of them."""
-        return rows.mean()
+        return row_losses.mean()
 
     def activation(self, output):
         """What fastai's `get_preds` returns of an output; here the output: a matching model in evaluation
@@ -208,17 +209,17 @@ class Loss(nn.Module):
         return output
 
 
-def _nan_message(loss, output, rows) -> str:
+def _nan_message(loss, output, row_losses) -> str:
     """What `NotANumber` says: the rows with NaN, how many of the values read are NaN, and the range of
     the others."""
     values = loss.loss_inputs(output).detach()
     rows_with_nan = values.flatten(1).isnan().any(1)
     # where the inputs are sound the NaN arose in the loss itself
-    if not rows_with_nan.any(): rows_with_nan = rows.detach().isnan()
+    if not rows_with_nan.any(): rows_with_nan = row_losses.detach().isnan()
     numbers = rows_with_nan.nonzero().flatten().tolist()
     known = values[~values.isnan()]
     span = 'there are no others'
     if len(known): span = f'the others run from {known.min():.3g} to {known.max():.3g}'
-    return (f'{type(loss).__name__}: NaN in {len(numbers)} of {len(rows)} rows ({preview(numbers)}). '
+    return (f'{type(loss).__name__}: NaN in {len(numbers)} of {len(row_losses)} rows ({preview(numbers)}). '
             f'Of the {values.numel()} values it reads {int(values.isnan().sum())} are NaN, {span}: '
             'lower the learning rate, or look for NaN in inputs and weights')

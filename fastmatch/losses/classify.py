@@ -86,11 +86,11 @@ class CrossEntropy(Loss):
         return F.cross_entropy(logits, target_columns(output, targets), self.column_weights(logits, output),
                                reduction='none', label_smoothing=self.label_smoothing)
 
-    def mean(self, rows, targets):
+    def mean(self, row_losses, targets):
         # as PyTorch does: with class weights the sum is divided by the sum of the rows' weights, not by their
         # number
-        if self.weight is None: return rows.mean()
-        return rows.sum() / self.weight.to(rows)[targets].sum()
+        if self.weight is None: return row_losses.mean()
+        return row_losses.sum() / self.weight.to(row_losses)[targets].sum()
 
     # a dict comes from a matching model in evaluation and holds embeddings already
     def activation(self, output): return F.softmax(output, -1) if isinstance(output, torch.Tensor) else output
@@ -126,6 +126,6 @@ class FocalLoss(CrossEntropy):
         # 1 - p_t is worked out from the log and kept above 0: the power of exactly 0 has an infinite slope
         # for gamma < 1, and the gradient would be NaN
         one_minus_p = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
-        rows = -one_minus_p**self.gamma * log_p
+        row_losses = -one_minus_p**self.gamma * log_p
         weights = self.column_weights(logits, output)
-        return rows if weights is None else weights[columns] * rows
+        return row_losses if weights is None else weights[columns] * row_losses

@@ -71,14 +71,14 @@ class HardRows(Loss):
     def check(self, output, *targets): self.loss.check(output, *targets)
     def check_values(self, output, *targets): self.loss.check_values(output, *targets)
     def loss_inputs(self, output): return self.loss.loss_inputs(output)
-    def values_to_check(self, output, rows): return self.loss.values_to_check(output, rows)
+    def values_to_check(self, output, row_losses): return self.loss.values_to_check(output, row_losses)
     def per_row(self, output, *targets): return self.loss.per_row(output, *targets)
 
-    def reduce(self, rows, targets):
-        hardest = rows.topk(min(self.n_kept(len(rows)), len(rows)))
+    def reduce(self, row_losses, targets):
+        hardest = row_losses.topk(min(self.n_kept(len(row_losses)), len(row_losses)))
         if self.reduction == 'mean': return hardest.values.mean()
         if self.reduction == 'sum': return hardest.values.sum()
-        return rows.new_zeros(rows.shape).scatter(0, hardest.indices, hardest.values)
+        return row_losses.new_zeros(row_losses.shape).scatter(0, hardest.indices, hardest.values)
 
     def activation(self, output): return self.loss.activation(output)
     def decodes(self, output): return self.loss.decodes(output)

@@ -43,33 +43,34 @@ class MarginCrossEntropy(torch.autograd.Function):
         columns = columns[:, None]
         with torch.enable_grad():
             target_cosines = cosines.detach().gather(1, columns).squeeze(1).requires_grad_()
-            hard = loss.margin(target_cosines.clamp(-1 + EPS, 1 - EPS), targets)
-            margin_slope, = torch.autograd.grad(hard.sum(), target_cosines)
-        hard = hard.detach()[:, None]
+            hard_cosines = loss.margin(target_cosines.clamp(-1 + EPS, 1 - EPS), targets)
+            margin_slope, = torch.autograd.grad(hard_cosines.sum(), target_cosines)
+        hard_cosines = hard_cosines.detach()[:, None]
         probabilities = torch.empty_like(cosines)
-        rows = []
+        row_losses = []
         for part in row_parts(cosines):
             others = cosines[part]
             if not loss.keeps_other_cosines:
-                others = loss.other_cosines(others, hard[part], HeadOutput(others, embeddings[part], extra))
-            logits = (scale * others).scatter_(1, columns[part], scale * hard[part])
+                output = HeadOutput(others, embeddings[part], extra)
+                others = loss.other_cosines(others, hard_cosines[part], output)
+            logits = (scale * others).scatter_(1, columns[part], scale * hard_cosines[part])
             torch.softmax(logits, 1, out=probabilities[part])
             # log(sum(exp(logits))), from the largest probability: it is at least 1/c, so that its log is
             # accurate, while the target's probability may be rounded to 0
             log_total = logits.amax(1) - probabilities[part].amax(1).log()
-            row = log_total - (scale * hard[part]).squeeze(1)
+            row = log_total - (scale * hard_cosines[part]).squeeze(1)
             if loss.label_smoothing: row = torch.lerp(row, log_total - logits.mean(1), loss.label_smoothing)
-            rows.append(row)
+            row_losses.append(row)
         ctx.loss = loss
         ctx.scale = scale
         ctx.extra = extra
-        ctx.save_for_backward(cosines, probabilities, columns, hard, margin_slope, embeddings)
-        return torch.cat(rows)
+        ctx.save_for_backward(cosines, probabilities, columns, hard_cosines, margin_slope, embeddings)
+        return torch.cat(row_losses)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_rows):
-        cosines, probabilities, columns, hard, margin_slope, embeddings = ctx.saved_tensors
+        cosines, probabilities, columns, hard_cosines, margin_slope, embeddings = ctx.saved_tensors
         loss, smoothing = ctx.loss, ctx.loss.label_smoothing
         grad_cosines = torch.empty_like(probabilities)
         grad_rows = (ctx.scale * grad_rows)[:, None]
@@ -81,11 +82,11 @@ class MarginCrossEntropy(torch.autograd.Function):
             grad_hard = grad.gather(1, columns[part]) - (1 - smoothing) * grad_rows[part]
             if not loss.keeps_other_cosines:
                 output = HeadOutput(cosines[part], embeddings[part], ctx.extra)
-                slope = loss.other_cosines_slope(cosines[part], hard[part], output)
+                slope = loss.other_cosines_slope(cosines[part], hard_cosines[part], output)
                 if slope is not None:
                     grad *= slope
                 else:
-                    grad_hard = _through_other_cosines(loss, output, hard[part], grad, columns[part],
+                    grad_hard = _through_other_cosines(loss, output, hard_cosines[part], grad, columns[part],
                                                        grad_hard)
             grad.scatter_(1, columns[part], margin_slope[part, None] * grad_hard)
         return grad_cosines, None, None, None, None, None, None
@@ -94,19 +95,19 @@ class MarginCrossEntropy(torch.autograd.Function):
 def _through_other_cosines(
     loss,
     output: HeadOutput,
-    hard,  # (n,1) target cosines with the margin
+    hard_cosines,  # (n,1) target cosines with the margin
     grad,  # (n,c) gradient of what `other_cosines` returns; overwritten with the gradient of the cosines
     columns,  # int64 (n,1), columns of the targets
-    grad_hard,  # (n,1) gradient of `hard` so far
-):  # (n,1) the gradient of `hard` with what `other_cosines` adds to it
+    grad_hard,  # (n,1) gradient of `hard_cosines` so far
+):  # (n,1) the gradient of `hard_cosines` with what `other_cosines` adds to it
     "Differentiate `loss.other_cosines` by autograd, where the loss gives no slope."
     with torch.enable_grad():
         cosines = output.cos.detach().requires_grad_()
-        hard = hard.detach().requires_grad_()
+        hard_cosines = hard_cosines.detach().requires_grad_()
         # a weighted sum and not `grad(..., grad_outputs)`: with gradients handed over, torch imports sympy
         # (36 MB)
-        others = loss.other_cosines(cosines, hard, output._replace(cos=cosines))
+        others = loss.other_cosines(cosines, hard_cosines, output._replace(cos=cosines))
         total = (others * grad.scatter_(1, columns, 0.)).sum()
-    grad_cosines, more_grad_hard = torch.autograd.grad(total, (cosines, hard), allow_unused=True)
+    grad_cosines, more_grad_hard = torch.autograd.grad(total, (cosines, hard_cosines), allow_unused=True)
     grad.copy_(grad_cosines)
     return grad_hard if more_grad_hard is None else grad_hard + more_grad_hard

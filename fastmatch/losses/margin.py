@@ -82,11 +82,11 @@ class ArcFace(Margin):
 
     def margin(self, cos, y):
         m = torch.as_tensor(self.margin_of(cos, y), dtype=cos.dtype, device=cos.device)
-        hard = cos * m.cos() - (1 - cos**2).sqrt() * m.sin()
-        if self.easy_margin: return torch.where(cos > 0, hard, cos)
+        hard_cosines = cos * m.cos() - (1 - cos**2).sqrt() * m.sin()
+        if self.easy_margin: return torch.where(cos > 0, hard_cosines, cos)
         # beyond pi - m the angle theta + m would pass pi and its cosine rise again: go on in a straight line,
         # as the paper's code does
-        return torch.where(cos > -m.cos(), hard, cos - m * m.sin())
+        return torch.where(cos > -m.cos(), hard_cosines, cos - m * m.sin())
 
 
 def falling_cos(
@@ -157,12 +157,12 @@ class CurricularFace(ArcFace):
 
     How far training is, the mean target cosine t, a `TrackedHead` keeps track of.
     """
-    def other_cosines(self, cosines, hard, output):
+    def other_cosines(self, cosines, hard_cosines, output):
         t = required_extra(self, output, 't', 'TrackedHead')
-        return torch.where(cosines > hard, cosines * (t + cosines), cosines)
+        return torch.where(cosines > hard_cosines, cosines * (t + cosines), cosines)
 
-    def other_cosines_slope(self, cosines, hard, output):
-        return torch.where(cosines > hard, output.extra['t'] + 2 * cosines, 1.)
+    def other_cosines_slope(self, cosines, hard_cosines, output):
+        return torch.where(cosines > hard_cosines, output.extra['t'] + 2 * cosines, 1.)
 
 
 def class_margins(

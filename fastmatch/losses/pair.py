@@ -41,7 +41,7 @@ class PairLoss(Loss):
 
     # picking the nearest and farthest rows may pass over a NaN, which is neither smaller nor larger than
     # anything
-    def values_to_check(self, output, rows): return self.loss_inputs(output)
+    def values_to_check(self, output, row_losses): return self.loss_inputs(output)
 
     def per_anchor(
         self,
@@ -73,12 +73,12 @@ class PairLoss(Loss):
         with torch.autocast(embeddings.device.type, enabled=False):
             positives, negatives = self.pair_masks(targets)
             if self.normalize: embeddings = F.normalize(embeddings)
-            rows = self.per_anchor(embeddings, positives, negatives)
-            return rows.masked_fill(~self.counted_rows(positives, negatives), 0.)
+            row_losses = self.per_anchor(embeddings, positives, negatives)
+            return row_losses.masked_fill(~self.counted_rows(positives, negatives), 0.)
 
-    def mean(self, rows, targets):
+    def mean(self, row_losses, targets):
         n_counted = self.counted_rows(*self.pair_masks(targets)).sum()
-        return rows.sum() / n_counted.clamp(min=1)
+        return row_losses.sum() / n_counted.clamp(min=1)
 
 
 def distances(

@@ -41,16 +41,16 @@ class NormSoftmax(Loss):
     def other_cosines(
         self,
         cosines,  # (n,c) cosines with all classes
-        hard,  # (n,1) the target's cosine with its margin
+        hard_cosines,  # (n,1) the target's cosine with its margin
         output,  # `HeadOutput`
     ):  # (n,c)
         """The cosines with the other classes, where a loss changes them too; here returned as they are.
 
-        The entries of the rows' own classes are ignored. Gradients go to `cosines` and `hard` alone.
+        The entries of the rows' own classes are ignored. Gradients go to `cosines` and `hard_cosines` alone.
         """
         return cosines
 
-    def other_cosines_slope(self, cosines, hard, output):
+    def other_cosines_slope(self, cosines, hard_cosines, output):
         """The derivative (n,c) of `other_cosines` with respect to the cosines, for losses in which it
         depends on nothing else that is trained; None: autograd works it out, which takes longer."""
 
@@ -69,9 +69,10 @@ class NormSoftmax(Loss):
         cosines = upcast(output.cos)
         columns = target_columns(output, targets)[:, None]
         target_cosines = cosines.gather(1, columns).squeeze(1).clamp(-1 + EPS, 1 - EPS)
-        hard = self.margin(target_cosines, targets)[:, None]
+        hard_cosines = self.margin(target_cosines, targets)[:, None]
         # scatter replaces one entry a row and stays differentiable, without a one-hot matrix
-        return self.scale(output) * self.other_cosines(cosines, hard, output).scatter(1, columns, hard)
+        cosines = self.other_cosines(cosines, hard_cosines, output).scatter(1, columns, hard_cosines)
+        return self.scale(output) * cosines
 
     def per_row(self, output, targets):
         require_cosines(self, output)

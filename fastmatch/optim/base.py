@@ -70,16 +70,16 @@ class AdamFamily(Optimizer):
         # None and not zeros: a frozen weight with a gradient of zeros would still be decayed and moved by its
         # momentum
         for group in self.param_lists:
-            for param in group: param.grad = None
+            for parameter in group: parameter.grad = None
 
-    def _start_state(self, param, state: dict, eps: float):
+    def _start_state(self, parameter, state: dict, eps: float):
         "Fill the state of a weight before its first step."
-        if param.grad.is_sparse:
+        if parameter.grad.is_sparse:
             raise InputError(f'{type(self).__name__} has no step for sparse gradients: '
                              'make the embedding with sparse=False')
-        if param.dtype == torch.float16 and eps < 6e-8:
+        if parameter.dtype == torch.float16 and eps < 6e-8:
             raise InputError(f'eps={eps} is 0 in float16: keep weights in float32 (learn.to_fp16() does)')
-        state.update(grad_avg=torch.zeros_like(param), sqr_avg=torch.zeros_like(param), step=0)
+        state.update(grad_avg=torch.zeros_like(parameter), sqr_avg=torch.zeros_like(parameter), step=0)
 
     def _buckets(self) -> list[Bucket]:
         "The weights with a gradient, counted one step on and sorted into buckets."
@@ -88,16 +88,16 @@ class AdamFamily(Optimizer):
         states, centralize = self.state, self.variant.gc
         for group, group_hypers in zip(self.param_lists, self.hypers):
             hypers = Hypers(*(float(group_hypers[name]) for name in Hypers._fields))
-            for param in group:
-                grad = param.grad
-                if grad is None or not param.requires_grad: continue
-                state = states[param]
-                if 'grad_avg' not in state: self._start_state(param, state, hypers.eps)
+            for parameter in group:
+                gradient = parameter.grad
+                if gradient is None or not parameter.requires_grad: continue
+                state = states[parameter]
+                if 'grad_avg' not in state: self._start_state(parameter, state, hypers.eps)
                 average = state['grad_avg']
                 state['step'] = step = state['step'] + 1
                 decayed = state.get('do_wd', True)
-                fused = _same_layout(param, grad, average)
-                key = hypers, step, decayed, fused, param.device, param.dtype
+                fused = _same_layout(parameter, gradient, average)
+                key = hypers, step, decayed, fused, parameter.device, parameter.dtype
                 # neighbors mostly share a bucket: then there is nothing to look up
                 if key != last_key:
                     last_key = key
@@ -106,11 +106,11 @@ class AdamFamily(Optimizer):
                         bucket = Bucket(hypers, step, decayed, fused, AdamTensors([], [], [], []), [])
                         buckets[key] = bucket
                 params, grads, averages, squares = bucket.tensors
-                params.append(param)
-                grads.append(grad)
+                params.append(parameter)
+                grads.append(gradient)
                 averages.append(average)
                 squares.append(state['sqr_avg'])
-                bucket.centralized.append(centralize and _has_inputs(grad) and state.get('do_gc', True))
+                bucket.centralized.append(centralize and _has_inputs(gradient) and state.get('do_gc', True))
         return list(buckets.values())
 
     @torch.no_grad()
@@ -129,62 +129,62 @@ class AdamFamily(Optimizer):
         else: kernel = belief_ if variant.belief else adam_
         for *lists, centralized in chunks(*bucket.tensors, bucket.centralized):
             tensors = AdamTensors(*lists)
-            centralize_([grad for grad, wanted in zip(tensors.grads, centralized) if wanted])
+            centralize_([gradient for gradient, wanted in zip(tensors.grads, centralized) if wanted])
             if wd and not variant.decouple_wd:
                 tensors = tensors._replace(grads=torch._foreach_add(tensors.grads, tensors.params, alpha=wd))
             kernel(tensors, update)
 
     def state_dict(self):
         # copies of the dicts: what was saved must not go on counting steps
-        return {'state': [dict(self.state[param]) for param, *_ in self.all_params()],
+        return {'state': [dict(self.state[parameter]) for parameter, *_ in self.all_params()],
                 'hypers': [dict(hypers) for hypers in self.hypers]}
 
-    def load_state_dict(self, sd):
+    def load_state_dict(self, saved_state):
         """Load a state saved by this optimizer, or by fastai's own of the same kind.
 
         Which weights are decayed and centralized, and which are trained when frozen, stays as it is for this
         model.
         """
-        params = [param for group in self.param_lists for param in group]
-        self._check_state_dict(sd, params)
-        for param, saved in zip(params, sd['state']):
-            flags = {name: value for name, value in self.state[param].items() if name in FLAGS}
-            state = {name: _copied(value, param) for name, value in saved.items()}
-            self.state[param] = {**state, **flags}
-        for hypers, saved in zip(self.hypers, sd['hypers']):
+        params = [parameter for group in self.param_lists for parameter in group]
+        self._check_state_dict(saved_state, params)
+        for parameter, saved in zip(params, saved_state['state']):
+            flags = {name: value for name, value in self.state[parameter].items() if name in FLAGS}
+            state = {name: _copied(value, parameter) for name, value in saved.items()}
+            self.state[parameter] = {**state, **flags}
+        for hypers, saved in zip(self.hypers, saved_state['hypers']):
             hypers.update({name: value for name, value in saved.items() if name in hypers})
 
-    def _check_state_dict(self, sd, params):
+    def _check_state_dict(self, saved_state, params):
         "Raise `InputError` unless a saved state fits these weights."
-        if len(sd['hypers']) != len(self.param_lists) or len(sd['state']) != len(params):
-            raise InputError(f"the saved optimizer has {len(sd['hypers'])} groups and "
-                             f"{len(sd['state'])} parameters, "
+        if len(saved_state['hypers']) != len(self.param_lists) or len(saved_state['state']) != len(params):
+            raise InputError(f"the saved optimizer has {len(saved_state['hypers'])} groups and "
+                             f"{len(saved_state['state'])} parameters, "
                              f'this one {len(self.param_lists)} and {len(params)}')
-        for index, (param, saved) in enumerate(zip(params, sd['state'])):
+        for index, (parameter, saved) in enumerate(zip(params, saved_state['state'])):
             for name in {'grad_avg', 'sqr_avg'} & set(saved):
-                if saved[name].shape != param.shape:
+                if saved[name].shape != parameter.shape:
                     raise InputError(f'parameter {index}: saved {name} of shape {tuple(saved[name].shape)}, '
-                                     f'the weight has {tuple(param.shape)}')
+                                     f'the weight has {tuple(parameter.shape)}')
             if len({'grad_avg', 'sqr_avg', 'step'} & set(saved)) not in (0, 3):
                 raise InputError(f'parameter {index}: the saved state has {sorted(saved)}, '
                                  'not an average, its squares and a step')
 
 
-def _copied(value, param):
+def _copied(value, parameter):
     "A saved value: a tensor is copied in the dtype and layout of the weight and to its device."
     if not torch.is_tensor(value): return value
-    return torch.empty_like(param, requires_grad=False).copy_(value)
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def _same_layout(param, grad, average) -> bool:
+def _same_layout(parameter, gradient, average) -> bool:
     """Whether the fused kernel may be used, which goes through the memory of all tensors in step.
 
     Weights that are made channels_last in the middle of a run have averages in another order.
     """
-    if param.is_contiguous() and grad.is_contiguous() and average.is_contiguous(): return True
-    return param.stride() == grad.stride() == average.stride()
+    if parameter.is_contiguous() and gradient.is_contiguous() and average.is_contiguous(): return True
+    return parameter.stride() == gradient.stride() == average.stride()
 
 
-def _has_inputs(grad) -> bool:
+def _has_inputs(gradient) -> bool:
     "Whether each output has several entries, so that their mean can be taken off."
-    return grad.ndim > 1 and grad.numel() > len(grad)
+    return gradient.ndim > 1 and gradient.numel() > len(gradient)

@@ -81,9 +81,9 @@ def centralize_(
     https://arxiv.org/abs/2004.01461"""
     # no foreach kernel broadcasts; in place it costs half of what new tensors do, and a sum saves the sweep
     # in which a mean divides
-    for grad in grads:
-        sums = grad.sum(tuple(range(1, grad.ndim)), keepdim=True)
-        grad.sub_(sums, alpha=len(grad) / grad.numel())
+    for gradient in grads:
+        sums = gradient.sum(tuple(range(1, gradient.ndim)), keepdim=True)
+        gradient.sub_(sums, alpha=len(gradient) / gradient.numel())
 
 
 def adam_(tensors: AdamTensors, update: AdamStep):

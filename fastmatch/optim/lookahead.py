@@ -14,7 +14,7 @@ class Watch:
     """Notices whether weights are still what they were, from a few entries of each.
 
     PyTorch's version counters would not do: they count what SAM or a swap of averaged weights does and undoes
-    before the next step, and don't count what is written through `param.data`.
+    before the next step, and don't count what is written through `parameter.data`.
     """
     def __init__(
         self,
@@ -28,14 +28,14 @@ class Watch:
 
     def _locate(self):
         "Find where the watched entries are in memory, by device and dtype."
-        self.addresses = [param.data_ptr() for param in self.params]
+        self.addresses = [parameter.data_ptr() for parameter in self.params]
         self.watched = {}
-        for param in self.params:
-            size = min(self.n, param.numel())
-            middle = param.storage_offset() + (param.numel() - size) // 2
-            params, entries = self.watched.setdefault((param.device, param.dtype), ([], []))
-            params.append(param)
-            entries.append(param.detach().as_strided((size,), (1,), middle))
+        for parameter in self.params:
+            size = min(self.n, parameter.numel())
+            middle = parameter.storage_offset() + (parameter.numel() - size) // 2
+            params, entries = self.watched.setdefault((parameter.device, parameter.dtype), ([], []))
+            params.append(parameter)
+            entries.append(parameter.detach().as_strided((size,), (1,), middle))
 
     def watches(self, params) -> bool:
         "Whether these are the very weights that it watches."
@@ -52,8 +52,8 @@ class Watch:
         subtracting again."""
         if self.remembered is None: return []
         kinds = list(self.watched)
-        # after `param.data = ...` a weight is somewhere else in memory
-        if [param.data_ptr() for param in self.params] != self.addresses: self._locate()
+        # after `parameter.data = ...` a weight is somewhere else in memory
+        if [parameter.data_ptr() for parameter in self.params] != self.addresses: self._locate()
         if list(self.watched) != kinds: return self.params
         changed = []
         for (params, entries), before in zip(self.watched.values(), self.remembered):
@@ -62,8 +62,8 @@ class Watch:
             tolerance = 16 * torch.finfo(before.dtype).eps
             moved = ~torch.isclose(now, before, rtol=tolerance, atol=tolerance)
             if not moved.any(): continue
-            by_param = moved.split([len(entry) for entry in entries])
-            changed += [param for param, entries_moved in zip(params, by_param) if entries_moved.any()]
+            moved_entries = moved.split([len(entry) for entry in entries])
+            changed += [parameter for parameter, is_moved in zip(params, moved_entries) if is_moved.any()]
         return changed
 
 
@@ -109,12 +109,12 @@ class Lookahead(Optimizer, GetAttr):
     def step(self, closure=None):
         "One step of the optimizer, and after every `k`-th the move of the slow weights."
         if closure is not None: raise NotImplementedError('fastai optimizers take no closure')
-        stepped = [param for group in self.param_lists for param in group
-                   if param.requires_grad and param.grad is not None]
+        stepped = [parameter for group in self.param_lists for parameter in group
+                   if parameter.requires_grad and parameter.grad is not None]
         if self.watch:
-            for param in self.watch.changed(): self.slow.pop(param, None)
-        for param in stepped:
-            if param not in self.slow: self.slow[param] = param.detach().clone()
+            for parameter in self.watch.changed(): self.slow.pop(parameter, None)
+        for parameter in stepped:
+            if parameter not in self.slow: self.slow[parameter] = parameter.detach().clone()
         self.opt.step()
         self.count += 1
         if self.count % self.k == 0 and stepped: self._meet()
@@ -124,11 +124,11 @@ class Lookahead(Optimizer, GetAttr):
     def _meet(self):
         "Move the slow weights, and set the weights to them."
         by_kind = {}
-        for param, slow_param in self.slow.items():
+        for parameter, slow_param in self.slow.items():
             # a frozen weight stays where it is, and goes on with its slow weight when it is unfrozen
-            if not param.requires_grad: continue
-            fast, slow = by_kind.setdefault((param.device, param.dtype), ([], []))
-            fast.append(param)
+            if not parameter.requires_grad: continue
+            fast, slow = by_kind.setdefault((parameter.device, parameter.dtype), ([], []))
+            fast.append(parameter)
             slow.append(slow_param)
         for lists in by_kind.values():
             for fast, slow in chunks(*lists):
@@ -143,24 +143,26 @@ class Lookahead(Optimizer, GetAttr):
     def state_dict(self):
         """The optimizer's state, with `count` and `slow_weights` (a tensor for each parameter, None where
         there is none yet)."""
-        slow_weights = [self.slow[param].clone() if param in self.slow else None
-                        for group in self.param_lists for param in group]
+        slow_weights = [self.slow[parameter].clone() if parameter in self.slow else None
+                        for group in self.param_lists for parameter in group]
         return {**self.opt.state_dict(), 'count': self.count, 'slow_weights': slow_weights}
 
-    def load_state_dict(self, sd):
+    def load_state_dict(self, saved_state):
         "Load a state saved by this or by fastai's Lookahead; the dict is left as it is."
-        if not {'count', 'slow_weights'} <= set(sd):
-            raise InputError(f'the saved optimizer has {sorted(sd)}: it is none of Lookahead')
-        params = [param for group in self.param_lists for param in group]
-        slow_weights = _flat(sd['slow_weights'] or [None] * len(params))
+        if not {'count', 'slow_weights'} <= set(saved_state):
+            raise InputError(f'the saved optimizer has {sorted(saved_state)}: it is none of Lookahead')
+        params = [parameter for group in self.param_lists for parameter in group]
+        slow_weights = _flat(saved_state['slow_weights'] or [None] * len(params))
         if len(slow_weights) != len(params):
             raise InputError(f'slow weights of {len(slow_weights)} parameters saved, there are {len(params)}')
-        inner_state = {key: value for key, value in sd.items() if key not in ('count', 'slow_weights')}
+        inner_state = {key: value for key, value in saved_state.items()
+                       if key not in ('count', 'slow_weights')}
         self.opt.load_state_dict(inner_state)
         self.resync()
-        self.count = sd['count']
-        for param, saved in zip(params, slow_weights):
-            if saved is not None: self.slow[param] = torch.empty_like(param, requires_grad=False).copy_(saved)
+        self.count = saved_state['count']
+        for parameter, saved in zip(params, slow_weights):
+            if saved is None: continue
+            self.slow[parameter] = torch.empty_like(parameter, requires_grad=False).copy_(saved)
 
 
 def _flat(slow_weights) -> list:

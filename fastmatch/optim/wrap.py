@@ -16,7 +16,7 @@ class Wrapped(OptimWrapper):
         lr: float | slice,  # Learning rate; also fastai's slices, or a list with a rate for each group
         opt,  # Class of a PyTorch optimizer, or a partial of one
         wd: float = 0.,  # Weight decay: weights shrink by lr * wd a step, but not those flagged `do_wd=False`
-        mom: float | None = None,  # Momentum or first beta, not moved by schedules if 0; None: the optimizer's
+        mom: float | None = None,  # Momentum or first beta, fixed if 0; None: the optimizer's
         sqr_mom: float | None = None,  # Momentum of the squares; None: the optimizer's
         **kwargs,  # For `opt`
     ):
@@ -61,19 +61,20 @@ class Wrapped(OptimWrapper):
         for group, hypers in zip(self.param_lists, self.hypers):
             if not hypers['wd']: continue
             by_kind = {}
-            for param in group:
-                if param.grad is None or not param.requires_grad: continue
-                if not self.state[param].get('do_wd', True): continue
-                by_kind.setdefault((param.device, param.dtype), []).append(param)
+            for parameter in group:
+                if parameter.grad is None or not parameter.requires_grad: continue
+                if not self.state[parameter].get('do_wd', True): continue
+                by_kind.setdefault((parameter.device, parameter.dtype), []).append(parameter)
             kept = 1 - float(hypers['lr']) * float(hypers['wd'])
             for params in by_kind.values():
                 for part, in chunks(params): torch._foreach_mul_(part, kept)
 
     def state_dict(self): return {**self.opt.state_dict(), 'own': [dict(own) for own in self.own_hypers]}
 
-    def load_state_dict(self, sd):
+    def load_state_dict(self, saved_state):
         "Load a state saved by the same optimizer; the dict is left as it is."
-        if 'own' not in sd:
-            raise InputError(f'the saved optimizer has {sorted(sd)}: it is none of torch under fastmatch')
-        self.opt.load_state_dict({key: value for key, value in sd.items() if key != 'own'})
-        self.own_hypers = [dict(own) for own in sd['own']]
+        if 'own' not in saved_state:
+            raise InputError(f'the saved optimizer has {sorted(saved_state)}: '
+                             'it is none of torch under fastmatch')
+        self.opt.load_state_dict({key: value for key, value in saved_state.items() if key != 'own'})
+        self.own_hypers = [dict(own) for own in saved_state['own']]
