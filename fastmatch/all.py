@@ -34,6 +34,7 @@ from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submi
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
 from .optim import *
+from .patches import patch_fastai
 from .report import report_html, write_report
 from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, curves, layered_rates, named_rates
 from .study import (
@@ -51,3 +52,5 @@ from .study import (
     tune_head,
     tune_rule,
 )
+
+patch_fastai()

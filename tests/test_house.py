@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
 FLOORS = [['core'], ['store'], ['layers', 'losses', 'optim', 'schedule', 'match'], ['data', 'models', 'metrics'], ['callback', 'matcher'],
-          ['pretrain', 'semi', 'learner'], ['study', 'report', 'serve'], ['jobs'], ['all'], ['cli']]
+          ['pretrain', 'semi', 'learner'], ['patches'], ['study', 'report', 'serve'], ['jobs'], ['all'], ['cli']]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
 NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'data/read.py', 'data/table.py']

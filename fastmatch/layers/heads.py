@@ -1,138 +1,132 @@
-"Layers between an encoder and a loss: pooling, a normalising neck, and heads of class centres."
+"""Heads: the last layer of a model in training. A head holds a center for each class and returns the cosines
+of embeddings with the centers, from which the losses in `fastmatch.losses` work.
+
+Centers are weights of the model, not of the loss, because fastai builds its optimizer from the model alone.
+"""
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from ..core import HeadOutput, InputError, auto_scale
-
-
-def _blocks(n, like):
-    "Slices over `n` rows: on a CPU as many as stay in its cache, elsewhere all at once."
-    step = max(1, 2**19 // like.shape[1]) if like.device.type == 'cpu' else n
-    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
-
-
-def _zeros_like(w):
-    "Zeros that on a CPU take memory only where they are written: the gradient of a few rows then costs those rows."
-    return torch.zeros_like(w) if w.device.type != 'cpu' else torch.from_numpy(np.zeros(w.shape, w.detach().numpy().dtype))
-
-
-class Cosines(torch.autograd.Function):
-    "Cosines (n,c) of unit rows `x` (n,d) with rows of `w`, and the lengths (c,) of those; `rows` picks some of `w`'s, each once."
-    # Dividing the products by the lengths costs little beside them; normalising `w`, forward and back, costs several copies of it.
-    @staticmethod
-    def forward(ctx, x, w, rows=None):
-        c = len(w) if rows is None else len(rows)
-        cos, norms = x.new_empty(len(x), c), x.new_empty(c)
-        for b in _blocks(c, w):
-            part = w[b] if rows is None else w[rows[b]]
-            norms[b] = torch.linalg.vector_norm(part, dim=1).clamp_(min=1e-12)
-            cos[:, b] = (x @ part.t()).div_(norms[b])
-        ctx.save_for_backward(x, w, cos, norms, rows)
-        ctx.set_materialize_grads(False)
-        return cos, norms
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g_cos, g_norms):
-        x, w, cos, norms, rows = ctx.saved_tensors
-        dx, dw = torch.zeros_like(x), _zeros_like(w)
-        for b in _blocks(len(norms), w):
-            part = w[b] if rows is None else w[rows[b]]
-            g = torch.zeros_like(cos[:, b]) if g_cos is None else g_cos[:, b] / norms[b]
-            # d cos / dw = (x - cos w/|w|) / |w|: the second part is one factor a row
-            along = torch.einsum('nc,nc->c', g, cos[:, b])
-            if g_norms is not None: along -= g_norms[b]
-            # straight into its place where that is one piece
-            d = torch.mm(g.t(), x, out=dw[b]) if rows is None else g.t() @ x
-            d.addcmul_(part, (along / norms[b])[:, None], value=-1)
-            if rows is not None: dw[rows[b]] = d
-            dx.addmm_(g, part)
-        return dx, dw, None
+from .cosines import Cosines, row_blocks
 
 
 class CosineHead(nn.Module):
-    "Class centres as weights: returns the cosine of each embedding with each centre, https://arxiv.org/abs/1704.06369"
-    labels = None  # (n,) the batch's labels, given by `HeadLabels` to heads that want them
+    """A vector for each class, its center: returns the cosine of each embedding with each center,
+    https://arxiv.org/abs/1704.06369
+
+    From embeddings (n, n_in) it makes a `HeadOutput`: `cos` (n, n_out), float32 or float64; `emb`, the
+    embeddings in the same dtype; and `extra`, a dict with the lengths of the centers as 'norms' (where `k` is
+    1) and what subclasses add.
+
+    With `k` above 1 a class has several centers, which leaves room for wrong labels and unusual views:
+    sub-center ArcFace, https://doi.org/10.1007/978-3-030-58621-8_43
+    """
+    labels = None  # (n,) classes of the batch, set by the callback `HeadLabels` where `wants_labels` is true
     wants_labels = False
-    no_gc = True  # a centre's gradient has a mean of its own right: optimizers don't centralise it
+    # tells this package's optimizers not to centralize the gradient (take off its mean): the mean over a
+    # center's entries is part of the direction it has to move in
+    centralize_gradient = False
 
     def __init__(
         self,
         n_in: int,  # Width of the embedding
         n_out: int,  # Number of classes (training groups)
-        k: int = 1,  # Centres of a class, of which the nearest counts: room for noise and odd views, https://doi.org/10.1007/978-3-030-58621-8_43
+        k: int = 1,  # Centers of each class, of which the nearest counts
     ):
         super().__init__()
         if k < 1: raise InputError(f'k={k}: a class has one centre at least')
-        self.n_in, self.n_out, self.k = n_in, n_out, k
+        self.n_in = n_in
+        self.n_out = n_out
+        self.k = k
         self.weight = nn.Parameter(torch.empty(n_out * k, n_in))
-        # the direction of a centre is all that counts; a small norm lets it turn quickly under Adam at first
+        # only the direction of a center counts; a short one turns quickly under Adam, which is right at the
+        # start
         nn.init.normal_(self.weight, std=.01)
 
-    def forward(self, emb) -> HeadOutput:
-        # cosines in float32 at least, also under autocast: a half-precision cosine can't hold a margin
-        with torch.autocast(emb.device.type, enabled=False):
-            x = emb if emb.dtype == torch.float64 else emb.float()
-            classes = self.pick()
-            rows = None if classes is None else (classes[:, None] * self.k + torch.arange(self.k, device=classes.device)).flatten()
-            cos, norms = Cosines.apply(F.normalize(x), self.weight.to(x.dtype), rows)
+    def forward(self, embeddings) -> HeadOutput:
+        # in float32 at least, also under autocast: a cosine in half precision is too coarse for a margin
+        with torch.autocast(embeddings.device.type, enabled=False):
+            if embeddings.dtype != torch.float64: embeddings = embeddings.float()
+            classes = self.sampled_classes()
+            rows = None if classes is None else self._rows_of(classes)
+            cosines, norms = Cosines.apply(F.normalize(embeddings), self.weight.to(embeddings.dtype), rows)
             extra = {} if classes is None else {'classes': classes}
             if self.k == 1: extra['norms'] = norms
-            else: cos = cos.unflatten(1, (-1, self.k)).amax(2)
-            return HeadOutput(cos, x, {**extra, **self.more(cos)})
+            # the nearest of the k centers of each class
+            else: cosines = cosines.unflatten(1, (-1, self.k)).amax(2)
+            return HeadOutput(cosines, embeddings, {**extra, **self.extra_outputs(cosines)})
 
-    def pick(self):
-        "The classes looked at, sorted int64, or None for all."
+    def _rows_of(self, classes):
+        "The rows of `weight` that hold the centers of `classes`: those of one class stand together."
+        return (classes[:, None] * self.k + torch.arange(self.k, device=classes.device)).flatten()
 
-    def more(self, cos):
-        "What else goes into the output's `extra`."
+    def sampled_classes(self):
+        "The classes whose centers are compared, int64 in ascending order; None for all."
+
+    def extra_outputs(self, cosines) -> dict:
+        "What a subclass adds to the output's `extra`."
         return {}
 
-    def need_labels(self):
-        if self.labels is None: raise InputError(f'{type(self).__name__} wants the labels in training: add the callback HeadLabels')
+    def batch_labels(self):
+        "The classes of the batch, or `InputError` where no callback has set them."
+        if self.labels is None:
+            raise InputError(f'{type(self).__name__} wants the labels in training: '
+                             'add the callback HeadLabels')
         return self.labels
 
-    def extra_repr(self): return f'n_in={self.n_in}, n_out={self.n_out}' + (f', k={self.k}' if self.k > 1 else '')
+    def extra_repr(self):
+        centers = f', k={self.k}' if self.k > 1 else ''
+        return f'n_in={self.n_in}, n_out={self.n_out}{centers}'
 
 
 class SampledHead(CosineHead):
-    "Looks at the centres of the batch's classes and a share of the others, drawn anew each time (Partial FC), https://arxiv.org/abs/2010.05222"
+    """A `CosineHead` that compares with a sample of the centers in training: those of the batch's classes,
+    filled up with classes drawn anew in each batch (Partial FC), https://arxiv.org/abs/2010.05222
+
+    For very many classes, where the full softmax takes most of the time and memory. The columns of `cos` then
+    stand for the classes that `extra['classes']` lists. It needs the callback `HeadLabels`.
+    """
     wants_labels = True
 
     def __init__(
         self,
         n_in: int,  # Width of the embedding
         n_out: int,  # Number of classes
-        k: int = 1,  # Centres of a class
-        share: float = .2,  # Of all classes, the batch's among them (.1 lost next to nothing in the paper)
+        k: int = 1,  # Centers of each class
+        share: float = .2,  # Share of all classes, the batch's included (.1 lost almost nothing in the paper)
     ):
         super().__init__(n_in, n_out, k)
         if not 0 < share <= 1: raise InputError(f'share={share}: above 0, at most 1')
         self.share = share
 
-    def pick(self):
+    def sampled_classes(self):
         if not self.training: return None
-        have = self.need_labels().unique()
-        draw = torch.rand(self.n_out, device=have.device)
-        draw[have] = 2.
-        return draw.topk(max(len(have), round(self.share * self.n_out))).indices.sort().values
+        batch_classes = self.batch_labels().unique()
+        n_sampled = max(len(batch_classes), round(self.share * self.n_out))
+        # the largest of random numbers below 1 are a fair draw; those of the batch's classes are larger than
+        # all
+        draws = torch.rand(self.n_out, device=batch_classes.device)
+        draws[batch_classes] = 2.
+        return draws.topk(n_sampled).indices.sort().values
 
 
 class TrackedHead(CosineHead):
-    "Keeps track of how far training is: `t`, the mean target cosine (CurricularFace), and `s`, the scale that the batch needs (AdaCos)."
+    """A `CosineHead` that keeps track of how far training is, for `CurricularFace` and `AdaCos`.
+
+    It adds to `extra`: 't', the running mean of the cosines with the own class, and 's', the scale that the
+    last batch asks for. Both are saved with the model. It needs the callback `HeadLabels`.
+    """
     wants_labels = True
 
     def __init__(
         self,
         n_in: int,  # Width of the embedding
         n_out: int,  # Number of classes
-        k: int = 1,  # Centres of a class
-        beta: float = .99,  # Share of the old mean kept at each batch (CurricularFace's .99)
+        k: int = 1,  # Centers of each class
+        beta: float = .99,  # Share of the old mean that is kept in each batch (.99 in CurricularFace)
     ):
         super().__init__(n_in, n_out, k)
         self.beta = beta
@@ -140,26 +134,36 @@ class TrackedHead(CosineHead):
         self.register_buffer('s', torch.tensor(auto_scale(n_out)))
 
     @torch.no_grad()
-    def more(self, cos):
+    def extra_outputs(self, cosines):
         if self.training:
-            y = self.need_labels()[:, None]
-            target = cos.gather(1, y)
-            self.t.lerp_(target.mean().to(self.t), 1 - self.beta)
-            rest = torch.cat([(self.s * cos[b]).scatter_(1, y[b], -math.inf).logsumexp(1) for b in _blocks(len(cos), cos)]).logsumexp(0) - math.log(len(cos))
-            self.s.copy_(rest / target.clamp(-1, 1).acos().median().clamp(max=math.pi / 4).cos())
-        # copies: the next batch moves the buffers, perhaps before this one's gradient is taken
+            columns = self.batch_labels()[:, None]
+            target_cosines = cosines.gather(1, columns)
+            self.t.lerp_(target_cosines.mean().to(self.t), 1 - self.beta)
+            self.s.copy_(self._adacos_scale(cosines, columns, target_cosines))
+        # copies: the next batch changes the buffers, perhaps before this batch's gradient is taken
         return {'t': self.t.clone(), 's': self.s.clone()}
+
+    def _adacos_scale(self, cosines, columns, target_cosines):
+        """AdaCos' scale for the batch, from the scale before: log(B) / cos(min(pi/4, theta)), with B the
+        mean over the rows of sum(exp(s cos)) over the other classes, and theta the median angle to the
+        own class."""
+        log_sums = [(self.s * cosines[block]).scatter_(1, columns[block], -math.inf).logsumexp(1)
+                    for block in row_blocks(len(cosines), cosines)]
+        log_b = torch.cat(log_sums).logsumexp(0) - math.log(len(cosines))
+        theta = target_cosines.clamp(-1, 1).acos().median()
+        return log_b / theta.clamp(max=math.pi / 4).cos()
 
 
 class CenterHead(CosineHead):
-    "Has a second centre for each class, a point in the space of embeddings, for `CenterLoss`; their rate is the parameter group 'centers'."
+    """A `CosineHead` with a second center for each class, a point among the embeddings, for `CenterLoss`;
+    it adds 'centers' (n_out, n_in) to `extra`."""
     def __init__(
         self,
         n_in: int,  # Width of the embedding
         n_out: int,  # Number of classes
-        k: int = 1,  # Centres of a class for the cosines
+        k: int = 1,  # Centers of each class for the cosines
     ):
         super().__init__(n_in, n_out, k)
         self.centers = nn.Parameter(torch.randn(n_out, n_in) * .01)
 
-    def more(self, cos): return {'centers': self.centers}
+    def extra_outputs(self, cosines): return {'centers': self.centers}

@@ -11,6 +11,7 @@ from ..core import InputError
 from ..data.block import Tokenize
 from ..losses.base import NotANumber
 from ..models.registry import make_encoder, make_tokenizer
+from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
 
 # One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
@@ -25,6 +26,10 @@ def groups_splitter(model) -> list[list]:
 
 class ListingLearner(ScheduledFits, CallbackMethods, Learner):
     "A `Learner` that can be validated on its own with a tracker attached, and says where a loss was lost."
+    def create_opt(self):
+        super().create_opt()
+        prepare_optimizer(self)
+
     def validation_context(self, cbs=None, inner=False):
         cm = super().validation_context(cbs, inner)
         trackers = self._grab_cbs(TrackerCallback)

@@ -1,14 +1,30 @@
-"Losses in fastai's form: no parameters, no running state; class centres live in the model's head."
+"""Losses in fastai's form, without parameters or running state; the class centers they need are in the
+model's head.
+
+`margin` and `softmax` for class centers, `pair` for pairs of a batch, `classify` and `multilabel` for
+classification, `overlap` for masks, `distill` for learning from probabilities, `combine` for sums of losses.
+"""
 from ..core import auto_scale
 from .base import Loss
-from .classify import AsymmetricLoss, CrossEntropy, FocalLoss, MultiLabelFocalLoss, SoftFBeta, class_counts, class_weights
+from .classify import CrossEntropy, FocalLoss, class_counts, class_weights
 from .combine import HardRows, SumLoss
 from .distill import Distill, SoftTarget
-from .margin import AdaCos, ArcFace, CombinedMargin, CosFace, CurricularFace, LargeMarginSoftmax, NormSoftmax, SphereFace, class_margins
+from .margin import (
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CurricularFace,
+    LargeMarginSoftmax,
+    SphereFace,
+    class_margins,
+)
+from .multilabel import AsymmetricLoss, MultiLabelFocalLoss, SoftFBeta
 from .overlap import DiceBCE, Lovasz, SoftDice
 from .pair import CenterLoss, Contrastive, MultiSimilarity, NTXent, SupCon, Triplet
+from .softmax import AdaCos, NormSoftmax
 
-__all__ = ['AdaCos', 'ArcFace', 'AsymmetricLoss', 'CenterLoss', 'CombinedMargin', 'Contrastive', 'CosFace', 'CrossEntropy',
-           'CurricularFace', 'DiceBCE', 'Distill', 'FocalLoss', 'HardRows', 'LargeMarginSoftmax', 'Loss', 'Lovasz', 'MultiLabelFocalLoss',
-           'MultiSimilarity', 'NTXent', 'NormSoftmax', 'SoftDice', 'SoftFBeta', 'SoftTarget', 'SphereFace', 'SumLoss', 'SupCon', 'Triplet',
-           'auto_scale', 'class_counts', 'class_margins', 'class_weights']
+__all__ = ['AdaCos', 'ArcFace', 'AsymmetricLoss', 'CenterLoss', 'CombinedMargin', 'Contrastive', 'CosFace',
+           'CrossEntropy', 'CurricularFace', 'DiceBCE', 'Distill', 'FocalLoss', 'HardRows',
+           'LargeMarginSoftmax', 'Loss', 'Lovasz', 'MultiLabelFocalLoss', 'MultiSimilarity', 'NTXent',
+           'NormSoftmax', 'SoftDice', 'SoftFBeta', 'SoftTarget', 'SphereFace', 'SumLoss', 'SupCon',
+           'Triplet', 'auto_scale', 'class_counts', 'class_margins', 'class_weights']

@@ -1,4 +1,4 @@
-"What all losses share: fastai's form (`reduction`, `activation`, `decodes`), several heads at once, and checked labels."
+"The base class of all losses: fastai's interface, several heads in one output, and inputs that are checked."
 import math
 
 import torch
@@ -7,131 +7,219 @@ from torch import nn
 from ..core import HeadOutput, InputError, preview
 
 
-def upcast(x):
-    "Half and bfloat16 to float32; float32 and float64 as they are, so that `gradcheck` reaches the formula."
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def columns(
-    out,  # `HeadOutput`, or logits (n,c)
-    y,  # int64 (n,) classes
-) -> torch.Tensor:  # int64 (n,)
-    "The column of `out` that each class sits in: the class itself, unless the head looked at some centres only."
-    classes = out.extra.get('classes') if isinstance(out, HeadOutput) else None
-    return y if classes is None else torch.searchsorted(classes, y).clamp(max=len(classes) - 1)
-
-
 class NotANumber(InputError):
-    "A loss became NaN."
+    "A loss became NaN; the message names the rows and the range of the values that the loss read."
 
 
-def _lost(loss, out, rows):
-    "What to say of a loss that is NaN: in which rows, and the range of what it reads."
-    x = loss.reads(out).detach()
-    lost, known = x.flatten(1).isnan().any(1), x[~x.isnan()]
-    bad = (lost if lost.any() else rows.detach().isnan()).nonzero().flatten().tolist()
-    span = f'the others run from {known.min():.3g} to {known.max():.3g}' if len(known) else 'there are no others'
-    return (f'{type(loss).__name__}: NaN in {len(bad)} of {len(rows)} rows ({preview(bad)}). Of the {x.numel()} values it reads {int(x.isnan().sum())} are NaN, {span}: '
-            'lower the learning rate, or look for NaN in inputs and weights')
+def upcast(values):
+    """Float16 and bfloat16 tensors as float32; float32 and float64 unchanged, so that `gradcheck` can run
+    in float64."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def check_range(y, n_classes, what='labels'):
-    lo, hi = torch.stack(y.aminmax()).tolist()
-    if not (0 <= lo and hi < n_classes): raise InputError(f'{what} from {lo:g} to {hi:g} for {n_classes} classes: they must be 0 to {n_classes - 1}')
+def sampled_classes(
+    output,  # `HeadOutput`, or a tensor of logits
+) -> torch.Tensor | None:  # int64 (c,), ascending; None where there is a column for every class
+    """The classes that the columns of an output stand for, where a `SampledHead` compared with some class
+    centers only."""
+    return output.extra.get('classes') if isinstance(output, HeadOutput) else None
+
+
+def target_columns(
+    output,  # `HeadOutput`, or a tensor of logits (n,c)
+    targets,  # int64 (n,), the class of each row
+) -> torch.Tensor:  # int64 (n,)
+    """The column of each row's own class.
+
+    It is the number of the class itself, unless the head compared with a sample of the class centers: with
+    columns for the classes 2, 5 and 9, class 5 is in column 1. A class that was not sampled gets some column;
+    `Loss.check_values` refuses it.
+    """
+    classes = sampled_classes(output)
+    if classes is None: return targets
+    return torch.searchsorted(classes, targets).clamp(max=len(classes) - 1)
+
+
+def check_range(
+    targets,  # Tensor of class numbers, not empty
+    n_classes: int,
+    what: str = 'labels',  # What to call them in the message
+):
+    "Raise `InputError` unless all targets are from 0 to `n_classes - 1`."
+    lowest, highest = torch.stack(targets.aminmax()).tolist()
+    if 0 <= lowest and highest < n_classes: return
+    raise InputError(f'{what} from {lowest:g} to {highest:g} for {n_classes} classes: '
+                     f'they must be 0 to {n_classes - 1}')
 
 
 def check_scale(s):
-    if s is not None and not 0 < s < math.inf: raise InputError(f's={s}: the scale must be above 0, or None for the rule of AdaCos')
+    "The scale `s` of cosines as it is; `InputError` unless it is None or above 0."
+    if s is not None and not 0 < s < math.inf:
+        raise InputError(f's={s}: the scale must be above 0, or None for the rule of AdaCos')
     return s
 
 
-def check_smoothing(x):
-    if not 0 <= x <= 1: raise InputError(f'label_smoothing={x}: choose from 0 to 1')
-    return x
+def check_smoothing(label_smoothing):
+    "The share `label_smoothing` as it is; `InputError` unless it is from 0 to 1."
+    if not 0 <= label_smoothing <= 1:
+        raise InputError(f'label_smoothing={label_smoothing}: choose from 0 to 1')
+    return label_smoothing
 
 
-class Loss(nn.Module):
-    "A loss over one head's output or a dict of them (summed); subclasses give `one(out, y)`, a value per row."
-    y_int = True  # tells fastai's mixing callbacks to mix losses, not labels: with two targets every loss here is right
-
-    def __init__(
-        self,
-        reduction: str = 'mean',  # 'mean', 'sum' or 'none' (a value per row)
-        head_weights: dict | None = None,  # Weight of each head by name ('image', 'title', 'joint'); 1 where not named
-    ):
-        super().__init__()
-        self._calls = 0
-        if reduction not in ('mean', 'sum', 'none'): raise InputError(f"reduction={reduction!r}: choose 'mean', 'sum' or 'none'")
-        self.reduction, self.head_weights = reduction, dict(head_weights or {})
-
-    def forward(self, out, *ys):
-        # a value read from a GPU waits for all that was started there before; a CPU has it at hand
-        self._calls += 1
-        look = ys[0].device.type == 'cpu' or self._calls & (self._calls - 1) == 0
-        if not isinstance(out, dict): return self.reduce(self._checked(out, *ys, look=look), ys[0])
-        if unknown := set(self.head_weights) - set(out):
-            raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(out)}')
-        return self.reduce(sum(self.head_weights.get(k, 1.) * self._checked(o, *ys, look=look) for k, o in out.items()), ys[0])
-
-    def _checked(self, out, *ys, look):
-        self.check(out, *ys)
-        if look: self.check_values(out, *ys)
-        rows = self.one(out, *ys)
-        if look and bool(self.telltale(out, rows).detach().isnan().any()): raise NotANumber(_lost(self, out, rows))
-        return rows
-
-    def reads(self, out): return out.cos if isinstance(out, HeadOutput) else out
-    # cosines and logits end in a sum over all of a row: its loss tells of each, at the cost of looking at n values
-    def telltale(self, out, rows): return rows
-
-    def check(self, out, y):
-        "Raise `InputError` unless the shapes fit, every batch: here, a class for each row of `out`."
-        n = len(self.reads(out))
-        if y.shape != (n,) or y.dtype != torch.int64:
-            raise InputError(f'{type(self).__name__} wants the class of each of the {n} rows, int64 ({n},); it got {y.dtype} {tuple(y.shape)}')
-
-    def check_values(self, out, y):
-        "Raise `InputError` unless the values fit; on a GPU in batches 1, 2, 4, 8 ... alone. Here, class indices that have a column."
-        n_classes = self.reads(out).shape[-1]
-        if isinstance(out, HeadOutput) and 'classes' in out.extra:
-            if len(lost := y[out.extra['classes'][columns(out, y)] != y]):
-                raise InputError(f'the head looked at {n_classes} centres without those of the labels {preview(lost.tolist())}: '
-                                 'the callback HeadLabels hands it the labels')
-        elif len(y): check_range(y, n_classes)
-
-    def one(
-        self,
-        out,  # `HeadOutput`, or logits (n,c)
-        y,  # int64 (n,)
-    ) -> torch.Tensor:  # (n,) the loss of each row
-        "The loss of each row."
-        raise NotImplementedError
-
-    def reduce(self, loss, y):
-        "The rows' losses (n,) as `reduction` asks."
-        return self.mean(loss, y) if self.reduction == 'mean' else loss.sum() if self.reduction == 'sum' else loss
-
-    def mean(self, loss, y):
-        "The mean of the rows' losses; weighted, or over some rows only, where the paper says so."
-        return loss.mean()
-
-    def activation(self, out): return out  # what a matching model returns in evaluation is an embedding already
-    def decodes(self, out): return out
-
-
-def read_cosines(loss, out):
-    "Raise `InputError` unless `out` is a head's output."
-    if not isinstance(out, HeadOutput):
-        raise InputError(f"{type(loss).__name__} reads a head's cosines; it got {type(out).__name__} "
+def require_cosines(
+    loss,  # The loss that asks, for the message
+    output,  # What the model returned
+):
+    "Raise `InputError` unless `output` is a head's `HeadOutput`."
+    if not isinstance(output, HeadOutput):
+        raise InputError(f"{type(loss).__name__} reads a head's cosines; it got {type(output).__name__} "
                          '(in evaluation the model returns embeddings, which have no loss)')
 
 
-def read_extra(
-    loss,  # Who asks, for the message
-    out,  # `HeadOutput`
+def required_extra(
+    loss,  # The loss that asks, for the message
+    output,  # `HeadOutput`
     key: str,  # 'norms', 't', 's' or 'centers'
-    head: str,  # The head that gives it
+    head: str,  # Name of the class of heads that return it
 ):
-    "What the head hands over besides cosines, or `InputError` naming the head that does."
-    if key not in out.extra: raise InputError(f'{type(loss).__name__} reads {key!r} of a {head}: match_learner(..., head_func={head})')
-    return out.extra[key]
+    """The entry `key` of what a head returned besides cosines; `InputError` names the head to use where
+    there is none."""
+    if key not in output.extra:
+        raise InputError(f'{type(loss).__name__} reads {key!r} of a {head}: '
+                         f'match_learner(..., head_func={head})')
+    return output.extra[key]
+
+
+class Loss(nn.Module):
+    """A loss in fastai's form, over one output or over a dict of several heads' outputs (whose losses are
+    added).
+
+    A subclass implements `per_row(output, targets)`, the loss of each row. It may also override `loss_inputs`
+    and `values_to_check` (what it reads, for the search for NaN), `check` and `check_values` (what it
+    accepts), and `mean`. A loss has no parameters and no running state: class centers are in the model's
+    head, where the optimizer finds them.
+    """
+    # fastai's mixing callbacks ask for it: they then mix the losses of both targets, which is right for every
+    # loss here, and not the targets themselves
+    y_int = True
+
+    def __init__(
+        self,
+        reduction: str = 'mean',  # 'mean', 'sum' or 'none' (a value for each row)
+        head_weights: dict | None = None,  # Weight of each head, such as 'image' or 'title'; default 1
+    ):
+        super().__init__()
+        if reduction not in ('mean', 'sum', 'none'):
+            raise InputError(f"reduction={reduction!r}: choose 'mean', 'sum' or 'none'")
+        self.reduction = reduction
+        self.head_weights = dict(head_weights or {})
+        self._calls = 0
+
+    def forward(self, output, *targets):
+        self._calls += 1
+        read_values = self._time_to_read_values(targets[0].device)
+        if not isinstance(output, dict):
+            return self.reduce(self._checked_rows(output, targets, read_values), targets[0])
+        unknown = set(self.head_weights) - set(output)
+        if unknown:
+            raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(output)}')
+        row_losses = sum(
+            self.head_weights.get(name, 1.) * self._checked_rows(head_output, targets, read_values)
+            for name, head_output in output.items())
+        return self.reduce(row_losses, targets[0])
+
+    def _time_to_read_values(self, device) -> bool:
+        """Whether this call looks at the values of its inputs, and not at their shapes alone: on a CPU
+        always, on a GPU in the calls 1, 2, 4, 8, 16 and so on.
+
+        Python can read a value from a GPU only after the GPU has finished all work that was started before,
+        so reading in each batch would slow training down. Wrong labels mostly show in the first batches, and
+        a NaN stays in the weights and is found later, so that a few looks are enough.
+        """
+        is_power_of_two = self._calls.bit_count() == 1
+        return device.type == 'cpu' or is_power_of_two
+
+    def _checked_rows(self, output, targets: tuple, read_values: bool):
+        "The loss of each row, with all checks."
+        self.check(output, *targets)
+        if read_values: self.check_values(output, *targets)
+        row_losses = self.per_row(output, *targets)
+        if read_values and bool(self.values_to_check(output, row_losses).detach().isnan().any()):
+            raise NotANumber(_nan_message(self, output, row_losses))
+        return row_losses
+
+    def loss_inputs(self, output):
+        "The tensor that the loss reads, a row for each target: here a head's cosines, or the logits."
+        return output.cos if isinstance(output, HeadOutput) else output
+
+    def values_to_check(self, output, row_losses):
+        """The tensor that is searched for NaN after each call that reads values: here the losses of the rows.
+
+        A softmax adds up a whole row, so that a NaN anywhere in it shows in the row's loss. A loss that picks
+        some of its inputs, and so may pass over a NaN, returns `loss_inputs` instead.
+        """
+        return row_losses
+
+    def check(self, output, targets):
+        """Raise `InputError` unless the shapes fit; called in every batch. Here: one class for each row
+        of the output."""
+        n_rows = len(self.loss_inputs(output))
+        if targets.shape == (n_rows,) and targets.dtype == torch.int64: return
+        raise InputError(f'{type(self).__name__} wants the class of each of the {n_rows} rows, '
+                         f'int64 ({n_rows},); it got {targets.dtype} {tuple(targets.shape)}')
+
+    def check_values(self, output, targets):
+        """Raise `InputError` unless the values fit; called where values are read. Here: each class has a
+        column."""
+        n_columns = self.loss_inputs(output).shape[-1]
+        classes = sampled_classes(output)
+        if classes is not None:
+            not_sampled = targets[classes[target_columns(output, targets)] != targets]
+            if len(not_sampled):
+                raise InputError(f'the head looked at {n_columns} centres without those of the labels '
+                                 f'{preview(not_sampled.tolist())}: '
+                                 'the callback HeadLabels hands it the labels')
+        elif len(targets): check_range(targets, n_columns)
+
+    def per_row(
+        self,
+        output,  # `HeadOutput`, or a tensor of logits (n,c)
+        targets,  # int64 (n,)
+    ) -> torch.Tensor:  # (n,)
+        "The loss of each row; implemented by the subclasses."
+        raise NotImplementedError
+
+    def reduce(self, row_losses, targets):
+        "The losses of the rows (n,) brought to the form that `reduction` names."
+        if self.reduction == 'mean': return self.mean(row_losses, targets)
+        return row_losses.sum() if self.reduction == 'sum' else row_losses
+
+    def mean(self, row_losses, targets):
+        """The mean of the rows' losses; overridden where a paper weights the rows or takes the mean over
+        some of them."""
+        return row_losses.mean()
+
+    def activation(self, output):
+        """What fastai's `get_preds` returns of an output; here the output: a matching model in evaluation
+        returns embeddings."""
+        return output
+
+    def decodes(self, output):
+        "What fastai makes of `activation`'s result as a prediction; here the same."
+        return output
+
+
+def _nan_message(loss, output, row_losses) -> str:
+    """What `NotANumber` says: the rows with NaN, how many of the values read are NaN, and the range of
+    the others."""
+    values = loss.loss_inputs(output).detach()
+    rows_with_nan = values.flatten(1).isnan().any(1)
+    # where the inputs are sound the NaN arose in the loss itself
+    if not rows_with_nan.any(): rows_with_nan = row_losses.detach().isnan()
+    numbers = rows_with_nan.nonzero().flatten().tolist()
+    known = values[~values.isnan()]
+    span = 'there are no others'
+    if len(known): span = f'the others run from {known.min():.3g} to {known.max():.3g}'
+    return (f'{type(loss).__name__}: NaN in {len(numbers)} of {len(row_losses)} rows ({preview(numbers)}). '
+            f'Of the {values.numel()} values it reads {int(values.isnan().sum())} are NaN, {span}: '
+            'lower the learning rate, or look for NaN in inputs and weights')

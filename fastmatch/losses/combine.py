@@ -1,4 +1,4 @@
-"Sums of losses, and a loss that keeps the hardest rows."
+"Losses made of other losses: a weighted sum of several, and the mean over the hardest rows of one."
 import math
 
 from ..core import InputError
@@ -6,63 +6,79 @@ from .base import Loss
 
 
 class SumLoss(Loss):
-    "A weighted sum of named losses, each with its own kind of mean; the callback `LossTerms` shows each term beside the total."
+    """A weighted sum of named losses, for example a margin loss with a pair loss beside it.
+
+    Each part takes its own kind of mean. The callback `LossTerms` shows the parts beside the total during
+    training.
+    """
     def __init__(
         self,
-        parts: dict,  # Name -> `Loss`, e.g. {'softmax': ArcFace(m=.3), 'triplet': Triplet()}
-        weights: dict | None = None,  # Weight of each by name; 1 where not named
+        parts: dict,  # Name -> `Loss`, for example {'softmax': ArcFace(m=.3), 'triplet': Triplet()}
+        weights: dict | None = None,  # Weight of each part by name; 1 where not named
         reduction: str = 'mean',  # 'mean', 'sum' or 'none', handed on to every part
     ):
         if not parts: raise InputError('parts: a sum wants one loss at least')
-        if unknown := set(weights or {}) - set(parts): raise InputError(f'weights names {sorted(unknown)}; the parts are {list(parts)}')
+        unknown = set(weights or {}) - set(parts)
+        if unknown: raise InputError(f'weights names {sorted(unknown)}; the parts are {list(parts)}')
         super().__init__(reduction)
         self.weights = dict(weights or {})
-        for k, v in parts.items():
-            if hasattr(self, k): raise InputError(f'parts: {k!r} means something else to a loss; name the part otherwise')
-            self.add_module(k, v)
+        for name, part in parts.items():
+            if hasattr(self, name):
+                raise InputError(f'parts: {name!r} means something else to a loss; name the part otherwise')
+            self.add_module(name, part)
         self.reduction = reduction
 
     @property
-    def parts(self): return dict(self.named_children())
+    def parts(self):
+        "Name -> `Loss`."
+        return dict(self.named_children())
 
-    # mixing sets `reduction` to 'none' for a while: the parts must follow
+    # fastai's mixing callbacks set `reduction` to 'none' for a while: the parts must follow
     @property
     def reduction(self): return self._reduction
 
     @reduction.setter
     def reduction(self, value):
         self._reduction = value
-        for o in self.children(): o.reduction = value
+        for part in self.children(): part.reduction = value
 
-    def forward(self, out, *ys): return sum(self.weights.get(k, 1.) * o(out, *ys) for k, o in self.parts.items())
+    def forward(self, output, *targets):
+        return sum(self.weights.get(name, 1.) * part(output, *targets) for name, part in self.parts.items())
 
-    def activation(self, out): return next(self.children()).activation(out)
-    def decodes(self, out): return next(self.children()).decodes(out)
+    # predictions are made as the first part makes them
+    def activation(self, output): return next(self.children()).activation(output)
+    def decodes(self, output): return next(self.children()).decodes(output)
 
 
 class HardRows(Loss):
-    "The mean of another loss over the batch's hardest rows only (top-k loss, OHEM), https://arxiv.org/abs/1604.03540"
+    """The mean of another loss over the hardest rows of each batch (top-k loss, OHEM),
+    https://arxiv.org/abs/1604.03540"""
     def __init__(
         self,
-        loss: Loss,  # Whose rows
-        share: float = .7,  # Of the rows that are kept, above 0; one row at least stays
+        loss: Loss,  # The loss of the rows
+        share: float = .7,  # Share of the rows that count, above 0; at least one row does
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
         if not 0 < share <= 1: raise InputError(f'share={share}: above 0, at most 1')
-        self.loss, self.share = loss, share
+        self.loss = loss
+        self.share = share
 
-    def n_kept(self, n): return max(1, math.ceil(self.share * n))
-    def check(self, out, *ys): self.loss.check(out, *ys)
-    def check_values(self, out, *ys): self.loss.check_values(out, *ys)
-    def reads(self, out): return self.loss.reads(out)
-    def telltale(self, out, rows): return self.loss.telltale(out, rows)
-    def one(self, out, *ys): return self.loss.one(out, *ys)
+    def n_kept(self, n_rows):
+        "How many of `n_rows` rows count."
+        return max(1, math.ceil(self.share * n_rows))
 
-    def reduce(self, loss, y):
-        kept = loss.topk(min(self.n_kept(len(loss)), len(loss)))
-        if self.reduction == 'none': return loss.new_zeros(loss.shape).scatter(0, kept.indices, kept.values)
-        return kept.values.mean() if self.reduction == 'mean' else kept.values.sum()
+    def check(self, output, *targets): self.loss.check(output, *targets)
+    def check_values(self, output, *targets): self.loss.check_values(output, *targets)
+    def loss_inputs(self, output): return self.loss.loss_inputs(output)
+    def values_to_check(self, output, row_losses): return self.loss.values_to_check(output, row_losses)
+    def per_row(self, output, *targets): return self.loss.per_row(output, *targets)
 
-    def activation(self, out): return self.loss.activation(out)
-    def decodes(self, out): return self.loss.decodes(out)
+    def reduce(self, row_losses, targets):
+        hardest = row_losses.topk(min(self.n_kept(len(row_losses)), len(row_losses)))
+        if self.reduction == 'mean': return hardest.values.mean()
+        if self.reduction == 'sum': return hardest.values.sum()
+        return row_losses.new_zeros(row_losses.shape).scatter(0, hardest.indices, hardest.values)
+
+    def activation(self, output): return self.loss.activation(output)
+    def decodes(self, output): return self.loss.decodes(output)

@@ -1,4 +1,4 @@
-"Learning from probabilities: soft targets, and a teacher's logits beside the labels."
+"Losses for learning from probabilities: soft targets, and a teacher's logits beside the labels."
 import torch.nn.functional as F
 
 from ..core import InputError
@@ -7,41 +7,62 @@ from .classify import CrossEntropy
 
 
 class SoftTarget(Loss):
-    "torch's cross-entropy against probabilities (n,c): pseudo-labels, votes, mixed labels."
-    def check(self, out, y):
-        if out.shape != y.shape: raise InputError(f'logits {tuple(out.shape)} and probabilities {tuple(y.shape)}: one for each logit')
+    """Cross-entropy of logits (n,c) with probabilities (n,c): for pseudo-labels, votes of several people,
+    or mixed labels."""
+    def check(self, output, targets):
+        if output.shape != targets.shape:
+            raise InputError(f'logits {tuple(output.shape)} and probabilities {tuple(targets.shape)}: '
+                             'one for each logit')
 
-    def check_values(self, out, y):
-        sums = y.sum(1)
-        if len(y) and not (y.min() >= 0 and (sums - 1).abs().max() < 1e-2):
-            raise InputError(f'probabilities from {y.min():g} to {y.max():g} with sums of rows from {sums.min():g} to {sums.max():g}: none below 0, sums of 1')
+    def check_values(self, output, targets):
+        sums = targets.sum(1)
+        if len(targets) and not (targets.min() >= 0 and (sums - 1).abs().max() < 1e-2):
+            raise InputError(f'probabilities from {targets.min():g} to {targets.max():g} with sums of rows '
+                             f'from {sums.min():g} to {sums.max():g}: none below 0, sums of 1')
 
-    def one(self, out, y): return F.cross_entropy(upcast(out), y.to(upcast(out)), reduction='none')
-    activation, decodes = CrossEntropy.activation, CrossEntropy.decodes
+    def per_row(self, output, targets):
+        logits = upcast(output)
+        return F.cross_entropy(logits, targets.to(logits), reduction='none')
+
+    activation = CrossEntropy.activation
+    decodes = CrossEntropy.decodes
 
 
 class Distill(CrossEntropy):
-    "Labels and a teacher's logits as a second target: (1-alpha) cross-entropy + alpha T^2 KL at temperature T, https://arxiv.org/abs/1503.02531"
+    """Learning from labels and from a teacher's logits, which are the second target: `loss(logits, labels,
+    teacher)`.
+
+    (1 - alpha) * cross-entropy + alpha * t^2 * KL divergence from the teacher, with both sides' logits
+    divided by the temperature t, https://arxiv.org/abs/1503.02531
+    """
     def __init__(
         self,
-        t: float = 4.,  # Temperature both sides' logits are divided by (higher: more of the teacher's small probabilities)
+        t: float = 4.,  # Temperature; the higher, the more the teacher's small probabilities count
         alpha: float = .5,  # Share of the teacher, 0 to 1
-        **kwargs,  # `weight`, `s`, `label_smoothing`, `reduction`, `head_weights`
+        **kwargs,  # `s`, `label_smoothing`, `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
-        if not (t > 0 and 0 <= alpha <= 1): raise InputError(f't={t}, alpha={alpha}: t above 0, alpha from 0 to 1')
-        if self.weight is not None: raise InputError('weight: weigh the labels with a CrossEntropy(weight) in a SumLoss beside Distill(alpha=1)')
-        self.t, self.alpha = t, alpha
+        if not (t > 0 and 0 <= alpha <= 1):
+            raise InputError(f't={t}, alpha={alpha}: t above 0, alpha from 0 to 1')
+        if self.weight is not None:
+            raise InputError('weight: weigh the labels with a CrossEntropy(weight) in a SumLoss '
+                             'beside Distill(alpha=1)')
+        self.t = t
+        self.alpha = alpha
 
-    def check_values(self, out, y, teacher): super().check_values(out, y)
+    def check_values(self, output, targets, teacher): super().check_values(output, targets)
 
-    def check(self, out, y, teacher):
-        super().check(out, y)
-        a, b = self.logits(out), self.logits(teacher)
-        if a.shape != b.shape: raise InputError(f"the model's logits are {tuple(a.shape)}, the teacher's {tuple(b.shape)}")
+    def check(self, output, targets, teacher):
+        super().check(output, targets)
+        ours, theirs = self.logits(output).shape, self.logits(teacher).shape
+        if ours != theirs:
+            raise InputError(f"the model's logits are {tuple(ours)}, the teacher's {tuple(theirs)}")
 
-    def one(self, out, y, teacher):
-        student, teacher = F.log_softmax(self.logits(out) / self.t, 1), F.log_softmax(self.logits(teacher).detach() / self.t, 1)
-        # T^2 keeps the soft part's gradient as large as the hard part's, whatever the temperature
-        soft = self.t**2 * F.kl_div(student, teacher.to(student), reduction='none', log_target=True).sum(1)
-        return (1 - self.alpha) * super().one(out, y) + self.alpha * soft
+    def per_row(self, output, targets, teacher):
+        student_log_p = F.log_softmax(self.logits(output) / self.t, 1)
+        teacher_log_p = F.log_softmax(self.logits(teacher).detach() / self.t, 1)
+        teacher_log_p = teacher_log_p.to(student_log_p)
+        divergence = F.kl_div(student_log_p, teacher_log_p, reduction='none', log_target=True).sum(1)
+        # t^2 keeps the teacher's gradient as large as that of the labels at any temperature
+        soft = self.t**2 * divergence
+        return (1 - self.alpha) * super().per_row(output, targets) + self.alpha * soft

@@ -1,4 +1,4 @@
-"Losses over masks that look at the overlap as a whole: Dice and Lovasz."
+"Losses over masks that judge the overlap of prediction and mask as a whole: Dice and Lovasz."
 import torch
 import torch.nn.functional as F
 
@@ -7,80 +7,113 @@ from .base import Loss, check_range, upcast
 
 
 class Overlap(Loss):
-    "A loss over masks: logits (n,1,h,w) with targets of 0 and 1 (n,h,w) or (n,1,h,w), or logits (n,c,h,w) with classes (n,h,w)."
-    def check(self, out, y):
-        if out.ndim < 3 or y.numel() * out.shape[1] != out.numel() or len(y) != len(out):
-            raise InputError(f'logits {tuple(out.shape)} and masks {tuple(y.shape)}: give (n,c,h,w) and (n,h,w)')
+    """Base class of losses over masks; a subclass implements `per_image`.
 
-    def check_values(self, out, y):
-        if y.numel(): check_range(y, max(2, out.shape[1]), 'masks')
+    Either one channel, logits (n,1,h,w) and targets of 0 and 1 (n,h,w) or (n,1,h,w), or several, logits
+    (n,c,h,w) and classes (n,h,w).
+    """
+    def check(self, output, targets):
+        fits = (output.ndim >= 3 and len(targets) == len(output)
+                and targets.numel() * output.shape[1] == output.numel())
+        if not fits:
+            raise InputError(f'logits {tuple(output.shape)} and masks {tuple(targets.shape)}: '
+                             'give (n,c,h,w) and (n,h,w)')
 
-    def one(self, out, y):
-        x = upcast(out).flatten(2)
-        # plane k of a mask is where class k is; of one channel, where there is anything
-        y = y.reshape(len(x), 1, -1)
-        hot = y if x.shape[1] == 1 else y == torch.arange(x.shape[1], device=y.device)[:, None]
-        with torch.autocast(x.device.type, enabled=False): return self.planes(x, hot.to(x))
+    def check_values(self, output, targets):
+        if targets.numel(): check_range(targets, max(2, output.shape[1]), 'masks')
 
-    def planes(
+    def per_row(self, output, targets):
+        logits = upcast(output).flatten(2)
+        n_classes = logits.shape[1]
+        classes = targets.reshape(len(logits), 1, -1)
+        # one plane for each class, 1 where the mask has that class; of one channel, 1 where the mask has
+        # anything
+        if n_classes == 1: planes = classes
+        else: planes = classes == torch.arange(n_classes, device=targets.device)[:, None]
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.per_image(logits, planes.to(logits))
+
+    def per_image(
         self,
-        x,  # (n,c,p) logits
-        y,  # (n,c,p) of 0 and 1
+        logits,  # (n,c,p), with p pixels
+        planes,  # (n,c,p) of 0 and 1, of the logits' dtype
     ):  # (n,)
         "The loss of each image."
         raise NotImplementedError
 
-    def activation(self, out): return out.sigmoid() if out.shape[1] == 1 else out.softmax(1)
-    def decodes(self, out): return (out > .5).squeeze(1).long() if out.shape[1] == 1 else out.argmax(1)
+    def activation(self, output): return output.sigmoid() if output.shape[1] == 1 else output.softmax(1)
+
+    def decodes(self, output):
+        return (output > .5).squeeze(1).long() if output.shape[1] == 1 else output.argmax(1)
 
 
 class SoftDice(Overlap):
-    "1 minus Dice with probabilities in place of decisions, the mean of an image's classes, https://arxiv.org/abs/1606.04797"
+    """1 minus Dice with probabilities in place of decisions, the mean over an image's classes,
+    https://arxiv.org/abs/1606.04797"""
     def __init__(
         self,
-        smooth: float = 1.,  # Pixels added above and below: an empty mask then costs little when little is predicted
+        smooth: float = 1.,  # Pixels added above and below the fraction, for masks that are nearly empty
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
         if not smooth > 0: raise InputError(f'smooth={smooth}: above 0')
         self.smooth = smooth
 
-    def planes(self, x, y):
-        p = self.activation(x)
-        return (1 - (2 * (p * y).sum(2) + self.smooth) / (p.sum(2) + y.sum(2) + self.smooth)).mean(1)
+    def dice_loss(self, logits, planes):
+        "1 minus Dice of each plane (n,c)."
+        p = self.activation(logits)
+        return 1 - (2 * (p * planes).sum(2) + self.smooth) / (p.sum(2) + planes.sum(2) + self.smooth)
+
+    def per_image(self, logits, planes): return self.dice_loss(logits, planes).mean(1)
 
 
 class DiceBCE(SoftDice):
-    "Dice on the planes that hold something, binary cross-entropy on the empty ones, where Dice has nothing to overlap with."
-    def planes(self, x, y):
-        p = self.activation(x)
-        dice = 1 - (2 * (p * y).sum(2) + self.smooth) / (p.sum(2) + y.sum(2) + self.smooth)
-        # -log(1-p) of a softmax from logits: the log of what the other classes have together
-        empty = (F.softplus(x) if x.shape[1] == 1 else -_log_others(x)).mean(2)
-        return torch.where(y.any(2), dice, empty).mean(1)
+    """Dice on the planes that hold something, binary cross-entropy on the empty ones, which have nothing
+    to overlap with; for data in which many masks are empty."""
+    def per_image(self, logits, planes):
+        dice = self.dice_loss(logits, planes)
+        # -log(1 - p) of each pixel, from the logits
+        wrongly_found = F.softplus(logits) if logits.shape[1] == 1 else -_log_one_minus_softmax(logits)
+        return torch.where(planes.any(2), dice, wrongly_found.mean(2)).mean(1)
 
 
-def _log_others(x):
-    "log(1 - softmax(x)) over dimension 1, finite where one class has it all."
-    c = x.shape[1]
-    rest = x[:, None].expand(-1, c, -1, -1).masked_fill(torch.eye(c, dtype=torch.bool, device=x.device)[..., None], -torch.inf)
-    return rest.logsumexp(2) - x.logsumexp(1, keepdim=True)
+def _log_one_minus_softmax(logits):
+    """log(1 - softmax(logits)) over dimension 1: what the other classes have together, finite where one
+    class has it all."""
+    n_classes = logits.shape[1]
+    itself = torch.eye(n_classes, dtype=torch.bool, device=logits.device)[..., None]
+    others = logits[:, None].expand(-1, n_classes, -1, -1).masked_fill(itself, -torch.inf)
+    return others.logsumexp(2) - logits.logsumexp(1, keepdim=True)
 
 
 def lovasz_extension(
     errors,  # (..., p) error of each pixel
-    y,  # (..., p) 0 or 1
+    targets,  # (..., p) of 0 and 1
 ):  # (...)
-    "The Jaccard loss's Lovasz extension, https://arxiv.org/abs/1705.08790: errors in falling order times what each adds to the loss."
+    """The Lovasz extension of the Jaccard loss (1 minus intersection over union),
+    https://arxiv.org/abs/1705.08790
+
+    Pixels are taken in falling order of their errors, and each error is multiplied by how much the Jaccard
+    loss rises when its pixel becomes wrong too.
+    """
     errors, order = errors.sort(-1, descending=True)
-    y = y.gather(-1, order)
-    jaccard = 1 - (y.sum(-1, keepdim=True) - y.cumsum(-1)) / (y.sum(-1, keepdim=True) + (1 - y).cumsum(-1))
-    return (errors * torch.cat([jaccard[..., :1], jaccard.diff(dim=-1)], -1)).sum(-1)
+    targets = targets.gather(-1, order)
+    intersection = targets.sum(-1, keepdim=True) - targets.cumsum(-1)
+    union = targets.sum(-1, keepdim=True) + (1 - targets).cumsum(-1)
+    jaccard = 1 - intersection / union
+    rises = torch.cat([jaccard[..., :1], jaccard.diff(dim=-1)], -1)
+    return (errors * rises).sum(-1)
 
 
 class Lovasz(Overlap):
-    "A convex stand-in for 1 minus intersection over union: hinge of one channel, softmax of several (classes present), https://arxiv.org/abs/1705.08790"
-    def planes(self, x, y):
-        if x.shape[1] == 1: return lovasz_extension((1 - x * (2 * y - 1)).relu(), y).squeeze(1)
-        loss, there = lovasz_extension((y - x.softmax(1)).abs(), y), y.any(2)
-        return (loss * there).sum(1) / there.sum(1)
+    """A convex substitute for 1 minus intersection over union, https://arxiv.org/abs/1705.08790
+
+    One channel uses the hinge errors, several the softmax errors of the classes that the image has.
+    """
+    def per_image(self, logits, planes):
+        if logits.shape[1] == 1:
+            hinge_errors = (1 - logits * (2 * planes - 1)).relu()
+            return lovasz_extension(hinge_errors, planes).squeeze(1)
+        per_class = lovasz_extension((planes - logits.softmax(1)).abs(), planes)
+        present = planes.any(2)
+        return (per_class * present).sum(1) / present.sum(1)

@@ -1,187 +1,256 @@
-"Losses over the pairs of a batch: they read embeddings and want several listings of a group in it (`sampler='pk'`)."
+"""Losses over the pairs of a batch: they read embeddings, and need several listings of a group in a batch
+(`sampler='pk'`).
+
+`CenterLoss`, which also reads embeddings, compares them with class centers.
+"""
 import math
 
 import torch
 import torch.nn.functional as F
 
 from ..core import HeadOutput, InputError
-from .base import Loss, read_cosines, read_extra, upcast
+from .base import Loss, require_cosines, required_extra, upcast
 
 
 class PairLoss(Loss):
-    "A loss over a batch's pairs; subclasses give `pairs(emb, pos, neg)`, a value per row, and the mean is over rows that have what they need."
-    normalize = True  # embeddings to unit length first
-    needs = '2 classes and 2 rows of one of them at least'  # what a batch must hold
+    """Base class of losses over a batch's pairs; the mean is over the rows that have the pairs the loss
+    needs.
 
-    def check(self, out, y):
-        if len(y) != len(emb := self.reads(out)) or emb.ndim != 2:
-            raise InputError(f'{type(self).__name__} reads embeddings (n,d) with n labels; it got {tuple(emb.shape)} and {len(y)} labels')
+    A subclass implements `per_anchor`, the loss of each row compared with all others; it may override
+    `counted_rows` and `comparable_rows`. Positives of a row are the other rows of its class, negatives the
+    rows of other classes.
+    """
+    normalize = True  # bring embeddings to unit length first
+    needs = '2 classes and 2 rows of one of them at least'  # what a batch must hold, for the message
 
-    def check_values(self, out, y):
-        # in validation a last batch may be short: there it costs 0
-        if not torch.is_grad_enabled() or bool(self.usable(*self.masks(y)).any()): return
-        sizes = y.unique(return_counts=True)[1].tolist()
-        raise InputError(f'{type(self).__name__} has nothing to compare in a batch of {len(y)} rows and {len(sizes)} classes, at most {max(sizes, default=0)} '
-                         f"of one: it needs {self.needs} (sampler='pk' draws such batches)")
+    def check(self, output, targets):
+        embeddings = self.loss_inputs(output)
+        if len(targets) != len(embeddings) or embeddings.ndim != 2:
+            raise InputError(f'{type(self).__name__} reads embeddings (n,d) with n labels; '
+                             f'it got {tuple(embeddings.shape)} and {len(targets)} labels')
 
-    def reads(self, out): return out.emb if isinstance(out, HeadOutput) else out
-    # mining passes NaN over: no distance is larger or smaller
-    def telltale(self, out, rows): return self.reads(out)
-    def usable(self, pos, neg): return self.counts(pos, neg)
+    def check_values(self, output, targets):
+        # in validation the last batch may be too small: there it costs 0
+        if not torch.is_grad_enabled() or bool(self.comparable_rows(*self.pair_masks(targets)).any()): return
+        sizes = targets.unique(return_counts=True)[1].tolist()
+        raise InputError(f'{type(self).__name__} has nothing to compare in a batch of {len(targets)} rows '
+                         f'and {len(sizes)} classes, at most {max(sizes, default=0)} of one: '
+                         f"it needs {self.needs} (sampler='pk' draws such batches)")
 
-    def pairs(
+    def loss_inputs(self, output): return output.emb if isinstance(output, HeadOutput) else output
+
+    # picking the nearest and farthest rows may pass over a NaN, which is neither smaller nor larger than
+    # anything
+    def values_to_check(self, output, row_losses): return self.loss_inputs(output)
+
+    def per_anchor(
         self,
-        emb,  # (n,d), of unit length where `normalize` is set
-        pos,  # bool (n,n) other rows of the same class
-        neg,  # bool (n,n) rows of other classes
+        embeddings,  # (n,d), of unit length where `normalize` is set
+        positives,  # bool (n,n): the column's row is another row of the same class
+        negatives,  # bool (n,n): the column's row is of another class
     ):  # (n,)
-        "The loss of each row as an anchor."
+        "The loss of each row, compared with the others."
         raise NotImplementedError
 
-    def counts(self, pos, neg):
-        "Which rows (n,) count in the mean: here those with a positive and a negative; the others' loss is 0."
-        return pos.any(1) & neg.any(1)
+    def counted_rows(self, positives, negatives):
+        """Which rows (n,) count in the mean: here those with a positive and a negative; the loss of the
+        others is 0."""
+        return positives.any(1) & negatives.any(1)
+
+    def comparable_rows(self, positives, negatives):
+        "Which rows (n,) have something to be compared with; a training batch without any is refused."
+        return self.counted_rows(positives, negatives)
 
     @staticmethod
-    def masks(y):
-        same = y[:, None] == y
-        return same & ~torch.eye(len(y), dtype=torch.bool, device=y.device), ~same
+    def pair_masks(targets):
+        "Positives and negatives of each row, two bool (n,n)."
+        same = targets[:, None] == targets
+        itself = torch.eye(len(targets), dtype=torch.bool, device=targets.device)
+        return same & ~itself, ~same
 
-    def one(self, out, y):
-        emb = upcast(self.reads(out))
-        with torch.autocast(emb.device.type, enabled=False):
-            pos, neg = self.masks(y)
-            loss = self.pairs(F.normalize(emb) if self.normalize else emb, pos, neg)
-            return loss.masked_fill(~self.counts(pos, neg), 0.)
+    def per_row(self, output, targets):
+        embeddings = upcast(self.loss_inputs(output))
+        with torch.autocast(embeddings.device.type, enabled=False):
+            positives, negatives = self.pair_masks(targets)
+            if self.normalize: embeddings = F.normalize(embeddings)
+            row_losses = self.per_anchor(embeddings, positives, negatives)
+            return row_losses.masked_fill(~self.counted_rows(positives, negatives), 0.)
 
-    def mean(self, loss, y): return loss.sum() / self.counts(*self.masks(y)).sum().clamp(min=1)
+    def mean(self, row_losses, targets):
+        n_counted = self.counted_rows(*self.pair_masks(targets)).sum()
+        return row_losses.sum() / n_counted.clamp(min=1)
 
 
-def distances(x):
-    "Euclidean distances (n,n) of the rows of `x`; a distance of 0 has the gradient 0, where the root's slope is infinite."
-    sq = (x**2).sum(1)
-    d2 = sq[:, None] + sq - 2 * x @ x.t()
-    # what rounding leaves of the difference of two nearly equal numbers is no distance
-    tiny = 10 * torch.finfo(x.dtype).eps * (sq[:, None] + sq).detach()
-    far = d2 > tiny
-    return torch.where(far, torch.where(far, d2, 1.).sqrt(), 0.)
+def distances(
+    embeddings,  # (n,d)
+):  # (n,n)
+    """Euclidean distances between all rows; a distance of 0 has the gradient 0, where the root's slope is
+    infinite."""
+    squares = (embeddings**2).sum(1)
+    squared = squares[:, None] + squares - 2 * embeddings @ embeddings.t()
+    # the difference of two nearly equal numbers is rounding error: rows so near are equal
+    rounding = 10 * torch.finfo(embeddings.dtype).eps * (squares[:, None] + squares).detach()
+    apart = squared > rounding
+    return torch.where(apart, torch.where(apart, squared, 1.).sqrt(), 0.)
+
+
+def nearest(distance, mask):
+    "The smallest distance in the last dimension among those in `mask`; 0 where there are none."
+    return distance.masked_fill(~mask, math.inf).amin(-1).nan_to_num(posinf=0.)
+
+
+def farthest(distance, mask):
+    "The largest distance in the last dimension among those in `mask`; 0 where there are none."
+    return distance.masked_fill(~mask, -math.inf).amax(-1).nan_to_num(neginf=0.)
 
 
 class Triplet(PairLoss):
-    "A positive nearer than a negative by `m`: batch-hard https://arxiv.org/abs/1703.07737 or semi-hard https://arxiv.org/abs/1503.03832"
+    """A positive must be nearer than a negative by the margin `m`: batch-hard,
+    https://arxiv.org/abs/1703.07737, or semi-hard, https://arxiv.org/abs/1503.03832
+
+    'hard' takes the farthest positive and the nearest negative of each row; 'semihard' takes each positive,
+    with the nearest negative that is farther away than it.
+    """
     def __init__(
         self,
-        m: float | None = .2,  # Margin between the distances (FaceNet's .2); None: softplus in its place
-        mine: str = 'hard',  # 'hard': farthest positive, nearest negative; 'semihard': each positive with the nearest negative beyond it
-        normalize: bool = True,  # Distances between embeddings of unit length
+        m: float | None = .2,  # Margin between the distances (FaceNet's .2); None: softplus, not a hinge
+        mine: str = 'hard',  # 'hard' or 'semihard': which triplets of a row count
+        normalize: bool = True,  # Compare embeddings of unit length
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
-        if m is not None and not 0 <= m < math.inf: raise InputError(f'm={m}: at least 0, or None for the soft margin')
+        if m is not None and not 0 <= m < math.inf:
+            raise InputError(f'm={m}: at least 0, or None for the soft margin')
         if mine not in ('hard', 'semihard'): raise InputError(f"mine={mine!r}: choose 'hard' or 'semihard'")
-        self.m, self.mine, self.normalize = m, mine, normalize
+        self.m = m
+        self.mine = mine
+        self.normalize = normalize
 
-    def hinge(self, x): return F.softplus(x) if self.m is None else (x + self.m).relu()
+    def hinge(self, difference):
+        return F.softplus(difference) if self.m is None else (difference + self.m).relu()
 
-    def pairs(self, emb, pos, neg):
-        d = distances(emb)
+    def per_anchor(self, embeddings, positives, negatives):
+        distance = distances(embeddings)
         if self.mine == 'hard':
-            return self.hinge(d.masked_fill(~pos, -math.inf).amax(1).nan_to_num(neginf=0.) - self.nearest(d, neg))
-        # (n,n,n): negative k of the pair i,j; where none lies beyond the positive, the farthest there is
-        beyond = neg[:, None, :] & (d[:, None, :] > d[:, :, None])
-        nearest = self.nearest(d[:, None, :].expand_as(beyond), beyond)
-        farthest = d.masked_fill(~neg, -math.inf).amax(1, keepdim=True).nan_to_num(neginf=0.)
-        loss = self.hinge(d - torch.where(beyond.any(2), nearest, farthest))
-        return (loss * pos).sum(1) / pos.sum(1).clamp(min=1)
-
-    @staticmethod
-    def nearest(d, mask): return d.masked_fill(~mask, math.inf).amin(-1).nan_to_num(posinf=0.)
+            return self.hinge(farthest(distance, positives) - nearest(distance, negatives))
+        # (n,n,n): whether k is a negative of i that is farther away than j; where no negative is, the
+        # farthest counts
+        beyond = negatives[:, None, :] & (distance[:, None, :] > distance[:, :, None])
+        nearest_beyond = nearest(distance[:, None, :].expand_as(beyond), beyond)
+        negative = torch.where(beyond.any(2), nearest_beyond, farthest(distance, negatives)[:, None])
+        pairs = self.hinge(distance - negative)
+        return (pairs * positives).sum(1) / positives.sum(1).clamp(min=1)
 
 
 class Contrastive(PairLoss):
-    "Positives to distance 0, negatives beyond `m`: d^2/2 and max(0, m-d)^2/2 over all pairs, http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf"
+    """Pulls positives to distance 0 and pushes negatives beyond `m`: d^2 / 2 and max(0, m - d)^2 / 2 over
+    all pairs, http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf"""
     needs = '2 rows at least'
 
     def __init__(
         self,
-        m: float = 1.,  # Distance that negatives are pushed to (unit vectors are 2 apart at most)
-        normalize: bool = True,  # Distances between embeddings of unit length
+        m: float = 1.,  # Distance that negatives are pushed to (unit vectors are at most 2 apart)
+        normalize: bool = True,  # Compare embeddings of unit length
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
         if not 0 < m < math.inf: raise InputError(f'm={m}: above 0')
-        self.m, self.normalize = m, normalize
+        self.m = m
+        self.normalize = normalize
 
-    def counts(self, pos, neg): return pos.any(1) | neg.any(1)
+    def counted_rows(self, positives, negatives): return positives.any(1) | negatives.any(1)
 
-    def pairs(self, emb, pos, neg):
-        d = distances(emb)
-        return (pos * d**2 + neg * (self.m - d).relu()**2).sum(1) / 2 / max(1, len(d) - 1)
+    def per_anchor(self, embeddings, positives, negatives):
+        distance = distances(embeddings)
+        pairs = positives * distance**2 + negatives * (self.m - distance).relu()**2
+        return pairs.sum(1) / 2 / max(1, len(distance) - 1)
 
 
 class SupCon(PairLoss):
-    "Log-softmax of each positive among all other rows, averaged over the positives, https://arxiv.org/abs/2004.11362"
+    """Supervised contrastive loss: the log-softmax of each positive among all other rows, the mean over
+    the positives, https://arxiv.org/abs/2004.11362"""
     needs = '2 rows of one class at least'
 
     def __init__(
         self,
-        t: float = .1,  # Temperature of the cosines (the paper's .1)
+        t: float = .1,  # Temperature that cosines are divided by (.1 in the paper)
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
         if not t > 0: raise InputError(f't={t}: above 0')
         self.t = t
 
-    def counts(self, pos, neg): return pos.any(1)
-    def among(self, z, pos, neg): return z.masked_fill(~(pos | neg), -math.inf).logsumexp(1, keepdim=True)
+    def counted_rows(self, positives, negatives): return positives.any(1)
 
-    def pairs(self, emb, pos, neg):
-        z = emb @ emb.t() / self.t
-        # a row alone in its batch has nothing to be compared with: keep -inf out of the product
-        loss = (self.among(z, pos, neg) - z).masked_fill(~pos, 0.)
-        return loss.sum(1) / pos.sum(1).clamp(min=1)
+    def log_total(self, logits, positives, negatives):
+        "The log of the softmax's denominator of each pair, (n,1) or (n,n)."
+        return logits.masked_fill(~(positives | negatives), -math.inf).logsumexp(1, keepdim=True)
+
+    def per_anchor(self, embeddings, positives, negatives):
+        logits = embeddings @ embeddings.t() / self.t
+        # masked and not multiplied: a row that is alone in its batch has a log of 0, and infinity times 0 is
+        # NaN
+        pairs = (self.log_total(logits, positives, negatives) - logits).masked_fill(~positives, 0.)
+        return pairs.sum(1) / positives.sum(1).clamp(min=1)
 
 
 class NTXent(SupCon):
-    "Log-softmax of each positive among itself and the negatives (InfoNCE), https://arxiv.org/abs/2002.05709"
+    """InfoNCE, SimCLR's loss: the log-softmax of each positive among itself and the negatives,
+    https://arxiv.org/abs/2002.05709"""
     needs = PairLoss.needs
 
-    def counts(self, pos, neg): return pos.any(1) & neg.any(1)
-    def among(self, z, pos, neg): return torch.logaddexp(z, z.masked_fill(~neg, -math.inf).logsumexp(1, keepdim=True))
+    def counted_rows(self, positives, negatives): return positives.any(1) & negatives.any(1)
+
+    def log_total(self, logits, positives, negatives):
+        return torch.logaddexp(logits, logits.masked_fill(~negatives, -math.inf).logsumexp(1, keepdim=True))
 
 
 class MultiSimilarity(PairLoss):
-    "Weighs the pairs that mining leaves by their own and relative similarity, https://arxiv.org/abs/1904.06627"
+    """Picks the hard pairs of each row and weights them by their own similarity and by that of the others,
+    https://arxiv.org/abs/1904.06627"""
     def __init__(
         self,
         alpha: float = 2.,  # Sharpness on positives (2, 50, .5 and .1 are the paper's)
         beta: float = 50.,  # Sharpness on negatives
         base: float = .5,  # Cosine that positives should exceed and negatives stay below
-        eps: float = .1,  # A pair is mined if it is within this of the hardest of the other kind
+        eps: float = .1,  # A pair counts if it is within this of the hardest pair of the other kind
         **kwargs,  # `reduction`, `head_weights`
     ):
         super().__init__(**kwargs)
         if not (alpha > 0 and beta > 0): raise InputError(f'alpha={alpha}, beta={beta}: above 0')
-        self.alpha, self.beta, self.base, self.eps = alpha, beta, base, eps
+        self.alpha = alpha
+        self.beta = beta
+        self.base = base
+        self.eps = eps
 
-    def usable(self, pos, neg): return PairLoss.counts(self, pos, neg)
+    def comparable_rows(self, positives, negatives): return PairLoss.counted_rows(self, positives, negatives)
 
-    # the paper's mean is over all rows; a row without mined pairs costs 0
-    def counts(self, pos, neg): return torch.ones(len(pos), dtype=torch.bool, device=pos.device)
+    # the paper's mean is over all rows; a row without picked pairs costs 0
+    def counted_rows(self, positives, negatives):
+        return torch.ones(len(positives), dtype=torch.bool, device=positives.device)
 
-    def pairs(self, emb, pos, neg):
-        cos = emb @ emb.t()
-        near = cos + self.eps > cos.masked_fill(~pos, math.inf).amin(1, keepdim=True)
-        far = cos - self.eps < cos.masked_fill(~neg, -math.inf).amax(1, keepdim=True)
-        return self.log1sum(-self.alpha * (cos - self.base), pos & far) / self.alpha + self.log1sum(self.beta * (cos - self.base), neg & near) / self.beta
+    def per_anchor(self, embeddings, positives, negatives):
+        cosines = embeddings @ embeddings.t()
+        least_positive = cosines.masked_fill(~positives, math.inf).amin(1, keepdim=True)
+        greatest_negative = cosines.masked_fill(~negatives, -math.inf).amax(1, keepdim=True)
+        hard_negatives = negatives & (cosines + self.eps > least_positive)
+        hard_positives = positives & (cosines - self.eps < greatest_negative)
+        pull = self.log_one_plus_sum(-self.alpha * (cosines - self.base), hard_positives) / self.alpha
+        push = self.log_one_plus_sum(self.beta * (cosines - self.base), hard_negatives) / self.beta
+        return pull + push
 
     @staticmethod
-    def log1sum(z, mask): return F.pad(z.masked_fill(~mask, -math.inf), (1, 0)).logsumexp(1)  # the pad's e^0 is the 1
+    def log_one_plus_sum(exponents, mask):
+        "log(1 + sum(exp(exponents))) of each row (n,), over the entries in `mask`."
+        # the exponent 0 that is put in front gives the 1
+        return F.pad(exponents.masked_fill(~mask, -math.inf), (1, 0)).logsumexp(1)
 
 
 class CenterLoss(Loss):
-    "Half the squared distance to the class's own point, kept by a `CenterHead`, https://doi.org/10.1007/978-3-319-46478-7_31; add it to a softmax."
-    def one(self, out, y):
-        read_cosines(self, out)
-        emb = upcast(out.emb)
-        return ((emb - read_extra(self, out, 'centers', 'CenterHead').to(emb)[y])**2).sum(1) / 2
+    """Half the squared distance of an embedding to the center of its class, which a `CenterHead` holds,
+    https://doi.org/10.1007/978-3-319-46478-7_31; to be added to a softmax loss in a `SumLoss`."""
+    def per_row(self, output, targets):
+        require_cosines(self, output)
+        embeddings = upcast(output.emb)
+        centers = required_extra(self, output, 'centers', 'CenterHead').to(embeddings)
+        return ((embeddings - centers[targets])**2).sum(1) / 2

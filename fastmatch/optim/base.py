@@ -1,99 +1,190 @@
-"An optimizer of fastai's kind that steps lists of tensors instead of one parameter after another."
+"""The optimizers of Adam's kind, in fastai's form, that step lists of tensors in place of one parameter
+after another."""
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from fastai.optimizer import Optimizer
 
 from ..core import InputError
-from .kernels import adam_, belief_, centralize_, chunks, foreach_, rectification
+from .kernels import AdamStep, AdamTensors, adam_, belief_, centralize_, chunks, foreach_, rectification
 
-HYPERS = ('lr', 'mom', 'sqr_mom', 'eps', 'wd')
+# what fastai and `prepare_optimizer` say of single weights; it belongs to the model and outlives a cleared or
+# loaded state
 FLAGS = ('force_train', 'do_wd', 'do_gc')
 
 
+class Hypers(NamedTuple):
+    "The hyper-parameters of a parameter group, those that schedules may change; the names are fastai's keys."
+    lr: float
+    mom: float
+    sqr_mom: float
+    eps: float
+    wd: float
+
+
+@dataclass(frozen=True)
+class AdamVariant:
+    "Which of Adam's relatives an optimizer is; fixed when it is made."
+    beta: float = 0.  # Sharpness of a softplus in the place of the root (SAdam); 0: none
+    decouple_wd: bool = True  # Decay the weights (AdamW) and not the gradients
+    gc: bool = False  # Centralize gradients, except those of weights flagged `do_gc=False`
+    rectify: bool = False  # RAdam's factor on the learning rate
+    belief: bool = False  # AdaBelief: squares of the gradients' distances from their averages
+
+
+@dataclass(slots=True)
+class Bucket:
+    "The weights that take one step together: their hyper-parameters, age and decay are the same."
+    hypers: Hypers
+    step: int  # counted from 1, with the one to come
+    decayed: bool
+    fused: bool  # whether the fused kernel can step them
+    tensors: AdamTensors
+    centralized: list  # bool for each weight: its gradient is centralized
+
+
 class AdamFamily(Optimizer):
-    "Adam, RAdam and AdaBelief over lists: parameters with the same hyper-parameters, age and decay take one step together."
+    """Adam, AdamW, RAdam and AdaBelief; `adamw`, `RAdam`, `AdaBelief` and `ranger` make them with their
+    defaults."""
     _keep_on_clear = list(FLAGS)
 
     def __init__(
         self,
         params,  # Parameters, or a list of them for each group
-        lr: float | slice,  # Learning rate; fastai's slices and lists by group
-        mom: float = .9,  # Momentum of the average, 0 to 1
-        sqr_mom: float = .99,  # Momentum of the squares, 0 to 1
-        eps: float = 1e-5,  # Added to the root
+        lr: float | slice,  # Learning rate; also fastai's slices, or a list with a rate for each group
+        mom: float = .9,  # Momentum of the gradients' running average, 0 to 1
+        sqr_mom: float = .99,  # Momentum of the squares' running average, 0 to 1
+        eps: float = 1e-5,  # Added to the root of the squares, above 0
         wd: float = 0.,  # Weight decay
-        beta: float = 0.,  # Softplus of the root (SAdam), 0 for none
-        decouple_wd: bool = True,  # Decay the weights, not the gradients
-        gc: bool = False,  # Centralise gradients of more than one dimension (but not flagged `do_gc=False`)
-        rectify: bool = False,  # RAdam's rate
-        belief: bool = False,  # Squares of the gradient's distance from its average
+        variant: AdamVariant | None = None,  # Which relative of Adam; None: AdamW
     ):
-        # fastai keeps these apart from the hypers that schedules may change
-        self.beta, self.decouple_wd, self.gc, self.rectify, self.belief = beta, decouple_wd, gc, rectify, belief
+        self.variant = variant or AdamVariant()
         if not eps > 0: raise InputError(f'eps={eps}: it must be above 0')
-        for k, v in dict(mom=mom, sqr_mom=sqr_mom).items():
-            if not 0 <= v < 1 or (k == 'sqr_mom' and v == 0): raise InputError(f'{k}={v}: choose from 0 to 1')
+        for name, value in dict(mom=mom, sqr_mom=sqr_mom).items():
+            if not 0 <= value < 1 or (name == 'sqr_mom' and value == 0):
+                raise InputError(f'{name}={value}: choose from 0 to 1')
         super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def zero_grad(self):
-        # None and not zeros: a frozen parameter with a gradient of zeros would still be decayed and carried on by its momentum
-        for pg in self.param_lists:
-            for p in pg: p.grad = None
+        # None and not zeros: a frozen weight with a gradient of zeros would still be decayed and moved by its
+        # momentum
+        for group in self.param_lists:
+            for parameter in group: parameter.grad = None
 
-    def _start(self, p, st, eps):
-        "Fill the state `st` of `p` before its first step."
-        if p.grad.is_sparse: raise InputError(f'{type(self).__name__} has no step for sparse gradients: make the embedding with sparse=False')
-        if p.dtype == torch.float16 and eps < 6e-8: raise InputError(f'eps={eps} is 0 in float16: keep weights in float32 (learn.to_fp16() does)')
-        st.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
+    def _start_state(self, parameter, state: dict, eps: float):
+        "Fill the state of a weight before its first step."
+        if parameter.grad.is_sparse:
+            raise InputError(f'{type(self).__name__} has no step for sparse gradients: '
+                             'make the embedding with sparse=False')
+        if parameter.dtype == torch.float16 and eps < 6e-8:
+            raise InputError(f'eps={eps} is 0 in float16: keep weights in float32 (learn.to_fp16() does)')
+        state.update(grad_avg=torch.zeros_like(parameter), sqr_avg=torch.zeros_like(parameter), step=0)
 
-    def _buckets(self) -> dict:
-        "Lists (params, grads, averages, squares, centralise) by what their step depends on."
-        res, state, gc, last = {}, self.state, self.gc, None
-        for pg, h in zip(self.param_lists, self.hypers):
-            hyper = tuple(float(h[k]) for k in HYPERS)
-            for p in pg:
-                g = p.grad
-                if g is None or not p.requires_grad: continue
-                st = state[p]
-                if 'grad_avg' not in st: self._start(p, st, hyper[3])
-                st['step'] = step = st['step'] + 1
-                m, s = st['grad_avg'], st['sqr_avg']
-                # the fused kernel walks through memory: weights made channels_last in mid-run have averages of another layout
-                fused = (p.is_contiguous() and g.is_contiguous() and m.is_contiguous()) or p.stride() == g.stride() == m.stride()
-                key = hyper, step, st.get('do_wd', True), fused, p.device, p.dtype
-                if key != last: lists, last = res.setdefault(key, ([], [], [], [], [])), key
-                lists[0].append(p), lists[1].append(g), lists[2].append(m), lists[3].append(s)
-                lists[4].append(gc and g.ndim > 1 and g.numel() > len(g) and st.get('do_gc', True))
-        return res
+    def _buckets(self) -> list[Bucket]:
+        "The weights with a gradient, counted one step on and sorted into buckets."
+        buckets = {}
+        bucket = last_key = None
+        states, centralize = self.state, self.variant.gc
+        for group, group_hypers in zip(self.param_lists, self.hypers):
+            hypers = Hypers(*(float(group_hypers[name]) for name in Hypers._fields))
+            for parameter in group:
+                gradient = parameter.grad
+                if gradient is None or not parameter.requires_grad: continue
+                state = states[parameter]
+                if 'grad_avg' not in state: self._start_state(parameter, state, hypers.eps)
+                average = state['grad_avg']
+                state['step'] = step = state['step'] + 1
+                decayed = state.get('do_wd', True)
+                fused = _same_layout(parameter, gradient, average)
+                key = hypers, step, decayed, fused, parameter.device, parameter.dtype
+                # neighbors mostly share a bucket: then there is nothing to look up
+                if key != last_key:
+                    last_key = key
+                    bucket = buckets.get(key)
+                    if bucket is None:
+                        bucket = Bucket(hypers, step, decayed, fused, AdamTensors([], [], [], []), [])
+                        buckets[key] = bucket
+                params, grads, averages, squares = bucket.tensors
+                params.append(parameter)
+                grads.append(gradient)
+                averages.append(average)
+                squares.append(state['sqr_avg'])
+                bucket.centralized.append(centralize and _has_inputs(gradient) and state.get('do_gc', True))
+        return list(buckets.values())
 
     @torch.no_grad()
     def step(self, closure=None):
-        "One step of every parameter that has a gradient; gradients are centralised in place."
+        "One step of all weights that have a gradient; gradients are centralized in place."
         if closure is not None: raise NotImplementedError('fastai optimizers take no closure')
-        for ((lr, mom, sqr_mom, eps, wd), step, do_wd, fused, *_), lists in self._buckets().items():
-            rate, wd = rectification(step, sqr_mom) if self.rectify else 1., wd * do_wd
-            args = step, lr, mom, sqr_mom, eps, wd if self.decouple_wd else 0., rate
-            for p, g, m, s, wide in chunks(*lists):
-                centralize_([o for o, w in zip(g, wide) if w])
-                if wd and not self.decouple_wd: g = torch._foreach_add(g, p, alpha=wd)
-                if self.beta or rate is None or not fused: foreach_(p, g, m, s, *args, self.belief, self.beta)
-                else: (belief_ if self.belief else adam_)(p, g, m, s, *args)
+        for bucket in self._buckets(): self._step_bucket(bucket)
+
+    def _step_bucket(self, bucket: Bucket):
+        variant, hypers = self.variant, bucket.hypers
+        wd = hypers.wd * bucket.decayed
+        rate = rectification(bucket.step, hypers.sqr_mom) if variant.rectify else 1.
+        update = AdamStep(bucket.step, hypers.lr, hypers.mom, hypers.sqr_mom, hypers.eps,
+                          wd if variant.decouple_wd else 0., rate, variant.belief, variant.beta)
+        if variant.beta or rate is None or not bucket.fused: kernel = foreach_
+        else: kernel = belief_ if variant.belief else adam_
+        for *lists, centralized in chunks(*bucket.tensors, bucket.centralized):
+            tensors = AdamTensors(*lists)
+            centralize_([gradient for gradient, wanted in zip(tensors.grads, centralized) if wanted])
+            if wd and not variant.decouple_wd:
+                tensors = tensors._replace(grads=torch._foreach_add(tensors.grads, tensors.params, alpha=wd))
+            kernel(tensors, update)
 
     def state_dict(self):
-        # copies of the dicts: what was saved must not go on counting
-        return {'state': [dict(self.state[p]) for p, *_ in self.all_params()], 'hypers': [dict(h) for h in self.hypers]}
+        # copies of the dicts: what was saved must not go on counting steps
+        return {'state': [dict(self.state[parameter]) for parameter, *_ in self.all_params()],
+                'hypers': [dict(hypers) for hypers in self.hypers]}
 
-    def load_state_dict(self, sd):
-        "Load a state saved by this optimizer or fastai's own of the same kind; whether to decay or centralise stays as this model has it."
-        params = [p for pg in self.param_lists for p in pg]
-        if len(sd['hypers']) != len(self.param_lists) or len(sd['state']) != len(params):
-            raise InputError(f"the saved optimizer has {len(sd['hypers'])} groups and {len(sd['state'])} parameters, "
+    def load_state_dict(self, saved_state):
+        """Load a state saved by this optimizer, or by fastai's own of the same kind.
+
+        Which weights are decayed and centralized, and which are trained when frozen, stays as it is for this
+        model.
+        """
+        params = [parameter for group in self.param_lists for parameter in group]
+        self._check_state_dict(saved_state, params)
+        for parameter, saved in zip(params, saved_state['state']):
+            flags = {name: value for name, value in self.state[parameter].items() if name in FLAGS}
+            state = {name: _copied(value, parameter) for name, value in saved.items()}
+            self.state[parameter] = {**state, **flags}
+        for hypers, saved in zip(self.hypers, saved_state['hypers']):
+            hypers.update({name: value for name, value in saved.items() if name in hypers})
+
+    def _check_state_dict(self, saved_state, params):
+        "Raise `InputError` unless a saved state fits these weights."
+        if len(saved_state['hypers']) != len(self.param_lists) or len(saved_state['state']) != len(params):
+            raise InputError(f"the saved optimizer has {len(saved_state['hypers'])} groups and "
+                             f"{len(saved_state['state'])} parameters, "
                              f'this one {len(self.param_lists)} and {len(params)}')
-        for i, (p, st) in enumerate(zip(params, sd['state'])):
-            for k in {'grad_avg', 'sqr_avg'} & set(st):
-                if st[k].shape != p.shape: raise InputError(f'parameter {i}: saved {k} of shape {tuple(st[k].shape)}, the weight has {tuple(p.shape)}')
-            if ('grad_avg' in st) != ('sqr_avg' in st) or ('grad_avg' in st) != ('step' in st):
-                raise InputError(f'parameter {i}: the saved state has {sorted(st)}, not an average, its squares and a step')
-        for p, st in zip(params, sd['state']):
-            new = {k: torch.empty_like(p, requires_grad=False).copy_(v) if torch.is_tensor(v) else v for k, v in st.items()}
-            self.state[p] = {**new, **{k: v for k, v in self.state[p].items() if k in FLAGS}}
-        for h, saved in zip(self.hypers, sd['hypers']): h.update({k: v for k, v in saved.items() if k in h})
+        for index, (parameter, saved) in enumerate(zip(params, saved_state['state'])):
+            for name in {'grad_avg', 'sqr_avg'} & set(saved):
+                if saved[name].shape != parameter.shape:
+                    raise InputError(f'parameter {index}: saved {name} of shape {tuple(saved[name].shape)}, '
+                                     f'the weight has {tuple(parameter.shape)}')
+            if len({'grad_avg', 'sqr_avg', 'step'} & set(saved)) not in (0, 3):
+                raise InputError(f'parameter {index}: the saved state has {sorted(saved)}, '
+                                 'not an average, its squares and a step')
+
+
+def _copied(value, parameter):
+    "A saved value: a tensor is copied in the dtype and layout of the weight and to its device."
+    if not torch.is_tensor(value): return value
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _same_layout(parameter, gradient, average) -> bool:
+    """Whether the fused kernel may be used, which goes through the memory of all tensors in step.
+
+    Weights that are made channels_last in the middle of a run have averages in another order.
+    """
+    if parameter.is_contiguous() and gradient.is_contiguous() and average.is_contiguous(): return True
+    return parameter.stride() == gradient.stride() == average.stride()
+
+
+def _has_inputs(gradient) -> bool:
+    "Whether each output has several entries, so that their mean can be taken off."
+    return gradient.ndim > 1 and gradient.numel() > len(gradient)

@@ -1,86 +1,150 @@
-"Optimizer steps over lists of tensors: torch's fused and foreach kernels, the same code for the CPU and the GPU."
+"""Optimizer steps over lists of tensors, with PyTorch's fused and foreach kernels; the same code for the CPU
+and the GPU.
+
+A kernel gets the lists as `AdamTensors` and the numbers as `AdamStep`, and changes the tensors in place.
+"""
 import math
+from typing import NamedTuple
 
 import torch
 
-# On the CPU a foreach call is one sweep through memory after another: lists are cut so that a part stays in the cache through all sweeps of a step
-# (elements of float32 in one of its five tensors; from 2**16 to 2**18 took the same time, the whole list 1.6 times as long).
-CHUNK = 2**18
-# AdaBelief keeps its average itself and hands the kernel what gives that average back: any value well inside (0,1) does (see `belief_`)
-KEEP = 15 / 16
+# On the CPU a foreach call is one sweep through memory after another. Lists are divided so that a part stays
+# in the cache through all sweeps of a step (float32 entries of the weights, which are one of five tensors;
+# 2**16 to 2**18 took the same time, the whole list at once 1.6 times as long).
+CHUNK_SIZE = 2**18
+# The momentum that Adam's kernel is called with in AdaBelief's step; any value well inside (0, 1) will do,
+# see `belief_`.
+KERNEL_MOMENTUM = 15 / 16
+
+
+class AdamTensors(NamedTuple):
+    """What a step reads and changes: lists of one length, an entry for each weight, all on one device and
+    of one dtype."""
+    params: list  # weights
+    grads: list  # gradients
+    averages: list  # running averages of the gradients (Adam's m)
+    squares: list  # running averages of their squares (Adam's v)
+
+
+class AdamStep(NamedTuple):
+    "The numbers of one step, the same for all tensors of the lists."
+    step: int  # how many steps the weights have taken with this one, from 1
+    lr: float
+    mom: float  # momentum of the averages
+    sqr_mom: float  # momentum of the squares
+    eps: float  # added to the root of the squares
+    wd: float  # decoupled weight decay: weights shrink by lr * wd
+    rate: float | None = 1.  # `rectification`: scales the step but not the decay; None: squares aren't used
+    belief: bool = False  # AdaBelief: squares of the gradients' distances from their averages
+    beta: float = 0.  # softplus with this sharpness in the place of the root; 0: none
 
 
 def chunks(
-    *lists: list,  # Lists of one length; tensors in the first
+    *lists: list,  # Lists of one length; the first holds tensors
 ):
-    "Cut the lists together at `CHUNK` elements on the CPU; elsewhere every launch costs, so they stay whole."
+    """Divide the lists together, so that the tensors of a part have up to `CHUNK_SIZE` entries; a tuple of
+    lists each.
+
+    Off the CPU the lists stay whole: there each launch of a kernel costs.
+    """
     if lists[0][0].device.type != 'cpu':
         yield lists
         return
     start = size = 0
-    for i, p in enumerate(lists[0]):
-        if size and size + p.numel() > CHUNK:
-            yield tuple(o[start:i] for o in lists)
-            start, size = i, 0
-        size += p.numel()
-    yield tuple(o[start:] for o in lists)
+    for index, tensor in enumerate(lists[0]):
+        if size and size + tensor.numel() > CHUNK_SIZE:
+            yield tuple(items[start:index] for items in lists)
+            start, size = index, 0
+        size += tensor.numel()
+    yield tuple(items[start:] for items in lists)
 
 
 def rectification(
     step: int,  # From 1
     sqr_mom: float,  # Momentum of the squares
-) -> float | None:  # Factor on the learning rate; None while the variance can't be told (torch's and fastai's limit of 5)
-    "How far the second moment can be trusted, https://arxiv.org/abs/1908.03265"
-    r_inf = 2 / (1 - sqr_mom) - 1
-    r = r_inf - 2 * step * sqr_mom**step / (1 - sqr_mom**step)
-    return math.sqrt((r - 4) * (r - 2) * r_inf / ((r_inf - 4) * (r_inf - 2) * r)) if r > 5 else None
+) -> float | None:  # Factor on the learning rate, 0 to 1; None while the variance can't be estimated
+    """How far the running average of the squares can be trusted after `step` steps (RAdam),
+    https://arxiv.org/abs/1908.03265
+
+    The limit below which it can't be, rho = 5, is PyTorch's and fastai's.
+    """
+    rho_inf = 2 / (1 - sqr_mom) - 1
+    rho = rho_inf - 2 * step * sqr_mom**step / (1 - sqr_mom**step)
+    if rho <= 5: return None
+    return math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
 
 
 def centralize_(
     grads: list,  # Gradients of more than one dimension
 ):
-    "Take each output's mean off its gradient, in place, https://arxiv.org/abs/2004.01461"
-    # no foreach call broadcasts in one kernel. In place costs half of what new tensors do; a sum saves the pass that a mean takes to divide.
-    for g in grads: g.sub_(g.sum(tuple(range(1, g.ndim)), keepdim=True), alpha=len(g) / g.numel())
+    """Take the mean of each output (each entry of the first dimension) off its gradient,
+    https://arxiv.org/abs/2004.01461"""
+    # no foreach kernel broadcasts; in place it costs half of what new tensors do, and a sum saves the sweep
+    # in which a mean divides
+    for gradient in grads:
+        sums = gradient.sum(tuple(range(1, gradient.ndim)), keepdim=True)
+        gradient.sub_(sums, alpha=len(gradient) / gradient.numel())
 
 
-def adam_(p, g, m, s, step, lr, mom, sqr_mom, eps, wd, rate=1.):
-    "Adam with decoupled decay in one sweep; `rate` scales the step but not the decay."
-    t = torch.full((), float(step), device=p[0].device)
-    torch._fused_adamw_(p, g, m, s, [], [t] * len(p), lr=lr * rate, beta1=mom, beta2=sqr_mom, weight_decay=wd / rate, eps=eps, amsgrad=False,
-                        maximize=False)
+def adam_(tensors: AdamTensors, update: AdamStep):
+    "A step of AdamW, or of RAdam with `update.rate`, in one sweep of PyTorch's fused kernel."
+    params, grads, averages, squares = tensors
+    count = torch.full((), float(update.step), device=params[0].device)
+    # the kernel decays by lr * weight_decay, but `rate` must not scale the decay
+    torch._fused_adamw_(params, grads, averages, squares, [], [count] * len(params),
+                        lr=update.lr * update.rate, beta1=update.mom, beta2=update.sqr_mom,
+                        weight_decay=update.wd / update.rate, eps=update.eps, amsgrad=False, maximize=False)
 
 
-def belief_(p, g, m, s, step, lr, mom, sqr_mom, eps, wd, rate=1.):
-    "AdaBelief through Adam's kernel: squares of `g - m`, `eps` in the state and outside the root as in https://arxiv.org/abs/2010.07468"
-    torch._foreach_lerp_(m, g, 1 - mom)
-    d = torch._foreach_sub(g, m)
-    # the kernel averages its gradient `d` into `m`: step back so far that it arrives at the average that is there already
-    torch._foreach_lerp_(m, d, 1 - 1 / KEEP)
-    torch._foreach_add_(s, eps / sqr_mom)
-    adam_(p, d, m, s, step, lr, KEEP, sqr_mom, eps, wd, rate * (1 - KEEP**step) / (1 - mom**step))
+def belief_(tensors: AdamTensors, update: AdamStep):
+    """A step of AdaBelief by Adam's kernel: with squares of `grads - averages`, and `eps` in the squares as
+    well as beside their root, as in https://arxiv.org/abs/2010.07468
+
+    Adam's kernel averages and squares the same gradient; AdaBelief averages gradients and squares
+    differences. So the averages are worked out here, the kernel is handed the differences, and the averages
+    are first moved back so far that the kernel's own averaging, with `KERNEL_MOMENTUM`, brings them to where
+    they belong.
+    """
+    torch._foreach_lerp_(tensors.averages, tensors.grads, 1 - update.mom)
+    differences = torch._foreach_sub(tensors.grads, tensors.averages)
+    torch._foreach_lerp_(tensors.averages, differences, 1 - 1 / KERNEL_MOMENTUM)
+    torch._foreach_add_(tensors.squares, update.eps / update.sqr_mom)
+    # the kernel takes the start's bias off the averages by its own momentum: put back the right one
+    rate = update.rate * (1 - KERNEL_MOMENTUM**update.step) / (1 - update.mom**update.step)
+    adam_(tensors._replace(grads=differences), update._replace(mom=KERNEL_MOMENTUM, rate=rate))
 
 
-def foreach_(p, g, m, s, step, lr, mom, sqr_mom, eps, wd, rate, belief=False, beta=0.):
-    "The same steps without the fused kernel: before rectification sets in (`rate` None), with softplus (`beta`), for tensors that aren't dense."
-    if wd: torch._foreach_mul_(p, 1 - lr * wd)
-    torch._foreach_lerp_(m, g, 1 - mom)
-    d = torch._foreach_sub(g, m) if belief else g
-    torch._foreach_mul_(s, sqr_mom)
-    torch._foreach_addcmul_(s, d, d, 1 - sqr_mom)
-    if belief: torch._foreach_add_(s, eps)
-    lr = lr / (1 - mom**step)
-    if rate is None: return torch._foreach_add_(p, m, alpha=-lr)
-    denom = torch._foreach_sqrt(s)
-    torch._foreach_div_(denom, math.sqrt(1 - sqr_mom**step))
-    torch._foreach_add_(denom, eps)
-    if beta: softplus_(denom, beta)
-    torch._foreach_addcdiv_(p, m, denom, -lr * rate)
+def foreach_(tensors: AdamTensors, update: AdamStep):
+    """The steps of `adam_` and `belief_` without the fused kernel, in several sweeps.
+
+    For the first steps of a rectified optimizer (`rate` None), for softplus (`beta`), and for tensors of
+    unusual strides.
+    """
+    params, grads, averages, squares = tensors
+    if update.wd: torch._foreach_mul_(params, 1 - update.lr * update.wd)
+    torch._foreach_lerp_(averages, grads, 1 - update.mom)
+    squared = torch._foreach_sub(grads, averages) if update.belief else grads
+    torch._foreach_mul_(squares, update.sqr_mom)
+    torch._foreach_addcmul_(squares, squared, squared, 1 - update.sqr_mom)
+    if update.belief: torch._foreach_add_(squares, update.eps)
+    lr = update.lr / (1 - update.mom**update.step)
+    if update.rate is None:
+        torch._foreach_add_(params, averages, alpha=-lr)
+        return
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_div_(roots, math.sqrt(1 - update.sqr_mom**update.step))
+    torch._foreach_add_(roots, update.eps)
+    if update.beta: softplus_(roots, update.beta)
+    torch._foreach_addcdiv_(params, averages, roots, -lr * update.rate)
 
 
-def softplus_(xs, beta):
-    "log(1 + exp(beta x)) / beta for x >= 0, in place."
-    tail = torch._foreach_mul(xs, -beta)
-    torch._foreach_exp_(tail)
-    torch._foreach_log1p_(tail)
-    torch._foreach_add_(xs, tail, alpha=1 / beta)
+def softplus_(
+    tensors: list,  # Of numbers at least 0
+    beta: float,  # Sharpness
+):
+    "log(1 + exp(beta x)) / beta of each number x, in place, https://arxiv.org/abs/1908.00700 (SAdam)"
+    # as x + log(1 + exp(-beta x)) / beta, which can't overflow
+    tails = torch._foreach_mul(tensors, -beta)
+    torch._foreach_exp_(tails)
+    torch._foreach_log1p_(tails)
+    torch._foreach_add_(tensors, tails, alpha=1 / beta)

@@ -1,4 +1,5 @@
-"Lookahead over any optimizer, with slow weights that notice when somebody else wrote to the model."
+"""Lookahead over any optimizer, with slow weights that notice when something else than the optimizer
+changed the model."""
 from operator import is_
 
 import torch
@@ -10,116 +11,165 @@ from .kernels import chunks
 
 
 class Watch:
-    "A few entries of each weight, to tell whether they are still as they were left."
-    # Version counters would take for a load what SAM or a swap of averages does and undoes before the next step, and `p.data` doesn't raise them.
+    """Notices whether weights are still what they were, from a few entries of each.
+
+    PyTorch's version counters would not do: they count what SAM or a swap of averaged weights does and undoes
+    before the next step, and don't count what is written through `parameter.data`.
+    """
     def __init__(
         self,
         params: list,  # Weights to watch
-        n: int = 16,  # Entries of each, side by side from its middle: one line of the cache
+        n: int = 16,  # Entries of each, side by side in its middle: one line of the cache
     ):
-        self.params, self.n, self.left = params, n, None
-        self._look()
+        self.params = params
+        self.n = n
+        self.remembered = None
+        self._locate()
 
-    def _look(self):
-        self.at, self.parts = [p.data_ptr() for p in self.params], {}
-        for p in self.params:
-            k = min(self.n, p.numel())
-            ps, views = self.parts.setdefault((p.device, p.dtype), ([], []))
-            ps.append(p)
-            views.append(p.detach().as_strided((k,), (1,), p.storage_offset() + (p.numel() - k) // 2))
+    def _locate(self):
+        "Find where the watched entries are in memory, by device and dtype."
+        self.addresses = [parameter.data_ptr() for parameter in self.params]
+        self.watched = {}
+        for parameter in self.params:
+            size = min(self.n, parameter.numel())
+            middle = parameter.storage_offset() + (parameter.numel() - size) // 2
+            params, entries = self.watched.setdefault((parameter.device, parameter.dtype), ([], []))
+            params.append(parameter)
+            entries.append(parameter.detach().as_strided((size,), (1,), middle))
 
-    def sees(self, params) -> bool:
-        "Whether it watches just these weights."
+    def watches(self, params) -> bool:
+        "Whether these are the very weights that it watches."
         return len(params) == len(self.params) and all(map(is_, params, self.params))
 
-    def leave(self):
-        "Remember the weights as they are."
-        self.left = [torch.cat(views) for _, views in self.parts.values()]
+    def remember(self):
+        "Remember the weights as they are now."
+        self.remembered = [torch.cat(entries) for _, entries in self.watched.values()]
+
+    leave = remember  # joined later
 
     def changed(self) -> list:
-        "The weights that aren't as they were left, by more than adding and taking off again explains."
-        if self.left is None: return []
-        kinds = list(self.parts)
-        # `p.data = ...` puts a weight elsewhere: look for it there
-        if [p.data_ptr() for p in self.params] != self.at: self._look()
-        if list(self.parts) != kinds: return self.params
-        res = []
-        for (ps, views), left in zip(self.parts.values(), self.left):
-            now, tol = torch.cat(views), 16 * torch.finfo(left.dtype).eps
-            if torch.equal(now, left): continue
-            moved = ~torch.isclose(now, left, rtol=tol, atol=tol)
-            if moved.any(): res += [p for p, o in zip(ps, moved.split([len(v) for v in views])) if o.any()]
-        return res
+        """The weights that differ from what was remembered by more than the rounding of adding and
+        subtracting again."""
+        if self.remembered is None: return []
+        kinds = list(self.watched)
+        # after `parameter.data = ...` a weight is somewhere else in memory
+        if [parameter.data_ptr() for parameter in self.params] != self.addresses: self._locate()
+        if list(self.watched) != kinds: return self.params
+        changed = []
+        for (params, entries), before in zip(self.watched.values(), self.remembered):
+            now = torch.cat(entries)
+            if torch.equal(now, before): continue
+            tolerance = 16 * torch.finfo(before.dtype).eps
+            moved = ~torch.isclose(now, before, rtol=tolerance, atol=tolerance)
+            if not moved.any(): continue
+            moved_entries = moved.split([len(entry) for entry in entries])
+            changed += [parameter for parameter, is_moved in zip(params, moved_entries) if is_moved.any()]
+        return changed
 
 
 class Lookahead(Optimizer, GetAttr):
-    "Every `k` steps the weights go back to slow weights moved `alpha` of the way, https://arxiv.org/abs/1907.08610"
+    """Every `k` steps slow weights move `alpha` of the way to the weights, and the weights go back to them,
+    https://arxiv.org/abs/1907.08610
+
+    When weights are loaded or overwritten between two steps, the slow weights start anew from them; fastai's
+    Lookahead would pull the model back to the old ones.
+    """
     _default = 'opt'
 
     def __init__(
         self,
         opt,  # fastai `Optimizer` or `OptimWrapper`
-        k: int = 6,  # Steps between two meetings of fast and slow weights
+        k: int = 6,  # Steps of the optimizer between two moves of the slow weights
         alpha: float = .5,  # Share of the way that slow weights go, 0 to 1
     ):
-        if not k >= 1 or not 0 <= alpha <= 1: raise InputError(f'k={k}, alpha={alpha}: k is 1 at least, alpha from 0 to 1')
-        self.opt, self.k, self.alpha = opt, k, alpha
+        if not k >= 1 or not 0 <= alpha <= 1:
+            raise InputError(f'k={k}, alpha={alpha}: k is 1 at least, alpha from 0 to 1')
+        self.opt = opt
+        self.k = k
+        self.alpha = alpha
         self.resync()
 
-    # what fastai's base class would answer from its own attributes
+    # fastai's base class would answer these from attributes of its own: hand them on to the optimizer
     @property
     def param_lists(self): return self.opt.param_lists
+
     @param_lists.setter
-    def param_lists(self, v): self.opt.param_lists = v
+    def param_lists(self, value): self.opt.param_lists = value
+
     def _set_hyper(self, k, v): self.opt._set_hyper(k, v)
     def zero_grad(self): self.opt.zero_grad()
 
     def resync(self):
-        "Start slow weights anew from the weights as they are at the next step."
-        self.count, self.slow, self.watch = 0, {}, None
+        "Forget the slow weights; at the next step they start from the weights as they are then."
+        self.count = 0
+        self.slow = {}
+        self.watch = None
 
     @torch.no_grad()
     def step(self, closure=None):
+        "One step of the optimizer, and after every `k`-th the move of the slow weights."
         if closure is not None: raise NotImplementedError('fastai optimizers take no closure')
-        live = [p for pg in self.param_lists for p in pg if p.requires_grad and p.grad is not None]
-        for p in self.watch.changed() if self.watch else (): self.slow.pop(p, None)
-        for p in live:
-            if p not in self.slow: self.slow[p] = p.detach().clone()
+        stepped = [parameter for group in self.param_lists for parameter in group
+                   if parameter.requires_grad and parameter.grad is not None]
+        if self.watch:
+            for parameter in self.watch.changed(): self.slow.pop(parameter, None)
+        for parameter in stepped:
+            if parameter not in self.slow: self.slow[parameter] = parameter.detach().clone()
         self.opt.step()
         self.count += 1
-        if self.count % self.k == 0 and live: self._meet()
-        if not (self.watch and self.watch.sees(live)): self.watch = Watch(live)
-        self.watch.leave()
+        if self.count % self.k == 0 and stepped: self._meet()
+        if not (self.watch and self.watch.watches(stepped)): self.watch = Watch(stepped)
+        self.watch.remember()
 
     def _meet(self):
+        "Move the slow weights, and set the weights to them."
         by_kind = {}
-        for p, slow in self.slow.items():
-            # a frozen weight stays where it is, and goes on with its slow one when it is thawed
-            if not p.requires_grad: continue
-            fasts, slows = by_kind.setdefault((p.device, p.dtype), ([], []))
-            fasts.append(p)
-            slows.append(slow)
+        for parameter, slow_param in self.slow.items():
+            # a frozen weight stays where it is, and goes on with its slow weight when it is unfrozen
+            if not parameter.requires_grad: continue
+            fast, slow = by_kind.setdefault((parameter.device, parameter.dtype), ([], []))
+            fast.append(parameter)
+            slow.append(slow_param)
         for lists in by_kind.values():
             for fast, slow in chunks(*lists):
                 torch._foreach_lerp_(slow, fast, self.alpha)
                 torch._foreach_copy_(fast, slow)
 
     def clear_state(self):
+        "Forget the optimizer's state and the slow weights."
         self.opt.clear_state()
         self.resync()
 
     def state_dict(self):
-        slow = [self.slow[p].clone() if p in self.slow else None for pg in self.param_lists for p in pg]
-        return {**self.opt.state_dict(), 'count': self.count, 'slow_weights': slow}
+        """The optimizer's state, with `count` and `slow_weights` (a tensor for each parameter, None where
+        there is none yet)."""
+        slow_weights = [self.slow[parameter].clone() if parameter in self.slow else None
+                        for group in self.param_lists for parameter in group]
+        return {**self.opt.state_dict(), 'count': self.count, 'slow_weights': slow_weights}
 
-    def load_state_dict(self, sd):
+    def load_state_dict(self, saved_state):
         "Load a state saved by this or by fastai's Lookahead; the dict is left as it is."
-        if not {'count', 'slow_weights'} <= set(sd): raise InputError(f'the saved optimizer has {sorted(sd)}: it is none of Lookahead')
-        params = [p for pg in self.param_lists for p in pg]
-        # fastai keeps a list for each group, or None before the first step
-        slow = [o for x in sd['slow_weights'] or [None] * len(params) for o in (x if isinstance(x, (list, tuple)) or hasattr(x, 'items') else [x])]
-        if len(slow) != len(params): raise InputError(f'slow weights of {len(slow)} parameters saved, there are {len(params)}')
-        self.opt.load_state_dict({k: v for k, v in sd.items() if k not in ('count', 'slow_weights')})
+        if not {'count', 'slow_weights'} <= set(saved_state):
+            raise InputError(f'the saved optimizer has {sorted(saved_state)}: it is none of Lookahead')
+        params = [parameter for group in self.param_lists for parameter in group]
+        slow_weights = _flat(saved_state['slow_weights'] or [None] * len(params))
+        if len(slow_weights) != len(params):
+            raise InputError(f'slow weights of {len(slow_weights)} parameters saved, there are {len(params)}')
+        inner_state = {key: value for key, value in saved_state.items()
+                       if key not in ('count', 'slow_weights')}
+        self.opt.load_state_dict(inner_state)
         self.resync()
-        self.count = sd['count']
-        self.slow = {p: torch.empty_like(p, requires_grad=False).copy_(o) for p, o in zip(params, slow) if o is not None}
+        self.count = saved_state['count']
+        for parameter, saved in zip(params, slow_weights):
+            if saved is None: continue
+            self.slow[parameter] = torch.empty_like(parameter, requires_grad=False).copy_(saved)
+
+
+def _flat(slow_weights) -> list:
+    "Saved slow weights as one list: fastai's Lookahead saves a list for each parameter group."
+    flat = []
+    for item in slow_weights:
+        # a group's list is fastcore's `L`, which is no `list` but has `items`
+        is_group = isinstance(item, (list, tuple)) or hasattr(item, 'items')
+        flat += list(item) if is_group else [item]
+    return flat

@@ -1,4 +1,5 @@
-"Optimizers by name: the kit's own, torch's, and everything in timm's factory, each with its defaults by domain."
+"""Optimizers by name: this package's, PyTorch's, and all of timm's factory, each with defaults for images
+or text."""
 from functools import partial
 
 import torch
@@ -10,15 +11,16 @@ from .wrap import Wrapped
 
 
 def sgd(params, lr, mom=0., wd=0., nesterov=False, **kwargs) -> Wrapped:
-    "torch's SGD with decoupled decay; at `mom=0` a schedule's momentum has no effect."
+    "PyTorch's SGD with decoupled decay; at `mom=0` a schedule's momentum has no effect."
     return Wrapped(params, lr, torch.optim.SGD, wd, momentum=mom, nesterov=nesterov, **kwargs)
 
 
 def rmsprop(params, lr, mom=0., sqr_mom=.99, eps=1e-8, wd=0., **kwargs) -> Wrapped:
-    "torch's RMSprop with decoupled decay; at `mom=0` a schedule's momentum has no effect."
+    "PyTorch's RMSprop with decoupled decay; at `mom=0` a schedule's momentum has no effect."
     return Wrapped(params, lr, torch.optim.RMSprop, wd, momentum=mom, alpha=sqr_mom, eps=eps, **kwargs)
 
 
+# name -> optimizer; a new one is added here, and to `EPS` if its eps depends on the data
 optimizer_configs = {
     'adamw': adamw,
     'radam': RAdam,
@@ -33,18 +35,31 @@ optimizer_configs = {
     'rmsprop': rmsprop,
 }
 
-# eps by domain, and the least under mixed precision. Adam: fastai's 1e-5, BERT's 1e-6; ranger: fastai's 1e-6; AdaBelief: its authors' 1e-8 and 1e-16.
-# Gradients that came through half precision carry no more than about 1e-8, the root of less is noise.
-_ADAM, _RANGER, _BELIEF = dict(vision=1e-5, text=1e-6, amp=1e-7), dict(vision=1e-6, text=1e-6, amp=1e-7), dict(vision=1e-8, text=1e-16, amp=1e-8)
-EPS = {'adamw': _ADAM, 'radam': _ADAM, 'adabelief': _BELIEF, 'ranger': _RANGER, 'ranger_nogc': _RANGER, 'rangeradabelief': _BELIEF,
-       'rangeradabelief_nogc': _BELIEF, 'rmsprop': dict(vision=1e-8, text=1e-8, amp=1e-7)}
+# eps by domain, and the smallest that is used under mixed precision ('amp'). Adam: fastai's 1e-5, BERT's
+# 1e-6; ranger: fastai's 1e-6; AdaBelief: its authors' 1e-8 and 1e-16. Gradients that came through half
+# precision are accurate to about 1e-8, and the root of less is noise.
+_ADAM_EPS = dict(vision=1e-5, text=1e-6, amp=1e-7)
+_RANGER_EPS = dict(vision=1e-6, text=1e-6, amp=1e-7)
+_BELIEF_EPS = dict(vision=1e-8, text=1e-16, amp=1e-8)
+EPS = {
+    'adamw': _ADAM_EPS,
+    'radam': _ADAM_EPS,
+    'adabelief': _BELIEF_EPS,
+    'ranger': _RANGER_EPS,
+    'ranger_nogc': _RANGER_EPS,
+    'rangeradabelief': _BELIEF_EPS,
+    'rangeradabelief_nogc': _BELIEF_EPS,
+    'rmsprop': dict(vision=1e-8, text=1e-8, amp=1e-7),
+}
 
 
-def _timms(name):
-    "The class of timm's optimizer with timm's defaults, and its momentum."
+def _timm_class(name):
+    "The class of timm's optimizer `name`, with timm's defaults, and keywords for its momentum."
     factory = require_package('timm.optim', f'the optimizer {name!r}', 'timm')
     info = factory.get_optimizer_info(name)
-    if info.second_order: raise InputError(f'{name!r} needs second derivatives, which fastai\'s backward pass leaves out')
+    if info.second_order:
+        raise InputError(f'{name!r} needs second derivatives, which fastai\'s backward pass leaves out')
+    # the class of another package is given by its name
     if isinstance(info.opt_class, str):
         require_package(info.opt_class.split('.')[0], f'the optimizer {name!r}')
         if not torch.cuda.is_available(): raise MissingPackage(f'the optimizer {name!r} runs on CUDA alone')
@@ -52,27 +67,30 @@ def _timms(name):
 
 
 def list_opts() -> list[str]:
-    "Every name that `opt_func` takes; before each of them 'lookahead_' may stand."
-    return sorted({*optimizer_configs, *require_package('timm.optim', 'the list of optimizers', 'timm').list_optimizers()})
+    "All names that `opt_func` takes, sorted; each may have 'lookahead_' in front."
+    timms = require_package('timm.optim', 'the list of optimizers', 'timm').list_optimizers()
+    return sorted({*optimizer_configs, *timms})
 
 
 def opt_func(
-    name: str,  # One of `list_opts()`, with 'lookahead_' before it if wanted
+    name: str,  # One of `list_opts()`, with 'lookahead_' in front for Lookahead over it
     domain: str = 'vision',  # Whose default eps: 'vision' or 'text'
-    amp: bool = False,  # Mixed precision: no eps too small for it
-    **kwargs,  # Fixed for the optimizer, in fastai's words (`mom`, `sqr_mom`, `eps`, `wd`) or its own
-):
-    "A callable for `Learner(opt_func=)` by name."
+    amp: bool = False,  # Mixed precision: no default eps is too small for it
+    **kwargs,  # Fixed options, by fastai's names (`mom`, `sqr_mom`, `eps`, `wd`) or the optimizer's own
+):  # Callable (params, lr) -> optimizer, for `Learner(opt_func=)`
+    "An optimizer by name; `InputError` for an unknown one lists the names."
     if domain not in ('vision', 'text'): raise InputError(f"domain={domain!r}: choose 'vision' or 'text'")
     if name.startswith('lookahead_'):
-        k = {o: kwargs.pop(o) for o in ('k', 'alpha') if o in kwargs}
-        return partial(_ahead, inner=opt_func(name.removeprefix('lookahead_'), domain, amp, **kwargs), **k)
+        options = {key: kwargs.pop(key) for key in ('k', 'alpha') if key in kwargs}
+        inner = opt_func(name.removeprefix('lookahead_'), domain, amp, **kwargs)
+        return partial(_lookahead_over, inner=inner, **options)
     if name in optimizer_configs:
         if name in EPS: kwargs = {'eps': max(EPS[name][domain], EPS[name]['amp'] if amp else 0.), **kwargs}
         return partial(optimizer_configs[name], **kwargs)
-    if name not in list_opts(): raise InputError(f'no optimizer {name!r}: choose from {preview(list_opts(), 200)}')
-    cls, mom = _timms(name)
-    return partial(Wrapped, opt=cls, **{**mom, **kwargs})
+    names = list_opts()
+    if name not in names: raise InputError(f'no optimizer {name!r}: choose from {preview(names, 200)}')
+    opt_class, momentum = _timm_class(name)
+    return partial(Wrapped, opt=opt_class, **{**momentum, **kwargs})
 
 
-def _ahead(params, lr, inner, k=6, alpha=.5): return Lookahead(inner(params, lr=lr), k, alpha)
+def _lookahead_over(params, lr, inner, k=6, alpha=.5): return Lookahead(inner(params, lr=lr), k, alpha)

@@ -1,4 +1,5 @@
-"torch's and timm's optimizers under fastai: decoupled decay that spares norms and biases, and every schedule."
+"""PyTorch's and timm's optimizers under fastai: decoupled decay that spares norms and biases, and all of
+fastai's schedules."""
 import torch
 from fastai.optimizer import OptimWrapper
 
@@ -7,59 +8,73 @@ from .kernels import chunks
 
 
 class Wrapped(OptimWrapper):
-    "fastai's `OptimWrapper` with weight decay of its own, apart from the gradient, and a `mom` that any schedule may set."
+    """fastai's `OptimWrapper`, with weight decay that is applied to the weights and not to the gradients,
+    and with a momentum `mom` that any schedule may set, also where the optimizer has none."""
     def __init__(
         self,
         params,  # Parameters, or a list of them for each group
-        lr: float | slice,  # Learning rate; fastai's slices and lists by group
-        opt,  # A torch optimizer's class or partial
-        wd: float = 0.,  # Weight decay: weights shrink by lr * wd a step, except those flagged `do_wd=False`
-        mom: float | None = None,  # Momentum or first beta; default the optimizer's. At 0 the schedules' `mom` has no effect
-        sqr_mom: float | None = None,  # Momentum of the squares; default the optimizer's
+        lr: float | slice,  # Learning rate; also fastai's slices, or a list with a rate for each group
+        opt,  # Class of a PyTorch optimizer, or a partial of one
+        wd: float = 0.,  # Weight decay: weights shrink by lr * wd a step, but not those flagged `do_wd=False`
+        mom: float | None = None,  # Momentum or first beta, fixed if 0; None: the optimizer's
+        sqr_mom: float | None = None,  # Momentum of the squares; None: the optimizer's
         **kwargs,  # For `opt`
     ):
-        # a rate is asked for here, but fastai's forms of it (slices, lists) can only be set afterwards
+        # the optimizer wants one rate to begin with; fastai's slices and lists can only be set afterwards
         super().__init__(params, opt=opt, lr=1e-3, weight_decay=0., **kwargs)
-        for k, v in dict(mom=mom, sqr_mom=sqr_mom).items():
-            if v is None: continue
-            if k not in self.bwd_map: raise InputError(f'{k}={v}: {type(self.opt).__name__} has only {preview(self.bwd_map, 20)}')
-            self.set_hyper(k, v)
-        # what torch's groups don't hold or mustn't be given
-        self.own = [{'wd': wd} for _ in self.param_lists]
+        for name, value in dict(mom=mom, sqr_mom=sqr_mom).items():
+            if value is None: continue
+            if name not in self.bwd_map:
+                raise InputError(f'{name}={value}: {type(self.opt).__name__} has only '
+                                 f'{preview(self.bwd_map, 20)}')
+            self.set_hyper(name, value)
+        # for each group the hyper-parameters that PyTorch's groups lack, or must not be given
+        self.own_hypers = [{'wd': wd} for _ in self.param_lists]
         if not self.hypers[0].get('mom'):
-            for o in self.own: o['mom'] = 0.
+            for own in self.own_hypers: own['mom'] = 0.
         self.set_hyper('lr', lr)
 
     @property
-    def hypers(self): return [{**h, **o} for h, o in zip(super().hypers, getattr(self, 'own', None) or [{}] * len(self.opt.param_groups))]
+    def hypers(self):
+        "A dict for each parameter group, by fastai's names; to be read, `set_hyper` changes them."
+        groups = super().hypers
+        own_hypers = getattr(self, 'own_hypers', None) or [{}] * len(groups)
+        return [{**hypers, **own} for hypers, own in zip(groups, own_hypers)]
 
     def _set_hyper(self, k, v):
-        own = getattr(self, 'own', None)
-        if own and k in own[0]:
-            for o, x in zip(own, v): o[k] = x
-        elif k in self.bwd_map: super()._set_hyper(k, [float(x) if isinstance(x, float) else x for x in v])
-        else: raise InputError(f'{type(self.opt).__name__} has no {k!r}, only {preview(self.hypers[0], 20)}')
+        own_hypers = getattr(self, 'own_hypers', None)
+        if own_hypers and k in own_hypers[0]:
+            for own, value in zip(own_hypers, v): own[k] = value
+        elif k in self.bwd_map:
+            super()._set_hyper(k, [float(value) if isinstance(value, float) else value for value in v])
+        else:
+            raise InputError(f'{type(self.opt).__name__} has no {k!r}, only {preview(self.hypers[0], 20)}')
 
     def step(self, closure=None):
+        "Decay the weights, then step the optimizer."
         if closure is not None: raise NotImplementedError('fastai optimizers take no closure')
         self._decay()
         self.opt.step()
 
     @torch.no_grad()
     def _decay(self):
-        for pg, h in zip(self.param_lists, self.hypers):
-            if not h['wd']: continue
-            kinds = {}
-            for p in pg:
-                if p.grad is None or not p.requires_grad or not self.state[p].get('do_wd', True): continue
-                kinds.setdefault((p.device, p.dtype), []).append(p)
-            for ps in kinds.values():
-                for part, in chunks(ps): torch._foreach_mul_(part, 1 - float(h['lr']) * float(h['wd']))
+        for group, hypers in zip(self.param_lists, self.hypers):
+            if not hypers['wd']: continue
+            by_kind = {}
+            for parameter in group:
+                if parameter.grad is None or not parameter.requires_grad: continue
+                if not self.state[parameter].get('do_wd', True): continue
+                by_kind.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+            kept = 1 - float(hypers['lr']) * float(hypers['wd'])
+            for params in by_kind.values():
+                for part, in chunks(params): torch._foreach_mul_(part, kept)
 
-    def state_dict(self): return {**self.opt.state_dict(), 'own': [dict(o) for o in self.own]}
+    def state_dict(self): return {**self.opt.state_dict(), 'own': [dict(own) for own in self.own_hypers]}
 
-    def load_state_dict(self, sd):
+    def load_state_dict(self, saved_state):
         "Load a state saved by the same optimizer; the dict is left as it is."
-        if 'own' not in sd: raise InputError(f'the saved optimizer has {sorted(sd)}: it is none of torch under fastmatch')
-        self.opt.load_state_dict({k: v for k, v in sd.items() if k != 'own'})
-        self.own = [dict(o) for o in sd['own']]
+        if 'own' not in saved_state:
+            raise InputError(f'the saved optimizer has {sorted(saved_state)}: '
+                             'it is none of torch under fastmatch')
+        self.opt.load_state_dict({key: value for key, value in saved_state.items() if key != 'own'})
+        self.own_hypers = [dict(own) for own in saved_state['own']]

@@ -1,178 +1,264 @@
-"Every loss with what it reads and its naive twin; a loss that is not in the table fails a test."
+"""Every loss with what it reads and its naive twin from `tests/reference`; a loss that is not in the
+table fails a test."""
 # ruff: noqa: F403, F405
 from dataclasses import dataclass
 from functools import partial
-from math import cos as cosine
-from math import pi, sin
+from math import cos, pi, sin
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from fastmatch.core import HeadOutput
 from fastmatch.losses import *
-from tests.reference import losses as ref
+from tests.reference import losses as reference
 
-N, C, D = 24, 7, 5
+N, C, D = 24, 7, 5  # rows, classes, width of an embedding
 WEIGHT = [1., .5, 2., 1., .1, 3., 1.]
 MARGINS = [.1, .2, .3, .4, .5, .05, .0]
-T, S = .25, 6.  # exact in float32
+T, S = .25, 6.  # what a `TrackedHead` returns; exact in float32
 
 
 def rand(*shape, seed=0, low=-1., high=1.):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * (high - low) + low
+    "Float64, uniform from `low` to `high`."
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*shape, generator=generator, dtype=torch.float64) * (high - low) + low
 
 
-def labels(n=N, c=C, seed=1): return torch.randint(c, (n,), generator=torch.Generator().manual_seed(seed))
+def labels(n=N, n_classes=C, seed=1):
+    "Random classes (n,)."
+    return torch.randint(n_classes, (n,), generator=torch.Generator().manual_seed(seed))
 
 
-class Reads:
-    "What a loss reads: the tensors with a gradient (`leaves`), the targets, how they are put together, how the twin takes them."
+class LogitInputs:
+    """What a loss reads: the tensors with a gradient (`leaves`), the targets, how the leaves are put
+    together to the model's output (`build`), and how the naive twin takes them (`numpy`). Here logits."""
     def leaves(self): return [3 * rand(N, C)]
     def targets(self): return (labels(),)
-    def build(self, x): return x
-    def numpy(self, x): return (x.double().detach().numpy(),)
+    def build(self, logits): return logits
+    def numpy(self, logits): return (logits.double().detach().numpy(),)
 
     def extremes(self, value):
-        "Leaves as far out as they get: `value` is 1 or -1 throughout, or 'right' or 'wrong': sure of each target, or of all others."
-        if isinstance(value, str): return [1e4 * self.sign(value)] if self.sign(value) is not None else self.extremes(1.)
-        return [torch.full_like(o, value * 1e4) for o in self.leaves()]
+        """Leaves as far out as they get: `value` is 1 or -1 throughout, or 'right' or 'wrong': sure of
+        each target, or of all others."""
+        if not isinstance(value, str): return [torch.full_like(leaf, value * 1e4) for leaf in self.leaves()]
+        signs = self.signs(value)
+        return self.extremes(1.) if signs is None else [1e4 * signs]
 
-    def sign(self, value): return (2. * torch.nn.functional.one_hot(self.targets()[0], C) - 1) * (1 if value == 'right' else -1)
+    def signs(self, value):
+        """1 at each target and -1 elsewhere where `value` is 'right', the reverse where it is 'wrong';
+        None: there is no such."""
+        return (2. * F.one_hot(self.targets()[0], C) - 1) * (1 if value == 'right' else -1)
 
 
-class Head(Reads):
+class HeadInputs(LogitInputs):
     "Cosines, embeddings, and all that a head may add."
-    norms, centers = rand(C, low=.5, high=2., seed=3), rand(C, D, seed=4)
+    norms = rand(C, low=.5, high=2., seed=3)
+    centers = rand(C, D, seed=4)
 
     def leaves(self):
-        cos = rand(N, C, low=-.95, high=.95)
+        cosines = rand(N, C, low=-.95, high=.95)
         # the hard corners: the target nearly opposite and nearly alike
-        cos[0], cos[1] = -.99, .99
-        return [cos, 3 * rand(N, D, seed=2)]
+        cosines[0] = -.99
+        cosines[1] = .99
+        return [cosines, 3 * rand(N, D, seed=2)]
 
-    def build(self, cos, emb):
-        keep = torch.float64 if cos.dtype == torch.float64 else torch.float32
+    def build(self, cosines, embeddings):
+        dtype = torch.float64 if cosines.dtype == torch.float64 else torch.float32
         extra = dict(norms=self.norms, centers=self.centers, t=torch.tensor(T), s=torch.tensor(S))
-        return HeadOutput(cos, emb, {k: v.to(keep) for k, v in extra.items()})
+        return HeadOutput(cosines, embeddings, {key: value.to(dtype) for key, value in extra.items()})
 
-    def numpy(self, cos, emb): return cos.double().detach().numpy(), emb.double().detach().numpy()
+    def numpy(self, cosines, embeddings):
+        return cosines.double().detach().numpy(), embeddings.double().detach().numpy()
+
     def extremes(self, value):
-        if isinstance(value, str): return [self.sign(value), self.leaves()[1]]
-        return [torch.full_like(o, value) for o in self.leaves()]
+        if isinstance(value, str): return [self.signs(value), self.leaves()[1]]
+        return [torch.full_like(leaf, value) for leaf in self.leaves()]
 
 
-class Pairs(Reads):
+class PairInputs(LogitInputs):
     "Embeddings, with classes of one row, of several, and of very many."
     def leaves(self): return [rand(N, D, seed=5)]
-    def targets(self): return (torch.tensor([0, 1, 1, 2, 2, 2, *range(3, 7), *range(3, 7), *([7] * 10)]),)
-    def numpy(self, x): return (ref.unit(x.double().detach().numpy()),)
-    def extremes(self, value): return [torch.full_like(o, 1. if isinstance(value, str) else value) for o in self.leaves()]
+
+    def targets(self):
+        return (torch.tensor([0, 1, 1, 2, 2, 2, *range(3, 7), *range(3, 7), *([7] * 10)]),)
+
+    def numpy(self, embeddings): return (reference.unit(embeddings.double().detach().numpy()),)
+
+    def extremes(self, value):
+        return [torch.full_like(leaf, 1. if isinstance(value, str) else value) for leaf in self.leaves()]
 
 
-class Lengths(Pairs):
-    def numpy(self, x): return (x.double().detach().numpy(),)
+class PairInputsOfAnyLength(PairInputs):
+    "For losses that take embeddings as they are and not at unit length."
+    def numpy(self, embeddings): return (embeddings.double().detach().numpy(),)
 
 
-class Labels(Reads):
-    def sign(self, value): return (2 * self.targets()[0] - 1) * (1 if value == 'right' else -1)
+class LabelInputs(LogitInputs):
+    "Logits, and several labels a row."
+    def signs(self, value): return (2 * self.targets()[0] - 1) * (1 if value == 'right' else -1)
     def targets(self): return ((rand(N, C, seed=6) > .4).double(),)
 
 
-class Soft(Reads):
-    def sign(self, value): return None
+class ProbabilityInputs(LogitInputs):
+    "Logits, and probabilities as targets."
+    def signs(self, value): return None
     def targets(self): return ((5 * rand(N, C, seed=6)).softmax(1),)
 
 
-class Teacher(Reads):
+class TeacherInputs(LogitInputs):
+    "Logits, classes, and a teacher's logits."
     def targets(self): return labels(), 3 * rand(N, C, seed=7)
 
 
-class Mask(Reads):
+class MaskInputs(LogitInputs):
     "One channel: half a mask, one pixel, none, all."
-    c = 1
-    def sign(self, value): return (2. * (self.targets()[0][:, None] == (torch.arange(self.c)[:, None, None] if self.c > 1 else 1)) - 1) * (1 if value == 'right' else -1)
-    def leaves(self): return [3 * rand(4, self.c, 3, 5, seed=8)]
+    n_classes = 1
+
+    def leaves(self): return [3 * rand(4, self.n_classes, 3, 5, seed=8)]
 
     def targets(self):
-        y = torch.zeros(4, 3, 5, dtype=torch.long)
-        y[0, :2, :3], y[1, 1, 1], y[3] = 1, 1, 1
-        return (y,)
+        mask = torch.zeros(4, 3, 5, dtype=torch.long)
+        mask[0, :2, :3] = 1
+        mask[1, 1, 1] = 1
+        mask[3] = 1
+        return (mask,)
+
+    def signs(self, value):
+        classes = torch.arange(self.n_classes)[:, None, None] if self.n_classes > 1 else 1
+        planes = self.targets()[0][:, None] == classes
+        return (2. * planes - 1) * (1 if value == 'right' else -1)
 
 
-class Masks(Mask):
+class ClassMaskInputs(MaskInputs):
     "Three classes, not all of them in every image."
-    c = 3
-    def targets(self): return (torch.randint(3, (4, 3, 5), generator=torch.Generator().manual_seed(9)) % torch.tensor([3, 3, 2, 1])[:, None, None],)
+    n_classes = 3
+
+    def targets(self):
+        classes = torch.randint(3, (4, 3, 5), generator=torch.Generator().manual_seed(9))
+        return (classes % torch.tensor([3, 3, 2, 1])[:, None, None],)
 
 
 @dataclass
 class Case:
     loss: Loss
-    reads: Reads
+    inputs: LogitInputs
     naive: callable  # (*numpy(leaves), *targets) -> (n,) in float64
 
     @property
-    def name(self): return f'{type(self.loss).__name__}-{type(self.reads).__name__}'
+    def name(self): return f'{type(self.loss).__name__}-{type(self.inputs).__name__}'
 
     def rows(self, leaves):
-        "What the naive twin says, a value per row."
-        return self.naive(*self.reads.numpy(*leaves), *(o.numpy() for o in self.reads.targets()))
+        "What the naive twin says, a value for each row."
+        targets = (target.numpy() for target in self.inputs.targets())
+        return self.naive(*self.inputs.numpy(*leaves), *targets)
 
 
-def margin(s, target, smoothing=0.): return lambda c, e, y: ref.with_target(c, y, s, target, smoothing)
-def arc(t, m): return cosine(t + m) if t + m < pi else cosine(t) - m * sin(m)
-def on_cos(f, s): return lambda c, e, y: f(s * c, y)
-def length(e): return np.sqrt((e**2).sum(1, keepdims=True))
+def naive_margin(scale, margin, smoothing=0.):
+    "The twin of a margin loss: `margin(theta, class)` in the target's place."
+    def rows(cosines, embeddings, targets):
+        return reference.with_target(cosines, targets, scale, margin, smoothing)
+    return rows
 
 
-AUTO = 2**.5 * np.log(C - 1)
-NORMS = Head.norms.numpy()
-CASES = [Case(*o) for o in [
-    (NormSoftmax(), Head(), margin(AUTO, lambda t, k: cosine(t))),
-    (NormSoftmax(s=12., label_smoothing=.1), Head(), margin(12., lambda t, k: cosine(t), .1)),
-    (ArcFace(m=.5, s=30.), Head(), lambda c, e, y: ref.arcface(c, y, .5, 30.)),
-    (ArcFace(m=.8, s=16., label_smoothing=.1), Head(), lambda c, e, y: ref.arcface(c, y, .8, 16., .1)),
-    (ArcFace(m=MARGINS, s=16.), Head(), margin(16., lambda t, k: arc(t, MARGINS[k]))),
-    (ArcFace(m=.5, s=16., easy_margin=True), Head(), margin(16., lambda t, k: cosine(t + .5) if t < pi / 2 else cosine(t))),
-    (CosFace(s=30.), Head(), margin(30., lambda t, k: cosine(t) - .35)),
-    (CosFace(m=MARGINS, label_smoothing=.2), Head(), margin(AUTO, lambda t, k: cosine(t) - MARGINS[k], .2)),
-    (CombinedMargin(s=16.), Head(), margin(16., lambda t, k: ref.psi(t + .3, 1) - .2)),
-    (CombinedMargin(1.4, .5, .1, s=9., label_smoothing=.1), Head(), margin(9., lambda t, k: ref.psi(1.4 * t + .5, 1) - .1, .1)),
-    (SphereFace(m=4), Head(), lambda c, e, y: ref.with_target(c, y, length(e), lambda t, k: ref.psi(t, 4))),
-    (SphereFace(m=1.35, s=12.), Head(), margin(12., lambda t, k: ref.psi(t, 1.35))),
-    (LargeMarginSoftmax(m=3), Head(), lambda c, e, y: ref.with_target(c, y, length(e) * NORMS, lambda t, k: ref.psi(t, 3))),
-    (AdaCos(label_smoothing=.1), Head(), margin(S, lambda t, k: cosine(t), .1)),
-    (CurricularFace(m=.5, s=16.), Head(), lambda c, e, y: ref.curricular(c, y, .5, 16., T)),
-    (CenterLoss(), Head(), lambda c, e, y: ref.center(e, y, Head.centers.numpy())),
-    (CrossEntropy(), Head(), on_cos(ref.cross_entropy, AUTO)),
-    (CrossEntropy(WEIGHT, s=8., label_smoothing=.1), Head(), on_cos(partial(ref.cross_entropy, weight=WEIGHT, smoothing=.1), 8.)),
-    (FocalLoss(2., s=8.), Head(), on_cos(partial(ref.focal, gamma=2.), 8.)),
-    (FocalLoss(.5, WEIGHT, s=8.), Head(), on_cos(partial(ref.focal, gamma=.5, weight=WEIGHT), 8.)),
-    (SumLoss({'a': CosFace(s=9.), 'b': CenterLoss()}, {'b': .1}), Head(),
-     lambda c, e, y: margin(9., lambda t, k: cosine(t) - .35)(c, e, y) + .1 * ref.center(e, y, Head.centers.numpy())),
-    (CrossEntropy(), Reads(), ref.cross_entropy),
-    (FocalLoss(.6), Reads(), partial(ref.focal, gamma=.6)),
-    (HardRows(CrossEntropy(), .3), Reads(), lambda x, y: (lambda r: np.where(r >= np.sort(r)[-8], r, 0))(ref.cross_entropy(x, y))),
-    (Triplet(.2), Pairs(), partial(ref.batch_hard, m=.2)),
-    (Triplet(None, normalize=False), Lengths(), partial(ref.batch_hard, m=None)),
-    (Triplet(.3, 'semihard'), Pairs(), partial(ref.semi_hard, m=.3)),
-    (Contrastive(1.2), Pairs(), partial(ref.contrastive, m=1.2)),
-    (Contrastive(1., normalize=False), Lengths(), partial(ref.contrastive, m=1.)),
-    (SupCon(.2), Pairs(), partial(ref.supcon, t=.2)),
-    (NTXent(.2), Pairs(), partial(ref.nt_xent, t=.2)),
-    (MultiSimilarity(), Pairs(), partial(ref.multi_similarity, alpha=2., beta=50., base=.5, eps=.1)),
-    (MultiLabelFocalLoss(1.5, .3), Labels(), partial(ref.multi_label_focal, gamma=1.5, alpha=.3)),
-    (AsymmetricLoss(), Labels(), partial(ref.asymmetric, gamma_pos=1., gamma_neg=4., clip=.05)),
-    (AsymmetricLoss(.5, 2., 0.), Labels(), partial(ref.asymmetric, gamma_pos=.5, gamma_neg=2., clip=0.)),
-    (AsymmetricLoss(.6, .6, .1), Labels(), partial(ref.asymmetric, gamma_pos=.6, gamma_neg=.6, clip=.1)),
-    (SoftFBeta(2.), Labels(), partial(ref.soft_f_beta, beta=2.)),
-    (SoftTarget(), Soft(), lambda x, p: sum(p[:, k] * ref.cross_entropy(x, np.full(len(x), k)) for k in range(C))),
-    (Distill(3., .7, label_smoothing=.1), Teacher(), partial(ref.distill, t=3., alpha=.7, smoothing=.1)),
-    (SoftDice(), Mask(), partial(ref.dice, smooth=1.)),
-    (SoftDice(.5), Masks(), partial(ref.dice, smooth=.5)),
-    (DiceBCE(), Mask(), partial(ref.dice, smooth=1., empties=True)),
-    (DiceBCE(), Masks(), partial(ref.dice, smooth=1., empties=True)),
-    (Lovasz(), Mask(), ref.lovasz),
-    (Lovasz(), Masks(), ref.lovasz),
-]]
-IDS = [f'{o.name}-{i}' for i, o in enumerate(CASES)]
+def naive_by_length(m, with_centers):
+    """The twin of SphereFace and L-Softmax: the scale is the length of the embedding, or of embedding and
+    center."""
+    def rows(cosines, embeddings, targets):
+        lengths = np.sqrt((embeddings**2).sum(1, keepdims=True))
+        scale = lengths * HeadInputs.norms.numpy() if with_centers else lengths
+        return reference.with_target(cosines, targets, scale, lambda theta, k: reference.psi(theta, m))
+    return rows
+
+
+def naive_on_cosines(naive, scale):
+    "The twin of a loss that takes scaled cosines for logits."
+    return lambda cosines, embeddings, targets: naive(scale * cosines, targets)
+
+
+def naive_center(cosines, embeddings, targets):
+    return reference.center(embeddings, targets, HeadInputs.centers.numpy())
+
+
+def naive_sum(cosines, embeddings, targets):
+    cosface = naive_margin(9., lambda theta, k: cos(theta) - .35)(cosines, embeddings, targets)
+    return cosface + .1 * naive_center(cosines, embeddings, targets)
+
+
+def naive_hard_rows(logits, targets):
+    "The 8 hardest of the 24 rows, 0 for the others."
+    rows = reference.cross_entropy(logits, targets)
+    return np.where(rows >= np.sort(rows)[-8], rows, 0)
+
+
+def naive_soft_target(logits, probabilities):
+    return sum(probabilities[:, k] * reference.cross_entropy(logits, np.full(len(logits), k))
+               for k in range(C))
+
+
+def arc(theta, m): return cos(theta + m) if theta + m < pi else cos(theta) - m * sin(m)
+
+
+AUTO = 2**.5 * np.log(C - 1)  # AdaCos' rule
+HEAD_CASES = [
+    (NormSoftmax(), naive_margin(AUTO, lambda theta, k: cos(theta))),
+    (NormSoftmax(s=12., label_smoothing=.1), naive_margin(12., lambda theta, k: cos(theta), .1)),
+    (ArcFace(m=.5, s=30.), lambda cosines, e, targets: reference.arcface(cosines, targets, .5, 30.)),
+    (ArcFace(m=.8, s=16., label_smoothing=.1),
+     lambda cosines, e, targets: reference.arcface(cosines, targets, .8, 16., .1)),
+    (ArcFace(m=MARGINS, s=16.), naive_margin(16., lambda theta, k: arc(theta, MARGINS[k]))),
+    (ArcFace(m=.5, s=16., easy_margin=True),
+     naive_margin(16., lambda theta, k: cos(theta + .5) if theta < pi / 2 else cos(theta))),
+    (CosFace(s=30.), naive_margin(30., lambda theta, k: cos(theta) - .35)),
+    (CosFace(m=MARGINS, label_smoothing=.2),
+     naive_margin(AUTO, lambda theta, k: cos(theta) - MARGINS[k], .2)),
+    (CombinedMargin(s=16.), naive_margin(16., lambda theta, k: reference.psi(theta + .3, 1) - .2)),
+    (CombinedMargin(1.4, .5, .1, s=9., label_smoothing=.1),
+     naive_margin(9., lambda theta, k: reference.psi(1.4 * theta + .5, 1) - .1, .1)),
+    (SphereFace(m=4), naive_by_length(4, with_centers=False)),
+    (SphereFace(m=1.35, s=12.), naive_margin(12., lambda theta, k: reference.psi(theta, 1.35))),
+    (LargeMarginSoftmax(m=3), naive_by_length(3, with_centers=True)),
+    (AdaCos(label_smoothing=.1), naive_margin(S, lambda theta, k: cos(theta), .1)),
+    (CurricularFace(m=.5, s=16.),
+     lambda cosines, e, targets: reference.curricular(cosines, targets, .5, 16., T)),
+    (CenterLoss(), naive_center),
+    (CrossEntropy(), naive_on_cosines(reference.cross_entropy, AUTO)),
+    (CrossEntropy(WEIGHT, s=8., label_smoothing=.1),
+     naive_on_cosines(partial(reference.cross_entropy, weight=WEIGHT, smoothing=.1), 8.)),
+    (FocalLoss(2., s=8.), naive_on_cosines(partial(reference.focal, gamma=2.), 8.)),
+    (FocalLoss(.5, WEIGHT, s=8.), naive_on_cosines(partial(reference.focal, gamma=.5, weight=WEIGHT), 8.)),
+    (SumLoss({'a': CosFace(s=9.), 'b': CenterLoss()}, {'b': .1}), naive_sum),
+]
+OTHER_CASES = [
+    (CrossEntropy(), LogitInputs(), reference.cross_entropy),
+    (FocalLoss(.6), LogitInputs(), partial(reference.focal, gamma=.6)),
+    (HardRows(CrossEntropy(), .3), LogitInputs(), naive_hard_rows),
+    (Triplet(.2), PairInputs(), partial(reference.batch_hard, m=.2)),
+    (Triplet(None, normalize=False), PairInputsOfAnyLength(), partial(reference.batch_hard, m=None)),
+    (Triplet(.3, 'semihard'), PairInputs(), partial(reference.semi_hard, m=.3)),
+    (Contrastive(1.2), PairInputs(), partial(reference.contrastive, m=1.2)),
+    (Contrastive(1., normalize=False), PairInputsOfAnyLength(), partial(reference.contrastive, m=1.)),
+    (SupCon(.2), PairInputs(), partial(reference.supcon, t=.2)),
+    (NTXent(.2), PairInputs(), partial(reference.nt_xent, t=.2)),
+    (MultiSimilarity(), PairInputs(),
+     partial(reference.multi_similarity, alpha=2., beta=50., base=.5, eps=.1)),
+    (MultiLabelFocalLoss(1.5, .3), LabelInputs(), partial(reference.multi_label_focal, gamma=1.5, alpha=.3)),
+    (AsymmetricLoss(), LabelInputs(), partial(reference.asymmetric, gamma_pos=1., gamma_neg=4., clip=.05)),
+    (AsymmetricLoss(.5, 2., 0.), LabelInputs(),
+     partial(reference.asymmetric, gamma_pos=.5, gamma_neg=2., clip=0.)),
+    (AsymmetricLoss(.6, .6, .1), LabelInputs(),
+     partial(reference.asymmetric, gamma_pos=.6, gamma_neg=.6, clip=.1)),
+    (SoftFBeta(2.), LabelInputs(), partial(reference.soft_f_beta, beta=2.)),
+    (SoftTarget(), ProbabilityInputs(), naive_soft_target),
+    (Distill(3., .7, label_smoothing=.1), TeacherInputs(),
+     partial(reference.distill, t=3., alpha=.7, smoothing=.1)),
+    (SoftDice(), MaskInputs(), partial(reference.dice, smooth=1.)),
+    (SoftDice(.5), ClassMaskInputs(), partial(reference.dice, smooth=.5)),
+    (DiceBCE(), MaskInputs(), partial(reference.dice, smooth=1., empties=True)),
+    (DiceBCE(), ClassMaskInputs(), partial(reference.dice, smooth=1., empties=True)),
+    (Lovasz(), MaskInputs(), reference.lovasz),
+    (Lovasz(), ClassMaskInputs(), reference.lovasz),
+]
+CASES = [*(Case(loss, HeadInputs(), naive) for loss, naive in HEAD_CASES),
+         *(Case(loss, inputs, naive) for loss, inputs, naive in OTHER_CASES)]
+IDS = [f'{case.name}-{i}' for i, case in enumerate(CASES)]

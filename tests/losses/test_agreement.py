@@ -1,4 +1,6 @@
-"The same loss in another library gives the same number and gradient: pytorch-metric-learning, torchvision, timm, fastai."
+"""The same loss in another library gives the same number and gradient: pytorch-metric-learning,
+torchvision, timm, fastai."""
+# ruff: noqa: F403, F405
 import importlib
 import math
 
@@ -9,103 +11,131 @@ import torch.nn.functional as F
 from fastmatch.layers.heads import CosineHead
 from fastmatch.losses import *
 
-# ruff: noqa: F403, F405
 N, D, C = 24, 8, 6
 
 
-def data(seed=0):
-    gen = torch.Generator().manual_seed(seed)
-    return torch.randn(N, D, generator=gen, dtype=torch.float64), torch.arange(N) % C
+def rows(seed=0):
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def both(ours, theirs, x, **tol):
-    "Same value and same gradient at `x`."
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    u, v = ours(a), theirs(b)
-    torch.testing.assert_close(u, v, **tol)
-    torch.testing.assert_close(torch.autograd.grad(u, a)[0], torch.autograd.grad(v, b)[0], **tol)
+TARGETS = torch.arange(N) % C
+PAIRS = torch.arange(N) // 2  # two rows of each class
+
+
+def assert_same(ours, theirs, inputs, **tolerance):
+    "Same value and same gradient at `inputs`."
+    our_inputs, their_inputs = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    our_loss, their_loss = ours(our_inputs), theirs(their_inputs)
+    torch.testing.assert_close(our_loss, their_loss, **tolerance)
+    our_grad, = torch.autograd.grad(our_loss, our_inputs)
+    their_grad, = torch.autograd.grad(their_loss, their_inputs)
+    torch.testing.assert_close(our_grad, their_grad, **tolerance)
 
 
 @pytest.fixture
-def pml():
-    res = pytest.importorskip('pytorch_metric_learning', reason='pip install pytorch-metric-learning')
-    for o in ('distances', 'losses', 'miners', 'reducers'): importlib.import_module(f'pytorch_metric_learning.{o}')
-    return res
+def metric_learning():
+    package = pytest.importorskip('pytorch_metric_learning', reason='pip install pytorch-metric-learning')
+    for name in ('distances', 'losses', 'miners', 'reducers'):
+        importlib.import_module(f'{package.__name__}.{name}')
+    return package
 
 
-@pytest.mark.parametrize('name, theirs, ours, k', [
+@pytest.mark.parametrize('name, options, ours, k', [
     ('ArcFaceLoss', dict(margin=math.degrees(.4), scale=16), ArcFace(.4, 16.), 1),
     ('CosFaceLoss', dict(margin=.3, scale=16), CosFace(.3, 16.), 1),
     ('NormalizedSoftmaxLoss', dict(temperature=1 / 16), NormSoftmax(16.), 1),
     ('SphereFaceLoss', dict(margin=3), SphereFace(3), 1),
     ('LargeMarginSoftmaxLoss', dict(margin=3), LargeMarginSoftmax(3), 1),
     ('SubCenterArcFaceLoss', dict(margin=math.degrees(.4), scale=16, sub_centers=3), ArcFace(.4, 16.), 3)])
-def test_margins(pml, name, theirs, ours, k):
-    x, y = data()
+def test_margins(metric_learning, name, options, ours, k):
+    embeddings = rows()
     head = CosineHead(D, C, k).double()
-    loss = getattr(pml.losses, name)(num_classes=C, embedding_size=D, **theirs).double()
-    with torch.no_grad(): loss.W.copy_(head.weight.t())
-    both(lambda v: ours(head(v), y), lambda v: loss(v, y), x, rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(torch.autograd.grad(ours(head(x), y), head.weight)[0], torch.autograd.grad(loss(x, y), loss.W)[0].t(), rtol=1e-6, atol=1e-7)
+    theirs = getattr(metric_learning.losses, name)(num_classes=C, embedding_size=D, **options).double()
+    with torch.no_grad(): theirs.W.copy_(head.weight.t())
+    assert_same(lambda x: ours(head(x), TARGETS), lambda x: theirs(x, TARGETS), embeddings,
+                rtol=1e-6, atol=1e-8)
+    our_grad, = torch.autograd.grad(ours(head(embeddings), TARGETS), head.weight)
+    their_grad, = torch.autograd.grad(theirs(embeddings, TARGETS), theirs.W)
+    torch.testing.assert_close(our_grad, their_grad.t(), rtol=1e-6, atol=1e-7)
+
+
+def their_supcon(package, x): return package.losses.SupConLoss(temperature=.2)(x, TARGETS)
+
+
+def their_multi_similarity(package, x):
+    mined = package.miners.MultiSimilarityMiner(epsilon=.1)(x, TARGETS)
+    return package.losses.MultiSimilarityLoss(alpha=2, beta=50, base=.5)(x, TARGETS, mined)
+
+
+def their_triplet(package, x):
+    loss = package.losses.TripletMarginLoss(margin=.2, reducer=package.reducers.SumReducer())
+    return loss(x, TARGETS, package.miners.BatchHardMiner()(x, TARGETS))
 
 
 @pytest.mark.parametrize('ours, theirs', [
-    (SupCon(.2), lambda p: p.losses.SupConLoss(temperature=.2)),
-    (MultiSimilarity(), lambda p: lambda x, y: p.losses.MultiSimilarityLoss(alpha=2, beta=50, base=.5)(x, y, p.miners.MultiSimilarityMiner(epsilon=.1)(x, y))),
-    (Triplet(.2, reduction='sum'), lambda p: lambda x, y: p.losses.TripletMarginLoss(margin=.2, reducer=p.reducers.SumReducer())(x, y, p.miners.BatchHardMiner()(x, y)))],
+    (SupCon(.2), their_supcon),
+    (MultiSimilarity(), their_multi_similarity),
+    (Triplet(.2, reduction='sum'), their_triplet)],
     ids=['SupCon', 'MultiSimilarity', 'Triplet'])
-def test_pairs(pml, ours, theirs):
-    x, y = data(1)
-    both(lambda v: ours(v, y), lambda v: theirs(pml)(v, y), x, rtol=1e-6, atol=1e-8)
+def test_pairs(metric_learning, ours, theirs):
+    assert_same(lambda x: ours(x, TARGETS), lambda x: theirs(metric_learning, x), rows(1),
+                rtol=1e-6, atol=1e-8)
 
 
-def test_ntxent(pml):
-    x, _ = data(2)
-    y = torch.arange(N) // 2
-    both(lambda v: NTXent(.3)(v, y), lambda v: pml.losses.NTXentLoss(temperature=.3)(v, y), x)
+def test_ntxent(metric_learning):
+    theirs = metric_learning.losses.NTXentLoss(temperature=.3)
+    assert_same(lambda x: NTXent(.3)(x, PAIRS), lambda x: theirs(x, PAIRS), rows(2))
 
 
-def test_contrastive_of_positives_and_negatives(pml):
+def test_contrastive_of_positives_and_negatives(metric_learning):
     "Theirs has the hinge unsquared: equal on squared distances where no negative is within the margin."
-    x, _ = data(3)
-    y = torch.arange(N) // 2
-    near = pml.distances.LpDistance(power=2)
-    theirs = pml.losses.ContrastiveLoss(pos_margin=0, neg_margin=0, distance=near, reducer=pml.reducers.SumReducer())
-    both(lambda v: 2 * (N - 1) * Contrastive(1e-9, reduction='sum')(v, y), lambda v: theirs(v, y), x)
+    theirs = metric_learning.losses.ContrastiveLoss(pos_margin=0, neg_margin=0,
+                                                    distance=metric_learning.distances.LpDistance(power=2),
+                                                    reducer=metric_learning.reducers.SumReducer())
+    ours = Contrastive(1e-9, reduction='sum')
+    assert_same(lambda x: 2 * (N - 1) * ours(x, PAIRS), lambda x: theirs(x, PAIRS), rows(3))
 
 
-def test_multi_label_focal_is_torchvisions():
+@pytest.mark.parametrize('gamma, alpha, their_alpha', [(2., .25, .25), (1.5, None, -1), (0., .5, .5)])
+def test_multi_label_focal_is_torchvisions(gamma, alpha, their_alpha):
     from torchvision.ops import sigmoid_focal_loss
-    x, y = 3 * data()[0], (data(1)[0] > 0).double()
-    for gamma, alpha, given in ((2., .25, .25), (1.5, None, -1), (0., .5, .5)):
-        both(lambda v, g=gamma, a=alpha: MultiLabelFocalLoss(g, a)(v, y), lambda v, g=gamma, a=given: sigmoid_focal_loss(v, y, a, g, 'mean'), x)
+    targets = (rows(1) > 0).double()
+    ours = MultiLabelFocalLoss(gamma, alpha)
+    assert_same(lambda x: ours(x, targets),
+                lambda x: sigmoid_focal_loss(x, targets, their_alpha, gamma, 'mean'), 3 * rows())
 
 
-def test_asymmetric_is_timms():
+@pytest.mark.parametrize('gamma_pos, gamma_neg, clip', [(1., 4., .05), (0., 2., .2), (0., 0., 0.)])
+def test_asymmetric_is_timms(gamma_pos, gamma_neg, clip):
     from timm.loss import AsymmetricLossMultiLabel
-    x, y = 3 * data()[0].float(), (data(1)[0] > 0).float()
-    for pos, neg, clip in ((1., 4., .05), (0., 2., .2), (0., 0., 0.)):
-        theirs = AsymmetricLossMultiLabel(gamma_pos=pos, gamma_neg=neg, clip=clip, reduction='mean')
-        both(lambda v, a=(pos, neg, clip): AsymmetricLoss(*a)(v, y), lambda v, t=theirs: t(v, y), x, rtol=1e-4, atol=1e-6)
+    targets = (rows(1) > 0).float()
+    ours = AsymmetricLoss(gamma_pos, gamma_neg, clip)
+    theirs = AsymmetricLossMultiLabel(gamma_pos=gamma_pos, gamma_neg=gamma_neg, clip=clip, reduction='mean')
+    assert_same(lambda x: ours(x, targets), lambda x: theirs(x, targets), 3 * rows().float(),
+                rtol=1e-4, atol=1e-6)
 
 
 def test_soft_targets_are_timms():
     from timm.loss import SoftTargetCrossEntropy
-    x, p = 3 * data()[0], data(1)[0].softmax(1)
-    both(lambda v: SoftTarget()(v, p), lambda v: SoftTargetCrossEntropy()(v, p), x)
+    probabilities = rows(1).softmax(1)
+    assert_same(lambda x: SoftTarget()(x, probabilities),
+                lambda x: SoftTargetCrossEntropy()(x, probabilities), 3 * rows())
 
 
 def test_focal_and_dice_are_fastais():
     from fastai.losses import DiceLoss, FocalLossFlat
-    x, y = 3 * data()[0].float(), torch.arange(N) % D
-    both(lambda v: FocalLoss(2.)(v, y), lambda v: FocalLossFlat(gamma=2.)(v, y), x)
-    x, y = 3 * data()[0].float().reshape(2, 3, 4, 8), torch.randint(3, (2, 4, 8))
-    both(lambda v: SoftDice(.5)(v, y), lambda v: DiceLoss(smooth=.5, reduction='mean')(v, y), x)
+    logits, targets = 3 * rows().float(), torch.arange(N) % D
+    assert_same(lambda x: FocalLoss(2.)(x, targets), lambda x: FocalLossFlat(gamma=2.)(x, targets), logits)
+    logits, masks = logits.reshape(2, 3, 4, 8), torch.randint(3, (2, 4, 8))
+    theirs = DiceLoss(smooth=.5, reduction='mean')
+    assert_same(lambda x: SoftDice(.5)(x, masks), lambda x: theirs(x, masks), logits)
 
 
 def test_unlike_fastais_the_weight_leaves_p_t_alone():
     from fastai.losses import FocalLossFlat
-    x, y, w = torch.tensor([[0., 2.75]]), torch.tensor([0]), torch.tensor([10., 1.])
-    p = F.softmax(x, 1)[0, 0]
-    want = float(10 * (1 - p)**2 * -p.log())
-    assert abs(float(FocalLoss(2., w, reduction='sum')(x, y)) - want) < 1e-4 < abs(float(FocalLossFlat(gamma=2., weight=w, reduction='sum')(x, y)) - want)
+    logits, targets, weight = torch.tensor([[0., 2.75]]), torch.tensor([0]), torch.tensor([10., 1.])
+    p = F.softmax(logits, 1)[0, 0]
+    expected = float(10 * (1 - p)**2 * -p.log())
+    ours = float(FocalLoss(2., weight, reduction='sum')(logits, targets))
+    theirs = float(FocalLossFlat(gamma=2., weight=weight, reduction='sum')(logits, targets))
+    assert abs(ours - expected) < 1e-4 < abs(theirs - expected)

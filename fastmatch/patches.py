@@ -1,0 +1,43 @@
+"""What differs from plain fastai after `import fastmatch.all`, in one place.
+
+Importing any other part of the package leaves fastai's classes as they are; Learners that this package makes
+don't need the changes. Each item below says what is changed and why.
+
+- `Learner.create_opt`: after fastai's own, this package's optimizers (`adamw`, `ranger`, `opt_func(...)` and
+so on) are told which weights not to decay (biases and the weights of every kind of norm, where fastai knows a
+few kinds only) and which gradients not to centralize (embeddings and class centers), by
+`fastmatch.optim.prepare`. Why: a Learner written by hand in a notebook then trains as one from
+`match_learner` does. With fastai's own optimizers nothing changes.
+- `Learner.fit_flat_cos`: takes `start_epoch`, warm-up and rates by parameter group beside fastai's arguments, which
+mean what they mean in fastai. Why: fastai's ignores `start_epoch`, and a pretrained encoder wants a warm-up.
+- New methods that fastai's Learner doesn't have: the other schedules (`fit_curve`, `fit_cos`, `fit_steps`, `fit_exp`,
+`fit_cycles`, `fit_plateau`, `fit_head_first`, `fit_gradual`), `largest_bs`, `noise_scale`, `fit_to_best`,
+`each_weights`, `average_weights`, `greedy_soup`.
+"""
+from functools import wraps
+
+from fastai.learner import Learner
+
+from .callback.learner_methods import patch_callbacks
+from .optim.prepare import prepare_optimizer
+from .schedule.patch import patch_schedules
+
+
+def patch_fastai():
+    "Apply the changes listed above to fastai's classes; a second call does nothing."
+    _patch_create_opt()
+    patch_schedules()
+    patch_callbacks()
+
+
+def _patch_create_opt():
+    fastai_create_opt = Learner.create_opt
+    if getattr(fastai_create_opt, '_patched_by_fastmatch', False): return
+
+    @wraps(fastai_create_opt)
+    def create_opt(self):
+        fastai_create_opt(self)
+        prepare_optimizer(self)
+
+    create_opt._patched_by_fastmatch = True
+    Learner.create_opt = create_opt
