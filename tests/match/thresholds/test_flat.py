@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from fastmatch.core import InputError
 from fastmatch.match import Candidates, Dense, Keys, RankSweep, Sweep, Tfidf, candidates, decide, fuse, heldout, row_f1
 from fastmatch.match.judge.heldout import random_halves
-from fastmatch.match.thresholds.flat import FUSED, Flat, _front, _sort_within
+from fastmatch.match.thresholds.flat import FUSED, Flat
+from fastmatch.match.thresholds.flat.level import not_exceeded
+from fastmatch.match.thresholds.flat.ordered import sort_within_rows
 from tests.match.cases import titles
 
 
@@ -71,7 +73,7 @@ def test_few_pairs_suffice(how, ranks, most, monkeypatch):
     # and some right pairs of low scores are equal in a key
     cand.scores['key'] = np.where(cand.ids < 0, -np.inf, same & (rng.random(cand.ids.shape) < .3)).astype(np.float32)
     cand.join = ('key',)
-    monkeypatch.setattr('fastmatch.match.thresholds.flat.DEPTHS', (.2, .6, 2, np.inf))
+    monkeypatch.setattr('fastmatch.match.thresholds.flat.pairs.DEPTHS', (.2, .6, 2, np.inf))
     flat, least = Flat(cand, labels, max_matches=most), []
     for turn in range(8):
         # thresholds so high that hardly a pair is above them, too
@@ -82,7 +84,7 @@ def test_few_pairs_suffice(how, ranks, most, monkeypatch):
         cut, value = got.best()
         assert value == pytest.approx(want[1], abs=1e-9)
         if ranks == 1: assert cut == want[0]
-        least.append(len(got.score))
+        least.append(len(got.pairs.scores))
     # it did leave pairs out, and did go deeper where it had to
     assert min(least) < (cand.ids[:, 1:] >= 0).sum() / 3 and len(flat._levels) > 1
 
@@ -122,10 +124,10 @@ def test_some_rows_alone():
     assert np.isnan(sweep.at(.9)[~rows]).all()
 
 
-def test_front():
+def testnot_exceeded():
     a, b = np.array([[.9, .1, .5, .5, .4]]), np.array([[.1, .9, .5, .4, .4]])
     # equal in one is not exceeded: a weight of 0 would make them ties
-    assert _front([a, b], np.ones((1, 5), bool)).tolist() == [[True, True, True, True, False]]
+    assert not_exceeded([a, b], np.ones((1, 5), bool)).tolist() == [[True, True, True, True, False]]
 
 
 def test_sorted_within_rows():
@@ -134,7 +136,7 @@ def test_sorted_within_rows():
         count = rng.integers(0, top + 1, 50)
         row, key = np.repeat(np.arange(50), count), rng.integers(0, 2**63, count.sum()).astype(np.uint64) * 2 + 1
         want = key[np.lexsort((key, row))]
-        _sort_within(key, count)
+        sort_within_rows(key, count)
         assert (key == want).all()
 
 
@@ -146,7 +148,7 @@ def test_nobody_near():
 @pytest.mark.parametrize('do, words', [
     (lambda f: f.sweep('piecewise'), 'choose one of'), (lambda f: f.sweep('mean', {'x': 1.}), r"name \['x'\]"), (lambda f: f.sweep(ranks=3), 'ranks'),
     (lambda f: f.sweep('mean', {'a': -1.}), 'weights'), (lambda f: f.sweep().best(np.zeros(9, bool)), 'none is chosen'),
-    (lambda f: Flat(f.cand, [0] * 9, []), 'none is chosen')])
+    (lambda f: Flat(f.candidates, [0] * 9, []), 'none is chosen')])
 def test_refused(do, words):
     cand, labels = grid(9, 5, 0)
     with pytest.raises(InputError, match=words): do(Flat(cand, labels))
