@@ -98,7 +98,7 @@ SIMS = [*(o for o in SCORES if o < 1), np.float32(.75)]  # with what `grid` adds
 @given(n=st.integers(1, 8), seed=st.integers(0, 9999), values=st.lists(st.sampled_from(SIMS), min_size=1, max_size=4, unique=True), joined=st.booleans(),
        part=st.booleans(), events=st.sampled_from([1, 3, 128]))
 def test_best_union_is_the_best(n, seed, values, joined, part, events):
-    from fastmatch.match.thresholds import union
+    from fastmatch.match.thresholds import union_search
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, max(1, n // 2), n)
     cand = grid(n, values, rng, labels)
@@ -106,9 +106,9 @@ def test_best_union_is_the_best(n, seed, values, joined, part, events):
     mask = rng.random(n) < .6 if part else np.ones(n, bool)
     mask[0] = True
     always = (cand.scores['key'] == 1) & (cand.ids >= 0) if joined else np.zeros(cand.ids.shape, bool)
-    was, union.EVENTS = union.EVENTS, events
+    was, union_search.BLOCK = union_search.BLOCK, events
     try: cuts, value = best_union(cand, labels, rows=mask)
-    finally: union.EVENTS = was
+    finally: union_search.BLOCK = was
     assert value == pytest.approx(ref.best_union(cand, 'ab', labels, np.flatnonzero(mask), always), abs=1e-9)
     np.testing.assert_allclose(UnionSweep(cand, labels).at(cuts), ref.row_f1(ref.union(cand, 'ab', (cuts['a'], cuts['b']), always), labels), atol=1e-12)
     assert UnionSweep(cand, labels).at(cuts)[mask].mean() == pytest.approx(value, abs=1e-9)
@@ -120,16 +120,16 @@ def test_best_union_is_the_best(n, seed, values, joined, part, events):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999), noise=st.sampled_from([.3, .8, 2.]), digits=st.sampled_from([1, 2, 7]))
 def test_no_pass_that_is_left_out_was_worth_it(seed, noise, digits):
-    from fastmatch.match.thresholds.union import _Passes
+    from fastmatch.match.thresholds.union_search import UnionSearch
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 12, 40)
     centre = rng.normal(size=(12, 5))
     cand = candidates({k: Dense(centre[labels] + rng.normal(size=(40, 5)) * noise) for k in 'ab'}, 8)
     for k in 'ab': cand.scores[k] = cand.scores[k].round(digits)
-    got, bound = best_union(cand, labels), _Passes._bound
-    _Passes._bound = lambda self, place, n, least: n
+    got, bound = best_union(cand, labels), UnionSearch._deepest
+    UnionSearch._deepest = lambda self, modality, least: len(modality.values)
     try: want = best_union(cand, labels)
-    finally: _Passes._bound = bound
+    finally: UnionSearch._deepest = bound
     assert got[1] == pytest.approx(want[1], abs=1e-9)
 
 

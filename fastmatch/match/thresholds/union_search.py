@@ -229,6 +229,6 @@ class Block:
         width = len(self.starts)
         live = self.live[states]
         cells = (steps[:, None] * width + self.segments[states])[live]
-        sums = np.bincount(cells, gains[live], n_steps * width)
-        sums += np.bincount(steps * width, base, n_steps * width)
-        return sums.reshape(n_steps, width)
+        of_pairs = np.bincount(cells, gains[live], n_steps * width)
+        of_rows = np.bincount(steps * width, base, n_steps * width)
+        return (of_pairs + of_rows).reshape(n_steps, width)

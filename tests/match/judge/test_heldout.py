@@ -197,7 +197,7 @@ def test_emoji_titles_untrained(real_data):
 
 def test_a_label_cut_by_groups_is_refused():
     d, _, labels = data()
-    with pytest.raises(InputError, match='cut through a label'): heldout(d.search(5), np.zeros(len(labels), int), np.arange(len(labels)))
+    with pytest.raises(InputError, match='cut through a group'): heldout(d.search(5), np.zeros(len(labels), int), np.arange(len(labels)))
 
 
 def test_options_may_come_one_by_one():

@@ -58,8 +58,8 @@ def test_columns_are_not_missed():
 def test_refuses():
     nb = Dense(noisy(4, 3, 0)).search(2)
     for f in (lambda y: recall_at(nb, y), lambda y: map_at_r(nb, y), lambda y: row_f1(decide(nb, .5), y)):
-        with pytest.raises(InputError, match='labels of shape'): f([0, 1, 2])
-        with pytest.raises(InputError, match='labels are missing in rows 2'): f(['a', 'b', None, 'a'])
+        with pytest.raises(InputError, match='groups of shape'): f([0, 1, 2])
+        with pytest.raises(InputError, match='groups are missing in rows 2'): f(['a', 'b', None, 'a'])
     with pytest.raises(InputError, match='k=0'): recall_at(nb, [0, 0, 1, 1], 0)
     with pytest.raises(InputError, match='rows 1'): alone([1, np.nan])
 

@@ -7,7 +7,9 @@ from scipy import sparse
 
 from fastmatch.core import InputError
 from fastmatch.match import Candidates, Dense, Keys, Neighbors, Pool, Tfidf, candidates, fuse
-from fastmatch.match.pairs.features import FEATURES, edit_similarity, pagerank, pair_features, radii_of, ranks, with_scores
+from fastmatch.match.pairs.features import FEATURES, pair_features, radii_of, tied_ranks, with_scores
+from fastmatch.match.pairs.graph import pagerank
+from fastmatch.match.pairs.titles import edit_similarity
 from tests.match.cases import halves_of_one, noisy, titles
 from tests.reference import pair as ref
 
@@ -71,7 +73,7 @@ def test_pagerank_of_what_is_known():
 def test_ranks_of_equals():
     s = np.array([[9, .5, .7, .5, .7, .1, 3]], np.float32)
     real = np.array([[False, True, True, True, True, True, False]])
-    assert ranks(s, real)[0, 1:6].tolist() == [3, 1, 3, 1, 5]
+    assert tied_ranks(s, real)[0, 1:6].tolist() == [3, 1, 3, 1, 5]
 
 
 def test_edit_similarity():

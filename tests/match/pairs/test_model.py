@@ -27,8 +27,8 @@ from fastmatch.match import (
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
 from fastmatch.match.pairs.features import radii_of
-from fastmatch.match.pairs.model import _parts
-from fastmatch.match.pairs.trees import arrays_of, proba
+from fastmatch.match.pairs.model import random_parts
+from fastmatch.match.pairs.trees import tree_probabilities, trees_as_arrays
 from tests.match.cases import titles
 
 
@@ -88,7 +88,7 @@ def test_unseen_scores_know_nothing_of_their_group():
     cand, y, t = listings()
     model = PairModel()
     nb = model.score_unseen(cand, y, t, folds=4, seed=1)
-    part = _parts(y, 4, 1)
+    part = random_parts(y, 4, 1)
     assert np.bincount(part).min() > 0 and all(len(set(part[y == g])) == 1 for g in range(60)) and np.bincount(part[np.unique(y, return_index=True)[1]]).tolist() == [15] * 4
     for f in range(4):
         want = PairModel().fit(cand, y, t, part != f).score(cand, t)
@@ -107,7 +107,7 @@ def test_heldout_against_a_double_loop():
     y = group_codes(np.where(rng.random(len(y)) < .25, rng.integers(0, 24, len(y)), y), len(y))
     quick = lambda: PairModel(HistGradientBoostingClassifier(max_iter=20, random_state=0))
     got = heldout_pairs(cand, y, t, quick(), halvings=2, seed=5)
-    total, picks, part = np.zeros(len(y)), [], _parts(y, 3, 5)
+    total, picks, part = np.zeros(len(y)), [], random_parts(y, 3, 5)
     for side in random_halves(y, 2, 5):
         for a in (side, ~side):
             nb = quick().fit(cand, y, t, a).score(cand, t)
@@ -140,7 +140,7 @@ def test_groups_larger_than_labels():
     cand, y, t = listings(30)
     got = heldout_pairs(cand, y, t, PairModel(LINEAR()), clusters=y // 2, halvings=2)
     assert got.clusters.max() == 14
-    with pytest.raises(InputError, match='cut through a label'): heldout_pairs(cand, y // 2, t, clusters=y)
+    with pytest.raises(InputError, match='cut through a group'): heldout_pairs(cand, y // 2, t, clusters=y)
 
 
 SAVED = [('trees', lambda: None), ('trees', lambda: HistGradientBoostingClassifier(max_iter=30, max_depth=3)), ('onnx', LINEAR), ('onnx', lambda: RandomForestClassifier(20)), ('lightgbm', None)]
@@ -156,7 +156,7 @@ def test_save_and_load(kind, make, tmp_path):
     got = PairModel.load(tmp_path/'m')
     a, b = model.score(cand, t), got.score(cand, t)
     np.testing.assert_allclose(a.scores, b.scores, atol=2e-6)
-    assert (got.names, got.radii, got._saved[0]) == (model.names, model.radii, kind) and {o.name for o in (tmp_path/'m').iterdir()} == {'pair.json', {'trees': 'trees.safetensors', 'onnx': 'model.onnx', 'lightgbm': 'lightgbm.txt'}[kind]}
+    assert (got.names, got.radii, got._saved.kind) == (model.names, model.radii, kind) and {o.name for o in (tmp_path/'m').iterdir()} == {'pair.json', {'trees': 'trees.safetensors', 'onnx': 'model.onnx', 'lightgbm': 'lightgbm.txt'}[kind]}
     # saved again, the same bytes
     got.save(tmp_path/'again')
     assert all((tmp_path/'m'/o.name).read_bytes() == o.read_bytes() for o in (tmp_path/'again').iterdir())
@@ -183,8 +183,8 @@ def test_trees_walk_like_scikit_learn():
         m = HistGradientBoostingClassifier(random_state=0, **kwargs).fit(x, y)
         new = rng.normal(size=(500, 6)).astype(np.float32) * 2
         new[rng.random(new.shape) < .2] = np.nan
-        for o in (x, new): np.testing.assert_allclose(proba(arrays_of(m), o), m.predict_proba(o)[:, 1], atol=1e-12)
-    assert len(proba(arrays_of(m), x[:0])) == 0
+        for o in (x, new): np.testing.assert_allclose(tree_probabilities(trees_as_arrays(m), o), m.predict_proba(o)[:, 1], atol=1e-12)
+    assert len(tree_probabilities(trees_as_arrays(m), x[:0])) == 0
 
 
 class Own(ClassifierMixin, BaseEstimator):
@@ -206,10 +206,10 @@ def test_refuses_to_save_what_needs_pickle(tmp_path):
 
 
 def test_a_save_that_scores_otherwise_is_refused(tmp_path, monkeypatch):
-    from fastmatch.match.pairs import model as pair
+    from fastmatch.match.pairs import saving
     cand, y, _ = listings()
     model = PairModel(use=['score']).fit(cand, y)
-    monkeypatch.setattr(pair, 'proba', lambda trees, x: np.full(len(x), .5))
+    monkeypatch.setattr(saving, 'tree_probabilities', lambda trees, x: np.full(len(x), .5))
     with pytest.raises(InputError, match='gives other probabilities'): model.save(tmp_path/'m')
     assert not (tmp_path/'m').exists()
 
