@@ -235,7 +235,7 @@ def heldout_pairs(
     folds: int = 3,  # Parts of a half: its threshold is chosen on scores of models that did not see them
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> HeldOut:
-    "The held-out protocol of a pair model: fitted, and its threshold chosen, on one half; scored on the other."
+    "The held-out protocol of a pair model: fitted and given a threshold on one half, scored on the other."
     groups = Groups.of(groups, len(candidates.ids))
     clusters = clusters_of(groups, clusters)
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
