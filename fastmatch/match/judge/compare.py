@@ -29,12 +29,13 @@ class Comparison:
         "What that says, in plain words."
         interval = f'{self.level:.0%} interval {self.low:+.4f} to {self.high:+.4f}'
         figures = f'{self.diff:+.4f} ({interval}, permutation p {self.p:.2g})'
-        over = f'{self.seeds} seed{"s" * (self.seeds > 1)}'
-        if self.listings: over += f' on {self.listings} listings'
+        measured_on = f'{self.seeds} seed{"s" * (self.seeds > 1)}'
+        if self.listings: measured_on += f' on {self.listings} listings'
         one_seed = ' One seed: how much another would have changed is not in the interval.'
-        end = '.' if self.seeds > 1 else f'.{one_seed}'
-        if self.low <= 0 <= self.high: return f'No difference that {over} could show: {figures}{end}'
-        return f'The first is {"better" if self.diff > 0 else "worse"}: {figures}, {over}{end}'
+        ending = '.' if self.seeds > 1 else f'.{one_seed}'
+        if self.low <= 0 <= self.high:
+            return f'No difference that {measured_on} could show: {figures}{ending}'
+        return f'The first is {"better" if self.diff > 0 else "worse"}: {figures}, {measured_on}{ending}'
 
     def __repr__(self): return self.sentence
 
@@ -97,10 +98,10 @@ def _by_seed(differences, level, seed):
     if n < 2:
         raise InputError('one pair of numbers: two seeds at least, '
                          'or HeldOuts, whose listings can be compared')
-    error = float(stats.sem(differences))
-    low, high = _interval(differences.mean(), error, n - 1, level)
-    p = _share_of_flips(differences, seed)
-    return Comparison(float(differences.mean()), error, low, high, p, n, 0, level)
+    standard_error = float(stats.sem(differences))
+    low, high = _interval(differences.mean(), standard_error, n - 1, level)
+    p_value = _share_of_flips(differences, seed)
+    return Comparison(float(differences.mean()), standard_error, low, high, p_value, n, 0, level)
 
 
 def _by_listing(a, b, level, seed):
@@ -124,24 +125,25 @@ def _by_listing(a, b, level, seed):
         degrees.append(len(seeds) - 1)
         seed_error = SeedError(np.sqrt(variances[1]) * len(of_listing), degrees[1])
     variance = sum(variances)
-    error = float(np.sqrt(variance))
-    low, high = _interval(of_listing.mean(), error, _satterthwaite(variances, degrees), level)
-    p = _share_of_flips(np.bincount(clusters, of_listing), seed, seed_error)
-    return Comparison(float(of_listing.mean()), error, low, high, p, len(seeds), len(of_listing), level)
+    standard_error = float(np.sqrt(variance))
+    low, high = _interval(of_listing.mean(), standard_error, _satterthwaite(variances, degrees), level)
+    p_value = _share_of_flips(np.bincount(clusters, of_listing), seed, seed_error)
+    return Comparison(
+        float(of_listing.mean()), standard_error, low, high, p_value, len(seeds), len(of_listing), level)
 
 
 def _side_by_side(a, b, seeds, folds):
     "Of all folds together: the differences, float64 (seeds, n), and the clusters of the listings, int (n,)."
-    differences, clusters, start = [], [], 0
+    differences, clusters, next_cluster = [], [], 0
     for fold in folds:
-        first = a[seeds[0], fold]
+        first_run = a[seeds[0], fold]
         for seed in seeds:
             for run in (a[seed, fold], b[seed, fold]):
-                if not np.array_equal(run.clusters, first.clusters):
+                if not np.array_equal(run.clusters, first_run.clusters):
                     raise InputError(f'seed {seed}, fold {fold}: a and b are scores of different listings')
         differences.append(np.stack([a[seed, fold].row_f1 - b[seed, fold].row_f1 for seed in seeds]))
-        clusters.append(first.clusters + start)
-        start += int(first.clusters.max()) + 1
+        clusters.append(first_run.clusters + next_cluster)
+        next_cluster += int(first_run.clusters.max()) + 1
     return np.concatenate(differences, 1), np.concatenate(clusters)
 
 
@@ -149,12 +151,13 @@ def _satterthwaite(variances, degrees):
     "The degrees of freedom of a sum of variances, https://doi.org/10.2307/3002019"
     total = sum(variances)
     if not total > 0: return 1
-    return total**2 / sum(variance**2 / max(n, 1) for variance, n in zip(variances, degrees) if variance > 0)
+    parts = [variance**2 / max(n, 1) for variance, n in zip(variances, degrees) if variance > 0]
+    return total**2 / sum(parts)
 
 
-def _interval(mean, error, degrees, level):
-    width = float(stats.t.ppf((1 + level) / 2, degrees) * error) if error > 0 else 0.
-    return float(mean) - width, float(mean) + width
+def _interval(mean, standard_error, degrees, level):
+    half_width = float(stats.t.ppf((1 + level) / 2, degrees) * standard_error) if standard_error > 0 else 0.
+    return float(mean) - half_width, float(mean) + half_width
 
 
 def _share_of_flips(
@@ -164,23 +167,23 @@ def _share_of_flips(
 ) -> float:
     "The share of sign flips whose total is as far from 0 as that of `sums`: p of a permutation test."
     sums = sums[sums != 0]  # a flip changes nothing there
-    n = len(sums)
-    far = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
-    if n < 60 and 2**n <= FLIPS + 1:
-        flipped = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return float(_as_far((1 - 2 * flipped) @ sums, far, seed_error).mean())
+    n_sums = len(sums)
+    distance = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
+    if n_sums < 60 and 2**n_sums <= FLIPS + 1:
+        flipped = (np.arange(2**n_sums)[:, None] >> np.arange(n_sums)) & 1
+        return float(_as_far((1 - 2 * flipped) @ sums, distance, seed_error).mean())
     rng = np.random.default_rng(seed)
-    count = 0
-    for part in np.array_split(np.arange(FLIPS), 1 + FLIPS * n // CELLS):
-        flipped = rng.integers(0, 2, (len(part), n), np.int8)
-        count += _as_far(sums.sum() - 2 * (flipped @ sums), far, seed_error).sum()
+    as_far_count = 0
+    for part in np.array_split(np.arange(FLIPS), 1 + FLIPS * n_sums // CELLS):
+        flipped = rng.integers(0, 2, (len(part), n_sums), np.int8)
+        as_far_count += _as_far(sums.sum() - 2 * (flipped @ sums), distance, seed_error).sum()
     # the sum as it is counts as one of them
-    return float((1 + count) / (1 + FLIPS))
+    return float((1 + as_far_count) / (1 + FLIPS))
 
 
-def _as_far(totals, far, seed_error):
+def _as_far(totals, distance, seed_error):
     "For each total, whether it is `far` from 0, or with the seeds' error added, with what probability."
-    if seed_error is None or seed_error.scale == 0: return np.abs(totals) >= far
-    above = stats.t.sf((far - totals) / seed_error.scale, seed_error.degrees)
-    below = stats.t.sf((far + totals) / seed_error.scale, seed_error.degrees)
-    return np.minimum(above + below, 1)
+    if seed_error is None or seed_error.scale == 0: return np.abs(totals) >= distance
+    share_above = stats.t.sf((distance - totals) / seed_error.scale, seed_error.degrees)
+    share_below = stats.t.sf((distance + totals) / seed_error.scale, seed_error.degrees)
+    return np.minimum(share_above + share_below, 1)

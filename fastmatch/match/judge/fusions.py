@@ -98,14 +98,14 @@ def choose_rule(
 ) -> Rule:
     "The fusion and the threshold with the best mean row F1 on all these listings."
     groups = Groups.of(groups, len(candidates.ids))
-    best = None
+    best_option = None
     for option in _options(candidates, grid):
-        threshold, value = Sweep(option.fuse(candidates), groups, max_matches).best()
+        threshold, mean_f1 = Sweep(option.fuse(candidates), groups, max_matches).best()
         # of equal options the first stays: a grid starts with its plainest
-        if best is None or value > best[2]: best = option, threshold, value
-    if best is None: raise InputError('grid: give one fusion at least')
-    option, threshold, value = best
-    score = {'row_f1_chosen_on': round(value, 5)}
+        if best_option is None or mean_f1 > best_option[2]: best_option = option, threshold, mean_f1
+    if best_option is None: raise InputError('grid: give one fusion at least')
+    option, threshold, mean_f1 = best_option
+    score = {'row_f1_chosen_on': round(mean_f1, 5)}
     return Rule(
         option.how, dict(option.weights), threshold, k=candidates.k, max_matches=max_matches, score=score,
         join=candidates.join, options=dict(option.options))

@@ -63,9 +63,9 @@ def cluster_standard_error(
     The mean as a regression on a constant with clustered errors (Cameron and Miller 2015,
     https://doi.org/10.3368/jhr.50.2.317).
     """
-    sums = np.bincount(clusters, weights=values - values.mean())
-    count = (np.bincount(clusters) > 0).sum()
-    return float(np.sqrt((sums**2).sum() * count / max(1, count - 1)) / len(values))
+    cluster_sums = np.bincount(clusters, weights=values - values.mean())
+    n_clusters = (np.bincount(clusters) > 0).sum()
+    return float(np.sqrt((cluster_sums**2).sum() * n_clusters / max(1, n_clusters - 1)) / len(values))
 
 
 def random_halves(
@@ -75,11 +75,11 @@ def random_halves(
 ):
     "Yield masks, bool (n,), each with a random half of the clusters on one side; a cluster is never divided."
     rng = np.random.default_rng(seed)
-    count = int(clusters.max()) + 1
+    n_clusters = int(clusters.max()) + 1
     for _ in range(halvings):
-        side = np.zeros(count, bool)
-        side[rng.permutation(count)[:count // 2]] = True
-        yield side[clusters]
+        chosen_clusters = np.zeros(n_clusters, bool)
+        chosen_clusters[rng.permutation(n_clusters)[:n_clusters // 2]] = True
+        yield chosen_clusters[clusters]
 
 
 def heldout(
@@ -95,18 +95,18 @@ def heldout(
     if isinstance(options, (Neighbors, ThresholdSearch)): options = {'': options}
     halves = None
     # one option at a time: all of a grid over a large table would not fit in memory
-    for name, option in options.items() if isinstance(options, dict) else options:
+    for option_name, option in options.items() if isinstance(options, dict) else options:
         neighbors = option.neighbors if isinstance(option, ThresholdSearch) else option
         if not isinstance(neighbors, Neighbors):
-            raise InputError(f'option {name!r} is of type {type(option).__name__}: give Neighbors')
+            raise InputError(f'option {option_name!r} is of type {type(option).__name__}: give Neighbors')
         groups = Groups.of(groups, len(neighbors.ids))
         search = Sweep(neighbors, groups, max_matches) if option is neighbors else option
         if halves is None:
             clusters = clusters_of(groups, clusters)
             halves = [half for side in random_halves(clusters, halvings, seed)
                       for half in (_Half(side, ~side), _Half(~side, side))]
-        found = recall_at(neighbors, groups), map_at_r(neighbors, groups)
-        for half in halves: half.offer(name, search, found)
+        recall_and_precision = recall_at(neighbors, groups), map_at_r(neighbors, groups)
+        for half in halves: half.offer(option_name, search, recall_and_precision)
     if halves is None: raise InputError('options: give one at least')
     totals = np.zeros((3, len(clusters)))
     for half in halves:
@@ -138,15 +138,15 @@ def clusters_of(
     clusters=None,  # (n,) larger groups, or `Groups`; default `groups`
 ) -> np.ndarray:  # int32 (n,), from 0
     "What stays on one side of a halving; raises `InputError` for one cluster, or a group in two of them."
-    codes = groups.codes if clusters is None else Groups.of(clusters, len(groups), 'clusters').codes
-    if codes.max() < 1:
+    cluster_codes = groups.codes if clusters is None else Groups.of(clusters, len(groups), 'clusters').codes
+    if cluster_codes.max() < 1:
         raise InputError('one group only: a rule is chosen on some groups and scored on others')
     # the rule would see what it is scored on
-    first = np.full(groups.count, -1)
-    first[groups.codes[::-1]] = codes[::-1]
-    divided = np.flatnonzero(first[groups.codes] != codes)
-    if divided.size: raise InputError(f'clusters cut through a group in rows {preview(divided)}')
-    return codes
+    first_cluster = np.full(groups.count, -1)
+    first_cluster[groups.codes[::-1]] = cluster_codes[::-1]
+    divided_rows = np.flatnonzero(first_cluster[groups.codes] != cluster_codes)
+    if divided_rows.size: raise InputError(f'clusters cut through a group in rows {preview(divided_rows)}')
+    return cluster_codes
 
 
 def alone_heldout(

@@ -42,17 +42,19 @@ def repeat(
     if not all(isinstance(result, dict) for result in results): return _repeated(results, seeds, 'config')
     if any(result.keys() != results[0].keys() for result in results):
         raise InputError(f'config gave different figures: {[sorted(result) for result in results]}')
-    return {name: _repeated([result[name] for result in results], seeds, name) for name in results[0]}
+    return {figure: _repeated([result[figure] for result in results], seeds, figure) for figure in results[0]}
 
 
-def _repeated(results, seeds, name):
+def _repeated(results, seeds, figure):
     parts = tuple(results) if all(isinstance(result, HeldOut) for result in results) else ()
     try: values = np.array([value_of(result) for result in results], np.float64)
-    except (TypeError, ValueError) as error:
-        types = preview(type(result).__name__ for result in results)
-        raise InputError(f'{name} gave {types}: give a number or a HeldOut') from error
-    bad = ~np.isfinite(values)
-    if bad.any(): raise InputError(f'{name} gave {values[bad][0]} with seed {preview(np.array(seeds)[bad])}')
+    except (TypeError, ValueError) as conversion_error:
+        type_names = preview(type(result).__name__ for result in results)
+        raise InputError(f'{figure} gave {type_names}: give a number or a HeldOut') from conversion_error
+    not_finite = ~np.isfinite(values)
+    if not_finite.any():
+        which = preview(np.array(seeds)[not_finite])
+        raise InputError(f'{figure} gave {values[not_finite][0]} with seed {which}')
     return Repeated(values, seeds, parts)
 
 

@@ -28,20 +28,22 @@ def row_f1(
     groups,  # (n,) groups, or `Groups`
 ) -> np.ndarray:  # float64 (n,)
     "The Shopee competition's metric for each row: 2|P&T| / (|P|+|T|), the listing itself in both sets."
-    sets = list(matches)
-    n = len(sets)
+    match_sets = list(matches)
+    n = len(match_sets)
     groups = Groups.of(groups, n)
-    count = np.array([len(ids) for ids in sets])
-    rows = np.repeat(np.arange(n), count)
-    ids = np.concatenate([np.asarray(ids, np.int64) for ids in sets])
-    outside = (ids < 0) | (ids >= n)
-    if outside.any():
-        raise InputError(f'matches of rows {preview(np.unique(rows[outside]))} hold ids outside 0 to {n - 1}')
-    pairs, times = np.unique(rows * n + ids, return_counts=True)
+    match_counts = np.array([len(ids) for ids in match_sets])
+    match_rows = np.repeat(np.arange(n), match_counts)
+    ids = np.concatenate([np.asarray(ids, np.int64) for ids in match_sets])
+    out_of_range = (ids < 0) | (ids >= n)
+    if out_of_range.any():
+        bad_rows = preview(np.unique(match_rows[out_of_range]))
+        raise InputError(f'matches of rows {bad_rows} hold ids outside 0 to {n - 1}')
+    unique_pairs, times = np.unique(match_rows * n + ids, return_counts=True)
     if (times > 1).any():
-        raise InputError(f'matches of rows {preview(np.unique(pairs[times > 1] // n))} name an id twice')
-    right = np.bincount(rows, weights=groups.codes[ids] == groups.codes[rows], minlength=n)
-    return 2 * right / (count + groups.sizes)
+        bad_rows = preview(np.unique(unique_pairs[times > 1] // n))
+        raise InputError(f'matches of rows {bad_rows} name an id twice')
+    right = np.bincount(match_rows, weights=groups.codes[ids] == groups.codes[match_rows], minlength=n)
+    return 2 * right / (match_counts + groups.sizes)
 
 
 def recall_at(
@@ -63,8 +65,8 @@ def map_at_r(
     "Mean average precision at R, where R is the number of mates, https://arxiv.org/abs/2003.08505"
     groups = Groups.of(groups, len(neighbors.ids))
     mates = groups.sizes - 1
-    hit = hits(neighbors, groups.codes)
-    rank = np.arange(1, hit.shape[1] + 1)
-    precision = hit.cumsum(1) / rank
-    total = np.where(rank <= mates[:, None], precision * hit, 0).sum(1)
-    return np.divide(total, mates, out=np.full(len(mates), np.nan), where=mates > 0)
+    is_right = hits(neighbors, groups.codes)
+    rank = np.arange(1, is_right.shape[1] + 1)
+    precision = is_right.cumsum(1) / rank
+    precision_sum = np.where(rank <= mates[:, None], precision * is_right, 0).sum(1)
+    return np.divide(precision_sum, mates, out=np.full(len(mates), np.nan), where=mates > 0)

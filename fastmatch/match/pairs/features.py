@@ -20,11 +20,11 @@ def radii_of(
 ) -> dict:  # Modality -> floats
     "Radii (scores) to count neighbors within: quantiles of the scores of each listing's nearest other."
     radii = {}
-    for name in _modalities(candidates):
-        best = candidates.scores[name][:, 1:].max(1, initial=-np.inf)
+    for modality in _modalities(candidates):
+        best = candidates.scores[modality][:, 1:].max(1, initial=-np.inf)
         best = best[best > -np.inf]
-        if len(best): radii[name] = np.quantile(best, QUANTILES).astype(np.float32).tolist()
-        else: radii[name] = [0.] * len(QUANTILES)
+        if len(best): radii[modality] = np.quantile(best, QUANTILES).astype(np.float32).tolist()
+        else: radii[modality] = [0.] * len(QUANTILES)
     return radii
 
 
@@ -53,16 +53,17 @@ def pair_features(
     pairs = _Pairs(candidates)
     features = {}
     if 'density' in use: radii = radii or radii_of(candidates)
-    for name, scores in candidates.scores.items():
-        if 'score' in use: features[name] = scores[pairs.rows, pairs.columns]
-        if name not in candidates.join: features |= _modality_features(pairs, name, scores, use, radii, top)
+    for modality, scores in candidates.scores.items():
+        if 'score' in use: features[modality] = scores[pairs.rows, pairs.columns]
+        if modality in candidates.join: continue
+        features |= _modality_features(pairs, modality, scores, use, radii, top)
     if 'pagerank' in use:
         graph = graph_of(candidates, pairs.rows, pairs.columns)
         features |= pairs.of_both({'pagerank': pairs.n * pagerank(graph)})
     if titles is not None: features |= _title_features(pairs, titles, use)
-    columns = [np.asarray(values, np.float32) for values in features.values()]
-    x = np.stack(columns, 1) if columns else np.empty((len(pairs.rows), 0), np.float32)
-    return pairs.rows, pairs.columns, x, list(features)
+    arrays = [np.asarray(values, np.float32) for values in features.values()]
+    table = np.stack(arrays, 1) if arrays else np.empty((len(pairs.rows), 0), np.float32)
+    return pairs.rows, pairs.columns, table, list(features)
 
 
 def _check(candidates, titles, use):
@@ -99,20 +100,21 @@ class _Pairs:
                 for side, ends in (('_i', self.rows), ('_j', self.others))}
 
 
-def _modality_features(pairs, name, scores, use, radii, top):
+def _modality_features(pairs, modality, scores, use, radii, top):
     features, of_listing = {}, {}
     if 'rank' in use:
-        rank = tied_ranks(scores, pairs.real)
+        ranks = tied_ranks(scores, pairs.real)
         # what is no candidate comes after all candidates
-        last = pairs.real.sum(1)[pairs.others] + 1
-        features[f'{name} rank'] = rank[pairs.rows, pairs.columns]
-        features[f'{name} rank back'] = np.where(pairs.back >= 0, rank[pairs.others, pairs.back], last)
+        last_rank = pairs.real.sum(1)[pairs.others] + 1
+        features[f'{modality} rank'] = ranks[pairs.rows, pairs.columns]
+        back = np.where(pairs.back >= 0, ranks[pairs.others, pairs.back], last_rank)
+        features[f'{modality} rank back'] = back
     if 'density' in use:
-        for i, radius in enumerate(radii[name]):
-            of_listing[f'{name} within {i}'] = (pairs.real & (scores >= radius)).sum(1)
+        for number, radius in enumerate(radii[modality]):
+            of_listing[f'{modality} within {number}'] = (pairs.real & (scores >= radius)).sum(1)
     if 'top' in use:
-        mean, deviation = top_moments(scores, pairs.real, top)
-        of_listing |= {f'{name} top mean': mean, f'{name} top deviation': deviation}
+        top_mean, top_deviation = top_moments(scores, pairs.real, top)
+        of_listing |= {f'{modality} top mean': top_mean, f'{modality} top deviation': top_deviation}
     return features | pairs.of_both(of_listing)
 
 
@@ -129,7 +131,7 @@ def _title_features(pairs, titles, use):
 
 
 def _modalities(candidates):
-    return [name for name in candidates.scores if name not in candidates.join]
+    return [modality for modality in candidates.scores if modality not in candidates.join]
 
 
 def tied_ranks(
@@ -140,10 +142,10 @@ def tied_ranks(
     scores = np.where(real, scores, -np.inf)
     order = np.argsort(-scores, axis=1, kind='stable')
     falling = np.take_along_axis(scores, order, 1)
-    first = np.zeros(scores.shape, np.int64)
-    first[:, 1:] = np.where(falling[:, 1:] != falling[:, :-1], np.arange(1, scores.shape[1]), 0)
-    ranks = np.empty_like(first)
-    np.put_along_axis(ranks, order, np.maximum.accumulate(first, axis=1) + 1, 1)
+    first_of_equal = np.zeros(scores.shape, np.int64)
+    first_of_equal[:, 1:] = np.where(falling[:, 1:] != falling[:, :-1], np.arange(1, scores.shape[1]), 0)
+    ranks = np.empty_like(first_of_equal)
+    np.put_along_axis(ranks, order, np.maximum.accumulate(first_of_equal, axis=1) + 1, 1)
     return ranks
 
 
@@ -167,15 +169,15 @@ def with_scores(
     "The candidates with further scores; a pair that those neighbors do not hold gets their lowest score."
     n = len(candidates.ids)
     all_scores = dict(candidates.scores)
-    rows, columns = np.nonzero(candidates.ids >= 0)
+    pair_rows, pair_columns = np.nonzero(candidates.ids >= 0)
     for name, found in neighbors.items():
         if name in all_scores:
             raise InputError(f'{name}: the candidates have scores of that name: {preview(all_scores)}')
         if len(found.ids) != n:
             raise InputError(f'{name}: neighbors of {len(found.ids)} listings, candidates of {n}')
         known_rows, known_ids, scores = found.pairs()
-        position = find_pairs(known_rows, known_ids, rows, candidates.ids[rows, columns], n)
-        grid = np.full(candidates.ids.shape, -np.inf, np.float32)
-        grid[rows, columns] = np.where(position >= 0, scores[position], scores.min())
-        all_scores[name] = grid
+        positions = find_pairs(known_rows, known_ids, pair_rows, candidates.ids[pair_rows, pair_columns], n)
+        score_grid = np.full(candidates.ids.shape, -np.inf, np.float32)
+        score_grid[pair_rows, pair_columns] = np.where(positions >= 0, scores[positions], scores.min())
+        all_scores[name] = score_grid
     return replace(candidates, scores=all_scores)

@@ -11,10 +11,12 @@ def graph_of(
     columns: np.ndarray,  # int (m,), its column
 ) -> sparse.csr_matrix:  # (n,n)
     "A link for each pair; its weight is the mean similarity over the modalities, 0 where that is negative."
-    names = [name for name in candidates.scores if name not in candidates.join] or list(candidates.scores)
-    weight = np.mean([candidates.scores[name][rows, columns].astype(np.float64) for name in names], axis=0)
+    modalities = [modality for modality in candidates.scores if modality not in candidates.join]
+    similarities = [candidates.scores[modality][rows, columns].astype(np.float64)
+                    for modality in modalities or candidates.scores]
+    weights = np.mean(similarities, axis=0)
     n = len(candidates.ids)
-    return sparse.csr_matrix((np.maximum(weight, 0), (rows, candidates.ids[rows, columns])), (n, n))
+    return sparse.csr_matrix((np.maximum(weights, 0), (rows, candidates.ids[rows, columns])), (n, n))
 
 
 def pagerank(
@@ -28,11 +30,11 @@ def pagerank(
     """
     n = graph.shape[0]
     outgoing = np.asarray(graph.sum(1)).ravel()
-    step = sparse.diags(np.divide(1., outgoing, out=np.zeros(n), where=outgoing > 0)) @ graph
+    transition = sparse.diags(np.divide(1., outgoing, out=np.zeros(n), where=outgoing > 0)) @ graph
     without_links = outgoing <= 0
     rank = np.full(n, 1 / n)
     for _ in range(1000):
-        before = rank
-        rank = damping * (step.T @ rank + rank[without_links].sum() / n) + (1 - damping) / n
-        if np.abs(rank - before).sum() < tol: break
+        rank_before = rank
+        rank = damping * (transition.T @ rank + rank[without_links].sum() / n) + (1 - damping) / n
+        if np.abs(rank - rank_before).sum() < tol: break
     return rank

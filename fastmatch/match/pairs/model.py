@@ -61,9 +61,9 @@ class PairModel:
         titles=None,  # (n,) strings, where it reads them
     ) -> tuple:  # As `pair_features` gives them
         "The features this model reads; raises `InputError` where they are not those it was fitted on."
-        features = pair_features(candidates, titles, self.use, self.radii, self.top)
-        names = features[3]
-        if self.names is None or names == self.names: return features
+        found = pair_features(candidates, titles, self.use, self.radii, self.top)
+        names = found[3]
+        if self.names is None or names == self.names: return found
         lacking = [name for name in self.names if name not in names]
         if lacking:
             raise InputError(f'pair model: lacks the features {preview(lacking)}: '
@@ -87,15 +87,15 @@ class PairModel:
         self.names = None
         self._saved = None
         self.radii = radii_of(candidates)
-        at, columns, x, self.names = self.features(candidates, titles)
+        pair_rows, columns, features, self.names = self.features(candidates, titles)
         if self.use is None: self.use = usable_features(titles)
-        keep = slice(None) if rows is None else row_mask(rows, len(groups))[at]
-        self.fit_pairs(x[keep], _same_group(candidates, groups, at, columns)[keep])
+        keep = slice(None) if rows is None else row_mask(rows, len(groups))[pair_rows]
+        self.fit_pairs(features[keep], _same_group(candidates, groups, pair_rows, columns)[keep])
         return self
 
     def fit_pairs(
         self,
-        x: np.ndarray,  # float32 (m,f), as `features` gives them
+        features: np.ndarray,  # float32 (m,f), as `features` gives them
         same: np.ndarray,  # bool (m,), whether the pair is of one group
     ):
         "Fit the classifier to pairs whose features are known."
@@ -104,37 +104,38 @@ class PairModel:
             share = 'all' if same.all() and len(same) else 'none'
             raise InputError(f'pair model: of {len(same)} candidate pairs {share} are of one group')
         self.model = clone(self.classifier) if self.classifier is not None else boosted()
-        self.model.fit(x, same.astype(np.int64))
+        self.model.fit(features, same.astype(np.int64))
         # a few of the pairs: what is saved must score them as the fitted classifier does
-        self._check = x[np.linspace(0, len(x) - 1, min(len(x), CHECKED)).astype(int)]
+        self._check = features[np.linspace(0, len(features) - 1, min(len(features), CHECKED)).astype(int)]
 
     def probabilities(
         self,
-        x: np.ndarray,  # float32 (m,f), as `features` gives them
+        features: np.ndarray,  # float32 (m,f), as `features` gives them
     ) -> np.ndarray:  # float32 (m,)
         "The probability that a pair is of one group."
         if self.names is None: raise InputError('pair model: not fitted')
-        if not len(x): return np.empty(0, np.float32)
-        found = self._saved.probabilities(x) if self._saved else self.model.predict_proba(x)[:, 1]
-        return np.asarray(found, np.float32)
+        if not len(features): return np.empty(0, np.float32)
+        if self._saved: probabilities = self._saved.probabilities(features)
+        else: probabilities = self.model.predict_proba(features)[:, 1]
+        return np.asarray(probabilities, np.float32)
 
     def unseen_probabilities(
         self,
-        x: np.ndarray,  # float32 (m,f)
+        features: np.ndarray,  # float32 (m,f)
         same: np.ndarray,  # bool (m,)
         part: np.ndarray,  # int (m,), the part that the row of each pair is in
         folds: int,  # How many parts
     ) -> np.ndarray:  # float32 (m,)
         "The probability of each pair by a classifier fitted on all other parts."
-        out = np.empty(len(x), np.float32)
-        other = PairModel(self.classifier, self.use, self.top)
-        other.names = self.names
+        result = np.empty(len(features), np.float32)
+        other_model = PairModel(self.classifier, self.use, self.top)
+        other_model.names = self.names
         for fold in range(folds):
             mine = part == fold
             if not mine.any(): continue
-            other.fit_pairs(x[~mine], same[~mine])
-            out[mine] = other.probabilities(x[mine])
-        return out
+            other_model.fit_pairs(features[~mine], same[~mine])
+            result[mine] = other_model.probabilities(features[mine])
+        return result
 
     _fit, _proba, _unseen = fit_pairs, probabilities, unseen_probabilities  # joined later
 
@@ -148,8 +149,8 @@ class PairModel:
         Listings that it was fitted on score too well: choose no threshold on them, but on `score_unseen`.
         """
         if self.names is None: raise InputError('pair model: not fitted')
-        at, columns, x, _ = self.features(candidates, titles)
-        return _neighbors(candidates, at, columns, self.probabilities(x))
+        pair_rows, columns, features, _ = self.features(candidates, titles)
+        return _neighbors(candidates, pair_rows, columns, self.probabilities(features))
 
     def score_unseen(
         self,
@@ -165,10 +166,11 @@ class PairModel:
         """
         groups = Groups.of(groups, len(candidates.ids))
         self.fit(candidates, groups, titles)
-        at, columns, x, _ = self.features(candidates, titles)
-        same = _same_group(candidates, groups, at, columns)
-        part = random_parts(groups.codes, folds, seed)[at]
-        return _neighbors(candidates, at, columns, self.unseen_probabilities(x, same, part, folds))
+        pair_rows, columns, features, _ = self.features(candidates, titles)
+        same = _same_group(candidates, groups, pair_rows, columns)
+        pair_parts = random_parts(groups.codes, folds, seed)[pair_rows]
+        probabilities = self.unseen_probabilities(features, same, pair_parts, folds)
+        return _neighbors(candidates, pair_rows, columns, probabilities)
 
     def save(
         self,
@@ -208,9 +210,10 @@ def random_parts(
     seed: int,  # Of the draw
 ) -> np.ndarray:  # int (n,), from 0
     "A part for each listing: whole groups together, about as many groups in each part."
-    count = codes.max() + 1
-    if not 2 <= folds <= count: raise InputError(f'folds={folds}: from 2 to the number of groups, {count}')
-    return np.random.default_rng(seed).permutation(np.arange(count) % folds)[codes]
+    n_groups = codes.max() + 1
+    if not 2 <= folds <= n_groups:
+        raise InputError(f'folds={folds}: from 2 to the number of groups, {n_groups}')
+    return np.random.default_rng(seed).permutation(np.arange(n_groups) % folds)[codes]
 
 
 _parts = random_parts  # joined later
@@ -241,22 +244,23 @@ def heldout_pairs(
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
     base = model or PairModel()
     model = PairModel(base.classifier, base.use, base.top)
-    rows, columns, x, model.names = model.features(candidates, titles)
-    same = _same_group(candidates, groups, rows, columns)
-    part = random_parts(clusters, folds, seed)[rows]
+    pair_rows, columns, features, model.names = model.features(candidates, titles)
+    same = _same_group(candidates, groups, pair_rows, columns)
+    pair_parts = random_parts(clusters, folds, seed)[pair_rows]
     totals = np.zeros((3, len(groups)))
     picks = []
     for side in random_halves(clusters, halvings, seed):
         for chosen_on in (side, ~side):
-            here = chosen_on[rows]
-            probabilities = np.empty(len(rows), np.float32)
-            probabilities[here] = model.unseen_probabilities(x[here], same[here], part[here], folds)
-            model.fit_pairs(x[here], same[here])
-            probabilities[~here] = model.probabilities(x[~here])
-            neighbors = _neighbors(candidates, rows, columns, probabilities)
+            on_chosen = chosen_on[pair_rows]
+            probabilities = np.empty(len(pair_rows), np.float32)
+            probabilities[on_chosen] = model.unseen_probabilities(
+                features[on_chosen], same[on_chosen], pair_parts[on_chosen], folds)
+            model.fit_pairs(features[on_chosen], same[on_chosen])
+            probabilities[~on_chosen] = model.probabilities(features[~on_chosen])
+            neighbors = _neighbors(candidates, pair_rows, columns, probabilities)
             sweep = Sweep(neighbors, groups, max_matches)
             threshold, _ = sweep.best(chosen_on)
-            found = sweep.at(threshold), recall_at(neighbors, groups), map_at_r(neighbors, groups)
-            for total, scores in zip(totals, found): total[~chosen_on] += scores[~chosen_on]
+            scores_by_kind = sweep.at(threshold), recall_at(neighbors, groups), map_at_r(neighbors, groups)
+            for total, scores in zip(totals, scores_by_kind): total[~chosen_on] += scores[~chosen_on]
             picks.append(('pair model', threshold))
     return HeldOut(totals[0] / halvings, clusters, totals[1] / halvings, totals[2] / halvings, picks)

@@ -21,40 +21,40 @@ class SavedClassifier:
     def of(
         cls,
         model,  # Fitted classifier with `predict_proba`
-        x: np.ndarray,  # float32 (m,f), one row at least, on which what was saved must agree with `model`
+        features: np.ndarray,  # float32 (m,f), on which what was saved must agree with `model`
     ) -> 'SavedClassifier':
         """Boosted trees as arrays, LightGBM's as its text, others as ONNX where skl2onnx knows them.
 
         Raises `InputError` for a classifier that can't be saved so, or whose saved form gives other
         probabilities.
         """
-        saved = cls(*_dump(model, x))
-        off = np.abs(saved.probabilities(x) - model.predict_proba(x)[:, 1]).max()
-        if not off < TOLERANCE:
+        saved = cls(*_dump(model, features))
+        largest_error = np.abs(saved.probabilities(features) - model.predict_proba(features)[:, 1]).max()
+        if not largest_error < TOLERANCE:
             raise InputError(
                 f'pair model: {type(model).__name__} saved as {saved.kind} gives other probabilities '
-                f'(off by {off:.1g}): take HistGradientBoostingClassifier or LGBMClassifier')
+                f'(off by {largest_error:.1g}): take HistGradientBoostingClassifier or LGBMClassifier')
         return saved
 
     def probabilities(
         self,
-        x: np.ndarray,  # float32 (m,f)
+        features: np.ndarray,  # float32 (m,f)
     ) -> np.ndarray:  # float (m,)
         "The probability of the second class."
         if self.kind == 'trees':
             from safetensors.numpy import load
-            return tree_probabilities(load(self.data), x)
+            return tree_probabilities(load(self.data), features)
         if self.kind == 'lightgbm':
             lightgbm = require_package('lightgbm', 'a pair model of LightGBM')
-            return lightgbm.Booster(model_str=self.data.decode()).predict(x)
+            return lightgbm.Booster(model_str=self.data.decode()).predict(features)
         onnxruntime = require_package('onnxruntime', 'a pair model in ONNX')
         session = onnxruntime.InferenceSession(self.data, providers=['CPUExecutionProvider'])
-        inputs = {session.get_inputs()[0].name: np.asarray(x, np.float32)}
+        inputs = {session.get_inputs()[0].name: np.asarray(features, np.float32)}
         # its outputs are the classes, then their probabilities
         return session.run(None, inputs)[1][:, 1]
 
 
-def _dump(model, x):
+def _dump(model, features):
     "A fitted classifier as (kind, bytes)."
     name = f'{type(model).__module__.split(".")[0]}.{type(model).__name__}'
     if name == 'sklearn.HistGradientBoostingClassifier':
@@ -65,7 +65,7 @@ def _dump(model, x):
     require_package('onnxruntime', f'saving a {type(model).__name__}')
     # it raises errors of many types, its own and others', for what it does not know
     options = {id(model): {'zipmap': False}}
-    try: return 'onnx', skl2onnx.to_onnx(model, x[:1], options=options).SerializeToString()
+    try: return 'onnx', skl2onnx.to_onnx(model, features[:1], options=options).SerializeToString()
     except Exception as error:
         said = str(error).splitlines()[0][:200]
         raise InputError(

@@ -32,13 +32,14 @@ def edit_similarity(
     rapidfuzz = require_package('rapidfuzz', "the feature 'title'")
     scorer = rapidfuzz.distance.Levenshtein.normalized_similarity
     rows, ids = np.asarray(rows), np.asarray(ids)
-    out = np.empty(len(rows), np.float32)
-    step = 1 << 20  # lists of strings are large
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        first, second = ([text[i] for i in ends[part].tolist()] for ends in (rows, ids))
-        out[part] = rapidfuzz.process.cpdist(first, second, scorer=scorer, dtype=np.float32)
-    return out
+    similarities = np.empty(len(rows), np.float32)
+    at_a_time = 1 << 20  # lists of strings are large
+    for start in range(0, len(rows), at_a_time):
+        part = slice(start, start + at_a_time)
+        first_titles, second_titles = ([text[i] for i in ends[part].tolist()] for ends in (rows, ids))
+        similarities[part] = rapidfuzz.process.cpdist(
+            first_titles, second_titles, scorer=scorer, dtype=np.float32)
+    return similarities
 
 
 def overlap(
@@ -47,19 +48,21 @@ def overlap(
     ids,  # int (m,), the second
 ) -> np.ndarray:  # float32 (m,)
     "Words in common over words in both together; -1 where one has none, so that nothing can be said."
-    code = {}
-    sets = [sorted({code.setdefault(word, len(code)) for word in of_title}) for of_title in words]
-    size = np.array([len(of_title) for of_title in sets])
-    columns = np.fromiter((word for of_title in sets for word in of_title), np.int64)
-    starts = np.concatenate([[0], size.cumsum()])
-    shape = len(words), max(1, len(code))
-    table = sparse.csr_matrix((np.ones(size.sum(), np.float32), columns, starts), shape)
-    out = np.empty(len(rows), np.float32)
-    step = 1 << 18
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        first, second = rows[part], ids[part]
-        common = np.asarray(table[first].multiply(table[second]).sum(1)).ravel()
-        both = np.maximum(size[first] + size[second] - common, 1)
-        out[part] = np.where((size[first] > 0) & (size[second] > 0), common / both, -1)
-    return out
+    word_codes = {}
+    word_sets = [sorted({word_codes.setdefault(word, len(word_codes)) for word in of_title})
+                 for of_title in words]
+    set_sizes = np.array([len(of_title) for of_title in word_sets])
+    word_columns = np.fromiter((word for of_title in word_sets for word in of_title), np.int64)
+    title_starts = np.concatenate([[0], set_sizes.cumsum()])
+    shape = len(words), max(1, len(word_codes))
+    word_table = sparse.csr_matrix((np.ones(set_sizes.sum(), np.float32), word_columns, title_starts), shape)
+    overlaps = np.empty(len(rows), np.float32)
+    at_a_time = 1 << 18
+    for start in range(0, len(rows), at_a_time):
+        part = slice(start, start + at_a_time)
+        first_titles, second_titles = rows[part], ids[part]
+        common_words = np.asarray(word_table[first_titles].multiply(word_table[second_titles]).sum(1)).ravel()
+        all_words = np.maximum(set_sizes[first_titles] + set_sizes[second_titles] - common_words, 1)
+        both_have_words = (set_sizes[first_titles] > 0) & (set_sizes[second_titles] > 0)
+        overlaps[part] = np.where(both_have_words, common_words / all_words, -1)
+    return overlaps

@@ -30,20 +30,20 @@ def trees_as_arrays(
 
 def tree_probabilities(
     trees: dict,  # As `trees_as_arrays` gives them
-    x: np.ndarray,  # float (m,f)
+    features: np.ndarray,  # float (m,f)
 ) -> np.ndarray:  # float64 (m,)
     "The probability of the second class: every row walks down every tree."
-    raw = np.full(len(x), trees['base'][0])
-    for root in trees['start'][:-1]:
-        node = np.full(len(x), root)
-        rows = np.arange(len(x))
+    raw_scores = np.full(len(features), trees['base'][0])
+    for root_node in trees['start'][:-1]:
+        nodes = np.full(len(features), root_node)
+        walking = np.arange(len(features))
         while True:
-            rows = rows[trees['leaf'][node[rows]] == 0]
-            if not len(rows): break
-            here = node[rows]
-            values = x[rows, trees['feature'][here]].astype(np.float64)
-            below = values <= trees['threshold'][here]
-            goes_left = np.where(np.isnan(values), trees['missing_left'][here] == 1, below)
-            node[rows] = np.where(goes_left, trees['left'][here], trees['right'][here])
-        raw += trees['value'][node]
-    return 1 / (1 + np.exp(-raw))
+            walking = walking[trees['leaf'][nodes[walking]] == 0]
+            if not len(walking): break
+            current = nodes[walking]
+            values = features[walking, trees['feature'][current]].astype(np.float64)
+            is_below = values <= trees['threshold'][current]
+            goes_left = np.where(np.isnan(values), trees['missing_left'][current] == 1, is_below)
+            nodes[walking] = np.where(goes_left, trees['left'][current], trees['right'][current])
+        raw_scores += trees['value'][nodes]
+    return 1 / (1 + np.exp(-raw_scores))

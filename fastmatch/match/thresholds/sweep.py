@@ -26,11 +26,11 @@ class Sweep(ThresholdSearch):
         considered = neighbors.top(max_matches)
         n, k = considered.ids.shape
         groups = Groups.of(groups, n)
-        right = hits(considered, groups.codes).cumsum(1, dtype=np.int32)
+        right_so_far = hits(considered, groups.codes).cumsum(1, dtype=np.int32)
         # f1[i, m]: the F1 of row i with its m nearest others let in
         self.f1 = np.empty((n, k))
         self.f1[:, 0] = 2 / (1 + groups.sizes)
-        self.f1[:, 1:] = 2 * (1 + right) / (1 + np.arange(1, k) + groups.sizes[:, None])
+        self.f1[:, 1:] = 2 * (1 + right_so_far) / (1 + np.arange(1, k) + groups.sizes[:, None])
         self.gains = np.diff(self.f1, axis=1)
         # float64 as in `decide`: in float32 a threshold between two close scores would round to one
         self.scores = considered.scores[:, 1:].astype(np.float64)
@@ -41,15 +41,15 @@ class Sweep(ThresholdSearch):
         rows=None,  # bool (n,), the rows whose mean row F1 counts; default all
     ) -> tuple[float, float]:  # (threshold, mean row F1)
         "The threshold with the best mean row F1 over `rows`, of equally good ones the highest."
-        alone = self.f1[:, 0] if rows is None else self.f1[rows, 0]
-        if not len(alone): raise InputError('rows: none is chosen')
+        alone_f1 = self.f1[:, 0] if rows is None else self.f1[rows, 0]
+        if not len(alone_f1): raise InputError('rows: none is chosen')
         scores, gains, buckets = (array.ravel() if rows is None else array[rows].ravel()
                                   for array in (self.scores, self.gains, self.buckets))
         last_bucket = _last_bucket(buckets, gains)
         # where these rows have no neighbors it lies above the scores of all rows: json knows no infinity
         if last_bucket is None:
             top = self.scores.max(initial=-np.inf)
-            return (float(top) if top > -np.inf else 1.) + BEYOND, float(alone.mean())
+            return (float(top) if top > -np.inf else 1.) + BEYOND, float(alone_f1.mean())
         kept = buckets <= last_bucket
         scores, gains = scores[kept], gains[kept]
         # which of two equal scores comes first does not matter: a threshold never falls between them
@@ -57,12 +57,12 @@ class Sweep(ThresholdSearch):
         scores, gains = scores[order], gains[order]
         totals = gains.cumsum()
         # equal scores come in together or not at all
-        ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-        depth = first_of_best(totals[ends]) + 1
-        total = totals[ends[depth - 1]]
-        if total <= ROUNDING: depth = 0
-        threshold = threshold_of_depth(scores[ends], depth)
-        return threshold, float((alone.sum() + total) / len(alone) if depth else alone.mean())
+        last_of_equal = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+        depth = first_of_best(totals[last_of_equal]) + 1
+        best_total = totals[last_of_equal[depth - 1]]
+        if best_total <= ROUNDING: depth = 0
+        threshold = threshold_of_depth(scores[last_of_equal], depth)
+        return threshold, float((alone_f1.sum() + best_total) / len(alone_f1) if depth else alone_f1.mean())
 
     def at(
         self,
@@ -86,11 +86,11 @@ def _last_bucket(buckets, gains):
     counts, totals, rises = (np.bincount(buckets, weights, PADDING)[:PADDING]
                              for weights in (None, gains, np.maximum(gains, 0)))
     if not counts.any(): return None
-    ends = totals.cumsum()
+    bucket_ends = totals.cumsum()
     # A bucket may hold the best threshold if its gains without its losses reach the best sum at the end of
     # any bucket; 1e-6 is far above what rounding does to the sums. What follows the best sum always
     # qualifies, so the score next below the best threshold is kept as well.
-    return np.flatnonzero(ends - totals + rises >= max(0., ends.max()) - 1e-6)[-1]
+    return np.flatnonzero(bucket_ends - totals + rises >= max(0., bucket_ends.max()) - 1e-6)[-1]
 
 
 class RankSweep(Sweep):
@@ -112,33 +112,36 @@ class RankSweep(Sweep):
         rows=None,  # bool (n,), the rows whose mean row F1 counts; default all
     ) -> tuple[tuple, float]:  # (thresholds, mean row F1)
         "The thresholds with the best mean row F1 over `rows`, of equally good ones the highest."
-        alone, scores, gains = (array if rows is None else array[rows]
+        alone_f1, scores, gains = (array if rows is None else array[rows]
                                 for array in (self.f1[:, 0], self.scores, self.gains))
-        if not len(alone): raise InputError('rows: none is chosen')
-        real = scores > -np.inf
-        values, place = np.unique(scores[real], return_inverse=True)
-        if not len(values): return (super().best(rows)[0],) * self.ranks, float(alone.mean())
-        place = len(values) - 1 - place
-        rank = np.minimum(np.broadcast_to(np.arange(scores.shape[1]), scores.shape)[real], self.ranks - 1)
-        worth = self._worth(place, rank, gains[real], len(values))
-        depths, deepest = [], len(values)
-        for of_rank in worth:
+        if not len(alone_f1): raise InputError('rows: none is chosen')
+        not_padding = scores > -np.inf
+        distinct_scores, places = np.unique(scores[not_padding], return_inverse=True)
+        if not len(distinct_scores): return (super().best(rows)[0],) * self.ranks, float(alone_f1.mean())
+        places = len(distinct_scores) - 1 - places
+        ranks = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+        pair_ranks = np.minimum(ranks[not_padding], self.ranks - 1)
+        worth_by_rank = self._worth(places, pair_ranks, gains[not_padding], len(distinct_scores))
+        depths, deepest = [], len(distinct_scores)
+        for of_rank in worth_by_rank:
             deepest = first_of_best(of_rank[:deepest + 1])
             depths.append(deepest)
-        thresholds = tuple(threshold_of_depth(values[::-1], depth) for depth in depths)
-        return thresholds, float((alone.sum() + worth[0][depths[0]]) / len(alone))
+        thresholds = tuple(threshold_of_depth(distinct_scores[::-1], depth) for depth in depths)
+        return thresholds, float((alone_f1.sum() + worth_by_rank[0][depths[0]]) / len(alone_f1))
 
-    def _worth(self, place, rank, gains, n_values):
-        "For each rank, what the highest 0, 1, ... `n_values` scores add, with the best of all later ranks."
+    def _worth(self, places, pair_ranks, gains, n_scores):
+        "For each rank, what the highest 0, 1, ... `n_scores` scores add, with the best of all later ranks."
         # with thresholds that rise, what is let in of a row is always its first neighbors: what a rank adds
         # depends on its own threshold alone
-        worth = []
-        for r in range(self.ranks):
-            added = np.bincount(place[rank == r], gains[rank == r], n_values)
-            worth.append(np.concatenate([[0], added.cumsum()]))
+        worth_by_rank = []
+        for rank in range(self.ranks):
+            added = np.bincount(places[pair_ranks == rank], gains[pair_ranks == rank], n_scores)
+            worth_by_rank.append(np.concatenate([[0], added.cumsum()]))
         # later ranks let in no lower scores than earlier ones: the best of them within each depth
-        for r in range(self.ranks - 2, -1, -1): worth[r] = worth[r] + np.maximum.accumulate(worth[r + 1])
-        return worth
+        for rank in range(self.ranks - 2, -1, -1):
+            best_of_later = np.maximum.accumulate(worth_by_rank[rank + 1])
+            worth_by_rank[rank] = worth_by_rank[rank] + best_of_later
+        return worth_by_rank
 
     def at(
         self,

@@ -17,7 +17,8 @@ class UnionSweep(ThresholdSearch):
         groups,  # (n,) groups, or `Groups`; the true matches of a listing are its whole group
         names: tuple | None = None,  # The two modalities; default those of the candidates that are not keys
     ):
-        if names is None: names = [name for name in candidates.scores if name not in candidates.join]
+        if names is None:
+            names = [modality for modality in candidates.scores if modality not in candidates.join]
         self.names = tuple(names)
         if len(self.names) != 2 or not set(self.names) <= set(candidates.scores):
             raise InputError(f'names={self.names}: two of {list(candidates.scores)}')
@@ -34,7 +35,7 @@ class UnionSweep(ThresholdSearch):
         self.always = np.zeros(ids.shape, bool)
         for key in candidates.join: self.always |= candidates.scores[key][:, 1:] == 1
         self.always &= self.real
-        scores = [candidates.scores[name][:, 1:].astype(np.float64) for name in self.names]
+        scores = [candidates.scores[modality][:, 1:].astype(np.float64) for modality in self.names]
         self.first, self.second = (np.where(self.real, array, -np.inf) for array in scores)
 
     def at(
@@ -42,7 +43,7 @@ class UnionSweep(ThresholdSearch):
         threshold: dict,  # Modality -> threshold
     ) -> np.ndarray:  # float64 (n,)
         "The row F1 of each row under these thresholds."
-        first, second = (threshold[name] for name in self.names)
+        first, second = (threshold[modality] for modality in self.names)
         let_in = self.always | (self.real & ((self.first >= first) | (self.second >= second)))
         return 2 * (1 + (let_in & self.right).sum(1)) / (1 + let_in.sum(1) + self.sizes)
 

@@ -34,9 +34,9 @@ class Places:
     @classmethod
     def of(cls, scores, free):
         "The places of `scores` (n,k), where `free` says which pairs a threshold decides."
-        values, index = np.unique(scores[free], return_inverse=True)
+        values, value_index = np.unique(scores[free], return_inverse=True)
         places = np.full(scores.shape, len(values))
-        places[free] = len(values) - 1 - index
+        places[free] = len(values) - 1 - value_index
         return cls(values[::-1], places)
 
 
@@ -65,30 +65,30 @@ class UnionSearch:
 
     def run(self) -> Depths:
         "The depths with the best sum of row F1."
-        least = self._reached_by_turns()
-        first_limit = self._deepest(self.first, least)
-        self.limit = self._deepest(self.second, least)
+        least_total = self._reached_by_turns()
+        first_limit = self._deepest(self.first, least_total)
+        self.limit = self._deepest(self.second, least_total)
         self.sorted_free &= self.sorted_places < self.limit
         self._start()
         totals = self.base + np.concatenate([[0], self.added.cumsum()])
         second = first_of_best(totals)
         best = Depths(0, second, float(totals[second]))
-        rows, columns = np.nonzero(self.free & (self.first.of_pair < first_limit))
-        places = self.first.of_pair[rows, columns]
-        order = np.argsort(places, kind='stable')
-        rows, places = rows[order], places[order]
-        start = 0
-        while start < len(rows):
+        pair_rows, pair_columns = np.nonzero(self.free & (self.first.of_pair < first_limit))
+        places = self.first.of_pair[pair_rows, pair_columns]
+        by_place = np.argsort(places, kind='stable')
+        pair_rows, places = pair_rows[by_place], places[by_place]
+        block_start = 0
+        while block_start < len(pair_rows):
             # pairs of one score come in together
-            last_place = places[min(start + BLOCK, len(rows)) - 1]
-            end = np.searchsorted(places, last_place, 'right')
-            best = self._try_block(best, rows[start:end], places[start:end])
-            start = end
+            last_place = places[min(block_start + BLOCK, len(pair_rows)) - 1]
+            block_end = np.searchsorted(places, last_place, 'right')
+            best = self._try_block(best, pair_rows[block_start:block_end], places[block_start:block_end])
+            block_start = block_end
         return best
 
     def _reached_by_turns(self):
         "A sum of row F1 that some depths reach, improved by turns: what cannot reach it needs no pass."
-        least = -np.inf
+        least_total = -np.inf
         modalities = self.first, self.second
         for starts_with in (0, 1):
             let_in = self.always
@@ -96,46 +96,50 @@ class UnionSearch:
                 modality = modalities[(starts_with + turn) % 2]
                 depth, total = self._best_depth(modality, let_in)
                 let_in = self.always | (self.free & (modality.of_pair < depth))
-                least = max(least, total)
-        return least
+                least_total = max(least_total, total)
+        return least_total
 
     def _best_depth(self, modality, let_in):
         "The best depth of one modality where `let_in` (n,k) is in anyway: (depth, sum of row F1)."
-        order = np.argsort(modality.of_pair, axis=1, kind='stable')
-        inside, right, places = (np.take_along_axis(array, order, 1)
+        by_place = np.argsort(modality.of_pair, axis=1, kind='stable')
+        inside, right, places = (np.take_along_axis(array, by_place, 1)
                                  for array in (let_in, self.right, modality.of_pair))
         n_values = len(modality.values)
-        more = ~inside & (places < n_values)
-        f1 = self._f1_by_step(inside, more, right, self.sizes)
-        gains = np.diff(f1, axis=1)
-        added = np.bincount(places[more], gains[more], n_values)
-        totals = f1[:, 0].sum() + np.concatenate([[0], added.cumsum()])
+        let_in_later = ~inside & (places < n_values)
+        f1_by_step = self._f1_by_step(inside, let_in_later, right, self.sizes)
+        gains = np.diff(f1_by_step, axis=1)
+        added_by_place = np.bincount(places[let_in_later], gains[let_in_later], n_values)
+        totals = f1_by_step[:, 0].sum() + np.concatenate([[0], added_by_place.cumsum()])
         return first_of_best(totals), float(totals.max())
 
     @staticmethod
     def _f1_by_step(inside, more, right, sizes):
         "Row F1 (s,k+1) with the pairs `inside` (s,k), then as those of `more` come in from left to right."
-        base_hits = (inside & right).sum(1)
+        base_right = (inside & right).sum(1)
         base_count = inside.sum(1)
-        hits = base_hits[:, None] + (more & right).cumsum(1)
-        count = base_count[:, None] + more.cumsum(1)
-        base = 2 * (1 + base_hits) / (1 + base_count + sizes)
-        return np.concatenate([base[:, None], 2 * (1 + hits) / (1 + count + sizes[:, None])], 1)
+        right_by_step = base_right[:, None] + (more & right).cumsum(1)
+        count_by_step = base_count[:, None] + more.cumsum(1)
+        base_f1 = 2 * (1 + base_right) / (1 + base_count + sizes)
+        later_f1 = 2 * (1 + right_by_step) / (1 + count_by_step + sizes[:, None])
+        return np.concatenate([base_f1[:, None], later_f1], 1)
 
-    def _deepest(self, modality, least):
+    def _deepest(self, modality, least_total):
         "The deepest depth that could reach `least`, with all right pairs in and no wrong ones of the other."
         n = len(self.sizes)
-        hits = (self.right & (self.free | self.always)).sum(1)
+        right_count = (self.right & (self.free | self.always)).sum(1)
         wrong_anyway = (self.always & ~self.right).sum(1)
-        rows, columns = np.nonzero(~self.right & self.free & (modality.of_pair < len(modality.values)))
-        places = modality.of_pair[rows, columns]
-        order = np.lexsort((places, rows))
-        rows, places = rows[order], places[order]
-        wrong_before = wrong_anyway[rows] + rank_within_row(np.bincount(rows, minlength=n))
-        def f1(row, wrong): return 2 * (1 + hits[row]) / (1 + hits[row] + wrong + self.sizes[row])
-        losses = f1(rows, wrong_before + 1) - f1(rows, wrong_before)
-        lost = np.bincount(places, losses, len(modality.values)).cumsum()
-        possible = np.flatnonzero(f1(np.arange(n), wrong_anyway).sum() + lost >= least - 1e-6)
+        has_place = modality.of_pair < len(modality.values)
+        wrong_rows, wrong_columns = np.nonzero(~self.right & self.free & has_place)
+        places = modality.of_pair[wrong_rows, wrong_columns]
+        by_row_and_place = np.lexsort((places, wrong_rows))
+        wrong_rows, places = wrong_rows[by_row_and_place], places[by_row_and_place]
+        wrong_before = wrong_anyway[wrong_rows] + rank_within_row(np.bincount(wrong_rows, minlength=n))
+        def f1(rows, wrong_count):
+            right = right_count[rows]
+            return 2 * (1 + right) / (1 + right + wrong_count + self.sizes[rows])
+        losses = f1(wrong_rows, wrong_before + 1) - f1(wrong_rows, wrong_before)
+        lost_by_depth = np.bincount(places, losses, len(modality.values)).cumsum()
+        possible = np.flatnonzero(f1(np.arange(n), wrong_anyway).sum() + lost_by_depth >= least_total - 1e-6)
         return int(possible[-1]) + 1 if len(possible) else 0
 
     def _start(self):
@@ -148,14 +152,14 @@ class UnionSearch:
     def states(self, rows, let_in):
         "F1 of `rows` (s,) with `let_in` (s,k), and what each pair (s,k) adds as the second lets it in."
         inside = np.take_along_axis(let_in, self.order[rows], 1)
-        more = self.sorted_free[rows] & ~inside
-        f1 = self._f1_by_step(inside, more, self.sorted_right[rows], self.sizes[rows])
-        return f1[:, 0], np.diff(f1, axis=1)
+        let_in_later = self.sorted_free[rows] & ~inside
+        f1_by_step = self._f1_by_step(inside, let_in_later, self.sorted_right[rows], self.sizes[rows])
+        return f1_by_step[:, 0], np.diff(f1_by_step, axis=1)
 
     def _by_place(self, rows, gains):
         "The gains (s,k) of `rows` (s,), summed by the pair's place in the second modality: (limit,)."
-        live = self.sorted_free[rows]
-        return np.bincount(self.sorted_places[rows][live], gains[live], self.limit)
+        undecided = self.sorted_free[rows]
+        return np.bincount(self.sorted_places[rows][undecided], gains[undecided], self.limit)
 
     def _try_block(self, best, rows, places):
         "Let in pairs (`rows`, `places`) of the first modality; after each place, try all second depths."

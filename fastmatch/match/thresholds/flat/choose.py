@@ -62,18 +62,19 @@ class Chooser:
     def _together(self, chosen):
         "Both thresholds in one pass: for each depth of the nearest, the best depth of the others within it."
         pairs = self.pairs
-        mine = chosen[self.codes]
-        order = np.argsort(pairs.bits[mine])
-        scores, gains, nearest = (array[mine][order] for array in (pairs.scores, pairs.gains, pairs.nearest))
-        ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-        of_nearest, of_further = (np.append(0, np.where(of_kind, gains, 0).cumsum()[ends])
+        is_chosen = chosen[self.codes]
+        by_score = np.argsort(pairs.bits[is_chosen])
+        scores, gains, nearest = (array[is_chosen][by_score]
+                                  for array in (pairs.scores, pairs.gains, pairs.nearest))
+        last_of_equal = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+        of_nearest, of_further = (np.append(0, np.where(of_kind, gains, 0).cumsum()[last_of_equal])
                                   for of_kind in (nearest, ~nearest))
         totals = of_nearest + np.maximum.accumulate(of_further)
-        depth = first_of_best(totals)
-        depths = depth, first_of_best(of_further[:depth + 1])
-        thresholds = tuple(threshold_of_depth(scores[ends], d) for d in depths)
-        elsewhere = (pairs.scores >= np.where(pairs.nearest, *thresholds)) & ~mine
-        return Choice(thresholds, totals[depth], pairs.gains[elsewhere].sum())
+        nearest_depth = first_of_best(totals)
+        depths = nearest_depth, first_of_best(of_further[:nearest_depth + 1])
+        thresholds = tuple(threshold_of_depth(scores[last_of_equal], of_rank) for of_rank in depths)
+        elsewhere = (pairs.scores >= np.where(pairs.nearest, *thresholds)) & ~is_chosen
+        return Choice(thresholds, totals[nearest_depth], pairs.gains[elsewhere].sum())
 
 
 class KindOfPairs:
@@ -114,30 +115,30 @@ class KindOfPairs:
         "The scores that the best threshold could follow: each, the sum of gains down to it, its bucket."
         pairs = self.pairs
         in_bucket = self.gains[:, chosen].sum(1)
-        ends = in_bucket.cumsum()
-        before = ends - in_bucket
+        bucket_ends = in_bucket.cumsum()
+        before = bucket_ends - in_bucket
         # the best threshold is in a bucket whose gains without its losses reach the best sum at the end of
         # any bucket; 1e-6 is far above what rounding does to the sums
-        possible = before + self.rises[:, chosen].sum(1) >= max(0., ends.max()) - 1e-6
-        positions = self._within(0, len(ends))[np.repeat(possible, np.diff(self.starts))]
+        possible = before + self.rises[:, chosen].sum(1) >= max(0., bucket_ends.max()) - 1e-6
+        positions = self._within(0, len(bucket_ends))[np.repeat(possible, np.diff(self.starts))]
         positions = positions[chosen[self.codes[positions]]]
         positions = positions[np.argsort(pairs.bits[positions])]
         scores, buckets = pairs.scores[positions], pairs.bucket[positions]
         totals = pairs.gains[positions].cumsum()
         totals += before[buckets] - np.append(0, totals)[np.searchsorted(buckets, buckets)]
         # equal scores come in together or not at all
-        last = np.append(scores[1:] != scores[:-1], True)[:len(scores)]
-        return scores[last], totals[last], buckets[last]
+        last_of_equal = np.append(scores[1:] != scores[:-1], True)[:len(scores)]
+        return scores[last_of_equal], totals[last_of_equal], buckets[last_of_equal]
 
     def _none_let_in(self, chosen):
         "No pair of the chosen rows is worth letting in: a threshold above them all."
         pairs = self.pairs
-        every = self._within(0, len(self.gains))
-        mine = pairs.scores[every[chosen[self.codes[every]]]]
-        if len(mine): top = mine.max()
-        else: top = pairs.scores.max(initial=-np.inf if len(pairs.scores) else 1.)
-        threshold = float(top) + BEYOND
-        elsewhere = every[pairs.scores[every] >= threshold]
+        all_pairs = self._within(0, len(self.gains))
+        chosen_scores = pairs.scores[all_pairs[chosen[self.codes[all_pairs]]]]
+        if len(chosen_scores): highest = chosen_scores.max()
+        else: highest = pairs.scores.max(initial=-np.inf if len(pairs.scores) else 1.)
+        threshold = float(highest) + BEYOND
+        elsewhere = all_pairs[pairs.scores[all_pairs] >= threshold]
         return Choice(threshold, 0., float(pairs.gains[elsewhere].sum()))
 
     def _next_below(self, chosen, score, bucket):

@@ -54,32 +54,36 @@ class Level:
     ) -> 'Level':
         "The `count` highest pairs of each modality, and those that are needed whatever they score."
         candidates, rows = flat.candidates, flat.rows
-        ids = candidates.ids[rows, 1:]
-        grids = {name: scores[rows, 1:] for name, scores in candidates.scores.items()}
-        real = ids >= 0
-        keep = np.zeros(ids.shape, bool)
-        for name in candidates.join: keep |= grids[name] == 1
-        bound = {}
-        for name in flat.names:
-            scores = grids[name]
-            kept = int(min(count, real.sum()))
-            if kept < real.sum(): bound[name] = np.partition(scores[real], -kept - 1)[-kept - 1]
-            keep |= scores > bound.get(name, -np.inf)
-        front = not_exceeded([grids[name] for name in flat.names], real)
+        candidate_ids = candidates.ids[rows, 1:]
+        score_grids = {modality: scores[rows, 1:] for modality, scores in candidates.scores.items()}
+        not_padding = candidate_ids >= 0
+        kept_pairs = np.zeros(candidate_ids.shape, bool)
+        for modality in candidates.join: kept_pairs |= score_grids[modality] == 1
+        bounds = {}
+        for modality in flat.names:
+            scores = score_grids[modality]
+            kept_count = int(min(count, not_padding.sum()))
+            if kept_count < not_padding.sum():
+                position = -kept_count - 1
+                bounds[modality] = np.partition(scores[not_padding], position)[position]
+            kept_pairs |= scores > bounds.get(modality, -np.inf)
+        may_be_nearest = not_exceeded([score_grids[modality] for modality in flat.names], not_padding)
         # where a fusion has a floor, all of a row may lie on it: then the first of equals stands first
-        if real.shape[1]: front[np.arange(len(real)), real.argmax(1)] = True
-        keep = (keep | front) & real
-        front &= real
-        row, column = np.nonzero(keep)
-        scores = {name: np.ascontiguousarray(grid[row, column]) for name, grid in grids.items()}
+        if not_padding.shape[1]: may_be_nearest[np.arange(len(not_padding)), not_padding.argmax(1)] = True
+        kept_pairs = (kept_pairs | may_be_nearest) & not_padding
+        may_be_nearest &= not_padding
+        pair_rows, pair_columns = np.nonzero(kept_pairs)
+        ids = candidate_ids[pair_rows, pair_columns]
+        scores = {modality: np.ascontiguousarray(score_grid[pair_rows, pair_columns])
+                  for modality, score_grid in score_grids.items()}
         return cls(
-            row=row.astype(np.int32),
-            pairs=replace(candidates, ids=ids[row, column], scores=scores, pool=flat.n, rows=rows[row]),
-            rank=rank_within_row(np.bincount(row, minlength=len(rows))),
-            right=flat.right[row, column],
-            front=np.flatnonzero(front[row, column]),
-            bound=bound,
-            whole=not (real & ~keep).any())
+            row=pair_rows.astype(np.int32),
+            pairs=replace(candidates, ids=ids, scores=scores, pool=flat.n, rows=rows[pair_rows]),
+            rank=rank_within_row(np.bincount(pair_rows, minlength=len(rows))),
+            right=flat.right[pair_rows, pair_columns],
+            front=np.flatnonzero(may_be_nearest[pair_rows, pair_columns]),
+            bound=bounds,
+            whole=not (not_padding & ~kept_pairs).any())
 
     def __post_init__(self):
         # one number sorts a row's pairs by score, then as they stood before; whether they are right travels
@@ -98,16 +102,16 @@ class Level:
         how, weights, _, power = fusion
         if how == 'joint' and self.pairs.present is not None:
             # over the least norm that there is: that of a pair which has the lightest modality alone
-            top = sum(weight * max(self.bound[name], 0) for name, weight in weights.items())
-            top /= min(weight for weight in weights.values() if weight > 0)
+            highest = sum(weight * max(self.bound[modality], 0) for modality, weight in weights.items())
+            highest /= min(weight for weight in weights.values() if weight > 0)
         else:
-            scores = {name: np.array([score]) for name, score in self.bound.items()}
-            pair = Candidates(np.zeros(1, np.int64), scores, pool=1, rows=np.zeros(1, np.int64))
-            top = float(fused_scores(pair, how, weights, (), power)[0])
+            scores = {modality: np.array([score]) for modality, score in self.bound.items()}
+            best_pair = Candidates(np.zeros(1, np.int64), scores, pool=1, rows=np.zeros(1, np.int64))
+            highest = float(fused_scores(best_pair, how, weights, (), power)[0])
         # all that is left out lies on the floor
-        if fusion.floored and top <= 0: return 0.
+        if fusion.floored and highest <= 0: return 0.
         # powers are rounded
-        return top + 1e-5 * max(1, abs(top))
+        return highest + 1e-5 * max(1, abs(highest))
 
     def nearest(
         self,
@@ -117,9 +121,9 @@ class Level:
         "The nearest of each row: the first of its row whose score is the row's best."
         if not len(self.front): return np.zeros(0, np.int64)
         of_front = scores[self.front]
-        best = np.full(n_rows, -np.inf, np.float32)
-        best[self.front_row[self.front_start]] = np.maximum.reduceat(of_front, self.front_start)
-        equal_best = np.flatnonzero(of_front == best[self.front_row])
+        best_of_row = np.full(n_rows, -np.inf, np.float32)
+        best_of_row[self.front_row[self.front_start]] = np.maximum.reduceat(of_front, self.front_start)
+        equal_best = np.flatnonzero(of_front == best_of_row[self.front_row])
         return self.front[equal_best[first_of_runs(self.front_row[equal_best])]]
 
 
@@ -129,14 +133,14 @@ def not_exceeded(
 ) -> np.ndarray:  # bool (m,k)
     "Which entries no other of their row exceeds in all of `grids`."
     m, k = real.shape
-    out = np.empty((m, k), bool)
+    result = np.empty((m, k), bool)
     step = max(1, CELLS // max(1, k * k))
     for start in range(0, m, step):
         part = slice(start, start + step)
         exceeded = np.ones((len(real[part]), k, k), bool)
         for scores in grids: exceeded &= scores[part][:, None, :] > scores[part][:, :, None]
-        out[part] = ~exceeded.any(2)
-    return out
+        result[part] = ~exceeded.any(2)
+    return result
 
 
 def first_of_runs(

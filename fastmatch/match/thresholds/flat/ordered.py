@@ -61,14 +61,14 @@ class OrderedPairs:
     def _sorted_keys(self, level, level_scores, ranks):
         "A number for each pair looked at, in order, and how many each row has; no more a row than may match."
         n_rows = len(self.flat.rows)
-        if self.complete: keep = np.ones(len(level_scores), bool)
+        if self.complete: looked_at = np.ones(len(level_scores), bool)
         else:
-            keep = level_scores >= np.float32(self.lowest)
-            if ranks == 2: keep[level.nearest(level_scores, n_rows)] = True
-        kept = np.flatnonzero(keep)
-        score_bits = descending_bits(level_scores[kept]).astype(np.uint64)
-        keys = level.low_bits[kept] | (score_bits << np.uint64(level.shift))
-        count = np.bincount(level.row[kept], minlength=n_rows)
+            looked_at = level_scores >= np.float32(self.lowest)
+            if ranks == 2: looked_at[level.nearest(level_scores, n_rows)] = True
+        positions = np.flatnonzero(looked_at)
+        score_bits = descending_bits(level_scores[positions]).astype(np.uint64)
+        keys = level.low_bits[positions] | (score_bits << np.uint64(level.shift))
+        count = np.bincount(level.row[positions], minlength=n_rows)
         sort_within_rows(keys, count)
         if count.max(initial=0) >= self.max_matches:
             keys = keys[rank_within_row(count) + 2 <= self.max_matches]
@@ -78,19 +78,19 @@ class OrderedPairs:
     def _gains(self, right):
         "What each pair adds to its row's F1 when it comes in after those before it."
         starts = self.count.cumsum() - self.count
-        hits = right.cumsum()
-        hits -= np.repeat(np.append(0, hits)[starts], self.count)
+        right_so_far = right.cumsum()
+        right_so_far -= np.repeat(np.append(0, right_so_far)[starts], self.count)
         # the matches of the row with this pair and all before it, itself included, and the listings of its
         # group
-        both = rank_within_row(self.count) + 2 + np.repeat(self.flat.sizes, self.count)
-        return 2 * (1 + hits) / both - 2 * (1 + hits - right) / (both - 1)
+        both_sizes = rank_within_row(self.count) + 2 + np.repeat(self.flat.sizes, self.count)
+        return 2 * (1 + right_so_far) / both_sizes - 2 * (1 + right_so_far - right) / (both_sizes - 1)
 
     def _sort_into_buckets(self, ranks):
         "Number the buckets by falling score, those of the nearest behind all others where they count apart."
         bits = self.bits
-        low, high = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
-        shift = max(0, (high - low).bit_length() - BUCKETS.bit_length() + 1)
-        self.bucket = ((bits - np.uint32(low)) >> np.uint32(shift)).astype(np.int64)
+        lowest_bits, highest_bits = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
+        shift = max(0, (highest_bits - lowest_bits).bit_length() - BUCKETS.bit_length() + 1)
+        self.bucket = ((bits - np.uint32(lowest_bits)) >> np.uint32(shift)).astype(np.int64)
         self.n_buckets = int(self.bucket.max(initial=0)) + 1
         self.cell = self.bucket if ranks == 1 else self.bucket + self.n_buckets * self.nearest
         # pairs by cell: those of one bucket, or of several in a row, are one slice
@@ -128,9 +128,9 @@ def sort_within_rows(
     width = 4
     while width < 2 * max(3, count.max(initial=0)):
         shortest = 1 if width == 4 else width // 2
-        rows = np.flatnonzero((count <= width) & (count > shortest))
-        positions = starts[rows][:, None] + np.arange(width)
-        padding = np.arange(width) >= count[rows][:, None]
+        similar_rows = np.flatnonzero((count <= width) & (count > shortest))
+        positions = starts[similar_rows][:, None] + np.arange(width)
+        padding = np.arange(width) >= count[similar_rows][:, None]
         block = keys[np.minimum(positions, len(keys) - 1)]
         block[padding] = np.iinfo(np.uint64).max
         block.sort(axis=1)

@@ -44,7 +44,7 @@ class Flat:
         self.max_matches = max_matches
         self.rows = np.arange(self.n) if rows is None else np.flatnonzero(row_mask(rows, self.n))
         if not len(self.rows): raise InputError('rows: none is chosen')
-        self.names = [name for name in candidates.scores if name not in candidates.join]
+        self.names = [modality for modality in candidates.scores if modality not in candidates.join]
         self.sizes = groups.sizes[self.rows].astype(np.float64)
         ids = candidates.ids[self.rows, 1:]
         self.right = (groups.codes[ids] == groups.codes[self.rows][:, None]) & (ids >= 0)

@@ -48,10 +48,10 @@ class FlatSweep(ThresholdSearch):
     ) -> tuple:  # (threshold, or one for the nearest and one for all further; mean row F1)
         "The thresholds with the best mean row F1 over `rows`."
         flat = self.flat
-        side = np.ones(len(flat.rows), bool) if rows is None else row_mask(rows, flat.n)[flat.rows]
-        if not side.any(): raise InputError('rows: none is chosen')
-        [(threshold, total, _)] = self._search(side.astype(np.int64), np.array([[False, True]]))
-        return threshold, float(total / side.sum())
+        chosen_rows = np.ones(len(flat.rows), bool) if rows is None else row_mask(rows, flat.n)[flat.rows]
+        if not chosen_rows.any(): raise InputError('rows: none is chosen')
+        [(threshold, total, _)] = self._search(chosen_rows.astype(np.int64), np.array([[False, True]]))
+        return threshold, float(total / chosen_rows.sum())
 
     def at(
         self,
@@ -62,10 +62,10 @@ class FlatSweep(ThresholdSearch):
         while further < self.pairs.lowest and self._deepen(): pass
         pairs = self.pairs
         let_in = pairs.scores >= np.where(pairs.nearest, nearest, further)
-        added = np.bincount(pairs.rows, np.where(let_in, pairs.gains, 0), len(self.alone))
-        out = np.full(self.flat.n, np.nan)
-        out[self.flat.rows] = self.alone + added
-        return out
+        added_f1 = np.bincount(pairs.rows, np.where(let_in, pairs.gains, 0), len(self.alone))
+        result = np.full(self.flat.n, np.nan)
+        result[self.flat.rows] = self.alone + added_f1
+        return result
 
     def crossed(
         self,
@@ -73,29 +73,29 @@ class FlatSweep(ThresholdSearch):
     ) -> float:
         "The mean row F1 of the rows laid out, each half of them under thresholds chosen on the other."
         # a row's code says on which side it is each time: all halvings are read from one table
-        code = sum(side[self.flat.rows].astype(np.int64) << i for i, side in enumerate(sides))
+        row_codes = sum(side[self.flat.rows].astype(np.int64) << i for i, side in enumerate(sides))
         chosen = (np.arange(1 << len(sides)) >> np.arange(len(sides))[:, None] & 1).astype(bool)
-        found = self._search(code, np.concatenate([chosen, ~chosen]))
+        found = self._search(row_codes, np.concatenate([chosen, ~chosen]))
         return sum(elsewhere for _, _, elsewhere in found) / len(sides) / len(self.alone)
 
-    def _search(self, code, chosen):
+    def _search(self, row_codes, chosen):
         "For each of `chosen` (bool (s,codes)): the best thresholds, the sum of F1 there and elsewhere."
-        alone = np.bincount(code, self.alone, chosen.shape[1])
+        alone_f1 = np.bincount(row_codes, self.alone, chosen.shape[1])
         while True:
-            chooser = Chooser(self.pairs, code, chosen.shape[1])
-            found = []
+            chooser = Chooser(self.pairs, row_codes, chosen.shape[1])
+            results = []
             for of_codes in chosen:
                 choice = chooser.best(of_codes)
-                found.append((choice.threshold, alone[of_codes].sum() + choice.gain,
-                              alone[~of_codes].sum() + choice.gain_elsewhere))
-            if self._is_sure(code, chosen, found) or not self._deepen(): return found
+                results.append((choice.threshold, alone_f1[of_codes].sum() + choice.gain,
+                              alone_f1[~of_codes].sum() + choice.gain_elsewhere))
+            if self._is_sure(row_codes, chosen, results) or not self._deepen(): return results
 
-    def _is_sure(self, code, chosen, found):
+    def _is_sure(self, row_codes, chosen, results):
         "Whether no threshold below the scores looked at could do better than the ones found."
         pairs = self.pairs
         if pairs.complete: return True
-        at_most = np.bincount(code, pairs.at_most, chosen.shape[1])
-        for (threshold, total, _), of_codes in zip(found, chosen):
+        at_most = np.bincount(row_codes, pairs.at_most, chosen.shape[1])
+        for (threshold, total, _), of_codes in zip(results, chosen):
             further = np.atleast_1d(threshold)[-1]
             if not (further >= pairs.lowest and total >= at_most[of_codes].sum() - ROUNDING): return False
         return True
@@ -112,15 +112,16 @@ class FlatSweep(ThresholdSearch):
 
     def _look(self):
         "Order the `_room` highest pairs or so, as far down as the level goes."
-        scores = self._level_scores
-        lowest = self._least
-        if len(scores) > self._room:
-            sample = scores[::max(1, len(scores) // SAMPLE)]
-            position = int(len(sample) * (1 - self._room / len(scores)))
-            lowest = max(lowest, float(np.partition(sample, position)[position]))
-        grounded = self._floored and lowest == self._least
+        level_scores = self._level_scores
+        lowest_score = self._least
+        if len(level_scores) > self._room:
+            sample = level_scores[::max(1, len(level_scores) // SAMPLE)]
+            position = int(len(sample) * (1 - self._room / len(level_scores)))
+            lowest_score = max(lowest_score, float(np.partition(sample, position)[position]))
+        grounded = self._floored and lowest_score == self._least
         level = self.flat.level(self._depth)
-        self.pairs = OrderedPairs(self.flat, level, scores, lowest, grounded, self.ranks, self.max_matches)
+        self.pairs = OrderedPairs(
+            self.flat, level, level_scores, lowest_score, grounded, self.ranks, self.max_matches)
 
     def _deepen(self):
         "Look at more pairs; False where all are looked at already."
