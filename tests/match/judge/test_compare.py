@@ -13,7 +13,8 @@ from fastmatch.match.judge.repeat import repeat
 
 
 def held(values, clusters=None):
-    return HeldOut(np.asarray(values, float), np.arange(len(values)) if clusters is None else np.asarray(clusters))
+    if clusters is None: clusters = np.arange(len(values))
+    return HeldOut(np.asarray(values, float), np.asarray(clusters))
 
 
 def set_flips(monkeypatch, count):
@@ -71,12 +72,13 @@ def test_seeds_and_groups_both_count(monkeypatch):
 
 def test_the_luck_of_seeds_is_in_p(monkeypatch):
     set_flips(monkeypatch, 199)
-    # without a difference one in twenty is below .05, also where seeds differ more than groups do (with flips of groups
-    # alone it was two in five)
+    # without a difference one in twenty is below .05, also where seeds differ more than groups do (by flips
+    # of groups alone it was two in five)
     rng = np.random.default_rng(5)
     low = 0
     for _ in range(120):
-        differences = rng.normal(0, .1, 80)[None] + rng.normal(0, .05, 5)[:, None] + rng.normal(0, .1, (5, 80))
+        of_group, of_seed = rng.normal(0, .1, 80), rng.normal(0, .05, 5)
+        differences = of_group[None] + of_seed[:, None] + rng.normal(0, .1, (5, 80))
         low += compare([held(values) for values in differences], [held(np.zeros(80))] * 5).p < .05
     assert low <= 14
     # drawn by hand: signs of groups, Student's t of seeds
@@ -85,7 +87,8 @@ def test_the_luck_of_seeds_is_in_p(monkeypatch):
     sums = rng.choice([-1, 1], (200_000, 6)) @ differences.mean(0) / 6
     sums += stats.sem(differences.mean(1)) * rng.standard_t(2, 200_000)
     wanted = (abs(sums) >= differences.mean()).mean()
-    assert compare([held(values) for values in differences], [nothing] * 3).p == pytest.approx(wanted, abs=.005)
+    got = compare([held(values) for values in differences], [nothing] * 3)
+    assert got.p == pytest.approx(wanted, abs=.005)
     # seeds that all gave the same have none
     one = held(differences[0])
     assert compare([one] * 3, [nothing] * 3).p == compare(one, nothing).p

@@ -47,16 +47,19 @@ def test_an_option_and_its_tuple_are_one():
     power = FusionOption('power', {'a': .6, 'b': .9}, {'power': 2.})
     assert power.key == ('power', (('a', .6), ('b', .9)), (('power', 2.),))
     assert FusionOption('mean', {'a': 1.}).key == ('mean', (('a', 1.),))
-    np.testing.assert_array_equal(power.fuse(found).scores, fuse(found, 'power', {'a': .6, 'b': .9}, power=2.).scores)
+    wanted = fuse(found, 'power', {'a': .6, 'b': .9}, power=2.)
+    np.testing.assert_array_equal(power.fuse(found).scores, wanted.scores)
 
 
 def test_the_rule_is_the_best_of_the_grid():
     found, groups = two_modalities()
     grid = fusion_grid('ab', ('power', 'square'))
     rule = choose_rule(found, groups, grid, max_matches=5)
-    best = {FusionOption.of(option).key: best_threshold(FusionOption.of(option).fuse(found), groups, max_matches=5)
-            for option in grid}
-    assert best[FusionOption(rule.how, rule.weights, rule.options).key] == max(best.values(), key=lambda pair: pair[1])
+    options = [FusionOption.of(option) for option in grid]
+    best = {option.key: best_threshold(option.fuse(found), groups, max_matches=5) for option in options}
+    chosen = best[FusionOption(rule.how, rule.weights, rule.options).key]
+    assert chosen == max(best.values(), key=lambda pair: pair[1])
+    assert rule.threshold == chosen[0]
     assert rule.score == {'row_f1_chosen_on': round(max(value for _, value in best.values()), 5)}
     assert rule.max_matches == 5 and rule.k == found.k
     with pytest.raises(InputError, match='grid: give one'): choose_rule(found, groups, [])

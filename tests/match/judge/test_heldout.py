@@ -96,7 +96,7 @@ def test_halves_keep_groups_together(sizes):
 
 
 def test_the_groups_never_help_their_own_half():
-    "Random scores, groups of their own half would choose a threshold that pays there: held out, it doesn't pay."
+    "Random scores: on its own half a threshold would be chosen that pays there, held out it doesn't pay."
     rng = np.random.default_rng(0)
     space, groups = Dense(rng.normal(size=(60, 30))), np.arange(60) // 2
     got = heldout(space.search(10), groups, halvings=5)
@@ -131,7 +131,8 @@ def test_refuses():
             ((neighbors, [1] * 40), 'one group only'), ((neighbors, groups, [1] * 40), 'one group only'),
             (({}, groups), 'options'), ((neighbors, groups[:-1]), 'give 40'),
             ((neighbors, groups, groups[:-1]), '^clusters .*give 40'),
-            (({'a': neighbors, 'b': few}, groups), 'give 3'), (({'a': 5}, groups), "option 'a' is of type int")]:
+            (({'a': neighbors, 'b': few}, groups), 'give 3'),
+            (({'a': 5}, groups), "option 'a' is of type int")]:
         with pytest.raises(InputError, match=words): heldout(*args)
     with pytest.raises(InputError, match='halvings=0'): heldout(neighbors, groups, halvings=0)
     with pytest.raises(InputError, match='max_matches=0'): heldout(neighbors, groups, max_matches=0)

@@ -43,7 +43,7 @@ def test_by_hand():
     neighbors = Neighbors.from_pairs(rows, ids, scores, 6)
     assert recall_at(neighbors, groups).tolist()[1:] == [0, 0, 1, 0, 1]
     assert recall_at(neighbors, groups, 2).tolist()[1:] == [1, 0, 1, 0, 1]
-    # R is 1 for the pair: a mate at rank 2 is worth nothing; row 3 has one right of two, at rank 1; row 5 likewise
+    # R is 1 for the pair: a mate at rank 2 is worth nothing; rows 3 and 5 have one right of two, at rank 1
     assert map_at_r(neighbors, groups).tolist()[1:] == [0, 0, .5, 0, .5]
     assert np.isnan(recall_at(neighbors, groups)[0]) and np.isnan(map_at_r(neighbors, groups)[0])
     decided = decide(neighbors, .75)
@@ -74,7 +74,8 @@ def test_refuses():
 
 def test_row_f1_refuses_what_would_score_too_high():
     with pytest.raises(InputError, match='rows 0 name an id twice'): row_f1([[0, 1, 1], [1, 0]], [0, 0])
-    with pytest.raises(InputError, match='rows 0 hold ids outside 0 to 2'): row_f1([[0, -1], [1], [2]], [0, 1, 0])
+    with pytest.raises(InputError, match='rows 0 hold ids outside 0 to 2'):
+        row_f1([[0, -1], [1], [2]], [0, 1, 0])
 
 
 def test_neighbors_of_a_catalogue_are_refused():

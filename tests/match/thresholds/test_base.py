@@ -1,4 +1,4 @@
-"What all threshold searches share: which rows count, ties, where a threshold lies; and that there are no others."
+"What all threshold searches share: which rows count, ties, where a threshold lies."
 import inspect
 
 import numpy as np
@@ -15,13 +15,14 @@ from tests.match.cases import noisy
 def test_every_search_derives_from_the_protocol():
     for kind in (Sweep, RankSweep, UnionSweep, FlatSweep): assert issubclass(kind, ThresholdSearch)
     public = [getattr(match, name) for name in match.__all__]
-    with_best = [kind for kind in public if inspect.isclass(kind) and hasattr(kind, 'best') and hasattr(kind, 'at')]
-    assert with_best and all(issubclass(kind, ThresholdSearch) for kind in with_best)
+    classes = [kind for kind in public if inspect.isclass(kind)]
+    searches = [kind for kind in classes if hasattr(kind, 'best') and hasattr(kind, 'at')]
+    assert searches and all(issubclass(kind, ThresholdSearch) for kind in searches)
     with pytest.raises(TypeError, match='abstract'): ThresholdSearch()
 
 
 def test_a_search_of_ones_own():
-    "`heldout` asks for the protocol: a class that derives from it is taken, one that merely looks like it is not."
+    "`heldout` takes a class that derives from the protocol, not one that merely looks like it."
     neighbors = Dense(noisy(12, 4, 0)).search(6)
     groups = np.arange(12) // 2
 
@@ -41,7 +42,8 @@ def test_a_search_of_ones_own():
     got = heldout(Fixed(), groups, halvings=2)
     np.testing.assert_allclose(got.row_f1, Sweep(neighbors, groups).at(.3))
     assert {threshold for _, threshold in got.picks} == {.3}
-    with pytest.raises(InputError, match="option 'a' is of type LooksLikeIt"): heldout({'a': LooksLikeIt()}, groups)
+    with pytest.raises(InputError, match="option 'a' is of type LooksLikeIt"):
+        heldout({'a': LooksLikeIt()}, groups)
 
 
 def test_row_mask():
@@ -49,8 +51,9 @@ def test_row_mask():
     mask = np.array([True, False, False])
     assert row_mask(mask, 3) is mask
     assert row_mask([], 3).tolist() == [False] * 3
-    for bad, words in (([3], 'rows from 3 to 3, but there are 3'), ([-1], 'rows from -1'), ([.5], 'dtype float64'),
-                       ([[0]], r'shape \(1, 1\)'), ([True, False], r'bool \(3,\)')):
+    refused = [([3], 'rows from 3 to 3, but there are 3'), ([-1], 'rows from -1'), ([.5], 'dtype float64'),
+               ([[0]], r'shape \(1, 1\)'), ([True, False], r'bool \(3,\)')]
+    for bad, words in refused:
         with pytest.raises(InputError, match=words): row_mask(bad, 3)
 
 

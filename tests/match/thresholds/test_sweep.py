@@ -25,7 +25,8 @@ def as_lists(matches): return [ids.tolist() for ids in matches]
 
 
 @settings(max_examples=150, deadline=None)
-@given(case=cases(), ranks=st.integers(1, 3), max_matches=st.integers(1, 10), part=st.none() | st.integers(0, 99))
+@given(case=cases(), ranks=st.integers(1, 3), max_matches=st.integers(1, 10),
+       part=st.none() | st.integers(0, 99))
 def test_best_thresholds_by_rank_are_the_best(case, ranks, max_matches, part):
     neighbors, groups = case
     n = len(groups)

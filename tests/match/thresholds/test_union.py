@@ -94,7 +94,7 @@ def test_no_pass_that_is_left_out_was_worth_it(seed, noise, digits):
 
 
 def test_best_union_of_many_blocks():
-    "More pairs than a block holds, without ties: one sweep of the second modality for each threshold of the first."
+    "More pairs than a block holds, without ties: as a sweep of the second for each threshold of the first."
     found, groups = clustered(120, 30, 8, .8, 12, np.random.default_rng(0))
     thresholds, value = best_union(found, groups)
     real = found.ids[:, 1:] >= 0

@@ -30,13 +30,13 @@ class Level:
     """Some of the candidate pairs, and what is known of those left out.
 
     A pair is kept where it is among the highest of a modality, is equal in an exact key, or could be the
-    nearest of its row in some fusion: no other pair of the row exceeds it in every modality.
+    nearest of its row in some fusion (no other pair of the row exceeds it in every modality, or it is the
+    first of its row and so of equal ones).
 
     Example (the three rows of `Flat`), two pairs of each modality: of a, the two scores .9 are kept, and
     the highest left out is .4; of b, the two scores .8, and .2 is left out. The pairs kept are 0-1, 1-0,
-    1-2 and 2-1, `bound` is {a: .4, b: .2}, and a pair left out has a mean of .3 at most (0-2 and 2-0, which
-    are left out, have .2). In row 0, pair 0-1 exceeds 0-2 in both modalities, in row 1 neither exceeds the
-    other, and so all four pairs are in the `front`.
+    1-2 and 2-1, and 2-0 as the first of its row. `bound` is {a: .4, b: .2}, so the mean of a pair left out
+    is .3 at most (0-2, the only one, has .2). All five pairs kept are in the `front`.
     """
     row: np.ndarray  # int32 (m,), the row of each pair, from 0 within those laid out, rising
     pairs: Candidates  # The pairs as loose ones, with their scores

@@ -15,10 +15,11 @@ SAMPLE = 20_000  # scores that tell about where the highest ones begin
 class FlatSweep(ThresholdSearch):
     """The row F1 under every threshold of one fusion, as `Sweep` and `RankSweep` give it.
 
-    Example (the three rows of `Flat`, fused by the mean): the level's four pairs have .6, .6, .55, .55; a
-    pair left out has .3 at most. The best threshold among the four is .575 with a mean F1 of 1. Below .3, a
-    row could at most have all its right candidates in beside the wrong ones above .3: 2*1/(1+1+1) = 2/3,
-    4/5 and 1. These are less in all, so the search ends without a look at the other two pairs.
+    Example (the three rows of `Flat`, fused by the mean): the pairs of the level have .6, .6, .55, .55 and
+    .2; one that is left out has .3 at most, so the four above are looked at. The best threshold among them
+    is .575, with a mean F1 of 1. Below .3, a row could at best have all its right candidates in beside the
+    wrong ones above .3: 2*1/(1+1+1) = 2/3, 4/5 and 1. That is less in all, so the search ends without a
+    look at the other two pairs.
     """
     def __init__(
         self,
