@@ -39,7 +39,7 @@ def mean(values): return sum(values) / len(values) if values else 0.
 
 
 def features(near, scores, keys, titles, radii, top):
-    "{(i, j): {name: number}}; `near[i]`: candidates of i, `scores[modality][i][j]`, `keys`: names of exact keys."
+    "{(i, j): {name: number}}; `near[i]`: candidates of i, `scores[modality][i][j]`, `keys`: exact keys."
     n = len(near)
     modalities = [name for name in scores if name not in keys]
     def weight(i, j): return max(0., sum(scores[name][i][j] for name in modalities) / len(modalities))

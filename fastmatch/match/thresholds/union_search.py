@@ -124,7 +124,7 @@ class UnionSearch:
         return np.concatenate([base_f1[:, None], later_f1], 1)
 
     def _deepest(self, modality, least_total):
-        "The deepest depth that could reach `least`, with all right pairs in and no wrong ones of the other."
+        "The deepest that could reach `least_total`, with all right pairs in and only its own wrong ones."
         n = len(self.sizes)
         right_count = (self.right & (self.free | self.always)).sum(1)
         wrong_anyway = (self.always & ~self.right).sum(1)
