@@ -1,34 +1,29 @@
 "Cuts by rank, forced matches, vetoes and chiselled sizes against loops over rows."
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import (
-    Candidates,
     Dense,
     Keys,
     Neighbors,
     Pool,
     RankSweep,
-    UnionSweep,
     Units,
     best_by_rank,
-    best_threshold,
     best_union,
     candidates,
     chisel,
     decide,
-    fuse,
-    heldout,
     min2,
     quantities,
     row_f1,
     shares,
     veto,
 )
-from tests.match.cases import SCORES, asked, cases, noisy, titles
+from tests.match.cases import asked, cases, noisy, titles
 from tests.reference import match as ref
 
 
@@ -47,118 +42,6 @@ def test_cuts_by_rank(case, cuts, max_matches):
     if len(cuts) == 1: assert sets(m) == sets(decide(nb, cuts[0], max_matches))
     rising = sorted(cuts)
     np.testing.assert_allclose(RankSweep(nb, labels, len(cuts), max_matches).at(rising), row_f1(decide(nb, rising, max_matches), labels), atol=1e-12)
-
-
-@settings(max_examples=150, deadline=None)
-@given(case=cases(), ranks=st.integers(1, 3), max_matches=st.integers(1, 10), part=st.none() | st.integers(0, 99))
-def test_best_cuts_by_rank_are_the_best(case, ranks, max_matches, part):
-    nb, labels = case
-    mask = np.ones(len(labels), bool) if part is None else np.random.default_rng(part).random(len(labels)) < .5
-    mask[0] |= not mask.any()
-    cuts, value = best_by_rank(nb, labels, ranks, mask, max_matches)
-    assert value == pytest.approx(ref.best_by_rank(nb.ids, nb.scores, labels, np.flatnonzero(mask), max_matches, ranks), abs=1e-9)
-    assert len(cuts) == ranks and all(type(o) is float for o in cuts) and (np.diff(cuts) >= 0).all()
-    assert row_f1(decide(nb, cuts, max_matches), labels)[mask].mean() == pytest.approx(value, abs=1e-9)
-    # what is in the gap between two scores: no cut is a score
-    assert not np.isin(cuts, nb.scores[mask].astype(np.float64)).any()
-    one = best_threshold(nb, labels, mask, max_matches)
-    if ranks == 1: assert cuts == (one[0],)
-    assert value >= one[1] - 1e-12
-
-
-def test_two_cuts_are_min2():
-    nb = Dense(noisy(40, 5, 0, 10)).search(9)
-    labels = np.random.default_rng(0).integers(0, 15, 40)
-    (low, main), value = best_by_rank(nb, labels)
-    forced = min2(decide(nb, main), nb, low)
-    assert sets(forced) == sets(decide(nb, [low, main])) and row_f1(forced, labels).mean() == pytest.approx(value)
-
-
-def grid(draw_n, values, rng, labels):
-    "Candidates of two modalities with ties, padding and pairs of an equal key."
-    n = len(labels)
-    ids, a = np.full((n, n), -1), np.full((n, n), -np.inf, np.float32)
-    b, key = a.copy(), a.copy()
-    for i in range(n):
-        found = [j for j in range(n) if j != i and rng.random() < .7]
-        row = [i, *found]
-        ids[i, :len(row)] = row
-        same = labels[row] == labels[i]
-        a[i, :len(row)], b[i, :len(row)] = (rng.choice(values, len(row)) + .25 * same * rng.random(len(row)).round(1) for _ in range(2))
-        key[i, :len(row)] = (rng.random(len(row)) < .1) & same
-    return Candidates(ids.astype(np.int64), {'a': a, 'b': b, 'key': key}, join=('key',))
-
-
-SIMS = [*(o for o in SCORES if o < 1), np.float32(.75)]  # with what `grid` adds to mates at most 1, as similarities are
-
-
-# the best cut lies between two neighbours in float32
-@example(n=4, seed=52, values=[np.float32(.5 + 2**-24), np.float32(.75)], joined=False, part=False, events=1)
-@settings(max_examples=120, deadline=None)
-@given(n=st.integers(1, 8), seed=st.integers(0, 9999), values=st.lists(st.sampled_from(SIMS), min_size=1, max_size=4, unique=True), joined=st.booleans(),
-       part=st.booleans(), events=st.sampled_from([1, 3, 128]))
-def test_best_union_is_the_best(n, seed, values, joined, part, events):
-    from fastmatch.match.thresholds import union
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, max(1, n // 2), n)
-    cand = grid(n, values, rng, labels)
-    if not joined: cand = Candidates(cand.ids, {k: cand.scores[k] for k in 'ab'})
-    mask = rng.random(n) < .6 if part else np.ones(n, bool)
-    mask[0] = True
-    always = (cand.scores['key'] == 1) & (cand.ids >= 0) if joined else np.zeros(cand.ids.shape, bool)
-    was, union.EVENTS = union.EVENTS, events
-    try: cuts, value = best_union(cand, labels, rows=mask)
-    finally: union.EVENTS = was
-    assert value == pytest.approx(ref.best_union(cand, 'ab', labels, np.flatnonzero(mask), always), abs=1e-9)
-    np.testing.assert_allclose(UnionSweep(cand, labels).at(cuts), ref.row_f1(ref.union(cand, 'ab', (cuts['a'], cuts['b']), always), labels), atol=1e-12)
-    assert UnionSweep(cand, labels).at(cuts)[mask].mean() == pytest.approx(value, abs=1e-9)
-    # as the fusion decides
-    m = decide(fuse(cand, 'union', cuts, join=()), 0., n + 1)
-    if not joined: assert row_f1(m, labels)[mask].mean() == pytest.approx(value, abs=1e-6)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 9999), noise=st.sampled_from([.3, .8, 2.]), digits=st.sampled_from([1, 2, 7]))
-def test_no_pass_that_is_left_out_was_worth_it(seed, noise, digits):
-    from fastmatch.match.thresholds.union import _Passes
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 12, 40)
-    centre = rng.normal(size=(12, 5))
-    cand = candidates({k: Dense(centre[labels] + rng.normal(size=(40, 5)) * noise) for k in 'ab'}, 8)
-    for k in 'ab': cand.scores[k] = cand.scores[k].round(digits)
-    got, bound = best_union(cand, labels), _Passes._bound
-    _Passes._bound = lambda self, place, n, least: n
-    try: want = best_union(cand, labels)
-    finally: _Passes._bound = bound
-    assert got[1] == pytest.approx(want[1], abs=1e-9)
-
-
-def test_a_gain_that_is_only_rounding_is_none():
-    for seed in (757, 1227):
-        rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 4, 14)
-        rows, ids = np.nonzero(rng.random((14, 14)) < .4)
-        nb = Neighbors.from_pairs(rows, ids, rng.integers(0, 40, len(rows)) / 64 + (labels[rows] == labels[ids]) * .05, 14)
-        assert best_by_rank(nb, labels, 1)[0] == (best_threshold(nb, labels)[0],)
-
-
-def test_best_union_of_many_blocks():
-    "More edges than a block holds, scores without ties: as one sweep of the second modality for every cut of the first."
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 30, 120)
-    centre = rng.normal(size=(30, 8))
-    cand = candidates({k: Dense(centre[labels] + rng.normal(size=(120, 8)) * .8) for k in 'ab'}, 12)
-    cuts, value = best_union(cand, labels)
-    real = cand.ids[:, 1:] >= 0
-    tried = []
-    for t in np.unique(cand.scores['a'][:, 1:][real])[::-1].tolist() + [9.]:
-        forced = np.where(cand.scores['a'] >= np.float32(t), np.float32(9), cand.scores['b'])
-        tried.append(best_threshold(fuse(Candidates(cand.ids, {'b': forced}), 'mean'), labels, max_matches=999)[1])
-    # forced ones must be in: a cut above them is none of these
-    assert value == pytest.approx(max(tried), abs=1e-9) and value > best_threshold(fuse(cand, 'mean', {'a': 1.}), labels)[1] - 1e-9
-    sweep = UnionSweep(cand, labels)
-    got = heldout({'union': sweep}, labels, halvings=2)
-    assert got.mean <= value + 1e-9 and all(set(o[1]) == {'a', 'b'} for o in got.picks)
 
 
 @settings(max_examples=100, deadline=None)

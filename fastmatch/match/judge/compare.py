@@ -1,4 +1,4 @@
-"Is one way better than another: the same thing done with several seeds, and paired differences with an interval and a plain sentence."
+"Is one way better than another? Paired differences over seeds and listings, with an interval in words."
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,151 +6,184 @@ from scipy import stats
 
 from ...core import InputError, preview
 from .heldout import HeldOut, cluster_standard_error
+from .repeat import Repeated, repeat, value_of  # noqa: F401  joined later: `repeat` has moved
 
 FLIPS = 9999  # sign flips drawn; where there are no more than this in all, every one is tried
-
-
-@dataclass
-class Repeated:
-    "One figure of a configuration under several seeds."
-    values: np.ndarray  # float64 (s,), one a seed
-    seeds: tuple  # (s,)
-    parts: tuple = ()  # The `HeldOut` of each seed, where there are such
-
-    @property
-    def mean(self) -> float: return float(self.values.mean())
-
-    @property
-    def se(self) -> float: return float(stats.sem(self.values)) if len(self.values) > 1 else float('nan')  # of the mean, over seeds
-
-    def __repr__(self): return f'{self.mean:.4f} (s.e. {self.se:.4f}, {len(self.values)} seeds: {" ".join(f"{o:.4f}" for o in self.values)})'
-
-
-def repeat(
-    config,  # seed -> number, `HeldOut`, or {name: number or `HeldOut`}
-    seeds=5,  # So many, from 0; or the seeds themselves
-) -> Repeated | dict:  # {name: `Repeated`} where `config` gives several figures
-    "Run `config` once a seed: mean and standard error."
-    seeds = tuple(range(seeds)) if isinstance(seeds, (int, np.integer)) else tuple(seeds)
-    if len(set(seeds)) < max(1, len(seeds)): raise InputError(f'seeds={list(seeds)}: give one at least, each once')
-    got = [config(o) for o in seeds]
-    if not all(isinstance(o, dict) for o in got): return _repeated(got, seeds, 'config')
-    if any(o.keys() != got[0].keys() for o in got): raise InputError(f'config gave different figures: {[sorted(o) for o in got]}')
-    return {k: _repeated([o[k] for o in got], seeds, k) for k in got[0]}
-
-
-def _repeated(got, seeds, name):
-    parts = tuple(got) if all(isinstance(o, HeldOut) for o in got) else ()
-    try: values = np.array([_value(o) for o in got], np.float64)
-    except (TypeError, ValueError) as e: raise InputError(f'{name} gave {preview(type(o).__name__ for o in got)}: give a number or a HeldOut') from e
-    if (bad := ~np.isfinite(values)).any(): raise InputError(f'{name} gave {values[bad][0]} with seed {preview(np.array(seeds)[bad])}')
-    return Repeated(values, seeds, parts)
-
-
-def _value(o): return o.mean if isinstance(o, HeldOut) else float(o)
+CELLS = 4_000_000  # signs drawn at a time
 
 
 @dataclass
 class Comparison:
     "The paired difference a - b."
     diff: float  # Its mean
-    se: float  # Standard error: products and, with several seeds, the luck of seeds
-    low: float  # Of the interval
-    high: float
-    p: float  # Two-sided, signs flipped: of products where there are per-listing scores (with several seeds, whose luck is added), otherwise of seeds
+    se: float  # Standard error: over groups and, with several seeds, also over seeds
+    low: float  # Lower end of the interval
+    high: float  # Upper end
+    p: float  # Two-sided, by flipped signs: of groups where there are scores of listings, otherwise of seeds
     seeds: int  # Pairs of runs
-    listings: int = 0  # Scored in each; 0 where only their means are known
+    listings: int = 0  # Scored in each run; 0 where only their means are known
     level: float = .95  # Of the interval
 
     @property
     def sentence(self) -> str:
-        "What that says, plainly."
-        span = f'{self.diff:+.4f} ({self.level:.0%} interval {self.low:+.4f} to {self.high:+.4f}, permutation p {self.p:.2g})'
-        over = f'{self.seeds} seed{"s" * (self.seeds > 1)}' + (f' on {self.listings} listings' if self.listings else '')
-        alone = '' if self.seeds > 1 else ' One seed: how much another would have changed is not in the interval.'
-        if self.low <= 0 <= self.high: return f'No difference that {over} could show: {span}.{alone}'
-        return f'The first is {"better" if self.diff > 0 else "worse"}: {span}, {over}.{alone}'
+        "What that says, in plain words."
+        interval = f'{self.level:.0%} interval {self.low:+.4f} to {self.high:+.4f}'
+        figures = f'{self.diff:+.4f} ({interval}, permutation p {self.p:.2g})'
+        measured_on = f'{self.seeds} seed{"s" * (self.seeds > 1)}'
+        if self.listings: measured_on += f' on {self.listings} listings'
+        one_seed = ' One seed: how much another would have changed is not in the interval.'
+        ending = '.' if self.seeds > 1 else f'.{one_seed}'
+        if self.low <= 0 <= self.high:
+            return f'No difference that {measured_on} could show: {figures}{ending}'
+        return f'The first is {"better" if self.diff > 0 else "worse"}: {figures}, {measured_on}{ending}'
 
     def __repr__(self): return self.sentence
-    def to_dict(self) -> dict: return {k: round(float(v), 5) for k, v in vars(self).items()}
+
+    def to_dict(self) -> dict:
+        "The figures as plain numbers."
+        return {name: round(float(value), 5) for name, value in vars(self).items()}
+
+
+@dataclass
+class SeedError:
+    "What the sum of the differences owes to the seeds, as Student's t."
+    scale: float  # Standard error of the sum
+    degrees: float  # Degrees of freedom
 
 
 def compare(
-    a,  # `Repeated`, `HeldOut`, a list of `HeldOut`s (one a seed), {(seed, fold): `HeldOut`}, or numbers, one a seed
+    a,  # `HeldOut`, `Repeated`, a list of `HeldOut`s or numbers (one a seed), or {(seed, fold): `HeldOut`}
     b,  # The same of the other way: same seeds, same listings
     level: float = .95,  # Of the interval
-    seed: int = 0,  # Of the flips, where not all can be tried
+    seed: int = 0,  # Of the sign flips, where not all can be tried
 ) -> Comparison:
     "The mean difference a - b, paired by seed, fold and listing."
     if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
-    a, b = (_runs(o, name) for o, name in ((a, 'a'), (b, 'b')))
-    for runs, name in ((a, 'a'), (b, 'b')):
-        if bad := [k for k, o in runs.items() if not np.isfinite(o.row_f1 if isinstance(o, HeldOut) else o).all()]:
-            raise InputError(f'{name}: seed {bad[0][0]}, fold {bad[0][1]} has scores that are not finite')
-    if a.keys() != b.keys(): raise InputError(f'a and b are not of the same runs: {preview(a)} and {preview(b)}')
-    if all(isinstance(o, HeldOut) for o in (*a.values(), *b.values())): return _by_listing(a, b, level, seed)
-    return _by_seed(np.array([_value(a[k]) - _value(b[k]) for k in a]), level, seed)
+    a, b = _runs(a, 'a'), _runs(b, 'b')
+    _check_finite(a, 'a')
+    _check_finite(b, 'b')
+    if a.keys() != b.keys():
+        raise InputError(f'a and b are not of the same runs: {preview(a)} and {preview(b)}')
+    if all(isinstance(run, HeldOut) for run in (*a.values(), *b.values())):
+        return _by_listing(a, b, level, seed)
+    return _by_seed(np.array([value_of(a[key]) - value_of(b[key]) for key in a]), level, seed)
 
 
-def _runs(o, name):
-    "{(seed, fold): HeldOut or number}"
-    if isinstance(o, HeldOut): return {(0, 0): o}
-    if isinstance(o, Repeated): return {(s, 0): v for s, v in zip(o.seeds, o.parts or o.values)}
-    if isinstance(o, dict) and o and all(isinstance(k, tuple) and len(k) == 2 and isinstance(v, HeldOut) for k, v in o.items()): return o
-    if isinstance(o, (list, tuple, np.ndarray)) and len(o) and all(isinstance(v, (HeldOut, int, float, np.number)) for v in o): return {(i, 0): v for i, v in enumerate(o)}
-    raise InputError(f'{name}: {type(o).__name__}: give Repeated, HeldOut, a list of HeldOuts or numbers, or {{(seed, fold): HeldOut}}')
+def _runs(given, name):
+    "What was given as {(seed, fold): HeldOut or number}."
+    if isinstance(given, HeldOut): return {(0, 0): given}
+    if isinstance(given, Repeated):
+        return {(seed, 0): run for seed, run in zip(given.seeds, given.parts or given.values)}
+    if isinstance(given, dict) and given:
+        if all(_is_fold(key, run) for key, run in given.items()): return given
+    if isinstance(given, (list, tuple, np.ndarray)) and len(given):
+        if all(isinstance(run, (HeldOut, int, float, np.number)) for run in given):
+            return {(i, 0): run for i, run in enumerate(given)}
+    raise InputError(f'{name}: {type(given).__name__}: give Repeated, HeldOut, a list of HeldOuts or '
+                     'numbers, or {(seed, fold): HeldOut}')
 
 
-def _by_seed(d, level, seed):
-    if len(d) < 2: raise InputError('one pair of numbers: two seeds at least, or HeldOuts, whose listings can be compared')
-    return _comparison(float(d.mean()), stats.sem(d), len(d) - 1, d, len(d), 0, level, seed)
+def _is_fold(key, run):
+    return isinstance(key, tuple) and len(key) == 2 and isinstance(run, HeldOut)
+
+
+def _check_finite(runs, name):
+    for (seed, fold), run in runs.items():
+        if not np.isfinite(run.row_f1 if isinstance(run, HeldOut) else run).all():
+            raise InputError(f'{name}: seed {seed}, fold {fold} has scores that are not finite')
+
+
+def _by_seed(differences, level, seed):
+    n = len(differences)
+    if n < 2:
+        raise InputError('one pair of numbers: two seeds at least, '
+                         'or HeldOuts, whose listings can be compared')
+    standard_error = float(stats.sem(differences))
+    low, high = _interval(differences.mean(), standard_error, n - 1, level)
+    p_value = _share_of_flips(differences, seed)
+    return Comparison(float(differences.mean()), standard_error, low, high, p_value, n, 0, level)
 
 
 def _by_listing(a, b, level, seed):
-    seeds, folds = (list(dict.fromkeys(o)) for o in zip(*a))
-    if len(a) != len(seeds) * len(folds): raise InputError(f'{len(a)} runs of {len(seeds)} seeds and {len(folds)} folds: each seed needs each fold')
-    first, start, d, clusters = a[seeds[0], folds[0]], 0, [], []
+    seeds, folds = (list(dict.fromkeys(part)) for part in zip(*a))
+    if len(a) != len(seeds) * len(folds):
+        raise InputError(f'{len(a)} runs of {len(seeds)} seeds and {len(folds)} folds: '
+                         'each seed needs each fold')
+    differences, clusters = _side_by_side(a, b, seeds, folds)
+    of_listing = differences.mean(0)
+    n_groups = len(np.unique(clusters))
+    if n_groups < 2:
+        raise InputError('all listings are of one group: give two at least, '
+                         'how much groups differ can not be told from one')
+    # Groups are drawn and seeds are drawn, so the two variances add up. What is due to both together is
+    # counted in either: on the safe side.
+    variances = [cluster_standard_error(of_listing, clusters)**2]
+    degrees = [n_groups - 1]
+    seed_error = None
+    if len(seeds) > 1:
+        variances.append(stats.sem(differences.mean(1))**2)
+        degrees.append(len(seeds) - 1)
+        seed_error = SeedError(np.sqrt(variances[1]) * len(of_listing), degrees[1])
+    variance = sum(variances)
+    standard_error = float(np.sqrt(variance))
+    low, high = _interval(of_listing.mean(), standard_error, _satterthwaite(variances, degrees), level)
+    p_value = _share_of_flips(np.bincount(clusters, of_listing), seed, seed_error)
+    return Comparison(
+        float(of_listing.mean()), standard_error, low, high, p_value, len(seeds), len(of_listing), level)
+
+
+def _side_by_side(a, b, seeds, folds):
+    "Of all folds together: the differences, float64 (seeds, n), and the clusters of the listings, int (n,)."
+    differences, clusters, next_cluster = [], [], 0
     for fold in folds:
-        first = a[seeds[0], fold]
-        for k in seeds:
-            for o in (a[k, fold], b[k, fold]):
-                if not np.array_equal(o.clusters, first.clusters): raise InputError(f'seed {k}, fold {fold}: a and b are scores of different listings')
-        d.append(np.stack([a[k, fold].row_f1 - b[k, fold].row_f1 for k in seeds]))
-        clusters.append(first.clusters + start)
-        start += int(first.clusters.max()) + 1
-    d, clusters = np.concatenate(d, 1), np.concatenate(clusters)
-    mean, n_groups = d.mean(0), len(np.unique(clusters))
-    if n_groups < 2: raise InputError('all listings are of one group: two at least, how much products differ can not be told from one')
-    # products are drawn and seeds are drawn: the two variances add up (what is neither's alone is counted in both: on the safe side)
-    parts = [(cluster_standard_error(mean, clusters)**2, n_groups - 1)] + ([(stats.sem(d.mean(1))**2, len(seeds) - 1)] if len(seeds) > 1 else [])
-    var = sum(v for v, _ in parts)
-    # Satterthwaite's degrees of freedom
-    dof = var**2 / sum(v**2 / max(n, 1) for v, n in parts if v > 0) if var > 0 else 1
-    luck = (np.sqrt(parts[1][0]) * len(mean), parts[1][1]) if len(seeds) > 1 else None
-    return _comparison(float(mean.mean()), np.sqrt(var), dof, np.bincount(clusters, mean), len(seeds), len(mean), level, seed, luck)
+        first_run = a[seeds[0], fold]
+        for seed in seeds:
+            for run in (a[seed, fold], b[seed, fold]):
+                if not np.array_equal(run.clusters, first_run.clusters):
+                    raise InputError(f'seed {seed}, fold {fold}: a and b are scores of different listings')
+        differences.append(np.stack([a[seed, fold].row_f1 - b[seed, fold].row_f1 for seed in seeds]))
+        clusters.append(first_run.clusters + next_cluster)
+        next_cluster += int(first_run.clusters.max()) + 1
+    return np.concatenate(differences, 1), np.concatenate(clusters)
 
 
-def _comparison(diff, se, dof, units, seeds, listings, level, seed, luck=None):
-    wide = float(stats.t.ppf((1 + level) / 2, dof) * se) if se > 0 else 0.
-    return Comparison(diff, float(se), diff - wide, diff + wide, _flipped(units, seed, luck), seeds, listings, level)
+def _satterthwaite(variances, degrees):
+    "The degrees of freedom of a sum of variances, https://doi.org/10.2307/3002019"
+    total = sum(variances)
+    if not total > 0: return 1
+    parts = [variance**2 / max(n, 1) for variance, n in zip(variances, degrees) if variance > 0]
+    return total**2 / sum(parts)
 
 
-def _flipped(
-    units: np.ndarray,  # (u,) sums of differences, each of a product or a seed
+def _interval(mean, standard_error, degrees, level):
+    half_width = float(stats.t.ppf((1 + level) / 2, degrees) * standard_error) if standard_error > 0 else 0.
+    return float(mean) - half_width, float(mean) + half_width
+
+
+def _share_of_flips(
+    sums: np.ndarray,  # float64 (u,), sums of differences, each of a group or a seed
     seed: int,  # Of the flips
-    luck: tuple | None = None,  # (standard error, degrees of freedom) of what the sum owes to seeds, drawn as Student's t beside the flips
-):
-    "The share of sign flips whose sum is as far from 0 as that of `units`."
-    units = units[units != 0]  # a flip changes nothing there
-    u, far, count = len(units), abs(units.sum()) - 1e-9 * np.abs(units).sum(), 0
-    def beyond(sums):
-        if luck is None or luck[0] == 0: return np.abs(sums) >= far
-        return np.minimum(stats.t.sf((far - sums) / luck[0], luck[1]) + stats.t.sf((far + sums) / luck[0], luck[1]), 1)
-    if u < 60 and 2**u <= FLIPS + 1:
-        signs = (np.arange(2**u)[:, None] >> np.arange(u)) & 1
-        return float(beyond((1 - 2 * signs) @ units).mean())
+    seed_error: SeedError | None = None,  # Drawn beside the flips, where several seeds add to the sum
+) -> float:
+    "The share of sign flips whose total is as far from 0 as that of `sums`: p of a permutation test."
+    sums = sums[sums != 0]  # a flip changes nothing there
+    n_sums = len(sums)
+    distance = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
+    if n_sums < 60 and 2**n_sums <= FLIPS + 1:
+        flipped = (np.arange(2**n_sums)[:, None] >> np.arange(n_sums)) & 1
+        return float(_as_far((1 - 2 * flipped) @ sums, distance, seed_error).mean())
     rng = np.random.default_rng(seed)
-    for part in np.array_split(np.arange(FLIPS), 1 + FLIPS * u // 4_000_000):
-        count += beyond(units.sum() - 2 * (rng.integers(0, 2, (len(part), u), np.int8) @ units)).sum()
+    as_far_count = 0
+    for part in np.array_split(np.arange(FLIPS), 1 + FLIPS * n_sums // CELLS):
+        flipped = rng.integers(0, 2, (len(part), n_sums), np.int8)
+        as_far_count += _as_far(sums.sum() - 2 * (flipped @ sums), distance, seed_error).sum()
     # the sum as it is counts as one of them
-    return float((1 + count) / (1 + FLIPS))
+    return float((1 + as_far_count) / (1 + FLIPS))
+
+
+def _as_far(totals, distance, seed_error):
+    "For each total, whether it is `far` from 0, or with the seeds' error added, with what probability."
+    if seed_error is None or seed_error.scale == 0: return np.abs(totals) >= distance
+    share_above = stats.t.sf((distance - totals) / seed_error.scale, seed_error.degrees)
+    share_below = stats.t.sf((distance + totals) / seed_error.scale, seed_error.degrees)
+    return np.minimum(share_above + share_below, 1)

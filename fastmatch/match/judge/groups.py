@@ -13,7 +13,7 @@ class Groups:
         name: str = 'groups',  # What to call them in messages
     ):
         self.codes = group_codes(groups, len(groups) if n is None else n, name)  # int32 (n,)
-        self.sizes = np.bincount(self.codes)[self.codes]  # int64 (n,), listings in the group of each listing, itself included
+        self.sizes = np.bincount(self.codes)[self.codes]  # int64 (n,), listings in the group of each listing
 
     @classmethod
     def of(
@@ -22,7 +22,7 @@ class Groups:
         n: int | None = None,  # How many listings there must be
         name: str = 'groups',  # What to call them in messages
     ) -> 'Groups':
-        "Groups given in any form as one object; raises `InputError` for a missing group or another number of listings."
+        "Groups in any form as one object; raises `InputError` for a missing group or another number."
         if not isinstance(groups, cls): return cls(groups, n, name)
         if n is not None and n != len(groups): return cls(groups.codes, n, name)  # raises, with the numbers
         return groups

@@ -1,65 +1,72 @@
-"How good neighbours and matches are, row by row: row F1, recall at k, mean average precision at R."
+"How good neighbors and matches are, row by row: row F1, recall at k, mean average precision at R."
 import numpy as np
 
 from ...core import InputError, preview
-from ..neighbors import Neighbors, check_self_first, group_codes
+from ..neighbors import Neighbors, check_self_first
+from .groups import Groups
 
 
 def hits(
-    neighbors: Neighbors,  # Self-join
-    y: np.ndarray,  # int (n,), groups as numbers from 0
+    neighbors: Neighbors,  # Of a self-join
+    codes: np.ndarray,  # int (n,), the group of each listing, as `Groups.codes`
 ) -> np.ndarray:  # bool (n,k-1)
-    "Which neighbours behind the listing itself are of its group."
+    "Which neighbors behind the listing itself are of its group."
     check_self_first(neighbors)
     ids = neighbors.ids[:, 1:]
-    return (y[ids] == y[:, None]) & (ids >= 0)
+    return (codes[ids] == codes[:, None]) & (ids >= 0)
 
 
 def alone(
-    groups,  # (n,) groups
+    groups,  # (n,) groups, or `Groups`
 ) -> np.ndarray:  # float64 (n,)
-    "Row F1 of every listing matched with itself alone."
-    y = group_codes(groups, len(groups))
-    return 2 / (1 + np.bincount(y)[y])
+    "Row F1 of every listing matched with itself alone: the floor under every rule."
+    return 2 / (1 + Groups.of(groups).sizes)
 
 
 def row_f1(
-    matches,  # `Matches`, or any n id arrays, itself included
-    groups,  # (n,) groups
+    matches,  # `Matches`, or any n arrays of ids, each with the listing itself
+    groups,  # (n,) groups, or `Groups`
 ) -> np.ndarray:  # float64 (n,)
-    "The competition's metric for each row: 2|P&T| / (|P|+|T|), the listing itself in both."
-    sets = list(matches)
-    y = group_codes(groups, len(sets))
-    sizes = np.bincount(y)[y]
-    count = np.array([len(o) for o in sets])
-    rows, ids = np.repeat(np.arange(len(sets)), count), np.concatenate([np.asarray(o, np.int64) for o in sets])
-    if (bad := (ids < 0) | (ids >= len(sets))).any(): raise InputError(f'matches of rows {preview(np.unique(rows[bad]))} hold ids outside 0 to {len(sets) - 1}')
-    pair, times = np.unique(rows * len(sets) + ids, return_counts=True)
-    if (times > 1).any(): raise InputError(f'matches of rows {preview(np.unique(pair[times > 1] // len(sets)))} name an id twice')
-    right = np.bincount(rows, weights=y[ids] == y[rows], minlength=len(sets))
-    return 2 * right / (count + sizes)
+    "The Shopee competition's metric for each row: 2|P&T| / (|P|+|T|), the listing itself in both sets."
+    match_sets = list(matches)
+    n = len(match_sets)
+    groups = Groups.of(groups, n)
+    match_counts = np.array([len(ids) for ids in match_sets])
+    match_rows = np.repeat(np.arange(n), match_counts)
+    ids = np.concatenate([np.asarray(ids, np.int64) for ids in match_sets])
+    out_of_range = (ids < 0) | (ids >= n)
+    if out_of_range.any():
+        bad_rows = preview(np.unique(match_rows[out_of_range]))
+        raise InputError(f'matches of rows {bad_rows} hold ids outside 0 to {n - 1}')
+    unique_pairs, times = np.unique(match_rows * n + ids, return_counts=True)
+    if (times > 1).any():
+        bad_rows = preview(np.unique(unique_pairs[times > 1] // n))
+        raise InputError(f'matches of rows {bad_rows} name an id twice')
+    right = np.bincount(match_rows, weights=groups.codes[ids] == groups.codes[match_rows], minlength=n)
+    return 2 * right / (match_counts + groups.sizes)
 
 
 def recall_at(
-    neighbors: Neighbors,  # Self-join
-    groups,  # (n,) groups
+    neighbors: Neighbors,  # Of a self-join
+    groups,  # (n,) groups, or `Groups`
     k: int = 1,  # Nearest others looked at
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
-    "1 where one of the `k` nearest others is of the same group."
+    "1 where one of the `k` nearest others is of the same group, otherwise 0."
     if k < 1: raise InputError(f'k={k}: 1 or more')
-    y = group_codes(groups, len(neighbors.ids))
-    return np.where(np.bincount(y)[y] > 1, hits(neighbors, y)[:, :k].any(1).astype(np.float64), np.nan)
+    groups = Groups.of(groups, len(neighbors.ids))
+    found = hits(neighbors, groups.codes)[:, :k].any(1)
+    return np.where(groups.sizes > 1, found.astype(np.float64), np.nan)
 
 
 def map_at_r(
-    neighbors: Neighbors,  # Self-join
-    groups,  # (n,) groups
+    neighbors: Neighbors,  # Of a self-join
+    groups,  # (n,) groups, or `Groups`
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
-    "Mean average precision at R, R the number of mates, https://arxiv.org/abs/2003.08505"
-    y = group_codes(groups, len(neighbors.ids))
-    r = np.bincount(y)[y] - 1
-    hit = hits(neighbors, y)
-    rank = np.arange(1, hit.shape[1] + 1)
-    precision = hit.cumsum(1) / rank
-    total = np.where(rank <= r[:, None], precision * hit, 0).sum(1)
-    return np.divide(total, r, out=np.full(len(r), np.nan), where=r > 0)
+    "Mean average precision at R, where R is the number of mates, https://arxiv.org/abs/2003.08505"
+    groups = Groups.of(groups, len(neighbors.ids))
+    mates = groups.sizes - 1
+    is_right = hits(neighbors, groups.codes)
+    rank = np.arange(1, is_right.shape[1] + 1)
+    precision = is_right.cumsum(1) / rank
+    precision_sum = np.where(rank <= mates[:, None], precision * is_right, 0).sum(1)
+    return np.divide(precision_sum, mates, out=np.full(len(mates), np.nan), where=mates > 0)

@@ -1,35 +1,49 @@
-"Boosted trees as plain arrays: scikit-learn's HistGradientBoostingClassifier without scikit-learn, and without pickle."
+"Boosted trees as plain arrays: a HistGradientBoostingClassifier without scikit-learn and without pickle."
 import numpy as np
 
-FIELDS = {'feature': 'feature_idx', 'threshold': 'num_threshold', 'left': 'left', 'right': 'right', 'value': 'value', 'leaf': 'is_leaf', 'missing_left': 'missing_go_to_left'}
+# name in our arrays -> (name in scikit-learn's nodes, type)
+FIELDS = {
+    'feature': ('feature_idx', np.int64),
+    'threshold': ('num_threshold', np.float64),
+    'value': ('value', np.float64),
+    'leaf': ('is_leaf', np.uint8),
+    'missing_left': ('missing_go_to_left', np.uint8)}
 
 
-def arrays_of(
-    model,  # Fitted HistGradientBoostingClassifier of two classes, numbers only
-) -> dict:  # Name -> array; nodes of all trees in one row, children numbered within it
-    "The trees, flat."
-    trees = [o[0].nodes for o in model._predictors]
-    if any(t['is_categorical'].any() for t in trees): raise ValueError('splits by category')
-    start = np.concatenate([[0], np.cumsum([len(t) for t in trees])]).astype(np.int64)
-    res = {k: np.concatenate([t[f] for t in trees]) for k, f in FIELDS.items()}
+def trees_as_arrays(
+    model,  # Fitted HistGradientBoostingClassifier of two classes, with numbers as features
+) -> dict:  # Name -> array (nodes,) of all trees one after the other; 'start' (trees+1,), 'base' (1,)
+    "The trees of a classifier; raises `ValueError` where one splits by category."
+    trees = [predictors[0].nodes for predictors in model._predictors]
+    if any(tree['is_categorical'].any() for tree in trees): raise ValueError('splits by category')
+    start = np.concatenate([[0], np.cumsum([len(tree) for tree in trees])]).astype(np.int64)
+    arrays = {name: np.concatenate([tree[field] for tree in trees]).astype(dtype)
+              for name, (field, dtype) in FIELDS.items()}
+    # children are numbered within their tree there, over all trees here
     shift = np.repeat(start[:-1], np.diff(start))
-    kinds = {'feature': np.int64, 'threshold': np.float64, 'value': np.float64, 'leaf': np.uint8, 'missing_left': np.uint8}
-    return {**{k: res[k].astype(t) for k, t in kinds.items()}, **{k: res[k].astype(np.int64) + shift for k in ('left', 'right')},
-            'start': start, 'base': np.asarray(model._baseline_prediction, np.float64).ravel()}
+    for child in ('left', 'right'):
+        arrays[child] = np.concatenate([tree[child] for tree in trees]).astype(np.int64) + shift
+    arrays['start'] = start
+    arrays['base'] = np.asarray(model._baseline_prediction, np.float64).ravel()
+    return arrays
 
 
-def proba(
-    trees: dict,  # As `arrays_of` gives them
-    x: np.ndarray,  # float (m,f)
-) -> np.ndarray:  # float64 (m,), of the second class
-    "Walk every row down every tree."
-    raw = np.full(len(x), trees['base'][0])
-    for root in trees['start'][:-1]:
-        at, rows = np.full(len(x), root), np.arange(len(x))
-        while len(rows := rows[trees['leaf'][at[rows]] == 0]):
-            here = at[rows]
-            v = x[rows, trees['feature'][here]].astype(np.float64)
-            left = np.where(np.isnan(v), trees['missing_left'][here] == 1, v <= trees['threshold'][here])
-            at[rows] = np.where(left, trees['left'][here], trees['right'][here])
-        raw += trees['value'][at]
-    return 1 / (1 + np.exp(-raw))
+def tree_probabilities(
+    trees: dict,  # As `trees_as_arrays` gives them
+    features: np.ndarray,  # float (m,f)
+) -> np.ndarray:  # float64 (m,)
+    "The probability of the second class: every row walks down every tree."
+    raw_scores = np.full(len(features), trees['base'][0])
+    for root_node in trees['start'][:-1]:
+        nodes = np.full(len(features), root_node)
+        walking = np.arange(len(features))
+        while True:
+            walking = walking[trees['leaf'][nodes[walking]] == 0]
+            if not len(walking): break
+            current = nodes[walking]
+            values = features[walking, trees['feature'][current]].astype(np.float64)
+            is_below = values <= trees['threshold'][current]
+            goes_left = np.where(np.isnan(values), trees['missing_left'][current] == 1, is_below)
+            nodes[walking] = np.where(goes_left, trees['left'][current], trees['right'][current])
+        raw_scores += trees['value'][nodes]
+    return 1 / (1 + np.exp(-raw_scores))

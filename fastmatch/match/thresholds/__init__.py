@@ -1,1 +1,1 @@
-"Exact searches for thresholds."
+"Exact searches for the thresholds with the best mean row F1."

@@ -1,4 +1,4 @@
-"Cuts on loose pairs: the same as the sweeps over the fused grid, also where levels are shallow and most pairs are left out."
+"The flat search gives what the sweeps over the fused grid give, also where most pairs are left out."
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -19,146 +19,230 @@ from fastmatch.match import (
     row_f1,
 )
 from fastmatch.match.judge.heldout import random_halves
-from fastmatch.match.thresholds.flat import FUSED, Flat, _front, _sort_within
+from fastmatch.match.thresholds.flat import FUSED, Flat
+from fastmatch.match.thresholds.flat.choose import Chooser
+from fastmatch.match.thresholds.flat.level import Level, first_of_runs, not_exceeded
+from fastmatch.match.thresholds.flat.ordered import OrderedPairs, sort_within_rows
 from tests.match.cases import titles
 
 
-def grid(n, width, seed, modalities=2, levels=None, fill=1.):
-    "Random candidates, as `candidates` lays them out, and labels; mates score higher."
+def random_grid(n, width, seed, modalities=2, levels=None, fill=1.):
+    "Random candidates, as `candidates` lays them out, and groups; mates score higher."
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, max(1, n // 3), n)
+    groups = rng.integers(0, max(1, n // 3), n)
     ids = np.full((n, width), -1, np.int64)
     for i in range(n):
         others = rng.permutation(np.delete(np.arange(n), i))[:min(width - 1, int((n - 1) * fill))]
-        mates = np.flatnonzero((labels == labels[i]) & (np.arange(n) != i))
+        mates = np.flatnonzero((groups == groups[i]) & (np.arange(n) != i))
         ids[i, 0] = i
         row = np.unique(np.concatenate([mates, others]))[:width - 1]
         ids[i, 1:1 + len(row)] = row
-    same, scores = labels[ids] == labels[:, None], {}
-    for j in range(modalities):
-        s = np.where(same, .7, .35) + rng.normal(0, .2, ids.shape)
-        if levels: s = np.round(s * levels) / levels
-        scores['abc'[j]] = np.where(ids >= 0, np.clip(s, -1, 1), -np.inf).astype(np.float32)
-    return Candidates(ids, scores, width), labels
+    same = groups[ids] == groups[:, None]
+    all_scores = {}
+    for name in 'abc'[:modalities]:
+        scores = np.where(same, .7, .35) + rng.normal(0, .2, ids.shape)
+        if levels: scores = np.round(scores * levels) / levels
+        all_scores[name] = np.where(ids >= 0, np.clip(scores, -1, 1), -np.inf).astype(np.float32)
+    return Candidates(ids, all_scores, width), groups
 
 
-def weights_of(cand, how, rng):
-    names = [k for k in cand.scores if k not in cand.join]
-    if how in ('union', 'above'): return {k: float(rng.uniform(-.3, .6)) for k in names}
-    if how == 'power': return {k: float(rng.uniform(.3, 1)) for k in names}
-    w = {k: float(rng.choice([0, .3, 1, 2.5])) for k in names}
-    return w if any(w.values()) else dict.fromkeys(names, 1.)
+def random_weights(found, how, rng):
+    names = [name for name in found.scores if name not in found.join]
+    if how in ('union', 'above'): return {name: float(rng.uniform(-.3, .6)) for name in names}
+    if how == 'power': return {name: float(rng.uniform(.3, 1)) for name in names}
+    weights = {name: float(rng.choice([0, .3, 1, 2.5])) for name in names}
+    return weights if any(weights.values()) else dict.fromkeys(names, 1.)
+
+
+def full_sweep(neighbors, groups, ranks, max_matches=50):
+    if ranks == 1: return Sweep(neighbors, groups, max_matches)
+    return RankSweep(neighbors, groups, 2, max_matches)
 
 
 @settings(max_examples=120, deadline=None)
-@given(seed=st.integers(0, 10**6), how=st.sampled_from(FUSED), ranks=st.sampled_from([1, 2]), most=st.sampled_from([2, 4, 50]), levels=st.sampled_from([None, 4]),
+@given(seed=st.integers(0, 10**6), how=st.sampled_from(FUSED), ranks=st.sampled_from([1, 2]),
+       max_matches=st.sampled_from([2, 4, 50]), levels=st.sampled_from([None, 4]),
        modalities=st.sampled_from([1, 2, 3]))
-@example(seed=5038, how='above', ranks=1, most=2, levels=None, modalities=1)
-def test_same_as_the_sweeps_over_the_grid(seed, how, ranks, most, levels, modalities):
+@example(seed=5038, how='above', ranks=1, max_matches=2, levels=None, modalities=1)
+def test_same_as_the_sweeps_over_the_grid(seed, how, ranks, max_matches, levels, modalities):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(4, 40))
-    cand, labels = grid(n, int(rng.integers(2, n + 1)), seed, modalities, levels)
-    w, rows = weights_of(cand, how, rng), rng.random(n) < .7
+    found, groups = random_grid(n, int(rng.integers(2, n + 1)), seed, modalities, levels)
+    weights, rows = random_weights(found, how, rng), rng.random(n) < .7
     rows[0] = True
-    nb = fuse(cand, how, w, power=3.)
-    want = Sweep(nb, labels, most) if ranks == 1 else RankSweep(nb, labels, 2, most)
-    got = Flat(cand, labels, max_matches=most).sweep(how, w, power=3., ranks=ranks)
-    (cut, value), (cut_, value_) = got.best(rows), want.best(rows)
-    assert value == pytest.approx(value_, abs=1e-9)
-    if ranks == 1: assert cut == cut_
-    # what is said of a cut is what the decision gives, on all rows
-    np.testing.assert_allclose(got.at(cut), row_f1(decide(nb, cut, most), labels), atol=1e-12)
-    np.testing.assert_allclose(got.at(cut_), want.at(cut_), atol=1e-12)
+    neighbors = fuse(found, how, weights, power=3.)
+    wanted = full_sweep(neighbors, groups, ranks, max_matches)
+    got = Flat(found, groups, max_matches=max_matches).sweep(how, weights, power=3., ranks=ranks)
+    (threshold, value), (wanted_threshold, wanted_value) = got.best(rows), wanted.best(rows)
+    assert value == pytest.approx(wanted_value, abs=1e-9)
+    if ranks == 1: assert threshold == wanted_threshold
+    # what is said of a threshold is what the decision gives, on all rows
+    decided = row_f1(decide(neighbors, threshold, max_matches), groups)
+    np.testing.assert_allclose(got.at(threshold), decided, atol=1e-12)
+    np.testing.assert_allclose(got.at(wanted_threshold), wanted.at(wanted_threshold), atol=1e-12)
 
 
 @pytest.mark.parametrize('how', FUSED)
 @pytest.mark.parametrize('ranks', [1, 2])
-@pytest.mark.parametrize('most', [3, 50])
-def test_few_pairs_suffice(how, ranks, most, monkeypatch):
-    cand, labels = grid(400, 60, 5)
+@pytest.mark.parametrize('max_matches', [3, 50])
+def test_few_pairs_suffice(how, ranks, max_matches, monkeypatch):
+    found, groups = random_grid(400, 60, 5)
     rng = np.random.default_rng(1)
-    # a third of the listings are far from all others, though their nearest are right: a lower cut for the nearest pays
-    low, same = rng.random(400) < .3, labels[cand.ids] == labels[:, None]
-    for s in cand.scores.values(): s[low] = np.where(same[low], s[low] * .5, s[low] * .2)
+    # a third of the listings are far from all others, though their nearest are right: a lower threshold for
+    # the nearest pays
+    low, same = rng.random(400) < .3, groups[found.ids] == groups[:, None]
+    shrunk_by = np.where(same[low], np.float32(.5), np.float32(.2))
+    for scores in found.scores.values(): scores[low] *= shrunk_by
     # and some right pairs of low scores are equal in a key
-    cand.scores['key'] = np.where(cand.ids < 0, -np.inf, same & (rng.random(cand.ids.shape) < .3)).astype(np.float32)
-    cand.join = ('key',)
-    monkeypatch.setattr('fastmatch.match.thresholds.flat.DEPTHS', (.2, .6, 2, np.inf))
-    flat, least = Flat(cand, labels, max_matches=most), []
+    equal = same & (rng.random(found.ids.shape) < .3)
+    found.scores['key'] = np.where(found.ids < 0, -np.inf, equal).astype(np.float32)
+    found.join = ('key',)
+    monkeypatch.setattr('fastmatch.match.thresholds.flat.pairs.DEPTHS', (.2, .6, 2, np.inf))
+    flat, looked_at = Flat(found, groups, max_matches=max_matches), []
     for turn in range(8):
         # thresholds so high that hardly a pair is above them, too
-        w = weights_of(cand, how, rng) if turn else dict(a=.9, b=.95)
-        got = flat.sweep(how, w, ranks=ranks)
-        nb = fuse(cand, how, w)
-        want = (Sweep(nb, labels, most) if ranks == 1 else RankSweep(nb, labels, 2, most)).best()
-        cut, value = got.best()
-        assert value == pytest.approx(want[1], abs=1e-9)
-        if ranks == 1: assert cut == want[0]
-        least.append(len(got.score))
+        weights = random_weights(found, how, rng) if turn else dict(a=.9, b=.95)
+        got = flat.sweep(how, weights, ranks=ranks)
+        wanted = full_sweep(fuse(found, how, weights), groups, ranks, max_matches).best()
+        threshold, value = got.best()
+        assert value == pytest.approx(wanted[1], abs=1e-9)
+        if ranks == 1: assert threshold == wanted[0]
+        looked_at.append(len(got.pairs.scores))
     # it did leave pairs out, and did go deeper where it had to
-    assert min(least) < (cand.ids[:, 1:] >= 0).sum() / 3 and len(flat._levels) > 1
+    assert min(looked_at) < (found.ids[:, 1:] >= 0).sum() / 3 and len(flat._levels) > 1
 
 
 def test_real_spaces_keys_and_empty_titles():
     rng = np.random.default_rng(2)
-    labels = rng.integers(0, 25, 90)
-    x = rng.normal(size=(30, 8))[labels] + rng.normal(size=(90, 8))
-    keys = [str(o) if rng.random() < .4 else None for o in labels]
-    cand = candidates({'image': Dense(x), 'tfidf': Tfidf(titles(90, 3)), 'phash': Keys(keys)}, 12)
-    assert not cand.present['tfidf'].all()
+    groups = rng.integers(0, 25, 90)
+    vectors = rng.normal(size=(30, 8))[groups] + rng.normal(size=(90, 8))
+    keys = [str(group) if rng.random() < .4 else None for group in groups]
+    found = candidates({'image': Dense(vectors), 'tfidf': Tfidf(titles(90, 3)), 'phash': Keys(keys)}, 12)
+    assert not found.present['tfidf'].all()
+    weights = dict(image=.6, tfidf=.3)
     for how in FUSED:
         for ranks in (1, 2):
-            w = dict(image=.6, tfidf=.3)
-            nb = fuse(cand, how, w)
-            want = (Sweep(nb, labels) if ranks == 1 else RankSweep(nb, labels, 2)).best()
-            assert Flat(cand, labels).sweep(how, w, ranks=ranks).best()[1] == pytest.approx(want[1], abs=1e-9)
+            wanted = full_sweep(fuse(found, how, weights), groups, ranks).best()
+            got = Flat(found, groups).sweep(how, weights, ranks=ranks).best()
+            assert got[1] == pytest.approx(wanted[1], abs=1e-9)
 
 
 @pytest.mark.parametrize('ranks', [1, 2])
 def test_crossed_is_the_held_out_protocol(ranks):
-    cand, labels = grid(120, 30, 3)
-    codes = np.unique(labels, return_inverse=True)[1]
-    first = np.array([list(dict.fromkeys(codes)).index(o) for o in codes])
-    nb, sides = fuse(cand, 'mean', dict(a=.3, b=.7)), list(random_halves(first, 4, 9))
-    want = heldout(nb if ranks == 1 else RankSweep(nb, labels, 2), labels, halvings=4, seed=9)
-    assert Flat(cand, labels).sweep('mean', dict(a=.3, b=.7), ranks=ranks).crossed(sides) == pytest.approx(want.mean, abs=1e-9 if ranks == 1 else 2e-3)
+    found, groups = random_grid(120, 30, 3)
+    order = {group: i for i, group in enumerate(dict.fromkeys(groups.tolist()))}
+    sides = list(random_halves(np.array([order[group] for group in groups]), 4, 9))
+    weights = dict(a=.3, b=.7)
+    neighbors = fuse(found, 'mean', weights)
+    wanted = heldout(neighbors if ranks == 1 else RankSweep(neighbors, groups, 2), groups, halvings=4, seed=9)
+    sweep = Flat(found, groups).sweep('mean', weights, ranks=ranks)
+    assert sweep.crossed(sides) == pytest.approx(wanted.mean, abs=1e-9 if ranks == 1 else 2e-3)
+
+
+def test_the_protocol_takes_it():
+    "As any `ThresholdSearch`: with the neighbors that it fuses for recall and precision."
+    found, groups = random_grid(60, 20, 3)
+    weights = dict(a=.3, b=.7)
+    got = heldout(Flat(found, groups).sweep('prob_or', weights), groups, halvings=3)
+    wanted = heldout(fuse(found, 'prob_or', weights), groups, halvings=3)
+    np.testing.assert_allclose(got.row_f1, wanted.row_f1, atol=1e-12)
+    np.testing.assert_array_equal(got.map_at_r, wanted.map_at_r)
+    assert got.picks == wanted.picks
 
 
 def test_some_rows_alone():
-    cand, labels = grid(150, 40, 4)
+    found, groups = random_grid(150, 40, 4)
     rows = np.random.default_rng(0).random(150) < .5
-    sweep = Flat(cand, labels, rows).sweep('prob_or')
-    want = Sweep(fuse(cand, 'prob_or'), labels)
-    assert sweep.best() == (want.best(rows)[0], pytest.approx(want.best(rows)[1], abs=1e-12))
-    np.testing.assert_allclose(sweep.at(.9)[rows], want.at(.9)[rows], atol=1e-12)
+    sweep = Flat(found, groups, rows).sweep('prob_or')
+    wanted = Sweep(fuse(found, 'prob_or'), groups)
+    threshold, value = wanted.best(rows)
+    assert sweep.best() == (threshold, pytest.approx(value, abs=1e-12))
+    np.testing.assert_allclose(sweep.at(.9)[rows], wanted.at(.9)[rows], atol=1e-12)
     assert np.isnan(sweep.at(.9)[~rows]).all()
 
 
-def test_front():
-    a, b = np.array([[.9, .1, .5, .5, .4]]), np.array([[.1, .9, .5, .4, .4]])
+def example_of_three():
+    "The three rows that the docstrings of the flat search work through."
+    ids = np.array([[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+    first = np.array([[1, .9, .3], [1, .9, .4], [1, .3, .4]], np.float32)
+    second = np.array([[1, .2, .1], [1, .2, .8], [1, .1, .8]], np.float32)
+    return Flat(Candidates(ids, {'a': first, 'b': second}, 3), ['x', 'y', 'y'])
+
+
+def test_the_example_of_the_docstrings(monkeypatch):
+    flat = example_of_three()
+    assert flat.sizes.tolist() == [1, 2, 2] and flat.found.tolist() == [0, 1, 1]
+    assert flat.wrong.tolist() == [2, 1, 1] and flat.target == 5
+    level = Level.of(flat, 2)
+    assert list(zip(level.row.tolist(), level.pairs.ids.tolist())) == [(0, 1), (1, 0), (1, 2), (2, 0), (2, 1)]
+    assert level.bound == pytest.approx({'a': .4, 'b': .2}) and not level.whole
+    assert level.front.tolist() == [0, 1, 2, 3, 4]
+    scores = np.array([.55, .55, .6, .2, .6], np.float32)
+    pairs = OrderedPairs(flat, level, scores, .3, False, 1, 50)
+    assert pairs.count.tolist() == [1, 2, 1] and pairs.nearest.tolist() == [True, True, False, True]
+    np.testing.assert_allclose(pairs.scores, [.55, .6, .55, .6], atol=1e-7)
+    np.testing.assert_allclose(pairs.gains, [-1 / 3, 1 / 3, -1 / 5, 1 / 3])
+    np.testing.assert_allclose(pairs.at_most, [2 / 3, 4 / 5, 1])
+    every = np.zeros(3, int), 1
+    choice = Chooser(pairs, *every).best(np.array([True]))
+    assert choice.threshold == pytest.approx(.575) and choice.gain == pytest.approx(2 / 3)
+    by_rank = Chooser(OrderedPairs(flat, level, scores, .3, False, 2, 50), *every)
+    further, nearest = (kind.best(np.array([True])) for kind in by_rank.kinds)
+    assert (nearest.threshold, further.threshold) == pytest.approx((.575, .551))
+    assert by_rank.best(np.array([True])).threshold == pytest.approx((.575, .601))
+    monkeypatch.setattr('fastmatch.match.thresholds.flat.pairs.DEPTHS', (.4, np.inf))
+    sweep = flat.sweep()
+    assert sweep.best() == (pytest.approx(.575), 1.) and len(sweep.pairs.scores) == 4
+
+
+def test_not_exceeded():
+    first, second = np.array([[.9, .1, .5, .5, .4]]), np.array([[.1, .9, .5, .4, .4]])
     # equal in one is not exceeded: a weight of 0 would make them ties
-    assert _front([a, b], np.ones((1, 5), bool)).tolist() == [[True, True, True, True, False]]
+    got = not_exceeded([first, second], np.ones((1, 5), bool))
+    assert got.tolist() == [[True, True, True, True, False]]
+
+
+def test_first_of_runs():
+    assert first_of_runs(np.array([2, 2, 5, 5, 5])).tolist() == [0, 2]
+    assert first_of_runs(np.zeros(0, int)).tolist() == []
 
 
 def test_sorted_within_rows():
     rng = np.random.default_rng(0)
-    for top in (0, 1, 2, 4, 5, 70):
-        count = rng.integers(0, top + 1, 50)
-        row, key = np.repeat(np.arange(50), count), rng.integers(0, 2**63, count.sum()).astype(np.uint64) * 2 + 1
-        want = key[np.lexsort((key, row))]
-        _sort_within(key, count)
-        assert (key == want).all()
+    for longest in (0, 1, 2, 4, 5, 70):
+        count = rng.integers(0, longest + 1, 50)
+        row = np.repeat(np.arange(50), count)
+        keys = rng.integers(0, 2**63, count.sum()).astype(np.uint64) * 2 + 1
+        wanted = keys[np.lexsort((keys, row))]
+        sort_within_rows(keys, count)
+        assert (keys == wanted).all()
 
 
 def test_nobody_near():
-    cand = Candidates(np.array([[0, -1], [1, -1]]), {'a': np.array([[1, -np.inf], [1, -np.inf]], np.float32)}, 2)
-    for ranks in (1, 2): assert Flat(cand, [0, 0]).sweep(ranks=ranks).best()[1] == pytest.approx(2 / 3)
+    scores = np.array([[1, -np.inf], [1, -np.inf]], np.float32)
+    found = Candidates(np.array([[0, -1], [1, -1]]), {'a': scores}, 2)
+    for ranks in (1, 2): assert Flat(found, [0, 0]).sweep(ranks=ranks).best()[1] == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize('do, words', [
-    (lambda f: f.sweep('piecewise'), 'choose one of'), (lambda f: f.sweep('mean', {'x': 1.}), r"name \['x'\]"), (lambda f: f.sweep(ranks=3), 'ranks'),
-    (lambda f: f.sweep('mean', {'a': -1.}), 'weights'), (lambda f: f.sweep().best(np.zeros(9, bool)), 'none is chosen'),
-    (lambda f: Flat(f.cand, [0] * 9, []), 'none is chosen')])
-def test_refused(do, words):
-    cand, labels = grid(9, 5, 0)
-    with pytest.raises(InputError, match=words): do(Flat(cand, labels))
+def test_fewer_pairs_than_listings_without_a_pool():
+    "'joint' looks up what the listings have: by listing, not by pair."
+    ids = np.full((6, 2), -1)
+    ids[:, 0] = np.arange(6)
+    ids[5, 1] = 4
+    scores = np.where(ids >= 0, .5, -np.inf).astype(np.float32)
+    found = Candidates(ids, {'a': scores, 'b': scores}, 2)
+    groups = [0, 1, 2, 3, 4, 4]
+    wanted = Sweep(fuse(found, 'joint'), groups).best()
+    assert Flat(found, groups).sweep('joint').best() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize('use, words', [
+    (lambda flat: flat.sweep('piecewise'), 'choose one of'),
+    (lambda flat: flat.sweep('mean', {'x': 1.}), r"name \['x'\]"),
+    (lambda flat: flat.sweep(ranks=3), 'ranks'),
+    (lambda flat: flat.sweep('mean', {'a': -1.}), 'weights'),
+    (lambda flat: flat.sweep().best(np.zeros(9, bool)), 'none is chosen'),
+    (lambda flat: Flat(flat.candidates, [0] * 9, []), 'none is chosen')])
+def test_refused(use, words):
+    found, groups = random_grid(9, 5, 0)
+    with pytest.raises(InputError, match=words): use(Flat(found, groups))

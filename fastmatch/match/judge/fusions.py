@@ -1,0 +1,111 @@
+"Choosing how modalities are fused: a grid of fusions, the held-out protocol over it, the rule chosen."
+import itertools
+from dataclasses import dataclass, field
+
+from ...core import InputError
+from ..candidates import Candidates
+from ..fuse import fuse
+from ..matches import MAX_MATCHES
+from ..neighbors import Neighbors
+from ..rule import Rule
+from ..thresholds.sweep import Sweep
+from .groups import Groups
+from .heldout import HeldOut, heldout
+
+GRIDS = 'mean', 'square', 'joint', 'prob_or', 'power'  # fusions that `fusion_grid` knows options for
+MEANS = 'mean', 'square', 'joint'  # those of them whose weights are shares
+
+
+@dataclass(frozen=True)
+class FusionOption:
+    "One way to fuse: an entry of a grid, which may also be given as a tuple (how, weights[, options])."
+    how: str  # One of `FUSIONS`
+    weights: dict  # Modality -> weight, power or threshold
+    options: dict = field(default_factory=dict)  # More for `fuse`, e.g. {'power': 2.}
+
+    @classmethod
+    def of(
+        cls,
+        option,  # A `FusionOption`, or a tuple of its fields
+    ) -> 'FusionOption':
+        "A grid's entry in either form as an object."
+        return option if isinstance(option, cls) else cls(*option)
+
+    @property
+    def key(self) -> tuple:
+        "The option as nested tuples, which can be counted and compared: what `HeldOut.picks` holds."
+        key = self.how, tuple(self.weights.items())
+        return (*key, tuple(self.options.items())) if self.options else key
+
+    def fuse(
+        self,
+        candidates: Candidates,
+    ) -> Neighbors:
+        "The candidates fused this way."
+        return fuse(candidates, self.how, self.weights, **self.options)
+
+
+def fusion_grid(
+    names,  # Modalities
+    hows=('mean', 'prob_or'),  # Also 'square', 'joint' (with the weights of 'mean'), 'power'
+) -> list[tuple]:  # (how, weights), or (how, weights, options), the plainest first
+    """Fusions to choose from: weighted means in tenths, probability-or over powers, power sums.
+
+    Of the thresholds of a power sum only their ratios matter, since the threshold on the fused score is free.
+    """
+    names = list(names)
+    unknown = set(hows) - set(GRIDS)
+    if unknown: raise InputError(f'hows: no grid for {sorted(unknown)}')
+    if len(names) == 1: return [('mean', {names[0]: 1.})]
+    tenths = [shares for shares in itertools.product(range(11), repeat=len(names)) if sum(shares) == 10]
+    # the most equal first, so that of equally good ones the plainest is taken
+    tenths.sort(key=lambda shares: max(shares) - min(shares))
+    # a modality of weight 0 still brings candidates: without it, the rule would be applied to fewer than it
+    # was chosen on
+    grid = [(how, {name: share / 10 for name, share in zip(names, shares)})
+            for how in hows if how in MEANS for shares in tenths]
+    if 'prob_or' in hows:
+        for powers in itertools.product((1., 2., 4.), repeat=len(names)):
+            grid.append(('prob_or', dict(zip(names, powers))))
+    if 'power' in hows:
+        for power, *thresholds in itertools.product((2., 6.), *[(.6, .75, .9)] * len(names)):
+            grid.append(('power', dict(zip(names, thresholds)), {'power': power}))
+    return grid
+
+
+def _options(candidates, grid):
+    "The entries of a grid as objects; default `fusion_grid` of the modalities that are not keys."
+    if grid is None: grid = fusion_grid([name for name in candidates.scores if name not in candidates.join])
+    return [FusionOption.of(option) for option in grid]
+
+
+def heldout_fused(
+    candidates: Candidates,  # Candidates of the modalities, of a self-join
+    groups,  # (n,) groups, or `Groups`
+    grid: list | None = None,  # `FusionOption`s or tuples to choose from; default `fusion_grid`
+    **kwargs,  # For `heldout`
+) -> HeldOut:
+    "The held-out protocol over ways to fuse the modalities."
+    options = ((option.key, option.fuse(candidates)) for option in _options(candidates, grid))
+    return heldout(options, groups, **kwargs)
+
+
+def choose_rule(
+    candidates: Candidates,  # Candidates of the modalities, of a self-join
+    groups,  # (n,) groups, or `Groups`
+    grid: list | None = None,  # `FusionOption`s or tuples to choose from; default `fusion_grid`
+    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+) -> Rule:
+    "The fusion and the threshold with the best mean row F1 on all these listings."
+    groups = Groups.of(groups, len(candidates.ids))
+    best_option = None
+    for option in _options(candidates, grid):
+        threshold, mean_f1 = Sweep(option.fuse(candidates), groups, max_matches).best()
+        # of equal options the first stays: a grid starts with its plainest
+        if best_option is None or mean_f1 > best_option[2]: best_option = option, threshold, mean_f1
+    if best_option is None: raise InputError('grid: give one fusion at least')
+    option, threshold, mean_f1 = best_option
+    score = {'row_f1_chosen_on': round(mean_f1, 5)}
+    return Rule(
+        option.how, dict(option.weights), threshold, k=candidates.k, max_matches=max_matches, score=score,
+        join=candidates.join, options=dict(option.options), made_with=candidates.made_with)

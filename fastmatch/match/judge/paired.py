@@ -1,0 +1,63 @@
+"The difference between two ways on the same listings, with its interval; and held-out figures as a table."
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...core import InputError
+from .heldout import HeldOut, cluster_standard_error
+
+CELLS = 4_000_000  # numbers drawn at a time
+
+
+@dataclass
+class Paired:
+    "A paired difference of per-row scores with its interval."
+    diff: float  # Mean of a - b
+    se: float  # Standard error, clustered by group
+    low: float  # Lower end of the interval
+    high: float  # Upper end
+
+    def to_dict(self) -> dict:
+        "The figures as plain numbers."
+        return {name: round(float(value), 5) for name, value in vars(self).items()}
+
+
+def paired(
+    a: HeldOut,  # Scores of one way
+    b: HeldOut,  # Scores of the other, of the same listings
+    level: float = .95,  # Of the interval
+    n_boot: int = 10_000,  # Resamples of the groups
+    seed: int = 0,  # Of the resamples
+) -> Paired:
+    "The mean difference a - b in row F1 with a bootstrap interval over groups."
+    if len(a.row_f1) != len(b.row_f1) or not np.array_equal(a.clusters, b.clusters):
+        raise InputError('a and b are scores of different listings')
+    if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
+    difference = a.row_f1 - b.row_f1
+    cluster_sums = np.bincount(a.clusters, weights=difference)
+    cluster_sizes = np.bincount(a.clusters)
+    n_clusters = len(cluster_sums)
+    rng = np.random.default_rng(seed)
+    drawn_means = []
+    for part in np.array_split(np.arange(n_boot), max(1, n_boot * n_clusters // CELLS)):
+        drawn_counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(part))
+        drawn_means.append(drawn_counts @ cluster_sums / (drawn_counts @ cluster_sizes))
+    low, high = np.quantile(np.concatenate(drawn_means), [(1 - level) / 2, (1 + level) / 2])
+    standard_error = cluster_standard_error(difference, a.clusters)
+    return Paired(float(difference.mean()), standard_error, float(low), float(high))
+
+
+def summary_table(
+    summary: dict,  # 'heldout': row -> `HeldOut.summary`, and 'gain': name -> `Paired.to_dict`
+) -> str:
+    "The held-out figures as a table, 'alone' first, and the gain over the untrained encoders."
+    lines = [f'{"":>16}  row F1   (s.e.)  recall@1   mAP@R    n']
+    for row, figures in summary['heldout'].items():
+        row_f1, standard_error, recall, precision = (
+            '  -  ' if figures[name] is None else f'{figures[name]:.3f}'
+            for name in ('row_f1', 'se', 'recall_at_1', 'map_at_r'))
+        lines.append(f'{row:>16}   {row_f1}   ({standard_error})   {recall}     {precision}  {figures["n"]}')
+    for name, gain in summary['gain'].items():
+        interval = f'{gain["low"]:+.3f} to {gain["high"]:+.3f}'
+        lines.append(f'{name}: {gain["diff"]:+.3f} row F1, 95% interval {interval}')
+    return '\n'.join(lines)

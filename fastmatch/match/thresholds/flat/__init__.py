@@ -1,0 +1,11 @@
+"""The best thresholds of any fusion in milliseconds, for studies that try hundreds of fusions.
+
+`Flat` lays the candidates out once. For each fusion, `Flat.sweep` looks only at the pairs that score high
+enough to matter, and at more of them where the best threshold could lie lower. The results are those of
+`Sweep` and `RankSweep`. All files use one example, of three listings and two modalities, that can be
+followed with a pencil.
+"""
+from .pairs import FUSED, Flat
+from .search import FlatSweep
+
+__all__ = ['FUSED', 'Flat', 'FlatSweep']

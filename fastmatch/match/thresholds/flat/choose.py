@@ -1,0 +1,164 @@
+"Choosing thresholds among ordered pairs: which pairs to let in, so that the chosen rows gain most."
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base import BEYOND, ROUNDING, first_of_best, threshold_of_depth
+
+# kinds of pairs where the nearest has a threshold of its own; otherwise all pairs are of the first
+FURTHER, NEAREST = 0, 1
+
+
+@dataclass
+class Choice:
+    "A threshold and what the pairs let in add to the sum of row F1."
+    threshold: float | tuple  # Or (of the nearest, of all further); -inf: below all that was looked at
+    gain: float  # Over the rows it was chosen on
+    gain_elsewhere: float  # Over all other rows
+
+
+class Chooser:
+    """The best thresholds for any choice of rows, read from sums by bucket.
+
+    Rows have a code each, and rows are chosen by code: with the sides of several halvings in the bits of a
+    code, one table of sums serves all of them.
+
+    Example (the pairs of `OrderedPairs`, all rows chosen): by falling score, the pairs 1-2 and 2-1 (.6) add
+    2/3, then 0-1 and 1-0 (.55) add -1/3 - 1/5. The best is after .6: a threshold of (.6 + .55)/2 = .575, a
+    gain of 2/3.
+
+    Two ranks: among the nearest, 1-2 and 2-1 add 2/3 and 0-1 adds -1/3, so their threshold is .575; of the
+    further ones, 1-0 adds -1/5, so it is left out by a threshold above it, .551. But the threshold of the
+    nearest must not be the higher one: then both are chosen together (`_together`), .575 and .601, which
+    let in the same pairs.
+    """
+    def __init__(
+        self,
+        pairs,  # `OrderedPairs`
+        code: np.ndarray,  # int (rows,), from 0
+        n_codes: int,
+    ):
+        self.pairs = pairs
+        self.code = code
+        self.codes = np.repeat(code, pairs.count)  # rows stand in order: quicker than code[row]
+        n_cells = len(pairs.cell_starts) - 1
+        cell_and_code = pairs.cell * n_codes + self.codes
+        shape = -1, pairs.n_buckets, n_codes
+        gains, rises = (np.bincount(cell_and_code, array, n_cells * n_codes).reshape(shape)
+                        for array in (pairs.gains, np.maximum(pairs.gains, 0)))
+        self.kinds = [KindOfPairs(self, kind, gains[kind], rises[kind]) for kind in range(len(gains))]
+
+    def best(
+        self,
+        chosen: np.ndarray,  # bool (codes,), the rows to choose on
+    ) -> Choice:
+        "The best threshold, or the best two that do not fall with the rank."
+        if len(self.kinds) == 1: return self.kinds[0].best(chosen)
+        further, nearest = (kind.best(chosen) for kind in self.kinds)
+        if nearest.threshold > further.threshold > -np.inf: return self._together(chosen)
+        return Choice((nearest.threshold, further.threshold), nearest.gain + further.gain,
+                      nearest.gain_elsewhere + further.gain_elsewhere)
+
+    def _together(self, chosen):
+        "Both thresholds in one pass: for each depth of the nearest, the best depth of the others within it."
+        pairs = self.pairs
+        is_chosen = chosen[self.codes]
+        by_score = np.argsort(pairs.bits[is_chosen])
+        scores, gains, nearest = (array[is_chosen][by_score]
+                                  for array in (pairs.scores, pairs.gains, pairs.nearest))
+        last_of_equal = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+        of_nearest, of_further = (np.append(0, np.where(of_kind, gains, 0).cumsum()[last_of_equal])
+                                  for of_kind in (nearest, ~nearest))
+        totals = of_nearest + np.maximum.accumulate(of_further)
+        nearest_depth = first_of_best(totals)
+        depths = nearest_depth, first_of_best(of_further[:nearest_depth + 1])
+        thresholds = tuple(threshold_of_depth(scores[last_of_equal], of_rank) for of_rank in depths)
+        elsewhere = (pairs.scores >= np.where(pairs.nearest, *thresholds)) & ~is_chosen
+        return Choice(thresholds, totals[nearest_depth], pairs.gains[elsewhere].sum())
+
+
+class KindOfPairs:
+    "The pairs that share a threshold: all, the nearest of their rows, or all further ones."
+    def __init__(
+        self,
+        chooser: Chooser,
+        kind: int,  # `FURTHER` or `NEAREST`
+        gains: np.ndarray,  # float64 (buckets, codes), what the pairs of a bucket add
+        rises: np.ndarray,  # float64 (buckets, codes), the same without losses
+    ):
+        self.pairs = chooser.pairs
+        self.code = chooser.code
+        self.codes = chooser.codes
+        self.kind = kind
+        self.gains = gains
+        self.rises = rises
+        n = len(gains)
+        self.starts = self.pairs.cell_starts[kind * n:(kind + 1) * n + 1]
+
+    def best(
+        self,
+        chosen: np.ndarray,  # bool (codes,), the rows to choose on
+    ) -> Choice:
+        "The threshold with the highest sum of gains in the chosen rows, of equal ones the highest."
+        scores, totals, buckets = self._possible(chosen)
+        if not len(totals) or totals.max() <= ROUNDING: return self._none_let_in(chosen)
+        i = first_of_best(totals)
+        score, bucket = scores[i], buckets[i]
+        near, below = self._next_below(chosen, score, bucket)
+        if len(below): threshold = float(score + below.max()) / 2
+        else: threshold = self._below_all(chosen, score)
+        elsewhere = near[~chosen[self.codes[near]] & (self.pairs.scores[near] >= threshold)]
+        gain_elsewhere = self.gains[:bucket, ~chosen].sum() + self.pairs.gains[elsewhere].sum()
+        return Choice(threshold, float(totals[i]), float(gain_elsewhere))
+
+    def _possible(self, chosen):
+        "The scores that the best threshold could follow: each, the sum of gains down to it, its bucket."
+        pairs = self.pairs
+        in_bucket = self.gains[:, chosen].sum(1)
+        bucket_ends = in_bucket.cumsum()
+        before = bucket_ends - in_bucket
+        # the best threshold is in a bucket whose gains without its losses reach the best sum at the end of
+        # any bucket; 1e-6 is far above what rounding does to the sums
+        possible = before + self.rises[:, chosen].sum(1) >= max(0., bucket_ends.max()) - 1e-6
+        positions = self._within(0, len(bucket_ends))[np.repeat(possible, np.diff(self.starts))]
+        positions = positions[chosen[self.codes[positions]]]
+        positions = positions[np.argsort(pairs.bits[positions])]
+        scores, buckets = pairs.scores[positions], pairs.bucket[positions]
+        totals = pairs.gains[positions].cumsum()
+        totals += before[buckets] - np.append(0, totals)[np.searchsorted(buckets, buckets)]
+        # equal scores come in together or not at all
+        last_of_equal = np.append(scores[1:] != scores[:-1], True)[:len(scores)]
+        return scores[last_of_equal], totals[last_of_equal], buckets[last_of_equal]
+
+    def _none_let_in(self, chosen):
+        "No pair of the chosen rows is worth letting in: a threshold above them all."
+        pairs = self.pairs
+        all_pairs = self._within(0, len(self.gains))
+        chosen_scores = pairs.scores[all_pairs[chosen[self.codes[all_pairs]]]]
+        if len(chosen_scores): highest = chosen_scores.max()
+        else: highest = pairs.scores.max(initial=-np.inf if len(pairs.scores) else 1.)
+        threshold = float(highest) + BEYOND
+        elsewhere = all_pairs[pairs.scores[all_pairs] >= threshold]
+        return Choice(threshold, 0., float(pairs.gains[elsewhere].sum()))
+
+    def _next_below(self, chosen, score, bucket):
+        "Pairs from `bucket` down, until one of the chosen rows is below `score`; and the scores below it."
+        width = 1
+        while True:
+            near = self._within(bucket, bucket + width)
+            below = self.pairs.scores[near[chosen[self.codes[near]]]]
+            below = below[below < score]
+            if len(below) or bucket + width > len(self.gains): return near, below
+            width *= 4
+
+    def _below_all(self, chosen, score):
+        "A threshold below `score`, the lowest looked at of the chosen rows; -inf where more may follow."
+        pairs = self.pairs
+        if pairs.complete or self.kind == NEAREST: return float(score) - BEYOND
+        if not pairs.grounded: return -np.inf
+        # what is below lies on the floor, 0, if these rows have more than was looked at
+        return float(score) / 2 if pairs.left_out[chosen[self.code]].any() else float(score) - BEYOND
+
+    def _within(self, first, end):
+        "The pairs of this kind in the buckets from `first` to `end`, without `end`."
+        return self.pairs.by_cell[self.starts[first]:self.starts[min(end, len(self.starts) - 1)]]

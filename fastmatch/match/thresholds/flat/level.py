@@ -1,0 +1,150 @@
+"The pairs that a search looks at first: those that stand high in one modality at least."
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ...arrays import rank_within_row
+from ...candidates import Candidates
+from ...fuse import fused_scores
+
+FLOORED = ('square', 'prob_or', 'power', 'above')  # fusions whose scores go down to 0 and no further
+CELLS = 1 << 24  # comparisons held in memory at a time
+
+
+class Fusion(NamedTuple):
+    "How modalities are fused, in the order in which `fused_scores` takes it."
+    how: str  # One of `FUSED`
+    weights: dict  # Modality -> weight, power or threshold
+    join: tuple  # Exact keys that match by themselves
+    power: float  # Of 'power'
+
+    @property
+    def floored(self) -> bool:
+        "Whether its scores end at 0, where many pairs may be equal."
+        return self.how in FLOORED
+
+
+@dataclass
+class Level:
+    """Some of the candidate pairs, and what is known of those left out.
+
+    A pair is kept where it is among the highest of a modality, is equal in an exact key, or could be the
+    nearest of its row in some fusion (no other pair of the row exceeds it in every modality, or it is the
+    first of its row and so of equal ones).
+
+    Example (the three rows of `Flat`), two pairs of each modality: of a, the two scores .9 are kept, and
+    the highest left out is .4; of b, the two scores .8, and .2 is left out. The pairs kept are 0-1, 1-0,
+    1-2 and 2-1, and 2-0 as the first of its row. `bound` is {a: .4, b: .2}, so the mean of a pair left out
+    is .3 at most (0-2, the only one, has .2). All five pairs kept are in the `front`.
+    """
+    row: np.ndarray  # int32 (m,), the row of each pair, from 0 within those laid out, rising
+    pairs: Candidates  # The pairs as loose ones, with their scores
+    rank: np.ndarray  # int64 (m,), the position of each pair within its row
+    right: np.ndarray  # bool (m,), whether the pair is of one group
+    front: np.ndarray  # int (f,), the pairs that may be the nearest of their row in some fusion
+    bound: dict  # Modality -> the highest score left out; no entry where none is
+    whole: bool  # Whether no pair is left out
+
+    @classmethod
+    def of(
+        cls,
+        flat,  # `Flat`
+        count: float,  # Pairs kept of each modality
+    ) -> 'Level':
+        "The `count` highest pairs of each modality, and those that are needed whatever they score."
+        candidates, rows = flat.candidates, flat.rows
+        candidate_ids = candidates.ids[rows, 1:]
+        score_grids = {modality: scores[rows, 1:] for modality, scores in candidates.scores.items()}
+        not_padding = candidate_ids >= 0
+        kept_pairs = np.zeros(candidate_ids.shape, bool)
+        for modality in candidates.join: kept_pairs |= score_grids[modality] == 1
+        bounds = {}
+        for modality in flat.names:
+            scores = score_grids[modality]
+            kept_count = int(min(count, not_padding.sum()))
+            if kept_count < not_padding.sum():
+                position = -kept_count - 1
+                bounds[modality] = np.partition(scores[not_padding], position)[position]
+            kept_pairs |= scores > bounds.get(modality, -np.inf)
+        may_be_nearest = not_exceeded([score_grids[modality] for modality in flat.names], not_padding)
+        # where a fusion has a floor, all of a row may lie on it: then the first of equals stands first
+        if not_padding.shape[1]: may_be_nearest[np.arange(len(not_padding)), not_padding.argmax(1)] = True
+        kept_pairs = (kept_pairs | may_be_nearest) & not_padding
+        may_be_nearest &= not_padding
+        pair_rows, pair_columns = np.nonzero(kept_pairs)
+        ids = candidate_ids[pair_rows, pair_columns]
+        scores = {modality: np.ascontiguousarray(score_grid[pair_rows, pair_columns])
+                  for modality, score_grid in score_grids.items()}
+        return cls(
+            row=pair_rows.astype(np.int32),
+            pairs=replace(candidates, ids=ids, scores=scores, pool=flat.n, rows=rows[pair_rows]),
+            rank=rank_within_row(np.bincount(pair_rows, minlength=len(rows))),
+            right=flat.right[pair_rows, pair_columns],
+            front=np.flatnonzero(may_be_nearest[pair_rows, pair_columns]),
+            bound=bounds,
+            whole=not (not_padding & ~kept_pairs).any())
+
+    def __post_init__(self):
+        # one number sorts a row's pairs by score, then as they stood before; whether they are right travels
+        # along
+        self.shift = int(self.rank.max(initial=0) + 1).bit_length() + 1
+        self.low_bits = (self.rank.astype(np.uint64) << np.uint64(1)) | self.right.astype(np.uint64)
+        self.front_row = self.row[self.front]
+        self.front_start = first_of_runs(self.front_row)
+
+    def highest_left_out(
+        self,
+        fusion: Fusion,
+    ) -> float:  # -inf where no pair is left out
+        "What a pair that is left out scores at most: the fusions here rise with every modality's score."
+        if self.whole: return -np.inf
+        how, weights, _, power = fusion
+        if how == 'joint' and self.pairs.present is not None:
+            # over the least norm that there is: that of a pair which has the lightest modality alone
+            highest = sum(weight * max(self.bound[modality], 0) for modality, weight in weights.items())
+            highest /= min(weight for weight in weights.values() if weight > 0)
+        else:
+            scores = {modality: np.array([score]) for modality, score in self.bound.items()}
+            best_pair = Candidates(np.zeros(1, np.int64), scores, pool=1, rows=np.zeros(1, np.int64))
+            highest = float(fused_scores(best_pair, how, weights, (), power)[0])
+        # all that is left out lies on the floor
+        if fusion.floored and highest <= 0: return 0.
+        # powers are rounded
+        return highest + 1e-5 * max(1, abs(highest))
+
+    def nearest(
+        self,
+        scores: np.ndarray,  # float32 (m,), the fused scores of the pairs
+        n_rows: int,
+    ) -> np.ndarray:  # int (r,), one pair for each row that has any
+        "The nearest of each row: the first of its row whose score is the row's best."
+        if not len(self.front): return np.zeros(0, np.int64)
+        of_front = scores[self.front]
+        best_of_row = np.full(n_rows, -np.inf, np.float32)
+        best_of_row[self.front_row[self.front_start]] = np.maximum.reduceat(of_front, self.front_start)
+        equal_best = np.flatnonzero(of_front == best_of_row[self.front_row])
+        return self.front[equal_best[first_of_runs(self.front_row[equal_best])]]
+
+
+def not_exceeded(
+    grids: list,  # float (m,k) each, the scores of the modalities
+    real: np.ndarray,  # bool (m,k), entries that are not padding
+) -> np.ndarray:  # bool (m,k)
+    "Which entries no other of their row exceeds in all of `grids`."
+    m, k = real.shape
+    result = np.empty((m, k), bool)
+    step = max(1, CELLS // max(1, k * k))
+    for start in range(0, m, step):
+        part = slice(start, start + step)
+        exceeded = np.ones((len(real[part]), k, k), bool)
+        for scores in grids: exceeded &= scores[part][:, None, :] > scores[part][:, :, None]
+        result[part] = ~exceeded.any(2)
+    return result
+
+
+def first_of_runs(
+    values: np.ndarray,  # (m,), equal ones side by side
+) -> np.ndarray:  # int (r,)
+    "Where each run of equal values starts: 2 2 5 5 5 gives 0 2."
+    return np.flatnonzero(np.append(True, np.diff(values) != 0)) if len(values) else np.zeros(0, np.int64)

@@ -1,0 +1,81 @@
+"The candidates of some listings, laid out once, so that any number of fusions can be searched quickly."
+import numpy as np
+
+from ....core import InputError
+from ...candidates import Candidates
+from ...fuse import check_weights, equal_weights
+from ...judge.groups import Groups
+from ...matches import MAX_MATCHES
+from ..base import row_mask
+from .level import Level
+from .search import FlatSweep, Fusion
+
+# the fusions that rise with the score of every modality
+FUSED = ('mean', 'square', 'joint', 'prob_or', 'power', 'union', 'above')
+DEPTHS = 2.5, 6, np.inf  # pairs of each modality that a level keeps, as a multiple of `Flat.target`
+
+
+class Flat:
+    """The candidates of some rows, for the thresholds of any fusion that rises with the scores it is made of.
+
+    Example: three listings, each with the other two as candidates. Listings 1 and 2 are one group. Scores
+    a, b:
+
+        row 0:   1 (a .9, b .2)   2 (a .3, b .1)
+        row 1:   0 (a .9, b .2)   2 (a .4, b .8)
+        row 2:   0 (a .3, b .1)   1 (a .4, b .8)
+
+    Then `sizes` is 1 2 2, `found` (right candidates of each row) 0 1 1, `wrong` 2 1 1, and `target` 2 + 3 =
+    5.
+    """
+    def __init__(
+        self,
+        candidates: Candidates,  # Of a self-join
+        groups,  # (n,) groups, or `Groups`; the true matches of a listing are its whole group
+        rows=None,  # bool (n,) or row numbers, the rows that thresholds are chosen on; default all
+        max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
+    ):
+        self.candidates = candidates
+        self.n = len(candidates.ids)
+        if candidates.pool not in (None, self.n):
+            raise InputError('candidates in a catalogue: thresholds are chosen on a self-join')
+        if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
+        groups = Groups.of(groups, self.n)
+        self.max_matches = max_matches
+        self.rows = np.arange(self.n) if rows is None else np.flatnonzero(row_mask(rows, self.n))
+        if not len(self.rows): raise InputError('rows: none is chosen')
+        self.names = [modality for modality in candidates.scores if modality not in candidates.join]
+        self.sizes = groups.sizes[self.rows].astype(np.float64)
+        ids = candidates.ids[self.rows, 1:]
+        self.right = (groups.codes[ids] == groups.codes[self.rows][:, None]) & (ids >= 0)
+        self.found = self.right.sum(1)
+        self.wrong = (ids >= 0).sum(1) - self.found
+        # the right pairs, and one more a row: about as many as a good threshold lets in
+        self.target = int(self.found.sum()) + len(self.rows)
+        self._levels = {}
+
+    def level(
+        self,
+        depth: int,  # From 0; the last level holds all pairs
+    ) -> Level:
+        "The pairs that stand high enough in one modality at least."
+        if depth not in self._levels: self._levels[depth] = Level.of(self, DEPTHS[depth] * self.target)
+        return self._levels[depth]
+
+    def sweep(
+        self,
+        how: str = 'mean',  # One of `FUSED`
+        weights: dict | None = None,  # Modality -> weight, power or threshold; default `equal_weights`
+        power: float = 6.,  # Of 'power'
+        ranks: int = 1,  # How many thresholds; 2: a lower one for the nearest (min2)
+        max_matches: int | None = None,  # Most matches a row, itself included; default that of this object
+    ) -> FlatSweep:
+        "What `Sweep` (`RankSweep` with two ranks) gives for the neighbors fused like this, sooner."
+        if how not in FUSED: raise InputError(f'how={how!r}: choose one of {", ".join(FUSED)}')
+        if ranks not in (1, 2): raise InputError(f'ranks={ranks!r}: 1 or 2')
+        if weights is None: weights = equal_weights(self.candidates, how)
+        check_weights(how, weights, power)
+        unknown = set(weights) - set(self.names)
+        if unknown: raise InputError(f'weights name {sorted(unknown)}; the candidates hold {self.names}')
+        fusion = Fusion(how, weights, self.candidates.join, power)
+        return FlatSweep(self, fusion, ranks, self.max_matches if max_matches is None else max_matches)
