@@ -9,7 +9,9 @@ import numpy as np
 from ..core import InputError
 
 MAX_PARAMETERS = 12  # parameters drawn, those that matter most
-COMPLETE, PRUNED, BEST = 'tab:blue', '0.7', 'tab:orange'  # colors
+COMPLETE = 'tab:blue'  # colors of trials by their state, and of the best value so far
+PRUNED = '0.7'
+BEST = 'tab:orange'
 
 
 def study_figures(

@@ -127,8 +127,10 @@ class TrainingObjective:
         test,  # DataFrame of listings, or None
         seed: int,  # Of weights and batches, the same in each trial
     ):
-        self.study, self.make_learner, self.space, self.fit = study, make_learner, space, fit
-        self.epochs, self.monitor, self.test, self.seed = epochs, monitor, test, seed
+        self.study, self.space = study, space
+        self.make_learner, self.fit = make_learner, fit
+        self.epochs, self.monitor = epochs, monitor
+        self.test, self.seed = test, seed
         self.test_was_checked = False
 
     def __call__(self, trial) -> float:
