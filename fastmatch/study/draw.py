@@ -1,36 +1,43 @@
-"Studies in pictures: how far the search came, which parameters counted, what their values gave."
+"""Studies in pictures: how far the search came, which parameters mattered, what each of their values gave.
+
+Drawn here and not by `optuna.visualization.matplotlib`, whose pictures lack the pruned trials, the default,
+and room for outliers, and which changes matplotlib's style for the whole process."""
 import warnings
 
 import numpy as np
 
 from ..core import InputError
 
-MOST = 12  # parameters drawn, those that count most
-DONE, CUT, BEST = 'tab:blue', '0.7', 'tab:orange'
+MAX_PARAMETERS = 12  # parameters drawn, those that matter most
+COMPLETE = 'tab:blue'  # colors of trials by their state, and of the best value so far
+PRUNED = '0.7'
+BEST = 'tab:orange'
 
 
 def study_figures(
-    study,  # Optuna study; its trial of the kit as it comes (user attribute 'default') is marked
+    study,  # Optuna study with one objective; trials with the user attribute 'default' are marked
 ) -> list[tuple]:  # (title, matplotlib Figure)
-    "History, importances, slices and parallel coordinates; those that the trials so far can't fill are left out."
+    """Pictures of a study: history, importances, slices, parallel coordinates.
+
+    Those that the trials so far can't fill are left out. Raises `InputError` where no trial is complete."""
     from optuna.trial import TrialState
     trials = study.get_trials(deepcopy=False)
-    done = [t for t in trials if t.state == TrialState.COMPLETE]
-    if not done: raise InputError(f'study {study.study_name!r}: none of its {len(trials)} trials is complete, there is nothing to draw')
-    pruned = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
-    sign = 1 if study.direction.name == 'MAXIMIZE' else -1
-    what = study.user_attrs.get('kept', {}).get('monitor', 'value')
-    figs = [('History', _history(done, pruned, sign, what))]
-    weight = _importances(study, done)
-    if weight: figs.append(('Importances', _bars(weight)))
-    seen = dict.fromkeys(k for t in done for k in t.params)
-    names = sorted(seen, key=lambda k: -weight.get(k, 0))[:MOST]
-    # a parameter with one value has nothing to show
-    names = [k for k in names if len({repr(t.params[k]) for t in done if k in t.params}) > 1]
-    if names: figs.append(('Slices', _slices(done, names, sign, what)))
-    shared = [k for k in names if all(k in t.params for t in done)]
-    if len(shared) > 1 and len(done) > 1: figs.append(('Parallel coordinates', _parallel(done, shared, sign)))
-    return figs
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not complete:
+        raise InputError(f'study {study.study_name!r}: none of its {len(trials)} trials is complete, '
+                         'there is nothing to draw')
+    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
+    value_sign = 1 if study.direction.name == 'MAXIMIZE' else -1
+    value_name = study.user_attrs.get('kept', {}).get('monitor', 'value')
+    figures = [('History', _draw_history(complete, pruned, value_sign, value_name))]
+    importances = _importances(study, complete)
+    if importances: figures.append(('Importances', _draw_importances(importances)))
+    parameters = _varied_parameters(complete, importances)
+    if parameters: figures.append(('Slices', _draw_slices(complete, parameters, value_sign, value_name)))
+    shared = [parameter for parameter in parameters if all(parameter in trial.params for trial in complete)]
+    if len(shared) > 1 and len(complete) > 1:
+        figures.append(('Parallel coordinates', _draw_parallel(complete, shared, value_sign)))
+    return figures
 
 
 def show_study(
@@ -38,124 +45,185 @@ def show_study(
 ):
     "Show a study's pictures in a notebook."
     from IPython.display import display
-    for _, fig in study_figures(study): display(fig)
+    for _, figure in study_figures(study): display(figure)
 
 
-def _figure(w, h, rows=1, cols=1):
+def _importances(study, complete):
+    "Share of the values' variance that each parameter explains, largest first; empty for too few trials."
+    import optuna
+    if len(complete) < 4 or len({trial.value for trial in complete}) < 2: return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+def _varied_parameters(complete, importances):
+    "Names of the parameters to draw, the most important first, without those that had one value only."
+    parameters = dict.fromkeys(parameter for trial in complete for parameter in trial.params)
+    parameters = sorted(parameters, key=lambda parameter: -importances.get(parameter, 0))[:MAX_PARAMETERS]
+
+    def is_varied(parameter):
+        return len({repr(trial.params[parameter]) for trial in complete if parameter in trial.params}) > 1
+    return [parameter for parameter in parameters if is_varied(parameter)]
+
+
+def _new_figure(width, height, n_rows=1, n_columns=1):
+    "(figure, array of axes). Not pyplot's: there is nothing to close, and no notebook shows it twice."
     from matplotlib.figure import Figure
-    # not pyplot's: nothing to close, and no notebook shows it twice
-    fig = Figure(figsize=(w, h), layout='constrained')
-    return fig, fig.subplots(rows, cols, squeeze=False)
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
-def _limits(y, sign):
-    "Ends of the axis: a few lost trials should not flatten all others; None where all fit."
-    if len(y) < 10: return None
-    low, high = np.sort(sign * y)[len(y) // 10], (sign * y).max()
-    if high <= low or (sign * y).min() >= low - .3 * (high - low): return None
-    return tuple(sorted(sign * np.array([low - .3 * (high - low), high + .08 * (high - low)])))
+def _value_limits(values, value_sign):
+    "Ends of the value axis such that a few bad trials do not flatten all others; None where all fit."
+    if len(values) < 10: return None
+    goodness = value_sign * values
+    lowest, highest = np.sort(goodness)[len(values) // 10], goodness.max()
+    if highest <= lowest or goodness.min() >= lowest - .3 * (highest - lowest): return None
+    ends = np.array([lowest - .3 * (highest - lowest), highest + .08 * (highest - lowest)])
+    return tuple(sorted(value_sign * ends))
 
 
-def _dots(ax, x, y, limits, **kwargs):
-    "Dots, and on the edge a triangle for each that is beyond it."
+def _draw_dots(axes, x, y, limits, colors, **style):
+    "A dot for each trial, or a triangle on the edge for one beyond it; returns the dots, for a color bar."
     x, y = np.asarray(x, float), np.asarray(y, float)
-    low, high = limits or (-np.inf, np.inf)
-    dots = ax.scatter(x, np.where((y < low) | (y > high), np.nan, y), s=12, **kwargs)
-    for out, edge, marker in ((y < low, low, 'v'), (y > high, high, '^')):
-        own = {k: v[out] if k == 'c' and not isinstance(v, str) else v for k, v in kwargs.items() if k != 'label'}
-        if out.any(): ax.scatter(x[out], np.full(out.sum(), edge), s=22, marker=marker, clip_on=False, zorder=3, **own)
+    lowest, highest = limits or (-np.inf, np.inf)
+    dots = axes.scatter(x, np.where((y < lowest) | (y > highest), np.nan, y), s=12, c=colors, **style)
+    style.pop('label', None)
+    for beyond, edge, marker in ((y < lowest, lowest, 'v'), (y > highest, highest, '^')):
+        if not beyond.any(): continue
+        own_colors = colors if isinstance(colors, str) else colors[beyond]
+        axes.scatter(x[beyond], np.full(beyond.sum(), edge), s=22, c=own_colors, marker=marker, clip_on=False,
+                     zorder=3, **style)
     return dots
 
 
-def _history(done, pruned, sign, what):
-    fig, ((ax,),) = _figure(7, 2.8)
-    x, y = np.array([t.number for t in done]), np.array([t.value for t in done])
-    limits = _limits(y, sign)
-    if pruned: _dots(ax, [t.number for t in pruned], [t.intermediate_values[max(t.intermediate_values)] for t in pruned], limits, c=CUT, label='pruned, where it stood')
-    _dots(ax, x, y, limits, c=DONE, label='complete (triangle: beyond the edge)' if limits else 'complete')
-    ax.step(x, sign * np.maximum.accumulate(sign * y), where='post', c=BEST, label='best so far')
-    for t in done:
-        if t.user_attrs.get('default'): ax.axhline(t.value, c='k', lw=.8, ls=':', label='default')
-    if limits: ax.set_ylim(*limits)
-    ax.set(xlabel='trial', ylabel=what)
-    ax.legend(fontsize=8)
-    return fig
+def _draw_history(complete, pruned, value_sign, value_name):
+    figure, ((axes,),) = _new_figure(7, 2.8)
+    numbers = np.array([trial.number for trial in complete])
+    values = np.array([trial.value for trial in complete])
+    limits = _value_limits(values, value_sign)
+    if pruned:
+        pruned_numbers = [trial.number for trial in pruned]
+        last_values = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned]
+        _draw_dots(axes, pruned_numbers, last_values, limits, PRUNED, label='pruned, at its last value')
+    label = 'complete (triangle: beyond the edge)' if limits else 'complete'
+    _draw_dots(axes, numbers, values, limits, COMPLETE, label=label)
+    best_so_far = value_sign * np.maximum.accumulate(value_sign * values)
+    axes.step(numbers, best_so_far, where='post', c=BEST, label='best so far')
+    for trial in complete:
+        if trial.user_attrs.get('default'): axes.axhline(trial.value, c='k', lw=.8, ls=':', label='default')
+    if limits: axes.set_ylim(*limits)
+    axes.set(xlabel='trial', ylabel=value_name)
+    axes.legend(fontsize=8)
+    return figure
 
 
-def _importances(study, done):
-    "Share of the values' spread that each parameter explains; empty where there is too little to tell."
-    import optuna
-    if len(done) < 4 or len({t.value for t in done}) < 2: return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-        return optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+def _draw_importances(importances):
+    parameters = list(importances)[:MAX_PARAMETERS]
+    figure, ((axes,),) = _new_figure(7, .8 + .3 * len(parameters))
+    bars = axes.barh(parameters, [importances[parameter] for parameter in parameters], color=COMPLETE)
+    axes.bar_label(bars, [f'{importances[parameter]:.2f}' for parameter in parameters], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=.1)
+    axes.set_xlabel('share of the variance explained (fANOVA), of parameters that every trial has')
+    return figure
 
 
-def _bars(weight):
-    names = list(weight)[:MOST]
-    fig, ((ax,),) = _figure(7, .8 + .3 * len(names))
-    bars = ax.barh(names, [weight[k] for k in names], color=DONE)
-    ax.bar_label(bars, [f'{weight[k]:.2f}' for k in names], padding=3, fontsize=8)
-    ax.invert_yaxis()
-    ax.margins(x=.1)
-    ax.set_xlabel('share of the spread explained (fANOVA), of parameters that every trial has')
-    return fig
+def _draw_slices(complete, parameters, value_sign, value_name):
+    n_columns = min(4, len(parameters))
+    n_rows = -(-len(parameters) // n_columns)
+    figure, all_axes = _new_figure(2.6 * n_columns, 2.3 * n_rows, n_rows, n_columns)
+    limits = _value_limits(np.array([trial.value for trial in complete]), value_sign)
+    last_number = max(trial.number for trial in complete)
+    for axes in all_axes.flat[len(parameters):]: axes.set_visible(False)
+    for axes, parameter in zip(all_axes.flat, parameters):
+        scale = _ParameterScale(complete, parameter)
+        values = [trial.value for trial in scale.trials]
+        numbers = np.array([trial.number for trial in scale.trials])
+        dots = _draw_dots(axes, scale.spread_positions(), values, limits, numbers, cmap='viridis_r', vmin=0,
+                          vmax=last_number)
+        scale.label_axis(axes)
+        if limits: axes.set_ylim(*limits)
+        axes.set_xlabel(parameter)
+    for row in all_axes: row[0].set_ylabel(value_name)
+    figure.colorbar(dots, ax=all_axes, label='trial')
+    return figure
 
 
-def _axis(done, name):
-    "(places, dist, tick labels or None) of a parameter in the trials that have it."
-    have = [t for t in done if name in t.params]
-    dist = have[-1].distributions[name]
-    if not hasattr(dist, 'choices'): return have, np.array([t.params[name] for t in have], float), getattr(dist, 'log', False), None
-    labels = [str(o) for o in dist.choices]
-    return have, np.array([labels.index(str(t.params[name])) for t in have], float), False, labels
-
-
-def _slices(done, names, sign, what):
-    cols = min(4, len(names))
-    fig, axs = _figure(2.6 * cols, 2.3 * -(-len(names) // cols), -(-len(names) // cols), cols)
-    limits, dots = _limits(np.array([t.value for t in done]), sign), None
-    for ax in axs.flat[len(names):]: ax.set_visible(False)
-    for ax, name in zip(axs.flat, names):
-        have, x, log, labels = _axis(done, name)
-        y, number = np.array([t.value for t in have]), np.array([t.number for t in have])
-        # choices lie side by side, not on top of each other
-        if labels: x = x + np.random.default_rng(0).uniform(-.25, .25, len(x))
-        dots = _dots(ax, x, y, limits, c=number, cmap='viridis_r', vmin=0, vmax=max(t.number for t in done))
-        if log:
-            ax.set_xscale('log')
-            at = np.geomspace(x.min(), x.max(), 3)
-            ax.set_xticks(at, [f'{o:.2g}' for o in at])
-            ax.set_xticks([], minor=True)
-        if labels: ax.set_xticks(range(len(labels)), labels, rotation=30 if max(map(len, labels)) * len(labels) > 16 else 0, fontsize=8)
-        if limits: ax.set_ylim(*limits)
-        ax.set_xlabel(name)
-    for line in axs: line[0].set_ylabel(what)
-    fig.colorbar(dots, ax=axs, label='trial')
-    return fig
-
-
-def _parallel(done, names, sign):
-    fig, ((ax,),) = _figure(1.5 + 1.1 * len(names), 3)
-    order = sorted(done, key=lambda t: sign * t.value)
-    values = np.array([t.value for t in order])
-    columns = []
-    for i, name in enumerate(names):
-        _, x, log, labels = _axis(order, name)
-        x = np.log(x) if log else x
-        low, high = (0, len(labels) - 1) if labels else (x.min(), x.max())
-        columns.append((x - low) / (high - low) if high > low else np.full(len(x), .5))
-        ends = (labels[0], labels[-1]) if labels else [f'{np.exp(o) if log else o:.3g}' for o in (low, high)]
-        # all choices by name, of numbers the ends
-        marks = list(zip(np.linspace(0, 1, len(labels)), labels)) if labels and len(labels) > 1 else list(zip((0, 1), ends))
-        ax.axvline(i, c='0.85', lw=1, zorder=0)
-        for at, text in marks: ax.annotate(text, (i, at), xytext=(3, 0), textcoords='offset points', fontsize=7, va='center', zorder=3)
-    # the best on top, by rank: a lost trial takes no colour from the others
+def _draw_parallel(complete, parameters, value_sign):
     from matplotlib import colormaps
-    shade = colormaps['viridis'](np.linspace(0, 1, len(order)))
-    for i, y in enumerate(np.stack(columns, 1)): ax.plot(range(len(names)), y, c=shade[i], lw=.8, alpha=.35 + .65 * (i / max(1, len(order) - 1))**4)
-    ax.set_xticks(range(len(names)), names, rotation=20 if len(names) > 5 else 0, fontsize=8)
-    ax.set_yticks([])
-    ax.set_title(f'yellow: the best ({values[-1]:.4g}), violet: the worst ({values[0]:.4g})', fontsize=9)
-    for side in ('top', 'right', 'left', 'bottom'): ax.spines[side].set_visible(False)
-    return fig
+    figure, ((axes,),) = _new_figure(1.5 + 1.1 * len(parameters), 3)
+    worst_first = sorted(complete, key=lambda trial: value_sign * trial.value)
+    columns = []
+    for column, parameter in enumerate(parameters):
+        scale = _ParameterScale(worst_first, parameter)
+        columns.append(scale.unit_positions())
+        axes.axvline(column, c='0.85', lw=1, zorder=0)
+        for height, text in scale.unit_marks():
+            axes.annotate(text, (column, height), xytext=(3, 0), textcoords='offset points', fontsize=7,
+                          va='center', zorder=3)
+    # colored by rank, the best drawn last: a very bad trial takes no color from the others
+    last = max(1, len(worst_first) - 1)
+    colors = colormaps['viridis'](np.linspace(0, 1, len(worst_first)))
+    for rank, heights in enumerate(np.stack(columns, 1)):
+        axes.plot(range(len(parameters)), heights, c=colors[rank], lw=.8, alpha=.35 + .65 * (rank / last)**4)
+    axes.set_xticks(range(len(parameters)), parameters, rotation=20 if len(parameters) > 5 else 0, fontsize=8)
+    axes.set_yticks([])
+    best, worst = worst_first[-1].value, worst_first[0].value
+    axes.set_title(f'yellow: the best ({best:.4g}), violet: the worst ({worst:.4g})', fontsize=9)
+    for side in ('top', 'right', 'left', 'bottom'): axes.spines[side].set_visible(False)
+    return figure
+
+
+class _ParameterScale:
+    "Where one parameter's values lie on an axis: numbers at their value, choices at 0, 1, 2, ..."
+    def __init__(self, trials, parameter):
+        from optuna.distributions import CategoricalDistribution
+        self.trials = [trial for trial in trials if parameter in trial.params]
+        distribution = self.trials[-1].distributions[parameter]
+        values = [trial.params[parameter] for trial in self.trials]
+        if isinstance(distribution, CategoricalDistribution):
+            self.choices = [str(choice) for choice in distribution.choices]
+            self.is_log = False
+            values = [self.choices.index(str(value)) for value in values]
+        else:
+            self.choices = None
+            self.is_log = distribution.log
+        self.positions = np.array(values, float)
+
+    def spread_positions(self):
+        "The positions; those of one choice side by side, so that dots do not hide each other."
+        if self.choices is None: return self.positions
+        return self.positions + np.random.default_rng(0).uniform(-.25, .25, len(self.positions))
+
+    def label_axis(self, axes):
+        "Put the scale and the names of choices on a horizontal axis."
+        if self.is_log:
+            axes.set_xscale('log')
+            ticks = np.geomspace(self.positions.min(), self.positions.max(), 3)
+            axes.set_xticks(ticks, [f'{tick:.2g}' for tick in ticks])
+            axes.set_xticks([], minor=True)
+        if self.choices:
+            is_wide = max(map(len, self.choices)) * len(self.choices) > 16
+            axes.set_xticks(range(len(self.choices)), self.choices, rotation=30 if is_wide else 0, fontsize=8)
+
+    def _ends(self):
+        if self.choices: return 0, len(self.choices) - 1
+        positions = np.log(self.positions) if self.is_log else self.positions
+        return positions.min(), positions.max()
+
+    def unit_positions(self):
+        "The positions from 0 to 1, float (n,)."
+        lowest, highest = self._ends()
+        positions = np.log(self.positions) if self.is_log else self.positions
+        return (positions - lowest) / (highest - lowest) if highest > lowest else np.full(len(positions), .5)
+
+    def unit_marks(self):
+        "(height from 0 to 1, text): every choice, or a number at either end."
+        if self.choices:
+            if len(self.choices) == 1: return [(0, self.choices[0]), (1, self.choices[0])]
+            return list(zip(np.linspace(0, 1, len(self.choices)), self.choices))
+        ends = np.exp(self._ends()) if self.is_log else self._ends()
+        return [(height, f'{end:.3g}') for height, end in enumerate(ends)]

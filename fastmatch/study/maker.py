@@ -1,4 +1,4 @@
-"Learners for the named spaces: what a trial chose becomes `match_learner`'s arguments."
+"Learners for the kit's named ranges: what a trial chose becomes arguments of `match_learner`."
 import copy
 
 from fastai.data.transforms import Normalize
@@ -14,15 +14,8 @@ from ..optim.registry import EPS
 from .engine.space import NAMED
 from .engine.work import WrongStudy
 
-PASSED = ('wd', 'image_arch', 'text_arch', 'image_pool', 'pool')
-FIT = ('lr', 'schedule')  # read by `tune`'s default fit
-
-
-def _loss(p):
-    "The loss of a trial, the kit's default where it says nothing."
-    name = p.get('loss', NAMED['loss'][1])
-    margin = {} if name == 'NormSoftmax' else {'m': p.get('margin', NAMED['margin'][1])}
-    return getattr(losses, name)(s=p.get('scale', NAMED['scale'][1]), **margin)
+# arguments of `match_learner` by the same name
+PASSED_ON = ('wd', 'image_arch', 'text_arch', 'image_pool', 'pool')
 
 
 def learner_maker(
@@ -30,34 +23,58 @@ def learner_maker(
     also: tuple = (),  # Names in the space that `fit` or such a function reads
     **fixed,  # For `match_learner`, the same in each trial
 ):  # trial -> `MatchLearner`
-    "A `make_learner` for `tune` that knows the named spaces."
-    if isinstance(dls, MatchDataLoaders): own = any(isinstance(o, Normalize) for o in dls.after_batch.fs)
+    """A `make_learner` for `tune` that knows the kit's named ranges.
+
+    What it makes raises `WrongStudy` for a parameter it does not know, and for one that is both searched and
+    given as `fixed`."""
+    is_function = not isinstance(dls, MatchDataLoaders)
+    # a Normalize of the user's own stays; one that an encoder brought is replaced by the next encoder's
+    has_own_normalize = not is_function and any(isinstance(step, Normalize) for step in dls.after_batch.fs)
 
     def make(trial):
-        p, kw = trial.params, copy.deepcopy(fixed)  # callbacks and metrics hold on to the Learner they were given to
-        if unknown := [k for k in p if k not in NAMED and k not in also]:
-            raise WrongStudy(f'{unknown}: learner_maker knows {list(NAMED)}; name what fit reads as also={tuple(unknown)}, or write a make_learner of your own')
-        if p.keys() & {'loss', 'margin', 'scale'}:
-            _no_two('loss_func', kw)
-            kw['loss_func'] = _loss(p)
-            if p.get('loss') == 'CurricularFace': kw.setdefault('head_func', TrackedHead)
-        if p.keys() & {'opt', 'eps'}:
-            _no_two('opt_func', kw)
-            name = p.get('opt', NAMED['opt'][1])
-            # plain SGD has no eps to choose
-            kw['opt_func'] = opt_func(name, **({'eps': p['eps']} if 'eps' in p and name.removeprefix('lookahead_') in EPS else {}))
-        for k in PASSED:
-            if k in p:
-                _no_two(k, kw)
-                kw[k] = p[k]
-        if p.get('rho'): kw['cbs'] = [*L(kw.get('cbs')), SAM(p['rho'])]
-        if not isinstance(dls, MatchDataLoaders): return match_learner(dls(trial), **kw)
-        # an encoder brings the mean and spread it was trained with: not those of the trial before
-        if not own:
-            for dl in dls.loaders: dl.after_batch.fs = L(o for o in dl.after_batch.fs if not isinstance(o, Normalize))
-        return match_learner(dls, **kw)
+        arguments = _learner_arguments(trial.params, also, fixed)
+        if is_function: return match_learner(dls(trial), **arguments)
+        # an encoder brings the mean and spread it was trained with: those of the trial before must go
+        if not has_own_normalize:
+            for loader in dls.loaders:
+                batch_steps = loader.after_batch
+                batch_steps.fs = L(step for step in batch_steps.fs if not isinstance(step, Normalize))
+        return match_learner(dls, **arguments)
     return make
 
 
-def _no_two(k, kw):
-    if k in kw: raise WrongStudy(f'{k} is given and searched too: leave one out')
+def make_loss(
+    params: dict,  # A trial's values: of 'loss', 'margin' and 'scale' what was chosen
+):
+    "The loss of a trial, with the kit's default for what was not chosen."
+    def value(parameter): return params.get(parameter, NAMED[parameter].default)
+    margin = {} if value('loss') == 'NormSoftmax' else {'m': value('margin')}
+    return getattr(losses, value('loss'))(s=value('scale'), **margin)
+
+
+def _learner_arguments(params, also, fixed):
+    "The arguments of `match_learner` for a trial's parameters."
+    unknown = [parameter for parameter in params if parameter not in NAMED and parameter not in also]
+    if unknown:
+        raise WrongStudy(f'{unknown}: learner_maker knows {list(NAMED)}; '
+                         f'name what fit reads as also={tuple(unknown)}, or write a make_learner of your own')
+    arguments = copy.deepcopy(fixed)  # callbacks and metrics hold on to the Learner they were given to
+
+    def add(parameter, value):
+        if parameter in arguments: raise WrongStudy(f'{parameter} is given and searched too: leave one out')
+        arguments[parameter] = value
+    if params.keys() & {'loss', 'margin', 'scale'}:
+        add('loss_func', make_loss(params))
+        if params.get('loss') == 'CurricularFace': arguments.setdefault('head_func', TrackedHead)
+    if params.keys() & {'opt', 'eps'}: add('opt_func', _optimizer(params))
+    for parameter in PASSED_ON:
+        if parameter in params: add(parameter, params[parameter])
+    if params.get('rho'): arguments['cbs'] = [*L(arguments.get('cbs')), SAM(params['rho'])]
+    return arguments
+
+
+def _optimizer(params):
+    optimizer = params.get('opt', NAMED['opt'].default)
+    # plain SGD has no eps to choose
+    takes_eps = 'eps' in params and optimizer.removeprefix('lookahead_') in EPS
+    return opt_func(optimizer, **({'eps': params['eps']} if takes_eps else {}))

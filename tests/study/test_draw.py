@@ -1,4 +1,5 @@
 "Pictures of studies: what is drawn is what the trials hold."
+import matplotlib
 import numpy as np
 import optuna
 import pytest
@@ -9,70 +10,84 @@ from fastmatch.study.draw import show_study, study_figures
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def study(n=30, direction='maximize', seed=0):
-    out = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed=seed))
+def study(n_trials=30, direction='maximize', seed=0):
+    "A study with complete, pruned and failed trials, a default, and a parameter that some trials lack."
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    found = optuna.create_study(direction=direction, sampler=sampler)
     sign = 1 if direction == 'maximize' else -1
-    def objective(t):
-        how, lr, m = t.suggest_categorical('how', ['mean', 'power']), t.suggest_float('lr', 1e-4, 1e-1, log=True), t.suggest_int('m', 1, 5)
-        if how == 'power': t.suggest_float('exponent', 1, 4)
-        if t.number == 1: t.set_user_attr('default', True)
-        if t.number % 7 == 3:
-            t.report(.1, 2)
+
+    def objective(trial):
+        how = trial.suggest_categorical('how', ['mean', 'power'])
+        lr = trial.suggest_float('lr', 1e-4, 1e-1, log=True)
+        whole = trial.suggest_int('whole', 1, 5)
+        if how == 'power': trial.suggest_float('exponent', 1, 4)
+        if trial.number == 1: trial.set_user_attr('default', True)
+        if trial.number % 7 == 3:
+            trial.report(.1, 2)
             raise optuna.TrialPruned
-        if t.number % 7 == 5: raise ZeroDivisionError
-        return sign * -abs(np.log10(lr) + 2) - .001 * m
-    out.optimize(objective, n, catch=ZeroDivisionError)
-    return out
+        if trial.number % 7 == 5: raise ZeroDivisionError
+        return sign * -abs(np.log10(lr) + 2) - .001 * whole
+    found.optimize(objective, n_trials, catch=ZeroDivisionError)
+    return found
 
 
 def test_history_is_the_trials():
     for direction in ('maximize', 'minimize'):
-        s = study(direction=direction)
-        done = [t for t in s.trials if t.value is not None and t.state.name == 'COMPLETE']
-        figs = dict(study_figures(s))
-        ax = figs['History'].axes[0]
-        cut = [t for t in s.trials if t.state.name == 'PRUNED']
-        low, high = ax.get_ylim()
+        drawn = study(direction=direction)
+        complete = [trial for trial in drawn.trials if trial.state.name == 'COMPLETE']
+        pruned = [trial for trial in drawn.trials if trial.state.name == 'PRUNED']
+        figures = dict(study_figures(drawn))
+        axes = figures['History'].axes[0]
+        low, high = axes.get_ylim()
         # a dot each, or a triangle on the edge for one beyond it: none is left out
-        places = np.concatenate([o.get_offsets().compressed().reshape(-1, 2) for o in ax.collections])
-        want = [(t.number, np.clip(t.value, low, high)) for t in done] + [(t.number, np.clip(.1, low, high)) for t in cut]
+        places = np.concatenate([dots.get_offsets().compressed().reshape(-1, 2) for dots in axes.collections])
+        want = [(trial.number, np.clip(trial.value, low, high)) for trial in complete]
+        want += [(trial.number, np.clip(.1, low, high)) for trial in pruned]
         np.testing.assert_allclose(places[places[:, 0].argsort()], sorted(want))
-        assert any(not low < t.value < high for t in done)
-        best = ax.lines[0].get_ydata()
-        assert best[-1] == s.best_value and (np.diff(best) * (1 if direction == 'maximize' else -1) >= 0).all()
-        assert ax.lines[1].get_ydata()[0] == s.trials[1].value
+        assert any(not low < trial.value < high for trial in complete)
+        best = axes.lines[0].get_ydata()
+        assert best[-1] == drawn.best_value
+        assert (np.diff(best) * (1 if direction == 'maximize' else -1) >= 0).all()
+        assert axes.lines[1].get_ydata()[0] == drawn.trials[1].value
 
 
 def test_importances_and_slices():
-    figs = dict(study_figures(study(60)))
-    bars = figs['Importances'].axes[0]
-    assert [o.get_text() for o in bars.get_yticklabels()][0] == 'lr' and bars.patches[0].get_width() > .8
-    slices = {ax.get_xlabel(): ax for ax in figs['Slices'].axes if ax.get_xlabel()}
+    figures = dict(study_figures(study(60)))
+    bars = figures['Importances'].axes[0]
+    assert bars.get_yticklabels()[0].get_text() == 'lr' and bars.patches[0].get_width() > .8
+    slices = {axes.get_xlabel(): axes for axes in figures['Slices'].axes if axes.get_xlabel()}
     # a conditional parameter has a slice of the trials that have it, and no place among the parallels
-    assert set(slices) == {'how', 'lr', 'm', 'exponent'} and slices['lr'].get_xscale() == 'log'
-    assert len(slices['exponent'].collections[0].get_offsets()) < len(slices['lr'].collections[0].get_offsets())
-    parallel = figs['Parallel coordinates'].axes[0]
-    assert sorted(o.get_text() for o in parallel.get_xticklabels()) == ['how', 'lr', 'm']
+    assert set(slices) == {'how', 'lr', 'whole', 'exponent'} and slices['lr'].get_xscale() == 'log'
+    n_dots = {name: len(axes.collections[0].get_offsets()) for name, axes in slices.items()}
+    assert n_dots['exponent'] < n_dots['lr']
+    parallel = figures['Parallel coordinates'].axes[0]
+    assert sorted(label.get_text() for label in parallel.get_xticklabels()) == ['how', 'lr', 'whole']
 
 
 def test_axes_say_what_the_value_is():
-    s = study()
-    assert dict(study_figures(s))['History'].axes[0].get_ylabel() == 'value'
-    s.set_user_attr('kept', {'monitor': 'map@r'})
-    figs = dict(study_figures(s))
-    assert figs['History'].axes[0].get_ylabel() == figs['Slices'].axes[0].get_ylabel() == 'map@r'
+    drawn = study()
+    assert dict(study_figures(drawn))['History'].axes[0].get_ylabel() == 'value'
+    drawn.set_user_attr('kept', {'monitor': 'map@r'})
+    figures = dict(study_figures(drawn))
+    assert figures['History'].axes[0].get_ylabel() == figures['Slices'].axes[0].get_ylabel() == 'map@r'
 
 
 def test_few_trials_and_none():
-    assert [k for k, _ in study_figures(study(1))] == ['History']
+    assert [title for title, _ in study_figures(study(1))] == ['History']
     assert len(study_figures(study(3))) == 3
     with pytest.raises(InputError, match='nothing to draw'): study_figures(optuna.create_study())
 
 
 def test_all_alike():
-    s = optuna.create_study()
-    s.optimize(lambda t: 0. * t.suggest_float('x', 0, 1), 12)
-    for _, fig in study_figures(s): fig.canvas.draw()
+    alike = optuna.create_study()
+    alike.optimize(lambda trial: 0. * trial.suggest_float('x', 0, 1), 12)
+    for _, figure in study_figures(alike): figure.canvas.draw()
+
+
+def test_the_style_of_other_pictures_stays():
+    before = dict(matplotlib.rcParams)
+    study_figures(study())
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_shown_in_a_notebook(monkeypatch):
@@ -80,4 +95,4 @@ def test_shown_in_a_notebook(monkeypatch):
     monkeypatch.setattr('IPython.display.display', shown.append)
     show_study(study())
     assert len(shown) == 4
-    for fig in shown: fig.savefig('/dev/null', format='png')
+    for figure in shown: figure.savefig('/dev/null', format='png')

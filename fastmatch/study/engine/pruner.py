@@ -1,77 +1,96 @@
-"Pruning as a fastai callback: one count of epochs over all fits of a trial, and a trial that is through is never pruned."
+"Pruning as a fastai callback: it counts epochs over all fits of a trial, and never prunes a finished trial."
 from fastai.callback.core import Callback
 
 from .work import WrongStudy
 
-LOWER = ('loss', 'error', 'mse', 'mae', 'perplexity', 'hamming')  # fastai's rule, and its metrics that the rule forgets
-HIGHER = ('recall', 'precision', 'map@r', 'f1', 'fbeta', 'accuracy', 'score', 'auc', 'dice', 'jaccard', 'kappa', 'r2', 'matthews', 'pearson', 'spearman')
+# Parts of names: 'loss' and 'error' as in fastai's trackers, the others are metrics that its rule forgets.
+LOWER_IS_BETTER = ('loss', 'error', 'mse', 'mae', 'perplexity', 'hamming')
+HIGHER_IS_BETTER = ('recall', 'precision', 'map@r', 'f1', 'fbeta', 'accuracy', 'score', 'auc', 'dice',
+                    'jaccard', 'kappa', 'r2', 'matthews', 'pearson', 'spearman')
 
 
 def direction_of(
-    monitor: str,  # A recorded value
-) -> str | None:  # 'minimize', 'maximize'; None for a name that says nothing
+    monitor: str,  # Name of a recorded value: 'valid_loss', 'recall@1'
+) -> str | None:  # 'minimize' or 'maximize'; None for a name that tells nothing
     "Which way a recorded value gets better, by its name."
     name = monitor.lower()
-    if any(o in name for o in LOWER): return 'minimize'
-    return 'maximize' if any(o in name for o in HIGHER) else None
+    if any(part in name for part in LOWER_IS_BETTER): return 'minimize'
+    return 'maximize' if any(part in name for part in HIGHER_IS_BETTER) else None
 
 
 def check_direction(
-    monitor: str,  # A recorded value
-    direction: str,  # The study's
+    monitor: str,  # Name of a recorded value
+    direction: str,  # 'minimize' or 'maximize': the study's
 ):
-    "Raise `WrongStudy` where a study would look for the worst."
-    if direction_of(monitor) not in (None, direction):
-        raise WrongStudy(f'monitor={monitor!r} gets better the other way: the study is to {direction} it, give direction={direction_of(monitor)!r}')
+    "Raise `WrongStudy` where a study would search for the worst value."
+    better = direction_of(monitor)
+    if better not in (None, direction):
+        raise WrongStudy(f'monitor={monitor!r} gets better the other way: the study is to {direction} it, '
+                         f'give direction={better!r}')
 
 
 class PruneTrial(Callback):
-    "Reports `monitor` after each epoch of a trial and ends it where the study's pruner says so, before its next epoch."
-    order, remove_on_fetch = 70, True  # after Recorder and every tracker
+    """Reports `monitor` to Optuna after each epoch of a trial, and ends the trial before its next epoch where
+    the study's pruner says so.
+
+    Add it to the Learner that a trial trains, `learn.add_cb(PruneTrial(trial, 'recall@1'))`;
+    `learn.prune_trial.value` is then the trial's value. Whether another epoch follows is known only when it
+    begins, so the pruner is asked at that moment: a finished trial can't be pruned."""
+    order = 70  # after Recorder and every tracker
+    remove_on_fetch = True
 
     def __init__(
         self,
         trial,  # Optuna trial
-        monitor: str = 'recall@1',  # A recorded value
+        monitor: str = 'recall@1',  # Name of a recorded value
     ):
+        from optuna.trial import Trial
         self.trial, self.monitor = trial, monitor
-        # epochs of earlier fits; the values reported by step, the first epoch's being 1
-        self.earlier, self.reported, self._asked = 0, {}, 0
-        if (study := getattr(trial, 'study', None)) is not None: check_direction(monitor, study.direction.name.lower())
+        self.epochs_before = 0  # run in earlier fits of this trial
+        self.reported = {}  # epoch, counted from 1 over all fits -> value
+        self.last_asked = 0  # the epoch after which the pruner was asked last
+        if isinstance(trial, Trial): check_direction(monitor, trial.study.direction.name.lower())
 
     @property
-    def step(self) -> int: return max(self.reported, default=0)  # the last epoch reported, over all fits
+    def step(self) -> int:
+        "The last epoch that was reported, counted over all fits; 0 before the first."
+        return max(self.reported, default=0)
 
     @property
-    def value(self) -> float: return self.reported[self.step]  # its value
+    def value(self) -> float:
+        "The value of `monitor` after the last epoch."
+        return self.reported[self.step]
 
     def before_fit(self):
+        # not under the learning-rate finder, nor in `validate` and `get_preds`, which hold the Learner's lock
         self.run = not hasattr(self.learn, 'lr_finder') and not self.learn.lock.locked()
         if not self.run: return
         names = list(self.recorder.metric_names[1:])
-        if self.monitor not in names: raise WrongStudy(f'monitor={self.monitor!r}: this Learner records {[o for o in names if o != "time"]}')
-        self.idx = names.index(self.monitor)
+        if self.monitor not in names:
+            recorded = [name for name in names if name != 'time']
+            raise WrongStudy(f'monitor={self.monitor!r}: this Learner records {recorded}')
+        self.column = names.index(self.monitor)
 
-    def _report(self):
-        # a row for each epoch of this fit: those that Resume brought back are there too, those that `start_epoch` skipped have no scores
-        for i, row in enumerate(self.recorder.values):
-            if (step := self.earlier + i + 1) in self.reported or len(row) <= self.idx: continue
-            self.reported[step] = float(row[self.idx])
-            self.trial.report(self.reported[step], step)
+    def _report_new_epochs(self):
+        # The Recorder has a row for each epoch of this fit: those that Resume brought back are among them,
+        # those that `start_epoch` skipped have no scores.
+        for epoch, row in enumerate(self.recorder.values, start=self.epochs_before + 1):
+            if epoch in self.reported or len(row) <= self.column: continue
+            self.reported[epoch] = float(row[self.column])
+            self.trial.report(self.reported[epoch], epoch)
 
     def before_epoch(self):
-        # not after an epoch: only here is it known that the trial isn't through, whatever fits a recipe is made of
-        self._report()
-        if self.step == self._asked: return
-        self._asked = self.step
+        self._report_new_epochs()
+        if self.step == self.last_asked: return
+        self.last_asked = self.step
         if not self.trial.should_prune(): return
         from optuna.exceptions import TrialPruned
         raise TrialPruned(f'after epoch {self.step}, {self.monitor} {self.value:.4f}')
 
-    def after_epoch(self): self._report()
+    def after_epoch(self): self._report_new_epochs()
 
     def after_fit(self):
-        # a tracker that ends a fit does so before the epoch's end comes to us
-        self._report()
-        # a fit may have ended early; one that Resume found done ran no epoch and counts with all
-        self.earlier += self.learn.epoch + 1
+        # a tracker that ends a fit does so before this callback is told that the epoch is over
+        self._report_new_epochs()
+        # the fit may have ended early; one that Resume found complete ran no epoch but counts in full
+        self.epochs_before += self.learn.epoch + 1

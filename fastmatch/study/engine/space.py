@@ -1,111 +1,185 @@
-"Search spaces: the kit's own by name, a user's as plain tuples and lists; the kit's defaults become the first trial."
+"Search spaces: the kit's ranges by name, your own as tuples and lists; the kit's values are the first trial."
 import math
-from collections import namedtuple
+from typing import Any, NamedTuple
 
 from ...core import InputError
 
-Param = namedtuple('Param', 'dist default', defaults=[None])
-Param.__doc__ = "What a study chooses: an Optuna distribution (or what `spaces` makes one of), and the value of the first trial (None: it is drawn too)."
 
-# name -> (what is searched, the kit's own value): (low, high), (low, high, 'log'), or a list of choices. The ranges are about a factor of ten
-# to either side of what did well on the samples; margins in radians, as ArcFace's.
+class Param(NamedTuple):
+    "What a study chooses for one parameter, and the value that its first trial gets."
+    dist: Any  # Optuna distribution, or (low, high), (low, high, 'log'), [choices], which become one
+    default: Any = None  # Value in the first trial; None: it is drawn as in any other trial
+
+
+class NamedRange(NamedTuple):
+    "A range that the kit knows by name, and the kit's own value."
+    values: tuple | list  # (low, high), (low, high, 'log'), or a list of choices
+    default: Any  # What the kit uses where nothing is searched
+
+
+# The ranges are about a factor of ten to either side of what did well on the samples; margins
+# in radians, as in ArcFace.
 NAMED = {
-    'margin': ((0., .8), .3),
-    'scale': ((5., 64., 'log'), 20.),
-    'loss': (['ArcFace', 'CosFace', 'CurricularFace', 'NormSoftmax'], 'ArcFace'),
-    'opt': (['adamw', 'radam', 'adabelief', 'ranger', 'rangeradabelief', 'sgd_momentum'], 'adamw'),
-    'lr': ((2e-4, 2e-2, 'log'), 2e-3),
-    'wd': ((1e-4, .3, 'log'), .01),
-    'eps': ((1e-8, 1e-3, 'log'), 1e-5),
-    'schedule': (['flat_cos', 'cos', 'one_cycle', 'steps', 'exp'], 'flat_cos'),
-    'rho': ([0., .02, .05, .1, .2], 0.),  # 0: no SAM, and half its cost
-    'image_arch': (['tf_efficientnet_lite0', 'mobilenetv3_large_100', 'resnet18'], 'tf_efficientnet_lite0'),
-    'text_arch': (['all-MiniLM-L6-v2', 'paraphrase-multilingual-MiniLM-L12-v2'], 'all-MiniLM-L6-v2'),
-    'image_pool': ([None, 'gem', 'avg', 'max', 'avgmax'], None),
-    'pool': (['mean', 'cls'], 'mean'),
+    'margin': NamedRange((0., .8), .3),
+    'scale': NamedRange((5., 64., 'log'), 20.),
+    'loss': NamedRange(['ArcFace', 'CosFace', 'CurricularFace', 'NormSoftmax'], 'ArcFace'),
+    'opt': NamedRange(['adamw', 'radam', 'adabelief', 'ranger', 'rangeradabelief', 'sgd_momentum'], 'adamw'),
+    'lr': NamedRange((2e-4, 2e-2, 'log'), 2e-3),
+    'wd': NamedRange((1e-4, .3, 'log'), .01),
+    'eps': NamedRange((1e-8, 1e-3, 'log'), 1e-5),
+    'schedule': NamedRange(['flat_cos', 'cos', 'one_cycle', 'steps', 'exp'], 'flat_cos'),
+    'rho': NamedRange([0., .02, .05, .1, .2], 0.),  # 0: no SAM, and half its cost
+    'image_arch': NamedRange(['tf_efficientnet_lite0', 'mobilenetv3_large_100', 'resnet18'],
+                             'tf_efficientnet_lite0'),
+    'text_arch': NamedRange(['all-MiniLM-L6-v2', 'paraphrase-multilingual-MiniLM-L12-v2'],
+                            'all-MiniLM-L6-v2'),
+    'image_pool': NamedRange([None, 'gem', 'avg', 'max', 'avgmax'], None),
+    'pool': NamedRange(['mean', 'cls'], 'mean'),
 }
 
 
-def _dist(name, o):
-    "An Optuna distribution from a tuple or a list."
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-    if isinstance(o, BaseDistribution): return o
-    if isinstance(o, list):
-        if bad := [c for c in o if not isinstance(c, (str, bool, int, float, type(None)))]:
-            raise InputError(f'{name}: the choice {bad[0]!r} is a {type(bad[0]).__name__}; name it by a string, or give a number')
-        # 1, 1. and True are one choice to Optuna
-        if len(o) < 1 or len(set(o)) < len(o): raise InputError(f'{name}={o}: give a list of different choices')
-        return CategoricalDistribution(o)
-    if not (isinstance(o, tuple) and len(o) in (2, 3) and o[2:] in ((), ('log',)) and all(isinstance(x, (int, float)) for x in o[:2])):
-        raise InputError(f"{name}={o!r}: give (low, high), (low, high, 'log') or a list of choices")
-    low, high, log = *o[:2], len(o) == 3
-    if not all(map(math.isfinite, (low, high))): raise InputError(f'{name}={o}: give ends that are finite')
-    if not low < high: raise InputError(f'{name}={o}: the lower end comes first, below the upper one')
-    if log and low <= 0: raise InputError(f'{name}={o}: on a log scale the lower end is above 0')
-    # (1, 10) is of whole numbers, but where the kit's own range has fractions a user's may be written without a point
-    whole = isinstance(low, int) and isinstance(high, int) and not (name in NAMED and isinstance(NAMED[name][1], float))
-    return (IntDistribution if whole else FloatDistribution)(low, high, log=log)
-
-
-def _within(dist, x): return isinstance(x, (int, float)) and dist.low <= x <= dist.high and (not isinstance(dist.low, int) or x == int(x))
-
-
-def _param(name, o):
-    if isinstance(o, Param):
-        dist = _dist(name, o.dist)
-        if o.default is not None and not (o.default in dist.choices if hasattr(dist, 'choices') else _within(dist, o.default)):
-            raise InputError(f'{name}: the first trial is to have {o.default!r}, which is not among {_words(dist)}')
-        return Param(dist, o.default)
-    dist, default = _dist(name, o), NAMED[name][1] if name in NAMED else None
-    if hasattr(dist, 'choices'): return Param(dist, default if default in dist.choices else dist.choices[0])
-    return Param(dist, default if default is not None and dist.low <= default <= dist.high else None)
-
-
 def spaces(
-    *names: str,  # Of `NAMED`: 'margin', 'scale', 'loss', 'opt', 'lr', 'wd', 'eps', 'schedule', 'rho', 'image_arch', 'text_arch', 'image_pool', 'pool'
-    **own,  # Name -> (low, high), (low, high, 'log'), [choices] (the first is the default, where the kit has none), an Optuna distribution, or a `Param`
+    *names: str,  # Of the kit's ranges, the keys of `NAMED`: 'margin', 'scale', 'loss', 'opt', 'lr', ...
+    **own,  # Name -> (low, high), (low, high, 'log'), [choices], an Optuna distribution, or a `Param`
 ) -> dict[str, Param]:
-    "What to search: ranges of the kit by name, your own by keyword."
-    if unknown := [o for o in names if o not in NAMED]: raise InputError(f'no space {unknown}: choose from {list(NAMED)}, or give a range of your own: name=(low, high)')
-    if twice := set(names) & set(own): raise InputError(f'{sorted(twice)}: given by name and by range, give one')
-    return as_space({**{o: NAMED[o][0] for o in names}, **own})
+    """What a study is to search: ranges of the kit by name, your own by keyword.
+
+    `spaces('margin', lr=(1e-4, 1e-2, 'log'), size=[96, 128])`. A list's first choice is its default unless
+    the kit has one of its own."""
+    unknown = [parameter for parameter in names if parameter not in NAMED]
+    if unknown:
+        raise InputError(f'no space {unknown}: choose from {list(NAMED)}, '
+                         'or give a range of your own: name=(low, high)')
+    given_twice = set(names) & set(own)
+    if given_twice: raise InputError(f'{sorted(given_twice)}: given by name and by range, give one')
+    return as_space({**{parameter: NAMED[parameter].values for parameter in names}, **own})
 
 
 def as_space(
-    space,  # Of `spaces`, or the like by plain tuples and lists
+    space: dict,  # Name -> what `spaces` takes, or a dict that `spaces` made
 ) -> dict[str, Param]:
-    "A checked space; an empty one is refused."
-    if not isinstance(space, dict): raise InputError(f"space={space!r}: a dict of names, as from spaces('margin', lr=(1e-4, 1e-2, 'log'))")
+    "A search space with its ranges checked and as Optuna distributions; an empty one raises `InputError`."
+    if not isinstance(space, dict):
+        raise InputError(f"space={space!r}: a dict of names, "
+                         "as from spaces('margin', lr=(1e-4, 1e-2, 'log'))")
     if not space: raise InputError("the space is empty: name what to search, as spaces('margin', 'scale')")
-    return {k: _param(k, v) for k, v in space.items()}
+    return {parameter: _param(parameter, given) for parameter, given in space.items()}
 
 
 def suggest(
     trial,  # Optuna trial
-    space: dict[str, Param],  # Of `spaces`
-) -> dict:
-    "The trial's value for each name."
-    def one(name, d):
-        if hasattr(d, 'choices'): return trial.suggest_categorical(name, d.choices)
-        return (trial.suggest_int if isinstance(d.low, int) else trial.suggest_float)(name, d.low, d.high, step=d.step, log=d.log)
-    return {k: one(k, p.dist) for k, p in space.items()}
+    space: dict[str, Param],  # As `spaces` gives it
+) -> dict:  # Name -> value
+    "Ask Optuna for the trial's value of every parameter of a space."
+    return {parameter: _suggest_one(trial, parameter, entry.dist) for parameter, entry in space.items()}
 
 
-def defaults(
-    space: dict[str, Param],  # Of `spaces`
-) -> dict:
-    "The values of the first trial: the kit as it comes."
-    return {k: p.default for k, p in space.items() if p.default is not None or None in getattr(p.dist, 'choices', ())}
+def default_values(
+    space: dict[str, Param],  # As `spaces` gives it
+) -> dict:  # Name -> value, without parameters that have no default
+    "The values of a study's first trial: the kit as it comes."
+    return {parameter: entry.default for parameter, entry in space.items()
+            if entry.default is not None or _is_choice_none(entry)}
 
 
-def plain(
-    space: dict[str, Param],  # Of `spaces`
+def describe_space(
+    space: dict[str, Param],  # As `spaces` gives it
 ) -> dict[str, str]:
-    "The space in words, as the storage keeps it and errors say it."
-    return {k: _words(p.dist) for k, p in sorted(space.items())}
+    "The ranges of a space in words: stored with a study, and shown where another space is refused."
+    return {parameter: _describe_distribution(entry.dist) for parameter, entry in sorted(space.items())}
 
 
-def _words(d):
-    if hasattr(d, 'choices'): return repr(list(d.choices))
-    # to Optuna whole numbers are another kind of parameter
-    return f'{d.low:g} to {d.high:g}' + ' whole' * isinstance(d.low, int) + ' log' * d.log + (f' by {d.step:g}' if d.step not in (None, 1) else '')
+def _param(parameter, given):
+    "A `Param` with an Optuna distribution, from whatever a user may give for one parameter."
+    if isinstance(given, Param):
+        distribution = _distribution(parameter, given.dist)
+        if given.default is not None and not _contains(distribution, given.default):
+            raise InputError(f'{parameter}: the first trial is to have {given.default!r}, '
+                             f'which is not among {_describe_distribution(distribution)}')
+        return Param(distribution, given.default)
+    distribution = _distribution(parameter, given)
+    kit_value = NAMED[parameter].default if parameter in NAMED else None
+    if _is_choice(distribution):
+        choices = distribution.choices
+        return Param(distribution, kit_value if kit_value in choices else choices[0])
+    inside = kit_value is not None and distribution.low <= kit_value <= distribution.high
+    return Param(distribution, kit_value if inside else None)
+
+
+def _distribution(parameter, values):
+    "An Optuna distribution from a tuple (a range) or a list (choices)."
+    from optuna import distributions
+    if isinstance(values, distributions.BaseDistribution): return values
+    if isinstance(values, list):
+        _check_choices(parameter, values)
+        return distributions.CategoricalDistribution(values)
+    low, high, is_log = _read_range(parameter, values)
+    # (1, 10) means whole numbers, unless the kit's own value has a fraction: then the point was left out
+    has_fraction = parameter in NAMED and isinstance(NAMED[parameter].default, float)
+    is_whole = isinstance(low, int) and isinstance(high, int) and not has_fraction
+    kind = distributions.IntDistribution if is_whole else distributions.FloatDistribution
+    return kind(low, high, log=is_log)
+
+
+def _check_choices(parameter, choices):
+    unusable = [choice for choice in choices if not isinstance(choice, (str, bool, int, float, type(None)))]
+    if unusable:
+        raise InputError(f'{parameter}: the choice {unusable[0]!r} is a {type(unusable[0]).__name__}; '
+                         'name it by a string, or give a number')
+    # to Optuna 1, 1. and True are one choice
+    if not choices or len(set(choices)) < len(choices):
+        raise InputError(f'{parameter}={choices}: give a list of different choices')
+
+
+def _read_range(parameter, values):
+    "(low, high, whether on a log scale) of a tuple."
+    is_range = (isinstance(values, tuple) and len(values) in (2, 3) and values[2:] in ((), ('log',))
+                and all(isinstance(end, (int, float)) for end in values[:2]))
+    if not is_range:
+        raise InputError(f"{parameter}={values!r}: give (low, high), (low, high, 'log') or a list of choices")
+    low, high = values[:2]
+    is_log = len(values) == 3
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f'{parameter}={values}: give ends that are finite')
+    if not low < high:
+        raise InputError(f'{parameter}={values}: the lower end comes first, below the upper one')
+    if is_log and low <= 0: raise InputError(f'{parameter}={values}: on a log scale the lower end is above 0')
+    return low, high, is_log
+
+
+def _is_choice(distribution):
+    from optuna.distributions import CategoricalDistribution
+    return isinstance(distribution, CategoricalDistribution)
+
+
+def _is_whole(distribution):
+    from optuna.distributions import IntDistribution
+    return isinstance(distribution, IntDistribution)
+
+
+def _is_choice_none(entry):
+    "Whether None as the default is one of the choices, and not the lack of a default."
+    return _is_choice(entry.dist) and None in entry.dist.choices
+
+
+def _contains(distribution, value):
+    if _is_choice(distribution): return value in distribution.choices
+    if not isinstance(value, (int, float)) or not distribution.low <= value <= distribution.high: return False
+    return not _is_whole(distribution) or value == int(value)
+
+
+def _suggest_one(trial, parameter, distribution):
+    if _is_choice(distribution): return trial.suggest_categorical(parameter, distribution.choices)
+    suggest_number = trial.suggest_int if _is_whole(distribution) else trial.suggest_float
+    return suggest_number(parameter, distribution.low, distribution.high, step=distribution.step,
+                          log=distribution.log)
+
+
+def _describe_distribution(distribution):
+    "A distribution in words. Databases hold these texts: a study goes on only where they are the same."
+    if _is_choice(distribution): return repr(list(distribution.choices))
+    words = [f'{distribution.low:g} to {distribution.high:g}']
+    if _is_whole(distribution): words.append('whole')
+    if distribution.log: words.append('log')
+    if distribution.step not in (None, 1): words.append(f'by {distribution.step:g}')
+    return ' '.join(words)

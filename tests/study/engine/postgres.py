@@ -29,17 +29,21 @@ def lacking():
 def server():
     "The address of a running server."
     folder = tempfile.mkdtemp(prefix='pg')
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        port = listener.getsockname()[1]
     # it refuses to run as root
     user = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
     if user: shutil.chown(folder, 'postgres', 'postgres')
-    def call(*args): subprocess.run([program(args[0]), *args[1:]], cwd=folder, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **user)
+
+    def call(name, *arguments):
+        subprocess.run([program(name), *arguments], cwd=folder, check=True, timeout=60,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **user)
     data = f'{folder}/data'
     try:
         call('initdb', '-D', data, '-U', 'shop', '-A', 'trust', '--no-sync')
-        call('pg_ctl', '-D', data, '-w', '-l', f'{folder}/log', '-o', f'-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off', 'start')
+        options = f'-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off'
+        call('pg_ctl', '-D', data, '-w', '-l', f'{folder}/log', '-o', options, 'start')
         try: yield f'postgresql://shop:secret@127.0.0.1:{port}/postgres'
         finally: call('pg_ctl', '-D', data, '-m', 'immediate', 'stop')
     finally: shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,40 @@
+"The reported score: what trials scored on listings that neither training nor study saw, stored and read."
+import numpy as np
+
+from ..core import InputError, preview
+from ..match.judge.heldout import HeldOut
+from .engine.storage import pack_array, unpack_array
+
+
+def tested(
+    study,  # Of `tune` or `tune_head`, with `test`
+    trial=None,  # Its number; None: the best; 'default': the kit as it comes
+) -> HeldOut:
+    """What a trial scored on the test listings, for each of them; raises `InputError` where there is no such
+    score.
+
+    `compare(tested(study), tested(study, 'default'))` says what tuning was worth."""
+    if 'test_groups' not in study.user_attrs:
+        raise InputError(f'study {study.study_name!r} has no test listings: tune(test=) gives them')
+    scored = [other for other in study.get_trials(deepcopy=False)
+              if 'test_rows' in other.user_attrs and other.state.name == 'COMPLETE']
+    if trial is None: number = study.best_trial.number if scored else None
+    elif trial == 'default':
+        number = next((other.number for other in scored if other.user_attrs.get('default')), None)
+    else: number = trial
+    found = next((other for other in scored if other.number == number), None)
+    if found is None:
+        wanted = 'complete' if trial is None else repr(trial)
+        raise InputError(f'study {study.study_name!r}: no {wanted} trial was scored on the test listings; '
+                         f'those that were: {preview([other.number for other in scored], 20) or "none"}')
+    return HeldOut(unpack_array(found.user_attrs['test_rows']), np.asarray(study.user_attrs['test_groups']))
+
+
+def store_test_score(
+    trial,  # Optuna trial that is running
+    held_out: HeldOut,  # Of the test listings
+):
+    "Store what a trial scored on the test listings as its user attributes, for `tested`."
+    trial.set_user_attr('test_row_f1', round(held_out.mean, 5))
+    trial.set_user_attr('test_se', round(held_out.se, 5))
+    trial.set_user_attr('test_rows', pack_array(held_out.row_f1))
