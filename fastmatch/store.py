@@ -185,12 +185,12 @@ def _check_place(path, name, leftover):
 
 
 def _write_files(folder, files):
-    "Write `files` (name -> bytes) into `folder`; returns name -> sha256."
-    for name, data in files.items():
-        file = folder/name
+    "Write `files` (filename -> bytes) into `folder`; returns filename -> sha256."
+    for filename, data in files.items():
+        file = folder/filename
         file.parent.mkdir(parents=True, exist_ok=True)
         _write_to_disk(file, data)
-    return {name: _sha256(data) for name, data in files.items()}
+    return {filename: _sha256(data) for filename, data in files.items()}
 
 
 def read_sealed(

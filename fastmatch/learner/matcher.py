@@ -48,7 +48,8 @@ def picture_of(
             raise InputError(f'item_tfms: a matcher repeats a Resize, not {type(transform).__name__}')
     resize = resize_of(dls)
     if resize is None: raise InputError('item_tfms: a matcher needs a Resize to know the size of images')
-    mean, std, others = [0.] * 3, [1.] * 3, []
+    mean, std = [0.] * 3, [1.] * 3
+    others = []
     for transform in _validation_transforms(dls.valid.after_batch):
         if isinstance(transform, Normalize): mean, std = _plain(transform.mean), _plain(transform.std)
         elif not isinstance(transform, IntToFloatTensor): others.append(type(transform).__name__)

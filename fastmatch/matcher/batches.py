@@ -24,8 +24,8 @@ def tokenize_titles(
     "The token ids of each title, not yet padded."
     rows = []
     for start in range(0, len(titles), TITLES_AT_ONCE):
-        some = titles[start:start + TITLES_AT_ONCE]
-        rows += tokenizer(some, truncation=True, max_length=max_len)['input_ids']
+        part = titles[start:start + TITLES_AT_ONCE]
+        rows += tokenizer(part, truncation=True, max_length=max_len)['input_ids']
     return rows
 
 

@@ -15,10 +15,10 @@ def check_blanks(
     what: str,  # What to call them in the message
 ):
     "Raise `InputError` where an id has a blank in it: matches are written as ids with blanks between them."
-    bad = [name for name in ids if name.strip() and name.split() != [name]]
-    if bad:
+    with_blanks = [listing for listing in ids if listing.strip() and listing.split() != [listing]]
+    if with_blanks:
         raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: '
-                         f'{preview(map(repr, bad))}')
+                         f'{preview(map(repr, with_blanks))}')
 
 
 def check_ids(
@@ -26,12 +26,12 @@ def check_ids(
     what: str,  # What to call the listings in messages
 ) -> np.ndarray:  # str (n,)
     "The ids as text; raises `InputError` where one is given twice, is empty, or has a blank in it."
-    names = np.asarray(ids).astype(str)
-    values, counts = np.unique(names, return_counts=True)
+    ids_as_text = np.asarray(ids).astype(str)
+    values, counts = np.unique(ids_as_text, return_counts=True)
     if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {preview(values[counts > 1])}')
-    if not all(name.strip() for name in names): raise InputError(f'{what}: an id is empty')
-    check_blanks(names, what)
-    return names
+    if not all(listing.strip() for listing in ids_as_text): raise InputError(f'{what}: an id is empty')
+    check_blanks(ids_as_text, what)
+    return ids_as_text
 
 
 @dataclass
@@ -77,9 +77,9 @@ class Catalogue:
     ) -> 'Catalogue':
         "A catalogue of these listings and, behind them, the new ones."
         ids = check_ids(new.ids, 'new listings')
-        known = np.isin(ids, self.ids)
-        if known.any():
-            raise InputError(f'in the catalogue already: {preview(ids[known])}; remove them first')
+        is_known = np.isin(ids, self.ids)
+        if is_known.any():
+            raise InputError(f'in the catalogue already: {preview(ids[is_known])}; remove them first')
         if self.titles is not None and new.titles is None:
             raise InputError('the catalogue has titles, the new listings have none')
         new_spaces = self.spaces_of(new)
@@ -95,8 +95,8 @@ class Catalogue:
     ) -> 'Catalogue':
         "A catalogue that lacks some of the listings."
         ids = np.asarray([ids] if isinstance(ids, (str, int)) else ids).astype(str)
-        unknown = ~np.isin(ids, self.ids)
-        if unknown.any(): raise InputError(f'not in the catalogue: {preview(ids[unknown])}')
+        is_unknown = ~np.isin(ids, self.ids)
+        if is_unknown.any(): raise InputError(f'not in the catalogue: {preview(ids[is_unknown])}')
         keep = ~np.isin(self.ids, ids)
         if not keep.any(): raise InputError('that would leave an empty catalogue')
         return self.take(keep)
@@ -118,9 +118,9 @@ def make_spaces(
             spaces[modality] = make(texts)
         elif modality == 'phash':
             # a listing without a picture has no hash, and is joined with none
-            keys = np.full(len(embeddings), None, object) if embeddings.phash is None else embeddings.phash
+            hashes = np.full(len(embeddings), None, object) if embeddings.phash is None else embeddings.phash
             make = Keys if like is None else like[modality].transform
-            spaces[modality] = make(keys)
+            spaces[modality] = make(hashes)
         elif modality not in embeddings:
             raise InputError(f'the rule needs the modality {modality!r}: '
                              f'the listings have {list(embeddings)}')

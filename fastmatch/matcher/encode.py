@@ -167,22 +167,22 @@ class Encoder:
         {row: reason}, the hashes are an object array (n,) with None where a picture can't be read, or None
         unless they were asked for.
         """
-        n = len(pictures if titles is None else titles)
+        n_listings = len(pictures if titles is None else titles)
         token_ids = tokenize_titles(self.tokenizer, titles, self.max_len) if 'title' in self.inputs else None
-        planned = batches_by_length(n, bs, token_ids)
-        unreadable, found_hashes = {}, np.full(n, None, object) if hashes else None
+        planned = batches_by_length(n_listings, bs, token_ids)
+        unreadable, found_hashes = {}, np.full(n_listings, None, object) if hashes else None
 
         def batches():
             for rows, readings in self._read_ahead(pictures, planned, hashes):
                 readable = rows
                 if readings is not None:
-                    is_bad = np.array([seen.reason is not None for seen in readings])
+                    is_bad = np.array([reading.reason is not None for reading in readings])
                     unreadable.update({int(rows[i]): readings[i].reason for i in np.flatnonzero(is_bad)})
-                    if hashes: found_hashes[rows] = [seen.phash for seen in readings]
+                    if hashes: found_hashes[rows] = [reading.phash for reading in readings]
                     readable = rows[~is_bad]
                 if stop and unreadable: readable = readable[:0]
                 yield Batch(readable, self._inputs(readable, readings, token_ids), len(rows))
-        return embed_batches(self.model, batches(), n, self.tta), unreadable, found_hashes
+        return embed_batches(self.model, batches(), n_listings, self.tta), unreadable, found_hashes
 
     def _read_ahead(self, pictures, planned, hashes):
         "The rows of each batch with their `Reading`s (None without an image encoder), read ahead in threads."
@@ -208,7 +208,7 @@ class Encoder:
         if not len(rows): return []
         inputs = []
         if readings is not None:
-            images = np.stack([seen.image for seen in readings if not seen.reason])
+            images = np.stack([reading.image for reading in readings if not reading.reason])
             inputs.append(self.picture.normalize(torch.from_numpy(images).to(self.device)))
         if token_ids is not None:
             padded = pad_token_ids([token_ids[row] for row in rows], self.tokenizer.pad_token_id)

@@ -47,10 +47,10 @@ def read_matcher_files(
 
 
 def is_matcher_file(
-    name: str,  # Of a file or folder
+    filename: str,  # Of a file or folder
 ) -> bool:
-    "Whether a saved matcher has a file or folder of this name beside its manifest, or it is the manifest."
-    return name == MANIFEST or bool(STATE.fullmatch(name))
+    "Whether it is one of the names that a saved matcher has in its folder, the manifest among them."
+    return filename == MANIFEST or bool(STATE.fullmatch(filename))
 
 
 def pack(
@@ -59,31 +59,32 @@ def pack(
     "A matcher as files: name -> bytes."
     from safetensors.numpy import save as save_arrays
     from safetensors.torch import save as save_tensors
-    catalogue, columns, encoder = parts.catalogue, parts.columns, parts.encoder
+    catalogue, columns = parts.catalogue, parts.columns
+    encoder = parts.encoder
     spec = {'rule': parts.rule.to_dict(),
             # names of columns as the first version of the format has them
             'cols': {'id_col': columns.id, 'fn_col': columns.image, 'text_col': columns.title,
                      'phash_col': columns.phash},
             'info': parts.info, 'encoder': None if encoder is None else encoder.spec()}
-    more = {}
+    other_files = {}
     arrays, keys = {'trained_on': catalogue.trained_on}, {}
     for modality, space in catalogue.spaces.items():
         if isinstance(space, Dense): arrays[f'vectors/{modality}'] = space.vectors
         elif isinstance(space, Keys): keys[modality] = space.keys.tolist()
     if 'tfidf' in catalogue.spaces:
         vocabulary, counts = catalogue.spaces['tfidf'].state()
-        more['tfidf.json'] = _json(vocabulary)
+        other_files['tfidf.json'] = _json(vocabulary)
         arrays |= {f'tfidf/{name}': values for name, values in counts.items()}
     if encoder is not None:
         # safetensors takes no channels-last tensor
-        weights = {name: values.contiguous().cpu() for name, values in encoder.model.state_dict().items()
-                   if not name.startswith('heads.')}
-        more['weights.safetensors'] = save_tensors(weights)
-        if encoder.tokenizer is not None: more |= _tokenizer_files(encoder.tokenizer)
+        weights = {key: values.contiguous().cpu() for key, values in encoder.model.state_dict().items()
+                   if not key.startswith('heads.')}
+        other_files['weights.safetensors'] = save_tensors(weights)
+        if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys}
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
-            'vectors.safetensors': save_arrays(arrays), **more}
+            'vectors.safetensors': save_arrays(arrays), **other_files}
 
 
 def unpack(
@@ -155,11 +156,11 @@ def _tokenizer(files):
     "The tokenizer in `files`, read from a copy of the very bytes that were checked."
     from transformers import AutoTokenizer
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in files.items():
-            if not name.startswith('tokenizer/'): continue
-            file = Path(folder)/name
+        for filename, content in files.items():
+            if not filename.startswith('tokenizer/'): continue
+            file = Path(folder)/filename
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            file.write_bytes(content)
         source = f'{folder}/tokenizer'
         return AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
 

@@ -55,7 +55,8 @@ def embed_listings(
     files = _image_files(df, usable, columns.image, folder) if with_images else None
 
     known_hashes = 'phash' in rule.reads and columns.phash is not None and columns.phash in df
-    vectors, unreadable, hashes = {}, {}, None
+    vectors, unreadable = {}, {}
+    hashes = None
     if encoder is not None and len(rows):
         vectors, unreadable, hashes = encoder.embed(
             files, titles if 'title' in encoder.inputs else None, bs,
@@ -66,16 +67,16 @@ def embed_listings(
     skipped = _all_skipped(unusable, usable, rows, files, unreadable, columns)
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
     if len(rows) == len(unreadable):
-        first = f'; the first: {skipped.reason[0]}' if len(skipped) else ''
-        raise InputError(f'none of the {len(df)} listings can be used{first}')
+        first_reason = f'; the first: {skipped.reason[0]}' if len(skipped) else ''
+        raise InputError(f'none of the {len(df)} listings can be used{first_reason}')
 
-    kept = np.setdiff1d(np.arange(len(rows)), list(unreadable))
+    usable_positions = np.setdiff1d(np.arange(len(rows)), list(unreadable))
     if known_hashes: hashes = usable[columns.phash].to_numpy(object)
     embeddings = Embeddings(
-        {modality: values[kept] for modality, values in vectors.items()},
-        ids=usable[columns.id].iloc[kept].to_numpy(),
-        titles=None if titles is None else [titles[position] for position in kept],
-        phash=None if hashes is None else usable_hashes(hashes)[kept],
+        {modality: values[usable_positions] for modality, values in vectors.items()},
+        ids=usable[columns.id].iloc[usable_positions].to_numpy(),
+        titles=None if titles is None else [titles[position] for position in usable_positions],
+        phash=None if hashes is None else usable_hashes(hashes)[usable_positions],
         made_with=None if encoder is None else encoder.made_with)
     return embeddings, skipped
 
@@ -91,8 +92,8 @@ def _all_skipped(unusable, usable, rows, files, unreadable, columns):
     if not unreadable: return unusable
     broken = []
     for position, reason in unreadable.items():
-        name = usable[columns.image].iloc[position]
-        told = f'{name}: {reason}' if isinstance(files[position], (str, Path)) else reason
+        filename = usable[columns.image].iloc[position]
+        full_reason = f'{filename}: {reason}' if isinstance(files[position], (str, Path)) else reason
         broken.append({'id': usable[columns.id].iloc[position], 'row': rows[position],
-                       'column': columns.image, 'reason': told})
+                       'column': columns.image, 'reason': full_reason})
     return pd.concat([unusable, pd.DataFrame(broken)]).sort_values('row', kind='stable', ignore_index=True)

@@ -36,8 +36,8 @@ class Matcher:
         self.columns = _without_groups(columns)
         check_made_alike(catalogue.made_with, self._settings(catalogue), 'catalogue: embeddings')
         _check_rule(rule, self._settings(catalogue))
-        ready = isinstance(catalogue, Catalogue)
-        self.catalogue = catalogue if ready else Catalogue.from_embeddings(catalogue, rule)
+        is_ready = isinstance(catalogue, Catalogue)
+        self.catalogue = catalogue if is_ready else Catalogue.from_embeddings(catalogue, rule)
 
     @classmethod
     def from_df(

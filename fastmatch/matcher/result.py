@@ -48,17 +48,17 @@ class MatchResult:
         step of the rule that made it a match.
         """
         rows = np.repeat(np.arange(len(self)), np.diff(self.matches.indptr))
-        others = rows != self.matches.ids
-        return self._table(rows[others], self.matches.ids[others], self.matches.scores[others])
+        is_other = rows != self.matches.ids
+        return self._table(rows[is_other], self.matches.ids[is_other], self.matches.scores[is_other])
 
     def close_calls(
         self,
         eps: float = 2e-4,  # Distance to the threshold; rounding on another machine moves scores by less
     ) -> pd.DataFrame:
         "The pairs, matches or not, within `eps` of the threshold: another machine may decide otherwise."
-        near = np.abs(self.neighbors.scores.astype(np.float64) - self.rule.threshold) <= eps
-        near[:, 0] = False
-        rows, columns = np.nonzero(near & (self.neighbors.ids >= 0))
+        is_near = np.abs(self.neighbors.scores.astype(np.float64) - self.rule.threshold) <= eps
+        is_near[:, 0] = False
+        rows, columns = np.nonzero(is_near & (self.neighbors.ids >= 0))
         return self._table(rows, self.neighbors.ids[rows, columns], self.neighbors.scores[rows, columns])
 
     def explain(
@@ -98,17 +98,17 @@ class MatchResult:
 
     def _reasons_for(self, rows, ids, scores):
         "The step that made each pair a match; `scores` are {modality: (m,)}."
-        why = np.full(len(rows), 'score', object)
+        reasons = np.full(len(rows), 'score', object)
         pairs = rows * len(self.ids) + ids
         earlier = None
         for step, after in self.trail:
             if not isinstance(after, Matches): continue
             found = np.repeat(np.arange(len(after)), np.diff(after.indptr)) * len(self.ids) + after.ids
-            if earlier is not None: why[np.isin(pairs, np.setdiff1d(found, earlier))] = step
+            if earlier is not None: reasons[np.isin(pairs, np.setdiff1d(found, earlier))] = step
             earlier = found
         # an equal key makes a match by itself, whatever a step says
-        for name in reversed(self.rule.join): why[scores[name] == 1] = name
-        return why
+        for modality in reversed(self.rule.join): reasons[scores[modality] == 1] = modality
+        return reasons
 
     def _table(self, rows, ids, fused):
         "Pairs as a table: their fused scores, their scores by modality, and why they match."
