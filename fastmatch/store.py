@@ -1,63 +1,260 @@
-"Small folders that are checked before anything in them is read: a sealed json, and files under the hashes it names."
+"""Files and folders that are written whole or not at all, and sealed folders, checked before they are read.
+
+A sealed folder holds a manifest (a json file) that lists the sha256 of the other files and carries a hash
+over itself. Saved matchers, indexes and pair models are such folders. An earlier one is replaced in one of
+two ways: `write_sealed` writes a new folder and swaps both; `write_state` writes the files into a subfolder
+of their own and then replaces the manifest, which names the subfolder that counts, so that other files beside
+it may stay. `read_sealed` reads both.
+"""
 import hashlib
 import json
+import os
+import re
+import shutil
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
-from .core import InputError, atomic_folder, check_new_folder
+from .core import InputError, preview
+
+STATE = re.compile(r'v-[0-9a-f]{12}')  # name of a subfolder that `write_state` writes
+REPLACEABLE = ('.safetensors', '.faiss', '.onnx', '.txt')  # endings of files in an earlier sealed folder
+READ_ATTEMPTS = 5  # how often a folder is read again because somebody saved to it meanwhile
 
 
 def fingerprint(
     vectors: np.ndarray,  # float32 (n,d)
 ) -> str:
-    "What tells these very vectors from any others."
-    h = hashlib.sha256(f'{vectors.dtype.str} {vectors.shape}'.encode())
-    h.update(np.ascontiguousarray(vectors))
-    return h.hexdigest()
+    "A sha256 over type, shape and bytes of an array: equal only for arrays that are equal to the last bit."
+    digest = hashlib.sha256(f'{vectors.dtype.str} {vectors.shape}'.encode())
+    digest.update(np.ascontiguousarray(vectors))
+    return digest.hexdigest()
 
 
-def _dump(o): return json.dumps(o, indent=1, ensure_ascii=False, sort_keys=True).encode()
-def _hash(data): return hashlib.sha256(data).hexdigest()
+# --- files and folders that are there whole or not at all
+
+def write_atomically(
+    path: Path,  # File to write
+    data: str | bytes,  # Its content; text is written as UTF-8
+):
+    "Write a file so that a process killed meanwhile leaves the old file or the new one, never half of it."
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        _write_to_disk(temporary, data.encode() if isinstance(data, str) else data)
+        os.replace(temporary, path)
+    finally: temporary.unlink(missing_ok=True)
+
+
+def _write_to_disk(file, data):
+    "Write bytes, and return when they are on the disk and no longer only in memory."
+    with open(file, 'wb') as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def check_new_folder(
+    path: Path,  # Folder that a long job is going to write
+    ours=lambda name: False,  # Function of a file's name: whether such a job writes a file of this name
+    force: bool = False,  # Whether a folder with an earlier result, and nothing else in it, may be replaced
+):
+    "Raise `InputError` where `atomic_folder` couldn't write `path`, to be called before hours of work."
+    path = Path(path).resolve()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not existing.is_dir():
+        culprit = '' if existing == path else f'{existing} '
+        raise InputError(f'out={path}: {culprit}is a file, not a folder')
+    # the new folder is made beside the old one and renamed, which a mount point can't be
+    if os.path.ismount(path): raise InputError(f'out={path}: is a mount point, give a folder inside it')
+    parent = path.parent if existing == path else existing
+    if not os.access(parent, os.W_OK): raise InputError(f'out={path}: no right to write in {parent}')
+    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    others = [name for name in names if not ours(name)]
+    if others:
+        raise InputError(f'out={path}: is there already and holds something else ({preview(others)}): '
+                         'give a new folder')
+    if names and not force:
+        raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')
+
+
+@contextmanager
+def atomic_folder(
+    path: Path,  # Folder to write; one that is there is replaced
+):
+    """A new folder to write into, which becomes `path` at the end of the `with` block.
+
+    When the block raises, the new folder is deleted and `path` stays as it was.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    old = new.with_name(f'{new.name}.old')
+    try:
+        yield new
+        new.chmod(0o755)
+        if path.exists():
+            path.rename(old)
+            try: new.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else: new.rename(path)
+    finally: shutil.rmtree(new, ignore_errors=True)
+
+
+# --- sealed folders
+
+def canonical_json(
+    content,  # Anything that json takes
+) -> bytes:
+    "Content as json, always in the same bytes: sorted keys, one blank of indentation, UTF-8."
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode()
+
+
+def seal(
+    content: dict,  # Anything that json takes, without the key 'sha256'
+) -> bytes:
+    "A manifest's bytes: the content and, under 'sha256', the hash of its canonical json."
+    return canonical_json({**content, 'sha256': _sha256(canonical_json(content))})
+
+
+def _sha256(data): return hashlib.sha256(data).hexdigest()
 
 
 def write_sealed(
-    path,  # Folder; one that was written here before is replaced
-    name: str,  # Of the json, e.g. 'index.json'
-    content: dict,  # Anything json takes
-    files: dict,  # Name -> bytes, hashed; or -> a function of a file name that writes it and whose content is checked elsewhere
+    path,  # Folder; an earlier one is replaced, one with anything else in it raises `InputError`
+    name: str,  # File name of the manifest, e.g. 'index.json'
+    content: dict,  # What the manifest says, with its 'format'; the files' hashes are added
+    files: dict,  # File name -> bytes; or -> a function of a path that writes there, such files aren't hashed
 ):
-    "Write a folder that is there whole or not at all."
-    check_new_folder(path, lambda o: o == name or o in files or Path(o).suffix in ('.safetensors', '.faiss', '.onnx', '.txt'), force=True)
-    with atomic_folder(path) as tmp:
-        hashes = {}
-        for k, o in files.items():
-            if callable(o): o(tmp/k)
-            else:
-                (tmp/k).write_bytes(o)
-                hashes[k] = _hash(o)
-        content = {**content, 'files': hashes}
-        (tmp/name).write_bytes(_dump({**content, 'sha256': _hash(_dump(content))}))
+    "Write a sealed folder whose files stand beside its manifest, whole or not at all."
+    def ours(other): return other == name or other in files or Path(other).suffix in REPLACEABLE
+    check_new_folder(path, ours, force=True)
+    with atomic_folder(path) as folder:
+        for file, write in files.items():
+            if callable(write): write(folder/file)
+        digests = _write_files(folder, {file: data for file, data in files.items() if not callable(data)})
+        _write_to_disk(folder/name, seal({**content, 'files': digests}))
+
+
+def write_state(
+    path,  # Folder; made if it isn't there; other files in it stay if an earlier state was written there
+    name: str,  # File name of the manifest, e.g. 'manifest.json'
+    content: dict,  # What the manifest says, with its 'format'; subfolder and hashes are added
+    files: dict,  # File name -> bytes; a name may have a folder before a '/'
+):
+    """Write a sealed folder whose files stand in a subfolder, and delete the earlier ones.
+
+    Replacing the manifest is the switch: a reader, also after a kill, finds the old state or the new one.
+    Raises `InputError` where `path` is a file or a folder with other things in it, and where somebody else
+    saved to the same folder meanwhile; what they saved stays.
+    """
+    path = Path(path)
+    # what a kill may have left: a state without its manifest, or half a manifest
+    leftover = re.compile(rf'{STATE.pattern}|\.{re.escape(name)}\.\d+')
+    _check_place(path, name, leftover)
+    path.mkdir(parents=True, exist_ok=True)
+    state = path/f'v-{uuid4().hex[:12]}'
+    try:
+        digests = _write_files(state, files)
+        # whoever else saves to the same folder deletes every state but their own
+        if not all((state/file).is_file() for file in files):
+            raise InputError(f'{path}: another matcher was saved there meanwhile, and stays')
+        write_atomically(path/name, seal({**content, 'folder': state.name, 'files': digests}))
+    except BaseException:
+        shutil.rmtree(state, ignore_errors=True)
+        raise
+    for file in path.iterdir():
+        if not leftover.fullmatch(file.name) or file == state: continue
+        if file.is_dir(): shutil.rmtree(file, ignore_errors=True)
+        else: file.unlink(missing_ok=True)
+
+
+def _check_place(path, name, leftover):
+    if path.exists() and not path.is_dir(): raise InputError(f'{path}: is a file, not a folder')
+    if not path.is_dir() or (path/name).is_file(): return
+    others = [file.name for file in path.iterdir() if not leftover.fullmatch(file.name)]
+    if others:
+        raise InputError(f'{path}: is a folder with something else in it ({others[0]}): give a new one, '
+                         'or one that a matcher was saved to')
+
+
+def _write_files(folder, files):
+    "Write `files` (filename -> bytes) into `folder`; returns filename -> sha256."
+    for filename, data in files.items():
+        file = folder/filename
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write_to_disk(file, data)
+    return {filename: _sha256(data) for filename, data in files.items()}
 
 
 def read_sealed(
-    path,  # Folder that `write_sealed` wrote
-    name: str,  # Of the json
-    version: int,  # Its 'format', the only one that is read
-) -> tuple[dict, dict]:  # The content; name -> bytes of the hashed files
-    "The json and the files of a folder after their hashes were checked; raises `InputError` naming what is missing, damaged or of another format."
+    path,  # Folder that `write_sealed` or `write_state` wrote
+    name: str,  # File name of the manifest
+    version: int,  # The 'format' that can be read
+) -> tuple[dict, dict]:  # The manifest's content; file name -> bytes of the hashed files
+    """Read a sealed folder; every hash is checked before anything is handed back.
+
+    Raises `InputError` with the file that is missing, damaged, of another format or, in a subfolder, not part
+    of what was saved.
+    """
+    path = Path(path)
+    for _ in range(READ_ATTEMPTS):
+        content = read_manifest(path, name, version)
+        try: return content, _read_files(path, name, content)
+        except (InputError, FileNotFoundError):
+            # a save that ended meanwhile has deleted the old files: then there is a new manifest to go by
+            if read_manifest(path, name, version) == content: raise
+    raise InputError(f'{path}: is saved to faster than it can be read')
+
+
+def read_manifest(
+    path,  # Folder that `write_sealed` or `write_state` wrote
+    name: str,  # File name of the manifest
+    version: int,  # The 'format' that can be read
+) -> dict:
+    "What a manifest says; raises `InputError` where it is missing, damaged or of another format."
     file = Path(path)/name
-    if not file.is_file(): raise InputError(f'{file}: missing: nothing was saved here, or something else')
-    raw = file.read_bytes()
-    try: content = json.loads(raw)
-    except ValueError as e: raise InputError(f'{file}: damaged, not json ({e})') from e
-    if isinstance(content, dict) and content.get('format', version) != version: raise InputError(f"{file}: saved in format {content['format']}, this version of fastmatch reads {version}")
-    plain = {k: v for k, v in content.items() if k != 'sha256'} if isinstance(content, dict) else {}
-    # the very bytes, so that a flipped blank counts as well
-    if raw != _dump({**plain, 'sha256': _hash(_dump(plain))}): raise InputError(f'{file}: damaged or changed since it was saved (its hash differs)')
+    if not file.parent.is_dir(): raise InputError(f'{path}: missing: no such folder to look for {name} in')
+    if not file.is_file(): raise InputError(f'{file}: missing: nothing was saved here, or saving was cut off')
+    data = file.read_bytes()
+    try: content = json.loads(data)
+    except ValueError as error: raise InputError(f'{file}: damaged, not json ({error})') from error
+    if isinstance(content, dict) and content.get('format', version) != version:
+        made_with = f": made with {content['made_with']}" if 'made_with' in content else ''
+        raise InputError(f"{file}: saved in format {content['format']}, "
+                         f'this version of fastmatch reads {version}{made_with}')
+    plain = dict(content) if isinstance(content, dict) else {}
+    plain.pop('sha256', None)
+    # all bytes are compared, so that a blank too many is seen as well
+    if data != seal(plain): raise _changed(file)
+    return plain
+
+
+def _changed(file): return InputError(f'{file}: damaged or changed since it was saved (its hash differs)')
+
+
+def _read_files(path, name, content):
+    "The files that a manifest's content lists: name -> bytes."
+    folder, digests = path, content.get('files')
+    if not isinstance(digests, dict): raise InputError(f'{path/name}: files={digests!r} is no list of files')
+    if 'folder' in content:
+        state = content['folder']
+        if not isinstance(state, str) or not STATE.fullmatch(state):
+            raise InputError(f'{path/name}: folder={state!r} is no name of a saved state')
+        folder = path/state
+        # a library that is given the folder would read such a file too
+        found = {file.relative_to(folder).as_posix() for file in folder.rglob('*') if not file.is_dir()}
+        extra = found - set(digests)
+        if extra: raise InputError(f'{folder/min(extra)}: was not saved here: remove it')
     files = {}
-    for k, digest in plain['files'].items():
-        if not (Path(path)/k).is_file(): raise InputError(f'{Path(path)/k}: missing')
-        files[k] = (Path(path)/k).read_bytes()
-        if _hash(files[k]) != digest: raise InputError(f'{Path(path)/k}: damaged or changed since it was saved (its hash differs)')
-    return plain, files
+    for file, digest in digests.items():
+        if not (folder/file).is_file(): raise InputError(f'{folder/file}: missing')
+        files[file] = (folder/file).read_bytes()
+        if _sha256(files[file]) != digest: raise _changed(folder/file)
+    return files

@@ -1,5 +1,6 @@
-"What Learners over listings share: encoders from names, parameter groups and their rates, a validation that trackers don't break."
-from fastai.callback import fp16, progress, schedule  # noqa: F401  they give Learner its to_fp16, bars, lr_find and fit_flat_cos
+"What Learners over listings share: encoders from names, parameter groups and their rates, validation."
+# these imports give fastai's Learner to_fp16, progress bars, lr_find and its schedules
+from fastai.callback import fp16, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.transforms import Normalize
@@ -14,40 +15,48 @@ from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
 
-# One rate for everything ruins a pretrained transformer or leaves new class centres behind. Against the rate given, from runs on emoji and
-# luma: an ImageNet encoder wants a quarter, MiniLM a twentieth (1e-4 at 2e-3), fresh centres five times as much.
+# Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
+# centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
+# MiniLM a twentieth (1e-4 at 2e-3), new centers five times as much.
 LR_MULT = {'image': .25, 'title': .05, 'head': 5.}
 
 
-def groups_splitter(model) -> list[list]:
-    "Parameter groups of a model with `param_groups`, in their order: image, title, head."
+def groups_splitter(
+    model,  # With a method `param_groups`
+) -> list[list]:
+    "The model's parameter groups in their order (image, title, head): a `splitter` for fastai's Learner."
     return list(model.param_groups().values())
 
 
 class ListingLearner(ScheduledFits, CallbackMethods, Learner):
-    "A `Learner` that can be validated on its own with a tracker attached, and says where a loss was lost."
+    """A `Learner` for listings, the base of `MatchLearner` and `ClassifyLearner`.
+
+    `validate` works with a tracker (`SaveModelCallback`, `EarlyStoppingCallback`) among the callbacks, and a
+    loss that becomes NaN raises `NotANumber` with epoch and batch.
+    """
     def create_opt(self):
+        "Make the optimizer, and tell it which weights not to decay and which gradients not to centralize."
         super().create_opt()
         prepare_optimizer(self)
 
     def validation_context(self, cbs=None, inner=False):
-        cm = super().validation_context(cbs, inner)
+        context = super().validation_context(cbs, inner)
         trackers = self._grab_cbs(TrackerCallback)
-        # a tracker looks for a row of training figures that a lone validation has not written
-        return cm if inner or not trackers else ContextManagers([self.removed_cbs(trackers), cm])
+        # a tracker looks for a row of training figures that a validation by itself has not written
+        return context if inner or not trackers else ContextManagers([self.removed_cbs(trackers), context])
 
     def _do_one_batch(self):
         try: super()._do_one_batch()
-        except NotANumber as e:
+        except NotANumber as error:
             # lr_find raises the rate until the loss is lost: that is its end, and it puts the weights back
-            if not hasattr(self, 'lr_finder'): raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {e}') from None
-            raise CancelFitException from None
+            if hasattr(self, 'lr_finder'): raise CancelFitException from None
+            raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {error}') from None
 
 
 def _set_tokenizer(dls, tokenizer):
-    for dl in dls.loaders:
-        for tfm in dl.before_batch.fs:
-            if isinstance(tfm, Tokenize): tfm.tokenizer = tokenizer
+    for loader in dls.loaders:
+        for transform in loader.before_batch.fs:
+            if isinstance(transform, Tokenize): transform.tokenizer = tokenizer
 
 
 def make_encoders(

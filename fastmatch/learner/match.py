@@ -4,15 +4,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from fastai.learner import Recorder
-from fastcore.basics import patch
-from tqdm.auto import tqdm
 
 from ..callback.heads import HeadLabels
 from ..callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
 from ..core import InputError
 from ..data.block import MatchDataLoaders
-from ..data.read import check_listings, read_image
-from ..data.show import draw_listing, grid
+from ..data.read import check_listings
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead
 from ..losses import ArcFace
@@ -21,139 +18,160 @@ from ..match.embeddings import Embeddings
 from ..match.judge.score import row_f1
 from ..match.spaces.dense import Dense
 from ..match.thresholds.sweep import best_threshold
+from ..matcher.batches import Batch, batches_by_length, embed_batches, tokenize_titles
+from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
 from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders
+from .matcher import MatcherExport, resize_of, tokenize_of
+from .show import MISSED, RIGHT, WRONG, draw_rows
+
+SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the listing itself included
 
 
-class MatchLearner(ListingLearner):
-    "A `Learner` whose validation is on unseen groups; made by `match_learner`."
+class MatchLearner(MatcherExport, ListingLearner):
+    "A `Learner` that is judged on groups it never saw in training; made by `match_learner`."
     @property
     def modalities(self) -> list[str]:
         "What the model embeds in evaluation: 'image', 'title', 'joint'."
         return list(self.model.widths)
 
+    def embeddings(
+        self,
+        df=None,  # Listings with the columns of `dls`, the group may be missing; default validation listings
+        bs: int | None = None,  # Listings a batch; default the validation batch size
+        tta: bool = False,  # Average each picture's embedding with its mirror image's
+        on_error: str = 'raise',  # 'raise', or 'skip' unreadable listings (they are missing in `ids` then)
+    ) -> Embeddings:
+        "The embeddings of n listings by modality, in their order; listings that were trained on are flagged."
+        columns = self.dls.columns
+        if df is None: df = self.dls.valid_df
+        else:
+            wanted = replace(columns, group=None, fold=None)
+            df = check_listings(df, self.dls.image_folder, wanted, on_error=on_error, min_rows=1).df
+        if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
+        vectors = self._embed(df, bs or self.dls.valid.bs, tta)
+        ids = df[columns.id].to_numpy()
+        return Embeddings(vectors, ids, titles=None if columns.title is None else df[columns.title],
+                          groups=df[columns.group].to_numpy() if columns.group in df else None,
+                          trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None,
+                          phash=usable_hashes(df[columns.phash]) if columns.phash in df else None,
+                          made_with=self._settings(tta))
+
+    def _embed(self, df, bs, tta):
+        "Modality -> float32 (n,d). `dls` reads the listings, with transforms that a matcher may not have."
+        token_ids = None
+        if self.dls.columns.title is not None:
+            tokenize = tokenize_of(self.dls)
+            titles = df[self.dls.columns.title].tolist()
+            token_ids = tokenize_titles(tokenize.tokenizer, titles, tokenize.max_len)
+        planned = batches_by_length(len(df), bs, token_ids)
+        loader = self.dls.test_dl(df.iloc[np.concatenate(planned)].reset_index(drop=True), bs=bs)
+        batches = (Batch(rows, [part.as_subclass(torch.Tensor) for part in inputs], len(rows))
+                   for rows, inputs in zip(planned, loader, strict=True))
+        return embed_batches(self.model, batches, len(df), tta)
+
+    def _settings(self, tta):
+        resize, tokenize = resize_of(self.dls), tokenize_of(self.dls)
+        max_len = None if tokenize is None else tokenize.max_len
+        return embedding_settings(self.model.encoders, tta, None if resize is None else resize.size, max_len)
+
+    def _judged(self, modality):
+        "Of the validation listings: neighbors, groups, matches at the best threshold, F1 of each (n,)."
+        embeddings = self.embeddings()
+        if modality: vectors = embeddings[modality]
+        else: vectors = embeddings.get('joint', np.concatenate(list(embeddings.values()), 1))
+        neighbors = Dense(vectors).search(min(SHOWN_NEIGHBORS, len(vectors)))
+        matches = decide(neighbors, best_threshold(neighbors, embeddings.groups)[0])
+        return neighbors, embeddings.groups, matches, row_f1(matches, embeddings.groups)
+
+    def show_matches(
+        self,
+        n: int = 4,  # Listings to show
+        k: int = 5,  # Nearest others of each
+        modality: str | None = None,  # 'image', 'title' or 'joint'; default the joint embedding
+        seed: int = 0,  # Of the random choice of listings
+    ):
+        "Show validation listings with their nearest others: green are of the same group, red are not."
+        neighbors, groups, *_ = self._judged(modality)
+        picked = np.random.default_rng(seed).choice(len(groups), min(n, len(groups)), replace=False)
+        rows = []
+        for listing in picked:
+            others = []
+            for other, score in zip(neighbors.ids[listing, 1:k + 1], neighbors.scores[listing, 1:k + 1]):
+                if other < 0: break
+                others.append((other, f'{score:.2f}', RIGHT if groups[other] == groups[listing] else WRONG))
+            rows.append((listing, others))
+        draw_rows(self.dls, rows)
+
+    def show_mistakes(
+        self,
+        n: int = 4,  # Listings to show
+        k: int = 5,  # Wrong and missed matches of each
+        modality: str | None = None,  # 'image', 'title' or 'joint'; default the joint embedding
+    ):
+        "Show the listings matched worst at the best threshold: red were matched wrongly, orange missed."
+        neighbors, groups, matches, f1 = self._judged(modality)
+        rows, seen = [], set()
+        for listing in np.argsort(f1, kind='stable'):
+            if f1[listing] == 1 or len(rows) == n: break
+            # one listing a group: the others of a bad group make the same mistake
+            if groups[listing] in seen: continue
+            seen.add(groups[listing])
+            scores = dict(zip(neighbors.ids[listing], neighbors.scores[listing]))
+            rows.append((listing, _mistakes(listing, matches[listing], scores, groups, k)))
+        if rows: draw_rows(self.dls, rows)
+
+
+def _mistakes(listing, matched, scores, groups, k):
+    "At most `k` wrong and missed matches of a listing as (row, note, color)."
+    same = np.flatnonzero(groups == groups[listing])
+    wrong = [(other, f'wrong {scores[other]:.2f}', WRONG) for other in matched if other not in same]
+    missed = []
+    for other in same:
+        if other in matched: continue
+        missed.append((other, f'missed {scores[other]:.2f}' if other in scores else 'missed', MISSED))
+    # half the cells for each kind, so that many wrong ones don't hide what was missed
+    n_wrong = max(k - len(missed), (k + 1) // 2)
+    return [*wrong[:n_wrong], *missed][:k]
+
 
 def match_learner(
     dls,  # `MatchDataLoaders`
-    image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; used where `dls` has images
-    text_arch: str | None = 'all-MiniLM-L6-v2',  # Hub name, folder, or name with a weights package; used where `dls` has titles
-    loss_func=None,  # Default `ArcFace(m=.3, s=20)`: groups of two or three listings can't bear the paper's margin
+    image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; for `dls` with images
+    text_arch: str | None = 'all-MiniLM-L6-v2',  # Hub name, folder, or name with a weights package
+    loss_func=None,  # Default `ArcFace(m=.3, s=20)`: the paper's margin is too much for small groups
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks
     pretrained: bool = True,  # Load pretrained weights
-    normalize: bool = True,  # Normalise images as the image encoder's weights were trained
+    normalize: bool = True,  # Normalize images as the image encoder's weights were trained
     pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
-    image_pool: str | None = None,  # Pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax', 'catavgmax'; None: the model's own
+    # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
+    image_pool: str | None = None,
     heads: tuple | None = None,  # Which of 'image', 'title', 'joint' are trained; default all there are
     neck: bool | str = True,  # BatchNorm neck before each head; 'raw': pair losses read the feature before it
-    head_func=CosineHead,  # (width, groups) -> head of class centres: `SampledHead`, `TrackedHead`, `CenterHead`, `partial(CosineHead, k=3)`
-    lr_mult: dict | None = None,  # Factor on a single learning rate by group; default `LR_MULT`, `{}` for none
+    head_func=CosineHead,  # (width, groups) -> head of class centers: `partial(CosineHead, k=3)`, ...
+    lr_mult: dict | None = None,  # Factor on one learning rate by group; default `LR_MULT`, `{}` for none
     wd: float | None = .01,  # Weight decay
     **kwargs,  # For `Learner`
 ) -> MatchLearner:
-    "A Learner that trains image and title encoders under class centres, and is judged on groups it never saw."
+    """A Learner that trains image and title encoders with a center for each training group.
+
+    It is validated on groups it never saw: there is no validation loss, but recall@1 and F1 of the validation
+    listings among themselves. Raises `InputError` where `dls` and encoders don't fit together.
+    """
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
-    learn = MatchLearner(dls, model, ArcFace(m=.3, s=20) if loss_func is None else loss_func, opt_func=opt_func, splitter=groups_splitter,
-                         metrics=[RecallAt(1), RowF1()] if metrics is None else metrics, wd=wd, **kwargs)
+    if loss_func is None: loss_func = ArcFace(m=.3, s=20)
+    if metrics is None: metrics = [RecallAt(1), RowF1()]
+    learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter, metrics=metrics,
+                         wd=wd, **kwargs)
     learn.remove_cb(Recorder)
-    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
+    rates = GroupRates(LR_MULT if lr_mult is None else lr_mult)
+    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), rates])
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
     return learn
-
-
-@patch
-def embeddings(
-    self: MatchLearner,
-    df=None,  # Listings with the columns `dls` was made with (the group may be missing); default the validation listings
-    bs: int | None = None,  # Listings a batch; default the validation batch size
-    tta: bool = False,  # Average each picture's embedding with its mirror image's
-    on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be read (their ids are then missing in `ids`)
-) -> Embeddings:
-    "Embeddings of listings by modality; rows the encoders were trained on are flagged."
-    columns = self.dls.columns
-    if df is None: df = self.dls.valid_df
-    else: df = check_listings(df, self.dls.image_folder, replace(columns, group=None, fold=None), on_error=on_error, min_rows=1).df
-    if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
-    dl = self.dls.test_dl(df, bs=bs or self.dls.valid.bs)
-    parts = []
-    for batch in tqdm(dl, delay=2, desc='embedding', leave=False):
-        out = self.model.embed(*(o.as_subclass(torch.Tensor) for o in batch), tta=tta)
-        parts.append({k: v.cpu().numpy() for k, v in out.items()})
-    ids = df[columns.id].to_numpy()
-    return Embeddings({k: np.concatenate([p[k] for p in parts]) for k in parts[0]}, ids,
-                      titles=None if columns.title is None else df[columns.title], groups=df[columns.group].to_numpy() if columns.group in df else None,
-                      trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None,
-                      phash=usable_hashes(df[columns.phash]) if columns.phash in df else None)
-
-
-def _listing(dls, row):
-    fn, text = dls.columns.image, dls.columns.title
-    return dict(image=None if fn is None else read_image(dls.image_folder/str(row[fn])), title='' if text is None else row[text])
-
-
-def _judged(self, modality):
-    "Neighbours of the validation listings, their groups, the matches at the best cut, and the row F1 of each."
-    emb = self.embeddings()
-    v = emb[modality] if modality else emb.get('joint', np.concatenate(list(emb.values()), 1))
-    nb = Dense(v).search(min(51, len(v)))
-    matches = decide(nb, best_threshold(nb, emb.groups)[0])
-    return nb, emb.groups, matches, row_f1(matches, emb.groups)
-
-
-def _draw_rows(dls, rows):
-    "Draw (query, [(listing, note, colour), ...]) pairs, a row each."
-    cols = max(1 + len(o) for _, o in rows)
-    axes = grid(len(rows), cols)
-    for line, (q, others) in zip(axes, rows):
-        for ax, (i, note, color) in zip(line, [(q, 'listing', 'black'), *others]):
-            ax.axis('on')
-            draw_listing(ax, **_listing(dls, dls.valid_df.iloc[i]), note=note, color=color)
-
-
-RIGHT, WRONG, MISSED = 'tab:green', 'tab:red', 'tab:orange'
-
-
-@patch
-def show_matches(
-    self: MatchLearner,
-    n: int = 4,  # Listings to show
-    k: int = 5,  # Nearest others of each
-    modality: str | None = None,  # 'image', 'title' or 'joint'; default the joint embedding
-    seed: int = 0,  # Which listings
-):
-    "Show validation listings with their nearest others: green are the same product, red are not."
-    nb, y, *_ = _judged(self, modality)
-    picked = np.random.default_rng(seed).choice(len(y), min(n, len(y)), replace=False)
-    _draw_rows(self.dls, [(i, [(j, f'{s:.2f}', RIGHT if y[j] == y[i] else WRONG) for j, s in zip(nb.ids[i, 1:k + 1], nb.scores[i, 1:k + 1]) if j >= 0])
-                          for i in picked])
-
-
-@patch
-def show_mistakes(
-    self: MatchLearner,
-    n: int = 4,  # Listings to show
-    k: int = 5,  # False and missed matches of each
-    modality: str | None = None,  # 'image', 'title' or 'joint'; default the joint embedding
-):
-    "Show the validation listings matched worst at the best cut: red were matched wrongly, orange were missed."
-    nb, y, matches, f1 = _judged(self, modality)
-    sets = list(matches)
-    # one listing a group: the others of a bad group make the same mistake
-    order, seen, rows = np.argsort(f1, kind='stable'), set(), []
-    for i in order:
-        if f1[i] == 1 or len(rows) == n: break
-        if y[i] in seen: continue
-        seen.add(y[i])
-        score = dict(zip(nb.ids[i], nb.scores[i]))
-        wrong = [(j, f'wrong {score[j]:.2f}', WRONG) for j in sets[i] if y[j] != y[i]]
-        missed = [(j, f'missed {score[j]:.2f}' if j in score else 'missed', MISSED) for j in np.flatnonzero(y == y[i]) if j not in sets[i]]
-        # half the cells for each kind, so that many wrong ones don't hide what was missed
-        cut = max(k - len(missed), (k + 1) // 2)
-        rows.append((i, [*wrong[:cut], *missed][:k]))
-    if rows: _draw_rows(self.dls, rows)

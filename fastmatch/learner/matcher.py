@@ -1,4 +1,4 @@
-"From a Learner to what is handed to others: a matcher without fastai or pickle in it."
+"From a trained Learner to what is handed to others: an encoder or a matcher, without fastai or pickle in it."
 import copy
 import warnings
 
@@ -6,76 +6,120 @@ import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import Resize
 from fastai.vision.core import TensorImage
-from fastcore.basics import patch
 
 from ..core import InputError, preview
 from ..data.block import Tokenize
-from ..learner import MatchLearner
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
 
 PAD = {'zeros': 'constant', 'border': 'edge', 'reflection': 'reflect'}  # fastai's names -> torchvision's
 
 
-def _valid(tfms): return [o for o in tfms.fs if getattr(o, 'split_idx', None) != 0]
+def _validation_transforms(pipeline):
+    return [transform for transform in pipeline.fs if getattr(transform, 'split_idx', None) != 0]
+
+
+def resize_of(
+    dls,  # `MatchDataLoaders`
+) -> Resize | None:
+    "The item transform that resizes validation images, the last of several; None where there is none."
+    transforms = reversed(_validation_transforms(dls.valid.after_item))
+    return next((transform for transform in transforms if isinstance(transform, Resize)), None)
+
+
+def tokenize_of(
+    dls,  # `MatchDataLoaders`
+) -> Tokenize | None:
+    "The transform that makes token ids of a batch's titles, None where there are no titles."
+    transforms = dls.valid.before_batch.fs
+    return next((transform for transform in transforms if isinstance(transform, Tokenize)), None)
 
 
 def picture_of(
     dls,  # `MatchDataLoaders` with images
 ) -> Picture:
-    "How validation images are resized and normalised; raises `InputError` for a transform that a matcher can't repeat."
-    resize = norm = None
-    for tfm in _valid(dls.valid.after_item):
-        if isinstance(tfm, Resize): resize = tfm
-        elif not isinstance(tfm, ToTensor): raise InputError(f'item_tfms: a matcher repeats a Resize, not {type(tfm).__name__}')
+    """How validation images are resized and normalized.
+
+    Raises `InputError` for a transform that a matcher can't repeat: anything but a `Resize`, a `Normalize`,
+    and augmentations that leave validation images as they are.
+    """
+    for transform in _validation_transforms(dls.valid.after_item):
+        if not isinstance(transform, (Resize, ToTensor)):
+            raise InputError(f'item_tfms: a matcher repeats a Resize, not {type(transform).__name__}')
+    resize = resize_of(dls)
     if resize is None: raise InputError('item_tfms: a matcher needs a Resize to know the size of images')
+    mean, std = [0.] * 3, [1.] * 3
     others = []
-    for tfm in _valid(dls.valid.after_batch):
-        if isinstance(tfm, Normalize): norm = tfm
-        elif not isinstance(tfm, IntToFloatTensor): others.append(type(tfm).__name__)
-    mean, std = ((norm.mean, norm.std) if norm is not None else ([0.] * 3, [1.] * 3))
-    flat = [[float(v) for v in (o.flatten().tolist() if hasattr(o, 'flatten') else o)] for o in (mean, std)]
-    res = Picture(tuple(resize.size), str(resize.method), PAD[str(resize.pad_mode)], int(resize.mode), *flat)
-    # many augmentations run in validation too and do nothing there; whether that is so, a picture tells
-    probe = torch.randint(0, 256, (2, *res.size[::-1], 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for transform in _validation_transforms(dls.valid.after_batch):
+        if isinstance(transform, Normalize): mean, std = _plain(transform.mean), _plain(transform.std)
+        elif not isinstance(transform, IntToFloatTensor): others.append(type(transform).__name__)
+    picture = Picture(tuple(resize.size), str(resize.method), PAD[str(resize.pad_mode)], int(resize.mode),
+                      mean, std)
+    _check_repeats(dls, picture, ' or '.join(others) or 'Normalize')
+    return picture
+
+
+def _plain(values):
+    "A channel's figures, of a tensor or a list, as plain numbers."
+    values = values.flatten().tolist() if hasattr(values, 'flatten') else values
+    return [float(value) for value in values]
+
+
+def _check_repeats(dls, picture, suspects):
+    """Raise `InputError` unless `picture.normalize` does to a probe what `dls` does to a validation batch.
+
+    Many augmentations run in validation too and do nothing there, so their names don't tell.
+    """
+    width, height = picture.size
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=generator)
     dls.valid.before_iter()  # tells the transforms that they are in validation
-    theirs = dls.valid.after_batch((TensorImage(probe.permute(0, 3, 1, 2)).to(dls.device),))[0].as_subclass(torch.Tensor).cpu()
-    ours = res.normalize(probe)
+    batch = dls.valid.after_batch((TensorImage(probe.permute(0, 3, 1, 2)).to(dls.device),))
+    theirs = batch[0].as_subclass(torch.Tensor).cpu()
+    ours = picture.normalize(probe)
     if ours.shape != theirs.shape or (ours - theirs).abs().max() > 1e-2:
-        raise InputError(f'batch_tfms: {" or ".join(others) or "Normalize"} changes validation images, which a matcher does not repeat')
-    return res
+        raise InputError(f'batch_tfms: {suspects} changes validation images, which a matcher does not repeat')
 
 
-@patch
-def encoder(
-    self: MatchLearner,
-    tta: bool = False,  # Average each picture's embedding with its mirror image's
-    device: str | None = None,  # Where it runs; default where the Learner does
-) -> Encoder:
-    "A copy of the trained encoders that embeds listings without fastai."
-    model = copy.deepcopy(self.model).cpu()
-    model.heads.clear()
-    tokenize = next((o for o in self.dls.valid.before_batch.fs if isinstance(o, Tokenize)), None)
-    return Encoder(model, picture_of(self.dls) if 'image' in model.encoders else None, tokenize and tokenize.tokenizer,
-                   tokenize.max_len if tokenize else 64, tta, str(device or self.dls.device))
+class MatcherExport:
+    "Methods of `MatchLearner` that give what it trained in a form that needs no fastai."
+    def encoder(
+        self,
+        tta: bool = False,  # Average each picture's embedding with its mirror image's
+        device: str | None = None,  # Where it runs; default where the Learner does
+    ) -> Encoder:
+        "A copy of the trained encoders that embeds listings; raises `InputError` as `picture_of` does."
+        model = copy.deepcopy(self.model).cpu()
+        model.heads.clear()
+        picture = picture_of(self.dls) if 'image' in model.encoders else None
+        tokenize = tokenize_of(self.dls)
+        device = str(device or self.dls.device)
+        if tokenize is None: return Encoder(model, picture, tta=tta, device=device)
+        return Encoder(model, picture, tokenize.tokenizer, tokenize.max_len, tta, device)
 
+    def matcher(
+        self,
+        df=None,  # The catalogue: listings with the columns of `dls`; default all listings of `dls`
+        rule: Rule | None = None,  # As `choose_rule` or `tune_rule` give it
+        path=None,  # Folder of the images; default that of `dls`
+        tta: bool = False,  # As in the `learn.embeddings` that the rule was chosen on
+        device: str | None = None,  # Where the encoders run; default where the Learner does
+        on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used, with a warning
+        info: dict | None = None,  # Kept with it: how it was trained, what it scored
+    ) -> Matcher:
+        """Encoders, rule and catalogue as one object that saves to a folder and matches new listings.
 
-@patch
-def matcher(
-    self: MatchLearner,
-    df=None,  # The catalogue: listings with the columns `dls` was made with; default all listings of `dls`
-    rule: Rule | None = None,  # As `choose_rule` or `tune_rule` give it
-    path=None,  # Folder of the images; default that of `dls`
-    tta: bool = False,  # As in the `learn.embeddings` that the rule was chosen on
-    device: str | None = None,  # Where the encoders run; default where the Learner does
-    on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
-    info: dict | None = None,  # Kept with it: how it was trained, what it scored
-) -> Matcher:
-    "Encoders, rule and catalogue as one thing that saves without pickle and matches new listings without fastai."
-    if not isinstance(rule, Rule): raise InputError(f'rule={rule!r}: give a Rule, e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
-    res, skipped = Matcher.from_df(self.dls.df if df is None else df, self.dls.image_folder if path is None else path, rule, self.encoder(tta, device),
-                             self.dls.columns, info, on_error=on_error, trained_on=self.trained_on.ids)
-    if len(skipped):
-        res.info['skipped'] = skipped.astype(str).to_dict('records')
-        warnings.warn(f'{len(skipped)} listings are not in the catalogue: {preview(skipped.id)} (all with their reasons in `info`)', stacklevel=2)
-    return res
+        Raises `InputError` where the rule was chosen on embeddings with another `tta` or other sizes.
+        """
+        if not isinstance(rule, Rule):
+            raise InputError(f'rule={rule!r}: give a Rule, '
+                             'e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
+        made, skipped = Matcher.from_df(
+            self.dls.df if df is None else df, self.dls.image_folder if path is None else path, rule,
+            self.encoder(tta, device), self.dls.columns, info, on_error=on_error,
+            trained_on=self.trained_on.ids)
+        if len(skipped):
+            made.info['skipped'] = skipped.astype(str).to_dict('records')
+            warnings.warn(f'{len(skipped)} listings are not in the catalogue: {preview(skipped.id)} '
+                          '(all with their reasons in `info`)', stacklevel=2)
+        return made

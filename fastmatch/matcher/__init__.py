@@ -1,7 +1,12 @@
-"A matcher: encoders, decision rule and catalogue as one thing that saves to a folder, loads without pickle or fastai, and matches new listings."
+"""A matcher: encoder, decision rule and catalogue of known listings as one object.
+
+It saves to a folder, loads without pickle or fastai, and matches new listings.
+"""
+from .catalogue import check_blanks
 from .encode import Encoder, Picture
 from .explain import Explanation
-from .matcher import Matcher, check_blanks, load_matcher
+from .matcher import Matcher, load_matcher
 from .result import MatchResult, submission
 
-__all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'check_blanks', 'load_matcher', 'submission']
+__all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'check_blanks', 'load_matcher',
+           'submission']

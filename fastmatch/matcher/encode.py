@@ -1,162 +1,243 @@
-"Listings to embeddings without fastai: pictures read and resized as the Learner did, titles tokenised, batches through the model."
+"Pictures and titles to embeddings without fastai: resizing, and a trained model with all it needs."
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..core import InputError
 from ..data.read import phash, try_image
+from ..layers.padding import pad_token_ids
 from ..models import MatchNet
-from ..models.registry import encoder_from_spec
+from ..models.registry import encoder_from_spec, encoder_spec
+from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
 
-AHEAD = 3  # batches whose pictures are read while the model works
+AHEAD = 3  # batches whose pictures are read while the model works on an earlier one
+MAX_READERS = 16  # threads that read pictures
 
 
 @dataclass
 class Picture:
-    "How a picture becomes the encoder's input: as fastai's `Resize` does it in validation, then normalised."
+    """How a picture becomes the image encoder's input: as by fastai's `Resize` in validation and `Normalize`.
+
+    Raises `InputError` for an unknown `method`.
+    """
     size: tuple  # (width, height) in pixels
-    method: str = 'crop'  # 'squish', 'crop' (the middle), or 'pad'
-    pad_mode: str = 'reflect'  # torchvision's name, for 'pad'
-    resample: int = int(Image.BILINEAR)  # PIL's number
-    mean: list = field(default_factory=lambda: [0., 0., 0.])  # Subtracted from values in 0..1, a channel each; none by default
-    std: list = field(default_factory=lambda: [1., 1., 1.])  # Divided by
+    method: str = 'crop'  # 'squish' (out of proportion), 'crop' (the middle), 'pad' (with a border)
+    pad_mode: str = 'reflect'  # What 'pad' fills the border with, as torchvision calls it
+    resample: int = int(Image.BILINEAR)  # PIL's number of the interpolation
+    mean: list = field(default_factory=lambda: [0., 0., 0.])  # Subtracted from values in 0..1, by channel
+    std: list = field(default_factory=lambda: [1., 1., 1.])  # What the difference is divided by, by channel
 
     def __post_init__(self):
-        if self.method not in ('squish', 'crop', 'pad'): raise InputError(f"method={self.method!r}: choose 'squish', 'crop' or 'pad'")
-        self.size = tuple(int(o) for o in self.size)
+        if self.method not in ('squish', 'crop', 'pad'):
+            raise InputError(f"method={self.method!r}: choose 'squish', 'crop' or 'pad'")
+        self.size = tuple(int(pixels) for pixels in self.size)
 
     def __call__(
         self,
-        im: Image.Image,  # RGB
+        image: Image.Image,  # RGB
     ) -> np.ndarray:  # uint8 (h,w,3)
-        "The picture at its size."
-        return np.asarray(self.fit(im).resize(self.size, self.resample))
+        "The picture resized to `size`."
+        return np.asarray(self.fit(image).resize(self.size, self.resample))
 
     def normalize(
         self,
-        x: torch.Tensor,  # uint8 (n,h,w,3)
+        pixels: torch.Tensor,  # uint8 (n,h,w,3), pictures resized before
     ) -> torch.Tensor:  # float32 (n,3,h,w)
-        "Pictures of the right size as the encoder's input."
-        mean, std = (torch.tensor(o, device=x.device)[:, None, None] for o in (self.mean, self.std))
-        return (x.permute(0, 3, 1, 2).float().div_(255) - mean) / std
+        "Resized pictures as the encoder's input: channels first, 0..255 to 0..1, then `mean` and `std`."
+        mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
+        std = torch.tensor(self.std, device=pixels.device)[:, None, None]
+        return (pixels.permute(0, 3, 1, 2).float().div_(255) - mean) / std
 
-    def fit(self, im):
-        "The part of the picture that is resized: all of it, its middle, or all of it with a border."
-        if self.method == 'squish': return im
-        (w, h), (tw, th) = im.size, self.size
-        ratio = (max if self.method == 'pad' else min)(w / tw, h / th)
-        cw, ch = int(ratio * tw), int(ratio * th)
-        # cut towards zero, as fastai does with a border's negative corner
-        x, y = int(.5 * (w - cw)), int(.5 * (h - ch))
-        im = im.crop((max(x, 0), max(y, 0), min(x + cw, w), min(y + ch, h)))
-        if cw <= w and ch <= h: return im
+    def fit(
+        self,
+        image: Image.Image,  # RGB
+    ) -> Image.Image:
+        "The part that is resized: all of the picture, its middle, or all of it with a border."
+        if self.method == 'squish': return image
+        width, height = image.size
+        choose = max if self.method == 'pad' else min
+        ratio = choose(width / self.size[0], height / self.size[1])
+        new_width, new_height = int(ratio * self.size[0]), int(ratio * self.size[1])
+        # int() rounds towards zero, as fastai does for a border's negative corner
+        left, top = int(.5 * (width - new_width)), int(.5 * (height - new_height))
+        right, bottom = min(left + new_width, width), min(top + new_height, height)
+        image = image.crop((max(left, 0), max(top, 0), right, bottom))
+        if new_width <= width and new_height <= height: return image
         from torchvision.transforms.functional import pad
-        left, top = max(-x, 0), max(-y, 0)
-        return pad(im, [left, top, max(cw - w + x, 0), max(ch - h + y, 0)], padding_mode=self.pad_mode)
+        border_right, border_bottom = max(new_width - width + left, 0), max(new_height - height + top, 0)
+        border = [max(-left, 0), max(-top, 0), border_right, border_bottom]
+        return pad(image, border, padding_mode=self.pad_mode)
+
+
+class Reading(NamedTuple):
+    "A picture that was read, or why it can't be."
+    image: np.ndarray | None  # uint8 (h,w,3), resized
+    phash: str | None  # Its perceptual hash, where asked for
+    reason: str | None  # Why it can't be read; None where it was
+
+
+def embedding_settings(
+    inputs,  # What the model reads: 'image', 'title'
+    tta: bool,  # Whether a picture's embedding is averaged with its mirror image's
+    size: tuple | None,  # (width, height) of the pictures; None where it isn't known
+    max_len: int,  # Tokens after which a title is truncated
+) -> dict:
+    """What changes embeddings beside the model itself, as plain values: `made_with` of `Embeddings`.
+
+    Only what has an effect is in it: a model of titles alone has no 'tta' and no 'size'.
+    """
+    settings = {}
+    if 'image' in inputs:
+        settings['tta'] = bool(tta)
+        if size is not None: settings['size'] = [int(pixels) for pixels in size]
+    if 'title' in inputs: settings['max_len'] = int(max_len)
+    return settings
+
+
+def check_made_alike(
+    made_with: dict | None,  # Settings that something was made with; None where that isn't known
+    settings: dict | None,  # Settings that it is going to be used with; None where there are none to compare
+    what: str,  # What was made with the first, for the message
+):
+    """Raise `InputError` where two groups of settings differ in an entry that both have, such as 'tta'.
+
+    Embeddings made in another way have other similarities: a threshold chosen on one is wrong for the other.
+    """
+    for name, value in (settings or {}).items():
+        other = (made_with or {}).get(name, value)
+        # json makes lists of tuples
+        if isinstance(other, tuple): other = list(other)
+        if other != value:
+            raise InputError(f'{what} made with {name}={other!r}, but here {name}={value!r}: '
+                             'embed with the same settings')
 
 
 class Encoder:
-    "A trained `MatchNet` with what it needs around it: embeds pictures and titles."
+    "A trained `MatchNet` with what it needs around it, to embed pictures and titles; its heads aren't used."
     def __init__(
         self,
-        model: MatchNet,  # Trained; its heads aren't used
-        picture: Picture | None = None,  # Needed where the model reads images
+        model: MatchNet,  # Trained; put into evaluation mode, without gradients, on `device`
+        picture: Picture | None = None,  # How pictures are resized; needed where the model reads images
         tokenizer=None,  # A transformers tokenizer; needed where the model reads titles
-        max_len: int = 64,  # Tokens a title is cut at
+        max_len: int = 64,  # Tokens after which a title is truncated
         tta: bool = False,  # Average each picture's embedding with its mirror image's
         device: str = 'cpu',  # Where the model runs
     ):
-        for name, o, what in (('image', picture, 'picture'), ('title', tokenizer, 'tokenizer')):
-            if (name in model.encoders) != (o is not None): raise InputError(f'{what}: the model reads {list(model.encoders)}')
+        for name, part, what in (('image', picture, 'picture'), ('title', tokenizer, 'tokenizer')):
+            if (name in model.encoders) != (part is not None):
+                raise InputError(f'{what}: the model reads {list(model.encoders)}')
         self.model = model.eval().requires_grad_(False).to(device)
-        self.picture, self.tokenizer, self.max_len, self.tta, self.device = picture, tokenizer, max_len, tta, device
+        self.picture = picture
+        self.tokenizer = tokenizer
+        self.max_len = max_len
+        self.tta = tta
+        self.device = device
 
     @property
     def inputs(self) -> list[str]:
-        "What a listing must have: 'image', 'title'."
+        "What a listing must have: 'image', 'title', or both."
         return list(self.model.encoders)
 
     @property
     def widths(self) -> dict:
-        "Modality -> width of its embedding."
+        "The length of each modality's embeddings, e.g. {'image': 1280}."
         return self.model.widths
+
+    @property
+    def made_with(self) -> dict:
+        "The settings that its embeddings are made with, as `embedding_settings` gives them."
+        return embedding_settings(self.inputs, self.tta, self.picture and self.picture.size, self.max_len)
 
     def embed(
         self,
-        pictures=None,  # Files or images in memory, one a listing, None where the listing has none; or None without an image encoder
-        titles=None,  # Strings, one a listing, or None without a title encoder
+        pictures=None,  # n files, images in memory or Nones; None as a whole without an image encoder
+        titles=None,  # n strings; None without a title encoder
         bs: int = 64,  # Listings a batch
-        hashes: bool = False,  # Also the perceptual hash of each picture
-        stop: bool = False,  # After a picture that can't be read only look for more such, and embed no further
+        hashes: bool = False,  # Also give the perceptual hash of each picture
+        stop: bool = False,  # After an unreadable picture only look for more such, embed nothing further
     ) -> tuple[dict, dict, np.ndarray | None]:
-        "Vectors {modality: float32 (n,d)}, the rows that can't be read {row: reason} (their vectors are NaN), hashes (n,)."
-        if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
-        n = len(pictures if titles is None else titles)
-        out = {k: np.full((n, d), np.nan, np.float32) for k, d in self.widths.items()}
-        bad, keys = {}, np.full(n, None, object) if hashes else None
-        ids = self._tokens(titles) if 'title' in self.inputs else None
-        # titles of a length together need little padding
-        order = np.arange(n) if ids is None else np.argsort([len(o) for o in ids], kind='stable')
-        batches = [order[i:i + bs] for i in range(0, n, bs)]
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool, tqdm(total=n, desc='embedding', delay=2, leave=False) as bar:
+        """Embed n listings: (vectors, unreadable, perceptual hashes).
+
+        `vectors` is {modality: float32 (n,d)} with NaN in rows that can't be read, `unreadable` is
+        {row: reason}, the hashes are an object array (n,) with None where a picture can't be read, or None
+        unless they were asked for.
+        """
+        n_listings = len(pictures if titles is None else titles)
+        token_ids = tokenize_titles(self.tokenizer, titles, self.max_len) if 'title' in self.inputs else None
+        planned = batches_by_length(n_listings, bs, token_ids)
+        unreadable, found_hashes = {}, np.full(n_listings, None, object) if hashes else None
+
+        def batches():
+            for rows, readings in self._read_ahead(pictures, planned, hashes):
+                readable = rows
+                if readings is not None:
+                    is_bad = np.array([reading.reason is not None for reading in readings])
+                    unreadable.update({int(rows[i]): readings[i].reason for i in np.flatnonzero(is_bad)})
+                    if hashes: found_hashes[rows] = [reading.phash for reading in readings]
+                    readable = rows[~is_bad]
+                if stop and unreadable: readable = readable[:0]
+                yield Batch(readable, self._inputs(readable, readings, token_ids), len(rows))
+        return embed_batches(self.model, batches(), n_listings, self.tta), unreadable, found_hashes
+
+    def _read_ahead(self, pictures, planned, hashes):
+        "The rows of each batch with their `Reading`s (None without an image encoder), read ahead in threads."
+        if 'image' not in self.inputs:
+            yield from ((rows, None) for rows in planned)
+            return
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_READERS)) as pool:
             waiting = deque()
-            for i, rows in enumerate(batches):
-                while len(waiting) <= AHEAD and i + len(waiting) < len(batches):
-                    ahead = batches[i + len(waiting)]
-                    waiting.append([pool.submit(self._read, pictures[r], hashes) for r in ahead] if 'image' in self.inputs else None)
-                futures, xs = waiting.popleft(), []
-                if futures is not None:
-                    seen = [o.result() for o in futures]
-                    bad.update({int(r): why for r, (_, _, why) in zip(rows, seen) if why})
-                    if hashes: keys[rows] = [key for _, key, _ in seen]
-                    rows = np.array([r for r, (_, _, why) in zip(rows, seen) if not why], int)
-                    xs.append([im for im, _, why in seen if not why])
-                bar.update(len(batches[i]))
-                if not len(rows) or (stop and bad): continue
-                if xs: xs = [self.picture.normalize(torch.from_numpy(np.stack(xs[0])).to(self.device))]
-                if ids is not None: xs.append(self._padded([ids[r] for r in rows]))
-                for k, v in self.model.embed(*xs, tta=self.tta).items(): out[k][rows] = v.cpu().numpy()
-        return out, bad, keys
+            for position, rows in enumerate(planned):
+                while len(waiting) <= AHEAD and position + len(waiting) < len(planned):
+                    ahead = planned[position + len(waiting)]
+                    waiting.append([pool.submit(self._read, pictures[row], hashes) for row in ahead])
+                yield rows, [future.result() for future in waiting.popleft()]
 
     def _read(self, file, hashes):
-        if file is None: return None, None, 'no file name'
-        im, why = try_image(file)
-        return (None, None, why) if why else (self.picture(im), phash(im) if hashes else None, None)
+        if file is None: return Reading(None, None, 'no file name')
+        image, reason = try_image(file)
+        if reason: return Reading(None, None, reason)
+        return Reading(self.picture(image), phash(image) if hashes else None, None)
 
-    def _tokens(self, titles):
-        # a tokenizer asked for all at once keeps all its by-products
-        return [o for i in range(0, len(titles), 4096)
-                for o in self.tokenizer(titles[i:i + 4096], truncation=True, max_length=self.max_len)['input_ids']]
-
-    def _padded(self, rows):
-        pad = self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), max(1, *map(len, rows))), pad)
-        for o, row in zip(ids, rows): o[:len(row)] = torch.tensor(row)
-        return ids.to(self.device)
+    def _inputs(self, rows, readings, token_ids):
+        "What the model reads of `rows`, whose pictures are the readable ones of `readings`."
+        if not len(rows): return []
+        inputs = []
+        if readings is not None:
+            images = np.stack([reading.image for reading in readings if not reading.reason])
+            inputs.append(self.picture.normalize(torch.from_numpy(images).to(self.device)))
+        if token_ids is not None:
+            padded = pad_token_ids([token_ids[row] for row in rows], self.tokenizer.pad_token_id)
+            inputs.append(padded.to(self.device))
+        return inputs
 
     def spec(self) -> dict:
-        "What `from_spec` builds it from but weights and tokenizer, as plain values."
-        return {**{k: o.spec() for k, o in self.model.encoders.items()}, 'widths': self.widths, 'neck': len(list(self.model.necks.parameters())) > 0,
-                'picture': None if self.picture is None else asdict(self.picture), 'max_len': self.max_len, 'tta': self.tta}
+        "What `from_spec` needs beside weights and tokenizer, as plain values that json takes."
+        kinds = {'image': 'image', 'title': 'text'}
+        encoders = {modality: encoder_spec(kinds[modality], encoder)
+                    for modality, encoder in self.model.encoders.items()}
+        return {**encoders, 'widths': self.widths, 'neck': len(list(self.model.necks.parameters())) > 0,
+                'picture': None if self.picture is None else asdict(self.picture),
+                'max_len': self.max_len, 'tta': self.tta}
 
     @classmethod
     def from_spec(
         cls,
-        spec: dict,  # As `spec` gives it
+        spec: dict,  # What `spec` gave
         weights: dict,  # State dict of the model without its heads
-        tokenizer=None,  # Where the model reads titles
+        tokenizer=None,  # Needed where the model reads titles
         device: str = 'cpu',  # Where the model runs
     ) -> 'Encoder':
         "The encoder that `spec` and `weights` describe."
         model = headless(spec)
         model.load_state_dict(weights)
-        return cls(model, None if spec['picture'] is None else Picture(**spec['picture']), tokenizer, spec['max_len'], spec['tta'], device)
+        picture = None if spec['picture'] is None else Picture(**spec['picture'])
+        return cls(model, picture, tokenizer, spec['max_len'], spec['tta'], device)
 
 
 def headless(

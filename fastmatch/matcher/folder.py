@@ -1,118 +1,172 @@
-"Folders that are written whole and checked before anything in them is read: json and safetensors under a manifest of hashes, no pickle."
-import hashlib
+"A matcher's folder: its parts as files (json and safetensors, no pickle), and the files as parts again."
 import json
-import os
-import re
-import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
-from ..core import InputError, package_version, write_atomically
+import numpy as np
+
+from ..core import InputError, MissingPackage, package_version
+from ..data.columns import Columns
+from ..match import Dense, Keys, Rule, Tfidf, Units
+from ..models.registry import tokenizer_from_folder
+from ..store import STATE, read_sealed, write_state
+from .catalogue import Catalogue
+from .encode import Encoder
 
 FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'manifest.json'
-MADE_WITH = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safetensors')
-CONTENT = re.compile(r'v-[0-9a-f]{12}')  # the folder inside that holds one saved state
-OURS = re.compile(rf'{CONTENT.pattern}|\.{re.escape(MANIFEST)}\.\d+')  # and what a kill may leave: a state without its manifest, a manifest half written
+# packages whose versions the manifest notes
+PACKAGES = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safetensors')
 
 
-def _dump(o): return json.dumps(o, indent=1, ensure_ascii=False, sort_keys=True).encode()
-def _hash(data): return hashlib.sha256(data).hexdigest()
+@dataclass
+class Parts:
+    "What a matcher is made of, and what its folder holds."
+    rule: Rule
+    catalogue: Catalogue
+    encoder: Encoder | None
+    columns: Columns  # Of tables of listings
+    info: dict  # Anything json takes
 
 
-def _sealed(content):
-    "The manifest's bytes: its content with a hash over itself."
-    return _dump({**content, 'sha256': _hash(_dump(content))})
-
-
-def is_saved(path: Path) -> bool:
-    "Whether `path` looks like a folder that `write_folder` wrote."
-    return (Path(path)/MANIFEST).is_file()
-
-
-def check_place(
-    path: Path,  # Where a folder is to be written
-) -> Path:
-    "Raise `InputError` where something else than a saved folder stands at `path`."
-    path = Path(path)
-    if path.exists() and not path.is_dir(): raise InputError(f'{path}: is a file, not a folder')
-    if path.is_dir() and not is_saved(path) and (other := [o.name for o in path.iterdir() if not OURS.fullmatch(o.name)]):
-        raise InputError(f'{path}: is a folder with something else in it ({other[0]}): give a new one, or one that a matcher was saved to')
-    return path
-
-
-def write_folder(
-    path: Path,  # Folder; made if it isn't there, replaced if one was saved there before
-    files: dict,  # Name -> bytes; names may hold one '/'
+def write_matcher_files(
+    path,  # Folder; one that a matcher was saved to before is replaced
+    files: dict,  # File name -> bytes, as `pack` gives them
 ):
-    "Write `files` so that a reader, also after a kill, finds the old state or the new one, never a mix."
-    path = check_place(path)
-    path.mkdir(parents=True, exist_ok=True)
-    inside = f'v-{uuid4().hex[:12]}'
-    try:
-        for name, data in files.items():
-            file = path/inside/name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, 'wb') as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-        # somebody else who saves to the same folder cleans up what isn't his
-        if not all((path/inside/o).is_file() for o in files): raise InputError(f'{path}: another matcher was saved there meanwhile, and stays')
-        # the manifest says which state counts: replacing that one file is the switch
-        write_atomically(path/MANIFEST, _sealed({'format': FORMAT, 'made_with': {o: package_version(o) for o in MADE_WITH}, 'folder': inside,
-                                            'files': {k: _hash(v) for k, v in files.items()}}))
-    except BaseException:
-        shutil.rmtree(path/inside, ignore_errors=True)
-        raise
-    # earlier states, and what a kill left of one that was never finished
-    for o in path.iterdir():
-        if not OURS.fullmatch(o.name) or o.name == inside: continue
-        if o.is_dir(): shutil.rmtree(o, ignore_errors=True)
-        else: o.unlink(missing_ok=True)
+    "Write a matcher's folder; a kill leaves the old matcher or the new one."
+    made_with = {package: package_version(package) for package in PACKAGES}
+    write_state(path, MANIFEST, {'format': FORMAT, 'made_with': made_with}, files)
 
 
-def read_manifest(
-    path: Path,  # Folder
+def read_matcher_files(
+    path,  # Folder that a matcher was saved to
+) -> tuple[dict, dict]:  # The manifest's content; file name -> bytes
+    "The files of a saved matcher, every hash checked; raises `InputError` naming what is missing or damaged."
+    return read_sealed(path, MANIFEST, FORMAT)
+
+
+def is_matcher_file(
+    filename: str,  # Of a file or folder
+) -> bool:
+    "Whether it is one of the names that a saved matcher has in its folder, the manifest among them."
+    return filename == MANIFEST or bool(STATE.fullmatch(filename))
+
+
+def pack(
+    parts: Parts,  # Of a matcher
 ) -> dict:
-    "The manifest of a saved folder; raises `InputError` where it is missing, damaged, or of another format."
-    file = Path(path)/MANIFEST
-    if not Path(path).is_dir(): raise InputError(f'{path}: no such folder')
-    if not file.is_file(): raise InputError(f'{file}: missing: no matcher was saved here, or saving was cut off')
-    raw = file.read_bytes()
-    try: content = json.loads(raw)
-    except ValueError as e: raise InputError(f'{file}: damaged, not json ({e})') from e
-    if isinstance(content, dict) and content.get('format', FORMAT) != FORMAT:
-        raise InputError(f"{file}: saved in format {content['format']}, this version of fastmatch reads {FORMAT}: made with {content.get('made_with')}")
-    # the very bytes, so that a flipped blank counts as well
-    if not isinstance(content, dict) or raw != _sealed({k: v for k, v in content.items() if k != 'sha256'}):
-        raise InputError(f'{file}: damaged or changed since it was saved (its hash differs)')
-    return content
+    "A matcher as files: name -> bytes."
+    from safetensors.numpy import save as save_arrays
+    from safetensors.torch import save as save_tensors
+    catalogue, columns = parts.catalogue, parts.columns
+    encoder = parts.encoder
+    spec = {'rule': parts.rule.to_dict(),
+            # names of columns as the first version of the format has them
+            'cols': {'id_col': columns.id, 'fn_col': columns.image, 'text_col': columns.title,
+                     'phash_col': columns.phash},
+            'info': parts.info, 'encoder': None if encoder is None else encoder.spec()}
+    other_files = {}
+    arrays, keys = {'trained_on': catalogue.trained_on}, {}
+    for modality, space in catalogue.spaces.items():
+        if isinstance(space, Dense): arrays[f'vectors/{modality}'] = space.vectors
+        elif isinstance(space, Keys): keys[modality] = space.keys.tolist()
+    if 'tfidf' in catalogue.spaces:
+        vocabulary, counts = catalogue.spaces['tfidf'].state()
+        other_files['tfidf.json'] = _json(vocabulary)
+        arrays |= {f'tfidf/{name}': values for name, values in counts.items()}
+    if encoder is not None:
+        # safetensors takes no channels-last tensor
+        weights = {key: values.contiguous().cpu() for key, values in encoder.model.state_dict().items()
+                   if not key.startswith('heads.')}
+        other_files['weights.safetensors'] = save_tensors(weights)
+        if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
+    arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys}
+    return {'matcher.json': _json(spec), 'listings.json': _json(listings),
+            'vectors.safetensors': save_arrays(arrays), **other_files}
 
 
-def read_folder(
-    path: Path,  # Folder that `write_folder` wrote
-) -> tuple[dict, Path, dict]:  # (name -> bytes, the folder inside that holds them, the manifest)
-    "Read every file after its hash was checked; raises `InputError` naming the file that is missing, damaged, or was not saved here."
-    for _ in range(5):
-        content = read_manifest(path)
-        try: return *_checked(Path(path), content), content
-        except (InputError, FileNotFoundError):
-            # a save that ended meanwhile took the old state away: then there is a new one to read
-            if read_manifest(path) == content: raise
-    raise InputError(f'{path}: is saved to faster than it can be read')
+def unpack(
+    files: dict,  # As `pack` gives them
+    device: str,  # Where the encoder runs
+    functions: dict | None = None,  # 'module:name' -> function, for steps of the user's own in the rule
+) -> Parts:
+    "The matcher that `pack` made files of; raises `InputError` where its parts don't fit together."
+    from safetensors.numpy import load as load_arrays
+    spec, listings = json.loads(files['matcher.json']), json.loads(files['listings.json'])
+    arrays = load_arrays(files['vectors.safetensors'])
+    rule = Rule.from_dict(spec['rule'], functions)
+    columns = Columns.resolve(spec['cols'], {}, Columns(group=None))
+    spaces = {modality: _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
+    catalogue = Catalogue(np.asarray(listings['ids'], str), listings['titles'], arrays['trained_on'], spaces)
+    encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device)
+    _check_widths(catalogue, encoder)
+    if encoder is not None: catalogue.made_with = encoder.made_with
+    return Parts(rule, catalogue, encoder, columns, spec['info'])
 
 
-def _checked(path, content):
-    if not isinstance(content.get('folder'), str) or not CONTENT.fullmatch(content['folder']): raise InputError(f"{path/MANIFEST}: folder={content.get('folder')!r} is no name of a saved state")
-    if not isinstance(content.get('files'), dict): raise InputError(f'{path/MANIFEST}: files={content.get("files")!r} is no list of files')
-    inside = path/content['folder']
-    have = {o.relative_to(inside).as_posix() for o in inside.rglob('*') if not o.is_dir()} if inside.is_dir() else set()
-    # a library that is handed the folder would read it along
-    if extra := have - set(content['files']): raise InputError(f'{inside/sorted(extra)[0]}: was not saved here: remove it')
-    files = {}
-    for name, digest in content['files'].items():
-        if name not in have: raise InputError(f'{inside/name}: missing')
-        files[name] = (inside/name).read_bytes()
-        if _hash(files[name]) != digest: raise InputError(f'{inside/name}: damaged or changed since it was saved (its hash differs)')
-    return files, inside
+def _unpack_space(modality, listings, arrays, files):
+    if modality == 'units': return Units(listings['titles'])
+    if modality == 'tfidf':
+        names = [name for name in arrays if name.startswith('tfidf/')]
+        counts = {name.removeprefix('tfidf/'): arrays[name] for name in names}
+        return Tfidf.from_state(json.loads(files['tfidf.json']), counts)
+    if modality in listings['keys']: return Keys(listings['keys'][modality])
+    return Dense(arrays[f'vectors/{modality}'], modality, normalized=True)
+
+
+def _unpack_encoder(spec, files, device):
+    from safetensors.torch import load as load_tensors
+    tokenizer = _tokenizer(spec['title'], files) if 'title' in spec else None
+    return Encoder.from_spec(spec, load_tensors(files['weights.safetensors']), tokenizer, device)
+
+
+def _check_widths(catalogue, encoder):
+    "Raise `InputError` where spaces are of other listings, or of another encoder's embeddings."
+    for modality, space in catalogue.spaces.items():
+        if encoder is not None and isinstance(space, Dense) and space.dim != encoder.widths.get(modality):
+            raise InputError(f'{modality}: the catalogue holds vectors of {space.dim} numbers, '
+                             f'the encoder makes {encoder.widths.get(modality)}')
+    by_listing = {**catalogue.spaces, 'trained_on': catalogue.trained_on}
+    wrong = {name: len(rows) for name, rows in by_listing.items() if len(rows) != len(catalogue)}
+    if wrong: raise InputError(f'{wrong} rows for {len(catalogue)} listings')
+
+
+@contextmanager
+def told_with_folder(
+    path,  # Folder that a matcher is being loaded from
+):
+    """Put the folder's name before an `InputError`.
+
+    Any other error, which a library raises for whole files that hold nonsense, becomes an `InputError`.
+    """
+    try: yield
+    except InputError as error: raise InputError(f'{path}: {error}') from error
+    except MissingPackage: raise
+    except Exception as error:
+        raise InputError(f'{path}: its files are whole, but their content does not fit together '
+                         f'({type(error).__name__}: {error})') from error
+
+
+def _json(content): return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _tokenizer(spec, files):
+    "The tokenizer in `files` of the encoder with this spec, read from a copy of the very bytes that were checked."
+    with tempfile.TemporaryDirectory() as folder:
+        for filename, content in files.items():
+            if not filename.startswith('tokenizer/'): continue
+            file = Path(folder)/filename
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        return tokenizer_from_folder(spec, f'{folder}/tokenizer')
+
+
+def _tokenizer_files(tokenizer):
+    "The tokenizer's own files, as transformers writes them."
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {f'tokenizer/{file.relative_to(folder).as_posix()}': file.read_bytes()
+                for file in Path(folder).rglob('*') if file.is_file()}

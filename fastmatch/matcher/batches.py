@@ -1,0 +1,57 @@
+"The one loop that embeds listings, used by the matcher's `Encoder` and by `learn.embeddings`."
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..core import InputError
+
+TITLES_AT_ONCE = 4096  # a tokenizer keeps by-products of all titles it was given at once
+
+
+class Batch(NamedTuple):
+    "What one step of the loop works on."
+    rows: np.ndarray  # int (m,): the rows that are embedded, those that could be read
+    inputs: list  # What the model reads, in its order: images (m,3,h,w), token ids (m,l)
+    n_asked: int  # How many rows were to be read, for the progress bar
+
+
+def tokenize_titles(
+    tokenizer,  # A transformers tokenizer
+    titles: list,  # Strings
+    max_len: int,  # Tokens after which a title is truncated
+) -> list[list[int]]:
+    "The token ids of each title, not yet padded."
+    rows = []
+    for start in range(0, len(titles), TITLES_AT_ONCE):
+        part = titles[start:start + TITLES_AT_ONCE]
+        rows += tokenizer(part, truncation=True, max_length=max_len)['input_ids']
+    return rows
+
+
+def batches_by_length(
+    n: int,  # Number of listings
+    bs: int,  # Listings a batch
+    token_ids: list | None = None,  # The token ids of each title; None keeps the listings in their order
+) -> list[np.ndarray]:  # int, the rows of each batch
+    "Rows dealt into batches so that titles of similar length come together, which saves padding."
+    if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
+    order = np.arange(n) if token_ids is None else np.argsort([len(ids) for ids in token_ids], kind='stable')
+    return [order[start:start + bs] for start in range(0, n, bs)]
+
+
+def embed_batches(
+    model,  # `MatchNet`
+    batches,  # `Batch`es, of a list or a generator
+    n: int,  # Number of listings
+    tta: bool,  # Average each picture's embedding with its mirror image's
+) -> dict:  # Modality -> float32 (n,d)
+    "The embeddings of all batches, each in its listing's row; rows that are in no batch are NaN."
+    vectors = {modality: np.full((n, width), np.nan, np.float32) for modality, width in model.widths.items()}
+    with tqdm(total=n, desc='embedding', delay=2, leave=False) as bar:
+        for batch in batches:
+            if len(batch.rows):
+                for modality, embedded in model.embed(*batch.inputs, tta=tta).items():
+                    vectors[modality][batch.rows] = embedded.cpu().numpy()
+            bar.update(batch.n_asked)
+    return vectors

@@ -1,0 +1,132 @@
+"The known listings of a matcher, ready to be searched, and the checks on ids of listings."
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..core import InputError, preview
+from ..match import Dense, Embeddings, Keys, Rule, Tfidf, Units
+from ..match.spaces.keys import title_keys
+
+TITLE_SPACES = {'tfidf': Tfidf, 'units': Units, 'same_title': Keys}  # made from titles, without an encoder
+
+
+def check_blanks(
+    ids,  # Strings, of listings
+    what: str,  # What to call them in the message
+):
+    "Raise `InputError` where an id has a blank in it: matches are written as ids with blanks between them."
+    with_blanks = [listing for listing in ids if listing.strip() and listing.split() != [listing]]
+    if with_blanks:
+        raise InputError(f'{what}: ids with blanks in them, which a list of matches is separated by: '
+                         f'{preview(map(repr, with_blanks))}')
+
+
+def check_ids(
+    ids,  # (n,) what names each listing
+    what: str,  # What to call the listings in messages
+) -> np.ndarray:  # str (n,)
+    "The ids as text; raises `InputError` where one is given twice, is empty, or has a blank in it."
+    ids_as_text = np.asarray(ids).astype(str)
+    values, counts = np.unique(ids_as_text, return_counts=True)
+    if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {preview(values[counts > 1])}')
+    if not all(listing.strip() for listing in ids_as_text): raise InputError(f'{what}: an id is empty')
+    check_blanks(ids_as_text, what)
+    return ids_as_text
+
+
+@dataclass
+class Catalogue:
+    "The known listings: what names each, and one space to search for each modality that a rule reads."
+    ids: np.ndarray  # str (n,)
+    titles: list | None  # n strings, or None
+    trained_on: np.ndarray  # bool (n,): the encoder was trained on this listing
+    spaces: dict  # Modality -> space of n listings (`Dense`, `Tfidf`, `Units` or `Keys`)
+    made_with: dict | None = None  # Settings of the embeddings (`embedding_settings`), None where not known
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings: Embeddings,  # Of the known listings
+        rule: Rule,  # Says which modalities are needed
+    ) -> 'Catalogue':
+        "The catalogue of listings that are embedded already."
+        return cls(check_ids(embeddings.ids, 'catalogue'), embeddings.titles, embeddings.trained_on,
+                   make_spaces(embeddings, rule.reads), embeddings.made_with)
+
+    def __len__(self): return len(self.ids)
+
+    def spaces_of(
+        self,
+        new: Embeddings,  # Of other listings
+    ) -> dict:
+        "The other listings' spaces, in the vocabularies of this catalogue, to be searched together with it."
+        return make_spaces(new, list(self.spaces), like=self.spaces)
+
+    def take(
+        self,
+        keep: np.ndarray,  # bool (n,), at least one of them true
+    ) -> 'Catalogue':
+        "A catalogue of some of the listings."
+        titles = None if self.titles is None else [self.titles[row] for row in np.flatnonzero(keep)]
+        return replace(self, ids=self.ids[keep], titles=titles, trained_on=self.trained_on[keep],
+                       spaces={modality: space.take(keep) for modality, space in self.spaces.items()})
+
+    def append(
+        self,
+        new: Embeddings,  # Of listings that aren't in it yet
+    ) -> 'Catalogue':
+        "A catalogue of these listings and, behind them, the new ones."
+        ids = check_ids(new.ids, 'new listings')
+        is_known = np.isin(ids, self.ids)
+        if is_known.any():
+            raise InputError(f'in the catalogue already: {preview(ids[is_known])}; remove them first')
+        if self.titles is not None and new.titles is None:
+            raise InputError('the catalogue has titles, the new listings have none')
+        new_spaces = self.spaces_of(new)
+        return replace(self, ids=np.concatenate([self.ids, ids]),
+                       titles=None if self.titles is None else self.titles + new.titles,
+                       trained_on=np.concatenate([self.trained_on, new.trained_on]),
+                       spaces={modality: space.append(new_spaces[modality])
+                               for modality, space in self.spaces.items()})
+
+    def without(
+        self,
+        ids,  # One id or several, all of them in the catalogue
+    ) -> 'Catalogue':
+        "A catalogue that lacks some of the listings."
+        ids = np.asarray([ids] if isinstance(ids, (str, int)) else ids).astype(str)
+        is_unknown = ~np.isin(ids, self.ids)
+        if is_unknown.any(): raise InputError(f'not in the catalogue: {preview(ids[is_unknown])}')
+        keep = ~np.isin(self.ids, ids)
+        if not keep.any(): raise InputError('that would leave an empty catalogue')
+        return self.take(keep)
+
+
+def make_spaces(
+    embeddings: Embeddings,  # Of n listings
+    modalities: list,  # As `Rule.reads` names them
+    like: dict | None = None,  # Modality -> space whose vocabulary and width the new one must share
+) -> dict:
+    "One space of the n listings for each modality; raises `InputError` where the listings lack one."
+    spaces = {}
+    for modality in modalities:
+        if modality in TITLE_SPACES:
+            if embeddings.titles is None:
+                raise InputError(f'the rule needs titles for {modality!r}: the listings have none')
+            texts = title_keys(embeddings.titles) if modality == 'same_title' else embeddings.titles
+            make = TITLE_SPACES[modality] if like is None else like[modality].transform
+            spaces[modality] = make(texts)
+        elif modality == 'phash':
+            # a listing without a picture has no hash, and is joined with none
+            hashes = np.full(len(embeddings), None, object) if embeddings.phash is None else embeddings.phash
+            make = Keys if like is None else like[modality].transform
+            spaces[modality] = make(hashes)
+        elif modality not in embeddings:
+            raise InputError(f'the rule needs the modality {modality!r}: '
+                             f'the listings have {list(embeddings)}')
+        else:
+            spaces[modality] = Dense(embeddings[modality], modality)
+            if like is not None and like[modality].dim != spaces[modality].dim:
+                raise InputError(f'{modality}: queries have {spaces[modality].dim} dimensions, '
+                                 f'the listings {like[modality].dim}')
+    return spaces
