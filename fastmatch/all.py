@@ -4,23 +4,29 @@ from fastai.callback.all import *
 from fastai.vision.all import *
 
 from .callback.adversarial import FGM, PGD
-from .callback.averaging import EMA, SWA, Snapshots, average_weights, each_weights, greedy_soup, update_bn
-from .callback.guard import Guard, NonFinite, fit_to_best
+from .callback.averaging import EMA, SWA
+from .callback.guard import Guard, NonFinite
 from .callback.heads import HeadLabels, LossTerms, MarginSchedule, PlainValidLoss
+from .callback.learner_methods import fit_to_best
 from .callback.mining import HardMining
 from .callback.mix import CutMix, MixUp
 from .callback.resume import Resume
+from .callback.saf import SAF
 from .callback.scoring import GroupRates
-from .callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
+from .callback.sharpness import ASAM, ESAM, SAM, LookSAM
+from .callback.snapshots import Snapshots, average_weights, each_weights, greedy_soup
+from .callback.state import update_bn
 from .core import HeadOutput, InputError, MissingPackage, seed_everything
 from .data.augment import Colour, Erase, RandAugment, augs, list_augs
-from .data.block import MatchDataLoaders, TitleBlock
+from .data.block import MatchDataLoaders
 from .data.classify import ClassifyDataLoaders
 from .data.columns import Columns
-from .data.read import check_listings, read_image
-from .data.sample import demo_path
+from .data.demo import demo_path
+from .data.image import read_image
+from .data.read import check_listings
 from .data.split import components, group_folds
 from .data.table import read_table, recognise, unescape
+from .data.title import TitleBlock
 from .jobs.train import judge, train_and_judge
 from .jobs.tune import tune_listings
 from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
@@ -36,7 +42,16 @@ from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
 from .optim import *
 from .patches import patch_fastai
 from .report import report_html, write_report
-from .schedule import GradientAccumulation, Plateau, Still, WarmUp, between, curves, layered_rates, named_rates
+from .schedule import (
+    GradientAccumulation,
+    Plateau,
+    Still,
+    WarmUp,
+    between,
+    curves,
+    layered_rates,
+    named_rates,
+)
 from .study import (
     REFINEMENTS,
     PruneTrial,

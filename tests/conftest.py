@@ -1,4 +1,5 @@
-"Fixtures shared by all tests: real data outside the package where there is some, and small pieces that are quick to make."
+"""Fixtures shared by all tests: real data outside the package where there is some, and small pieces that are
+quick to make."""
 from pathlib import Path
 
 import pytest

@@ -14,8 +14,9 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Recorder
 
-from ..core import InputError, write_atomically
+from ..core import InputError
 from ..schedule import WarmUp
+from ..store import write_atomically
 from .base import SkippableCallback, in_lr_find, only_validating
 from .scoring import TrainedOn
 from .state import learner_state, set_learner_state

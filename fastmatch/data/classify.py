@@ -8,10 +8,11 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
-from .block import MAX_LEN, BatchOptions, ListingDataLoaders, _in_order, check_inputs, train_on_all
+from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, train_on_all
 from .columns import Columns
 from .read import check_columns, check_listings, raise_unusable
 from .split import components, valid_split
+from .title import MAX_LEN
 
 
 def _file_names(cell):

@@ -9,7 +9,7 @@ from fastcore.xtras import ContextManagers
 
 from ..callback.learner_methods import CallbackMethods
 from ..core import InputError
-from ..data.block import Tokenize
+from ..data.title import Tokenize
 from ..losses.base import NotANumber
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
@@ -60,7 +60,8 @@ def _set_tokenizer(dls, tokenizer):
 
 
 def make_encoders(
-    dls,  # `ListingDataLoaders`; they are given the text encoder's tokenizer and the image encoder's `Normalize`
+    # `ListingDataLoaders`; they are given the text encoder's tokenizer and the image encoder's `Normalize`
+    dls,
     image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
     text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
     pretrained: bool,  # Load weights; False: random ones

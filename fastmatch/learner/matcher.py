@@ -8,7 +8,7 @@ from fastai.vision.augment import Resize
 from fastai.vision.core import TensorImage
 
 from ..core import InputError, preview
-from ..data.block import Tokenize
+from ..data.title import Tokenize
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
 

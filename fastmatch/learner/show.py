@@ -1,7 +1,7 @@
 "Listings of a Learner's validation set, drawn in rows."
 import numpy as np
 
-from ..data.read import read_image
+from ..data.image import read_image
 from ..data.show import draw_listing, grid
 
 RIGHT = 'tab:green'

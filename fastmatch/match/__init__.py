@@ -3,17 +3,9 @@ from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
 from .fuse import FUSIONS, ensemble, fuse
-from .judge.heldout import (
-    HeldOut,
-    Paired,
-    alone_heldout,
-    choose_rule,
-    fusion_grid,
-    heldout,
-    heldout_fused,
-    paired,
-    summary_table,
-)
+from .judge.fusions import choose_rule, fusion_grid, heldout_fused
+from .judge.heldout import HeldOut, alone_heldout, heldout
+from .judge.paired import Paired, paired, summary_table
 from .judge.score import alone, map_at_r, recall_at, row_f1
 from .matches import Matches, at_most
 from .neighbors import Neighbors

@@ -41,7 +41,8 @@ class Rule:
     # `Step`s, names of steps, or functions: those on vectors first, then on neighbors, then on matches
     steps: tuple = ()
     options: dict = field(default_factory=dict)  # Further arguments of `fuse`: `power`, `planes`
-    # How the vectors were made on which the rule was chosen ({'tta': True}); a matcher must make its own alike
+    # How the vectors were made on which the rule was chosen ({'tta': True}); a matcher must make its own
+    # alike
     made_with: dict | None = None
 
     def __post_init__(self):
@@ -195,12 +196,17 @@ class Rule:
         return Neighbors(new_ids, new_scores)
 
     def to_dict(self) -> dict:
-        """The rule as plain values; `steps`, `options` and `made_with` only where there are any, so that older
+        """The rule as plain values; `steps`, `options` and `made_with` only where there are any, so that
+        older
         versions read rules without them."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
                    'steps': [step.to_dict() for step in self.steps]}
-        return {name: value for name, value in values.items() if value or name not in ('steps', 'options', 'made_with')}
+        return {
+            name: value
+            for name, value in values.items()
+            if value or name not in ('steps', 'options', 'made_with')
+        }
 
     @classmethod
     def from_dict(

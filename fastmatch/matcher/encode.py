@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..core import InputError
-from ..data.read import phash, try_image
+from ..data.image import phash, try_image
 from ..layers.padding import pad_token_ids
 from ..models import MatchNet
 from ..models.registry import encoder_from_spec, encoder_spec

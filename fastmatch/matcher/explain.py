@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import InputError
-from ..data.read import try_image
+from ..data.image import try_image
 from ..match import Rule
 
 

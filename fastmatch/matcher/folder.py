@@ -154,7 +154,8 @@ def _json(content): return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _tokenizer(spec, files):
-    "The tokenizer in `files` of the encoder with this spec, read from a copy of the very bytes that were checked."
+    """The tokenizer in `files` of the encoder with this spec, read from a copy of the very bytes that were
+    checked."""
     with tempfile.TemporaryDirectory() as folder:
         for filename, content in files.items():
             if not filename.startswith('tokenizer/'): continue

@@ -1,5 +1,6 @@
 "Optuna studies that resume, prune, run side by side and report on listings they never saw."
-from ..match.judge.compare import Comparison, Repeated, compare, repeat
+from ..match.judge.compare import Comparison, compare
+from ..match.judge.repeat import Repeated, repeat
 from .draw import show_study, study_figures
 from .engine.open_study import open_study
 from .engine.pruner import PruneTrial

@@ -6,7 +6,6 @@ import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
 from torch import nn
 
@@ -15,13 +14,12 @@ from ..core import InputError, preview, seed_everything
 from ..data.split import group_folds
 from ..layers.heads import CosineHead, TrackedHead
 from ..layers.pooling import BNNeck
-from ..learner.base import groups_splitter
+from ..learner.base import ListingLearner, groups_splitter
 from ..match.embeddings import Embeddings
 from ..match.judge.groups import Groups
 from ..match.judge.heldout import HeldOut, heldout
 from ..match.spaces.dense import Dense
 from ..optim import opt_func
-from ..schedule import fit as _fit  # noqa: F401  it gives Learner its fit_flat_cos
 from .engine.open_study import fingerprint_vectors, open_study
 from .engine.options import StudyOptions, read_options
 from .engine.space import NAMED, as_space, spaces, suggest
@@ -147,8 +145,8 @@ def fit_head(
     # fastai validates after each epoch, on something: a handful of rows costs nothing
     dls = DataLoaders(train, DataLoader(range(min(8, n)), bs=8, create_batch=batch))
     network = FrozenNet(width, int(groups.max()) + 1, TrackedHead if is_tracked else CosineHead)
-    learn = Learner(dls, network, make_loss(params), opt_func=opt_func(params['opt']), wd=params['wd'],
-                    splitter=groups_splitter, cbs=HeadLabels() if is_tracked else None)
+    learn = ListingLearner(dls, network, make_loss(params), opt_func=opt_func(params['opt']), wd=params['wd'],
+                           splitter=groups_splitter, cbs=HeadLabels() if is_tracked else None)
     rates = {'map': params['lr'] * MAP_RATE, 'head': params['lr'] * CENTERS_RATE}
     with ContextManagers([learn.no_bar(), learn.no_logging()]): learn.fit_flat_cos(epochs, rates)
     return network.eval()

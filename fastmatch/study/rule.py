@@ -5,7 +5,9 @@ import numpy as np
 
 from ..core import InputError
 from ..match.embeddings import Embeddings
-from ..match.judge.heldout import HeldOut, fusion_grid, paired, random_halves
+from ..match.judge.fusions import fusion_grid
+from ..match.judge.heldout import HeldOut, random_halves
+from ..match.judge.paired import paired
 from ..match.neighbors import check_k
 from ..match.spaces.dense import Dense
 from .engine.open_study import fingerprint_vectors, open_study

@@ -15,8 +15,8 @@ from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
 from ..data.sampler import Sampler
 from ..match.candidates import candidates
+from ..match.judge.fusions import heldout_fused
 from ..match.judge.groups import Groups
-from ..match.judge.heldout import heldout_fused
 from .engine.open_study import open_study
 from .engine.options import TrainingStudyOptions, read_options
 from .engine.pruner import PruneTrial, check_direction, direction_of

@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ..core import InputError
-from ..match.candidates import candidates
+from ..match.candidates import candidates, made_with_of
 from ..match.fuse import fuse
 from ..match.judge.groups import Groups
 from ..match.judge.heldout import random_halves
@@ -150,7 +150,7 @@ class Workbench:
         steps = (*self.steps[structure.steps], *force)
         options = {'power': structure.power} if structure.how == 'power' else {}
         return Rule(structure.how, dict(structure.weights), threshold, self.k, structure.max_matches,
-                    score or {}, self.join, steps, options)
+                    score or {}, self.join, steps, options, made_with_of(self.spaces))
 
     def forget(
         self,

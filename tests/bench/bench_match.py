@@ -10,8 +10,8 @@ def match(quick):
     import pandas as pd
     import torch
 
-    from fastmatch.data.read import read_image
-    from fastmatch.data.sample import demo_path
+    from fastmatch.data.demo import demo_path
+    from fastmatch.data.image import read_image
     from fastmatch.match import Rule
     from fastmatch.matcher import Encoder, Matcher, Picture
     from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer

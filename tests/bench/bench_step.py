@@ -24,7 +24,7 @@ def learner(quick, text=True, **kwargs):
 
     from fastmatch.core import seed_everything
     from fastmatch.data.block import MatchDataLoaders
-    from fastmatch.data.sample import demo_path
+    from fastmatch.data.demo import demo_path
     from fastmatch.learner import match_learner
     seed_everything(0)
     df = pd.read_csv(demo_path()/'listings.csv')

@@ -40,11 +40,12 @@ from fastmatch.callback.adversarial import FGM, PGD
 from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.heads import MarginSchedule
 from fastmatch.callback.mining import HardMining
-from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
+from fastmatch.callback.saf import SAF
+from fastmatch.callback.sharpness import ASAM, ESAM, SAM, LookSAM
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.jobs.train import judge
 from fastmatch.layers.heads import CenterHead, CosineHead, TrackedHead
 from fastmatch.learner import match_learner

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fastai.callback.core import Callback
 
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from tests.bench import grid
 from tests.bench.labels import FRITZING, parts
 

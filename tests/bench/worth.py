@@ -30,12 +30,13 @@ from fastai.vision.augment import Resize
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.learner import match_learner
 from fastmatch.losses import ArcFace
 from fastmatch.match import heldout_fused
 from fastmatch.match.candidates import candidates
-from fastmatch.match.judge.compare import compare, repeat
+from fastmatch.match.judge.compare import compare
+from fastmatch.match.judge.repeat import repeat
 from fastmatch.study.engine.space import spaces
 from fastmatch.study.head import as_frozen, fit_head, judge_head, tune_head
 from fastmatch.study.maker import learner_maker

@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from fastmatch.callback.learner_methods import CallbackMethods
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.optim import sgd
 from fastmatch.schedule import ScheduledFits
 

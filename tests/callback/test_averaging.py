@@ -10,9 +10,10 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
 
-from fastmatch.callback.averaging import EMA, SWA, Snapshots
+from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.guard import Guard
 from fastmatch.callback.sharpness import SAM
+from fastmatch.callback.snapshots import Snapshots
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still

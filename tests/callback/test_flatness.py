@@ -12,7 +12,8 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
-from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
+from fastmatch.callback.saf import SAF
+from fastmatch.callback.sharpness import ASAM, ESAM, SAM, LookSAM
 from fastmatch.optim import sgd
 from tests.callback.small import Items, fit
 from tests.callback.test_sharpness import A, Quadratic, W

@@ -16,7 +16,7 @@ from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.callback.sharpness import ESAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from fastmatch.learner import match_learner
 from fastmatch.losses import (

@@ -16,13 +16,15 @@ from torch.nn import functional as F
 
 from fastmatch.callback import resume
 from fastmatch.callback.adversarial import FGM, PGD
-from fastmatch.callback.averaging import EMA, SWA, Snapshots
+from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.guard import Guard
 from fastmatch.callback.heads import LossTerms, MarginSchedule
 from fastmatch.callback.mining import HardMining
 from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.callback.resume import Resume
-from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
+from fastmatch.callback.saf import SAF
+from fastmatch.callback.sharpness import ASAM, ESAM, SAM, LookSAM
+from fastmatch.callback.snapshots import Snapshots
 from fastmatch.core import HeadOutput, InputError
 from fastmatch.layers.heads import TrackedHead
 from fastmatch.losses import CosFace, CrossEntropy, CurricularFace, FocalLoss, SumLoss

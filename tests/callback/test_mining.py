@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fastmatch.callback.mining import HardMining
 from fastmatch.callback.mix import MixUp
-from fastmatch.callback.sharpness import SAF, SAM
+from fastmatch.callback.saf import SAF
+from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
 from fastmatch.schedule import GradientAccumulation
 from tests.callback.small import BS, CpuAmp, N, Passes, Steps, data, everything, fit, learner, net

@@ -15,11 +15,13 @@ from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback
 
 from fastmatch.callback import resume
-from fastmatch.callback.averaging import EMA, SWA, Snapshots
+from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.guard import Guard, NonFinite
 from fastmatch.callback.mix import MixUp
 from fastmatch.callback.resume import Resume
-from fastmatch.callback.sharpness import ESAM, SAF, LookSAM
+from fastmatch.callback.saf import SAF
+from fastmatch.callback.sharpness import ESAM, LookSAM
+from fastmatch.callback.snapshots import Snapshots
 from fastmatch.core import InputError, seed_everything
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation, Plateau
@@ -244,7 +246,7 @@ def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):
 
     from fastmatch.data.augment import augs
     from fastmatch.data.block import MatchDataLoaders
-    from fastmatch.data.sample import demo_path
+    from fastmatch.data.demo import demo_path
     from fastmatch.learner import match_learner
     df = few_listings(8)
 

@@ -11,7 +11,8 @@ from fastai.learner import Recorder
 from torch import nn
 
 from fastmatch.callback.mix import CutMix, MixUp
-from fastmatch.callback.sharpness import ASAM, ESAM, SAF, SAM, LookSAM
+from fastmatch.callback.saf import SAF
+from fastmatch.callback.sharpness import ASAM, ESAM, SAM, LookSAM
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from tests.callback.small import (

@@ -18,7 +18,7 @@ from fastmatch.callback.mix import MixUp
 from fastmatch.core import InputError, auto_scale, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.classify import ClassifyDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.layers.heads import CosineHead
 from fastmatch.learner import classify_learner
 from fastmatch.losses import (

@@ -19,7 +19,7 @@ from fastmatch.all import CutMix, MixUp
 from fastmatch.core import HeadOutput, InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.learner import match_learner
 from fastmatch.losses import ArcFace, NormSoftmax
 from fastmatch.match import Dense, best_threshold, map_at_r, recall_at

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastmatch.data.read import read_image
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
+from fastmatch.data.image import read_image
 from fastmatch.layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from fastmatch.losses import *
 from fastmatch.models import ImageEncoder

@@ -13,7 +13,7 @@ from PIL import Image
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.learner import match_learner
 from fastmatch.match import Embeddings, Rule, candidates, choose_rule
 from fastmatch.matcher import Matcher, load_matcher, submission
@@ -244,7 +244,7 @@ def test_phash_joins_and_says_so(made):
     computed = Matcher.from_df(df, IMAGES, rule, encoder)[0]
     from imagehash import phash
 
-    from fastmatch.data.read import read_image
+    from fastmatch.data.image import read_image
     want = [str(phash(read_image(IMAGES/file))) for file in df.image]
     assert computed.spaces['phash'].keys.tolist() == want
 

@@ -96,7 +96,7 @@ def test_match_learner_spreads_its_rates(func, tmp_path):
     "GroupRates sets rates before each step and puts them back; class centers keep their gradients' mean."
     import pandas as pd
 
-    from fastmatch.data.sample import demo_path
+    from fastmatch.data.demo import demo_path
     from tests.learner.test_match import Rates, make
     listings = pd.read_csv(demo_path()/'listings.csv')
     groups = listings.groupby('fold').label_group

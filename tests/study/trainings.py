@@ -4,7 +4,7 @@ from fastai.vision.augment import Resize
 
 from fastmatch.core import seed_everything
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 
 ENCODER = dict(image_arch='test_efficientnet', pretrained=False)
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from fastmatch.cli import app
 from fastmatch.core import seed_everything
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.study import open_study
 from fastmatch.study.engine.work import MAX_TRIES
 from tests.study.engine.worker import SPACE

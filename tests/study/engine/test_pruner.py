@@ -12,7 +12,7 @@ from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.metrics import accuracy
 
 from fastmatch.callback import resume
-from fastmatch.callback.guard import fit_to_best  # noqa: F401
+from fastmatch.callback.learner_methods import fit_to_best  # noqa: F401
 from fastmatch.callback.resume import Resume
 from fastmatch.schedule import recipes  # noqa: F401
 from fastmatch.study import PruneTrial, WrongStudy, open_study, work
