@@ -30,13 +30,13 @@ from tests.reference import match as ref
 def sets(matches): return [match.tolist() for match in matches]
 
 
-THRESHOLD_FUSIONS = st.sampled_from([-1., -.75, 0., .25, .5, .5 + 2**-24, 1., 101.])
+THRESHOLDS = st.sampled_from([-1., -.75, 0., .25, .5, .5 + 2**-24, 1., 101.])
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     case=cases(smallest=1),
-    cuts=st.lists(THRESHOLD_FUSIONS, min_size=1, max_size=4),
+    cuts=st.lists(THRESHOLDS, min_size=1, max_size=4),
     max_matches=st.integers(1, 8),
 )
 def test_cuts_by_rank(case, cuts, max_matches):
@@ -55,8 +55,8 @@ def test_cuts_by_rank(case, cuts, max_matches):
 @settings(max_examples=100, deadline=None)
 @given(
     case=cases(smallest=1),
-    cut=THRESHOLD_FUSIONS,
-    threshold=st.none() | THRESHOLD_FUSIONS,
+    cut=THRESHOLDS,
+    threshold=st.none() | THRESHOLDS,
     mutual=st.booleans(),
     gap=st.none() | st.sampled_from([0.0, 2**-24, 0.25]),
 )
