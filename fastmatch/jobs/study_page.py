@@ -4,7 +4,7 @@ import io
 
 from ..core import atomic_folder
 from ..match.judge.heldout import Paired, paired
-from ..report.render import render
+from ..report.render import page, render
 from ..study import tested
 from ..study.engine.pruner import direction_of
 from ..study.tune import said
@@ -46,8 +46,7 @@ def study_page(
     pictures = [(title, render('picture.html', alt=title, picture=_data_uri(figure)))
                 for title, figure in study_figures(study)]
     top = render('study_top.html', lines=text.splitlines())
-    return render('page.html', title=f'Study {study.study_name}', top=top,
-                  sections=[*pictures, ('Best trials', _best_trials(study))])
+    return page(f'Study {study.study_name}', top, [*pictures, ('Best trials', _best_trials(study))])
 
 
 def write_study(

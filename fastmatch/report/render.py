@@ -15,6 +15,15 @@ def render(
     return Markup(_environment().get_template(template).render(**values).strip())
 
 
+def page(
+    title: str,
+    top: Markup,  # What stands above the first section
+    sections: list[tuple[str, Markup]],  # (heading, html); those without html are left out
+) -> str:
+    "A whole page. Plain text, not `Markup`, whose methods would escape what they are given."
+    return str(render('page.html', title=title, top=top, sections=sections)) + '\n'
+
+
 @cache
 def _environment():
     from jinja2 import Environment, PackageLoader, StrictUndefined

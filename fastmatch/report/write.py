@@ -10,8 +10,10 @@ from .groups import groups
 from .headline import headline, worth_table
 from .mistakes import mistakes
 from .pairs import judge_pairs
-from .render import listed, render
+from .render import listed, page
 from .settings import settings_html
+
+ENTRIES = ('settings', 'listings', 'seconds', 'versions', 'seed')  # of a run's summary, told in the last section
 
 
 def report_html(
@@ -30,14 +32,14 @@ def report_html(
     judged = judge_pairs(emb.spaces(only=tuple(rule.reads)) if spaces is None else spaces, rule, emb.groups)
     rows = {'alone': alone_heldout(emb.groups), **table}
     cards = Cards(emb, images)
-    return render('page.html', title=f'{len(emb):,} listings matched by {listed(rule.modalities)}',
-                  top=headline(rows, judged), sections=[
+    sections = [
         ('What each part is worth', worth_table(rows)),
         ('Training', training(losses, monitors)),
         ('Scores and the threshold', scores(judged, rule)),
         ('Matched groups', groups(judged, cards)),
         ('Worst mistakes', mistakes(judged, rule, cards, n)),
-        ('Settings', settings_html(rule, settings))])
+        ('Settings', settings_html(rule, settings))]
+    return page(f'{len(emb):,} listings matched by {listed(rule.modalities)}', headline(rows, judged), sections)
 
 
 def _check(embeddings, table):
@@ -67,7 +69,7 @@ def write_report(
     monitors = {monitor: values for monitor, values in columns if monitor != 'train_loss'}
     html = report_html(
         outcome.emb, outcome.rule, outcome.table, _image_files(outcome), losses=recorder.losses,
-        monitors=monitors, n=n, settings={entry: summary[entry] for entry in ('settings', 'listings', 'seconds', 'versions', 'seed')})
+        monitors=monitors, n=n, settings={entry: summary[entry] for entry in ENTRIES})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, html)
     return path

@@ -11,8 +11,8 @@ from fastmatch.match import Embeddings, candidates, choose_rule
 from fastmatch.report import report_html
 from tests.report.made import run
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
-BROWSER = next((o for o in map(shutil.which, NAMES) if o), None)
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+BROWSER = next((o for o in map(shutil.which, BROWSERS) if o), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason='neither chromium nor google-chrome is installed')
 FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync', '--hide-scrollbars',
