@@ -12,7 +12,7 @@ from ..match.rule import Rule
 
 @dataclass
 class Pairs:
-    "Pairs of different listings, each once: all that were candidates, and all of one group."
+    "Pairs of different listings, each once: all that were candidates, that match, or that are of one group."
     first: np.ndarray  # int64 (m,), the smaller row
     second: np.ndarray  # int64 (m,), the larger row
     scores: dict  # Modality -> float32 (m,), candidate or not
@@ -37,21 +37,24 @@ def judge_pairs(
     rule: Rule,  # Applied to them
     groups,  # (n,) true groups
 ) -> Judged:
-    "Run `rule`, and score every candidate pair and every pair of one group in each modality and fused."
+    "Run `rule`; score each pair that it weighed, matched or should have matched, by modality and fused."
     decision = rule.run(spaces)
     spaces = rule.refined({modality: spaces[modality] for modality in rule.reads})
     listing_count = len(decision.matches)
     group_of = group_codes(groups, listing_count)
     _, fused_neighbors = decision.trail[0]
     candidate_keys = np.union1d(_neighbor_keys(fused_neighbors), _neighbor_keys(decision.neighbors))
-    pair_keys = np.union1d(candidate_keys, _pair_keys(*_pairs_of_groups(group_of), listing_count))
+    matched_keys = _matched_keys(decision.matches)
+    group_keys = _pair_keys(*_pairs_of_groups(group_of), listing_count)
+    # steps on matches may tie listings together that were no candidates of each other
+    pair_keys = np.union1d(np.union1d(candidate_keys, matched_keys), group_keys)
     first, second = np.divmod(pair_keys, listing_count)
     scores = {modality: spaces[modality].scores(first, second) for modality in rule.modalities}
     fused, scored = _scores_of_rule(decision.neighbors, pair_keys)
     fused = np.where(scored, fused, _fused_before_steps(rule, spaces, first, second, scores))
     same_group = group_of[first] == group_of[second]
     pairs = Pairs(first, second, scores, fused, same_group, np.isin(pair_keys, candidate_keys), scored,
-                  np.isin(pair_keys, _matched_keys(decision.matches)))
+                  np.isin(pair_keys, matched_keys))
     return Judged(group_of, decision.neighbors, decision.matches, pairs)
 
 

@@ -13,7 +13,7 @@ from .pairs import judge_pairs
 from .render import listed, page
 from .settings import settings_html
 
-ENTRIES = ('settings', 'listings', 'seconds', 'versions', 'seed')  # of a run's summary, told in the last section
+ENTRIES = ('settings', 'listings', 'seconds', 'versions', 'seed')  # of a summary, told in the last section
 
 
 def report_html(
@@ -39,7 +39,8 @@ def report_html(
         ('Matched groups', groups(judged, cards)),
         ('Worst mistakes', mistakes(judged, rule, cards, n)),
         ('Settings', settings_html(rule, settings))]
-    return page(f'{len(emb):,} listings matched by {listed(rule.modalities)}', headline(rows, judged), sections)
+    title = f'{len(emb):,} listings matched by {listed(rule.modalities)}'
+    return page(title, headline(rows, judged), sections)
 
 
 def _check(embeddings, table):

@@ -13,8 +13,8 @@ def html():
     return report_html(
         embeddings, rule, {**table, 'untrained_fused': table['title']}, files, losses=np.linspace(9, 2, 1000),
         monitors={'recall@1': [.4, .5], 'row_f1_max': [.6, .7]},
-        settings={'listings': {'train': 7, 'skipped': [{'id': '<i>', 'row': 3, 'reason': 'empty file'}]}, 'seed': 0,
-                  'seconds': {'train': 1.5}})
+        settings={'listings': {'train': 7, 'skipped': [{'id': '<i>', 'row': 3, 'reason': 'empty file'}]},
+                  'seed': 0, 'seconds': {'train': 1.5}})
 
 
 @pytest.fixture(scope='package')

@@ -32,9 +32,10 @@ def vectors(groups, noise, seed):
 def run(modalities=('image', 'title'), titles=True, k=8, n=60):
     "Pieces of a report: (embeddings, rule, table, files)."
     df = listings(n)
+    made = {modality: vectors(df.label_group, 1.1 + .3 * i, i) for i, modality in enumerate(modalities)}
     embeddings = Embeddings(
-        {modality: vectors(df.label_group, 1.1 + .3 * i, i) for i, modality in enumerate(modalities)}, df.posting_id,
-        [*HOSTILE, *df.title[len(HOSTILE):]] if titles else None, df.label_group.to_numpy())
+        made, df.posting_id, [*HOSTILE, *df.title[len(HOSTILE):]] if titles else None,
+        df.label_group.to_numpy())
     rule = choose_rule(candidates(embeddings.spaces(), k), embeddings.groups)
     files = [demo_path()/'images'/image for image in df.image]
     return embeddings, rule, judge(embeddings, k=k)[0], files

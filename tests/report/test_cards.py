@@ -24,7 +24,8 @@ def test_each_picture_is_its_listings(html):
             with Image.open(files[row_of[posting_id]]) as source:
                 white = Image.new('RGBA', source.size, 'white')
                 on_white = Image.alpha_composite(white, source.convert('RGBA')).convert('RGB')
-            got, want = (np.asarray(image.convert('L').resize((8, 8)), float) for image in (picture, on_white))
+            got, want = (np.asarray(image.convert('L').resize((8, 8)), float)
+                         for image in (picture, on_white))
         assert np.abs(got - want).mean() < 4, posting_id
 
 

@@ -1,4 +1,4 @@
-"The charts, read back from their drawing: every threshold's row F1, every pair counted, losses that ran away."
+"The charts, read back from their drawing: every threshold's row F1, every pair counted, lost losses told."
 import re
 
 import numpy as np
@@ -15,7 +15,8 @@ def test_f1_at_the_threshold_and_pair_counts(html):
     embeddings, rule, *_ = run()
     page = Reader(html)
     groups = embeddings.groups
-    assert page.by_id['at-threshold'].split()[0] == f'{row_f1(rule.apply(embeddings.spaces()), groups).mean():.5f}'
+    want = row_f1(rule.apply(embeddings.spaces()), groups).mean()
+    assert page.by_id['at-threshold'] == f'{want:.5f}'
     ids = candidates(embeddings.spaces(), rule.k).ids.tolist()
     near = {(min(i, j), max(i, j)) for i, row in enumerate(ids) for j in row if j >= 0 and i != j}
     true = sum(groups[i] == groups[j] for i, j in near)
@@ -33,7 +34,7 @@ def test_the_curve_is_the_row_f1_of_every_threshold(html, judged):
     neighbors = fuse(candidates(embeddings.spaces(), rule.k), rule.how, rule.weights)
     f1 = np.array([row_f1(decide(neighbors, threshold, rule.max_matches), embeddings.groups).mean()
                    for threshold in thresholds])
-    # heights are linear in F1, the best threshold's is the highest; a tenth of a unit of x may step over a score
+    # heights are linear in F1, the best threshold's is the highest; a tenth of a unit may step over a score
     fit = np.polyfit(drawn[:, 1], f1, 1)
     assert fit[0] < 0 and np.median(np.abs(np.polyval(fit, drawn[:, 1]) - f1)) < 2e-3 and np.ptp(f1) > .1
     at = float(re.search(r'class="threshold" d="M([\d.]+) ', svg)[1])

@@ -15,7 +15,8 @@ def test_groups_beside_their_true_group(seed):
     member = reference.group([matches.tolist() for matches in judged.matches])
     found = found_groups(judged)
     sets = [set(np.flatnonzero(member == number).tolist()) for number in range(member.max() + 1)]
-    assert [{*each.right.tolist(), *each.wrong.tolist()} for each in found] == [rows for rows in sets if len(rows) > 1]
+    together = [{*each.right.tolist(), *each.wrong.tolist()} for each in found]
+    assert together == [rows for rows in sets if len(rows) > 1]
     for each in found:
         true_group, = {groups[i] for i in each.right}
         assert true_group not in {groups[i] for i in each.wrong}

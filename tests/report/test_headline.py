@@ -24,7 +24,8 @@ def test_the_headline(html):
     assert page.by_id['recall'] == f'{len(named & true) / len(true):.0%}'
     assert f'{len(named):,} pairs it names' in html and f'{len(true):,} true pairs' in html
     gain = paired(table['fused'], table['title'])
-    assert page.by_id['f1'] == f'{table["fused"].row_f1.mean():.3f}' and page.by_id['gain'] == f'{gain.diff:+.3f}'
+    assert page.by_id['f1'] == f'{table["fused"].row_f1.mean():.3f}'
+    assert page.by_id['gain'] == f'{gain.diff:+.3f}'
     assert f'95% interval {gain.low:+.3f} to {gain.high:+.3f}' in html
 
 
@@ -34,8 +35,8 @@ def test_the_headline(html):
 def test_the_verdict_follows_the_interval(judged, fused, untrained, words):
     embeddings, _, table, _ = run()
     rows = {**table, 'alone': alone_heldout(embeddings.groups)}
-    told = headline({'alone': rows['alone'], 'fused': rows[fused], 'untrained_fused': rows[untrained]}, judged)
-    assert words in told
+    rows = {'alone': rows['alone'], 'fused': rows[fused], 'untrained_fused': rows[untrained]}
+    assert words in headline(rows, judged)
 
 
 def test_the_table(html):

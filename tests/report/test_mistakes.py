@@ -19,15 +19,17 @@ def test_worst_mistakes_are_the_worst(seed):
     rows = [(float(score), int(i), int(j), bool(true), bool(matched)) for score, i, j, true, matched
             in zip(pairs.fused, pairs.first, pairs.second, pairs.true, pairs.matched)]
     for worst, is_wrong, key, sign in (
-            (worst_false, lambda row: row[4] and not row[3], lambda row: frozenset((groups[row[1]], groups[row[2]])), -1),
+            (worst_false, lambda row: row[4] and not row[3],
+             lambda row: frozenset((groups[row[1]], groups[row[2]])), -1),
             (worst_missed, lambda row: row[3] and not row[4], lambda row: groups[row[1]], 1)):
         best = {}
         for row in filter(is_wrong, rows):
             if key(row) not in best or sign * row[0] < sign * best[key(row)][0]: best[key(row)] = row
         want = sorted(best.values(), key=lambda row: (sign * row[0], row[1], row[2]))
         assert len(want) > 2
-        assert [(pairs.first[at], pairs.second[at]) for at in worst(judged, 1000)] == [row[1:3] for row in want]
-        assert [(pairs.first[at], pairs.second[at]) for at in worst(judged, 2)] == [row[1:3] for row in want[:2]]
+        for n in (1000, 2):
+            found = [(pairs.first[at], pairs.second[at]) for at in worst(judged, n)]
+            assert found == [row[1:3] for row in want[:n]]
 
 
 def test_no_mistakes():
@@ -59,9 +61,10 @@ def test_the_mistakes_shown_are_the_worst(html):
         assert (j in sets[i] or i in sets[j]) == (kind == 'wrong')
         assert scores['fused'] == pytest.approx(fused_score(i, j), abs=6e-4)
         assert scores['threshold'] == pytest.approx(rule.threshold, abs=6e-4)
-        for name, space in spaces.items(): assert scores[name] == pytest.approx(float(space.scores(i, j)), abs=6e-4)
+        for name, space in spaces.items():
+            assert scores[name] == pytest.approx(float(space.scores(i, j)), abs=6e-4)
         found = [space.search(rule.k).ids for space in spaces.values()]
-        near = any(j in ids[i] or i in ids[j] for ids in found)
+        near = any(j in nearest[i] or i in nearest[j] for nearest in found)
         assert no_candidate == (not near)
     assert any(mistake[3] for mistake in missed)
     for part, sign in ((false, -1), (missed, 1)):

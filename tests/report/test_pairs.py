@@ -30,7 +30,8 @@ def truth(spaces, groups, rule):
     "Pair -> (same group, candidate, matched), from each listing's own lists."
     n = len(groups)
     found = rule.apply(spaces)
-    near = [{int(j) for space in spaces.values() for j in space.search(rule.k).ids[i] if j >= 0} for i in range(n)]
+    near = [{int(j) for space in spaces.values() for j in space.search(rule.k).ids[i] if j >= 0}
+            for i in range(n)]
     pairs = {}
     for i, j in itertools.combinations(range(n), 2):
         same = groups[i] == groups[j]
@@ -92,7 +93,8 @@ def test_equal_keys_match_as_in_the_rule():
     assert (pairs.scores['phash'] == pairs.true).all() and (pairs.fused[pairs.true] == 1).all()
 
 
-STEPS = [('expand',), ('standardize',), ('mutual',), ('k_reciprocal', 'min2'), (Step('blend', by='fused'), 'components')]
+STEPS = [('expand',), ('standardize',), ('mutual',), ('k_reciprocal', 'min2'),
+         (Step('blend', by='fused'), 'components')]
 
 
 @pytest.mark.parametrize('join', [(), ('phash',)])

@@ -29,8 +29,8 @@ def test_the_rule_in_words_computes_what_it_computes(how, weights, threshold):
     else:
         formula, least = re.search(r'when the fused score, (.+), is (-?[\d.]+) or more', text).groups()
         for sign, operator in (('−', '-'), ('×', '*'), ('^', '**')): formula = formula.replace(sign, operator)
-        values = {name: np.clip(score, 0, None) if how == 'prob_or' else score for name, score in scores.items()}
-        got = eval(formula, {}, values) >= float(least)
+        if how == 'prob_or': scores = {name: np.clip(score, 0, None) for name, score in scores.items()}
+        got = eval(formula, {}, scores) >= float(least)
     want = judge_pairs(spaces, Rule(how, weights, threshold, 60, 60), embeddings.groups).pairs
     assert want.candidate.all() and (got == want.matched).mean() > .998 and 0 < got.sum() < len(got)
     assert 'at most 50 matches' in text and 'the 8 nearest' in text
