@@ -41,7 +41,7 @@ def browse(page, profile):
 
 
 def probe(html, folder, width):
-    "What the page measures of itself in a frame of `width` pixels, without its policy, which forbids scripts."
+    "What the page measures of itself in a frame of `width` pixels, without the policy that forbids scripts."
     bare, n = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', '', html)
     assert n == 1
     (folder/'page.html').write_text(bare.replace('</body>', PROBE + '</body>'), encoding='utf-8')
