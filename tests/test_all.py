@@ -5,7 +5,7 @@ import pytest
 
 import fastmatch.all as fm
 
-# a name of fastai's that ours replaces keeps fastai's call signature or meaning; anything new here wants a thought
+# a name of fastai's that ours replaces keeps fastai's call signature or meaning: think before adding one
 REPLACED = {'MixUp', 'CutMix', 'FocalLoss', 'ranger', 'Lookahead', 'RAdam', 'GradientAccumulation'}
 
 
@@ -21,8 +21,9 @@ def test_which_names_replace_fastais():
 
 
 @pytest.mark.parametrize('name', [
-    'MatchDataLoaders', 'match_learner', 'ArcFace', 'RecallAt', 'MAPAtR', 'RowF1', 'augs', 'demo_path', 'heldout',
-    'candidates', 'best_threshold', 'Resize', 'aug_transforms', 'pd', 'np', 'plt', 'torch', 'SaveModelCallback'])
+    'MatchDataLoaders', 'match_learner', 'ArcFace', 'RecallAt', 'MAPAtR', 'RowF1', 'augs', 'demo_path',
+    'heldout', 'candidates', 'best_threshold', 'Resize', 'aug_transforms', 'pd', 'np', 'plt', 'torch',
+    'SaveModelCallback'])
 def test_a_notebook_finds(name): assert hasattr(fm, name)
 
 

@@ -1,4 +1,4 @@
-"What users hand in by mistake, each through the call they would make: the error is ours and names the culprit."
+"What users hand in by mistake, each through the call they would make: the error names the culprit."
 import re
 import time
 
@@ -41,11 +41,13 @@ def fails(shop, *words, **kwargs):
 
 
 @pytest.mark.parametrize('column, option, wrong', [
-    ('image', 'image_col', 'images'), ('title', 'title_col', 'Title'), ('label_group', 'group_col', 'label_grp'),
+    ('image', 'image_col', 'images'), ('title', 'title_col', 'Title'),
+    ('label_group', 'group_col', 'label_grp'),
     ('posting_id', 'id_col', 'post_id'), ('fold', 'fold_col', 'folds')])
 def test_a_missing_column_and_its_near_name(shop, column, option, wrong):
     df, path = shop
-    fails((df.rename(columns={column: wrong}), path), f"{option}={column!r} (did you mean {wrong!r}?)", 'columns are')
+    renamed = df.rename(columns={column: wrong}), path
+    fails(renamed, f"{option}={column!r} (did you mean {wrong!r}?)", 'columns are')
 
 
 def test_a_repeated_id(shop): fails(put(shop, 7, 'posting_id', 'p3'), "'p3' on rows 3, 7", 'unique')
@@ -117,7 +119,8 @@ def test_a_fold_that_is_not_there(shop): fails(shop, 'valid_fold=7', '0, 1, 2, 3
 def test_a_wrong_folder(shop, tmp_path):
     (tmp_path/'other').mkdir()
     for path, word in ((tmp_path/'nowhere', 'is not a folder'), (tmp_path/'other', 'none of the 40 files')):
-        with pytest.raises(InputError, match=f'(?s){word}|{re.escape(str(path))}') as error: make(shop, path=path)
+        with pytest.raises(InputError, match=f'(?s){word}|{re.escape(str(path))}') as error:
+            make(shop, path=path)
         assert word in str(error.value) and str(path) in str(error.value)
 
 
@@ -147,8 +150,8 @@ def no_network(monkeypatch):
     (dict(image_arch='resnet18'), MissingPackage, ["'resnet18'", 'pretrained=False']),
     (dict(text_arch='nobody/no-such-encoder'), MissingPackage,
      ["'nobody/no-such-encoder'", 'local folder', 'all-MiniLM-L6-v2'])])
-def test_an_unknown_encoder_is_told_at_once_without_a_network(shop, no_network, tmp_path, monkeypatch, arch, error,
-                                                             words):
+def test_an_unknown_encoder_is_told_at_once_without_a_network(shop, no_network, tmp_path, monkeypatch, arch,
+                                                             error, words):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path/'cache'))
     dls = make(shop, **({'text_col': None} if 'image_arch' in arch else {'fn_col': None}))
     start = time.perf_counter()
@@ -176,7 +179,8 @@ def test_skip_can_leave_too_little(shop):
 
 @needs_titles
 def test_titles_alone_without_a_title_encoder(shop):
-    with pytest.raises(InputError, match='text_arch=None'): match_learner(make(shop, fn_col=None), text_arch=None)
+    with pytest.raises(InputError, match='text_arch=None'):
+        match_learner(make(shop, fn_col=None), text_arch=None)
     with pytest.raises(InputError, match="pool='max'"): match_learner(make(shop, fn_col=None), pool='max')
 
 

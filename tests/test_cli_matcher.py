@@ -1,4 +1,4 @@
-"`fastmatch train`, `match` and `inspect` as a user meets them: real tables, one modality or both, and bad input."
+"`fastmatch train`, `match` and `inspect` as a user meets them: real tables, and everything wrong with input."
 import json
 import os
 import re
@@ -48,7 +48,8 @@ def tables(tmp_path_factory):
     new = new[new.label_group.map(df.label_group.value_counts()) > 2].head(12)
     old = df.drop(new.index)
     # a new listing that nothing but its picture's hash ties to a known one
-    twin = {'posting_id': 'twin', 'image': old.image.iloc[3], 'title': 'zzz', 'image_phash': old.image_phash.iloc[3]}
+    twin = {'posting_id': 'twin', 'image': old.image.iloc[3], 'title': 'zzz',
+            'image_phash': old.image_phash.iloc[3]}
     new = pd.concat([new, pd.DataFrame([twin])])
     columns = ['posting_id', 'image', 'image_phash', 'title']
     old[[*columns, 'label_group']].to_csv(path/'train.csv', index=False)
@@ -69,8 +70,8 @@ def both(tables):
     names = {'posting_id': 'SKU', 'image': 'photo', 'title': 'Product Name', 'label_group': 'group'}
     df = pd.read_csv(tables/'train.csv').rename(columns=names)
     df.drop(columns='image_phash').to_csv(tables/'own.csv', index=False, sep=';')
-    result = call('train', tables/'own.csv', '--images', IMAGES, '--out', tables/'both', '--epochs', 1, '--bs', 32,
-                  '--size', 32, '--folds', 4)
+    result = call('train', tables/'own.csv', '--images', IMAGES, '--out', tables/'both', '--epochs', 1,
+                  '--bs', 32, '--size', 32, '--folds', 4)
     assert result.exit_code == 0, result.output
     return tables/'both'
 
@@ -78,7 +79,8 @@ def both(tables):
 def test_titles_of_the_competition(titles_only, tables):
     out, said = titles_only
     names = {file.name for file in out.iterdir()}
-    assert names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'} and not list(tables.glob('.*'))
+    assert names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'}
+    assert not list(tables.glob('.*'))
     matcher = load_matcher(out)
     df = pd.read_csv(tables/'train.csv')
     assert sorted(matcher.ids) == sorted(df.posting_id)
@@ -142,7 +144,8 @@ def test_a_title_column_of_ones_own(both, tables, tmp_path):
     "Named as the matcher's own column, but not meant: the named one counts, the other is left alone."
     df = pd.read_csv(tables/'new.csv')
     df.assign(**{'short': df.title, 'Product Name': 'x' * 20_000}).to_csv(tmp_path/'two.csv', index=False)
-    for name, table, more in (('a', tables/'new.csv', ()), ('b', tmp_path/'two.csv', ('--title-col', 'short'))):
+    cases = ('a', tables/'new.csv', ()), ('b', tmp_path/'two.csv', ('--title-col', 'short'))
+    for name, table, more in cases:
         result = match(both, table, tmp_path/f'{name}.csv', '--images', IMAGES, *more)
         assert result.exit_code == 0, result.output
     assert (tmp_path/'a.csv').read_text() == (tmp_path/'b.csv').read_text()
@@ -346,8 +349,9 @@ def test_a_matcher_of_another_version(both, tables, tmp_path):
 def test_skipped_rows_are_reported(pictures, tmp_path):
     rows = [f'p{i},{i % 6}.png,title {i},{i // 2}' for i in range(40)]
     (tmp_path/'t.csv').write_bytes(text_table([*rows, 'q,none.png,t,1']))
-    result = call('train', tmp_path/'t.csv', '--images', pictures, '--title-col', 'title', '--out', tmp_path/'out',
-                  '--epochs', 1, '--size', 32, '--on-error', 'skip', '--folds', 2, '--bs', 8)
+    result = call('train', tmp_path/'t.csv', '--images', pictures, '--title-col', 'title',
+                  '--out', tmp_path/'out', '--epochs', 1, '--size', 32, '--on-error', 'skip',
+                  '--folds', 2, '--bs', 8)
     assert result.exit_code == 0, result.output
     skipped = json.loads((tmp_path/'out'/'summary.json').read_text())['listings']['skipped']
     assert [row['id'] for row in skipped] == ['q'] and 'none.png' in skipped[0]['reason']

@@ -1,4 +1,4 @@
-"The house: rooms with one-way doors, some of them without fastai or torch, and how easily all of it reads, in figures."
+"The house: rooms with one-way doors, some without fastai or torch, and figures of how easily it all reads."
 import ast
 import statistics
 import subprocess
@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
-FLOORS = [['core'], ['store'], ['layers', 'losses', 'optim', 'schedule', 'match'], ['data', 'models', 'metrics'],
-          ['callback', 'matcher'], ['pretrain', 'semi', 'learner'], ['study', 'report', 'serve'], ['jobs'], ['all'],
-          ['cli']]
+FLOORS = [['core'], ['store'], ['layers', 'losses', 'optim', 'schedule', 'match'],
+          ['data', 'models', 'metrics'], ['callback', 'matcher'],
+          ['pretrain', 'semi', 'learner'], ['study', 'report', 'serve'], ['jobs'],
+          ['all'], ['cli']]
 FLOOR = {name: i for i, rooms in enumerate(FLOORS) for name in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
-NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'data/read.py', 'data/table.py']
+NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'data/read.py',
+             'data/table.py']
 
 
 def room(path): return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
@@ -27,11 +29,12 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             base = '.'.join(package[:len(package) - node.level + 1]) if node.level else ''
             module = '.'.join(part for part in (base, node.module) if part)
-            yield from (f'{module}.{alias.name}' for alias in node.names) if module == 'fastmatch' else [module]
+            if module == 'fastmatch': yield from (f'{module}.{alias.name}' for alias in node.names)
+            else: yield module
 
 
 def wrong_doors(path, names):
-    "The imports among `names` that lead from `path` to a room on its right, or to another room of its own floor."
+    "The imports among `names` that lead from `path` to a room on its right, or to another of its own floor."
     here = room(path)
     for name in names:
         parts = name.split('.')
@@ -45,11 +48,13 @@ def test_every_file_has_a_room():
 
 
 def test_imports_point_left():
-    assert [door for path in FILES if room(path) != '__init__' for door in wrong_doors(path, imports(path))] == []
+    files = [path for path in FILES if room(path) != '__init__']
+    assert [door for path in files for door in wrong_doors(path, imports(path))] == []
 
 
 def test_the_check_sees_a_wrong_door():
-    assert list(wrong_doors(PACKAGE/'core.py', ['fastmatch.learner'])) == ['core.py imports fastmatch.learner']
+    doors = wrong_doors(PACKAGE/'core.py', ['fastmatch.learner'])
+    assert list(doors) == ['core.py imports fastmatch.learner']
     assert list(wrong_doors(PACKAGE/'losses'/'margin.py', ['fastmatch.match.rule'])) != []
     assert list(wrong_doors(PACKAGE/'cli.py', ['fastmatch.learner', 'torch'])) == []
 
@@ -83,16 +88,21 @@ INDICES = set('ijknxyzt_')  # letters that an index or a formula may keep
 WIDTH = 110
 
 
-def functions(tree): return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree): return [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
 
 
 def assigned_names(function):
     "The names that a function assigns, its parameters included, each once."
     arguments = function.args
-    names = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)} - {'self', 'cls'}
+    names = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    names -= {'self', 'cls'}
     body = function.body if isinstance(function.body, list) else [function.body]
     inside = [node for statement in body for node in ast.walk(statement)]
-    return names | {node.id for node in inside if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return names | {node.id for node in inside
+                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def is_cramped(node):
@@ -105,7 +115,7 @@ def measure(sources):
     "Figures over {name: source}."
     trees = {name: ast.parse(source) for name, source in sources.items()}
     nodes = [node for tree in trees.values() for node in ast.walk(tree)]
-    closures = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
+    closures = [node for node in nodes if isinstance(node, FUNCTIONS | ast.Lambda)]
     names = [name for function in closures for name in assigned_names(function)]
     letters = [name for name in names if len(name) == 1]
     defined = [(file, function) for file, tree in trees.items() for function in functions(tree)]
@@ -117,7 +127,8 @@ def measure(sources):
         'odd letters': sum(name not in INDICES for name in letters) / max(1, len(names)),
         'walruses': sum(isinstance(node, ast.NamedExpr) for node in nodes),
         'three at once': sum(map(is_cramped, nodes)),
-        'wide': [f'{file}:{i}' for file, source in sources.items() for i, line in enumerate(source.split('\n'), 1)
+        'wide': [f'{file}:{i}' for file, source in sources.items()
+                 for i, line in enumerate(source.split('\n'), 1)
                  if len(line) > WIDTH],
         'undocumented': [f'{file}: {node.name}' for file, node in public if not ast.get_docstring(node)],
         'long': [f'{file}: {node.name}' for file, node in defined if node.end_lineno - node.lineno > 60],

@@ -1,4 +1,4 @@
-"The bars that the main job must clear on real listings, under the held-out protocol: minutes of training, so slow."
+"The bars that the main job must clear on real listings, under the held-out protocol: minutes, so slow."
 import pytest
 
 from fastmatch.jobs.options import SAMPLE_SIZE

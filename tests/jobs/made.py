@@ -44,7 +44,8 @@ def break_three(folder):
     (folder/'24.png').write_text('<html>404 Not Found</html>')
 
 
-BROKEN = {'p3': '3.png: empty file (0 bytes)', 'p11': '11.png: ', 'p24': '24.png: not an image that PIL can read'}
+BROKEN = {'p3': '3.png: empty file (0 bytes)', 'p11': '11.png: ',
+          'p24': '24.png: not an image that PIL can read'}
 
 
 def put(shop, row, column, value):

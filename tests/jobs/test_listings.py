@@ -13,7 +13,8 @@ NOTHING = dict.fromkeys(ROLES)
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path/'shop.csv'
-    path.write_text('SKU,photo,Product Name,group,image_phash\n' + r'a,1.png,caf\xc3\xa9,1,0f' + '\nb,2.png,tea,1,1f\n')
+    rows = [r'a,1.png,caf\xc3\xa9,1,0f', 'b,2.png,tea,1,1f']
+    path.write_text('\n'.join(['SKU,photo,Product Name,group,image_phash', *rows]) + '\n')
     return path
 
 
@@ -34,7 +35,8 @@ def test_without_a_folder_of_images_it_is_titles(file):
 
 def test_a_folder_of_images_wants_their_column(file):
     file.write_text('SKU,title,group\na,tea,1\nb,tea,1\n')
-    with pytest.raises(InputError, match='--image-col'): training_listings(file, 'utf-8', 'images', NOTHING, print)
+    with pytest.raises(InputError, match='--image-col'):
+        training_listings(file, 'utf-8', 'images', NOTHING, print)
 
 
 def test_left_out_and_named():

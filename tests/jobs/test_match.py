@@ -1,4 +1,4 @@
-"New listings for a saved matcher: under its own names, or with vectors from elsewhere; and the files with what it found."
+"New listings for a saved matcher: under its own names, or with vectors; and the files with what it found."
 import os
 
 import numpy as np
@@ -22,7 +22,8 @@ def matcher():
 
 
 def test_renamed_to_the_matchers_own_names(matcher):
-    df = pd.DataFrame({'posting_id': ['n1'], 'title': [r'\xc3\xa9'], 'Product Name': ['not meant'], 'price': [3]})
+    row = {'posting_id': ['n1'], 'title': [r'\xc3\xa9'], 'Product Name': ['not meant'], 'price': [3]}
+    df = pd.DataFrame(row)
     new = new_listings(df, matcher, {**NOTHING, 'title_col': 'title'})
     assert list(new.columns) == ['SKU', 'Product Name', 'price'] and new['Product Name'].tolist() == ['é']
 
@@ -40,7 +41,8 @@ def test_vectors_from_elsewhere(matcher, tmp_path):
         new_listings(df, matcher, NOTHING, embeddings=tmp_path/'v.npz')
     df['Product Name'] = ['red bag', 'a lamp']
     new = new_listings(df, matcher, NOTHING, embeddings=tmp_path/'v.npz')
-    assert list(new.ids) == ['n1', 'n2'] and new.titles == ['red bag', 'a lamp'] and new['image'].shape == (2, 2)
+    assert list(new.ids) == ['n1', 'n2'] and new.titles == ['red bag', 'a lamp']
+    assert new['image'].shape == (2, 2)
     with pytest.raises(InputError, match='SKU: row 0 has no id'):
         new_listings(df.assign(SKU=[None, 'n2']), matcher, NOTHING, embeddings=tmp_path/'v.npz')
     np.savez(tmp_path/'flat.npz', image=np.zeros(3))

@@ -36,14 +36,15 @@ def test_commands_and_functions_share_their_defaults(command, options):
     names = dict(image_arch='image_arch', text_arch='text_arch', epochs='epochs', bs='bs', aug='aug',
                  folds='n_folds', seed='seed', on_error='on_error', workers='num_workers', device='device')
     told = defaults(command)
-    assert {name: told[name] for name in names} == {name: getattr(options, field) for name, field in names.items()}
+    want = {name: getattr(options, field) for name, field in names.items()}
+    assert {name: told[name] for name in names} == want
 
 
 def test_the_searchs_defaults():
     told = defaults('tune')
     search = Search()
-    for name, field in dict(study='name', storage='storage', n_trials='n_trials', jobs='jobs', monitor='monitor',
-                            sampler='sampler', pruner='pruner').items():
+    for name, field in dict(study='name', storage='storage', n_trials='n_trials', jobs='jobs',
+                            monitor='monitor', sampler='sampler', pruner='pruner').items():
         assert told[name] == getattr(search, field)
     assert tuple(told['space'].split(',')) == search.space
 

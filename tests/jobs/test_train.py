@@ -13,19 +13,22 @@ from tests.jobs.made import BROKEN, break_three, put, quick_run
 
 
 def test_an_unknown_option_of_the_job(shop, tmp_path):
-    with pytest.raises(InputError, match="aug='strnog'.*strong"): quick_run(shop, tmp_path/'out', 'x', aug='strnog')
+    with pytest.raises(InputError, match="aug='strnog'.*strong"):
+        quick_run(shop, tmp_path/'out', 'x', aug='strnog')
     with pytest.raises(InputError, match='seed=-1'): quick_run(shop, tmp_path/'out', 'x', seed=-1)
     with pytest.raises(InputError, match="on_error='ignore'.*'skip'"):
         quick_run(shop, tmp_path/'out', 'x', on_error='ignore')
     with pytest.raises(InputError, match='resnet17.*resnet18'): quick_run(shop, tmp_path/'out', 'resnet17')
-    with pytest.raises(InputError, match="catalogue='some'"): quick_run(shop, tmp_path/'out', 'x', catalogue='some')
+    with pytest.raises(InputError, match="catalogue='some'"):
+        quick_run(shop, tmp_path/'out', 'x', catalogue='some')
     with pytest.raises(InputError, match='epohcs=2.*epochs'): quick_run(shop, tmp_path/'out', 'x', epohcs=2)
     assert not (tmp_path/'out').exists()
 
 
 def test_out_is_a_file(shop, tmp_path):
     (tmp_path/'out').write_text('mine')
-    with pytest.raises(InputError, match=f'out={tmp_path}/out: is a file'): quick_run(shop, tmp_path/'out', 'x')
+    with pytest.raises(InputError, match=f'out={tmp_path}/out: is a file'):
+        quick_run(shop, tmp_path/'out', 'x')
     assert (tmp_path/'out').read_text() == 'mine'
 
 
@@ -33,13 +36,14 @@ def test_what_it_writes(shop, tiny, tmp_path):
     lines = []
     summary = quick_run(shop, tmp_path/'out', tiny, echo=lines.append)
     names = {file.name for file in (tmp_path/'out').iterdir()}
-    assert names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'} and all(map(is_result, names))
+    assert names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'}
+    assert all(map(is_result, names))
     assert json.loads((tmp_path/'out'/'summary.json').read_text(encoding='utf-8')) == summary
     assert set(summary) == {'heldout', 'gain', 'rule', 'seconds', 'seed', 'settings', 'listings', 'versions'}
     assert set(summary['seconds']) == {'data', 'untrained', 'train', 'embed', 'rule', 'matcher'}
     assert set(summary['settings']) == {
-        'columns', 'image_arch', 'text_arch', 'size', 'aug', 'epochs', 'lr', 'bs', 'sampler', 'loss', 'n_folds',
-        'valid_fold', 'num_workers', 'device'}
+        'columns', 'image_arch', 'text_arch', 'size', 'aug', 'epochs', 'lr', 'bs', 'sampler', 'loss',
+        'n_folds', 'valid_fold', 'num_workers', 'device'}
     assert summary['settings']['size'] == 32 and summary['settings']['columns']['fold_col'] == 'fold'
     assert 'training 1 epochs ...' in lines and any('recall@1' in line for line in lines)
 

@@ -1,4 +1,4 @@
-"The tuning job on a small shop: a fold put aside, trials on the rest, what it was worth, and one question for a study."
+"The tuning job on a small shop: a fold put aside, trials on the rest, and one question for a study."
 import pytest
 
 from fastmatch.core import InputError
@@ -34,8 +34,8 @@ def test_a_study_by_keyword_and_by_object(shop, tiny, tmp_path):
     df, path = shop
     lines = []
     options = dict(image_arch=tiny, size=32, epochs=1, bs=8, aug='none')
-    study = tune_listings(df, path, title_col=None, fold_col='fold', name='s', storage=tmp_path/'s.db', n_trials=2,
-                          space=('lr',), pruner=None, echo=lines.append, **options)
+    study = tune_listings(df, path, title_col=None, fold_col='fold', name='s', storage=tmp_path/'s.db',
+                          n_trials=2, space=('lr',), pruner=None, echo=lines.append, **options)
     first = [trial.params for trial in study.trials]
     assert len(first) == 2 and list(first[0]) == ['lr']
     assert all(0 <= trial.user_attrs['test_row_f1'] <= 1 for trial in study.trials)
@@ -52,7 +52,8 @@ def test_a_study_by_keyword_and_by_object(shop, tiny, tmp_path):
 
 @pytest.mark.parametrize('change, words', [
     (dict(jobs=0), 'jobs=0'), (dict(n_trials=0), 'n_trials=0'), (dict(n_folds=2), 'n_folds=2'),
-    (dict(epochs=0), 'epochs=0'), (dict(space=('zest',)), 'zest'), (dict(bs=64), 'bs=64'), (dict(n_trails=3), 'n_trials')])
+    (dict(epochs=0), 'epochs=0'), (dict(space=('zest',)), 'zest'), (dict(bs=64), 'bs=64'),
+    (dict(n_trails=3), 'n_trials')])
 def test_refused(shop, tiny, change, words):
     df, path = shop
     with pytest.raises(InputError, match=words):

@@ -63,7 +63,8 @@ def html():
     settings = {'listings': {'train': 7, 'skipped': skipped}, 'seed': 0,
                 'versions': {'a-package-with-a-long-name' * 3: '1.2.3' * 9}}
     return report_html(embeddings, rule, {**table, 'untrained_fused': table['title']}, files,
-                       losses=range(1, 99), monitors={'recall@1': [.4, .5], 'map@r': [.3, .4]}, settings=settings)
+                       losses=range(1, 99), monitors={'recall@1': [.4, .5], 'map@r': [.3, .4]},
+                       settings=settings)
 
 
 @pytest.mark.parametrize('width', [360, 1200])
