@@ -49,7 +49,7 @@ def _fail(error):
     raise typer.Exit(2) from error
 
 
-def _option(text, *names, **kwargs): return typer.Option(*names, help=text, **kwargs)
+def _option(help_text, *names, **kwargs): return typer.Option(*names, help=help_text, **kwargs)
 def _column(what): return _option(f'Column of {what}; default: found by its usual name.')
 
 
@@ -174,15 +174,15 @@ def train(
     typer.echo('loading ...')
     with _working():
         from .jobs.listings import training_listings
-        rate = 'auto' if lr == 'auto' else _number('lr', lr)
+        learning_rate = 'auto' if lr == 'auto' else _number('lr', lr)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
                             fold_col=fold_col, phash_col=phash_col)
-        df, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+        table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
         from .jobs.train import run
-        summary = run(df, images or '.', out, columns=columns, training=training, valid_fold=valid_fold,
-                      lr=rate, echo=typer.echo, force=force)
+        summary = run(table, images or '.', out, columns=columns, training=training, valid_fold=valid_fold,
+                      lr=learning_rate, echo=typer.echo, force=force)
         _say_result(summary, out)
 
 
@@ -232,13 +232,13 @@ def tune(
         from .jobs.listings import training_listings
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
                             fold_col=fold_col, phash_col=phash_col)
-        df, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+        table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
         search = Search(study, storage, n_trials, jobs, _names(space), monitor, sampler,
                         None if pruner == 'none' else pruner)
         from .jobs.tune import tune_listings
-        finished = tune_listings(df, images or '.', columns, search=search, training=training,
+        finished = tune_listings(table, images or '.', columns, search=search, training=training,
                                  test_fold=test_fold, echo=typer.echo)
         _say_study(finished, out)
 
@@ -268,14 +268,15 @@ def match(
         from .jobs.match import check_output, new_listings, write_matches
         from .matcher import load_matcher
         check_output(out, listings)
-        df = read_table(listings, encoding)
+        table = read_table(listings, encoding)
         loaded = load_matcher(matcher, device)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col)
-        new = new_listings(df, loaded, column_names, images, embeddings)
-        result = loaded.match(new, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
+        new_rows = new_listings(table, loaded, column_names, images, embeddings)
+        result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         files = write_matches(result, out, scores)
-        for row in result.skipped.itertuples():
-            typer.echo(f'skipped row {row.row} ({row.id}), {row.column}: {row.reason}', err=True)
+        for skipped in result.skipped.itertuples():
+            typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',
+                       err=True)
         count = len(result.matches.ids) - len(result)
         typer.echo(f'{len(result)} listings, {count} matches among {len(result.ids)}; '
                    f'wrote {" and ".join(map(str, files))}')
@@ -289,14 +290,14 @@ def inspect(matcher: MatcherFolder):
         for line in describe_matcher(matcher): typer.echo(line)
 
 
-def _number(name, text):
-    try: return float(text)
-    except ValueError: raise InputError(f"{name}={text!r}: give a number, or 'auto'") from None
+def _number(option, given):
+    try: return float(given)
+    except ValueError: raise InputError(f"{option}={given!r}: give a number, or 'auto'") from None
 
 
-def _names(text):
+def _names(separated):
     "The names in a list with commas."
-    return tuple(name.strip() for name in text.split(',') if name.strip())
+    return tuple(name.strip() for name in separated.split(',') if name.strip())
 
 
 def _say_result(summary, out):
@@ -307,8 +308,8 @@ def _say_result(summary, out):
 
 def _say_study(study, out):
     from .jobs.study_page import tuning_gain, write_study
-    text, _ = tuning_gain(study)
-    typer.echo(f'\n{text}')
+    sentences, _ = tuning_gain(study)
+    typer.echo(f'\n{sentences}')
     if out is None: return
     write_study(study, out)
     typer.echo(f'wrote {out}: report.html and trials.csv')

@@ -12,22 +12,25 @@ def describe_matcher(
     "Check every file of a saved matcher against its hash, and say what is inside."
     files, _, manifest = read_folder(folder)
     matcher = json.loads(files['matcher.json'])
-    ids = json.loads(files['listings.json'])['ids']
+    listing_ids = json.loads(files['listings.json'])['ids']
     encoder = matcher['encoder'] or {}
     made_with = manifest['made_with']
     megabytes = sum(map(len, files.values())) / 1e6
-    lines = [
+    description = [
         f'{folder}: {len(files)} files, {megabytes:.1f} MB, every hash right',
         'made with ' + ', '.join(f'{package} {version}' for package, version in made_with.items()),
-        f'catalogue: {len(ids)} listings, {ids[0]} to {ids[-1]}']
-    lines += [f'{kind} encoder: {encoder[kind]["name"]}' for kind in ('image', 'title') if kind in encoder]
-    if encoder.get('picture'): lines.append(f'pictures: {"x".join(map(str, encoder["picture"]["size"]))}')
+        f'catalogue: {len(listing_ids)} listings, {listing_ids[0]} to {listing_ids[-1]}']
+    for kind in ('image', 'title'):
+        if kind in encoder: description.append(f'{kind} encoder: {encoder[kind]["name"]}')
+    if encoder.get('picture'):
+        size = 'x'.join(map(str, encoder['picture']['size']))
+        description.append(f'pictures: {size}')
     # a matcher reads no groups
     columns = Columns.resolve(matcher['cols'], {}, Columns(group=None)).by_keyword()
     described = [f'{role.removesuffix("_col")} {column}' for role, column in columns.items() if column]
-    lines.append('columns: ' + ', '.join(described))
-    lines.append(f'rule: {json.dumps(matcher["rule"])}')
+    description.append('columns: ' + ', '.join(described))
+    description.append(f'rule: {json.dumps(matcher["rule"])}')
     # figures of the fold that the rule was chosen on; a matcher made by hand may hold anything as its info
     if {'heldout', 'gain', 'settings'} <= set(matcher['info']):
-        lines.append('\n' + summary_table(matcher['info']))
-    return lines
+        description.append('\n' + summary_table(matcher['info']))
+    return description

@@ -52,11 +52,11 @@ def new_listings(
 def _renamed(listings, found_names, own_names):
     "The listings with the columns that were found under the matcher's own names."
     # a column that isn't used may have the name that a used one is going to get
-    kept = [column for column in listings
-            if column in found_names.values() or column not in own_names.values()]
+    kept_columns = [column for column in listings
+                    if column in found_names.values() or column not in own_names.values()]
     changed = {column: own_names[role] for role, column in found_names.items()
                if column is not None and own_names[role] is not None}
-    return listings[kept].rename(columns=changed)
+    return listings[kept_columns].rename(columns=changed)
 
 
 def _embeddings(file, listings, columns):
@@ -84,9 +84,9 @@ def _read_vectors(file):
     return vectors
 
 
-def _refuse_blank(listings, column, what):
-    blank = listings[column].isna().to_numpy()
-    if blank.any(): raise InputError(f'{column}: row {int(blank.argmax())} has no {what}')
+def _refuse_blank(listings, column, expected):
+    is_blank = listings[column].isna().to_numpy()
+    if is_blank.any(): raise InputError(f'{column}: row {int(is_blank.argmax())} has no {expected}')
 
 
 def write_matches(

@@ -74,12 +74,12 @@ def refuse_unknown(
 ):
     "Raise `InputError` for a keyword that names no option, with the nearest one that does."
     if not keywords: return
-    keyword, value = next(iter(keywords.items()))
+    keyword, given = next(iter(keywords.items()))
     known_options = [*signature(job).parameters, *(field.name for each in options for field in fields(each)),
              *keywords_of_roles(), *FASTAI_NAMES]
     nearest = get_close_matches(keyword, known_options, n=1)
     hint = f' (did you mean {nearest[0]}?)' if nearest else ''
-    raise InputError(f'{keyword}={value!r}: no option{hint}')
+    raise InputError(f'{keyword}={given!r}: no option{hint}')
 
 
 def take_columns(

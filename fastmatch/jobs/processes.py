@@ -16,20 +16,20 @@ FAREWELL = 10  # seconds that the others have to end by themselves when all work
 
 @contextmanager
 def helpers(
-    count: int,  # Processes in all, this one included
+    process_count: int,  # Processes in all, this one included
     job,  # Function that each of the others calls; a module's own, so that a new process can import it
-    call: dict,  # Its keyword arguments, all of them picklable; `echo` is added
+    arguments: dict,  # Its keyword arguments, all of them picklable; `echo` is added
 ):
     "Gives a function that starts the other processes when it is first called; leaving the block ends them."
     processes = []
 
     def start():
-        if count == 1 or processes: return
-        threads = max(1, _cores() // count)
+        if process_count == 1 or processes: return
+        threads = max(1, _cores() // process_count)
         torch.set_num_threads(threads)
         with _environment(OMP_NUM_THREADS=str(threads)):
-            for _ in range(count - 1):
-                processes.append(context.Process(target=_help, args=(job, call, os.getpid())))
+            for _ in range(process_count - 1):
+                processes.append(context.Process(target=_help, args=(job, arguments, os.getpid())))
                 processes[-1].start()
 
     context = multiprocessing.get_context('spawn')
@@ -58,19 +58,19 @@ def _environment(**variables):
             else: os.environ[variable] = value
 
 
-def _help(job, call, parent):
+def _help(job, arguments, first_process):
     "What another process runs."
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(first_process,), daemon=True).start()
     if not sys.stderr.isatty(): os.environ['TQDM_DISABLE'] = '1'
-    try: job(**call, echo=_print_trial)
+    try: job(**arguments, echo=_print_trial)
     except (InputError, ImportError) as error:
         print(f'fastmatch: a process of the study ended: {error}', file=sys.stderr, flush=True)
         sys.exit(2)
 
 
-def _end_with(parent):
+def _end_with(first_process):
     "Ends this process when the first one is gone, killed or not."
-    while os.getppid() == parent: time.sleep(POLL)
+    while os.getppid() == first_process: time.sleep(POLL)
     os._exit(1)
 
 

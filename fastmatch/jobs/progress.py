@@ -57,26 +57,27 @@ class StepBar(Callback):
 
 
 def epoch_logger(
-    learn,  # fastai Learner
+    learner,  # fastai Learner
     echo,  # Called with a line of text
 ):  # For `learn.logger`
     "A logger that says each epoch's values in a line, without the notebook's bar."
     def log(values):
-        if learn.epoch == 0: echo('  ' + ' '.join(f'{metric:>11}' for metric in learn.recorder.metric_names))
+        if learner.epoch == 0:
+            echo('  ' + ' '.join(f'{metric:>11}' for metric in learner.recorder.metric_names))
         cells = (f'{value:>11.4f}' if isinstance(value, float) else f'{value:>11}' for value in values)
         echo('  ' + ' '.join(cells))
     return log
 
 
 def suggested_rate(
-    learn,  # fastai Learner
+    learner,  # fastai Learner
     echo,  # Called with a line of text
 ) -> float:
     "The learning rate that `lr_find` suggests. The weights it saves meanwhile go into a temporary folder."
-    earlier_path = learn.path
+    earlier_path = learner.path
     with tempfile.TemporaryDirectory() as folder:
-        learn.path = Path(folder)
-        rate = float(learn.lr_find(show_plot=False).valley)
-    learn.path = earlier_path
-    echo(f'  lr_find: learning rate {rate:.2g}')
-    return rate
+        learner.path = Path(folder)
+        suggested = float(learner.lr_find(show_plot=False).valley)
+    learner.path = earlier_path
+    echo(f'  lr_find: learning rate {suggested:.2g}')
+    return suggested

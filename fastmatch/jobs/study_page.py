@@ -17,24 +17,25 @@ def tuning_gain(
 ) -> tuple[str, Paired | None]:  # (lines of text, the gain; None without a default, or where it is the best)
     "The best trial against the first, which is the kit as it comes, on the listings put aside."
     monitor = study.user_attrs['kept']['monitor']
-    best = study.best_trial
-    lines = [f'best, {said(best, monitor)}']
-    default = next((trial for trial in _complete(study) if trial.user_attrs.get('default')), None)
-    if default is None:
-        lines.append('the default was not among the trials that came to their end: nothing to compare with')
-        return '\n'.join(lines), None
-    if default.number == best.number:
-        lines.append('that is the default: no trial was better')
-        return '\n'.join(lines), None
+    best_trial = study.best_trial
+    sentences = [f'best, {said(best_trial, monitor)}']
+    default_trial = next((trial for trial in _complete(study) if trial.user_attrs.get('default')), None)
+    if default_trial is None:
+        sentences.append('the default was not among the trials that came to their end: '
+                         'nothing to compare with')
+        return '\n'.join(sentences), None
+    if default_trial.number == best_trial.number:
+        sentences.append('that is the default: no trial was better')
+        return '\n'.join(sentences), None
     best_scores = tested(study)
     default_scores = tested(study, 'default')
     gain = paired(best_scores, default_scores)
-    lines += [
-        f'default, {said(default, monitor)}',
+    sentences += [
+        f'default, {said(default_trial, monitor)}',
         f'{len(best_scores.row_f1)} listings put aside: row F1 {best_scores.mean:.3f}, '
         f'default {default_scores.mean:.3f}; gain {gain.diff:+.3f}, '
         f'95% interval {gain.low:+.3f} to {gain.high:+.3f}']
-    return '\n'.join(lines), gain
+    return '\n'.join(sentences), gain
 
 
 def study_page(
@@ -70,9 +71,11 @@ def _best_trials(study):
     descending = direction_of(monitor) != 'minimize'
     trials = sorted(_complete(study), key=lambda trial: trial.value, reverse=descending)[:TRIALS]
     parameters = list(dict.fromkeys(parameter for trial in trials for parameter in trial.params))
-    rows = [[trial.number, f'{trial.value:.4f}', f'{trial.user_attrs["test_row_f1"]:.3f}',
-             *(_cell(trial.params.get(parameter, '')) for parameter in parameters)] for trial in trials]
-    return render('study_trials.html', head=['trial', monitor, 'row F1 put aside', *parameters], rows=rows)
+    table_rows = [
+        [trial.number, f'{trial.value:.4f}', f'{trial.user_attrs["test_row_f1"]:.3f}',
+         *(_cell(trial.params.get(parameter, '')) for parameter in parameters)] for trial in trials]
+    head = ['trial', monitor, 'row F1 put aside', *parameters]
+    return render('study_trials.html', head=head, rows=table_rows)
 
 
 def _cell(value): return f'{value:.3g}' if isinstance(value, float) else value

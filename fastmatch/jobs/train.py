@@ -128,8 +128,8 @@ def monitors() -> list:
 
 
 def loaders(
-    df,  # Listings with groups: DataFrame
-    path,  # Folder of the images
+    listings,  # Listings with groups: DataFrame
+    image_folder,  # Folder of the images
     columns: Columns,  # Of the table
     training: Training,  # Picture size, augmentation, batch size and the like
     valid_fold: int,  # Fold held out for validation
@@ -137,9 +137,10 @@ def loaders(
 ) -> MatchDataLoaders:
     "The listings as fastai batches: pictures squeezed to a square of `training.size` pixels, and augmented."
     return MatchDataLoaders.from_df(
-        df, path, columns, valid_fold, seed=training.seed, bs=training.bs, on_error=training.on_error,
-        item_tfms=Resize(training.size, method=ResizeMethod.Squish), batch_tfms=augs(training.aug),
-        num_workers=training.num_workers, device=training.device, **{'n_folds': training.n_folds, **kwargs})
+        listings, image_folder, columns, valid_fold, seed=training.seed, bs=training.bs,
+        on_error=training.on_error, item_tfms=Resize(training.size, method=ResizeMethod.Squish),
+        batch_tfms=augs(training.aug), num_workers=training.num_workers, device=training.device,
+        **{'n_folds': training.n_folds, **kwargs})
 
 
 def check_one_batch(
@@ -202,9 +203,9 @@ def run(
 
 
 def _matcher(outcome, catalogue, info):
-    learn = outcome.learn
-    if catalogue == 'all': return learn.matcher(rule=outcome.rule, tta=True, info=info)
-    return Matcher(outcome.rule, outcome.emb, learn.encoder(tta=True), learn.dls.columns, info)
+    learner = outcome.learn
+    if catalogue == 'all': return learner.matcher(rule=outcome.rule, tta=True, info=info)
+    return Matcher(outcome.rule, outcome.emb, learner.encoder(tta=True), learner.dls.columns, info)
 
 
 def is_result(

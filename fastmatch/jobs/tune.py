@@ -15,8 +15,8 @@ ENCODERS = ('image_arch', 'text_arch')  # fixed for all trials unless they are s
 
 
 def split_off(
-    df,  # Listings with groups: DataFrame
-    path,  # Folder of the images
+    listings,  # Listings with groups: DataFrame
+    image_folder,  # Folder of the images
     columns: Columns,  # Of the table
     test_fold: int = 0,  # Which fold is put aside
     n_folds: int = 5,  # Folds to make where the table has none
@@ -25,11 +25,11 @@ def split_off(
 ) -> tuple:  # (listings to train and validate on, listings put aside): DataFrames
     "Put a fold aside; no group, and no picture, is on both sides."
     hashed = columns.phash is None and columns.image is not None
-    checked = check_listings(df, path, columns, on_error=on_error, phash=hashed)
+    checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed)
     hashes = checked.phash if columns.phash is None else checked.df[columns.phash].to_numpy(object)
-    aside, _ = valid_split(checked.df, test_fold, columns.fold, columns.group, n_folds, seed, columns.id,
-                           fn_col=columns.image, path=path, phash=hashes)
-    return checked.df[~aside].reset_index(drop=True), checked.df[aside].reset_index(drop=True)
+    is_aside, _ = valid_split(checked.df, test_fold, columns.fold, columns.group, n_folds, seed, columns.id,
+                              fn_col=columns.image, path=image_folder, phash=hashes)
+    return checked.df[~is_aside].reset_index(drop=True), checked.df[is_aside].reset_index(drop=True)
 
 
 def tune_listings(
@@ -53,15 +53,16 @@ def tune_listings(
     space = spaces(*search.space)
     seed_everything(training.seed)
     echo(f'reading {len(df)} listings ...')
-    rest, test = split_off(df, path, columns, test_fold, training.n_folds, training.seed, training.on_error)
-    dls = _inner_loaders(rest, path, columns, training, test_fold)
+    remaining, test = split_off(df, path, columns, test_fold, training.n_folds, training.seed,
+                                training.on_error)
+    dls = _inner_loaders(remaining, path, columns, training, test_fold)
     check_one_batch(dls, training.bs)
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, {len(test)} put aside')
     encoders = {option: getattr(training, option) for option in ENCODERS if option not in space}
     make_learner = learner_maker(dls, metrics=monitors(), **encoders)
-    call = dict(df=df, path=path, columns=columns, training=training, test_fold=test_fold,
-                search=replace(search, jobs=1))
-    with helpers(search.jobs, tune_listings, call) as start_helpers:
+    arguments = dict(df=df, path=path, columns=columns, training=training, test_fold=test_fold,
+                     search=replace(search, jobs=1))
+    with helpers(search.jobs, tune_listings, arguments) as start_helpers:
         def make_first(trial):
             # only now, so that what is wrong with table or study is said once, not by each process
             start_helpers()
@@ -72,14 +73,15 @@ def tune_listings(
             seed=training.seed, about=_about(dls, training, space), echo=echo)
 
 
-def _inner_loaders(rest, path, columns, training, test_fold):
+def _inner_loaders(remaining, image_folder, columns, training, test_fold):
     "Loaders over the listings that are left, one fold of them held out."
-    folds_left = [] if columns.fold is None else sorted(set(rest[columns.fold]) - {test_fold})
+    folds_left = [] if columns.fold is None else sorted(set(remaining[columns.fold]) - {test_fold})
     # with one fold only, new ones are made
     if len(folds_left) < 2:
         columns = replace(columns, fold=None)
         folds_left = [0]
-    return loaders(rest, path, columns, training, folds_left[0], n_folds=max(2, training.n_folds - 1))
+    return loaders(remaining, image_folder, columns, training, folds_left[0],
+                   n_folds=max(2, training.n_folds - 1))
 
 
 def _about(dls, training, space):

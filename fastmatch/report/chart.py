@@ -58,15 +58,15 @@ def chart(
     x_axis = Axis(x_low, x_high, LEFT, W - RIGHT)
     heights = [y for _, y in drawable.values()]
     y_axis = Axis(*_y_range(heights, level, log), H - BOTTOM, TOP)
-    x_ticks = [value for value in _ticks(x_low, x_high) if not whole or value == int(value)]
+    x_ticks = [position for position in _ticks(x_low, x_high) if not whole or position == int(position)]
     y_ticks = range(int(y_axis.high) + 1) if log else _ticks(y_axis.low, y_axis.high)
     lines = [_line(name, f's{i % STYLES}', x_axis(x), y_axis(y), fill)
              for i, (name, (x, y)) in enumerate(drawable.items())]
     return render(
         'chart.html', lines=lines, alt=alt, x_label=x_label, y_label=y_label,
         width=W, height=H, left=LEFT, right=W - RIGHT, top=TOP, bottom=H - BOTTOM,
-        x_ticks=[(f'{x_axis(value):.1f}', f'{value:g}') for value in x_ticks],
-        y_ticks=[(y_axis(value), f'{10**value if log else value:g}') for value in y_ticks],
+        x_ticks=[(f'{x_axis(position):.1f}', f'{position:g}') for position in x_ticks],
+        y_ticks=[(y_axis(position), f'{10**position if log else position:g}') for position in y_ticks],
         level=None if level is None else (level[0], f'{y_axis(level[1]):.1f}'),
         threshold=_threshold(threshold, x_axis))
 
@@ -85,36 +85,36 @@ def _drawable(x, y, log):
 
 
 def _range(arrays):
-    low = float(min(values.min() for values in arrays))
-    high = float(max(values.max() for values in arrays))
-    return (low, high) if high > low else (low - .5, high + .5)
+    lowest = float(min(values.min() for values in arrays))
+    highest = float(max(values.max() for values in arrays))
+    return (lowest, highest) if highest > lowest else (lowest - .5, highest + .5)
 
 
 def _y_range(heights, level, log):
     if log: return np.log10(ZERO_COUNT), max([1, *(y.max() for y in heights)]) * 1.04
-    low, high = _range(heights + ([np.array([level[1]])] if level else []))
-    margin = .04 * (high - low)
-    return low - margin, high + margin
+    lowest, highest = _range(heights + ([np.array([level[1]])] if level else []))
+    margin = .04 * (highest - lowest)
+    return lowest - margin, highest + margin
 
 
-def _ticks(low, high):
+def _ticks(lowest, highest):
     from matplotlib.ticker import MaxNLocator
-    values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [float(value) for value in values if low - 1e-9 <= value <= high + 1e-9]
+    positions = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(lowest, highest)
+    return [float(position) for position in positions if lowest - 1e-9 <= position <= highest + 1e-9]
 
 
-def _line(name, style, x, y, fill):
+def _line(name, style, x, y, filled):
     points = [(f'{a:.1f}', f'{b:.1f}') for a, b in zip(x, y)]
-    path = 'M' + 'L'.join(f'{a} {b}' for a, b in points)
-    area = f'{path}V{H - BOTTOM}H{x[0]:.1f}Z' if fill else ''
-    return Line(name, style, path, area, points if len(points) <= MAX_DOTS and not fill else [])
+    outline = 'M' + 'L'.join(f'{a} {b}' for a, b in points)
+    area = f'{outline}V{H - BOTTOM}H{x[0]:.1f}Z' if filled else ''
+    return Line(name, style, outline, area, points if len(points) <= MAX_DOTS and not filled else [])
 
 
-def _threshold(value, x_axis):
+def _threshold(threshold, x_axis):
     "(x of the line, x of its words, its value), or None where it is outside of the chart."
-    if value is None or not x_axis.low <= value <= x_axis.high: return None
-    x = x_axis(value)
-    return f'{x:.1f}', f'{np.clip(x, LEFT + 40, W - 52):.1f}', f'{value:.3f}'
+    if threshold is None or not x_axis.low <= threshold <= x_axis.high: return None
+    x = x_axis(threshold)
+    return f'{x:.1f}', f'{np.clip(x, LEFT + 40, W - 52):.1f}', f'{threshold:.3f}'
 
 
 def steps(

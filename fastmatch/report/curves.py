@@ -40,23 +40,24 @@ def scores(
     if not pairs.scored.any(): return render('scores.html', histogram=None)
     sweep = Sweep(judged.neighbors, judged.groups, rule.max_matches)
     compared = pairs.fused[pairs.scored]
-    edges = _bin_edges(min(compared.min(), rule.threshold), max(compared.max(), rule.threshold))
-    score_range = edges[0], edges[-1]
-    true_counts, _ = np.histogram(compared[pairs.true[pairs.scored]], edges)
-    false_counts, _ = np.histogram(compared[~pairs.true[pairs.scored]], edges)
-    outlines = {'same product': steps(edges, true_counts), 'different products': steps(edges, false_counts)}
+    bin_edges = _bin_edges(min(compared.min(), rule.threshold), max(compared.max(), rule.threshold))
+    score_range = bin_edges[0], bin_edges[-1]
+    true_counts, _ = np.histogram(compared[pairs.true[pairs.scored]], bin_edges)
+    false_counts, _ = np.histogram(compared[~pairs.true[pairs.scored]], bin_edges)
+    outlines = {'same product': steps(bin_edges, true_counts),
+                'different products': steps(bin_edges, false_counts)}
     histogram = chart(outlines, 'fused score', 'pairs (log scale)', 'Scores of true and of false pairs',
                       x_range=score_range, log=True, threshold=rule.threshold, fill=True)
     thresholds = np.unique([*np.linspace(*score_range, THRESHOLDS), rule.threshold])
     row_f1 = {'mean row F1': (thresholds, [sweep.at(threshold).mean() for threshold in thresholds])}
     alone = sweep.at(np.inf).mean()
-    curve = chart(row_f1, 'fused score from which pairs match', 'mean row F1', 'Mean row F1 by threshold',
-                  x_range=score_range, threshold=rule.threshold, level=('alone', alone))
-    return render('scores.html', histogram=histogram, curve=curve,
+    f1_chart = chart(row_f1, 'fused score from which pairs match', 'mean row F1', 'Mean row F1 by threshold',
+                     x_range=score_range, threshold=rule.threshold, level=('alone', alone))
+    return render('scores.html', histogram=histogram, curve=f1_chart,
                   at_threshold=sweep.at(rule.threshold).mean(),
                   true_pairs=int(true_counts.sum()), false_pairs=int(false_counts.sum()),
                   not_candidates=int((pairs.true & ~pairs.candidate).sum()))
 
 
-def _bin_edges(low, high):
-    return np.linspace(*((low, high) if high > low else (low - .5, low + .5)), BINS + 1)
+def _bin_edges(lowest, highest):
+    return np.linspace(*((lowest, highest) if highest > lowest else (lowest - .5, lowest + .5)), BINS + 1)

@@ -48,17 +48,17 @@ def found_groups(
 ) -> list[Found]:
     "The groups of two or more listings that the matches make, in the order of their first listing."
     matched_groups = group(judged.matches)
-    order = np.argsort(matched_groups, kind='stable')
-    members = np.split(order, np.bincount(matched_groups).cumsum()[:-1])
-    return [_beside_truth(rows, judged.groups) for rows in members if len(rows) > 1]
+    by_group = np.argsort(matched_groups, kind='stable')
+    members = np.split(by_group, np.bincount(matched_groups).cumsum()[:-1])
+    return [_beside_truth(group_rows, judged.groups) for group_rows in members if len(group_rows) > 1]
 
 
-def _beside_truth(rows, groups):
+def _beside_truth(group_rows, groups):
     # of two equally frequent groups the one of the smaller number: that of the earlier listing
-    most_frequent = np.bincount(groups[rows]).argmax()
-    is_right = groups[rows] == most_frequent
-    missed = np.setdiff1d(np.flatnonzero(groups == most_frequent), rows)
-    return Found(rows[is_right], rows[~is_right], missed)
+    most_frequent = np.bincount(groups[group_rows]).argmax()
+    is_right = groups[group_rows] == most_frequent
+    missed = np.setdiff1d(np.flatnonzero(groups == most_frequent), group_rows)
+    return Found(group_rows[is_right], group_rows[~is_right], missed)
 
 
 def varied(
@@ -86,14 +86,15 @@ def groups(
     return render('groups.html', total=len(found), counts=counts, kinds=KINDS, groups=shown_groups)
 
 
-def _shown(found, groups, cards):
-    mark, word = KINDS[found.kind]
-    descriptions = [f'{len(found)} together']
-    if len(found.wrong):
-        other_groups = len(np.unique(groups[found.wrong]))
-        descriptions.append(f'{len(found.wrong)} of {plural(other_groups, "other product")}')
-    if len(found.missed): descriptions.append(f'{len(found.missed)} missed')
-    kinds = (('right', found.right), ('wrong', found.wrong), ('missed', found.missed))
-    members = [(cards.card(row), kind) for kind, rows in kinds for row in rows[:MEMBERS]]
-    hidden = len(found) + len(found.missed) - len(members)
-    return ShownGroup(mark, word, cards.embeddings.groups[found.right[0]], descriptions, hidden, members)
+def _shown(found_group, groups, cards):
+    mark, word = KINDS[found_group.kind]
+    descriptions = [f'{len(found_group)} together']
+    if len(found_group.wrong):
+        other_groups = len(np.unique(groups[found_group.wrong]))
+        descriptions.append(f'{len(found_group.wrong)} of {plural(other_groups, "other product")}')
+    if len(found_group.missed): descriptions.append(f'{len(found_group.missed)} missed')
+    kinds = (('right', found_group.right), ('wrong', found_group.wrong), ('missed', found_group.missed))
+    members = [(cards.card(row), kind) for kind, kind_rows in kinds for row in kind_rows[:MEMBERS]]
+    hidden = len(found_group) + len(found_group.missed) - len(members)
+    name = cards.embeddings.groups[found_group.right[0]]
+    return ShownGroup(mark, word, name, descriptions, hidden, members)

@@ -18,10 +18,10 @@ def headline(
 ) -> str:  # html
     "What the rule is worth beside matching nothing and beside no training, and what it gets right."
     fused = rows['fused']
-    pairs = judged.pairs
-    matched_count = int(pairs.matched.sum())
-    right_count = int((pairs.matched & pairs.true).sum())
-    true_count = int(pairs.true.sum())
+    judged_pairs = judged.pairs
+    matched_count = int(judged_pairs.matched.sum())
+    right_count = int((judged_pairs.matched & judged_pairs.true).sum())
+    true_count = int(judged_pairs.true.sum())
     exact_count = (row_f1(judged.matches, judged.groups) == 1).sum()
     return render(
         'headline.html', fused=fused, alone=rows['alone'],

@@ -60,11 +60,12 @@ def judge_pairs(
 
 def _scores_of_rule(neighbors, pair_keys):
     "For each pair the better of the scores that its listings have for each other, and whether there is one."
-    rows, ids, scores = neighbors.pairs()
-    directed_keys = np.minimum(rows, ids) * len(neighbors.ids) + np.maximum(rows, ids)
+    rows, neighbor_ids, neighbor_scores = neighbors.pairs()
+    directed_keys = np.minimum(rows, neighbor_ids) * len(neighbors.ids) + np.maximum(rows, neighbor_ids)
     best_scores = np.full(len(pair_keys), -np.inf, np.float32)
-    not_itself = rows != ids
-    np.maximum.at(best_scores, np.searchsorted(pair_keys, directed_keys[not_itself]), scores[not_itself])
+    not_itself = rows != neighbor_ids
+    positions = np.searchsorted(pair_keys, directed_keys[not_itself])
+    np.maximum.at(best_scores, positions, neighbor_scores[not_itself])
     return best_scores, best_scores > -np.inf
 
 
@@ -83,8 +84,8 @@ def _pair_keys(rows, others, listing_count):
 
 
 def _neighbor_keys(neighbors):
-    rows, ids, _ = neighbors.pairs()
-    return _pair_keys(rows, ids, len(neighbors.ids))
+    rows, neighbor_ids, _ = neighbors.pairs()
+    return _pair_keys(rows, neighbor_ids, len(neighbors.ids))
 
 
 def _matched_keys(matches):
@@ -94,6 +95,7 @@ def _matched_keys(matches):
 
 def _pairs_of_groups(group_of):
     "All pairs of listings of one group: int64 (2, m)."
-    order = np.argsort(group_of, kind='stable')
-    members = np.split(order, np.bincount(group_of).cumsum()[:-1])
-    return np.concatenate([rows[np.stack(np.triu_indices(len(rows), 1))] for rows in members], axis=1)
+    by_group = np.argsort(group_of, kind='stable')
+    members = np.split(by_group, np.bincount(group_of).cumsum()[:-1])
+    pairs = [group_rows[np.stack(np.triu_indices(len(group_rows), 1))] for group_rows in members]
+    return np.concatenate(pairs, axis=1)

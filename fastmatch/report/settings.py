@@ -35,17 +35,17 @@ def words(
 
 def _condition(rule):
     if rule.how == 'union':
-        reached = ', '.join(f'{modality} {weight + rule.threshold:.3f}'
-                            for modality, weight in rule.weights.items())
-        return f'when one of these is reached: {reached}'
+        thresholds = ', '.join(f'{modality} {weight + rule.threshold:.3f}'
+                               for modality, weight in rule.weights.items())
+        return f'when one of these is reached: {thresholds}'
     return f'when the fused score, {_formula(rule)}, is {rule.threshold:.3f} or more'
 
 
 def _formula(rule):
     weights = {modality: weight for modality, weight in rule.weights.items() if weight > 0}
     if rule.how == 'mean':
-        total = sum(weights.values())
-        return ' + '.join(f'{weight / total:.3g} × {modality}' for modality, weight in weights.items())
+        weight_sum = sum(weights.values())
+        return ' + '.join(f'{weight / weight_sum:.3g} × {modality}' for modality, weight in weights.items())
     if rule.how != 'prob_or':
         parts = ', '.join(f'{modality} ({weight:.3g})' for modality, weight in weights.items())
         return f'{rule.how!r} of {parts}'
@@ -58,24 +58,24 @@ def settings_html(
     settings: dict | None,  # Name -> value, dict, or list of dicts
 ) -> str:  # html
     "The rule, then a table of each setting; those of plain values together under 'run'."
-    plain = {}
+    plain_values = {}
     tables = {}
-    for heading, value in (settings or {}).items():
-        if isinstance(value, Mapping):
-            tables[heading] = {key: entry for key, entry in value.items() if not isinstance(entry, list)}
+    for heading, setting in (settings or {}).items():
+        if isinstance(setting, Mapping):
+            tables[heading] = {key: entry for key, entry in setting.items() if not isinstance(entry, list)}
             # rows inside an entry, as summary.json's skipped listings, are a table of their own
-            tables.update({key: entry for key, entry in value.items() if isinstance(entry, list)})
-        elif isinstance(value, list): tables[heading] = value
-        else: plain[heading] = value
-    if plain: tables['run'] = plain
+            tables.update({key: entry for key, entry in setting.items() if isinstance(entry, list)})
+        elif isinstance(setting, list): tables[heading] = setting
+        else: plain_values[heading] = setting
+    if plain_values: tables['run'] = plain_values
     return render('settings.html', sentence=words(rule), rule_json=json.dumps(rule.to_dict(), indent=2),
-                  blocks=[_block(heading, value) for heading, value in tables.items()])
+                  blocks=[_block(heading, setting) for heading, setting in tables.items()])
 
 
-def _block(heading, value):
-    if isinstance(value, Mapping): return Block(heading, [list(entry) for entry in value.items()])
-    if not value: return Block(heading, [], text='none')
-    if not isinstance(value[0], Mapping): return Block(heading, [], text=', '.join(map(str, value)))
-    head = list(value[0])
-    rows = [[entry.get(key, '') for key in head] for entry in value[:MAX_ROWS]]
-    return Block(heading, rows, head, hidden=max(0, len(value) - MAX_ROWS))
+def _block(heading, setting):
+    if isinstance(setting, Mapping): return Block(heading, [list(entry) for entry in setting.items()])
+    if not setting: return Block(heading, [], text='none')
+    if not isinstance(setting[0], Mapping): return Block(heading, [], text=', '.join(map(str, setting)))
+    columns = list(setting[0])
+    rows = [[entry.get(column, '') for column in columns] for entry in setting[:MAX_ROWS]]
+    return Block(heading, rows, columns, hidden=max(0, len(setting) - MAX_ROWS))

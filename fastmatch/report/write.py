@@ -30,17 +30,17 @@ def report_html(
     "The report as one self-contained html page; raises `InputError` for listings that can't be judged."
     _check(emb, table)
     judged = judge_pairs(emb.spaces(only=tuple(rule.reads)) if spaces is None else spaces, rule, emb.groups)
-    rows = {'alone': alone_heldout(emb.groups), **table}
+    all_rows = {'alone': alone_heldout(emb.groups), **table}
     cards = Cards(emb, images)
     sections = [
-        ('What each part is worth', worth_table(rows)),
+        ('What each part is worth', worth_table(all_rows)),
         ('Training', training(losses, monitors)),
         ('Scores and the threshold', scores(judged, rule)),
         ('Matched groups', groups(judged, cards)),
         ('Worst mistakes', mistakes(judged, rule, cards, n)),
         ('Settings', settings_html(rule, settings))]
     title = f'{len(emb):,} listings matched by {listed(rule.modalities)}'
-    return page(title, headline(rows, judged), sections)
+    return page(title, headline(all_rows, judged), sections)
 
 
 def _check(embeddings, table):
