@@ -1,4 +1,4 @@
-"The command line: a thin door to the main job and to saved matchers."
+"The command line: a thin door to the jobs. Heavy imports are inside the commands: --help answers at once."
 import os
 import sys
 import warnings
@@ -8,34 +8,40 @@ from typing import Annotated
 
 import typer
 
-from .core import InputError, MissingPackage
+from .core import InputError, MissingPackage, check_new_folder
+from .jobs.options import SAMPLE_SIZE, STUDY_FILES, Search, Training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
                   help='Match product listings by image and title: which of them are the same product?')
+# an earlier name of an option, still understood and not shown
+EARLIER_NAMES = {'token_normalize_func': lambda name: {'label-col': 'group-col'}.get(name, name)}
+DEMO = Path('fastmatch-demo')
+TRAINING = Training()
+SEARCH = Search()
+SPACE = ','.join(SEARCH.space)
 
 
 @app.callback()
 def main():
-    # with one command typer would drop its name, and `fastmatch demo` would stop working the day before a second one comes
-    pass
+    "Keeps the name of each command: with a single one, typer would drop it."
 
 
 @contextmanager
 def _working():
-    "Inside it what the user can mend becomes one line on stderr and exit code 2; the imports of a command belong inside, so that --help stays quick."
+    "Inside it, what the user can mend becomes one line on stderr and exit code 2."
     # in a log file bars are noise; the lines about stages and epochs stay
     if not sys.stderr.isatty(): os.environ['TQDM_DISABLE'] = '1'
-    # a dependency's deprecation is nothing the user can act on
+    # a dependency's deprecation is nothing that the user can act on
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
     try:
         from transformers.utils import logging
         logging.disable_progress_bar()
         yield
-    except (InputError, MissingPackage) as e: _fail(e)
-    except OSError as e:
-        # a full disk, a folder without rights: what the system says is enough; anything else of that kind is a bug of ours
-        if e.errno is None: raise
-        _fail(e)
+    except (InputError, MissingPackage) as error: _fail(error)
+    except OSError as error:
+        # a full disk, a folder without rights: what the system says is enough; any other is a bug of ours
+        if error.errno is None: raise
+        _fail(error)
 
 
 def _fail(error):
@@ -43,22 +49,29 @@ def _fail(error):
     raise typer.Exit(2) from error
 
 
+def _option(help_text, *names, **kwargs): return typer.Option(*names, help=help_text, **kwargs)
+def _column(what): return _option(f'Column of {what}; default: found by its usual name.')
+
+
 Table = Annotated[Path, typer.Argument(help='Table of listings: CSV, TSV or Parquet.', show_default=False)]
-Images = Annotated[Path | None, typer.Option(help='Folder of the images. None: titles only.')]
-Encoding = Annotated[str, typer.Option(help='Of a text table.')]
-Force = Annotated[bool, typer.Option('--force', help='Replace an earlier result in --out.')]
-Seed = Annotated[int, typer.Option(help='Of weights, batches and halvings; the same seed gives the same numbers.')]
-OnError = Annotated[str, typer.Option(help="'raise': list every unusable row and stop; 'skip': go on without them.")]
-Device = Annotated[str | None, typer.Option(help="'cpu', 'cuda', ...; default: a GPU where there is one.")]
-ImageArch = Annotated[str, typer.Option(help='Image encoder: timm name, folder, or weights file.')]
-TextArch = Annotated[str, typer.Option(help='Title encoder: Hugging Face name, or folder.')]
-Batch = Annotated[int, typer.Option(help='Listings a batch.')]
-Aug = Annotated[str, typer.Option(help='Augmentation preset: none, flip, light, colour, recolour, strong, randaugment.')]
-Workers = Annotated[int, typer.Option(help='Processes that read images.')]
-
-
-def _column(what): return typer.Option(help=f'Column of {what}; default: found by its usual name.')
-
+MatcherFolder = Annotated[Path, typer.Argument(help='Folder of a matcher.', show_default=False)]
+Images = Annotated[Path | None, _option('Folder of the images. None: titles only.')]
+Encoding = Annotated[str, _option('Of a text table.')]
+Force = Annotated[bool, _option('Replace an earlier result in --out.', '--force')]
+Seed = Annotated[int, _option('Of weights, batches and halvings; the same seed gives the same numbers.')]
+OnError = Annotated[str, _option("'raise': list every unusable row and stop; 'skip': go on without them.")]
+Device = Annotated[str | None, _option("'cpu', 'cuda', ...; default: a GPU where there is one.")]
+ImageArch = Annotated[str, _option('Image encoder: timm name, folder, or weights file.')]
+TextArch = Annotated[str, _option('Title encoder: Hugging Face name, or folder.')]
+Batch = Annotated[int, _option('Listings a batch.')]
+Size = Annotated[int, _option('Side of the images in pixels; on a CPU 128 is three times as fast as 224.')]
+Aug = Annotated[str, _option('Augmentation: none, flip, light, colour, recolour, strong, randaugment.')]
+Workers = Annotated[int, _option('Processes that read images.')]
+Epochs = Annotated[int, _option('Rounds over the training listings.')]
+Folds = Annotated[int, _option('Folds to make where the table has none; one of them is held out.')]
+ValidFold = Annotated[int, _option('Fold held out for choosing and judging the rule.')]
+Rate = Annotated[str, _option("Learning rate, spread over encoders and heads; 'auto' asks lr_find.")]
+Out = Annotated[Path, _option('Folder to write: it is there whole or not at all.', show_default=False)]
 
 IdCol = Annotated[str | None, _column('ids')]
 ImageCol = Annotated[str | None, _column('image files')]
@@ -67,28 +80,49 @@ GroupCol = Annotated[str | None, _column('groups')]
 FoldCol = Annotated[str | None, _column('folds')]
 PhashCol = Annotated[str | None, _column('perceptual hashes')]
 
-DEMO = Path('fastmatch-demo')
+Study = Annotated[str, _option('Name of the study; the same call again goes on with it.')]
+Storage = Annotated[str, _option(
+    "Where studies are kept: a file .db (SQLite) or .log (Optuna's journal), or any database's URL.")]
+Trials = Annotated[int, _option(
+    'Finished trials that the study is to hold, earlier calls and other machines included.')]
+Jobs = Annotated[int, _option('Processes on this machine; the same call on another adds more.')]
+Space = Annotated[str, _option(
+    'What to search, by name: margin, scale, loss, opt, lr, wd, eps, schedule, rho, image_arch, text_arch, '
+    'image_pool, pool.')]
+TrialEpochs = Annotated[int, _option('Rounds over the training listings in a whole trial.')]
+Monitor = Annotated[str, _option(
+    'What the study looks at, on the inner validation fold: recall@1, map@r, row_f1_max.')]
+Sampler = Annotated[str, _option('tpe, cmaes, gp or random.')]
+Pruner = Annotated[str, _option('hyperband, asha, median or none.')]
+StudyOut = Annotated[Path | None, _option('Folder for report.html and trials.csv.')]
+TestFold = Annotated[int, _option(
+    'Fold put aside for the reported score; of the others one validates, and the rest trains.')]
 
-
-def _finish(summary, out):
-    from .match.judge.heldout import summary_table
-    typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\nwrote {out}: the matcher, matches.csv, summary.json and report.html')
+NewImages = Annotated[Path | None, _option('Folder of the images; needed where the matcher reads pictures.')]
+MatchesFile = Annotated[Path, _option('File to write: posting_id, matches.', '--out', '-o')]
+Scores = Annotated[bool, _option(
+    'Also write a .pairs.csv: the scores of each match by modality, and the reason.', '--scores')]
+Alone = Annotated[bool, _option(
+    'Match the new listings among themselves only, not with the catalogue.', '--alone')]
+Vectors = Annotated[Path | None, _option(
+    'Vectors made elsewhere, a row a listing: .npz, an array for each modality.')]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help='Folder to write; an earlier demo in the default one is replaced.')] = DEMO,
+    out: Annotated[Path, _option('Folder to write; an earlier demo in the default one is replaced.')] = DEMO,
     force: Force = False,
-    quick: Annotated[bool, typer.Option('--quick', help='Two epochs instead of eight: under two minutes, lower scores.')] = False,
+    quick: Annotated[bool, _option(
+        'Two epochs instead of eight: under two minutes, lower scores.', '--quick')] = False,
     seed: Seed = 0,
 ):
-    """Train on the embedded sample of 2,100 listings, search a fold that was never seen, choose the rule, and write the matches.
+    """Train on the embedded sample of 2,100 listings, match a fold that was never seen, and write the result.
 
-    Takes about five minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches: blank-separated, itself first);
-    `summary.json` what each modality and their fusion are worth, beside 'every listing alone' and the untrained encoders;
-    `report.html` shows it with the matches and the mistakes. The folder is a matcher of the held-out listings for `fastmatch match`.
+    Takes about five minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches:
+    blank-separated, itself first); `summary.json` what each modality and their fusion are worth, beside
+    'every listing alone' and the untrained encoders; `report.html` shows it with matches and mistakes.
+    The folder is a matcher of the held-out listings for `fastmatch match`.
     """
-    # here, so that --help answers at once: torch alone takes seconds to import
     typer.echo('loading ...')
     with _working():
         import pandas as pd
@@ -98,25 +132,26 @@ def demo(
         path = demo_path()
         # so short a training keeps more of what the encoders knew at half the rate
         settings = dict(epochs=2, lr=1e-3) if quick else {}
-        _finish(run(pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', seed=seed, echo=typer.echo, catalogue='heldout',
-                    force=force or out == DEMO,
-                    **settings), out)
+        summary = run(
+            pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', size=SAMPLE_SIZE,
+            seed=seed, echo=typer.echo, catalogue='heldout', force=force or out == DEMO, **settings)
+        _say_result(summary, out)
 
 
-@app.command()
+@app.command(context_settings=EARLIER_NAMES)
 def train(
     listings: Table,
-    out: Annotated[Path, typer.Option(help='Folder to write: it is there whole or not at all.', show_default=False)],
+    out: Out,
     images: Images = None,
-    image_arch: ImageArch = 'tf_efficientnet_lite0',
-    text_arch: TextArch = 'all-MiniLM-L6-v2',
-    epochs: Annotated[int, typer.Option(help='Rounds over the training listings.')] = 8,
-    lr: Annotated[str, typer.Option(help="Learning rate, spread over encoders and heads; 'auto' asks lr_find.")] = '2e-3',
-    bs: Batch = 64,
-    size: Annotated[int, typer.Option(help='Side of the images in pixels; on a CPU 128 trains three times as fast.')] = 224,
-    aug: Aug = 'colour',
-    folds: Annotated[int, typer.Option(help='Folds to make where the table has none; one of them is held out.')] = 5,
-    valid_fold: Annotated[int, typer.Option(help='Fold held out for choosing and judging the rule.')] = 0,
+    image_arch: ImageArch = TRAINING.image_arch,
+    text_arch: TextArch = TRAINING.text_arch,
+    epochs: Epochs = TRAINING.epochs,
+    lr: Rate = '2e-3',
+    bs: Batch = TRAINING.bs,
+    size: Size = TRAINING.size,
+    aug: Aug = TRAINING.aug,
+    folds: Folds = TRAINING.n_folds,
+    valid_fold: ValidFold = 0,
     id_col: IdCol = None,
     image_col: ImageCol = None,
     title_col: TitleCol = None,
@@ -124,49 +159,54 @@ def train(
     fold_col: FoldCol = None,
     phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
-    on_error: OnError = 'raise',
-    seed: Seed = 0,
-    workers: Workers = 0,
+    on_error: OnError = TRAINING.on_error,
+    seed: Seed = TRAINING.seed,
+    workers: Workers = TRAINING.num_workers,
     device: Device = None,
     force: Force = False,
 ):
-    """Train on a table of listings with groups, choose and judge the rule on a fold held out, and write a matcher of all of them.
+    """Train on a table of listings with groups, judge a rule on a fold held out, and write a matcher.
 
-    Kaggle Shopee's `train.csv` works as it is. Without --images it trains on titles; without titles on images; listings whose
-    perceptual hash (column `image_phash`) is equal match by that alone. `fastmatch match OUT NEW.csv` uses the result.
+    Kaggle Shopee's `train.csv` works as it is. Without --images it trains on titles; without titles on
+    images; listings whose perceptual hash (column `image_phash`) is equal match by that alone.
+    `fastmatch match OUT NEW.csv` uses the result.
     """
     typer.echo('loading ...')
     with _working():
-        rate = 'auto' if lr == 'auto' else _number('lr', lr)
-        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col, fold_col=fold_col,
-                                                              phash_col=phash_col))
+        from .jobs.listings import training_listings
+        learning_rate = 'auto' if lr == 'auto' else _number('lr', lr)
+        column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
+                            fold_col=fold_col, phash_col=phash_col)
+        table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+        training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
+                            device)
         from .jobs.train import run
-        _finish(run(df, images or '.', out, columns=cols, n_folds=folds, valid_fold=valid_fold, image_arch=image_arch, text_arch=text_arch, epochs=epochs, lr=rate,
-                    bs=bs, size=size, aug=aug, on_error=on_error, seed=seed, num_workers=workers, device=device, echo=typer.echo, force=force), out)
+        summary = run(table, images or '.', out, columns=columns, training=training, valid_fold=valid_fold,
+                      lr=learning_rate, echo=typer.echo, force=force)
+        _say_result(summary, out)
 
 
-@app.command()
+@app.command(context_settings=EARLIER_NAMES)
 def tune(
     listings: Table,
-    study: Annotated[str, typer.Option(help='Name of the study; the same call again goes on with it.')] = 'tune',
-    storage: Annotated[str, typer.Option(help="Where studies are kept: a file .db (SQLite) or .log (Optuna's journal), or any database's URL.")] = 'fastmatch-studies.db',
-    n_trials: Annotated[int, typer.Option(help='Finished trials that the study is to hold, earlier calls and other machines included.')] = 20,
-    jobs: Annotated[int, typer.Option(help='Processes on this machine; the same call on another adds more.')] = 1,
-    space: Annotated[str, typer.Option(help='What to search, by name: margin, scale, loss, opt, lr, wd, eps, schedule, rho, image_arch, text_arch, image_pool, pool.')] =
-        'margin,scale,lr',
+    study: Study = SEARCH.name,
+    storage: Storage = SEARCH.storage,
+    n_trials: Trials = SEARCH.n_trials,
+    jobs: Jobs = SEARCH.jobs,
+    space: Space = SPACE,
     images: Images = None,
-    epochs: Annotated[int, typer.Option(help='Rounds over the training listings in a whole trial.')] = 4,
-    monitor: Annotated[str, typer.Option(help='What the study looks at, on the inner validation fold: recall@1, map@r, row_f1_max.')] = 'recall@1',
-    sampler: Annotated[str, typer.Option(help='tpe, cmaes, gp or random.')] = 'tpe',
-    pruner: Annotated[str, typer.Option(help='hyperband, asha, median or none.')] = 'hyperband',
-    out: Annotated[Path | None, typer.Option(help='Folder for report.html and trials.csv.')] = None,
-    image_arch: ImageArch = 'tf_efficientnet_lite0',
-    text_arch: TextArch = 'all-MiniLM-L6-v2',
-    bs: Batch = 64,
-    size: Annotated[int, typer.Option(help='Side of the images in pixels.')] = 104,
-    aug: Aug = 'colour',
-    folds: Annotated[int, typer.Option(help='Folds to make where the table has none.')] = 5,
-    test_fold: Annotated[int, typer.Option(help='Fold put aside for the reported score; of the others one validates, and the rest trains.')] = 0,
+    epochs: TrialEpochs = 4,
+    monitor: Monitor = SEARCH.monitor,
+    sampler: Sampler = SEARCH.sampler,
+    pruner: Pruner = SEARCH.pruner,
+    out: StudyOut = None,
+    image_arch: ImageArch = TRAINING.image_arch,
+    text_arch: TextArch = TRAINING.text_arch,
+    bs: Batch = TRAINING.bs,
+    size: Size = TRAINING.size,
+    aug: Aug = TRAINING.aug,
+    folds: Folds = TRAINING.n_folds,
+    test_fold: TestFold = 0,
     id_col: IdCol = None,
     image_col: ImageCol = None,
     title_col: TitleCol = None,
@@ -174,78 +214,44 @@ def tune(
     fold_col: FoldCol = None,
     phash_col: PhashCol = None,
     encoding: Encoding = 'utf-8',
-    on_error: OnError = 'raise',
-    seed: Seed = 0,
-    workers: Workers = 0,
+    on_error: OnError = TRAINING.on_error,
+    seed: Seed = TRAINING.seed,
+    workers: Workers = TRAINING.num_workers,
     device: Device = None,
     force: Force = False,
 ):
     """Search margin, scale, learning rate and more with short trainings on a table of listings with groups.
 
-    The study looks at one fold and is reported on another, which neither training nor the study saw. It may be killed at any moment:
-    the same call goes on, and tries again what was running. The first trial is the kit as it comes; the gain over it is said at the end.
+    The study looks at one fold and is reported on another, which neither training nor the study saw. It may
+    be killed at any moment: the same call goes on, and tries again what was running. The first trial is the
+    kit as it comes; the gain over it is said at the end.
     """
     typer.echo('loading ...')
     with _working():
-        from .core import atomic_folder, check_new_folder
-        if out is not None: check_new_folder(out, lambda o: o in ('report.html', 'trials.csv'), force)
-        df, cols = _listings(listings, encoding, images, dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col, fold_col=fold_col,
-                                                              phash_col=phash_col))
-        from .jobs.tune import study_page, tune_listings, worth
-        res = tune_listings(df, images or '.', cols, study, storage, n_trials, jobs, tuple(o.strip() for o in space.split(',') if o.strip()), epochs=epochs, monitor=monitor,
-                            test_fold=test_fold, n_folds=folds, image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, bs=bs, sampler=sampler,
-                            pruner=None if pruner == 'none' else pruner, seed=seed, on_error=on_error, num_workers=workers, device=device, echo=typer.echo)
-        typer.echo('\n' + worth(res)[0])
-        if out is None: return
-        with atomic_folder(out) as tmp:
-            (tmp/'report.html').write_text(study_page(res), encoding='utf-8')
-            (tmp/'trials.csv').write_text(res.trials_dataframe(('number', 'state', 'value', 'duration', 'params')).to_csv(index=False), encoding='utf-8')
-        typer.echo(f'wrote {out}: report.html and trials.csv')
-
-
-def _listings(listings, encoding, images, given):
-    "The table, and its columns by role as the jobs take them."
-    from dataclasses import replace
-
-    from .data.table import read_table, recognise, unescape
-    df = read_table(listings, encoding)
-    cols = _roles(df, given, ('id', 'group'))
-    if images is not None and cols.image is None: recognise(df, **cols.by_keyword(), required=('image',))
-    if images is None and cols.title is None:
-        raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
-    if cols.title is not None: df[cols.title] = unescape(df[cols.title])
-    if images is None: cols = replace(cols, image=None)
-    typer.echo(f'{len(df)} listings in {listings}; ' + ', '.join(f'{k.removesuffix("_col")}: {v}' for k, v in cols.by_keyword().items() if v))
-    return df, cols
-
-
-def _roles(df, given, required):
-    "The columns by role; 'none' given for one leaves it out."
-    from .data.columns import Columns
-    from .data.table import recognise
-    off = [k for k, v in given.items() if v == 'none' and v not in df]
-    wanted = {k: None if k in off else v for k, v in given.items()}
-    # a column that isn't looked at may hold what it likes
-    cols = recognise(df, **wanted, required=required, max_title=None)
-    cols = Columns.resolve(cols, dict.fromkeys(off))
-    if cols.title is not None: recognise(df[[o for o in cols.by_keyword().values() if o]], **cols.by_keyword())
-    return cols
-
-
-def _number(name, text):
-    try: return float(text)
-    except ValueError: raise InputError(f"{name}={text!r}: give a number, or 'auto'") from None
+        if out is not None: check_new_folder(out, lambda filename: filename in STUDY_FILES, force)
+        from .jobs.listings import training_listings
+        column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
+                            fold_col=fold_col, phash_col=phash_col)
+        table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+        training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
+                            device)
+        search = Search(study, storage, n_trials, jobs, _names(space), monitor, sampler,
+                        None if pruner == 'none' else pruner)
+        from .jobs.tune import tune_listings
+        finished = tune_listings(table, images or '.', columns, search=search, training=training,
+                                 test_fold=test_fold, echo=typer.echo)
+        _say_study(finished, out)
 
 
 @app.command()
 def match(
-    matcher: Annotated[Path, typer.Argument(help='Folder of a matcher.', show_default=False)],
+    matcher: MatcherFolder,
     listings: Table,
-    images: Annotated[Path | None, typer.Option(help='Folder of the images; needed where the matcher reads pictures.')] = None,
-    out: Annotated[Path, typer.Option('--out', '-o', help='File to write: posting_id, matches.')] = Path('matches.csv'),
-    scores: Annotated[bool, typer.Option('--scores', help='Also write a .pairs.csv: the scores of each match by modality, and the reason.')] = False,
-    alone: Annotated[bool, typer.Option('--alone', help='Match the new listings among themselves only, not with the catalogue.')] = False,
-    embeddings: Annotated[Path | None, typer.Option(help='Vectors made elsewhere, a row a listing: .npz, an array for each modality.')] = None,
+    images: NewImages = None,
+    out: MatchesFile = Path('matches.csv'),
+    scores: Scores = False,
+    alone: Alone = False,
+    embeddings: Vectors = None,
     id_col: IdCol = None,
     image_col: ImageCol = None,
     title_col: TitleCol = None,
@@ -258,77 +264,52 @@ def match(
     """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it."""
     typer.echo('loading ...')
     with _working():
-        from .core import write_atomically
-        from .data.table import read_table, unescape
+        from .data.table import read_table
+        from .jobs.match import check_output, new_listings, write_matches
         from .matcher import load_matcher
-        if out.is_dir(): raise InputError(f'--out {out}: is a folder, give a file')
-        if out.resolve() == listings.resolve(): raise InputError(f'--out {out}: is the table of listings itself')
-        if not os.access(out.parent, os.W_OK) and out.parent.is_dir(): raise InputError(f'--out {out}: no right to write in {out.parent}')
-        if not out.parent.is_dir(): raise InputError(f'--out {out}: there is no folder {out.parent}')
-        df = read_table(listings, encoding)
-        m = load_matcher(matcher, device)
-        if 'image' in m.inputs and images is None and embeddings is None: raise InputError('this matcher reads pictures: give their folder as --images')
-        # the matcher's own names first: the table may come from the same place
-        own = m.columns.by_keyword()
-        given = {k: v or (own[k] if own[k] in df else None)
-                 for k, v in dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col).items()}
-        needed = ('id', *(('image',) if 'image' in m.inputs and embeddings is None else ()), *(('title',) if 'title' in m.inputs else ()))
-        cols = _roles(df, given, needed)
-        if cols.title is not None: df[cols.title] = unescape(df[cols.title])
-        # an unused column that has the name a used one is going to have
-        mine = cols.by_keyword()
-        df = df[[o for o in df if o in mine.values() or o not in own.values()]]
-        df = df.rename(columns={v: own[k] for k, v in mine.items() if v is not None and own[k] is not None and v != own[k]})
-        new = df if embeddings is None else _vectors(embeddings, df, m)
-        res = m.match(new, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
-        write_atomically(out, res.to_frame().to_csv(index=False))
-        wrote = [str(out)]
-        if scores:
-            wrote.append(str(out.with_suffix('.pairs.csv')))
-            write_atomically(wrote[1], res.pairs().to_csv(index=False))
-        for o in res.skipped.itertuples(): typer.echo(f'skipped row {o.row} ({o.id}), {o.column}: {o.reason}', err=True)
-        typer.echo(f'{len(res)} listings, {len(res.matches.ids) - len(res)} matches among {len(res.ids)}; wrote {" and ".join(wrote)}')
-
-
-def _vectors(file, df, m):
-    from zipfile import BadZipFile
-
-    import numpy as np
-
-    from .data.split import usable_hashes
-    from .match import Embeddings
-    try:
-        with np.load(file, allow_pickle=False) as o: vectors = {k: o[k] for k in o.files}
-    # a .npy is no context, a broken zip has an error of its own
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as e: raise InputError(f'--embeddings {file}: no .npz of numbers ({e})') from e
-    if bad := {k: f'{v.dtype} {v.shape}' for k, v in vectors.items() if v.ndim != 2 or v.dtype.kind not in 'fiu'}:
-        raise InputError(f'--embeddings {file}: {bad}; give numbers of shape (listings, dimensions)')
-    title, key, ids = m.columns.title, m.columns.phash, df[m.columns.id]
-    if ids.isna().any(): raise InputError(f'{m.columns.id}: row {int(ids.isna().to_numpy().argmax())} has no id')
-    if title in df and (blank := df[title].isna()).any(): raise InputError(f'{title}: row {int(blank.to_numpy().argmax())} has no title')
-    return Embeddings(vectors, df[m.columns.id], titles=df[title] if title in df else None, phash=usable_hashes(df[key]) if key in df else None)
+        check_output(out, listings)
+        table = read_table(listings, encoding)
+        loaded = load_matcher(matcher, device)
+        column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col)
+        new_rows = new_listings(table, loaded, column_names, images, embeddings)
+        result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
+        files = write_matches(result, out, scores)
+        for skipped in result.skipped.itertuples():
+            typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',
+                       err=True)
+        count = len(result.matches.ids) - len(result)
+        typer.echo(f'{len(result)} listings, {count} matches among {len(result.ids)}; '
+                   f'wrote {" and ".join(map(str, files))}')
 
 
 @app.command()
-def inspect(
-    matcher: Annotated[Path, typer.Argument(help='Folder of a matcher.', show_default=False)],
-):
-    """Check a saved matcher's files against their hashes, and say what it is: catalogue, rule, encoders, scores."""
+def inspect(matcher: MatcherFolder):
+    """Check a saved matcher's files against their hashes, and say what it is."""
     with _working():
-        import json
+        from .jobs.describe import describe_matcher
+        for line in describe_matcher(matcher): typer.echo(line)
 
-        from .data.columns import Columns
-        from .match.judge.heldout import summary_table
-        from .matcher.folder import read_folder
-        files, inside, manifest = read_folder(matcher)
-        spec, lists = json.loads(files['matcher.json']), json.loads(files['listings.json'])
-        typer.echo(f'{matcher}: {len(files)} files, {sum(map(len, files.values())) / 1e6:.1f} MB, every hash right')
-        typer.echo('made with ' + ', '.join(f'{k} {v}' for k, v in manifest['made_with'].items()))
-        typer.echo(f'catalogue: {len(lists["ids"])} listings, {lists["ids"][0]} to {lists["ids"][-1]}')
-        for k in ('image', 'title'):
-            if k in (spec['encoder'] or {}): typer.echo(f'{k} encoder: {spec["encoder"][k]["name"]}')
-        if spec['encoder'] and spec['encoder']['picture']: typer.echo(f'pictures: {"x".join(map(str, spec["encoder"]["picture"]["size"]))}')
-        typer.echo('columns: ' + ', '.join(f'{k.removesuffix("_col")} {v}' for k, v in Columns.resolve(spec['cols'], {}, Columns(group=None)).by_keyword().items() if v))
-        typer.echo(f'rule: {json.dumps(spec["rule"])}')
-        # figures of the fold that the rule was chosen on; somebody's own `info` may hold anything
-        if {'heldout', 'gain', 'settings'} <= set(spec['info']): typer.echo('\n' + summary_table(spec['info']))
+
+def _number(option, given):
+    try: return float(given)
+    except ValueError: raise InputError(f"{option}={given!r}: give a number, or 'auto'") from None
+
+
+def _names(separated):
+    "The names in a list with commas."
+    return tuple(name.strip() for name in separated.split(',') if name.strip())
+
+
+def _say_result(summary, out):
+    from .match.judge.heldout import summary_table
+    typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\n'
+               f'wrote {out}: the matcher, matches.csv, summary.json and report.html')
+
+
+def _say_study(study, out):
+    from .jobs.study_page import tuning_gain, write_study
+    sentences, _ = tuning_gain(study)
+    typer.echo(f'\n{sentences}')
+    if out is None: return
+    write_study(study, out)
+    typer.echo(f'wrote {out}: report.html and trials.csv')

@@ -5,21 +5,25 @@ import pytest
 
 import fastmatch.all as fm
 
-# a name of fastai's that ours replaces keeps fastai's call signature or meaning; anything new here wants a thought
+# a name of fastai's that ours replaces keeps fastai's call signature or meaning: think before adding one
 REPLACED = {'MixUp', 'CutMix', 'FocalLoss', 'ranger', 'Lookahead', 'RAdam', 'GradientAccumulation'}
 
 
-def public(module): return {k: v for k, v in vars(module).items() if not k.startswith('_')}
+def public(module): return {name: value for name, value in vars(module).items() if not name.startswith('_')}
 
 
 def test_which_names_replace_fastais():
     fastais = {**public(fastai.vision.all), **public(fastai.callback.all)}
-    ours = {k: v for k, v in public(fm).items() if getattr(v, '__module__', '').startswith('fastmatch')}
-    assert {k for k, v in ours.items() if k in fastais and fastais[k] is not v} == REPLACED
+    ours = {name: value for name, value in public(fm).items()
+            if getattr(value, '__module__', '').startswith('fastmatch')}
+    replaced = {name for name, value in ours.items() if name in fastais and fastais[name] is not value}
+    assert replaced == REPLACED
 
 
-@pytest.mark.parametrize('name', ['MatchDataLoaders', 'match_learner', 'ArcFace', 'RecallAt', 'MAPAtR', 'RowF1', 'augs', 'demo_path', 'heldout',
-                                  'candidates', 'best_threshold', 'Resize', 'aug_transforms', 'pd', 'np', 'plt', 'torch', 'SaveModelCallback'])
+@pytest.mark.parametrize('name', [
+    'MatchDataLoaders', 'match_learner', 'ArcFace', 'RecallAt', 'MAPAtR', 'RowF1', 'augs', 'demo_path',
+    'heldout', 'candidates', 'best_threshold', 'Resize', 'aug_transforms', 'pd', 'np', 'plt', 'torch',
+    'SaveModelCallback'])
 def test_a_notebook_finds(name): assert hasattr(fm, name)
 
 

@@ -1,19 +1,11 @@
-"The main job: a table of listings in; matches, a decision rule and figures on groups nobody saw out."
+"The main job: a table of listings in; matches, a rule and figures on groups that training never saw out."
 import json
 import math
-import tempfile
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from fastai.callback.core import Callback
 from fastai.vision.augment import Resize, ResizeMethod
-from fastcore.meta import delegates
-from tqdm.auto import tqdm
 
-from ..core import InputError, atomic_folder, check_device, check_new_folder, package_version, seed_everything
+from ..core import InputError, atomic_folder, check_new_folder, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns
@@ -24,47 +16,32 @@ from ..match.judge.heldout import alone_heldout, choose_rule, heldout, heldout_f
 from ..match.matches import Matches
 from ..match.rule import Rule
 from ..matcher import Matcher, check_blanks
-from ..matcher.folder import CONTENT
+from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
+from .options import Training, refuse_unknown, take_columns, with_keywords
+from .progress import Stages, StepBar, epoch_logger, suggested_rate
 
 UNTRAINABLE = ('tfidf', 'phash')  # modalities without an encoder: training can't change them
 PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
-
-
-class Stages:
-    "Says which stage runs and keeps the seconds each took."
-    def __init__(
-        self,
-        echo,  # Called with a line of text
-        seconds=None,  # Where to keep them; default a new dict
-    ):
-        self.echo, self.seconds = echo, {} if seconds is None else seconds
-
-    @contextmanager
-    def __call__(
-        self,
-        name: str,  # Key in `seconds`
-        what: str,  # What is said
-    ):
-        self.echo(f'{what} ...')
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
+FILES = ('manifest.json', 'matches.csv', 'summary.json', 'report.html')  # and the matcher's state
+INFO = ('heldout', 'gain', 'seed', 'settings', 'listings')  # what a matcher keeps of the summary
 
 
 def judge(
     emb,  # `Embeddings` with groups of listings no encoder was trained on
     seed: int = 0,  # Of the halvings
     k: int = 50,  # Candidates of each modality
-) -> tuple[dict, object, dict]:
-    "Each modality alone and all fused, under the held-out protocol: ({row: `HeldOut`}, the candidates, the spaces)."
+) -> tuple[dict, object, dict]:  # {row: `HeldOut`}, the candidates, the spaces
+    "Score each modality alone and all fused under the held-out protocol (`heldout`)."
     emb.refuse_trained_on('judging a rule')
-    if emb.groups is None: raise InputError('the listings have no groups: a rule is judged against the true ones')
+    if emb.groups is None:
+        raise InputError('the listings have no groups: a rule is judged against the true ones')
     spaces = emb.spaces()
-    rows = {name: heldout(o.search(min(k, len(emb))), emb.groups, seed=seed) for name, o in spaces.items()}
-    cand = candidates(spaces, k=min(k, len(emb)))
-    return {**rows, 'fused': heldout_fused(cand, emb.groups, seed=seed)}, cand, spaces
+    k = min(k, len(emb))
+    rows = {modality: heldout(space.search(k), emb.groups, seed=seed) for modality, space in spaces.items()}
+    nearest = candidates(spaces, k=k)
+    return {**rows, 'fused': heldout_fused(nearest, emb.groups, seed=seed)}, nearest, spaces
 
 
 @dataclass
@@ -72,7 +49,7 @@ class Outcome:
     "What training and judging on one held-out fold gave."
     learn: MatchLearner  # The trained Learner
     emb: Embeddings  # Of the held-out listings
-    table: dict  # Row -> `HeldOut`: 'alone', each modality, 'fused', and the untrained twins
+    table: dict  # Row -> `HeldOut`: 'alone', each modality, 'fused', and the same with untrained encoders
     rule: Rule  # Chosen on all held-out listings
     matches: Matches  # Of the held-out listings
     seconds: dict  # Stage -> seconds
@@ -81,138 +58,158 @@ class Outcome:
 
     @property
     def gain(self):
-        "Row F1 of the trained fusion over the untrained one, paired."
+        "Row F1 of the trained fusion over the untrained one, paired (`Paired`)."
         return paired(self.table['fused'], self.table['untrained_fused'])
 
     def summary(self) -> dict:
-        "What `summary.json` holds."
+        "What `summary.json` holds, in plain values."
         dls = self.learn.dls
-        return {'heldout': {k: v.summary() for k, v in self.table.items()}, 'gain': {'fused over untrained_fused': self.gain.to_dict()},
-                'rule': self.rule.to_dict(), 'seconds': self.seconds, 'seed': self.seed, 'settings': self.settings,
-                'listings': {'train': len(dls.train_df), 'heldout': len(self.emb), 'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
-                'versions': {o: package_version(o) for o in PACKAGES}}
+        return {
+            'heldout': {row: scores.summary() for row, scores in self.table.items()},
+            'gain': {'fused over untrained_fused': self.gain.to_dict()},
+            'rule': self.rule.to_dict(),
+            'seconds': self.seconds,
+            'seed': self.seed,
+            'settings': self.settings,
+            'listings': {'train': len(dls.train_df), 'heldout': len(self.emb),
+                         'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
+            'versions': {package: package_version(package) for package in PACKAGES}}
 
 
 def train_and_judge(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
-    columns: Columns | None = None,  # Of the table, as for `MatchDataLoaders.from_df`
+    columns: Columns | None = None,  # Of the table; default the competition's names, without folds
+    *,
+    training: Training | None = None,  # Encoders, epochs, picture size and the like; default `Training()`
     valid_fold: int = 0,  # Fold held out: neither trained on nor looked at before the rule is chosen
-    n_folds: int = 5,  # Folds to make where none are given
-    image_arch: str = 'tf_efficientnet_lite0',  # Image encoder
-    text_arch: str = 'all-MiniLM-L6-v2',  # Title encoder
-    size: int = 104,  # Side of the images in pixels (larger is better and slower; here four GB and five minutes on two cores are enough)
-    aug: str = 'colour',  # Augmentation preset
-    epochs: int = 8,  # Rounds over the training listings
-    lr: float | str = 2e-3,  # Learning rate, spread over the parameter groups by `LR_MULT`; 'auto' takes lr_find's valley
-    bs: int = 64,  # Listings a batch
-    sampler: str | None = None,  # As for `MatchDataLoaders.from_df`
+    lr: float | str = 2e-3,  # Learning rate, times `LR_MULT` for each parameter group; 'auto' asks lr_find
+    sampler: str | None = None,  # How batches are drawn: None, 'pk', 'weighted' or 'oversample'
     loss_func=None,  # Default `match_learner`'s
-    seed: int = 0,  # Of weights, batches and halvings
-    on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
-    num_workers: int = 0,  # Processes that read images
-    device: str | None = None,  # 'cpu', 'cuda', ...; default fastai's choice
     echo=print,  # Called with each line that tells how far it is
-    **column_names,  # Single columns by keyword: `image_col`, `title_col`, ...
+    **options,  # Fields of `Training` and `Columns` by keyword: `epochs=3`, `image_col='photo'`, ...
 ) -> Outcome:
     "Train on the other folds, search the held-out one, choose the rule and decide."
-    if lr != 'auto' and not (isinstance(lr, (int, float)) and 0 < lr < math.inf): raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
-    for name, o, least in (('epochs', epochs, 1), ('size', size, 8), ('bs', bs, 2), ('n_folds', n_folds, 2), ('num_workers', num_workers, 0)):
-        if o < least: raise InputError(f'{name}={o}: give {least} or more')
-    if device is not None: check_device(device)
-    columns = Columns.resolve(columns, column_names)
+    columns = take_columns(columns, options)
+    training = with_keywords(training or Training(), options)
+    refuse_unknown(options, train_and_judge, Training)
+    _check_rate(lr)
+    training.check()
     stages = Stages(echo)
+    seed = training.seed
     seed_everything(seed)
-    settings = dict(columns=columns.by_keyword(), image_arch=image_arch, text_arch=text_arch, size=size, aug=aug, epochs=epochs, lr=lr, bs=bs,
-                    sampler=sampler, loss=repr(loss_func) if loss_func is not None else 'default', n_folds=n_folds,
-                    valid_fold=valid_fold, num_workers=num_workers, device=device)
+    settings = _settings(columns, training, lr, sampler, loss_func, valid_fold)
     with stages('data', f'reading {len(df)} listings'):
-        dls = MatchDataLoaders.from_df(df, path, columns, valid_fold, seed=seed, bs=bs, on_error=on_error,
-                                       sampler=sampler, item_tfms=Resize(size, method=ResizeMethod.Squish), batch_tfms=augs(aug),
-                                       num_workers=num_workers, n_folds=n_folds, device=device)
-        learn = match_learner(dls, image_arch, text_arch, loss_func, metrics=[RecallAt(1), MAPAtR(), RowF1()])
-    # fastai leaves an incomplete batch out of an epoch
-    if not len(dls.train): raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; give a smaller one')
-    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, {len(dls.moved)} moved to keep groups together')
+        dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
+        learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
+    check_one_batch(dls, training.bs)
+    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
+         f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
         untrained, *_ = judge(learn.embeddings(tta=True), seed)
-    with stages('train', f'training {epochs} epochs'), learn.no_bar(), learn.no_mbar():
-        learn.logger = _table_logger(learn, echo)
-        if lr == 'auto': settings['lr'] = lr = _find_lr(learn, echo)
-        learn.fit_flat_cos(epochs, lr, cbs=StepBar(lr))
-    with stages('embed', 'embedding the held-out listings'): emb = learn.embeddings(tta=True)
+    with stages('train', f'training {training.epochs} epochs'), learn.no_bar(), learn.no_mbar():
+        learn.logger = epoch_logger(learn, echo)
+        if lr == 'auto': settings['lr'] = lr = suggested_rate(learn, echo)
+        learn.fit_flat_cos(training.epochs, lr, cbs=StepBar(lr))
+    with stages('embed', 'embedding the held-out listings'):
+        embeddings = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
-        rows, cand, spaces = judge(emb, seed)
-        rule = choose_rule(cand, emb.groups)
+        rows, nearest, spaces = judge(embeddings, seed)
+        rule = choose_rule(nearest, embeddings.groups)
         matches = rule.apply(spaces)
-    twins = {f'untrained_{k}': v for k, v in untrained.items() if k not in UNTRAINABLE}
-    return Outcome(learn, emb, {'alone': alone_heldout(emb.groups), **rows, **twins}, rule, matches, stages.seconds, seed, settings)
+    twins = {f'untrained_{row}': scores for row, scores in untrained.items() if row not in UNTRAINABLE}
+    table = {'alone': alone_heldout(embeddings.groups), **rows, **twins}
+    return Outcome(learn, embeddings, table, rule, matches, stages.seconds, seed, settings)
 
 
-@delegates(train_and_judge)
+def monitors() -> list:
+    "The metrics that the jobs watch after each epoch: recall@1, map@r, row_f1_max."
+    return [RecallAt(1), MAPAtR(), RowF1()]
+
+
+def loaders(
+    listings,  # Listings with groups: DataFrame
+    image_folder,  # Folder of the images
+    columns: Columns,  # Of the table
+    training: Training,  # Picture size, augmentation, batch size and the like
+    valid_fold: int,  # Fold held out for validation
+    **kwargs,  # More for `MatchDataLoaders.from_df`
+) -> MatchDataLoaders:
+    "The listings as fastai batches: pictures squeezed to a square of `training.size` pixels, and augmented."
+    return MatchDataLoaders.from_df(
+        listings, image_folder, columns, valid_fold, seed=training.seed, bs=training.bs,
+        on_error=training.on_error, item_tfms=Resize(training.size, method=ResizeMethod.Squish),
+        batch_tfms=augs(training.aug), num_workers=training.num_workers, device=training.device,
+        **{'n_folds': training.n_folds, **kwargs})
+
+
+def check_one_batch(
+    dls: MatchDataLoaders,
+    bs: int,  # Listings a batch, for the message
+):
+    "Raise `InputError` where the listings fill no batch: fastai leaves an incomplete one out of an epoch."
+    if len(dls.train): return
+    raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; '
+                     'give a smaller one')
+
+
+def _check_rate(lr):
+    if lr == 'auto' or (isinstance(lr, (int, float)) and 0 < lr < math.inf): return
+    raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
+
+
+def _settings(columns, training, lr, sampler, loss_func, valid_fold):
+    "What `summary.json` keeps of a call."
+    return dict(
+        columns=columns.by_keyword(), image_arch=training.image_arch, text_arch=training.text_arch,
+        size=training.size, aug=training.aug, epochs=training.epochs, lr=lr, bs=training.bs, sampler=sampler,
+        loss='default' if loss_func is None else repr(loss_func), n_folds=training.n_folds,
+        valid_fold=valid_fold, num_workers=training.num_workers, device=training.device)
+
+
 def run(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
     out,  # Folder to write: there whole or not at all
     catalogue: str = 'all',  # What the matcher knows: 'all' listings, or the 'heldout' ones
     force: bool = False,  # Replace an earlier result in `out`
-    **kwargs,
+    **kwargs,  # For `train_and_judge`
 ) -> dict:  # What `summary.json` holds
-    "Train, judge and decide on the held-out fold; write the matcher, `matches.csv` (held-out listings), `summary.json` and `report.html`."
-    if catalogue not in ('all', 'heldout'): raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
+    """Train, judge and decide on the held-out fold, and write the result as files.
+
+    `out` then holds the matcher, `matches.csv` (of the held-out listings), `summary.json` and `report.html`.
+    """
+    if catalogue not in ('all', 'heldout'):
+        raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
     # before the work: a folder that can't be written should cost no training run
     check_new_folder(out, is_result, force)
-    echo, columns = kwargs.get('echo', print), Columns.resolve(kwargs.pop('columns', None), Columns.take_from(kwargs))
+    echo = kwargs.get('echo', print)
+    columns = take_columns(kwargs.pop('columns', None), kwargs)
     if columns.id in df: check_blanks(df[columns.id].dropna().astype(str), columns.id)
-    res = train_and_judge(df, path, columns, **kwargs)
-    stages = Stages(echo, res.seconds)
+    outcome = train_and_judge(df, path, columns, **kwargs)
+    summary = outcome.summary()
+    stages = Stages(echo, outcome.seconds)  # the same seconds that the summary holds
     with stages('matcher', 'making the matcher'):
-        info = {k: v for k, v in res.summary().items() if k in ('heldout', 'gain', 'seed', 'settings', 'listings')}
-        if catalogue == 'all': m = res.learn.matcher(rule=res.rule, tta=True, info=info)
-        else: m = Matcher(res.rule, res.emb, res.learn.encoder(tta=True), res.learn.dls.columns, info)
-    summary = res.summary()
-    with atomic_folder(out) as tmp:
-        m.save(tmp)
-        (tmp/'matches.csv').write_text(res.matches.to_frame(res.emb.ids).to_csv(index=False), encoding='utf-8')
-        (tmp/'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
-        # pictures of the result: should they fail, hours of training are still worth keeping
-        try: write_report(res, tmp/'report.html')
-        except Exception as e: echo(f'no report.html: {type(e).__name__}: {e}')
+        matcher = _matcher(outcome, catalogue, {entry: summary[entry] for entry in INFO})
+    with atomic_folder(out) as unfinished:
+        matcher.save(unfinished)
+        matches = outcome.matches.to_frame(outcome.emb.ids)
+        (unfinished/'matches.csv').write_text(matches.to_csv(index=False), encoding='utf-8')
+        (unfinished/'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        # only pictures of the result: should they fail, hours of training are still worth keeping
+        try: write_report(outcome, unfinished/'report.html')
+        except Exception as error: echo(f'no report.html: {type(error).__name__}: {error}')
     return summary
 
 
+def _matcher(outcome, catalogue, info):
+    learner = outcome.learn
+    if catalogue == 'all': return learner.matcher(rule=outcome.rule, tta=True, info=info)
+    return Matcher(outcome.rule, outcome.emb, learner.encoder(tta=True), learner.dls.columns, info)
+
+
 def is_result(
-    name: str,  # In a folder
+    filename: str,  # Of a file or folder
 ) -> bool:
     "Whether `run` writes a file or folder of this name."
-    return name in ('manifest.json', 'matches.csv', 'summary.json', 'report.html') or bool(CONTENT.fullmatch(name))
-
-
-def _find_lr(learn, echo):
-    "lr_find's suggestion; what it keeps on disk meanwhile goes where nobody trips over it."
-    was = learn.path
-    with tempfile.TemporaryDirectory() as folder:
-        learn.path = Path(folder)
-        lr = float(learn.lr_find(show_plot=False).valley)
-    learn.path = was
-    echo(f'  lr_find: learning rate {lr:.2g}')
-    return lr
-
-
-class StepBar(Callback):
-    "One bar over the steps of an epoch, gone when it is done; where nobody looks at a terminal there is none. Ends a training whose loss is lost."
-    def __init__(self, lr): self.lr = lr
-    def before_train(self): self.bar = tqdm(total=len(self.dls.train), desc=f'epoch {self.epoch + 1}/{self.n_epoch}', leave=False, disable=None)
-    def after_batch(self):
-        if not self.training: return
-        self.bar.update()
-        if not torch.isfinite(self.loss): raise InputError(f'lr={self.lr}: the loss is {self.loss.item()} in epoch {self.epoch + 1}, batch {self.iter + 1}; lower the rate')
-    def after_train(self): self.bar.close()
-
-
-def _table_logger(learn, echo):
-    "A logger that prints an epoch a line, without the notebook's bar."
-    def log(o):
-        if learn.epoch == 0: echo('  ' + ' '.join(f'{n:>11}' for n in learn.recorder.metric_names))
-        echo('  ' + ' '.join(f'{v:>11}' if not isinstance(v, float) else f'{v:>11.4f}' for v in o))
-    return log
+    return filename in FILES or is_matcher_file(filename)

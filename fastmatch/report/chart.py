@@ -1,23 +1,41 @@
-"Line charts as small inline SVG: text stays text, colours come from the page's light or dark palette."
-from html import escape
+"Line charts as small inline SVG: text stays text, and colors come from the page's light or dark palette."
+from dataclasses import dataclass
 
 import numpy as np
 
-W, H, LEFT, RIGHT, TOP, BOTTOM = 400, 250, 46, 12, 22, 40  # user units; the page scales them to the width it has
+from .render import render
+
+# user units; the page scales a chart to the width it has
+W, H = 400, 250
+LEFT, RIGHT = 46, 12
+TOP, BOTTOM = 22, 40
 POINTS = 400  # most points of a line: more than a phone has pixels across
 STYLES = 6  # lines that the page's style tells apart
-NOUGHT = .6  # where a count of 0 stands on a log axis: a little below 1
+ZERO_COUNT = .6  # where a count of 0 stands on a log axis: a little below 1
+MAX_DOTS = 20  # a line of more points is drawn without a dot at each
 
 
-def _ticks(lo, hi):
-    from matplotlib.ticker import MaxNLocator
-    return [float(o) for o in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(lo, hi) if lo - 1e-9 <= o <= hi + 1e-9]
+@dataclass
+class Axis:
+    "Maps values from `low` to `high` onto the chart, from `start` to `end` in user units."
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, values):
+        share = (values - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
 
 
-def _range(values, given):
-    if given is not None: return given
-    lo, hi = float(min(o.min() for o in values)), float(max(o.max() for o in values))
-    return (lo, hi) if hi > lo else (lo - .5, hi + .5)
+@dataclass
+class Line:
+    "A line as `chart.html` draws it."
+    name: str
+    style: str  # 's0', 's1', ...
+    path: str  # As SVG's `d`
+    area: str  # The closed outline of what lies below, '' where that is not filled
+    dots: list[tuple[str, str]]  # (x, y) of each point, where there are few
 
 
 def chart(
@@ -25,59 +43,83 @@ def chart(
     x_label: str,
     y_label: str,
     alt: str,  # What it shows, for those who can't see it
-    x_range: tuple | None = None,  # Default: from the least to the greatest
-    y_range: tuple | None = None,
+    x_range: tuple | None = None,  # Ends of the x axis; default from the least to the greatest value
     log: bool = False,  # y holds counts, drawn on a log axis
-    cut: float | None = None,  # A vertical line with its value
+    threshold: float | None = None,  # Draws a vertical line there, with its value
     level: tuple | None = None,  # (name, y) of a horizontal line
     fill: bool = False,  # Fill below the lines
     whole: bool = False,  # Ticks of x at whole numbers only
-) -> str:
-    "A chart with its key; lines differ in colour and in dashes."
-    data = {}
-    for name, (x, y) in series.items():
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        # a loss that ran away has nothing to draw
-        keep = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-        if not len(keep): continue
-        keep = keep[np.unique(np.linspace(0, len(keep) - 1, min(len(keep), POINTS)).round().astype(int))]
-        data[name] = x[keep], np.log10(np.maximum(y[keep], NOUGHT)) if log else y[keep]
-    if not data: return f'<p class="soft">{escape(y_label)}: no finite value to draw</p>'
-    x0, x1 = _range([x for x, _ in data.values()], x_range)
-    if log: y_range = np.log10(NOUGHT), max([1, *(y.max() for _, y in data.values())]) * 1.04
-    y0, y1 = _range([y for _, y in data.values()] + ([np.array([level[1]])] if level else []), y_range)
-    if y_range is None: y0, y1 = y0 - .04 * (y1 - y0), y1 + .04 * (y1 - y0)
-    def at_x(x): return LEFT + (x - x0) / (x1 - x0) * (W - LEFT - RIGHT)
-    def at_y(y): return H - BOTTOM - (y - y0) / (y1 - y0) * (H - TOP - BOTTOM)
+) -> str:  # html
+    "A chart with its key; lines differ in color and in dashes. Values that are not finite are left out."
+    drawable = {name: _drawable(*points, log) for name, points in series.items()}
+    drawable = {name: points for name, points in drawable.items() if len(points[0])}
+    if not drawable: return render('chart.html', lines=[], y_label=y_label)
+    x_low, x_high = _range([x for x, _ in drawable.values()]) if x_range is None else x_range
+    x_axis = Axis(x_low, x_high, LEFT, W - RIGHT)
+    heights = [y for _, y in drawable.values()]
+    y_axis = Axis(*_y_range(heights, level, log), H - BOTTOM, TOP)
+    x_ticks = [position for position in _ticks(x_low, x_high) if not whole or position == int(position)]
+    y_ticks = range(int(y_axis.high) + 1) if log else _ticks(y_axis.low, y_axis.high)
+    lines = [_line(name, f's{i % STYLES}', x_axis(x), y_axis(y), fill)
+             for i, (name, (x, y)) in enumerate(drawable.items())]
+    return render(
+        'chart.html', lines=lines, alt=alt, x_label=x_label, y_label=y_label,
+        width=W, height=H, left=LEFT, right=W - RIGHT, top=TOP, bottom=H - BOTTOM,
+        x_ticks=[(f'{x_axis(position):.1f}', f'{position:g}') for position in x_ticks],
+        y_ticks=[(y_axis(position), f'{10**position if log else position:g}') for position in y_ticks],
+        level=None if level is None else (level[0], f'{y_axis(level[1]):.1f}'),
+        threshold=_threshold(threshold, x_axis))
 
-    xs, ys = [o for o in _ticks(x0, x1) if not whole or o == int(o)], range(int(y1) + 1) if log else _ticks(y0, y1)
-    parts = [f'<path class="grid" d="M{LEFT} {at_y(v):.1f}H{W - RIGHT}"/><text x="{LEFT - 6}" y="{at_y(v) + 4:.1f}" text-anchor="end">'
-             f'{10**v if log else v:g}</text>' for v in ys]
-    parts += [f'<text x="{at_x(v):.1f}" y="{H - BOTTOM + 16}" text-anchor="middle">{v:g}</text>' for v in xs]
-    parts += [f'<path class="axis" d="M{LEFT} {H - BOTTOM}H{W - RIGHT}"/>',
-              f'<text x="{(LEFT + W - RIGHT) / 2}" y="{H - 6}" text-anchor="middle">{escape(x_label)}</text>',
-              f'<text transform="translate(11 {(TOP + H - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>']
-    if level: parts.append(f'<path class="line level" d="M{LEFT} {at_y(level[1]):.1f}H{W - RIGHT}"/>')
-    style = {o: f's{i % STYLES}' for i, o in enumerate(data)}
-    for name, (x, y) in data.items():
-        s = style[name]
-        d = 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in zip(at_x(x), at_y(y)))
-        if fill: parts.append(f'<path class="area {s}" d="{d}V{H - BOTTOM}H{at_x(x[0]):.1f}Z"/>')
-        parts.append(f'<path class="line {s}" d="{d}"/>')
-        if len(x) > 20 or fill: continue
-        parts += [f'<circle class="dot {s}" cx="{a:.1f}" cy="{b:.1f}" r="3"/>' for a, b in zip(at_x(x), at_y(y))]
-    if cut is not None and x0 <= cut <= x1:
-        parts.append(f'<path class="cut" d="M{at_x(cut):.1f} {TOP - 4}V{H - BOTTOM}"/><text class="at" text-anchor="middle" y="{TOP - 9}" '
-                     f'x="{np.clip(at_x(cut), LEFT + 20, W - 32):.1f}">cut {cut:.3f}</text>')
-    keys = [f'<span><svg width="26" height="10" aria-hidden="true"><path class="line {s}" d="M0 5H26"/></svg> {escape(o)}</span>'
-            for o, s in [*style.items(), *([(level[0], 'level')] if level else [])]]
-    return (f'<svg class="chart" viewBox="0 0 {W} {H}" role="img" aria-label="{escape(alt)}">{"".join(parts)}</svg>'
-            f'<div class="keys">{"".join(keys)}</div>')
+
+def _drawable(x, y, log):
+    "The finite points, thinned out to `POINTS`, first and last kept."
+    x = np.asarray(x, np.float64)
+    y = np.asarray(y, np.float64)
+    # a loss that ran away has nothing to draw
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if len(finite):
+        positions = np.linspace(0, len(finite) - 1, min(len(finite), POINTS)).round().astype(int)
+        finite = finite[np.unique(positions)]
+    x, y = x[finite], y[finite]
+    return x, np.log10(np.maximum(y, ZERO_COUNT)) if log else y
+
+
+def _range(arrays):
+    lowest = float(min(values.min() for values in arrays))
+    highest = float(max(values.max() for values in arrays))
+    return (lowest, highest) if highest > lowest else (lowest - .5, highest + .5)
+
+
+def _y_range(heights, level, log):
+    if log: return np.log10(ZERO_COUNT), max([1, *(y.max() for y in heights)]) * 1.04
+    lowest, highest = _range(heights + ([np.array([level[1]])] if level else []))
+    margin = .04 * (highest - lowest)
+    return lowest - margin, highest + margin
+
+
+def _ticks(lowest, highest):
+    from matplotlib.ticker import MaxNLocator
+    positions = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(lowest, highest)
+    return [float(position) for position in positions if lowest - 1e-9 <= position <= highest + 1e-9]
+
+
+def _line(name, style, x, y, filled):
+    points = [(f'{a:.1f}', f'{b:.1f}') for a, b in zip(x, y)]
+    outline = 'M' + 'L'.join(f'{a} {b}' for a, b in points)
+    area = f'{outline}V{H - BOTTOM}H{x[0]:.1f}Z' if filled else ''
+    return Line(name, style, outline, area, points if len(points) <= MAX_DOTS and not filled else [])
+
+
+def _threshold(threshold, x_axis):
+    "(x of the line, x of its words, its value), or None where it is outside of the chart."
+    if threshold is None or not x_axis.low <= threshold <= x_axis.high: return None
+    x = x_axis(threshold)
+    return f'{x:.1f}', f'{np.clip(x, LEFT + 40, W - 52):.1f}', f'{threshold:.3f}'
 
 
 def steps(
     edges: np.ndarray,  # (b+1,) of the bins
     counts: np.ndarray,  # (b,)
 ) -> tuple[np.ndarray, np.ndarray]:
-    "A histogram's outline as (x, y)."
+    "A histogram's outline as (x, y), each (2b,)."
     return np.repeat(edges, 2)[1:-1], np.repeat(counts, 2)

@@ -1,144 +1,101 @@
-"What a rule did, as pairs and as groups of listings: right, wrong and missed, and the worst of each."
+"What a rule did with listings whose groups are known: its matches, and every pair it weighed or should have."
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import InputError
-from ..match.candidates import Candidates, candidates
-from ..match.decide import decide
-from ..match.fuse import fuse
+from ..match.candidates import Candidates
+from ..match.fuse import fused_scores
 from ..match.matches import Matches
 from ..match.neighbors import Neighbors, group_codes
 from ..match.rule import Rule
-from ..match.steps.group import group
 
 
 @dataclass
 class Pairs:
-    "Pairs of different listings, each once: all that were candidates, and all of one product."
-    i: np.ndarray  # int64 (m,), the smaller row
-    j: np.ndarray  # int64 (m,), the larger row
+    "Pairs of different listings, each once: all that were candidates, that match, or that are of one group."
+    first: np.ndarray  # int64 (m,), the smaller row
+    second: np.ndarray  # int64 (m,), the larger row
     scores: dict  # Modality -> float32 (m,), candidate or not
-    fused: np.ndarray  # float32 (m,)
-    true: np.ndarray  # bool (m,): the same product
+    fused: np.ndarray  # float32 (m,): the rule's score where `scored`, elsewhere the one before steps
+    true: np.ndarray  # bool (m,): both are of one group
     candidate: np.ndarray  # bool (m,): one of the two had the other among its candidates
+    scored: np.ndarray  # bool (m,): a candidate that no step took out, so that the threshold decided
     matched: np.ndarray  # bool (m,): one of the two names the other as its match
 
 
 @dataclass
 class Judged:
-    "What a rule makes of listings whose products are known."
-    y: np.ndarray  # int32 (n,), products as numbers from 0
-    neighbors: Neighbors  # Fused, before the cut
-    matches: Matches  # After it
+    "What a rule makes of listings whose groups are known."
+    groups: np.ndarray  # int32 (n,), the true groups as numbers from 0
+    neighbors: Neighbors  # What the rule compared with its threshold
+    matches: Matches  # What it decided
     pairs: Pairs
 
 
 def judge_pairs(
-    spaces: dict,  # Modality -> space over the same listings
+    spaces: dict,  # Name -> space over the same listings: all that `rule.reads` names
     rule: Rule,  # Applied to them
-    groups,  # (n,) groups: listings of one are the same product
+    groups,  # (n,) true groups
 ) -> Judged:
-    "Apply `rule`, and score every candidate pair and every pair of one product in each modality and fused."
-    found = rule.run(spaces) if rule.steps else None
-    if missing := set(rule.weights) - set(spaces):
-        raise InputError(f'the rule needs the modalities {sorted(missing)}; there are {list(spaces)}')
-    spaces = {k: spaces[k] for k in rule.weights}
-    cand = candidates(spaces, min(rule.k, len(next(iter(spaces.values())))))
-    n = len(cand.ids)
-    y = group_codes(groups, n)
-    neighbors = fuse(cand, rule.how, rule.weights, **rule.options)
-    matches = found.matches if found else decide(neighbors, rule.threshold, rule.max_matches)
-    near = _keys(*_directed(cand.ids), n)
-    named = _keys(np.repeat(np.arange(n), np.diff(matches.indptr)), matches.ids, n)
-    key = np.union1d(near, _keys(*_mates(y), n))
-    i, j = key // n, key % n
-    scores = {k: o.scores(i, j) for k, o in spaces.items()}
-    # `fuse` knows listings and their candidates: here each pair stands as a listing with one candidate
-    alone = np.stack([np.arange(len(key)), np.zeros(len(key), np.int64)], 1)
-    fused = fuse(Candidates(alone, {k: np.stack([o, o], 1) for k, o in scores.items()}), rule.how, rule.weights, **rule.options).scores[:, 1]
-    return Judged(y, neighbors, matches, Pairs(i, j, scores, fused, y[i] == y[j], np.isin(key, near), np.isin(key, named)))
+    "Run `rule`; score each pair that it weighed, matched or should have matched, by modality and fused."
+    decision = rule.run(spaces)
+    spaces = rule.refined({modality: spaces[modality] for modality in rule.reads})
+    listing_count = len(decision.matches)
+    group_of = group_codes(groups, listing_count)
+    _, fused_neighbors = decision.trail[0]
+    candidate_keys = np.union1d(_neighbor_keys(fused_neighbors), _neighbor_keys(decision.neighbors))
+    matched_keys = _matched_keys(decision.matches)
+    group_keys = _pair_keys(*_pairs_of_groups(group_of), listing_count)
+    # steps on matches may tie listings together that were no candidates of each other
+    pair_keys = np.union1d(np.union1d(candidate_keys, matched_keys), group_keys)
+    first, second = np.divmod(pair_keys, listing_count)
+    scores = {modality: spaces[modality].scores(first, second) for modality in rule.modalities}
+    fused, scored = _scores_of_rule(decision.neighbors, pair_keys)
+    fused = np.where(scored, fused, _fused_before_steps(rule, spaces, first, second, scores))
+    same_group = group_of[first] == group_of[second]
+    pairs = Pairs(first, second, scores, fused, same_group, np.isin(pair_keys, candidate_keys), scored,
+                  np.isin(pair_keys, matched_keys))
+    return Judged(group_of, decision.neighbors, decision.matches, pairs)
 
 
-def _directed(ids):
-    rows, cols = np.nonzero(ids >= 0)
-    return rows, ids[rows, cols]
+def _scores_of_rule(neighbors, pair_keys):
+    "For each pair the better of the scores that its listings have for each other, and whether there is one."
+    rows, neighbor_ids, neighbor_scores = neighbors.pairs()
+    directed_keys = np.minimum(rows, neighbor_ids) * len(neighbors.ids) + np.maximum(rows, neighbor_ids)
+    best_scores = np.full(len(pair_keys), -np.inf, np.float32)
+    not_itself = rows != neighbor_ids
+    positions = np.searchsorted(pair_keys, directed_keys[not_itself])
+    np.maximum.at(best_scores, positions, neighbor_scores[not_itself])
+    return best_scores, best_scores > -np.inf
 
 
-def _mates(y):
-    "All pairs of one product."
-    order = np.argsort(y, kind='stable')
-    parts = [o[np.stack(np.triu_indices(len(o), 1))] for o in np.split(order, np.bincount(y).cumsum()[:-1])]
-    return np.concatenate(parts, 1)
+def _fused_before_steps(rule, spaces, first, second, scores):
+    "The fused score of any pairs, candidates or not, by the weights of the rule."
+    all_rows = np.arange(len(next(iter(spaces.values()))))
+    present = {modality: spaces[modality].scores(all_rows, all_rows) > 0 for modality in rule.modalities}
+    loose_pairs = Candidates(second, scores, join=rule.join, pool=len(all_rows), present=present, rows=first)
+    return fused_scores(loose_pairs, rule.how, rule.weights, rule.join, **rule.options)
 
 
-def _keys(a, b, n):
-    "One number a pair of different rows, whichever of the two comes first."
-    a, b = np.minimum(a, b), np.maximum(a, b)
-    return np.unique((a * n + b)[a != b])
+def _pair_keys(rows, others, listing_count):
+    "One number for each pair of different rows, the same whichever comes first; sorted, each once."
+    pair_keys = np.minimum(rows, others) * listing_count + np.maximum(rows, others)
+    return np.unique(pair_keys[rows != others])
 
 
-def worst_false(
-    judged: Judged,
-    n: int = 8,  # How many
-) -> np.ndarray:  # int, places in `pairs`, the worst first
-    "The false matches with the highest fused score, one of any two products: others of them repeat the mistake."
-    p, y = judged.pairs, judged.y
-    at = np.flatnonzero(p.matched & ~p.true)
-    at = at[np.argsort(-p.fused[at], kind='stable')]
-    return _first_of_each(at, _keys_in_order(y[p.i[at]], y[p.j[at]]), n)
+def _neighbor_keys(neighbors):
+    rows, neighbor_ids, _ = neighbors.pairs()
+    return _pair_keys(rows, neighbor_ids, len(neighbors.ids))
 
 
-def worst_missed(
-    judged: Judged,
-    n: int = 8,  # How many
-) -> np.ndarray:  # int, places in `pairs`, the worst first
-    "The missed matches with the lowest fused score, one of any product."
-    p = judged.pairs
-    at = np.flatnonzero(p.true & ~p.matched)
-    at = at[np.argsort(p.fused[at], kind='stable')]
-    return _first_of_each(at, judged.y[p.i[at]], n)
+def _matched_keys(matches):
+    rows = np.repeat(np.arange(len(matches)), np.diff(matches.indptr))
+    return _pair_keys(rows, matches.ids, len(matches))
 
 
-def _keys_in_order(a, b): return np.minimum(a, b).astype(np.int64) * (1 + max(a.max(initial=0), b.max(initial=0))) + np.maximum(a, b)
-def _first_of_each(at, key, n): return at[np.sort(np.unique(key, return_index=True)[1])][:n]
-
-
-@dataclass
-class Found:
-    "Listings that matches tie together, beside the product most of them are."
-    right: np.ndarray  # int rows of that product
-    wrong: np.ndarray  # int rows of other products
-    missed: np.ndarray  # int rows of that product that stand outside
-
-    @property
-    def kind(self) -> str: return 'mixed' if len(self.wrong) else 'incomplete' if len(self.missed) else 'right'
-    def __len__(self): return len(self.right) + len(self.wrong)
-
-
-def found_groups(
-    judged: Judged,
-) -> list[Found]:
-    "The groups of two or more listings that the matches make, in the order of their first listing."
-    y, res = judged.y, []
-    found = group(judged.matches)
-    order = np.argsort(found, kind='stable')
-    for rows in np.split(order, np.bincount(found).cumsum()[:-1]):
-        if len(rows) < 2: continue
-        # of two equally frequent products the one of the smaller number: that of the earlier listing
-        most = np.bincount(y[rows]).argmax()
-        mine = y[rows] == most
-        res.append(Found(rows[mine], rows[~mine], np.setdiff1d(np.flatnonzero(y == most), rows)))
-    return res
-
-
-def varied(
-    found: list[Found],
-    n: int = 3,  # Groups of each kind
-) -> list[Found]:
-    "Some groups of each kind, from the largest to the smallest."
-    res = []
-    for kind in ('right', 'incomplete', 'mixed'):
-        mine = sorted((o for o in found if o.kind == kind), key=len, reverse=True)
-        res += [mine[i] for i in np.unique(np.linspace(0, len(mine) - 1, n).round().astype(int))] if mine else []
-    return res
+def _pairs_of_groups(group_of):
+    "All pairs of listings of one group: int64 (2, m)."
+    by_group = np.argsort(group_of, kind='stable')
+    members = np.split(by_group, np.bincount(group_of).cumsum()[:-1])
+    pairs = [group_rows[np.stack(np.triu_indices(len(group_rows), 1))] for group_rows in members]
+    return np.concatenate(pairs, axis=1)

@@ -1,50 +1,81 @@
-"How it was made: the rule in words and as json, and whatever else is known of the run."
+"The last section: the rule in words and as json, and whatever else is known of the run."
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ..match.rule import Rule
-from .page import and_, esc, table
+from .render import listed, render
 
-ROWS = 50  # most rows of a list, e.g. of skipped listings
+MAX_ROWS = 50  # most rows of a list, e.g. of skipped listings
+
+
+@dataclass
+class Block:
+    "A table with its heading, as `settings.html` shows it."
+    heading: str
+    rows: list  # Cells by row; [] where `text` says it all
+    head: list | None = None
+    text: str = ''  # In place of a table
+    hidden: int = 0  # Rows that are not shown
 
 
 def words(
     rule: Rule,
 ) -> str:
     "The rule in words."
+    sentences = [
+        f'Two listings match {_condition(rule)}.',
+        f'Candidates are the {rule.k} nearest of each modality ({listed(rule.weights)}), '
+        'the listing itself included; '
+        f'a listing has at most {rule.max_matches} matches, itself included.']
+    if rule.join: sentences.append(f'Listings with an equal {" or ".join(rule.join)} match by that alone.')
+    if rule.steps: sentences.append(f'Steps, in order: {", ".join(step.do for step in rule.steps)}.')
+    return ' '.join(sentences)
+
+
+def _condition(rule):
     if rule.how == 'union':
-        how = 'when one of these is reached: ' + ', '.join(f'{k} {w + rule.threshold:.3f}' for k, w in rule.weights.items())
-    else:
-        used = {k: w for k, w in rule.weights.items() if w > 0}
-        if rule.how == 'mean': what = ' + '.join(f'{w / sum(used.values()):.3g} × {k}' for k, w in used.items())
-        elif rule.how != 'prob_or': what = f'{rule.how!r} of ' + ', '.join(f'{k} ({w:.3g})' for k, w in used.items())
-        else: what = '1 − ' + ' × '.join(f'(1 − {k}{f"^{w:.3g}" if w != 1 else ""})' for k, w in used.items())
-        how = f'when the fused score, {what}, is {rule.threshold:.3f} or more'
-    return (f'Two listings match {how}. Candidates are the {rule.k} nearest of each modality ({and_(rule.weights)}), '
-            f'the listing itself included; a listing has at most {rule.max_matches} matches, itself included.'
-            + (f' Steps, in order: {", ".join(o.do for o in rule.steps)}.' if rule.steps else ''))
+        thresholds = ', '.join(f'{modality} {weight + rule.threshold:.3f}'
+                               for modality, weight in rule.weights.items())
+        return f'when one of these is reached: {thresholds}'
+    return f'when the fused score, {_formula(rule)}, is {rule.threshold:.3f} or more'
+
+
+def _formula(rule):
+    weights = {modality: weight for modality, weight in rule.weights.items() if weight > 0}
+    if rule.how == 'mean':
+        weight_sum = sum(weights.values())
+        return ' + '.join(f'{weight / weight_sum:.3g} × {modality}' for modality, weight in weights.items())
+    if rule.how != 'prob_or':
+        parts = ', '.join(f'{modality} ({weight:.3g})' for modality, weight in weights.items())
+        return f'{rule.how!r} of {parts}'
+    powers = [modality if weight == 1 else f'{modality}^{weight:.3g}' for modality, weight in weights.items()]
+    return '1 − ' + ' × '.join(f'(1 − {power})' for power in powers)
 
 
 def settings_html(
     rule: Rule,
     settings: dict | None,  # Name -> value, dict, or list of dicts
-) -> str:
-    "The rule, then a table of each setting; those of plain values together."
-    plain, tables = {}, {}
-    for k, v in (settings or {}).items():
-        if isinstance(v, Mapping):
-            tables[k] = {a: b for a, b in v.items() if not isinstance(b, list)}
+) -> str:  # html
+    "The rule, then a table of each setting; those of plain values together under 'run'."
+    plain_values = {}
+    tables = {}
+    for heading, setting in (settings or {}).items():
+        if isinstance(setting, Mapping):
+            tables[heading] = {key: entry for key, entry in setting.items() if not isinstance(entry, list)}
             # rows inside an entry, as summary.json's skipped listings, are a table of their own
-            tables.update({a: b for a, b in v.items() if isinstance(b, list)})
-        else: (tables if isinstance(v, list) else plain)[k] = v
-    html = ''.join(f'<div><h3>{esc(k)}</h3>{_value(v)}</div>' for k, v in {**tables, **({'run': plain} if plain else {})}.items())
-    return (f'<p>{esc(words(rule))}</p><details><summary>The rule as json</summary>'
-            f'<pre>{esc(json.dumps(rule.to_dict(), indent=2))}</pre></details><div class="two">{html}</div>')
+            tables.update({key: entry for key, entry in setting.items() if isinstance(entry, list)})
+        elif isinstance(setting, list): tables[heading] = setting
+        else: plain_values[heading] = setting
+    if plain_values: tables['run'] = plain_values
+    return render('settings.html', sentence=words(rule), rule_json=json.dumps(rule.to_dict(), indent=2),
+                  blocks=[_block(heading, setting) for heading, setting in tables.items()])
 
 
-def _value(v):
-    if isinstance(v, Mapping): return table([[esc(a), esc(b)] for a, b in v.items()])
-    if not v: return '<p>none</p>'
-    if not isinstance(v[0], Mapping): return f'<p>{esc(", ".join(map(str, v)))}</p>'
-    more = f'<p class="soft">and {len(v) - ROWS:,} more</p>' if len(v) > ROWS else ''
-    return table([[esc(o.get(k, '')) for k in v[0]] for o in v[:ROWS]], map(esc, v[0]), words=True) + more
+def _block(heading, setting):
+    if isinstance(setting, Mapping): return Block(heading, [list(entry) for entry in setting.items()])
+    if not setting: return Block(heading, [], text='none')
+    if not isinstance(setting[0], Mapping): return Block(heading, [], text=', '.join(map(str, setting)))
+    columns = list(setting[0])
+    rows = [[entry.get(column, '') for column in columns] for entry in setting[:MAX_ROWS]]
+    return Block(heading, rows, columns, hidden=max(0, len(setting) - MAX_ROWS))

@@ -1,39 +1,58 @@
-"The report in the order a reader asks: is it good, where is the cut, what is right, what goes wrong, how was it made?"
+"The report in the order a reader asks: is it good, what is right, what goes wrong, how was it made?"
 from pathlib import Path
 
 from ..core import InputError, write_atomically
 from ..match.judge.heldout import alone_heldout
 from ..match.rule import Rule
-from .cases import groups, mistakes
-from .figures import curves, headline, scores, worth
-from .page import Cards, and_, page
+from .cards import Cards
+from .curves import scores, training
+from .groups import groups
+from .headline import headline, worth_table
+from .mistakes import mistakes
 from .pairs import judge_pairs
+from .render import listed, page
 from .settings import settings_html
+
+ENTRIES = ('settings', 'listings', 'seconds', 'versions', 'seed')  # of a summary, told in the last section
 
 
 def report_html(
     emb,  # `Embeddings` of listings no encoder was trained on, with groups; titles where there are some
     rule: Rule,  # What decides, as `choose_rule` gives it
-    table: dict,  # Row -> `HeldOut`, 'fused' among them, as `judge` gives it; with 'untrained_fused' the gain over it is told
+    table: dict,  # Row -> `HeldOut`, as `judge` gives it; 'untrained_fused' in it adds the gain by training
     images=None,  # (n,) files or PIL images, or a function from a row number to one; None: no pictures
-    spaces: dict | None = None,  # Modality -> space, where they are not `emb.spaces()`
+    spaces: dict | None = None,  # Modality -> space, where they are not those of `emb`
     losses=None,  # Training loss of each step
     monitors: dict | None = None,  # Name -> its value after each epoch
-    settings: dict | None = None,  # Name -> value, dict, or list of dicts: what the last section tells besides the rule
+    settings: dict | None = None,  # Name -> value, dict, or list of dicts: told in the last section
     n: int = 9,  # Mistakes of each kind to show
 ) -> str:
-    "The report as one html page that needs nothing else."
-    emb.refuse_trained_on('a report')
-    if emb.groups is None: raise InputError('the listings have no groups: a report tells right from wrong')
-    if 'fused' not in table: raise InputError(f"table holds {list(table)}: the report is about the row 'fused'")
-    for k, o in table.items():
-        if len(o.row_f1) != len(emb): raise InputError(f'table[{k!r}]: scores of {len(o.row_f1)} listings, but there are {len(emb)}')
-    judged = judge_pairs(emb.spaces() if spaces is None else spaces, rule, emb.groups)
-    rows, cards = {'alone': alone_heldout(emb.groups), **table}, Cards(emb, images)
-    return page(f'{len(emb):,} listings matched by {and_(rule.weights)}', headline(rows, judged), [
-        ('What each part is worth', worth(rows)), ('Training', curves(losses, monitors)), ('Scores and the cut', scores(judged, rule)),
-        ('Matched groups', groups(judged, cards)), ('Worst mistakes', mistakes(judged, rule, cards, n)),
-        ('Settings', settings_html(rule, settings))])
+    "The report as one self-contained html page; raises `InputError` for listings that can't be judged."
+    _check(emb, table)
+    judged = judge_pairs(emb.spaces(only=tuple(rule.reads)) if spaces is None else spaces, rule, emb.groups)
+    all_rows = {'alone': alone_heldout(emb.groups), **table}
+    cards = Cards(emb, images)
+    sections = [
+        ('What each part is worth', worth_table(all_rows)),
+        ('Training', training(losses, monitors)),
+        ('Scores and the threshold', scores(judged, rule)),
+        ('Matched groups', groups(judged, cards)),
+        ('Worst mistakes', mistakes(judged, rule, cards, n)),
+        ('Settings', settings_html(rule, settings))]
+    title = f'{len(emb):,} listings matched by {listed(rule.modalities)}'
+    return page(title, headline(all_rows, judged), sections)
+
+
+def _check(embeddings, table):
+    embeddings.refuse_trained_on('a report')
+    if embeddings.groups is None:
+        raise InputError('the listings have no groups: a report tells right from wrong')
+    if 'fused' not in table:
+        raise InputError(f"table holds {list(table)}: the report is about the row 'fused'")
+    for row, heldout in table.items():
+        if len(heldout.row_f1) != len(embeddings):
+            raise InputError(f'table[{row!r}]: scores of {len(heldout.row_f1)} listings, '
+                             f'but there are {len(embeddings)}')
 
 
 def write_report(
@@ -42,15 +61,25 @@ def write_report(
     n: int = 9,  # Mistakes of each kind to show
 ) -> Path:
     "Write the report of a run of `train_and_judge`."
-    path, dls, rec, s = Path(path), outcome.learn.dls, outcome.learn.recorder, outcome.summary()
+    path = Path(path)
     if path.is_dir(): raise InputError(f'path={path}: is a folder, name the file')
-    images = None
-    if dls.columns.image is not None:
-        file = dict(zip(dls.valid_df[dls.columns.id], dls.valid_df[dls.columns.image]))
-        images = [dls.image_folder/str(file[o]) for o in outcome.emb.ids]
+    recorder = outcome.learn.recorder
+    summary = outcome.summary()
     # the Recorder's rows hold neither epoch nor time; its loss is the curve's
-    monitors = {k: v for k, v in zip(list(rec.metric_names)[1:], zip(*rec.values)) if k != 'train_loss'}
+    columns = zip(list(recorder.metric_names)[1:], zip(*recorder.values))
+    monitors = {monitor: values for monitor, values in columns if monitor != 'train_loss'}
+    html = report_html(
+        outcome.emb, outcome.rule, outcome.table, _image_files(outcome), losses=recorder.losses,
+        monitors=monitors, n=n, settings={entry: summary[entry] for entry in ENTRIES})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, report_html(outcome.emb, outcome.rule, outcome.table, images, losses=rec.losses, monitors=monitors, n=n,
-                                  settings={k: s[k] for k in ('settings', 'listings', 'seconds', 'versions', 'seed')}))
+    write_atomically(path, html)
     return path
+
+
+def _image_files(outcome):
+    "The image file of each listing held out; None where the listings have no images."
+    dls = outcome.learn.dls
+    columns = dls.columns
+    if columns.image is None: return None
+    file_of = dict(zip(dls.valid_df[columns.id], dls.valid_df[columns.image]))
+    return [dls.image_folder/str(file_of[posting_id]) for posting_id in outcome.emb.ids]

@@ -1,0 +1,36 @@
+"The job behind `fastmatch inspect`: what a saved matcher is, from its files and without loading it."
+import json
+
+from ..data.columns import Columns
+from ..match.judge.heldout import summary_table
+from ..matcher.folder import read_matcher_files
+
+
+def describe_matcher(
+    folder,  # Of a saved matcher
+) -> list[str]:  # Lines of text
+    "Check every file of a saved matcher against its hash, and say what is inside."
+    manifest, files = read_matcher_files(folder)
+    matcher = json.loads(files['matcher.json'])
+    listing_ids = json.loads(files['listings.json'])['ids']
+    encoder = matcher['encoder'] or {}
+    made_with = manifest['made_with']
+    megabytes = sum(map(len, files.values())) / 1e6
+    description = [
+        f'{folder}: {len(files)} files, {megabytes:.1f} MB, every hash right',
+        'made with ' + ', '.join(f'{package} {version}' for package, version in made_with.items()),
+        f'catalogue: {len(listing_ids)} listings, {listing_ids[0]} to {listing_ids[-1]}']
+    for kind in ('image', 'title'):
+        if kind in encoder: description.append(f'{kind} encoder: {encoder[kind]["name"]}')
+    if encoder.get('picture'):
+        size = 'x'.join(map(str, encoder['picture']['size']))
+        description.append(f'pictures: {size}')
+    # a matcher reads no groups
+    columns = Columns.resolve(matcher['cols'], {}, Columns(group=None)).by_keyword()
+    described = [f'{role.removesuffix("_col")} {column}' for role, column in columns.items() if column]
+    description.append('columns: ' + ', '.join(described))
+    description.append(f'rule: {json.dumps(matcher["rule"])}')
+    # figures of the fold that the rule was chosen on; a matcher made by hand may hold anything as its info
+    if {'heldout', 'gain', 'settings'} <= set(matcher['info']):
+        description.append('\n' + summary_table(matcher['info']))
+    return description

@@ -1,0 +1,102 @@
+"The job behind `fastmatch match`: new listings as a saved matcher reads them, and the files written."
+import os
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ..core import InputError, write_atomically
+from ..data.split import usable_hashes
+from ..data.table import unescape
+from ..match import Embeddings
+from .listings import columns_of
+
+
+def check_output(
+    output: Path,  # File to write
+    listings: Path,  # The table that is read
+):
+    "Raise `InputError` where `output` can't be written: to be asked before the work."
+    if output.is_dir(): raise InputError(f'--out {output}: is a folder, give a file')
+    if output.resolve() == listings.resolve():
+        raise InputError(f'--out {output}: is the table of listings itself')
+    if not output.parent.is_dir(): raise InputError(f'--out {output}: there is no folder {output.parent}')
+    if not os.access(output.parent, os.W_OK):
+        raise InputError(f'--out {output}: no right to write in {output.parent}')
+
+
+def new_listings(
+    listings,  # DataFrame as it was read
+    matcher,  # `Matcher`
+    column_names: dict,  # {'id_col': name or None, ...} as the user gave them
+    images=None,  # Folder of the images
+    embeddings=None,  # File .npz of vectors made elsewhere
+):  # DataFrame, or `Embeddings`
+    "The listings as `matcher.match` takes them: under its own column names, titles unescaped."
+    pictures = 'image' in matcher.inputs and embeddings is None
+    if pictures and images is None:
+        raise InputError('this matcher reads pictures: give their folder as --images')
+    own_names = matcher.columns.by_keyword()
+    # the matcher's own names first: the table may come from the same place
+    wanted = {role: given or (own_names[role] if own_names[role] in listings else None)
+              for role, given in column_names.items()}
+    required = ['id']
+    if pictures: required.append('image')
+    if 'title' in matcher.inputs: required.append('title')
+    columns = columns_of(listings, wanted, tuple(required))
+    if columns.title is not None: listings[columns.title] = unescape(listings[columns.title])
+    listings = _renamed(listings, columns.by_keyword(), own_names)
+    return listings if embeddings is None else _embeddings(embeddings, listings, matcher.columns)
+
+
+def _renamed(listings, found_names, own_names):
+    "The listings with the columns that were found under the matcher's own names."
+    # a column that isn't used may have the name that a used one is going to get
+    kept_columns = [column for column in listings
+                    if column in found_names.values() or column not in own_names.values()]
+    changed = {column: own_names[role] for role, column in found_names.items()
+               if column is not None and own_names[role] is not None}
+    return listings[kept_columns].rename(columns=changed)
+
+
+def _embeddings(file, listings, columns):
+    "Vectors from a file, a row a listing."
+    vectors = _read_vectors(file)
+    _refuse_blank(listings, columns.id, 'id')
+    if columns.title in listings: _refuse_blank(listings, columns.title, 'title')
+    titles = listings[columns.title] if columns.title in listings else None
+    hashes = usable_hashes(listings[columns.phash]) if columns.phash in listings else None
+    return Embeddings(vectors, listings[columns.id], titles=titles, phash=hashes)
+
+
+def _read_vectors(file):
+    # a .npy is no context manager, and a broken zip has an error of its own
+    unreadable = (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile)
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            vectors = {modality: arrays[modality] for modality in arrays.files}
+    except unreadable as error:
+        raise InputError(f'--embeddings {file}: no .npz of numbers ({error})') from error
+    malformed = {modality: f'{array.dtype} {array.shape}' for modality, array in vectors.items()
+                 if array.ndim != 2 or array.dtype.kind not in 'fiu'}
+    if malformed:
+        raise InputError(f'--embeddings {file}: {malformed}; give numbers of shape (listings, dimensions)')
+    return vectors
+
+
+def _refuse_blank(listings, column, expected):
+    is_blank = listings[column].isna().to_numpy()
+    if is_blank.any(): raise InputError(f'{column}: row {int(is_blank.argmax())} has no {expected}')
+
+
+def write_matches(
+    result,  # `MatchResult`
+    output: Path,  # File to write: posting_id, matches
+    scores: bool = False,  # Also write a .pairs.csv beside it, a row a match with its scores and its reason
+) -> list[Path]:
+    "Write what was found, each file whole or not at all; returns the files."
+    write_atomically(output, result.to_frame().to_csv(index=False))
+    if not scores: return [output]
+    pairs_file = output.with_suffix('.pairs.csv')
+    write_atomically(pairs_file, result.pairs().to_csv(index=False))
+    return [output, pairs_file]

@@ -1,0 +1,90 @@
+"The options that jobs and the command line share, with the one place where their defaults are said."
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from inspect import signature
+
+from ..core import InputError, check_device
+from ..data.columns import FASTAI_NAMES, Columns, keywords_of_roles
+
+PICTURE_SIZE = 224  # pixels: what most image encoders were trained at; smaller is faster and less sharp
+SAMPLE_SIZE = 104  # pixels, for the embedded sample: its pictures have 64
+
+STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` writes
+
+
+@dataclass(frozen=True)
+class Training:
+    "How encoders are trained: the same for one training and for each trial of a study."
+    image_arch: str = 'tf_efficientnet_lite0'  # Image encoder: timm name, folder or weights file
+    text_arch: str = 'all-MiniLM-L6-v2'  # Title encoder: Hugging Face name or folder
+    size: int = PICTURE_SIZE  # Side of the pictures in pixels
+    aug: str = 'colour'  # Augmentation preset, as `augs` takes it
+    epochs: int = 8  # Rounds over the training listings
+    bs: int = 64  # Listings a batch
+    n_folds: int = 5  # Folds to make where the table has none
+    seed: int = 0  # Of folds, weights, batches and halvings
+    on_error: str = 'raise'  # 'raise', or 'skip' listings that can't be used
+    num_workers: int = 0  # Processes that read images
+    device: str | None = None  # 'cpu', 'cuda', ...; default fastai's choice
+
+    def check(
+        self,
+        least_folds: int = 2,  # Fewest folds that the job can do with
+    ):
+        "Raise `InputError` for a number that is too small, or a device that torch can't use."
+        check_least(epochs=(self.epochs, 1), size=(self.size, 8), bs=(self.bs, 2),
+                    n_folds=(self.n_folds, least_folds), num_workers=(self.num_workers, 0))
+        if self.device is not None: check_device(self.device)
+
+
+@dataclass(frozen=True)
+class Search:
+    "How a study of trainings searches, and where it is kept."
+    name: str = 'tune'  # Of the study; the same call again goes on with it
+    storage: str = 'fastmatch-studies.db'  # Where it is kept, as for `open_study`
+    n_trials: int = 20  # Finished trials that the study is to hold
+    jobs: int = 1  # Processes on this machine; others may work on the same study elsewhere
+    space: tuple = ('margin', 'scale', 'lr')  # What to search: names for `spaces`
+    monitor: str = 'recall@1'  # What it looks at; also 'map@r', 'row_f1_max'
+    sampler: str = 'tpe'  # As for `open_study`
+    pruner: str | None = 'hyperband'  # As for `open_study`
+
+
+def check_least(
+    **numbers: tuple,  # Name -> (value, least)
+):
+    "Raise `InputError` for the first value that is below its least."
+    for option, (value, least) in numbers.items():
+        if value < least: raise InputError(f'{option}={value}: give {least} or more')
+
+
+def with_keywords(
+    options,  # Dataclass of options
+    keywords: dict,  # Of a call: those that name fields are taken out
+):  # A copy of `options`
+    "The options with the fields that a call gives by keyword."
+    given = [field.name for field in fields(options) if field.name in keywords]
+    return replace(options, **{option: keywords.pop(option) for option in given})
+
+
+def refuse_unknown(
+    keywords: dict,  # That nothing has taken
+    job,  # The function that was called
+    *options,  # Dataclasses whose fields it takes by keyword
+):
+    "Raise `InputError` for a keyword that names no option, with the nearest one that does."
+    if not keywords: return
+    keyword, given = next(iter(keywords.items()))
+    known_options = [*signature(job).parameters, *(field.name for each in options for field in fields(each)),
+             *keywords_of_roles(), *FASTAI_NAMES]
+    nearest = get_close_matches(keyword, known_options, n=1)
+    hint = f' (did you mean {nearest[0]}?)' if nearest else ''
+    raise InputError(f'{keyword}={given!r}: no option{hint}')
+
+
+def take_columns(
+    columns: Columns | dict | None,  # As a job was given them
+    keywords: dict,  # Of the call: those that name columns are taken out
+) -> Columns:
+    "The columns that a call means, by object or by keyword."
+    return Columns.resolve(columns, Columns.take_from(keywords))

@@ -1,0 +1,99 @@
+"The main job: what it refuses before the work, what it writes, and what it tells of listings it left out."
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fastmatch.core import InputError
+from fastmatch.jobs.options import Training
+from fastmatch.jobs.train import is_result, judge, train_and_judge
+from fastmatch.match import Embeddings
+from tests.jobs.made import BROKEN, break_three, put, quick_run
+
+
+def test_an_unknown_option_of_the_job(shop, tmp_path):
+    with pytest.raises(InputError, match="aug='strnog'.*strong"):
+        quick_run(shop, tmp_path/'out', 'x', aug='strnog')
+    with pytest.raises(InputError, match='seed=-1'): quick_run(shop, tmp_path/'out', 'x', seed=-1)
+    with pytest.raises(InputError, match="on_error='ignore'.*'skip'"):
+        quick_run(shop, tmp_path/'out', 'x', on_error='ignore')
+    with pytest.raises(InputError, match='resnet17.*resnet18'): quick_run(shop, tmp_path/'out', 'resnet17')
+    with pytest.raises(InputError, match="catalogue='some'"):
+        quick_run(shop, tmp_path/'out', 'x', catalogue='some')
+    with pytest.raises(InputError, match='epohcs=2.*epochs'): quick_run(shop, tmp_path/'out', 'x', epohcs=2)
+    assert not (tmp_path/'out').exists()
+
+
+def test_out_is_a_file(shop, tmp_path):
+    (tmp_path/'out').write_text('mine')
+    with pytest.raises(InputError, match=f'out={tmp_path}/out: is a file'):
+        quick_run(shop, tmp_path/'out', 'x')
+    assert (tmp_path/'out').read_text() == 'mine'
+
+
+def test_what_it_writes(shop, tiny, tmp_path):
+    lines = []
+    summary = quick_run(shop, tmp_path/'out', tiny, echo=lines.append)
+    names = {file.name for file in (tmp_path/'out').iterdir()}
+    assert names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'}
+    assert all(map(is_result, names))
+    assert json.loads((tmp_path/'out'/'summary.json').read_text(encoding='utf-8')) == summary
+    assert set(summary) == {'heldout', 'gain', 'rule', 'seconds', 'seed', 'settings', 'listings', 'versions'}
+    assert set(summary['seconds']) == {'data', 'untrained', 'train', 'embed', 'rule', 'matcher'}
+    assert set(summary['settings']) == {
+        'columns', 'image_arch', 'text_arch', 'size', 'aug', 'epochs', 'lr', 'bs', 'sampler', 'loss',
+        'n_folds', 'valid_fold', 'num_workers', 'device'}
+    assert summary['settings']['size'] == 32 and summary['settings']['columns']['fold_col'] == 'fold'
+    assert 'training 1 epochs ...' in lines and any('recall@1' in line for line in lines)
+
+
+def test_options_by_object_and_by_keyword_are_the_same(shop, tiny):
+    df, path = shop
+    quiet = dict(fold_col='fold', title_col=None, echo=lambda line: None)
+    options = dict(image_arch=tiny, size=32, epochs=1, bs=8, aug='none')
+    one = train_and_judge(df, path, **quiet, **options)
+    other = train_and_judge(df, path, training=Training(**options), **quiet)
+    assert one.settings == other.settings and one.rule == other.rule
+    np.testing.assert_array_equal(one.emb['image'], other.emb['image'])
+
+
+def test_skip_trains_without_the_broken_ones_and_says_so(shop, tiny, tmp_path):
+    "The summary lists id, row, column and reason, and the broken listings are in no result."
+    break_three(shop[1])
+    df, path = put(shop, 10, 'label_group', None)
+    with pytest.raises(InputError, match='4 unusable rows'): quick_run((df, path), tmp_path/'out', tiny)
+    summary = quick_run((df, path), tmp_path/'out', tiny, on_error='skip')
+    skipped = {row['id']: row for row in summary['listings']['skipped']}
+    assert list(skipped) == ['p3', 'p10', 'p11', 'p24']
+    assert [row['row'] for row in skipped.values()] == [3, 10, 11, 24]
+    for name, reason in BROKEN.items():
+        assert reason in skipped[name]['reason'] and skipped[name]['column'] == 'image'
+    assert skipped['p10']['column'] == 'label_group'
+    assert summary['listings']['train'] + summary['listings']['heldout'] == 36
+    found = pd.read_csv(tmp_path/'out'/'matches.csv')
+    assert set(found.posting_id) == set(df.posting_id[df.fold == 0]) - set(skipped)
+
+
+def test_a_report_that_fails_costs_no_training(shop, tiny, tmp_path, monkeypatch):
+    import fastmatch.jobs.train
+
+    def broken(*args, **kwargs): raise ValueError('no pictures today')
+    monkeypatch.setattr(fastmatch.jobs.train, 'write_report', broken)
+    lines = []
+    quick_run(shop, tmp_path/'out', tiny, echo=lines.append)
+    assert 'no report.html: ValueError: no pictures today' in lines
+    assert (tmp_path/'out'/'manifest.json').exists() and not (tmp_path/'out'/'report.html').exists()
+
+
+def vectors(n=12, seed=0):
+    drawn = np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def test_rules_are_not_judged_on_listings_trained_on_or_ungrouped():
+    ids = [f'p{i}' for i in range(12)]
+    groups = np.arange(12) // 2
+    with pytest.raises(InputError, match=r'1 of 12 listings were trained on \(p4\)'):
+        judge(Embeddings({'image': vectors()}, ids, groups=groups, trained_on=np.arange(12) == 4))
+    with pytest.raises(InputError, match='have no groups'): judge(Embeddings({'image': vectors()}, ids))
