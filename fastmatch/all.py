@@ -1,4 +1,4 @@
-"Everything for a notebook: fastai's vision namespace, then this package's; where a name is in both, ours wins."
+"Everything for a notebook: fastai's vision namespace, then this package's, which wins where both have a name."
 import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *
@@ -38,7 +38,7 @@ from .match import *
 from .match.judge.compare import compare
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
-from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder
+from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder, register_encoder
 from .optim import *
 from .patches import patch_fastai
 from .report import report_html, write_report

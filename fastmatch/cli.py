@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .core import InputError, MissingPackage, check_new_folder
+from .core import InputError, MissingPackage
 from .jobs.options import SAMPLE_SIZE, STUDY_FILES, Search, Training
+from .store import check_new_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
                   help='Match product listings by image and title: which of them are the same product?')
@@ -127,7 +128,7 @@ def demo(
     with _working():
         import pandas as pd
 
-        from .data.sample import demo_path
+        from .data.demo import demo_path
         from .jobs.train import run
         path = demo_path()
         # so short a training keeps more of what the encoders knew at half the rate
@@ -301,7 +302,7 @@ def _names(separated):
 
 
 def _say_result(summary, out):
-    from .match.judge.heldout import summary_table
+    from .match.judge.paired import summary_table
     typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\n'
                f'wrote {out}: the matcher, matches.csv, summary.json and report.html')
 

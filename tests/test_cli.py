@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.jobs.options import SAMPLE_SIZE
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 

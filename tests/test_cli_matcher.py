@@ -10,12 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastmatch.cli import app
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.data.table import unescape
 from fastmatch.matcher import load_matcher
 from fastmatch.matcher.folder import MANIFEST
-from fastmatch.store import seal
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
+from fastmatch.store import seal
 
 IMAGES = demo_path()/'images'
 packages = (TITLE_PACKAGES['all-MiniLM-L6-v2'], IMAGE_PACKAGES['tf_efficientnet_lite0'])

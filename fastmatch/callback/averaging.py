@@ -8,7 +8,6 @@ import torch
 from ..core import InputError
 from ..optim.lookahead import Watch
 from .base import SkippableCallback, in_lr_find, only_validating, other_callback
-from .snapshots import Snapshots, average_weights, each_weights, greedy_soup  # noqa: F401  joined later
 from .state import batch_norms, update_bn
 
 
@@ -78,7 +77,7 @@ class Averaged(SkippableCallback):
     def _watch_weights(self):
         "Remember the weights, to notice when others are loaded in their place."
         self._watch = Watch(list(self.learn.model.parameters()))
-        self._watch.leave()
+        self._watch.remember()
 
     def after_cancel_step(self): self._skipped = True
     def before_validate(self): self._put_average_in()

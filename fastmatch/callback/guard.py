@@ -5,7 +5,6 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import apply
 
 from ..core import InputError, preview
-from .learner_methods import fit_to_best  # noqa: F401  joined later
 from .state import DrawnRows, ModelBuffers, preserved_randomness
 
 

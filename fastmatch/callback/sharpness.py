@@ -13,7 +13,6 @@ from fastai.callback.core import CancelBackwardException
 from ..core import InputError
 from ..optim.kernels import chunks
 from .base import row_losses, unmixed_loss
-from .saf import SAF  # noqa: F401  joined later
 from .second_pass import MovedWeights, SecondPass, joint_norm
 
 

@@ -22,7 +22,7 @@ from .read import check_columns, check_listings
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .show import draw_listing, grid
 from .split import valid_split
-from .title import MAX_LEN, TensorTitle, Title, TitleBlock, Tokenize  # noqa: F401  joined later
+from .title import MAX_LEN, Title, TitleBlock
 
 
 class ListingImage(PILImage):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
 from .columns import Columns
-from .image import NO_FILE, phash, read_image, try_image, upright_rgb  # noqa: F401  joined later
+from .image import NO_FILE, phash, try_image
 
 
 class Listings(NamedTuple):

@@ -2,7 +2,7 @@
 import json
 
 from ..data.columns import Columns
-from ..match.judge.heldout import summary_table
+from ..match.judge.paired import summary_table
 from ..matcher.folder import read_matcher_files
 
 

@@ -5,10 +5,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..core import InputError, write_atomically
+from ..core import InputError
 from ..data.split import usable_hashes
 from ..data.table import unescape
 from ..match import Embeddings
+from ..store import write_atomically
 from .listings import columns_of
 
 

@@ -2,9 +2,9 @@
 import base64
 import io
 
-from ..core import atomic_folder
-from ..match.judge.heldout import Paired, paired
+from ..match.judge.paired import Paired, paired
 from ..report.render import page, render
+from ..store import atomic_folder
 from ..study import tested
 from ..study.engine.pruner import direction_of
 from ..study.tune import describe_trial

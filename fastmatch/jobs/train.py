@@ -5,20 +5,23 @@ from dataclasses import dataclass
 
 from fastai.vision.augment import Resize, ResizeMethod
 
-from ..core import InputError, atomic_folder, check_new_folder, package_version, seed_everything
+from ..core import InputError, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
 from ..match.candidates import candidates
 from ..match.embeddings import Embeddings
-from ..match.judge.heldout import alone_heldout, choose_rule, heldout, heldout_fused, paired
+from ..match.judge.fusions import choose_rule, heldout_fused
+from ..match.judge.heldout import alone_heldout, heldout
+from ..match.judge.paired import paired
 from ..match.matches import Matches
 from ..match.rule import Rule
 from ..matcher import Matcher, check_blanks
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
+from ..store import atomic_folder, check_new_folder
 from .options import Training, refuse_unknown, take_columns, with_keywords
 from .progress import Stages, StepBar, epoch_logger, suggested_rate
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from torch import nn
 
 from ..core import InputError
-from ..layers.padding import pad_token_ids  # noqa: F401  joined later: the matcher imports it from here
 from .weights import TITLE_PACKAGES, hub_once, no_weights
 
 

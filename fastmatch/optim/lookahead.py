@@ -45,7 +45,6 @@ class Watch:
         "Remember the weights as they are now."
         self.remembered = [torch.cat(entries) for _, entries in self.watched.values()]
 
-    leave = remember  # joined later
 
     def changed(self) -> list:
         """The weights that differ from what was remembered by more than the rounding of adding and

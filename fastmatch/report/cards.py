@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..core import InputError
-from ..data.read import read_image
+from ..data.image import read_image
 
 SIDE = 160  # pixels of a picture's longer side: sharp on a phone's screen, about 4 KB each
 

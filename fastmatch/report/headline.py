@@ -1,5 +1,5 @@
 "The first two parts of a report: the figures above everything, and the table of what each modality is worth."
-from ..match.judge.heldout import paired
+from ..match.judge.paired import paired
 from ..match.judge.score import row_f1
 from .pairs import Judged
 from .render import number, render

@@ -1,9 +1,10 @@
 "The report in the order a reader asks: is it good, what is right, what goes wrong, how was it made?"
 from pathlib import Path
 
-from ..core import InputError, write_atomically
+from ..core import InputError
 from ..match.judge.heldout import alone_heldout
 from ..match.rule import Rule
+from ..store import write_atomically
 from .cards import Cards
 from .curves import scores, training
 from .groups import groups

@@ -79,7 +79,6 @@ def describe_trial(
     return f'trial {trial.number}: {value}{pruned} ({params})'
 
 
-said = describe_trial  # joined later
 
 
 def flat_fit(

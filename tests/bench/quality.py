@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fastmatch.data.demo import demo_path
+from fastmatch.jobs.options import SAMPLE_SIZE
 from fastmatch.jobs.train import train_and_judge
 from fastmatch.match import HeldOut, paired
 
@@ -18,7 +19,7 @@ LUMA = Path(__file__).resolve().parents[3]/'shared'/'data'/'luma'
 # luma's listings of a product differ in colour and view: colour must tell nothing, and 114 groups are soon
 # learnt by heart
 SETS = {
-    'emoji': (demo_path(), [0], {}),
+    'emoji': (demo_path(), [0], dict(size=SAMPLE_SIZE)),
     'luma': (LUMA, [0, 1, 2, 3, 4], dict(size=128, epochs=6, bs=32, aug='recolour')),
 }
 

@@ -33,7 +33,7 @@ from fastmatch.match import Candidates, Dense, PairModel, Tfidf, candidates
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
 from fastmatch.match.pairs.features import pair_features
-from fastmatch.match.pairs.model import _parts
+from fastmatch.match.pairs.model import random_parts
 from tests.bench.million import SETS, TEXT, title_vectors
 
 # Ditto, DeepMatcher (hybrid)
@@ -104,7 +104,7 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
     own = shop[rows] == 0
     rows, cols, x = rows[own], cols[own], x[own]
     ids = scored.ids[rows, cols]
-    true, part = y[rows] == y[ids], _parts(y, FOLDS, 0)[rows]
+    true, part = y[rows] == y[ids], random_parts(y, FOLDS, 0)[rows]
     flat = {name: s[rows, cols] for name, s in scored.scores.items()}
     fused = {
         str(weights): sum(value / 5 * flat[name] for name, value in weights.items())
@@ -120,9 +120,9 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
             positives = [int(size[y[(shop == 0) & item]].sum()) for item in (fit, ~fit)]
             model, p = PairModel(), np.empty(len(rows), np.float32)
             model.names = names
-            p[here] = model._unseen(x[here], true[here], part[here], FOLDS)
-            model._fit(x[here], true[here])
-            p[left] = model._proba(x[left])
+            p[here] = model.unseen_probabilities(x[here], true[here], part[here], FOLDS)
+            model.fit_pairs(x[here], true[here])
+            p[left] = model.probabilities(x[left])
             for way, options in {**ways, 'pair model': {'pair model': p}}.items():
                 best = (-1.,)
                 for score in options.values():

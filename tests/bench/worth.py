@@ -41,7 +41,7 @@ from fastmatch.study.engine.space import spaces
 from fastmatch.study.head import as_frozen, fit_head, judge_head, tune_head
 from fastmatch.study.maker import learner_maker
 from fastmatch.study.rule import heldout_rules, tune_rule
-from fastmatch.study.tune import said, tune
+from fastmatch.study.tune import describe_trial, tune
 
 TEST, INNER = 0, 1
 
@@ -84,7 +84,7 @@ def head(a):
         valid=valid,
         test=test,
         epochs=a.epochs,
-        echo=lambda t: print(said(t), flush=True),
+        echo=lambda t: print(describe_trial(t), flush=True),
     )
     train, codes = ~test & ~valid, np.unique(y[~test & ~valid], return_inverse=True)[1]
     def runs(params):

@@ -4,7 +4,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from fastmatch.data.sample import demo_path
+from fastmatch.data.demo import demo_path
 from fastmatch.jobs.train import judge
 from fastmatch.match import Embeddings, candidates, choose_rule
 

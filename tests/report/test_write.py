@@ -5,11 +5,12 @@ import pytest
 import timm
 import torch
 
-from fastmatch.core import InputError, write_atomically
-from fastmatch.data.sample import demo_path
+from fastmatch.core import InputError
+from fastmatch.data.demo import demo_path
 from fastmatch.jobs.train import train_and_judge
 from fastmatch.match import Embeddings, HeldOut, Rule, row_f1
 from fastmatch.report import report_html, write_report
+from fastmatch.store import write_atomically
 from tests.report.made import HOSTILE, run
 from tests.report.reader import ELEMENTS, SECTIONS, Reader, table_of
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from ...core import InputError, preview
 from .heldout import HeldOut, cluster_standard_error
-from .repeat import Repeated, repeat, value_of  # noqa: F401  joined later: `repeat` has moved
+from .repeat import Repeated, value_of
 
 FLIPS = 9999  # sign flips drawn; where there are no more than this in all, every one is tried
 CELLS = 4_000_000  # signs drawn at a time

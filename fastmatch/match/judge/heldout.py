@@ -155,8 +155,3 @@ def alone_heldout(
     "Every listing matched with itself alone: the floor that every table prints."
     groups = Groups.of(groups)
     return HeldOut(alone(groups), groups.codes)
-
-
-# joined later: these have moved to files of their own
-from .fusions import choose_rule, fusion_grid, heldout_fused  # noqa: E402, F401
-from .paired import Paired, paired, summary_table  # noqa: E402, F401

@@ -137,7 +137,6 @@ class PairModel:
             result[mine] = other_model.probabilities(features[mine])
         return result
 
-    _fit, _proba, _unseen = fit_pairs, probabilities, unseen_probabilities  # joined later
 
     def score(
         self,
@@ -216,7 +215,6 @@ def random_parts(
     return np.random.default_rng(seed).permutation(np.arange(n_groups) % folds)[codes]
 
 
-_parts = random_parts  # joined later
 
 
 def _neighbors(candidates, rows, columns, probabilities):
