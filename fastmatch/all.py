@@ -1,4 +1,5 @@
-"Everything for a notebook: fastai's vision namespace, then this package's, which wins where both have a name."
+"""Everything for a notebook: fastai's vision namespace, then this package's, which wins where both have a
+name."""
 import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *

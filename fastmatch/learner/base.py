@@ -59,15 +59,24 @@ def _set_tokenizer(dls, tokenizer):
             if isinstance(transform, Tokenize): transform.tokenizer = tokenizer
 
 
+def take_options(
+    keywords: dict,  # Of a call; what is taken is removed from them
+    *names: str,  # Options to take
+) -> dict:
+    "The options among `keywords` that have one of these names."
+    return {name: keywords.pop(name) for name in names if name in keywords}
+
+
 def make_encoders(
     # `ListingDataLoaders`; they are given the text encoder's tokenizer and the image encoder's `Normalize`
     dls,
     image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
     text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
-    pretrained: bool,  # Load weights; False: random ones
-    normalize: bool,  # Normalize images as the image encoder's weights were trained
-    pool: str,  # Pooling of the text encoder
-    image_pool: str | None,  # Pooling of the image encoder; None: its own
+    pretrained: bool = True,  # Load weights; False: random ones
+    normalize: bool = True,  # Normalize images as the image encoder's weights were trained
+    pool: str = 'mean',  # Pooling of the text encoder: 'mean' or 'cls'
+    # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
+    image_pool: str | None = None,
 ):  # (image encoder or None, text encoder or None)
     "Make the encoders that the columns of `dls` ask for, and fit `dls` to them."
     image = title = None

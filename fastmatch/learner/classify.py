@@ -2,8 +2,8 @@
 import numpy as np
 import pandas as pd
 from fastai.metrics import accuracy
+from fastcore.meta import delegates
 from sklearn.metrics import precision_recall_fscore_support
-from torch import nn
 
 from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import GroupRates
@@ -16,7 +16,7 @@ from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
-from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders
+from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders, take_options
 from .show import RIGHT, WRONG, draw_items
 
 CELL = 2.4  # width of a picture in inches
@@ -109,6 +109,8 @@ class ClassifyLearner(ListingLearner):
             draw_items(self.dls, line, cells)
 
 
+@delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames'])
+@delegates(make_encoders, keep=True)
 def classify_learner(
     dls,  # `ClassifyDataLoaders`
     image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; for `dls` with images
@@ -117,17 +119,12 @@ def classify_learner(
     opt_func=adamw,  # fastai optimizer function
     metrics=None,  # Default `[accuracy, MacroF1()]`
     cbs=None,  # More callbacks
-    pretrained: bool = True,  # Load pretrained weights
-    normalize: bool = True,  # Normalize images as the image encoder's weights were trained
-    pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
-    # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
-    image_pool: str | None = None,
-    p: float = .2,  # Dropout before the head
-    head_func=nn.Linear,  # (width, classes) -> head, one for each modality
-    weights: dict | None = None,  # Weight of a modality in evaluation, e.g. {'image': .5}; default 1
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `LR_MULT`, `{}` for none
     wd: float | None = .01,  # Weight decay
-    **kwargs,  # For `Learner`
+    # pretrained, normalize, pool, image_pool for `make_encoders`; p, head_func, weights for `ClassifyNet`;
+    # the
+    # rest for fastai's `Learner`
+    **kwargs,
 ) -> ClassifyLearner:
     """A Learner that classifies items by their pictures, their text, or both.
 
@@ -135,8 +132,10 @@ def classify_learner(
     """
     if not isinstance(dls, ClassifyDataLoaders):
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
-    image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
-    model = ClassifyNet(len(dls.vocab), image, title, dls.frames, p, head_func, weights)
+    encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
+    image, title = make_encoders(dls, image_arch, text_arch, **encoder_options)
+    head_options = take_options(kwargs, 'p', 'head_func', 'weights')
+    model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options)
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
         raise InputError(f'loss_func={loss_func!r}: picture and text have a head each, and a loss of '
                          'fastmatch.losses sums over them')
