@@ -1,4 +1,5 @@
-"Cuts by rank, forced matches, vetoes and chiselled sizes against loops over rows."
+"Which neighbors match: one threshold, thresholds by rank, and what is refused; against loops over rows."
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,19 +12,20 @@ from fastmatch.match import (
     Neighbors,
     Pool,
     RankSweep,
+    Sweep,
     Units,
     best_by_rank,
+    best_threshold,
     best_union,
     candidates,
     chisel,
     decide,
+    group,
     min2,
-    quantities,
     row_f1,
-    shares,
     veto,
 )
-from tests.match.cases import asked, cases, noisy, titles
+from tests.match.cases import cases, noisy, titles
 from tests.reference import match as ref
 
 
@@ -50,141 +52,6 @@ def test_cuts_by_rank(case, cuts, max_matches):
         row_f1(decide(neighbors, rising, max_matches), labels),
         atol=1e-12,
     )
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    case=cases(smallest=1),
-    cut=THRESHOLDS,
-    threshold=st.none() | THRESHOLDS,
-    mutual=st.booleans(),
-    gap=st.none() | st.sampled_from([0.0, 2**-24, 0.25]),
-)
-def test_min2(case, cut, threshold, mutual, gap):
-    neighbors, _ = case
-    matches = decide(neighbors, cut)
-    got = min2(matches, neighbors, threshold, mutual, gap)
-    assert sets(got) == ref.min2(sets(matches), neighbors.ids, neighbors.scores, threshold, mutual, gap)
-    for i in range(len(matches)):
-        np.testing.assert_array_equal(
-            got.scores[got.indptr[i] : got.indptr[i + 1]],
-            [neighbors.scores[i, neighbors.ids[i].tolist().index(j)] for j in got[i]],
-        )
-
-
-@settings(max_examples=100, deadline=None)
-@given(case=cases(smallest=1), share=st.lists(st.sampled_from([0., .1, .34, .5, .8, 1.]), max_size=4))
-def test_chisel(case, share):
-    neighbors, labels = case
-    share = sorted(share, reverse=True)
-    assert sets(chisel(decide(neighbors, 9), neighbors, share)) == ref.chisel(
-        neighbors.ids, neighbors.scores, share
-    )
-
-
-def test_chisel_gives_the_sizes_asked_for():
-    labels = np.repeat(np.arange(20), [1, 2, 3, 4, 5] * 4)
-    neighbors = Dense(noisy(60, 6, 0)).search(20)
-    want = shares(labels)
-    got = np.diff(chisel(decide(neighbors, 9), neighbors, want).indptr)
-    assert want == [(np.bincount(labels)[labels] >= item).mean() for item in (2, 3, 4, 5)]
-    assert np.bincount(got)[1:].tolist() == np.bincount(np.bincount(labels)[labels])[1:].tolist()
-    assert shares([1, 2, 3]) == [] and shares([1] * 9, max_matches=3) == [1., 1.]
-
-
-@pytest.mark.parametrize(
-    'title, want',
-    [
-        ('Susu UHT 500ml', {'volume': [500]}),
-        ('susu 0,5 L', {'volume': [500]}),
-        ('0.5 ltr', {'volume': [500]}),
-        ('2 x 500 ml', {'volume': [500], 'count': [2]}),
-        ('10x20x30cm', {'length': [100, 200, 300]}),
-        ('10 cm x 2 m', {'length': [100, 2000]}),
-        ('1.000 gr beras', {'mass': [1000]}),
-        ('1,500ml', {'volume': [1500]}),
-        ('1.500 kg', {'mass': [1500]}),
-        ('0.500 g', {'mass': [0.5]}),
-        ('1/2 kg', {'mass': [500]}),
-        ('isi 10', {'count': [10]}),
-        ('Pack of 6', {'count': [6]}),
-        ('100 pcs x 5 gr', {'count': [100], 'mass': [5]}),
-        ('24" monitor', {'length': [609.6]}),
-        ('iPhone 12 64GB', {'data': [64000]}),
-        ('1tb = 1000 gb', {'data': [1e6]}),
-        ('220V 50Hz 5 watt', {'voltage': [220], 'frequency': [50], 'power': [5]}),
-        ('10.000mAh', {'charge': [10000]}),
-        ('8 fl oz', {'volume': [236.588]}),
-        ('8 oz', {'mass': [226.796184]}),
-        ('5 in 1', {}),
-        ('v1.5l', {}),
-        ('10.5.3 ml', {}),
-        ('0 ml', {}),
-        ('1/0 kg', {}),
-        ('5m²', {}),
-        ('iphone 12', {}),
-        ('', {}),
-        ('12 lemons', {}),
-    ],
-)
-def test_quantities(title, want):
-    assert quantities(title) == {name: pytest.approx(value) for name, value in want.items()}
-
-
-WORDS = [
-    '500ml',
-    '0.5 l',
-    '250 ml',
-    '1kg',
-    '1.000 gr',
-    '2 x 500ml',
-    'isi 2',
-    'isi 3',
-    '8 fl oz',
-    '237 ml',
-    'kaos',
-    '',
-]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    words=st.lists(st.sampled_from(WORDS), min_size=2, max_size=9),
-    more=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4),
-    m=st.integers(1, 8),
-)
-def test_units_against_loops(words, more, m):
-    t = [f'{a} {b}' for a, b in zip(words, words[::-1])]
-    queries = [quantities(item) for item in t]
-    def agree(i, j):
-        return all(
-            any(abs(x - y) <= 0.005 * max(x, y) for x in queries[i][values] for y in queries[j][values])
-            for values in set(queries[i]) & set(queries[j])
-        )
-
-    n = len(t)
-    want = np.array([[float(agree(i, j)) for j in range(n)] for i in range(n)])
-    assert (want.diagonal() == 1).all() and (want == want.T).all()
-    space, pairs = Units(t), (np.arange(n)[:, None], np.arange(n))
-    np.testing.assert_array_equal(space.scores(*pairs), want)
-    m = min(m, n - 1)
-    mask = np.arange(n) < m
-    pool = Pool(space.take(mask), space.take(~mask))
-    np.testing.assert_array_equal(pool.scores(pairs[0][:m], pairs[1]), want[:m])
-    np.testing.assert_array_equal(space.take(mask).append(space.transform(t[m:])).scores(*pairs), want)
-    assert (asked(space.search, 3, n).check(self_join=True).ids[:, 1:] < 0).all() and (
-        asked(pool.search, 3, n).ids[:, 1:] < 0
-    ).all()
-
-
-def test_veto():
-    t = ['susu 500ml', 'susu 0.5 l', 'susu 250 ml', 'susu', 'susu 250ml isi 2', 'susu isi 3']
-    neighbors = Dense(noisy(6, 4, 0)).search(6)
-    got = veto(neighbors, Units(t)).check(self_join=True)
-    out = {(0, 2), (0, 4), (1, 2), (1, 4), (4, 5)}
-    want = {(i, j): s for i, j, s in zip(*neighbors.pairs()) if (min(i, j), max(i, j)) not in out}
-    assert {(i, j): s for i, j, s in zip(*got.pairs())} == want
-    for a, b in zip(veto(neighbors, Units([''] * 6)), neighbors): np.testing.assert_array_equal(a, b)
 
 
 @settings(max_examples=30, deadline=None)
@@ -254,3 +121,47 @@ def test_nothing_near():
     assert sets(min2(decide(neighbors, 0.5), neighbors)) == [[0], [1], [2]] and sets(
         chisel(decide(neighbors, 0.5), neighbors, [1.0])
     ) == [[0], [1], [2]]
+
+
+NB = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(), max_matches=st.integers(1, 10),
+       threshold=st.sampled_from([-np.inf, -.75, 0, .25, .5, .5 + 2**-25, .5 + 2**-24, 1, 100, np.inf]))
+def test_decide(case, max_matches, threshold):
+    neighbors, labels = case
+    matches = decide(neighbors, threshold, max_matches)
+    want = ref.decide(neighbors.ids, neighbors.scores, threshold, max_matches)
+    assert [item.tolist() for item in matches] == want and len(matches) == len(want)
+    assert [matches[i].tolist() for i in range(len(matches))] == want and [
+        matches[i - len(matches)].tolist() for i in range(len(matches))
+    ] == want
+    for i, item in enumerate(matches):
+        assert len(item) <= max_matches and item[0] == i
+        np.testing.assert_array_equal(
+            matches.scores[matches.indptr[i] : matches.indptr[i + 1]],
+            [neighbors.scores[i, neighbors.ids[i].tolist().index(j)] for j in item],
+        )
+    np.testing.assert_allclose(
+        Sweep(neighbors, labels, max_matches).at(threshold), ref.row_f1(want, labels), atol=1e-12
+    )
+    np.testing.assert_array_equal(group(matches), ref.group(want))
+
+
+def test_padding_is_never_let_in():
+    labels = [0, 0, 1, 1, 1]
+    for matches in (NB.top(2), NB):
+        np.testing.assert_allclose(
+            Sweep(matches, labels).at(-np.inf), row_f1(decide(matches, -np.inf), labels)
+        )
+        assert all((item >= 0).all() for item in decide(matches, -np.inf))
+
+
+def test_decide_refuses():
+    with pytest.raises(InputError, match='NaN'): decide(NB, np.nan)
+    for k in (0, -1):
+        with pytest.raises(InputError): decide(NB, .5, k)
+        with pytest.raises(InputError): best_threshold(NB, [0, 0, 1, 1, 1], max_matches=k)
+    with pytest.raises(InputError, match='give 5'): best_threshold(NB, [0, 0, 1])
+    with pytest.raises(InputError, match='missing in rows 1'): best_threshold(NB, ['a', None, 'b', 'c', 'c'])

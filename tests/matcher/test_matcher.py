@@ -2,7 +2,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -279,7 +279,9 @@ def test_embeddings_say_how_they_were_made(made):
 
 
 def test_embeddings_made_with_another_tta_are_refused(made):
-    learn, rule, emb = made.learn, made.rule, made.learn.embeddings(tta=False)
+    learn, emb = made.learn, made.learn.embeddings(tta=False)
+    # a rule that does not know what it was chosen on
+    rule = replace(made.rule, made_with=None)
     words = 'made with tta=False, but here tta=True'
     encoder = made.matcher.encoder
     with pytest.raises(InputError, match=f'catalogue: embeddings {words}'): Matcher(rule, emb, encoder)
@@ -297,8 +299,7 @@ def test_a_loaded_matcher_still_knows_how_its_catalogue_was_made(made, tmp_path)
 
 
 def test_a_rule_chosen_with_another_tta_is_refused_before_the_work(made, monkeypatch):
-    rule = Rule('mean', {'image': 1.}, .5)
-    object.__setattr__(rule, 'made_with', {'tta': True, 'size': [40, 32]})
+    rule = Rule('mean', {'image': 1.}, .5, made_with={'tta': True, 'size': [40, 32]})
     emb = made.learn.embeddings()
     words = 'rule: chosen on embeddings made with tta=True, but here tta=False'
     with pytest.raises(InputError, match=words): Matcher(rule, emb, made.learn.encoder())

@@ -1,10 +1,12 @@
 "The held-out protocol over ways to fuse, and the rule that is chosen among them."
+
 import numpy as np
 import pytest
 
 from fastmatch.core import InputError
 from fastmatch.match import (
     Dense,
+    Tfidf,
     best_threshold,
     candidates,
     choose_rule,
@@ -12,8 +14,11 @@ from fastmatch.match import (
     fusion_grid,
     heldout,
     heldout_fused,
+    row_f1,
 )
 from fastmatch.match.judge.fusions import FusionOption
+from tests.match.cases import noisy, titles
+from tests.reference import match as ref
 
 
 def two_modalities(n=30, seed=0):
@@ -63,3 +68,55 @@ def test_the_rule_is_the_best_of_the_grid():
     assert rule.score == {'row_f1_chosen_on': round(max(value for _, value in best.values()), 5)}
     assert rule.max_matches == 5 and rule.k == found.k
     with pytest.raises(InputError, match='grid: give one'): choose_rule(found, groups, [])
+
+
+SPACES = {'image': Dense(noisy(60, 6, 0, 60)), 'tfidf': Tfidf(titles(60, 0))}
+
+
+LABELS = np.random.default_rng(1).integers(0, 20, 60)
+
+
+def test_choose_rule_takes_the_best_of_the_grid():
+    scored = candidates(SPACES, 60)
+    grid = [('mean', {'image': 1.}), ('mean', {'tfidf': 1.}), ('prob_or', {'image': 2., 'tfidf': 1.}),
+            ('union', {'image': .5, 'tfidf': .3})]
+    values = []
+    sims = {
+        name: np.array(item.scores(np.arange(60)[:, None], np.arange(60)), np.float64)
+        for name, item in SPACES.items()
+    }
+    for how, weights in grid:
+        full = ref.nearest(ref.fuse(sims, how, weights), 60)
+        values.append(ref.best_threshold(full[0], full[1].astype(np.float32), LABELS, range(60), 50)[1])
+    rule = choose_rule(scored, LABELS, grid)
+    assert (rule.how, rule.weights) == grid[int(np.argmax(values))]
+    assert rule.score['row_f1_chosen_on'] == pytest.approx(max(values), abs=2e-3)
+
+
+def test_choose_rule_among_more_fusions():
+    scored = candidates(SPACES, 60)
+    names = list(SPACES)
+    grid = fusion_grid(names, ('power', 'square', 'joint'))
+    assert (
+        len(grid) == 2 * 11 + 2 * 3**2
+        and {item[0] for item in grid} == {'power', 'square', 'joint'}
+        and all(len(item) == 2 + (item[0] == 'power') for item in grid)
+    )
+    for part in (grid, [item for item in grid if item[0] == 'power']):
+        rule = choose_rule(scored, LABELS, part)
+        best = max(
+            best_threshold(fuse(scored, how, weights, **dict(*more)), LABELS)[1]
+            for how, weights, *more in part
+        )
+        assert (
+            rule.score['row_f1_chosen_on']
+            == round(best, 5)
+            == round(row_f1(rule.apply(SPACES), LABELS).mean(), 5)
+        )
+        assert (rule.how, rule.weights, *([rule.options] if rule.options else [])) in part
+    assert {pick[0][0] for pick in heldout_fused(scored, LABELS, grid, halvings=2).picks} <= {
+        'power',
+        'square',
+        'joint',
+    }
+    with pytest.raises(InputError, match='union'): fusion_grid(names, ('union',))

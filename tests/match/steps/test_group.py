@@ -1,4 +1,5 @@
 "Groups from scores against their definitions, scipy, and back to matches."
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,16 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Neighbors, agglomerate, decide, group, same_group, tiers
+from fastmatch.match import (
+    Dense,
+    Matches,
+    Neighbors,
+    agglomerate,
+    decide,
+    group,
+    same_group,
+    tiers,
+)
 from tests.match.cases import cases, noisy
 from tests.reference import match as ref
 
@@ -105,3 +115,26 @@ def test_refuses():
     for function in (agglomerate, tiers):
         with pytest.raises(InputError, match='itself'):
             function(Neighbors(neighbors.ids[:, 1:], neighbors.scores[:, 1:]))
+
+
+NB = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
+
+
+def test_group():
+    assert group(decide(NB, .5)).tolist() == [0, 0, 0, 1, 2]
+    # a chain that is linked one way only, its first listing last
+    matches = Matches(np.array([0, 1, 3, 5, 6]), np.array([0, 1, 3, 2, 0, 3]), np.ones(6, np.float32))
+    assert group(matches).tolist() == [0, 1, 0, 1] and group(matches).dtype == np.int64
+    assert group(Matches(np.array([0, 1]), np.array([0]), np.ones(1, np.float32))).tolist() == [0]
+
+
+@settings(max_examples=80, deadline=None)
+@given(n=st.integers(1, 30), links=st.integers(0, 30), seed=st.integers(0, 999))
+def test_group_is_union_find(n, links, seed):
+    rng = np.random.default_rng(seed)
+    sets = [[i] for i in range(n)]
+    for i, j in rng.integers(0, n, (links, 2)): sets[i].append(int(j))
+    matches = Matches(
+        np.cumsum([0] + [len(item) for item in sets]), np.concatenate(sets), np.ones(n + links, np.float32)
+    )
+    np.testing.assert_array_equal(group(matches), ref.group(sets))

@@ -1,11 +1,22 @@
 "Scores told again by neighbours, against n x n loops."
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Neighbors, Tfidf, k_reciprocal, mutual, neighbor_mean, standardize
+from fastmatch.match import (
+    Dense,
+    Neighbors,
+    Tfidf,
+    Units,
+    k_reciprocal,
+    mutual,
+    neighbor_mean,
+    standardize,
+    veto,
+)
 from tests.match.cases import cases, noisy, titles
 from tests.reference import match as ref
 
@@ -132,3 +143,16 @@ def test_refuses():
     with pytest.raises(InputError, match='floor'): standardize(neighbors, 3, 0.)
     for function in (neighbor_mean, standardize, mutual):
         with pytest.raises(InputError, match='k=0'): function(neighbors, 0)
+
+
+def sets(matches): return [match.tolist() for match in matches]
+
+
+def test_veto():
+    t = ['susu 500ml', 'susu 0.5 l', 'susu 250 ml', 'susu', 'susu 250ml isi 2', 'susu isi 3']
+    neighbors = Dense(noisy(6, 4, 0)).search(6)
+    got = veto(neighbors, Units(t)).check(self_join=True)
+    out = {(0, 2), (0, 4), (1, 2), (1, 4), (4, 5)}
+    want = {(i, j): s for i, j, s in zip(*neighbors.pairs()) if (min(i, j), max(i, j)) not in out}
+    assert {(i, j): s for i, j, s in zip(*got.pairs())} == want
+    for a, b in zip(veto(neighbors, Units([''] * 6)), neighbors): np.testing.assert_array_equal(a, b)
