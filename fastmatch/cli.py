@@ -15,7 +15,7 @@ from .store import check_new_folder
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
                   help='Match product listings by image and title: which of them are the same product?')
 # an earlier name of an option, still understood and not shown
-EARLIER_NAMES = {'token_normalize_func': lambda name: {'label-col': 'group-col'}.get(name, name)}
+EARLIER_NAMES = {'token_normalize_func': lambda option: {'label-col': 'group-col'}.get(option, option)}
 DEMO = Path('fastmatch-demo')
 TRAINING = Training()
 SEARCH = Search()
@@ -40,7 +40,7 @@ def _working():
         yield
     except (InputError, MissingPackage) as error: _fail(error)
     except OSError as error:
-        # a full disk, a folder without rights: what the system says is enough; any other is a bug of ours
+        # a full disk, a folder without rights: the system's message is enough; others are this package's bugs
         if error.errno is None: raise
         _fail(error)
 
@@ -51,7 +51,7 @@ def _fail(error):
 
 
 def _option(help_text, *names, **kwargs): return typer.Option(*names, help=help_text, **kwargs)
-def _column(what): return _option(f'Column of {what}; default: found by its usual name.')
+def _column(contents): return _option(f'Column of {contents}; default: found by its usual name.')
 
 
 Table = Annotated[Path, typer.Argument(help='Table of listings: CSV, TSV or Parquet.', show_default=False)]
@@ -130,12 +130,13 @@ def demo(
 
         from .data.demo import demo_path
         from .jobs.train import run
-        path = demo_path()
+        demo_folder = demo_path()
         # so short a training keeps more of what the encoders knew at half the rate
-        settings = dict(epochs=2, lr=1e-3) if quick else {}
+        quick_settings = dict(epochs=2, lr=1e-3) if quick else {}
         summary = run(
-            pd.read_csv(path/'listings.csv'), path/'images', out, fold_col='fold', size=SAMPLE_SIZE,
-            seed=seed, echo=typer.echo, catalogue='heldout', force=force or out == DEMO, **settings)
+            pd.read_csv(demo_folder/'listings.csv'), demo_folder/'images', out, fold_col='fold',
+            size=SAMPLE_SIZE, seed=seed, echo=typer.echo, catalogue='heldout', force=force or out == DEMO,
+            **quick_settings)
         _say_result(summary, out)
 
 
@@ -178,12 +179,12 @@ def train(
         learning_rate = 'auto' if lr == 'auto' else _number('lr', lr)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
                             fold_col=fold_col, phash_col=phash_col)
-        table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+        listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
         from .jobs.train import run
-        summary = run(table, images or '.', out, columns=columns, training=training, valid_fold=valid_fold,
-                      lr=learning_rate, echo=typer.echo, force=force)
+        summary = run(listing_table, images or '.', out, columns=columns, training=training,
+                      valid_fold=valid_fold, lr=learning_rate, echo=typer.echo, force=force)
         _say_result(summary, out)
 
 
@@ -233,13 +234,13 @@ def tune(
         from .jobs.listings import training_listings
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
                             fold_col=fold_col, phash_col=phash_col)
-        table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+        listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
         search = Search(study, storage, n_trials, jobs, _names(space), monitor, sampler,
                         None if pruner == 'none' else pruner)
         from .jobs.tune import tune_listings
-        finished = tune_listings(table, images or '.', columns, search=search, training=training,
+        finished = tune_listings(listing_table, images or '.', columns, search=search, training=training,
                                  test_fold=test_fold, echo=typer.echo)
         _say_study(finished, out)
 
@@ -269,18 +270,18 @@ def match(
         from .jobs.match import check_output, new_listings, write_matches
         from .matcher import load_matcher
         check_output(out, listings)
-        table = read_table(listings, encoding)
+        listing_table = read_table(listings, encoding)
         loaded = load_matcher(matcher, device)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col)
-        new_rows = new_listings(table, loaded, column_names, images, embeddings)
+        new_rows = new_listings(listing_table, loaded, column_names, images, embeddings)
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
-        files = write_matches(result, out, scores)
+        written_files = write_matches(result, out, scores)
         for skipped in result.skipped.itertuples():
             typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',
                        err=True)
-        count = len(result.matches.ids) - len(result)
-        typer.echo(f'{len(result)} listings, {count} matches among {len(result.ids)}; '
-                   f'wrote {" and ".join(map(str, files))}')
+        n_matches = len(result.matches.ids) - len(result)
+        typer.echo(f'{len(result)} listings, {n_matches} matches among {len(result.ids)}; '
+                   f'wrote {" and ".join(map(str, written_files))}')
 
 
 @app.command()
@@ -298,7 +299,7 @@ def _number(option, given):
 
 def _names(separated):
     "The names in a list with commas."
-    return tuple(name.strip() for name in separated.split(',') if name.strip())
+    return tuple(listed_name.strip() for listed_name in separated.split(',') if listed_name.strip())
 
 
 def _say_result(summary, out):

@@ -3,18 +3,17 @@
 Importing any other part of the package leaves fastai's classes as they are; Learners that this package makes
 don't need the changes. Each item below says what is changed and why.
 
-- `Learner.create_opt`: after fastai's own, this package's optimizers (`adamw`, `ranger`, `opt_func(...)` and
-so on) are told which weights not to decay (biases and the weights of every kind of norm, where fastai knows a
-few kinds only) and which gradients not to centralize (embeddings and class centers), by
-`fastmatch.optim.prepare`. Why: a Learner written by hand in a notebook then trains as one from
-`match_learner` does. With fastai's own optimizers nothing changes.
+- `Learner.create_opt`: after fastai's own, `fastmatch.optim.prepare` marks for this package's optimizers
+(`adamw`, `ranger`, `opt_func(...)` and so on) which weights not to decay (biases and the weights of every
+kind of norm, where fastai knows a few kinds only) and which gradients not to centralize (embeddings and class
+centers). Why: a Learner written by hand in a notebook then trains as one from `match_learner` does. With
+fastai's own optimizers nothing changes.
 - `Learner.fit_flat_cos`: takes `start_epoch`, warm-up and rates by parameter group beside fastai's arguments,
-which
-mean what they mean in fastai. Why: fastai's ignores `start_epoch`, and a pretrained encoder wants a warm-up.
+which mean what they mean in fastai. Why: fastai's ignores `start_epoch`, and a pretrained encoder wants a
+warm-up.
 - New methods that fastai's Learner doesn't have: the other schedules (`fit_curve`, `fit_cos`, `fit_steps`,
-`fit_exp`,
-`fit_cycles`, `fit_plateau`, `fit_head_first`, `fit_gradual`), `largest_bs`, `noise_scale`, `fit_to_best`,
-`each_weights`, `average_weights`, `greedy_soup`.
+`fit_exp`, `fit_cycles`, `fit_plateau`, `fit_head_first`, `fit_gradual`), `largest_bs`, `noise_scale`,
+`fit_to_best`, `each_weights`, `average_weights`, `greedy_soup`.
 """
 from functools import wraps
 

@@ -10,21 +10,21 @@ def describe_matcher(
     folder,  # Of a saved matcher
 ) -> list[str]:  # Lines of text
     "Check every file of a saved matcher against its hash, and say what is inside."
-    manifest, files = read_matcher_files(folder)
-    matcher = json.loads(files['matcher.json'])
-    listing_ids = json.loads(files['listings.json'])['ids']
+    manifest, matcher_files = read_matcher_files(folder)
+    matcher = json.loads(matcher_files['matcher.json'])
+    listing_ids = json.loads(matcher_files['listings.json'])['ids']
     encoder = matcher['encoder'] or {}
     made_with = manifest['made_with']
-    megabytes = sum(map(len, files.values())) / 1e6
+    megabytes = sum(map(len, matcher_files.values())) / 1e6
     description = [
-        f'{folder}: {len(files)} files, {megabytes:.1f} MB, every hash right',
+        f'{folder}: {len(matcher_files)} files, {megabytes:.1f} MB, every hash right',
         'made with ' + ', '.join(f'{package} {version}' for package, version in made_with.items()),
         f'catalogue: {len(listing_ids)} listings, {listing_ids[0]} to {listing_ids[-1]}']
     for kind in ('image', 'title'):
         if kind in encoder: description.append(f'{kind} encoder: {encoder[kind]["name"]}')
     if encoder.get('picture'):
-        size = 'x'.join(map(str, encoder['picture']['size']))
-        description.append(f'pictures: {size}')
+        picture_size = 'x'.join(map(str, encoder['picture']['size']))
+        description.append(f'pictures: {picture_size}')
     # a matcher reads no groups
     columns = Columns.resolve(matcher['cols'], {}, Columns(group=None)).by_keyword()
     described = [f'{role.removesuffix("_col")} {column}' for role, column in columns.items() if column]

@@ -11,7 +11,7 @@ def training_listings(
     encoding: str,  # Of a text table
     images,  # Folder of the images; None: titles only
     column_names: dict,  # {'id_col': name or None, ...} as the user gave them; see `columns_of`
-    echo=print,  # Called with a line that says which columns were taken
+    echo=print,  # Called with a line of text: which columns were taken
 ) -> tuple:  # (DataFrame, `Columns`)
     "A table to train on: it must have ids and groups, and titles or images."
     listings = read_table(file, encoding)

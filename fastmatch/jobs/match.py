@@ -34,15 +34,15 @@ def new_listings(
     embeddings=None,  # File .npz of vectors made elsewhere
 ):  # DataFrame, or `Embeddings`
     "The listings as `matcher.match` takes them: under its own column names, titles unescaped."
-    pictures = 'image' in matcher.inputs and embeddings is None
-    if pictures and images is None:
+    reads_pictures = 'image' in matcher.inputs and embeddings is None
+    if reads_pictures and images is None:
         raise InputError('this matcher reads pictures: give their folder as --images')
     own_names = matcher.columns.by_keyword()
     # the matcher's own names first: the table may come from the same place
-    wanted = {role: given or (own_names[role] if own_names[role] in listings else None)
-              for role, given in column_names.items()}
+    wanted = {role: given_name or (own_names[role] if own_names[role] in listings else None)
+              for role, given_name in column_names.items()}
     required = ['id']
-    if pictures: required.append('image')
+    if reads_pictures: required.append('image')
     if 'title' in matcher.inputs: required.append('title')
     columns = columns_of(listings, wanted, tuple(required))
     if columns.title is not None: listings[columns.title] = unescape(listings[columns.title])
@@ -60,9 +60,9 @@ def _renamed(listings, found_names, own_names):
     return listings[kept_columns].rename(columns=changed)
 
 
-def _embeddings(file, listings, columns):
+def _embeddings(vectors_file, listings, columns):
     "Vectors from a file, a row a listing."
-    vectors = _read_vectors(file)
+    vectors = _read_vectors(vectors_file)
     _refuse_blank(listings, columns.id, 'id')
     if columns.title in listings: _refuse_blank(listings, columns.title, 'title')
     titles = listings[columns.title] if columns.title in listings else None
@@ -70,18 +70,19 @@ def _embeddings(file, listings, columns):
     return Embeddings(vectors, listings[columns.id], titles=titles, phash=hashes)
 
 
-def _read_vectors(file):
+def _read_vectors(vectors_file):
     # a .npy is no context manager, and a broken zip has an error of its own
     unreadable = (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(vectors_file, allow_pickle=False) as arrays:
             vectors = {modality: arrays[modality] for modality in arrays.files}
     except unreadable as error:
-        raise InputError(f'--embeddings {file}: no .npz of numbers ({error})') from error
+        raise InputError(f'--embeddings {vectors_file}: no .npz of numbers ({error})') from error
     malformed = {modality: f'{array.dtype} {array.shape}' for modality, array in vectors.items()
                  if array.ndim != 2 or array.dtype.kind not in 'fiu'}
     if malformed:
-        raise InputError(f'--embeddings {file}: {malformed}; give numbers of shape (listings, dimensions)')
+        raise InputError(f'--embeddings {vectors_file}: {malformed}; '
+                         'give numbers of shape (listings, dimensions)')
     return vectors
 
 

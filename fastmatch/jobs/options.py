@@ -1,4 +1,4 @@
-"The options that jobs and the command line share, with the one place where their defaults are said."
+"The options that jobs and the command line share, and the one place where their defaults are set."
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from inspect import signature
@@ -45,7 +45,7 @@ class Search:
     n_trials: int = 20  # Finished trials that the study is to hold
     jobs: int = 1  # Processes on this machine; others may work on the same study elsewhere
     space: tuple = ('margin', 'scale', 'lr')  # What to search: names for `spaces`
-    monitor: str = 'recall@1'  # What it looks at; also 'map@r', 'row_f1_max'
+    monitor: str = 'recall@1'  # Value that it improves; also 'map@r', 'row_f1_max'
     sampler: str = 'tpe'  # As for `open_study`
     pruner: str | None = 'hyperband'  # As for `open_study`
 
@@ -63,8 +63,8 @@ def with_keywords(
     keywords: dict,  # Of a call: those that name fields are taken out
 ):  # A copy of `options`
     "The options with the fields that a call gives by keyword."
-    given = [field.name for field in fields(options) if field.name in keywords]
-    return replace(options, **{option: keywords.pop(option) for option in given})
+    given_options = [field.name for field in fields(options) if field.name in keywords]
+    return replace(options, **{option: keywords.pop(option) for option in given_options})
 
 
 def refuse_unknown(
@@ -75,11 +75,11 @@ def refuse_unknown(
     "Raise `InputError` for a keyword that names no option, with the nearest one that does."
     if not keywords: return
     keyword, given = next(iter(keywords.items()))
-    known_options = [*signature(job).parameters, *(field.name for each in options for field in fields(each)),
-             *keywords_of_roles(), *FASTAI_NAMES]
+    field_names = [field.name for option_class in options for field in fields(option_class)]
+    known_options = [*signature(job).parameters, *field_names, *keywords_of_roles(), *FASTAI_NAMES]
     nearest = get_close_matches(keyword, known_options, n=1)
-    hint = f' (did you mean {nearest[0]}?)' if nearest else ''
-    raise InputError(f'{keyword}={given!r}: no option{hint}')
+    suggestion = f' (did you mean {nearest[0]}?)' if nearest else ''
+    raise InputError(f'{keyword}={given!r}: no option{suggestion}')
 
 
 def take_columns(

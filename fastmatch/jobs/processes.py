@@ -10,7 +10,7 @@ import torch
 
 from ..core import InputError
 
-POLL = .3  # seconds between two looks whether the first process is still there
+POLL = .3  # seconds between two checks that the first process still runs
 FAREWELL = 10  # seconds that the others have to end by themselves when all work is done
 
 
@@ -25,9 +25,9 @@ def helpers(
 
     def start():
         if process_count == 1 or processes: return
-        threads = max(1, _cores() // process_count)
-        torch.set_num_threads(threads)
-        with _environment(OMP_NUM_THREADS=str(threads)):
+        n_threads = max(1, _cores() // process_count)
+        torch.set_num_threads(n_threads)
+        with _environment(OMP_NUM_THREADS=str(n_threads)):
             for _ in range(process_count - 1):
                 processes.append(context.Process(target=_help, args=(job, arguments, os.getpid())))
                 processes[-1].start()
@@ -49,13 +49,13 @@ def _cores():
 @contextmanager
 def _environment(**variables):
     "Environment variables that hold inside the block: a new process inherits them."
-    earlier = {variable: os.environ.get(variable) for variable in variables}
+    earlier_values = {variable: os.environ.get(variable) for variable in variables}
     os.environ.update(variables)
     try: yield
     finally:
-        for variable, value in earlier.items():
-            if value is None: del os.environ[variable]
-            else: os.environ[variable] = value
+        for variable, earlier_value in earlier_values.items():
+            if earlier_value is None: del os.environ[variable]
+            else: os.environ[variable] = earlier_value
 
 
 def _help(job, arguments, first_process):
@@ -75,5 +75,5 @@ def _end_with(first_process):
 
 
 def _print_trial(line):
-    # the first process says everything else
+    # everything else is printed by the first process
     if line.startswith('trial'): print(line, flush=True)

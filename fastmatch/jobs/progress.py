@@ -1,4 +1,4 @@
-"What a job says while it runs: its stages with their seconds, a bar over the steps, a line for each epoch."
+"What a job prints while it runs: its stages with their seconds, a bar over the steps, a line for each epoch."
 import tempfile
 import time
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from ..core import InputError
 
 
 class Stages:
-    "Says which stage runs and keeps the seconds that each took."
+    "Prints which stage runs and keeps the seconds that each took."
     def __init__(
         self,
         echo,  # Called with a line of text
@@ -25,12 +25,12 @@ class Stages:
     def __call__(
         self,
         name: str,  # Key in `seconds`
-        what: str,  # What is said
+        what: str,  # The work in words, for the line that is printed
     ):
         self.echo(f'{what} ...')
-        start = time.perf_counter()
+        started_at = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
+        self.seconds[name] = round(time.perf_counter() - started_at, 2)
 
 
 class StepBar(Callback):
@@ -43,8 +43,8 @@ class StepBar(Callback):
 
     def before_train(self):
         # disable=None: tqdm draws nothing where the output is not a terminal
-        title = f'epoch {self.epoch + 1}/{self.n_epoch}'
-        self.bar = tqdm(total=len(self.dls.train), desc=title, leave=False, disable=None)
+        bar_title = f'epoch {self.epoch + 1}/{self.n_epoch}'
+        self.bar = tqdm(total=len(self.dls.train), desc=bar_title, leave=False, disable=None)
 
     def after_batch(self):
         if not self.training: return
@@ -60,7 +60,7 @@ def epoch_logger(
     learner,  # fastai Learner
     echo,  # Called with a line of text
 ):  # For `learn.logger`
-    "A logger that says each epoch's values in a line, without the notebook's bar."
+    "A logger that prints each epoch's values in a line, without the notebook's bar."
     def log(values):
         if learner.epoch == 0:
             echo('  ' + ' '.join(f'{metric:>11}' for metric in learner.recorder.metric_names))
@@ -77,7 +77,7 @@ def suggested_rate(
     earlier_path = learner.path
     with tempfile.TemporaryDirectory() as folder:
         learner.path = Path(folder)
-        suggested = float(learner.lr_find(show_plot=False).valley)
+        suggested_lr = float(learner.lr_find(show_plot=False).valley)
     learner.path = earlier_path
-    echo(f'  lr_find: learning rate {suggested:.2g}')
-    return suggested
+    echo(f'  lr_find: learning rate {suggested_lr:.2g}')
+    return suggested_lr

@@ -43,11 +43,11 @@ def study_page(
 ) -> str:  # html
     "The study as one page that needs nothing else: what it was worth, its pictures, its best trials."
     from ..study.draw import study_figures
-    text = tuning_gain(study)[0]
-    pictures = [(title, render('picture.html', alt=title, picture=_data_uri(figure)))
-                for title, figure in study_figures(study)]
-    top = render('study_top.html', lines=text.splitlines())
-    return page(f'Study {study.study_name}', top, [*pictures, ('Best trials', _best_trials(study))])
+    sentences = tuning_gain(study)[0]
+    pictures = [(picture_title, render('picture.html', alt=picture_title, picture=_data_uri(figure)))
+                for picture_title, figure in study_figures(study)]
+    page_top = render('study_top.html', lines=sentences.splitlines())
+    return page(f'Study {study.study_name}', page_top, [*pictures, ('Best trials', _best_trials(study))])
 
 
 def write_study(
@@ -55,10 +55,10 @@ def write_study(
     folder,  # Folder to write, whole or not at all
 ):
     "Write `STUDY_FILES`: the page, and a table with a row a trial."
-    trials = study.trials_dataframe(('number', 'state', 'value', 'duration', 'params'))
+    trials_table = study.trials_dataframe(('number', 'state', 'value', 'duration', 'params'))
     with atomic_folder(folder) as unfinished:
         (unfinished/'report.html').write_text(study_page(study), encoding='utf-8')
-        (unfinished/'trials.csv').write_text(trials.to_csv(index=False), encoding='utf-8')
+        (unfinished/'trials.csv').write_text(trials_table.to_csv(index=False), encoding='utf-8')
 
 
 def _complete(study):
@@ -68,14 +68,14 @@ def _complete(study):
 def _best_trials(study):
     "The table of the best trials, with the value of each parameter."
     monitor = study.user_attrs['kept']['monitor']
-    descending = direction_of(monitor) != 'minimize'
-    trials = sorted(_complete(study), key=lambda trial: trial.value, reverse=descending)[:TRIALS]
+    is_descending = direction_of(monitor) != 'minimize'
+    trials = sorted(_complete(study), key=lambda trial: trial.value, reverse=is_descending)[:TRIALS]
     parameters = list(dict.fromkeys(parameter for trial in trials for parameter in trial.params))
     table_rows = [
         [trial.number, f'{trial.value:.4f}', f'{trial.user_attrs["test_row_f1"]:.3f}',
          *(_cell(trial.params.get(parameter, '')) for parameter in parameters)] for trial in trials]
-    head = ['trial', monitor, 'row F1 put aside', *parameters]
-    return render('study_trials.html', head=head, rows=table_rows)
+    column_names = ['trial', monitor, 'row F1 put aside', *parameters]
+    return render('study_trials.html', head=column_names, rows=table_rows)
 
 
 def _cell(value): return f'{value:.3g}' if isinstance(value, float) else value

@@ -42,9 +42,10 @@ def judge(
         raise InputError('the listings have no groups: a rule is judged against the true ones')
     spaces = emb.spaces()
     k = min(k, len(emb))
-    rows = {modality: heldout(space.search(k), emb.groups, seed=seed) for modality, space in spaces.items()}
+    judged_rows = {modality: heldout(space.search(k), emb.groups, seed=seed)
+                   for modality, space in spaces.items()}
     nearest = candidates(spaces, k=k)
-    return {**rows, 'fused': heldout_fused(nearest, emb.groups, seed=seed)}, nearest, spaces
+    return {**judged_rows, 'fused': heldout_fused(nearest, emb.groups, seed=seed)}, nearest, spaces
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Outcome:
         "What `summary.json` holds, in plain values."
         dls = self.learn.dls
         return {
-            'heldout': {row: scores.summary() for row, scores in self.table.items()},
+            'heldout': {row_name: scores.summary() for row_name, scores in self.table.items()},
             'gain': {'fused over untrained_fused': self.gain.to_dict()},
             'rule': self.rule.to_dict(),
             'seconds': self.seconds,
@@ -85,11 +86,11 @@ def train_and_judge(
     columns: Columns | None = None,  # Of the table; default the competition's names, without folds
     *,
     training: Training | None = None,  # Encoders, epochs, picture size and the like; default `Training()`
-    valid_fold: int = 0,  # Fold held out: neither trained on nor looked at before the rule is chosen
+    valid_fold: int = 0,  # Fold held out: not used in training; the rule is chosen and judged on it
     lr: float | str = 2e-3,  # Learning rate, times `LR_MULT` for each parameter group; 'auto' asks lr_find
     sampler: str | None = None,  # How batches are drawn: None, 'pk', 'weighted' or 'oversample'
     loss_func=None,  # Default `match_learner`'s
-    echo=print,  # Called with each line that tells how far it is
+    echo=print,  # Called with a line of text at each stage of the work
     **options,  # Fields of `Training` and `Columns` by keyword: `epochs=3`, `image_col='photo'`, ...
 ) -> Outcome:
     "Train on the other folds, search the held-out one, choose the rule and decide."
@@ -117,12 +118,13 @@ def train_and_judge(
     with stages('embed', 'embedding the held-out listings'):
         embeddings = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
-        rows, nearest, spaces = judge(embeddings, seed)
+        judged_rows, nearest, spaces = judge(embeddings, seed)
         rule = choose_rule(nearest, embeddings.groups)
         matches = rule.apply(spaces)
-    twins = {f'untrained_{row}': scores for row, scores in untrained.items() if row not in UNTRAINABLE}
-    table = {'alone': alone_heldout(embeddings.groups), **rows, **twins}
-    return Outcome(learn, embeddings, table, rule, matches, stages.seconds, seed, settings)
+    untrained_rows = {f'untrained_{row_name}': scores for row_name, scores in untrained.items()
+                      if row_name not in UNTRAINABLE}
+    heldout_table = {'alone': alone_heldout(embeddings.groups), **judged_rows, **untrained_rows}
+    return Outcome(learn, embeddings, heldout_table, rule, matches, stages.seconds, seed, settings)
 
 
 def monitors() -> list:
@@ -156,17 +158,18 @@ def check_one_batch(
                      'give a smaller one')
 
 
-def _check_rate(lr):
-    if lr == 'auto' or (isinstance(lr, (int, float)) and 0 < lr < math.inf): return
-    raise InputError(f"lr={lr!r}: give a number above 0, or 'auto'")
+def _check_rate(learning_rate):
+    if learning_rate == 'auto': return
+    if isinstance(learning_rate, (int, float)) and 0 < learning_rate < math.inf: return
+    raise InputError(f"lr={learning_rate!r}: give a number above 0, or 'auto'")
 
 
-def _settings(columns, training, lr, sampler, loss_func, valid_fold):
+def _settings(columns, training, learning_rate, sampler, loss_func, valid_fold):
     "What `summary.json` keeps of a call."
     return dict(
         columns=columns.by_keyword(), image_arch=training.image_arch, text_arch=training.text_arch,
-        size=training.size, aug=training.aug, epochs=training.epochs, lr=lr, bs=training.bs, sampler=sampler,
-        loss='default' if loss_func is None else repr(loss_func), n_folds=training.n_folds,
+        size=training.size, aug=training.aug, epochs=training.epochs, lr=learning_rate, bs=training.bs,
+        sampler=sampler, loss='default' if loss_func is None else repr(loss_func), n_folds=training.n_folds,
         valid_fold=valid_fold, num_workers=training.num_workers, device=training.device)
 
 

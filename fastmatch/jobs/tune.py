@@ -40,10 +40,10 @@ def tune_listings(
     search: Search | None = None,  # Name of the study, trials, what is searched and how; default `Search()`
     training: Training | None = None,  # How each trial trains: encoders, picture size, ...; default `TRIAL`
     test_fold: int = 0,  # Put aside for the reported score; of the others one validates the trials
-    echo=print,  # Called with each line that tells how far it is
+    echo=print,  # Called with a line of text at each stage of the work
     **options,  # Fields of `Search`, `Training` and `Columns` by keyword: `n_trials=60`, `epochs=3`, ...
 ):  # The Optuna study
-    "Search for what trains best on these listings: many short trainings, shared out to `jobs` processes."
+    "Search for what trains best on these listings: many short trainings, divided among `jobs` processes."
     columns = take_columns(columns, options)
     search = with_keywords(search or Search(), options)
     training = with_keywords(training or TRIAL, options)
@@ -53,24 +53,25 @@ def tune_listings(
     space = spaces(*search.space)
     seed_everything(training.seed)
     echo(f'reading {len(df)} listings ...')
-    remaining, test = split_off(df, path, columns, test_fold, training.n_folds, training.seed,
-                                training.on_error)
+    remaining, test_listings = split_off(df, path, columns, test_fold, training.n_folds, training.seed,
+                                         training.on_error)
     dls = _inner_loaders(remaining, path, columns, training, test_fold)
     check_one_batch(dls, training.bs)
-    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, {len(test)} put aside')
+    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, '
+         f'{len(test_listings)} put aside')
     encoders = {option: getattr(training, option) for option in ENCODERS if option not in space}
     make_learner = learner_maker(dls, metrics=monitors(), **encoders)
     arguments = dict(df=df, path=path, columns=columns, training=training, test_fold=test_fold,
                      search=replace(search, jobs=1))
     with helpers(search.jobs, tune_listings, arguments) as start_helpers:
         def make_first(trial):
-            # only now, so that what is wrong with table or study is said once, not by each process
+            # only now: an error in the table or the study is reported once, not by each process
             start_helpers()
             return make_learner(trial)
         return tune(
-            make_first, space, search.n_trials, epochs=training.epochs, monitor=search.monitor, test=test,
-            study_name=search.name, storage=search.storage, sampler=search.sampler, pruner=search.pruner,
-            seed=training.seed, about=_about(dls, training, space), echo=echo)
+            make_first, space, search.n_trials, epochs=training.epochs, monitor=search.monitor,
+            test=test_listings, study_name=search.name, storage=search.storage, sampler=search.sampler,
+            pruner=search.pruner, seed=training.seed, about=_about(dls, training, space), echo=echo)
 
 
 def _inner_loaders(remaining, image_folder, columns, training, test_fold):

@@ -10,8 +10,8 @@ W, H = 400, 250
 LEFT, RIGHT = 46, 12
 TOP, BOTTOM = 22, 40
 POINTS = 400  # most points of a line: more than a phone has pixels across
-STYLES = 6  # lines that the page's style tells apart
-ZERO_COUNT = .6  # where a count of 0 stands on a log axis: a little below 1
+STYLES = 6  # kinds of line in the page's style sheet
+ZERO_COUNT = .6  # a count of 0 is drawn as this on a log axis, a little below 1
 MAX_DOTS = 20  # a line of more points is drawn without a dot at each
 
 
@@ -51,8 +51,8 @@ def chart(
     whole: bool = False,  # Ticks of x at whole numbers only
 ) -> str:  # html
     "A chart with its key; lines differ in color and in dashes. Values that are not finite are left out."
-    drawable = {name: _drawable(*points, log) for name, points in series.items()}
-    drawable = {name: points for name, points in drawable.items() if len(points[0])}
+    drawable = {line_name: _drawable(*points, log) for line_name, points in series.items()}
+    drawable = {line_name: points for line_name, points in drawable.items() if len(points[0])}
     if not drawable: return render('chart.html', lines=[], y_label=y_label)
     x_low, x_high = _range([x for x, _ in drawable.values()]) if x_range is None else x_range
     x_axis = Axis(x_low, x_high, LEFT, W - RIGHT)
@@ -60,8 +60,8 @@ def chart(
     y_axis = Axis(*_y_range(heights, level, log), H - BOTTOM, TOP)
     x_ticks = [position for position in _ticks(x_low, x_high) if not whole or position == int(position)]
     y_ticks = range(int(y_axis.high) + 1) if log else _ticks(y_axis.low, y_axis.high)
-    lines = [_line(name, f's{i % STYLES}', x_axis(x), y_axis(y), fill)
-             for i, (name, (x, y)) in enumerate(drawable.items())]
+    lines = [_line(line_name, f's{line_number % STYLES}', x_axis(x), y_axis(y), fill)
+             for line_number, (line_name, (x, y)) in enumerate(drawable.items())]
     return render(
         'chart.html', lines=lines, alt=alt, x_label=x_label, y_label=y_label,
         width=W, height=H, left=LEFT, right=W - RIGHT, top=TOP, bottom=H - BOTTOM,
@@ -71,17 +71,17 @@ def chart(
         threshold=_threshold(threshold, x_axis))
 
 
-def _drawable(x, y, log):
+def _drawable(x, y, is_log):
     "The finite points, thinned out to `POINTS`, first and last kept."
     x = np.asarray(x, np.float64)
     y = np.asarray(y, np.float64)
     # a loss that ran away has nothing to draw
-    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    if len(finite):
-        positions = np.linspace(0, len(finite) - 1, min(len(finite), POINTS)).round().astype(int)
-        finite = finite[np.unique(positions)]
-    x, y = x[finite], y[finite]
-    return x, np.log10(np.maximum(y, ZERO_COUNT)) if log else y
+    drawn = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if len(drawn):
+        positions = np.linspace(0, len(drawn) - 1, min(len(drawn), POINTS)).round().astype(int)
+        drawn = drawn[np.unique(positions)]
+    x, y = x[drawn], y[drawn]
+    return x, np.log10(np.maximum(y, ZERO_COUNT)) if is_log else y
 
 
 def _range(arrays):
@@ -90,8 +90,8 @@ def _range(arrays):
     return (lowest, highest) if highest > lowest else (lowest - .5, highest + .5)
 
 
-def _y_range(heights, level, log):
-    if log: return np.log10(ZERO_COUNT), max([1, *(y.max() for y in heights)]) * 1.04
+def _y_range(heights, level, is_log):
+    if is_log: return np.log10(ZERO_COUNT), max([1, *(y.max() for y in heights)]) * 1.04
     lowest, highest = _range(heights + ([np.array([level[1]])] if level else []))
     margin = .04 * (highest - lowest)
     return lowest - margin, highest + margin
@@ -103,18 +103,19 @@ def _ticks(lowest, highest):
     return [float(position) for position in positions if lowest - 1e-9 <= position <= highest + 1e-9]
 
 
-def _line(name, style, x, y, filled):
-    points = [(f'{a:.1f}', f'{b:.1f}') for a, b in zip(x, y)]
-    outline = 'M' + 'L'.join(f'{a} {b}' for a, b in points)
-    area = f'{outline}V{H - BOTTOM}H{x[0]:.1f}Z' if filled else ''
-    return Line(name, style, outline, area, points if len(points) <= MAX_DOTS and not filled else [])
+def _line(line_name, style, x_positions, y_positions, filled):
+    points = [(f'{point_x:.1f}', f'{point_y:.1f}') for point_x, point_y in zip(x_positions, y_positions)]
+    outline = 'M' + 'L'.join(f'{point_x} {point_y}' for point_x, point_y in points)
+    closed_outline = f'{outline}V{H - BOTTOM}H{x_positions[0]:.1f}Z' if filled else ''
+    has_dots = len(points) <= MAX_DOTS and not filled
+    return Line(line_name, style, outline, closed_outline, points if has_dots else [])
 
 
 def _threshold(threshold, x_axis):
     "(x of the line, x of its words, its value), or None where it is outside of the chart."
     if threshold is None or not x_axis.low <= threshold <= x_axis.high: return None
-    x = x_axis(threshold)
-    return f'{x:.1f}', f'{np.clip(x, LEFT + 40, W - 52):.1f}', f'{threshold:.3f}'
+    line_x = x_axis(threshold)
+    return f'{line_x:.1f}', f'{np.clip(line_x, LEFT + 40, W - 52):.1f}', f'{threshold:.3f}'
 
 
 def steps(

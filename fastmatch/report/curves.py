@@ -50,9 +50,9 @@ def scores(
                       x_range=score_range, log=True, threshold=rule.threshold, fill=True)
     thresholds = np.unique([*np.linspace(*score_range, THRESHOLDS), rule.threshold])
     row_f1 = {'mean row F1': (thresholds, [sweep.at(threshold).mean() for threshold in thresholds])}
-    alone = sweep.at(np.inf).mean()
+    alone_f1 = sweep.at(np.inf).mean()
     f1_chart = chart(row_f1, 'fused score from which pairs match', 'mean row F1', 'Mean row F1 by threshold',
-                     x_range=score_range, threshold=rule.threshold, level=('alone', alone))
+                     x_range=score_range, threshold=rule.threshold, level=('alone', alone_f1))
     return render('scores.html', histogram=histogram, curve=f1_chart,
                   at_threshold=sweep.at(rule.threshold).mean(),
                   true_pairs=int(true_counts.sum()), false_pairs=int(false_counts.sum()),

@@ -68,7 +68,8 @@ def varied(
     "Some groups of each kind, from the largest to the smallest."
     chosen = []
     for kind in KINDS:
-        of_kind = sorted((each for each in found if each.kind == kind), key=len, reverse=True)
+        of_kind = [found_group for found_group in found if found_group.kind == kind]
+        of_kind.sort(key=len, reverse=True)
         if not of_kind: continue
         positions = np.unique(np.linspace(0, len(of_kind) - 1, n).round().astype(int))
         chosen += [of_kind[position] for position in positions]
@@ -81,20 +82,21 @@ def groups(
 ) -> str:  # html
     "How many groups the matches make, and a varied choice of them."
     found = found_groups(judged)
-    counts = {kind: sum(each.kind == kind for each in found) for kind in KINDS}
-    shown_groups = [_shown(each, judged.groups, cards) for each in varied(found)]
+    counts = {kind: sum(found_group.kind == kind for found_group in found) for kind in KINDS}
+    shown_groups = [_shown(found_group, judged.groups, cards) for found_group in varied(found)]
     return render('groups.html', total=len(found), counts=counts, kinds=KINDS, groups=shown_groups)
 
 
 def _shown(found_group, groups, cards):
-    mark, word = KINDS[found_group.kind]
+    mark, kind_words = KINDS[found_group.kind]
     descriptions = [f'{len(found_group)} together']
     if len(found_group.wrong):
         other_groups = len(np.unique(groups[found_group.wrong]))
         descriptions.append(f'{len(found_group.wrong)} of {plural(other_groups, "other product")}')
     if len(found_group.missed): descriptions.append(f'{len(found_group.missed)} missed')
     kinds = (('right', found_group.right), ('wrong', found_group.wrong), ('missed', found_group.missed))
-    members = [(cards.card(row), kind) for kind, kind_rows in kinds for row in kind_rows[:MEMBERS]]
+    members = [(cards.card(row_number), kind) for kind, kind_rows in kinds
+               for row_number in kind_rows[:MEMBERS]]
     hidden = len(found_group) + len(found_group.missed) - len(members)
-    name = cards.embeddings.groups[found_group.right[0]]
-    return ShownGroup(mark, word, name, descriptions, hidden, members)
+    group_name = cards.embeddings.groups[found_group.right[0]]
+    return ShownGroup(mark, kind_words, group_name, descriptions, hidden, members)

@@ -15,7 +15,7 @@ class Mistake:
     cards: tuple[Card, Card]
     scores: dict  # Modality -> score
     fused: float
-    note: str  # Why a true pair was missed; '' where nothing is to be said
+    note: str  # Why a true pair was missed; '' for a false pair, or where its score explains it
 
 
 def worst_false(
@@ -28,8 +28,8 @@ def worst_false(
     positions = positions[np.argsort(-pairs.fused[positions], kind='stable')]
     first_groups = judged.groups[pairs.first[positions]].astype(np.int64)
     second_groups = judged.groups[pairs.second[positions]].astype(np.int64)
-    count = 1 + judged.groups.max(initial=0)
-    group_pairs = np.minimum(first_groups, second_groups) * count + np.maximum(first_groups, second_groups)
+    n_groups = 1 + judged.groups.max(initial=0)
+    group_pairs = np.minimum(first_groups, second_groups) * n_groups + np.maximum(first_groups, second_groups)
     return _first_of_each(positions, group_pairs)[:n]
 
 
@@ -58,12 +58,12 @@ def mistakes(
 ) -> str:  # html
     "The worst false and the worst missed matches."
     pairs = judged.pairs
-    missed = pairs.true & ~pairs.matched
+    is_missed = pairs.true & ~pairs.matched
     return render(
         'mistakes.html',
         false_count=int((pairs.matched & ~pairs.true).sum()),
-        missed_count=int(missed.sum()),
-        missed_candidates=int((missed & pairs.candidate).sum()),
+        missed_count=int(is_missed.sum()),
+        missed_candidates=int((is_missed & pairs.candidate).sum()),
         false_matches=[_mistake(pairs, position, rule, cards) for position in worst_false(judged, n)],
         missed_matches=[_mistake(pairs, position, rule, cards) for position in worst_missed(judged, n)],
         rule=rule)

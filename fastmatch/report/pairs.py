@@ -40,57 +40,60 @@ def judge_pairs(
     "Run `rule`; score each pair that it weighed, matched or should have matched, by modality and fused."
     decision = rule.run(spaces)
     spaces = rule.refined({modality: spaces[modality] for modality in rule.reads})
-    listing_count = len(decision.matches)
-    group_of = group_codes(groups, listing_count)
+    n_listings = len(decision.matches)
+    group_of = group_codes(groups, n_listings)
     _, fused_neighbors = decision.trail[0]
     candidate_keys = np.union1d(_neighbor_keys(fused_neighbors), _neighbor_keys(decision.neighbors))
     matched_keys = _matched_keys(decision.matches)
-    group_keys = _pair_keys(*_pairs_of_groups(group_of), listing_count)
+    group_keys = _pair_keys(*_pairs_of_groups(group_of), n_listings)
     # steps on matches may tie listings together that were no candidates of each other
     pair_keys = np.union1d(np.union1d(candidate_keys, matched_keys), group_keys)
-    first, second = np.divmod(pair_keys, listing_count)
-    scores = {modality: spaces[modality].scores(first, second) for modality in rule.modalities}
+    first_rows, second_rows = np.divmod(pair_keys, n_listings)
+    scores = {modality: spaces[modality].scores(first_rows, second_rows) for modality in rule.modalities}
     fused, scored = _scores_of_rule(decision.neighbors, pair_keys)
-    fused = np.where(scored, fused, _fused_before_steps(rule, spaces, first, second, scores))
-    same_group = group_of[first] == group_of[second]
-    pairs = Pairs(first, second, scores, fused, same_group, np.isin(pair_keys, candidate_keys), scored,
-                  np.isin(pair_keys, matched_keys))
+    fused = np.where(scored, fused, _fused_before_steps(rule, spaces, first_rows, second_rows, scores))
+    same_group = group_of[first_rows] == group_of[second_rows]
+    pairs = Pairs(first_rows, second_rows, scores, fused, same_group, np.isin(pair_keys, candidate_keys),
+                  scored, np.isin(pair_keys, matched_keys))
     return Judged(group_of, decision.neighbors, decision.matches, pairs)
 
 
 def _scores_of_rule(neighbors, pair_keys):
     "For each pair the better of the scores that its listings have for each other, and whether there is one."
-    rows, neighbor_ids, neighbor_scores = neighbors.pairs()
-    directed_keys = np.minimum(rows, neighbor_ids) * len(neighbors.ids) + np.maximum(rows, neighbor_ids)
+    row_numbers, neighbor_ids, neighbor_scores = neighbors.pairs()
+    smaller_rows = np.minimum(row_numbers, neighbor_ids)
+    larger_rows = np.maximum(row_numbers, neighbor_ids)
+    directed_keys = smaller_rows * len(neighbors.ids) + larger_rows
     best_scores = np.full(len(pair_keys), -np.inf, np.float32)
-    not_itself = rows != neighbor_ids
+    not_itself = row_numbers != neighbor_ids
     positions = np.searchsorted(pair_keys, directed_keys[not_itself])
     np.maximum.at(best_scores, positions, neighbor_scores[not_itself])
     return best_scores, best_scores > -np.inf
 
 
-def _fused_before_steps(rule, spaces, first, second, scores):
+def _fused_before_steps(rule, spaces, first_rows, second_rows, scores):
     "The fused score of any pairs, candidates or not, by the weights of the rule."
     all_rows = np.arange(len(next(iter(spaces.values()))))
     present = {modality: spaces[modality].scores(all_rows, all_rows) > 0 for modality in rule.modalities}
-    loose_pairs = Candidates(second, scores, join=rule.join, pool=len(all_rows), present=present, rows=first)
+    loose_pairs = Candidates(second_rows, scores, join=rule.join, pool=len(all_rows), present=present,
+                             rows=first_rows)
     return fused_scores(loose_pairs, rule.how, rule.weights, rule.join, **rule.options)
 
 
-def _pair_keys(rows, others, listing_count):
+def _pair_keys(row_numbers, other_rows, n_listings):
     "One number for each pair of different rows, the same whichever comes first; sorted, each once."
-    pair_keys = np.minimum(rows, others) * listing_count + np.maximum(rows, others)
-    return np.unique(pair_keys[rows != others])
+    pair_keys = np.minimum(row_numbers, other_rows) * n_listings + np.maximum(row_numbers, other_rows)
+    return np.unique(pair_keys[row_numbers != other_rows])
 
 
 def _neighbor_keys(neighbors):
-    rows, neighbor_ids, _ = neighbors.pairs()
-    return _pair_keys(rows, neighbor_ids, len(neighbors.ids))
+    row_numbers, neighbor_ids, _ = neighbors.pairs()
+    return _pair_keys(row_numbers, neighbor_ids, len(neighbors.ids))
 
 
 def _matched_keys(matches):
-    rows = np.repeat(np.arange(len(matches)), np.diff(matches.indptr))
-    return _pair_keys(rows, matches.ids, len(matches))
+    row_numbers = np.repeat(np.arange(len(matches)), np.diff(matches.indptr))
+    return _pair_keys(row_numbers, matches.ids, len(matches))
 
 
 def _pairs_of_groups(group_of):

@@ -17,7 +17,7 @@ def render(
 
 def page(
     title: str,
-    top: Markup,  # What stands above the first section
+    top: Markup,  # Html above the first section
     sections: list[tuple[str, Markup]],  # (heading, html); those without html are left out
 ) -> str:
     "A whole page. Plain text, not `Markup`, whose methods would escape what they are given."
@@ -36,7 +36,7 @@ def _environment():
 
 
 def _writable(value):
-    "Text that can be written as UTF-8: half an emoji, as a title cut by another program may hold, can't."
+    "Text that can be written as UTF-8: half an emoji, as a title shortened elsewhere may hold, can't."
     return value if isinstance(value, Markup) else str(value).encode('utf-8', 'replace').decode('utf-8')
 
 
@@ -53,8 +53,8 @@ def listed(
     names,  # One or more
 ) -> str:
     "'a', 'a and b', 'a, b and c'."
-    *most, last = names
-    return f'{", ".join(most)} and {last}' if most else last
+    *earlier_names, last_name = names
+    return f'{", ".join(earlier_names)} and {last_name}' if earlier_names else last_name
 
 
 def number(

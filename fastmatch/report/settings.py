@@ -13,7 +13,7 @@ MAX_ROWS = 50  # most rows of a list, e.g. of skipped listings
 class Block:
     "A table with its heading, as `settings.html` shows it."
     heading: str
-    rows: list  # Cells by row; [] where `text` says it all
+    rows: list  # Cells by row; [] where `text` takes their place
     head: list | None = None
     text: str = ''  # In place of a table
     hidden: int = 0  # Rows that are not shown
@@ -47,8 +47,8 @@ def _formula(rule):
         weight_sum = sum(weights.values())
         return ' + '.join(f'{weight / weight_sum:.3g} × {modality}' for modality, weight in weights.items())
     if rule.how != 'prob_or':
-        parts = ', '.join(f'{modality} ({weight:.3g})' for modality, weight in weights.items())
-        return f'{rule.how!r} of {parts}'
+        weighted_modalities = ', '.join(f'{modality} ({weight:.3g})' for modality, weight in weights.items())
+        return f'{rule.how!r} of {weighted_modalities}'
     powers = [modality if weight == 1 else f'{modality}^{weight:.3g}' for modality, weight in weights.items()]
     return '1 − ' + ' × '.join(f'(1 − {power})' for power in powers)
 
@@ -62,9 +62,11 @@ def settings_html(
     tables = {}
     for heading, setting in (settings or {}).items():
         if isinstance(setting, Mapping):
-            tables[heading] = {key: entry for key, entry in setting.items() if not isinstance(entry, list)}
+            tables[heading] = {entry_name: entry for entry_name, entry in setting.items()
+                               if not isinstance(entry, list)}
             # rows inside an entry, as summary.json's skipped listings, are a table of their own
-            tables.update({key: entry for key, entry in setting.items() if isinstance(entry, list)})
+            tables.update({entry_name: entry for entry_name, entry in setting.items()
+                           if isinstance(entry, list)})
         elif isinstance(setting, list): tables[heading] = setting
         else: plain_values[heading] = setting
     if plain_values: tables['run'] = plain_values
@@ -77,5 +79,5 @@ def _block(heading, setting):
     if not setting: return Block(heading, [], text='none')
     if not isinstance(setting[0], Mapping): return Block(heading, [], text=', '.join(map(str, setting)))
     columns = list(setting[0])
-    rows = [[entry.get(column, '') for column in columns] for entry in setting[:MAX_ROWS]]
-    return Block(heading, rows, columns, hidden=max(0, len(setting) - MAX_ROWS))
+    table_rows = [[entry.get(column, '') for column in columns] for entry in setting[:MAX_ROWS]]
+    return Block(heading, table_rows, columns, hidden=max(0, len(setting) - MAX_ROWS))

@@ -14,7 +14,7 @@ from .pairs import judge_pairs
 from .render import listed, page
 from .settings import settings_html
 
-ENTRIES = ('settings', 'listings', 'seconds', 'versions', 'seed')  # of a summary, told in the last section
+ENTRIES = ('settings', 'listings', 'seconds', 'versions', 'seed')  # of a summary, shown in the last section
 
 
 def report_html(
@@ -25,7 +25,7 @@ def report_html(
     spaces: dict | None = None,  # Modality -> space, where they are not those of `emb`
     losses=None,  # Training loss of each step
     monitors: dict | None = None,  # Name -> its value after each epoch
-    settings: dict | None = None,  # Name -> value, dict, or list of dicts: told in the last section
+    settings: dict | None = None,  # Name -> value, dict, or list of dicts: shown in the last section
     n: int = 9,  # Mistakes of each kind to show
 ) -> str:
     "The report as one self-contained html page; raises `InputError` for listings that can't be judged."
@@ -40,19 +40,19 @@ def report_html(
         ('Matched groups', groups(judged, cards)),
         ('Worst mistakes', mistakes(judged, rule, cards, n)),
         ('Settings', settings_html(rule, settings))]
-    title = f'{len(emb):,} listings matched by {listed(rule.modalities)}'
-    return page(title, headline(all_rows, judged), sections)
+    page_title = f'{len(emb):,} listings matched by {listed(rule.modalities)}'
+    return page(page_title, headline(all_rows, judged), sections)
 
 
-def _check(embeddings, table):
+def _check(embeddings, heldout_table):
     embeddings.refuse_trained_on('a report')
     if embeddings.groups is None:
         raise InputError('the listings have no groups: a report tells right from wrong')
-    if 'fused' not in table:
-        raise InputError(f"table holds {list(table)}: the report is about the row 'fused'")
-    for row, heldout in table.items():
+    if 'fused' not in heldout_table:
+        raise InputError(f"table holds {list(heldout_table)}: the report is about the row 'fused'")
+    for row_name, heldout in heldout_table.items():
         if len(heldout.row_f1) != len(embeddings):
-            raise InputError(f'table[{row!r}]: scores of {len(heldout.row_f1)} listings, '
+            raise InputError(f'table[{row_name!r}]: scores of {len(heldout.row_f1)} listings, '
                              f'but there are {len(embeddings)}')
 
 
@@ -69,11 +69,11 @@ def write_report(
     # the Recorder's rows hold neither epoch nor time; its loss is the curve's
     columns = zip(list(recorder.metric_names)[1:], zip(*recorder.values))
     monitors = {monitor: values for monitor, values in columns if monitor != 'train_loss'}
-    html = report_html(
+    page_html = report_html(
         outcome.emb, outcome.rule, outcome.table, _image_files(outcome), losses=recorder.losses,
         monitors=monitors, n=n, settings={entry: summary[entry] for entry in ENTRIES})
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, html)
+    write_atomically(path, page_html)
     return path
 
 

@@ -22,21 +22,25 @@ def study_figures(
     Those that the trials so far can't fill are left out. Raises `InputError` where no trial is complete."""
     from optuna.trial import TrialState
     trials = study.get_trials(deepcopy=False)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if not complete:
+    complete_trials = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not complete_trials:
         raise InputError(f'study {study.study_name!r}: none of its {len(trials)} trials is complete, '
                          'there is nothing to draw')
-    pruned = [trial for trial in trials if trial.state == TrialState.PRUNED and trial.intermediate_values]
+    pruned_trials = [trial for trial in trials
+                     if trial.state == TrialState.PRUNED and trial.intermediate_values]
     value_sign = 1 if study.direction.name == 'MAXIMIZE' else -1
     value_name = study.user_attrs.get('kept', {}).get('monitor', 'value')
-    figures = [('History', _draw_history(complete, pruned, value_sign, value_name))]
-    importances = _importances(study, complete)
+    figures = [('History', _draw_history(complete_trials, pruned_trials, value_sign, value_name))]
+    importances = _importances(study, complete_trials)
     if importances: figures.append(('Importances', _draw_importances(importances)))
-    parameters = _varied_parameters(complete, importances)
-    if parameters: figures.append(('Slices', _draw_slices(complete, parameters, value_sign, value_name)))
-    shared = [parameter for parameter in parameters if all(parameter in trial.params for trial in complete)]
-    if len(shared) > 1 and len(complete) > 1:
-        figures.append(('Parallel coordinates', _draw_parallel(complete, shared, value_sign)))
+    parameters = _varied_parameters(complete_trials, importances)
+    if parameters:
+        slices = _draw_slices(complete_trials, parameters, value_sign, value_name)
+        figures.append(('Slices', slices))
+    shared = [parameter for parameter in parameters
+              if all(parameter in trial.params for trial in complete_trials)]
+    if len(shared) > 1 and len(complete_trials) > 1:
+        figures.append(('Parallel coordinates', _draw_parallel(complete_trials, shared, value_sign)))
     return figures
 
 
@@ -48,23 +52,24 @@ def show_study(
     for _, figure in study_figures(study): display(figure)
 
 
-def _importances(study, complete):
+def _importances(study, complete_trials):
     "Share of the values' variance that each parameter explains, largest first; empty for too few trials."
     import optuna
-    if len(complete) < 4 or len({trial.value for trial in complete}) < 2: return {}
+    if len(complete_trials) < 4 or len({trial.value for trial in complete_trials}) < 2: return {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
-def _varied_parameters(complete, importances):
+def _varied_parameters(complete_trials, importances):
     "Names of the parameters to draw, the most important first, without those that had one value only."
-    parameters = dict.fromkeys(parameter for trial in complete for parameter in trial.params)
+    parameters = dict.fromkeys(parameter for trial in complete_trials for parameter in trial.params)
     parameters = sorted(parameters, key=lambda parameter: -importances.get(parameter, 0))[:MAX_PARAMETERS]
 
     def is_varied(parameter):
-        return len({repr(trial.params[parameter]) for trial in complete if parameter in trial.params}) > 1
+        values = {repr(trial.params[parameter]) for trial in complete_trials if parameter in trial.params}
+        return len(values) > 1
     return [parameter for parameter in parameters if is_varied(parameter)]
 
 
@@ -81,8 +86,8 @@ def _value_limits(values, value_sign):
     goodness = value_sign * values
     lowest, highest = np.sort(goodness)[len(values) // 10], goodness.max()
     if highest <= lowest or goodness.min() >= lowest - .3 * (highest - lowest): return None
-    ends = np.array([lowest - .3 * (highest - lowest), highest + .08 * (highest - lowest)])
-    return tuple(sorted(value_sign * ends))
+    axis_ends = np.array([lowest - .3 * (highest - lowest), highest + .08 * (highest - lowest)])
+    return tuple(sorted(value_sign * axis_ends))
 
 
 def _draw_dots(axes, x, y, limits, colors, **style):
@@ -91,28 +96,28 @@ def _draw_dots(axes, x, y, limits, colors, **style):
     lowest, highest = limits or (-np.inf, np.inf)
     dots = axes.scatter(x, np.where((y < lowest) | (y > highest), np.nan, y), s=12, c=colors, **style)
     style.pop('label', None)
-    for beyond, edge, marker in ((y < lowest, lowest, 'v'), (y > highest, highest, '^')):
-        if not beyond.any(): continue
-        own_colors = colors if isinstance(colors, str) else colors[beyond]
-        axes.scatter(x[beyond], np.full(beyond.sum(), edge), s=22, c=own_colors, marker=marker, clip_on=False,
-                     zorder=3, **style)
+    for is_beyond, edge, marker in ((y < lowest, lowest, 'v'), (y > highest, highest, '^')):
+        if not is_beyond.any(): continue
+        beyond_colors = colors if isinstance(colors, str) else colors[is_beyond]
+        axes.scatter(x[is_beyond], np.full(is_beyond.sum(), edge), s=22, c=beyond_colors, marker=marker,
+                     clip_on=False, zorder=3, **style)
     return dots
 
 
-def _draw_history(complete, pruned, value_sign, value_name):
+def _draw_history(complete_trials, pruned_trials, value_sign, value_name):
     figure, ((axes,),) = _new_figure(7, 2.8)
-    numbers = np.array([trial.number for trial in complete])
-    values = np.array([trial.value for trial in complete])
+    trial_numbers = np.array([trial.number for trial in complete_trials])
+    values = np.array([trial.value for trial in complete_trials])
     limits = _value_limits(values, value_sign)
-    if pruned:
-        pruned_numbers = [trial.number for trial in pruned]
-        last_values = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned]
+    if pruned_trials:
+        pruned_numbers = [trial.number for trial in pruned_trials]
+        last_values = [trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned_trials]
         _draw_dots(axes, pruned_numbers, last_values, limits, PRUNED, label='pruned, at its last value')
-    label = 'complete (triangle: beyond the edge)' if limits else 'complete'
-    _draw_dots(axes, numbers, values, limits, COMPLETE, label=label)
+    complete_label = 'complete (triangle: beyond the edge)' if limits else 'complete'
+    _draw_dots(axes, trial_numbers, values, limits, COMPLETE, label=complete_label)
     best_so_far = value_sign * np.maximum.accumulate(value_sign * values)
-    axes.step(numbers, best_so_far, where='post', c=BEST, label='best so far')
-    for trial in complete:
+    axes.step(trial_numbers, best_so_far, where='post', c=BEST, label='best so far')
+    for trial in complete_trials:
         if trial.user_attrs.get('default'): axes.axhline(trial.value, c='k', lw=.8, ls=':', label='default')
     if limits: axes.set_ylim(*limits)
     axes.set(xlabel='trial', ylabel=value_name)
@@ -131,49 +136,50 @@ def _draw_importances(importances):
     return figure
 
 
-def _draw_slices(complete, parameters, value_sign, value_name):
+def _draw_slices(complete_trials, parameters, value_sign, value_name):
     n_columns = min(4, len(parameters))
     n_rows = -(-len(parameters) // n_columns)
     figure, all_axes = _new_figure(2.6 * n_columns, 2.3 * n_rows, n_rows, n_columns)
-    limits = _value_limits(np.array([trial.value for trial in complete]), value_sign)
-    last_number = max(trial.number for trial in complete)
+    limits = _value_limits(np.array([trial.value for trial in complete_trials]), value_sign)
+    last_number = max(trial.number for trial in complete_trials)
     for axes in all_axes.flat[len(parameters):]: axes.set_visible(False)
     for axes, parameter in zip(all_axes.flat, parameters):
-        scale = _ParameterScale(complete, parameter)
+        scale = _ParameterScale(complete_trials, parameter)
         values = [trial.value for trial in scale.trials]
-        numbers = np.array([trial.number for trial in scale.trials])
-        dots = _draw_dots(axes, scale.spread_positions(), values, limits, numbers, cmap='viridis_r', vmin=0,
-                          vmax=last_number)
+        trial_numbers = np.array([trial.number for trial in scale.trials])
+        dots = _draw_dots(axes, scale.spread_positions(), values, limits, trial_numbers, cmap='viridis_r',
+                          vmin=0, vmax=last_number)
         scale.label_axis(axes)
         if limits: axes.set_ylim(*limits)
         axes.set_xlabel(parameter)
-    for row in all_axes: row[0].set_ylabel(value_name)
+    for axes_row in all_axes: axes_row[0].set_ylabel(value_name)
     figure.colorbar(dots, ax=all_axes, label='trial')
     return figure
 
 
-def _draw_parallel(complete, parameters, value_sign):
+def _draw_parallel(complete_trials, parameters, value_sign):
     from matplotlib import colormaps
     figure, ((axes,),) = _new_figure(1.5 + 1.1 * len(parameters), 3)
-    worst_first = sorted(complete, key=lambda trial: value_sign * trial.value)
+    worst_first = sorted(complete_trials, key=lambda trial: value_sign * trial.value)
     columns = []
     for column, parameter in enumerate(parameters):
         scale = _ParameterScale(worst_first, parameter)
         columns.append(scale.unit_positions())
         axes.axvline(column, c='0.85', lw=1, zorder=0)
-        for height, text in scale.unit_marks():
-            axes.annotate(text, (column, height), xytext=(3, 0), textcoords='offset points', fontsize=7,
+        for height, label in scale.unit_marks():
+            axes.annotate(label, (column, height), xytext=(3, 0), textcoords='offset points', fontsize=7,
                           va='center', zorder=3)
     # colored by rank, the best drawn last: a very bad trial takes no color from the others
-    last = max(1, len(worst_first) - 1)
+    last_rank = max(1, len(worst_first) - 1)
     colors = colormaps['viridis'](np.linspace(0, 1, len(worst_first)))
     for rank, heights in enumerate(np.stack(columns, 1)):
-        axes.plot(range(len(parameters)), heights, c=colors[rank], lw=.8, alpha=.35 + .65 * (rank / last)**4)
+        opacity = .35 + .65 * (rank / last_rank)**4
+        axes.plot(range(len(parameters)), heights, c=colors[rank], lw=.8, alpha=opacity)
     axes.set_xticks(range(len(parameters)), parameters, rotation=20 if len(parameters) > 5 else 0, fontsize=8)
     axes.set_yticks([])
-    best, worst = worst_first[-1].value, worst_first[0].value
-    axes.set_title(f'yellow: the best ({best:.4g}), violet: the worst ({worst:.4g})', fontsize=9)
-    for side in ('top', 'right', 'left', 'bottom'): axes.spines[side].set_visible(False)
+    best_value, worst_value = worst_first[-1].value, worst_first[0].value
+    axes.set_title(f'yellow: the best ({best_value:.4g}), violet: the worst ({worst_value:.4g})', fontsize=9)
+    for border in ('top', 'right', 'left', 'bottom'): axes.spines[border].set_visible(False)
     return figure
 
 

@@ -51,34 +51,35 @@ def tune_head(
 
     Centers and batches are the same in every trial (`seed`): what differs is what was chosen. The study's
     user attribute 'frozen' holds the row F1 of the embeddings without any head, on valid and on test rows."""
-    kept, = read_options(tune_head, options, StudyOptions('head'))
+    settings, = read_options(tune_head, options, StudyOptions('head'))
     vectors, groups = as_frozen(embeddings, groups)
     space = spaces('margin', 'scale') if space is None else as_space(space)
     unknown = set(space) - set(CHOICES)
     if unknown: raise InputError(f'space: {sorted(unknown)}: a head on frozen embeddings has {list(CHOICES)}')
     if monitor not in MONITORS: raise InputError(f'monitor={monitor!r}: choose from {", ".join(MONITORS)}')
-    split = _HeadSplit(groups, valid, test, kept.seed)
-    about = {'monitor': monitor, 'epochs': epochs, 'bs': bs, 'seed': kept.seed, 'width': vectors.shape[1],
+    split = _HeadSplit(groups, valid, test, settings.seed)
+    about = {'monitor': monitor, 'epochs': epochs, 'bs': bs, 'seed': settings.seed, 'width': vectors.shape[1],
              'vectors': fingerprint_vectors({'all': vectors}), 'listings': split.describe()}
-    study = open_study(kept.study_name, kept.storage, 'maximize', space, kept.sampler, seed=kept.seed,
-                       about=about)
+    study = open_study(settings.study_name, settings.storage, 'maximize', space, settings.sampler,
+                       seed=settings.seed, about=about)
 
-    def judge(network, rows): return judge_head(network, vectors[rows], groups[rows], kept.seed)
+    def judge(network, row_mask):
+        return judge_head(network, vectors[row_mask], groups[row_mask], settings.seed)
     # the embeddings without any head: a space may hold nothing that is better
     has_test = split.test.any()
-    parts = {'valid': split.valid, 'test': split.test} if has_test else {'valid': split.valid}
-    frozen_scores = {name: round(judge(None, rows).mean, 5) for name, rows in parts.items()}
+    judged_masks = {'valid': split.valid, 'test': split.test} if has_test else {'valid': split.valid}
+    frozen_scores = {part: round(judge(None, row_mask).mean, 5) for part, row_mask in judged_masks.items()}
     study.set_user_attr('frozen', frozen_scores)
     if has_test: study.set_user_attr('test_groups', Groups.of(groups[split.test]).codes.tolist())
     classes = np.unique(groups[split.train], return_inverse=True)[1]
 
     def objective(trial):
-        network = fit_head(vectors[split.train], classes, suggest(trial, space), epochs, bs, kept.seed)
+        network = fit_head(vectors[split.train], classes, suggest(trial, space), epochs, bs, settings.seed)
         held_out = judge(network, split.valid)
         if has_test: store_test_score(trial, judge(network, split.test))
         if monitor == 'row_f1': return held_out.mean
         return np.nanmean(held_out.recall_at_1 if monitor == 'recall@1' else held_out.map_at_r)
-    return work(study, objective, n_trials, echo=kept.echo)
+    return work(study, objective, n_trials, echo=settings.echo)
 
 
 def as_frozen(
@@ -91,10 +92,12 @@ def as_frozen(
     if isinstance(embeddings, Embeddings):
         embeddings.refuse_trained_on('tuning a head on frozen embeddings')
         groups = embeddings.groups if groups is None else groups
-        # the joint embedding says again what the modalities say
-        names = [name for name in embeddings if name != 'joint' or len(embeddings.keys()) == 1]
-        modalities = [Dense(embeddings[name], name).vectors / len(names)**.5 for name in names]
-        embeddings = np.concatenate(modalities, 1)
+        # the joint embedding is made of the other modalities: it would count them twice
+        modalities = [modality for modality in embeddings
+                      if modality != 'joint' or len(embeddings.keys()) == 1]
+        scaled_vectors = [Dense(embeddings[modality], modality).vectors / len(modalities)**.5
+                          for modality in modalities]
+        embeddings = np.concatenate(scaled_vectors, 1)
     if groups is None: raise InputError('groups: none are given, and the embeddings hold none')
     vectors = Dense(embeddings, 'embeddings').vectors
     return vectors, Groups.of(groups, len(vectors)).codes
@@ -138,17 +141,18 @@ def fit_head(
     is_tracked = params['loss'] == 'CurricularFace'
     seed_everything(seed)
     embeddings, groups = torch.from_numpy(embeddings), torch.from_numpy(groups).long()
-    n, width = embeddings.shape
+    n_listings, n_dimensions = embeddings.shape
 
-    def batch(rows): return embeddings[rows], groups[rows]
-    train = DataLoader(range(n), bs=min(bs, n), shuffle=True, drop_last=True, create_batch=batch)
+    def batch(row_numbers): return embeddings[row_numbers], groups[row_numbers]
+    train_loader = DataLoader(range(n_listings), bs=min(bs, n_listings), shuffle=True, drop_last=True,
+                              create_batch=batch)
     # fastai validates after each epoch, on something: a handful of rows costs nothing
-    dls = DataLoaders(train, DataLoader(range(min(8, n)), bs=8, create_batch=batch))
-    network = FrozenNet(width, int(groups.max()) + 1, TrackedHead if is_tracked else CosineHead)
+    dls = DataLoaders(train_loader, DataLoader(range(min(8, n_listings)), bs=8, create_batch=batch))
+    network = FrozenNet(n_dimensions, int(groups.max()) + 1, TrackedHead if is_tracked else CosineHead)
     learn = ListingLearner(dls, network, make_loss(params), opt_func=opt_func(params['opt']), wd=params['wd'],
                            splitter=groups_splitter, cbs=HeadLabels() if is_tracked else None)
-    rates = {'map': params['lr'] * MAP_RATE, 'head': params['lr'] * CENTERS_RATE}
-    with ContextManagers([learn.no_bar(), learn.no_logging()]): learn.fit_flat_cos(epochs, rates)
+    learning_rates = {'map': params['lr'] * MAP_RATE, 'head': params['lr'] * CENTERS_RATE}
+    with ContextManagers([learn.no_bar(), learn.no_logging()]): learn.fit_flat_cos(epochs, learning_rates)
     return network.eval()
 
 
@@ -158,7 +162,7 @@ def judge_head(
     embeddings: np.ndarray,  # float32 (n,d), frozen, of rows that weren't trained on
     groups,  # (n,) groups
     seed: int = 0,  # Of the halvings
-    k: int = 50,  # Neighbors looked at
+    k: int = 50,  # Neighbors searched for each row
 ) -> HeldOut:
     "Row F1, recall and mAP of frozen embeddings after a head, held out over five halvings of the groups."
     vectors = embeddings if network is None else network.embed(torch.from_numpy(embeddings)).numpy()
@@ -173,36 +177,39 @@ class _HeadSplit:
         self.test = self._mask(test, 'test')
         self._check_apart(self.test, 'test')
         self.valid = self._mask(self._deal_valid(seed) if valid is None else valid, 'valid')
-        both = np.flatnonzero(self.valid & self.test)
-        if both.size: raise InputError(f'rows {preview(both)} are valid and test')
+        in_both = np.flatnonzero(self.valid & self.test)
+        if in_both.size: raise InputError(f'rows {preview(in_both)} are valid and test')
         self._check_apart(self.valid, 'valid')
         self.train = ~self.valid & ~self.test
-        for part, row_mask in (('valid', self.valid), ('training', self.train)):
+        for part_name, row_mask in (('valid', self.valid), ('training', self.train)):
             n_groups = len(np.unique(groups[row_mask]))
             if n_groups >= 2: continue
-            raise InputError(f'{part}: {row_mask.sum()} rows of {n_groups} groups, two groups at least')
+            raise InputError(f'{part_name}: {row_mask.sum()} rows of {n_groups} groups, two groups at least')
 
     def describe(self):
         "What a study recognizes its rows by."
-        parts = np.stack([self.groups, self.valid + 2 * self.test]).astype('<i4')
+        groups_and_parts = np.stack([self.groups, self.valid + 2 * self.test]).astype('<i4')
         return (f'{self.train.sum()} to train on, {self.valid.sum()} valid, {self.test.sum()} test, '
-                f'crc {zlib.crc32(parts.tobytes()):08x}')
+                f'crc {zlib.crc32(groups_and_parts.tobytes()):08x}')
 
-    def _mask(self, row_mask, part):
-        n = len(self.groups)
-        row_mask = np.zeros(n, bool) if row_mask is None else np.asarray(row_mask)
-        if row_mask.dtype != bool or row_mask.shape != (n,):
-            raise InputError(f'{part} of dtype {row_mask.dtype}, shape {row_mask.shape}: give bool ({n},)')
+    def _mask(self, row_mask, part_name):
+        n_listings = len(self.groups)
+        row_mask = np.zeros(n_listings, bool) if row_mask is None else np.asarray(row_mask)
+        if row_mask.dtype != bool or row_mask.shape != (n_listings,):
+            raise InputError(f'{part_name} of dtype {row_mask.dtype}, shape {row_mask.shape}: '
+                             f'give bool ({n_listings},)')
         return row_mask
 
-    def _check_apart(self, row_mask, part):
-        shared = np.flatnonzero(row_mask & np.isin(self.groups, self.groups[~row_mask]))
-        if not shared.size: return
-        raise InputError(f'rows {preview(shared)} of {part}: their groups are in other rows as well')
+    def _check_apart(self, row_mask, part_name):
+        shared_rows = np.flatnonzero(row_mask & np.isin(self.groups, self.groups[~row_mask]))
+        if not shared_rows.size: return
+        raise InputError(f'rows {preview(shared_rows)} of {part_name}: '
+                         'their groups are in other rows as well')
 
     def _deal_valid(self, seed):
         "A fifth of the groups that aren't the test's."
-        rest = np.flatnonzero(~self.test)
-        valid = np.zeros(len(self.groups), bool)
-        valid[rest] = group_folds(pd.DataFrame({'group': self.groups[rest]}), 'group', 5, seed) == 0
-        return valid
+        remaining_rows = np.flatnonzero(~self.test)
+        is_valid = np.zeros(len(self.groups), bool)
+        remaining_groups = pd.DataFrame({'group': self.groups[remaining_rows]})
+        is_valid[remaining_rows] = group_folds(remaining_groups, 'group', 5, seed) == 0
+        return is_valid

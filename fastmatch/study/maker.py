@@ -52,17 +52,18 @@ def make_loss(
     return getattr(losses, value('loss'))(s=value('scale'), **margin)
 
 
-def _learner_arguments(params, also, fixed):
+def _learner_arguments(params, read_by_fit, fixed_arguments):
     "The arguments of `match_learner` for a trial's parameters."
-    unknown = [parameter for parameter in params if parameter not in NAMED and parameter not in also]
+    unknown = [parameter for parameter in params if parameter not in NAMED and parameter not in read_by_fit]
     if unknown:
         raise WrongStudy(f'{unknown}: learner_maker knows {list(NAMED)}; '
                          f'name what fit reads as also={tuple(unknown)}, or write a make_learner of your own')
-    arguments = copy.deepcopy(fixed)  # callbacks and metrics hold on to the Learner they were given to
+    # copied: callbacks and metrics hold on to the Learner they were given to
+    arguments = copy.deepcopy(fixed_arguments)
 
-    def add(parameter, value):
+    def add(parameter, argument):
         if parameter in arguments: raise WrongStudy(f'{parameter} is given and searched too: leave one out')
-        arguments[parameter] = value
+        arguments[parameter] = argument
     if params.keys() & {'loss', 'margin', 'scale'}:
         add('loss_func', make_loss(params))
         if params.get('loss') == 'CurricularFace': arguments.setdefault('head_func', TrackedHead)

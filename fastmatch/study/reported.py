@@ -16,18 +16,21 @@ def tested(
     `compare(tested(study), tested(study, 'default'))` says what tuning was worth."""
     if 'test_groups' not in study.user_attrs:
         raise InputError(f'study {study.study_name!r} has no test listings: tune(test=) gives them')
-    scored = [other for other in study.get_trials(deepcopy=False)
-              if 'test_rows' in other.user_attrs and other.state.name == 'COMPLETE']
-    if trial is None: number = study.best_trial.number if scored else None
+    scored_trials = [scored for scored in study.get_trials(deepcopy=False)
+                     if 'test_rows' in scored.user_attrs and scored.state.name == 'COMPLETE']
+    if trial is None: chosen_number = study.best_trial.number if scored_trials else None
     elif trial == 'default':
-        number = next((other.number for other in scored if other.user_attrs.get('default')), None)
-    else: number = trial
-    found = next((other for other in scored if other.number == number), None)
-    if found is None:
+        default_numbers = [scored.number for scored in scored_trials if scored.user_attrs.get('default')]
+        chosen_number = next(iter(default_numbers), None)
+    else: chosen_number = trial
+    chosen_trial = next((scored for scored in scored_trials if scored.number == chosen_number), None)
+    if chosen_trial is None:
+        scored_numbers = [scored.number for scored in scored_trials]
         wanted = 'complete' if trial is None else repr(trial)
         raise InputError(f'study {study.study_name!r}: no {wanted} trial was scored on the test listings; '
-                         f'those that were: {preview([other.number for other in scored], 20) or "none"}')
-    return HeldOut(unpack_array(found.user_attrs['test_rows']), np.asarray(study.user_attrs['test_groups']))
+                         f'those that were: {preview(scored_numbers, 20) or "none"}')
+    row_f1 = unpack_array(chosen_trial.user_attrs['test_rows'])
+    return HeldOut(row_f1, np.asarray(study.user_attrs['test_groups']))
 
 
 def store_test_score(

@@ -35,23 +35,23 @@ def tune_rule(
     `rule.score` says what that is worth on products that took no part in the choice: the same search is done
     on halves of the products and scored on the other halves, beside the plain mean of the modalities and the
     fused protocol of `heldout_fused`. `heldout_rules(study)` gives these figures for each listing."""
-    choices, kept = read_options(tune_rule, options, RuleChoices(), StudyOptions('rule'))
+    choices, settings = read_options(tune_rule, options, RuleChoices(), StudyOptions('rule'))
     embeddings = _checked_embeddings(embeddings, groups, titles)
     check_k(k)
     if halvings < 0 or inner < 1:
         raise InputError(f'halvings={halvings}, inner={inner}: 0 or more, 1 or more')
     n_listings = len(embeddings)
     workbench = Workbench(embeddings.spaces(only=only), embeddings.groups, min(k, n_listings), choices)
-    search = _RuleSearch(workbench, n_trials, inner, kept, embeddings.titles)
+    search = _RuleSearch(workbench, n_trials, inner, settings, embeddings.titles)
     figures = _held_out_figures(search, halvings) if halvings else {}
-    rows = search.visible_rows('all', np.ones(n_listings, bool))
-    study, best = search.run(rows)
-    thresholds, value = workbench.threshold_search(best, rows).best()
-    packed = {protocol: pack_array(held_out.row_f1) for protocol, held_out in figures.items()}
-    study.set_user_attr('heldout', packed)
+    all_rows = search.visible_rows('all', np.ones(n_listings, bool))
+    study, best_structure = search.run(all_rows)
+    thresholds, best_row_f1 = workbench.threshold_search(best_structure, all_rows).best()
+    packed_scores = {protocol: pack_array(held_out.row_f1) for protocol, held_out in figures.items()}
+    study.set_user_attr('heldout', packed_scores)
     study.set_user_attr('groups', workbench.groups.codes.tolist())
-    score = {'row_f1_chosen_on': round(float(value), 5), 'row_f1_crossed': round(study.best_value, 5)}
-    return workbench.rule(best, thresholds, {**score, **_summary(figures)}), study
+    score = {'row_f1_chosen_on': round(float(best_row_f1), 5), 'row_f1_crossed': round(study.best_value, 5)}
+    return workbench.rule(best_structure, thresholds, {**score, **_summary(figures)}), study
 
 
 def heldout_rules(
@@ -64,34 +64,36 @@ def heldout_rules(
     if not study.user_attrs.get('heldout'):
         raise InputError(f'study {study.study_name!r} holds no figures: tune_rule(halvings=...) makes them')
     groups = np.array(study.user_attrs['groups'])
-    packed = study.user_attrs['heldout']
-    return {protocol: HeldOut(unpack_array(text), groups) for protocol, text in packed.items()}
+    packed_scores = study.user_attrs['heldout']
+    return {protocol: HeldOut(unpack_array(row_scores), groups)
+            for protocol, row_scores in packed_scores.items()}
 
 
 class _RuleSearch:
     "Studies of a rule's structure, one for each set of rows that may be seen."
-    def __init__(self, workbench, n_trials, inner, kept, titles):
+    def __init__(self, workbench, n_trials, inner, settings, titles):
         self.workbench, self.titles = workbench, titles
         self.n_trials, self.inner = n_trials, inner
-        self.kept = kept  # `StudyOptions`
+        self.settings = settings  # `StudyOptions`
 
-    def visible_rows(self, key, mask, number=0):
-        return VisibleRows(key, mask, self.workbench.groups.codes, self.inner, self.kept.seed + number)
+    def visible_rows(self, rows_key, row_mask, half_number=0):
+        seed = self.settings.seed + half_number
+        return VisibleRows(rows_key, row_mask, self.workbench.groups.codes, self.inner, seed)
 
-    def run(self, rows, number=0):
+    def run(self, visible_rows, half_number=0):
         "(study, best structure) of a search that sees `rows` alone; `number`: of the half, 0 for all rows."
         from optuna.trial import FixedTrial
-        workbench, kept = self.workbench, self.kept
-        name = f'{kept.study_name}, half {number}' if number else kept.study_name
-        study = open_study(name, kept.storage, 'maximize', workbench.space, kept.sampler,
-                           seed=kept.seed + number, about=self._about(rows))
+        workbench, settings = self.workbench, self.settings
+        study_name = f'{settings.study_name}, half {half_number}' if half_number else settings.study_name
+        study = open_study(study_name, settings.storage, 'maximize', workbench.space, settings.sampler,
+                           seed=settings.seed + half_number, about=self._about(visible_rows))
 
         def objective(trial):
-            return rows.crossed(workbench.threshold_search(workbench.structure(trial), rows))
-        work(study, objective, self.n_trials, echo=kept.echo)
+            return visible_rows.crossed(workbench.threshold_search(workbench.structure(trial), visible_rows))
+        work(study, objective, self.n_trials, echo=settings.echo)
         return study, workbench.structure(FixedTrial(study.best_params))
 
-    def _about(self, rows):
+    def _about(self, visible_rows):
         "What a stored study must agree in: on other listings or vectors its trials answer another question."
         workbench = self.workbench
         vectors = {modality: space.vectors for modality, space in workbench.spaces.items()
@@ -99,16 +101,17 @@ class _RuleSearch:
         return {
             'monitor': 'row_f1',
             'listings': len(workbench.groups),
-            'groups': zlib.crc32(workbench.groups.codes[rows.mask].tobytes()),
+            'groups': zlib.crc32(workbench.groups.codes[visible_rows.mask].tobytes()),
             'k': workbench.k,
             'halvings': self.inner,
-            'seed': self.kept.seed,
+            'seed': self.settings.seed,
             'modalities': list(workbench.spaces),
             'vectors': fingerprint_vectors(vectors),
             'titles': None if self.titles is None else zlib.crc32('\n'.join(self.titles).encode()),
             'hows': list(workbench.hows),
             'max_matches': list(workbench.max_matches),
-            'steps': {name: [repr(step) for step in steps] for name, steps in workbench.steps.items()},
+            'steps': {refinement: [repr(step) for step in steps]
+                      for refinement, steps in workbench.steps.items()},
         }
 
 
@@ -135,43 +138,45 @@ def _held_out_figures(search, halvings):
     "`HeldOut` by way to choose a rule: chosen on half of the products, scored on the others."
     from optuna.trial import FixedTrial
     workbench, groups = search.workbench, search.workbench.groups.codes
-    plain = workbench.structure(FixedTrial(default_values(workbench.space)))
-    limit = workbench.max_matches[0]
-    grid = [RuleStructure(how, tuple(weights.items()), max_matches=limit)
-            for how, weights in fusion_grid(workbench.modalities)]
+    plain_structure = workbench.structure(FixedTrial(default_values(workbench.space)))
+    most_matches = workbench.max_matches[0]
+    fusion_structures = [RuleStructure(fusion, tuple(weights.items()), max_matches=most_matches)
+                         for fusion, weights in fusion_grid(workbench.modalities)]
     held_out = {protocol: HeldOut(np.zeros(len(groups)), groups) for protocol in ('tuned', 'fused', 'plain')}
-    number = 0
-    for half in random_halves(groups, halvings, search.kept.seed):
-        for side in (half, ~half):
-            number += 1
-            other = ~side
-            chosen_on = search.visible_rows((number, 'chosen'), side, number)
-            scored = search.visible_rows((number, 'scored'), other, number)
+    half_number = 0
+    for first_half in random_halves(groups, halvings, search.settings.seed):
+        for side in (first_half, ~first_half):
+            half_number += 1
+            other_side = ~side
+            chosen_on = search.visible_rows((half_number, 'chosen'), side, half_number)
+            scored_on = search.visible_rows((half_number, 'scored'), other_side, half_number)
             structures = {
-                'tuned': search.run(chosen_on, number)[1],
-                'plain': plain,
-                'fused': _best_structure(workbench, grid, chosen_on),
+                'tuned': search.run(chosen_on, half_number)[1],
+                'plain': plain_structure,
+                'fused': _best_structure(workbench, fusion_structures, chosen_on),
             }
             for protocol, structure in structures.items():
                 thresholds, _ = workbench.threshold_search(structure, chosen_on).best(chosen_on.mask)
-                row_f1 = workbench.threshold_search(structure, scored).at(thresholds)
-                held_out[protocol].row_f1[other] += row_f1[other] / halvings
+                row_f1 = workbench.threshold_search(structure, scored_on).at(thresholds)
+                held_out[protocol].row_f1[other_side] += row_f1[other_side] / halvings
                 held_out[protocol].picks.append((structure, thresholds))
             workbench.forget(chosen_on)
-            workbench.forget(scored)
+            workbench.forget(scored_on)
     return held_out
 
 
-def _best_structure(workbench, structures, rows):
+def _best_structure(workbench, structures, visible_rows):
     "The structure with the best mean row F1 on some rows; of equal ones the first, in a grid the plainest."
-    def best_value(structure): return workbench.threshold_search(structure, rows).best(rows.mask)[1]
+    def best_value(structure):
+        search = workbench.threshold_search(structure, visible_rows)
+        return search.best(visible_rows.mask)[1]
     return max(structures, key=best_value)
 
 
 def _summary(figures):
     "The held-out figures as plain numbers, for the rule's score."
     if not figures: return {}
-    means = {protocol: held_out.summary() for protocol, held_out in figures.items()}
-    gains = {f'tuned over {protocol}': paired(figures['tuned'], figures[protocol]).to_dict()
-             for protocol in ('fused', 'plain')}
-    return {'heldout': means, 'gain': gains}
+    summaries = {protocol: held_out.summary() for protocol, held_out in figures.items()}
+    paired_gains = {f'tuned over {protocol}': paired(figures['tuned'], figures[protocol]).to_dict()
+                    for protocol in ('fused', 'plain')}
+    return {'heldout': summaries, 'gain': paired_gains}

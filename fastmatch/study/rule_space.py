@@ -50,10 +50,10 @@ class RuleChoices:
         # the way to set fields of a frozen dataclass
         object.__setattr__(self, 'max_matches', tuple(map(int, limits)))
         if self.hows is None: return
-        hows = (self.hows,) if isinstance(self.hows, str) else tuple(self.hows)
-        if not hows or set(hows) - set(FUSED):
-            raise InputError(f'hows={list(hows)}: choose from {", ".join(FUSED)}')
-        object.__setattr__(self, 'hows', hows)
+        fusions = (self.hows,) if isinstance(self.hows, str) else tuple(self.hows)
+        if not fusions or set(fusions) - set(FUSED):
+            raise InputError(f'hows={list(fusions)}: choose from {", ".join(FUSED)}')
+        object.__setattr__(self, 'hows', fusions)
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class RuleStructure:
 
     def __str__(self):
         weights = ', '.join(f'{modality} {weight:.2g}' for modality, weight in self.weights)
-        parts = [f'{self.how} of {weights}']
-        if self.how == 'power': parts.append(f'power {self.power:.2g}')
-        if self.steps != 'none': parts.append(self.steps)
-        if self.ranks == 2: parts.append('min2')
-        return ', '.join(parts)
+        descriptions = [f'{self.how} of {weights}']
+        if self.how == 'power': descriptions.append(f'power {self.power:.2g}')
+        if self.steps != 'none': descriptions.append(self.steps)
+        if self.ranks == 2: descriptions.append('min2')
+        return ', '.join(descriptions)
 
 
 def rule_space(
@@ -95,8 +95,8 @@ def rule_space(
     space = {parameter: Param(CategoricalDistribution(list(options)), next(iter(options)))
              for parameter, options in choices.items() if len(options) > 1}
     if len(modalities) > 1:
-        for number in dict.fromkeys(FUSION_NUMBERS[fusion] for fusion in hows):
-            for modality in modalities: space[f'{number}.{modality}'] = ranges[number]
+        for number_kind in dict.fromkeys(FUSION_NUMBERS[fusion] for fusion in hows):
+            for modality in modalities: space[f'{number_kind}.{modality}'] = ranges[number_kind]
         if 'power' in hows: space['power'] = Param(FloatDistribution(1, 16, log=True), DEFAULT_POWER)
     return space
 
@@ -113,10 +113,10 @@ def suggest_structure(
         if parameter not in space: return only_option
         return suggest(trial, {parameter: space[parameter]})[parameter]
     fusion = choose('how', hows[0])
-    number = FUSION_NUMBERS[fusion]
+    number_kind = FUSION_NUMBERS[fusion]
     # a single modality is not in the space: its score counts as it is
-    weights = {modality: choose(f'{number}.{modality}', 1.) for modality in modalities}
-    if number == 'weight' and not any(weights.values()): weights = dict.fromkeys(modalities, 1.)
+    weights = {modality: choose(f'{number_kind}.{modality}', 1.) for modality in modalities}
+    if number_kind == 'weight' and not any(weights.values()): weights = dict.fromkeys(modalities, 1.)
     return RuleStructure(
         fusion, tuple(weights.items()),
         power=choose('power', DEFAULT_POWER) if fusion == 'power' else DEFAULT_POWER,
@@ -134,20 +134,21 @@ def check_refinements(
     if not isinstance(steps, dict):
         unknown = [refinement for refinement in steps if refinement not in REFINEMENTS]
         if unknown:
-            known = ', '.join(REFINEMENTS)
-            raise InputError(f'steps={unknown}: choose from {known}, or give {{name: steps}}')
+            known_refinements = ', '.join(REFINEMENTS)
+            raise InputError(f'steps={unknown}: choose from {known_refinements}, or give {{name: steps}}')
         steps = {refinement: REFINEMENTS[refinement] for refinement in steps}
-    steps = {refinement: _as_steps(given) for refinement, given in steps.items()}
+    steps = {refinement: _as_steps(given_steps) for refinement, given_steps in steps.items()}
 
     def is_unfit(step): return step.stage == 'matches' or step.by == 'fused'
-    unfit = [refinement for refinement, parts in steps.items() if any(map(is_unfit, parts))]
-    if unfit:
-        raise InputError(f'steps {unfit}: give steps that come before the threshold '
+    unfit_refinements = [refinement for refinement, refinement_steps in steps.items()
+                         if any(map(is_unfit, refinement_steps))]
+    if unfit_refinements:
+        raise InputError(f'steps {unfit_refinements}: give steps that come before the threshold '
                          "and use each modality's own neighbors (min2 is searched anyway)")
     return {'none': (), **steps}
 
 
-def _as_steps(given):
+def _as_steps(given_steps):
     "A tuple of `Step`s from one step or several, each given in any form that `as_step` takes."
-    is_one = isinstance(given, (str, Step)) or callable(given)
-    return tuple(as_step(step) for step in ((given,) if is_one else given))
+    is_one = isinstance(given_steps, (str, Step)) or callable(given_steps)
+    return tuple(as_step(step) for step in ((given_steps,) if is_one else given_steps))

@@ -41,7 +41,7 @@ def tune(
     Each trial starts from the same weights and batches (`seed`), trains, and reports `monitor` after each
     epoch. The study is kept in a file: the same call goes on where it stopped. `tested(study)` gives the
     scores on `test`. Raises `WrongStudy` where no trial could do better."""
-    kept, = read_options(tune, options, TrainingStudyOptions())
+    settings, = read_options(tune, options, TrainingStudyOptions())
     space = as_space(space)
     if epochs < 1: raise InputError(f'epochs={epochs}: 1 or more')
     if test is not None and not isinstance(test, pd.DataFrame):
@@ -50,18 +50,18 @@ def tune(
     if direction is None:
         raise InputError(f"monitor={monitor!r}: say direction='maximize' or 'minimize', the name doesn't")
     check_direction(monitor, direction)
-    if kept.pruner == 'hyperband': _warn_of_unfilled_brackets(epochs, n_trials)
-    about = {**(kept.about or {}), 'monitor': monitor, 'epochs': epochs, 'seed': kept.seed,
+    if settings.pruner == 'hyperband': _warn_of_unfilled_brackets(epochs, n_trials)
+    about = {**(settings.about or {}), 'monitor': monitor, 'epochs': epochs, 'seed': settings.seed,
              'test': _describe_test(test)}
-    study = open_study(kept.study_name, kept.storage, direction, space, kept.sampler, kept.pruner, kept.seed,
-                       epochs, about)
+    study = open_study(settings.study_name, settings.storage, direction, space, settings.sampler,
+                       settings.pruner, settings.seed, epochs, about)
     fit = fit or flat_fit(epochs)
-    objective = TrainingObjective(study, make_learner, space, fit, epochs, monitor, test, kept.seed)
+    objective = TrainingObjective(study, make_learner, space, fit, epochs, monitor, test, settings.seed)
 
     def echo(message):
-        if kept.echo is None: return
-        kept.echo(message if isinstance(message, str) else describe_trial(message, monitor))
-    return work(study, objective, n_trials, kept.max_failed, kept.timeout, echo=echo)
+        if settings.echo is None: return
+        settings.echo(message if isinstance(message, str) else describe_trial(message, monitor))
+    return work(study, objective, n_trials, settings.max_failed, settings.timeout, echo=echo)
 
 
 def describe_trial(
@@ -70,15 +70,13 @@ def describe_trial(
 ) -> str:
     "A trial as a line of text: its number, value or reason of failure, and parameters."
     def describe(value): return f'{value:.3g}' if isinstance(value, float) else str(value)
-    params = ', '.join(f'{parameter} {describe(value)}' for parameter, value in trial.params.items())
+    parameters = ', '.join(f'{parameter} {describe(value)}' for parameter, value in trial.params.items())
     if trial.state.name == 'FAIL':
         reason = trial.user_attrs.get('reason', 'for an unknown reason')
-        return f'trial {trial.number}: failed, {reason} ({params})'
-    pruned = f', pruned after {trial.last_step} epochs' if trial.state.name == 'PRUNED' else ''
+        return f'trial {trial.number}: failed, {reason} ({parameters})'
+    pruned_note = f', pruned after {trial.last_step} epochs' if trial.state.name == 'PRUNED' else ''
     value = 'no value' if trial.value is None else f'{monitor} {trial.value:.4f}'
-    return f'trial {trial.number}: {value}{pruned} ({params})'
-
-
+    return f'trial {trial.number}: {value}{pruned_note} ({parameters})'
 
 
 def flat_fit(
@@ -86,9 +84,9 @@ def flat_fit(
 ):  # (learn, trial) -> None
     "The default way to train a trial's Learner: with the trial's 'schedule' and 'lr', or the kit's."
     def fit(learn, trial):
-        lr = trial.params.get('lr', NAMED['lr'].default)
+        learning_rate = trial.params.get('lr', NAMED['lr'].default)
         schedule = trial.params.get('schedule', NAMED['schedule'].default)
-        getattr(learn, f'fit_{schedule}')(epochs, lr)
+        getattr(learn, f'fit_{schedule}')(epochs, learning_rate)
     return fit
 
 
@@ -104,13 +102,14 @@ def check_unseen(
     for column in (columns.id, columns.group):
         if column not in test:
             raise WrongStudy(f'test lacks the column {column!r}; its columns are {preview(test.columns, 20)}')
-    for column, what in ((columns.id, 'listing'), (columns.group, 'group')):
-        rows = np.flatnonzero(test[column].isin(dls.df[column]))
-        if not len(rows): continue
-        ids, values = test[columns.id], test[column]
-        culprits = preview(f'row {row} ({ids.iloc[row]}, {column} {values.iloc[row]})' for row in rows)
-        raise WrongStudy(f'test: {len(rows)} rows are of a {what} that training or its validation holds: '
-                         f'{culprits}')
+    for column, shared_unit in ((columns.id, 'listing'), (columns.group, 'group')):
+        row_numbers = np.flatnonzero(test[column].isin(dls.df[column]))
+        if not len(row_numbers): continue
+        listing_ids, column_values = test[columns.id], test[column]
+        examples = preview(f'row {row} ({listing_ids.iloc[row]}, {column} {column_values.iloc[row]})'
+                           for row in row_numbers)
+        raise WrongStudy(f'test: {len(row_numbers)} rows are of a {shared_unit} that training '
+                         f'or its validation holds: {examples}')
 
 
 class TrainingObjective:
@@ -149,15 +148,16 @@ class TrainingObjective:
     def _train_and_score(self, learn, trial):
         _restart_batches(learn.dls, self.seed)
         if self.test is not None: self._prepare_test(learn.dls)
-        prune = PruneTrial(trial, self.monitor)
-        learn.add_cb(prune)
+        prune_callback = PruneTrial(trial, self.monitor)
+        learn.add_cb(prune_callback)
         with learn.no_bar(), learn.no_logging(): self.fit(learn, trial)
-        if not prune.reported: raise WrongStudy(f'fit trained no epoch: {self.monitor} was never recorded')
-        if prune.step > self.epochs:
-            warnings.warn(f'a trial has {prune.step} epochs, the study was told {self.epochs}: '
+        if not prune_callback.reported:
+            raise WrongStudy(f'fit trained no epoch: {self.monitor} was never recorded')
+        if prune_callback.step > self.epochs:
+            warnings.warn(f'a trial has {prune_callback.step} epochs, the study was told {self.epochs}: '
                           'pruners share out too few', stacklevel=2)
         if self.test is not None: _score_on_test(learn, self.test, trial, self.seed)
-        return prune.value
+        return prune_callback.value
 
     def _prepare_test(self, dls):
         "Check that the test listings are unseen and can be scored, and store their groups with the study."
@@ -187,8 +187,8 @@ def _check_readable(dls, test):
 def _score_on_test(learn, test, trial, seed):
     "Store with the trial the test listings' row F1 under the held-out protocol."
     embeddings = learn.embeddings(test)
-    found = candidates(embeddings.refuse_trained_on('a test').spaces(), k=min(50, len(embeddings)))
-    store_test_score(trial, heldout_fused(found, embeddings.groups, seed=seed))
+    nearest = candidates(embeddings.refuse_trained_on('a test').spaces(), k=min(50, len(embeddings)))
+    store_test_score(trial, heldout_fused(nearest, embeddings.groups, seed=seed))
 
 
 def _describe_test(test):

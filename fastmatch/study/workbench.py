@@ -33,15 +33,15 @@ class VisibleRows:
         seed: int,  # Of the halvings
     ):
         self.key, self.mask = key, mask
-        own_groups = np.unique(groups[mask], return_inverse=True)[1]
-        if own_groups.max(initial=0) < 1:
+        visible_groups = np.unique(groups[mask], return_inverse=True)[1]
+        if visible_groups.max(initial=0) < 1:
             raise InputError('too few groups: a rule is chosen on some groups and scored on others, '
                              'halved twice')
         self.sides = []  # bool (n,) each
-        for half in random_halves(own_groups, halvings, seed):
-            side = np.zeros(len(mask), bool)
-            side[mask] = half
-            self.sides.append(side)
+        for half_mask in random_halves(visible_groups, halvings, seed):
+            side_mask = np.zeros(len(mask), bool)
+            side_mask[mask] = half_mask
+            self.sides.append(side_mask)
 
     def crossed(
         self,
@@ -49,13 +49,13 @@ class VisibleRows:
     ) -> float:
         "The mean row F1 of these rows under thresholds that were chosen on the other half of them."
         if isinstance(search, CrossedSearch): return search.crossed(self.sides)
-        total = 0.
+        row_f1_sum = 0.
         for side in self.sides:
-            other = self.mask & ~side
-            for chosen_on, scored in ((side, other), (other, side)):
+            other_side = self.mask & ~side
+            for chosen_on, scored in ((side, other_side), (other_side, side)):
                 threshold, _ = search.best(chosen_on)
-                total += search.at(threshold)[scored].sum()
-        return float(total / len(self.sides) / self.mask.sum())
+                row_f1_sum += search.at(threshold)[scored].sum()
+        return float(row_f1_sum / len(self.sides) / self.mask.sum())
 
 
 class Workbench:
@@ -77,8 +77,9 @@ class Workbench:
         self.groups = Groups.of(groups)
         self.max_matches = choices.max_matches
         self.steps = check_refinements(choices.steps)
-        read = {modality for steps in self.steps.values() for step in steps for modality in step.reads}
-        lacking = sorted(read - set(spaces))
+        modalities_read = {modality for steps in self.steps.values() for step in steps
+                           for modality in step.reads}
+        lacking = sorted(modalities_read - set(spaces))
         if lacking: raise InputError(f'steps: {lacking} are read; there are {list(spaces)}, say only=(...)')
         self.join = tuple(modality for modality, space in spaces.items() if isinstance(space, Keys))
         self.modalities = tuple(modality for modality in spaces if modality not in self.join)
@@ -94,7 +95,7 @@ class Workbench:
         present = self.refined('none')[1].present
         some_lack = not all(present[modality].all() for modality in self.modalities if modality in present)
         # where all listings have all modalities, 'joint' is the mean
-        return tuple(how for how in FUSED if how != 'joint' or some_lack)
+        return tuple(fusion for fusion in FUSED if fusion != 'joint' or some_lack)
 
     def structure(
         self,
@@ -110,8 +111,8 @@ class Workbench:
         "Spaces and candidates after the refinement's steps on vectors."
         vector_steps = self._vector_steps(refinement)
         if vector_steps not in self._candidates:
-            rule = Rule('mean', dict.fromkeys(self.modalities, 1.), 0., self.k, steps=vector_steps)
-            spaces = rule.refined(self.spaces)
+            refining_rule = Rule('mean', dict.fromkeys(self.modalities, 1.), 0., self.k, steps=vector_steps)
+            spaces = refining_rule.refined(self.spaces)
             self._candidates[vector_steps] = spaces, candidates(spaces, self.k)
         return self._candidates[vector_steps]
 
@@ -121,16 +122,18 @@ class Workbench:
         rows: VisibleRows,  # On which thresholds may be chosen
     ):  # `ThresholdSearch`
         "The exact search for the thresholds of a structure."
-        spaces, found = self.refined(structure.steps)
+        spaces, found_candidates = self.refined(structure.steps)
         weights, groups = dict(structure.weights), self.groups.codes
         vector_steps = self._vector_steps(structure.steps)
         if len(vector_steps) == len(self.steps[structure.steps]):
-            key = vector_steps, rows.key
-            if key not in self._pairs: self._pairs[key] = Flat(found, groups, rows.mask)
-            return self._pairs[key].sweep(structure.how, weights, structure.power, structure.ranks,
-                                          structure.max_matches)
+            pairs_key = vector_steps, rows.key
+            if pairs_key not in self._pairs:
+                self._pairs[pairs_key] = Flat(found_candidates, groups, rows.mask)
+            prepared_pairs = self._pairs[pairs_key]
+            return prepared_pairs.sweep(structure.how, weights, structure.power, structure.ranks,
+                                        structure.max_matches)
         # steps on neighbors come after the fusion: they are done in every trial
-        neighbors = fuse(found, structure.how, weights, power=structure.power)
+        neighbors = fuse(found_candidates, structure.how, weights, power=structure.power)
         neighbors = self.rule(structure).reranked(neighbors, spaces)[-1][1]
         if structure.ranks == 1: return Sweep(neighbors, groups, structure.max_matches)
         return RankSweep(neighbors, groups, 2, structure.max_matches)
@@ -142,22 +145,23 @@ class Workbench:
         score: dict | None = None,  # What the rule is worth, stored with it
     ) -> Rule:
         "The `Rule` of a structure and its thresholds."
-        force = ()
+        min2_steps = ()
         threshold = thresholds
         if np.ndim(thresholds) > 0:
-            nearest, threshold = thresholds
-            force = (Step('min2', threshold=nearest),)
-        steps = (*self.steps[structure.steps], *force)
-        options = {'power': structure.power} if structure.how == 'power' else {}
+            nearest_threshold, threshold = thresholds
+            min2_steps = (Step('min2', threshold=nearest_threshold),)
+        steps = (*self.steps[structure.steps], *min2_steps)
+        fusion_options = {'power': structure.power} if structure.how == 'power' else {}
         return Rule(structure.how, dict(structure.weights), threshold, self.k, structure.max_matches,
-                    score or {}, self.join, steps, options, made_with_of(self.spaces))
+                    score or {}, self.join, steps, fusion_options, made_with_of(self.spaces))
 
     def forget(
         self,
         rows: VisibleRows,
     ):
         "Free the memory of pairs that were prepared for these rows."
-        self._pairs = {key: pairs for key, pairs in self._pairs.items() if key[1] != rows.key}
+        self._pairs = {(vector_steps, rows_key): pairs
+                       for (vector_steps, rows_key), pairs in self._pairs.items() if rows_key != rows.key}
 
     def _vector_steps(self, refinement):
         return tuple(step for step in self.steps[refinement] if step.stage == 'vectors')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-UNKNOWN_START = 0  # in a worker's name, where the system would not tell when its process was started
+UNKNOWN_START = 0  # in a worker's name, where the system does not give the start of its process
 START_TOLERANCE = 2.  # seconds by which two readings of one start may differ: the clock may be set meanwhile
 
 
@@ -17,20 +17,20 @@ def worker_name(
 ) -> str:  # 'machine:process id:start'
     "A process by machine, id and start: an id alone may be given to another process later."
     pid = os.getpid() if pid is None else pid
-    start = _process_start(pid)
-    return f'{_machine()}:{pid}:{UNKNOWN_START if start is None else start}'
+    started_at = _process_start(pid)
+    return f'{_machine()}:{pid}:{UNKNOWN_START if started_at is None else started_at}'
 
 
 def is_alive(
     worker: str,  # As `worker_name` gives it
-) -> bool | None:  # None: it can't be told from here, for example on another machine
+) -> bool | None:  # None: unknown, for example on another machine
     "Whether a worker's process still runs."
-    machine, pid, start = worker.rsplit(':', 2)
-    if machine != _machine() or int(start) == UNKNOWN_START: return None
-    try: start_now = _process_start(int(pid))
+    machine, process_id, recorded_start = worker.rsplit(':', 2)
+    if machine != _machine() or int(recorded_start) == UNKNOWN_START: return None
+    try: current_start = _process_start(int(process_id))
     except psutil.NoSuchProcess: return False
-    if start_now is None: return None
-    return abs(start_now - int(start)) <= START_TOLERANCE * _ticks_per_second()
+    if current_start is None: return None
+    return abs(current_start - int(recorded_start)) <= START_TOLERANCE * _ticks_per_second()
 
 
 def _machine():
@@ -39,33 +39,34 @@ def _machine():
 
     psutil knows neither the boot's id nor such spaces, so both are read where Linux keeps them; elsewhere the
     host's name has to do."""
-    boot = Path('/proc/sys/kernel/random/boot_id')
-    namespace = '/proc/self/ns/pid'
-    place = boot.read_text() if boot.exists() else ''
-    if os.path.exists(namespace): place += os.readlink(namespace)
-    return f'{socket.gethostname()}-{zlib.crc32(place.encode()):08x}'
+    boot_id_file = Path('/proc/sys/kernel/random/boot_id')
+    namespace_link = '/proc/self/ns/pid'
+    identity = boot_id_file.read_text() if boot_id_file.exists() else ''
+    if os.path.exists(namespace_link): identity += os.readlink(namespace_link)
+    return f'{socket.gethostname()}-{zlib.crc32(identity.encode()):08x}'
 
 
 def _ticks_per_second(): return os.sysconf('SC_CLK_TCK') if psutil.LINUX else 1
 
 
-def _process_start(pid):
+def _process_start(process_id):
     """When a process was started: on Linux in clock ticks since boot, which setting the clock does not
     change, elsewhere in seconds.
 
     Raises `psutil.NoSuchProcess` for a process that is gone, or was killed and its parent has not noticed
-    yet. None: it can't be told."""
+    yet. None: unknown."""
     try:
         # asked first: earlier versions of psutil remember it, and use it for the process's time
-        booted = psutil.boot_time() if psutil.LINUX else 0
-        process = psutil.Process(pid)
-        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD): raise psutil.NoSuchProcess(pid)
-        return round((process.create_time() - booted) * _ticks_per_second())
+        boot_time = psutil.boot_time() if psutil.LINUX else 0
+        process = psutil.Process(process_id)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            raise psutil.NoSuchProcess(process_id)
+        return round((process.create_time() - boot_time) * _ticks_per_second())
     except (psutil.AccessDenied, OSError, RuntimeError): return None
 
 
 class SilenceWatch:
-    """Notices trials whose heartbeat has stood still for long.
+    """Notices trials whose heartbeat has not changed for long.
 
     It uses this machine's clock alone, as clocks of two machines differ."""
     def __init__(
@@ -81,11 +82,11 @@ class SilenceWatch:
     ) -> bool:
         "Whether this object has seen the same heartbeat for longer than `patience`."
         now = time.monotonic()
-        beat = trial.user_attrs.get('beat', 0)
-        last_beat, since = self.last_seen.get(trial.number, (None, now))
-        if beat != last_beat: since = now
-        self.last_seen[trial.number] = beat, since
-        return now - since > self.patience
+        heartbeat = trial.user_attrs.get('beat', 0)
+        last_heartbeat, first_seen = self.last_seen.get(trial.number, (None, now))
+        if heartbeat != last_heartbeat: first_seen = now
+        self.last_seen[trial.number] = heartbeat, first_seen
+        return now - first_seen > self.patience
 
 
 class Heartbeat:
@@ -108,10 +109,10 @@ class Heartbeat:
 
     def _beat_until_stopped(self):
         from optuna.exceptions import UpdateFinishedTrialError
-        beats = 0
+        beat_count = 0
         while not self.stopped.wait(self.interval):
-            beats += 1
-            try: self.trial.set_user_attr('beat', beats)
+            beat_count += 1
+            try: self.trial.set_user_attr('beat', beat_count)
             except UpdateFinishedTrialError: return
             # a database that is out of reach for a moment: if it stays so, the trial itself will fail on it
             except Exception: continue

@@ -10,7 +10,7 @@ from .space import as_space, default_values, describe_space
 from .storage import explain_storage_errors, hide_optuna_notices, open_storage
 
 SETUP_SECONDS = 5.  # for which one waits for another process to finish making the study
-SETUP_POLL = .2  # seconds between looks
+SETUP_POLL = .2  # seconds between two checks
 
 
 def open_study(
@@ -36,26 +36,27 @@ def open_study(
         raise InputError(f"direction={direction!r}: choose 'maximize' or 'minimize'")
     space = None if space is None else as_space(space)
     tools = {'sampler': make_sampler(sampler, seed), 'pruner': make_pruner(pruner, epochs)}
-    opened = open_storage(storage)
-    place = {'study_name': name, 'storage': opened.storage}
-    with hide_optuna_notices(), explain_storage_errors(name), opened.lock or nullcontext():
+    opened_storage = open_storage(storage)
+    location = {'study_name': name, 'storage': opened_storage.storage}
+    with hide_optuna_notices(), explain_storage_errors(name), opened_storage.lock or nullcontext():
         # in a database two processes may come at once: one is given the name, and queues the first trial
         try:
-            study = optuna.create_study(direction=direction or 'maximize', **place, **tools)
+            study = optuna.create_study(direction=direction or 'maximize', **location, **tools)
             is_new = True
         except optuna.exceptions.DuplicatedStudyError:
-            study = optuna.load_study(**place, **tools)
+            study = optuna.load_study(**location, **tools)
             is_new = False
-        study.claim_lock = opened.lock
+        study.claim_lock = opened_storage.lock
         if not is_new:
-            _check_same_direction(study, opened.address, direction)
-            if opened.lock is None: _wait_until_set_up(study)
+            _check_same_direction(study, opened_storage.address, direction)
+            if opened_storage.lock is None: _wait_until_set_up(study)
         question = {**({} if space is None else {'space': describe_space(space)}), **(about or {})}
-        # no mark: it is new, or its maker was killed before the end; no trials: somebody only looked for it
+        # without 'kept' the study is new, or the process that made it was killed before this line; without
+        # trials it was opened only to be read
         if 'kept' not in study.user_attrs or not study.get_trials(deepcopy=False):
             if space is not None: _queue_default_trial(study, space)
             study.set_user_attr('kept', {**study.user_attrs.get('kept', {}), **question})
-        else: _check_same_question(study, opened.address, question)
+        else: _check_same_question(study, opened_storage.address, question)
     return study
 
 
@@ -74,8 +75,8 @@ def fingerprint_vectors(
 
     Goes into `about` under the name 'vectors', where differences that come from rounding are forgiven."""
     fingerprint = {}
-    for modality, rows in vectors.items():
-        cosines = np.einsum('nd,nd->n', rows[1:], rows[:-1], dtype=np.float64)
+    for modality, unit_vectors in vectors.items():
+        cosines = np.einsum('nd,nd->n', unit_vectors[1:], unit_vectors[:-1], dtype=np.float64)
         fingerprint[modality] = [round(float(cosines.mean()), 5), round(float(cosines.std()), 5)]
     return fingerprint
 
@@ -89,35 +90,36 @@ def _wait_until_set_up(study):
 
 def _queue_default_trial(study, space):
     import optuna
-    values = default_values(space)
-    if not values: return
+    defaults = default_values(space)
+    if not defaults: return
     # a trial that has to draw what its space leaves open is not the kit as it comes
-    mark = {'default': True} if values.keys() == space.keys() else {}
+    default_mark = {'default': True} if defaults.keys() == space.keys() else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-        study.enqueue_trial(values, user_attrs={'given': values, **mark}, skip_if_exists=True)
+        study.enqueue_trial(defaults, user_attrs={'given': defaults, **default_mark}, skip_if_exists=True)
 
 
 def _check_same_direction(study, address, direction):
     if len(study.directions) > 1:
         raise InputError(f'study {study.study_name!r} in {address} has {len(study.directions)} objectives, '
                          'here a trial has one value: give another name')
-    stored = study.direction.name.lower()
-    if direction not in (None, stored):
-        raise InputError(f'study {study.study_name!r} in {address} is to {stored}, '
+    stored_direction = study.direction.name.lower()
+    if direction not in (None, stored_direction):
+        raise InputError(f'study {study.study_name!r} in {address} is to {stored_direction}, '
                          f'this call is to {direction}: give another name')
 
 
 def _check_same_question(study, address, question):
-    for key, value in question.items():
-        stored = study.user_attrs['kept'].get(key)
-        if stored == value: continue
-        if key == 'vectors' and stored and _same_but_for_rounding(stored, value): continue
-        raise InputError(f'study {study.study_name!r} in {address} was begun with {key} {stored}; '
-                         f'this call says {value}: give another name')
+    for aspect, asked in question.items():
+        stored = study.user_attrs['kept'].get(aspect)
+        if stored == asked: continue
+        if aspect == 'vectors' and stored and _same_but_for_rounding(stored, asked): continue
+        raise InputError(f'study {study.study_name!r} in {address} was begun with {aspect} {stored}; '
+                         f'this call says {asked}: give another name')
 
 
-def _same_but_for_rounding(stored, value):
+def _same_but_for_rounding(stored_fingerprint, new_fingerprint):
     "Whether two fingerprints are of the same vectors: on another machine an encoder may round differently."
-    if stored.keys() != value.keys(): return False
-    return all(np.allclose(stored[modality], value[modality], rtol=0, atol=1e-4) for modality in stored)
+    if stored_fingerprint.keys() != new_fingerprint.keys(): return False
+    return all(np.allclose(numbers, new_fingerprint[modality], rtol=0, atol=1e-4)
+               for modality, numbers in stored_fingerprint.items())

@@ -37,14 +37,15 @@ def read_options(
 ) -> list:  # One object for each of `defaults`
     "The options that a call means; an unknown keyword raises `InputError` with the nearest known one."
     keywords = dict(keywords)
-    found = []
+    filled_options = []
     known_names = list(inspect.signature(function).parameters)
     for default in defaults:
-        own_names = [field.name for field in fields(default)]
-        known_names += own_names
-        found.append(replace(default, **{name: keywords.pop(name) for name in own_names if name in keywords}))
-    for keyword, value in keywords.items():
+        field_names = [field.name for field in fields(default)]
+        known_names += field_names
+        given_fields = {option: keywords.pop(option) for option in field_names if option in keywords}
+        filled_options.append(replace(default, **given_fields))
+    for keyword, given in keywords.items():
         nearest = get_close_matches(keyword, known_names, n=1)
-        hint = f' (did you mean {nearest[0]}?)' if nearest else ''
-        raise InputError(f'{keyword}={value!r}: no option of {function.__name__}{hint}')
-    return found
+        suggestion = f' (did you mean {nearest[0]}?)' if nearest else ''
+        raise InputError(f'{keyword}={given!r}: no option of {function.__name__}{suggestion}')
+    return filled_options

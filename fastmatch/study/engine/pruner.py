@@ -11,11 +11,11 @@ HIGHER_IS_BETTER = ('recall', 'precision', 'map@r', 'f1', 'fbeta', 'accuracy', '
 
 def direction_of(
     monitor: str,  # Name of a recorded value: 'valid_loss', 'recall@1'
-) -> str | None:  # 'minimize' or 'maximize'; None for a name that tells nothing
+) -> str | None:  # 'minimize' or 'maximize'; None where the name shows neither
     "Which way a recorded value gets better, by its name."
-    name = monitor.lower()
-    if any(part in name for part in LOWER_IS_BETTER): return 'minimize'
-    return 'maximize' if any(part in name for part in HIGHER_IS_BETTER) else None
+    lowercase_monitor = monitor.lower()
+    if any(name_part in lowercase_monitor for name_part in LOWER_IS_BETTER): return 'minimize'
+    return 'maximize' if any(name_part in lowercase_monitor for name_part in HIGHER_IS_BETTER) else None
 
 
 def check_direction(
@@ -65,18 +65,18 @@ class PruneTrial(Callback):
         # not under the learning-rate finder, nor in `validate` and `get_preds`, which hold the Learner's lock
         self.run = not hasattr(self.learn, 'lr_finder') and not self.learn.lock.locked()
         if not self.run: return
-        names = list(self.recorder.metric_names[1:])
-        if self.monitor not in names:
-            recorded = [name for name in names if name != 'time']
+        recorder_columns = list(self.recorder.metric_names[1:])
+        if self.monitor not in recorder_columns:
+            recorded = [column for column in recorder_columns if column != 'time']
             raise WrongStudy(f'monitor={self.monitor!r}: this Learner records {recorded}')
-        self.column = names.index(self.monitor)
+        self.column = recorder_columns.index(self.monitor)
 
     def _report_new_epochs(self):
         # The Recorder has a row for each epoch of this fit: those that Resume brought back are among them,
         # those that `start_epoch` skipped have no scores.
-        for epoch, row in enumerate(self.recorder.values, start=self.epochs_before + 1):
-            if epoch in self.reported or len(row) <= self.column: continue
-            self.reported[epoch] = float(row[self.column])
+        for epoch, epoch_values in enumerate(self.recorder.values, start=self.epochs_before + 1):
+            if epoch in self.reported or len(epoch_values) <= self.column: continue
+            self.reported[epoch] = float(epoch_values[self.column])
             self.trial.report(self.reported[epoch], epoch)
 
     def before_epoch(self):
@@ -90,7 +90,7 @@ class PruneTrial(Callback):
     def after_epoch(self): self._report_new_epochs()
 
     def after_fit(self):
-        # a tracker that ends a fit does so before this callback is told that the epoch is over
+        # a tracker that ends a fit does so before this callback's `after_epoch` is called
         self._report_new_epochs()
         # the fit may have ended early; one that Resume found complete ran no epoch but counts in full
         self.epochs_before += self.learn.epoch + 1

@@ -71,22 +71,22 @@ def suggest(
     space: dict[str, Param],  # As `spaces` gives it
 ) -> dict:  # Name -> value
     "Ask Optuna for the trial's value of every parameter of a space."
-    return {parameter: _suggest_one(trial, parameter, entry.dist) for parameter, entry in space.items()}
+    return {parameter: _suggest_one(trial, parameter, param.dist) for parameter, param in space.items()}
 
 
 def default_values(
     space: dict[str, Param],  # As `spaces` gives it
 ) -> dict:  # Name -> value, without parameters that have no default
     "The values of a study's first trial: the kit as it comes."
-    return {parameter: entry.default for parameter, entry in space.items()
-            if entry.default is not None or _is_choice_none(entry)}
+    return {parameter: param.default for parameter, param in space.items()
+            if param.default is not None or _is_choice_none(param)}
 
 
 def describe_space(
     space: dict[str, Param],  # As `spaces` gives it
 ) -> dict[str, str]:
     "The ranges of a space in words: stored with a study, and shown where another space is refused."
-    return {parameter: _describe_distribution(entry.dist) for parameter, entry in sorted(space.items())}
+    return {parameter: _describe_distribution(param.dist) for parameter, param in sorted(space.items())}
 
 
 def _param(parameter, given):
@@ -117,8 +117,8 @@ def _distribution(parameter, values):
     # (1, 10) means whole numbers, unless the kit's own value has a fraction: then the point was left out
     has_fraction = parameter in NAMED and isinstance(NAMED[parameter].default, float)
     is_whole = isinstance(low, int) and isinstance(high, int) and not has_fraction
-    kind = distributions.IntDistribution if is_whole else distributions.FloatDistribution
-    return kind(low, high, log=is_log)
+    distribution_class = distributions.IntDistribution if is_whole else distributions.FloatDistribution
+    return distribution_class(low, high, log=is_log)
 
 
 def _check_choices(parameter, choices):
@@ -157,9 +157,9 @@ def _is_whole(distribution):
     return isinstance(distribution, IntDistribution)
 
 
-def _is_choice_none(entry):
+def _is_choice_none(param):
     "Whether None as the default is one of the choices, and not the lack of a default."
-    return _is_choice(entry.dist) and None in entry.dist.choices
+    return _is_choice(param.dist) and None in param.dist.choices
 
 
 def _contains(distribution, value):

@@ -39,17 +39,18 @@ def open_storage(
         suffixes = ', '.join(SQLITE_SUFFIXES + JOURNAL_SUFFIXES)
         raise InputError(f"storage={storage!r}: give a file ending in {suffixes}, or a database's URL")
     if not is_url and suffix in JOURNAL_SUFFIXES: return _open_file(storage, storage, _open_journal)
-    url = _database_url(storage)
-    if url.get_backend_name() == 'sqlite':
-        return _open_file(storage, url.database, lambda file: _open_database(url))
-    return OpenedStorage(_open_database(url), None, url.render_as_string(hide_password=True))
+    database_url = _database_url(storage)
+    if database_url.get_backend_name() == 'sqlite':
+        return _open_file(storage, database_url.database, lambda database_file: _open_database(database_url))
+    address = database_url.render_as_string(hide_password=True)
+    return OpenedStorage(_open_database(database_url), None, address)
 
 
 @contextmanager
 def explain_storage_errors(
     study_name: str,  # For the message
 ):
-    "A context in which a storage that fails during a study raises `InputError` that says what to do."
+    "A context in which a storage that fails during a study raises `InputError` with what to do."
     from optuna.exceptions import StorageInternalError
     try: yield
     except StorageInternalError as error:
@@ -81,26 +82,27 @@ def unpack_array(
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), '<f4').astype(np.float64)
 
 
-def _open_file(storage, file, open_it):
+def _open_file(storage, storage_file, open_it_as_storage):
     "An SQLite file or a journal, opened under the lock that all its processes share."
     from filelock import FileLock
-    if file in (None, '', ':memory:'): return OpenedStorage(None, None, 'memory')
-    file = Path(file).resolve()
-    if not file.parent.is_dir(): raise InputError(f'storage {storage}: there is no folder {file.parent}')
-    if not os.access(file.parent, os.W_OK):
-        raise InputError(f'storage {storage}: no right to write in {file.parent}')
+    if storage_file in (None, '', ':memory:'): return OpenedStorage(None, None, 'memory')
+    storage_file = Path(storage_file).resolve()
+    if not storage_file.parent.is_dir():
+        raise InputError(f'storage {storage}: there is no folder {storage_file.parent}')
+    if not os.access(storage_file.parent, os.W_OK):
+        raise InputError(f'storage {storage}: no right to write in {storage_file.parent}')
     try:
-        lock = FileLock(f'{file}.claims', timeout=100)  # the journal has a .lock of its own
-        with lock: return OpenedStorage(open_it(file), lock, storage)
+        claims_lock = FileLock(f'{storage_file}.claims', timeout=100)  # the journal has a .lock of its own
+        with claims_lock: return OpenedStorage(open_it_as_storage(storage_file), claims_lock, storage)
     except OSError as error: raise InputError(f'storage {storage} can not be written: {error}') from error
 
 
-def _open_journal(file):
+def _open_journal(journal_file):
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
-    try: return JournalStorage(JournalFileBackend(str(file)))
+    try: return JournalStorage(JournalFileBackend(str(journal_file)))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"storage {file}: no journal of Optuna's ({error})") from error
+        raise InputError(f"storage {journal_file}: no journal of Optuna's ({error})") from error
 
 
 def _database_url(storage):
@@ -115,14 +117,15 @@ def _database_url(storage):
     return url.set(drivername='postgresql+psycopg') if url.drivername in ('postgres', 'postgresql') else url
 
 
-def _open_database(url):
+def _open_database(database_url):
     "Optuna's storage in a database, or an error in the words of the database's driver, without the password."
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import IntegrityError, NoSuchModuleError, ProgrammingError, SQLAlchemyError
-    address = url.render_as_string(hide_password=True)
+    address = database_url.render_as_string(hide_password=True)
+    address_with_password = database_url.render_as_string(hide_password=False)
     for attempt in range(CONNECT_ATTEMPTS):
-        try: return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine_options(url))
+        try: return RDBStorage(address_with_password, engine_kwargs=_engine_options(database_url))
         except ImportError as error:
             raise MissingPackage(f'storage {address} needs a driver that is not installed '
                                  f'({error.__cause__ or error}): {INSTALL_DRIVER} for PostgreSQL, '
@@ -141,15 +144,15 @@ def _open_database(url):
             raise InputError(f'storage {address}: {_driver_message(error)}') from error
 
 
-def _engine_options(url):
+def _engine_options(database_url):
     "SQLAlchemy's options: who writes to a file waits for a turn, a server's silence is an error after 10 s."
-    backend = url.get_backend_name()
+    backend = database_url.get_backend_name()
     if backend == 'sqlite': return {'connect_args': {'timeout': 100}}
     if backend == 'postgresql': return {'connect_args': {'connect_timeout': 10}, 'pool_pre_ping': True}
     return {}
 
 
 def _driver_message(error):
-    "What the database's driver says, on one line."
+    "The message of the database's driver, on one line."
     error = getattr(error, 'orig', None) or error.__cause__ or error
     return ' '.join(str(getattr(error, 'orig', None) or error).split()) or type(error).__name__

@@ -47,28 +47,29 @@ def work(
     if not 0 <= max_failed < 1: raise InputError(f'max_failed={max_failed}: a share, from 0 to below 1')
     from optuna.trial import TrialState
     echo = echo or (lambda message: None)
-    watch = SilenceWatch(MISSED_BEATS * beat)
-    began = time.monotonic()
-    ended = []
-    told_of_waiting = False
+    silence_watch = SilenceWatch(MISSED_BEATS * beat)
+    started_at = time.monotonic()
+    ended_trials = []
+    waiting_was_reported = False
     with explain_storage_errors(study.study_name):
         while True:
             with claim_lock(study) or nullcontext():
-                mark_lost_trials(study, watch)
+                mark_lost_trials(study, silence_watch)
                 trials = study.get_trials(deepcopy=False)
-                n_done = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-                running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-                is_late = timeout is not None and time.monotonic() - began > timeout
-                if n_done >= n_trials or is_late: return study
-                trial = claim_trial(study, n_trials) if n_done + len(running) < n_trials else None
+                n_finished = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+                running_numbers = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+                is_out_of_time = timeout is not None and time.monotonic() - started_at > timeout
+                if n_finished >= n_trials or is_out_of_time: return study
+                trial = claim_trial(study, n_trials) if n_finished + len(running_numbers) < n_trials else None
             if trial is None:
-                if running and not told_of_waiting: echo(f'waiting for trials that run elsewhere: {running}')
-                told_of_waiting = bool(running)
+                if running_numbers and not waiting_was_reported:
+                    echo(f'waiting for trials that run elsewhere: {running_numbers}')
+                waiting_was_reported = bool(running_numbers)
                 time.sleep(min(1., beat))
                 continue
-            ended.append(run_trial(study, trial, objective, beat))
-            echo(ended[-1])
-            _check_failures(study, ended, max_failed)
+            ended_trials.append(run_trial(study, trial, objective, beat))
+            echo(ended_trials[-1])
+            _check_failures(study, ended_trials, max_failed)
 
 
 def claim_trial(
@@ -79,19 +80,19 @@ def claim_trial(
     from optuna.trial import TrialState
     trial = study.ask()
     # before it is signed: another thread would take it for a trial that nobody runs
-    key = study.study_name, trial.number
-    _running_here.add(key)
+    trial_key = study.study_name, trial.number
+    _running_here.add(trial_key)
     try:
         trial.set_user_attr('worker', worker_name())
         trials = study.get_trials(deepcopy=False)
         # without a lock two workers may take the last place: the one with the later number gives way
-        n_before = sum(other.number < trial.number for other in trials if other.state != TrialState.FAIL)
-        if n_before < n_trials: return trial
+        n_earlier = sum(other.number < trial.number for other in trials if other.state != TrialState.FAIL)
+        if n_earlier < n_trials: return trial
         fail_trial(study, trial, 'more than asked', 'surplus')
     except BaseException:
-        _running_here.discard(key)
+        _running_here.discard(trial_key)
         raise
-    _running_here.discard(key)
+    _running_here.discard(trial_key)
     return None
 
 
@@ -107,13 +108,13 @@ def run_trial(
     from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
     from optuna.trial import TrialState
     try:
-        with Heartbeat(trial, beat): value = objective(trial)
-        _store_value(study, trial, value)
+        with Heartbeat(trial, beat): returned = objective(trial)
+        _store_value(study, trial, returned)
     except TrialPruned: study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-    # it was taken for lost while this machine slept: another worker has its parameters now
+    # another worker marked it lost while this machine slept, and queued its parameters again
     except UpdateFinishedTrialError: pass
     except WrongStudy as error:
-        # not the parameters' fault: once the cause is mended they come first again
+        # not the parameters' fault: once the cause is removed they are tried first
         _fail_and_requeue(study, trial, _one_line(error), 'study', counts_as_try=False)
         raise
     except Exception as error: fail_trial(study, trial, _one_line(error), 'raised')
@@ -132,20 +133,20 @@ def mark_lost_trials(
 ) -> list[int]:  # Numbers of the trials
     "Mark running trials failed whose workers are gone, and queue their parameters again."
     from optuna.trial import TrialState
-    lost = []
+    lost_numbers = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state != TrialState.RUNNING: continue
         worker = trial.user_attrs.get('worker')
-        # None where it can't be told from here
-        # who takes a trial signs it under the lock, which is held now
-        if worker is None: alive = None if claim_lock(study) is None else False
-        elif worker == worker_name(): alive = (study.study_name, trial.number) in _running_here
-        else: alive = is_alive(worker)
-        if alive is None: alive = watch is None or not watch.is_silent(trial)
-        if not alive and fail_trial(study, trial, f'its worker died ({worker})', 'died'):
+        # None: it is not known from here. A worker writes its name to a trial under the lock, which this one
+        # holds now: a running trial without a name has lost its worker
+        if worker is None: may_still_run = None if claim_lock(study) is None else False
+        elif worker == worker_name(): may_still_run = (study.study_name, trial.number) in _running_here
+        else: may_still_run = is_alive(worker)
+        if may_still_run is None: may_still_run = watch is None or not watch.is_silent(trial)
+        if not may_still_run and fail_trial(study, trial, f'its worker died ({worker})', 'died'):
             requeue_trial(study, trial)
-            lost.append(trial.number)
-    return lost
+            lost_numbers.append(trial.number)
+    return lost_numbers
 
 
 def fail_trial(
@@ -176,11 +177,12 @@ def requeue_trial(
 ):
     "Queue a trial's parameters once more, if it has any."
     parameters = {**trial.user_attrs.get('given', {}), **trial.params}
-    tries = trial.user_attrs.get('tries', 1) + counts_as_try
-    if not parameters or tries > MAX_TRIES: return
-    notes = {'given': parameters, 'tries': tries, 'retry_of': trial.user_attrs.get('retry_of', trial.number)}
-    if trial.user_attrs.get('default'): notes['default'] = True
-    study.enqueue_trial(parameters, user_attrs=notes)
+    n_tries = trial.user_attrs.get('tries', 1) + counts_as_try
+    if not parameters or n_tries > MAX_TRIES: return
+    first_number = trial.user_attrs.get('retry_of', trial.number)
+    attributes = {'given': parameters, 'tries': n_tries, 'retry_of': first_number}
+    if trial.user_attrs.get('default'): attributes['default'] = True
+    study.enqueue_trial(parameters, user_attrs=attributes)
 
 
 def find_trial(
@@ -191,33 +193,33 @@ def find_trial(
     return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
 
 
-def _store_value(study, trial, value):
+def _store_value(study, trial, returned):
     "End a trial with what its objective returned: complete with a finite number, failed with anything else."
     reason = None
-    if not _is_finite_number(value):
-        reason = f'the objective returned {value!r}'
-        if isinstance(value, Scalar):
-            value = value.item()
-            reason = None if math.isfinite(value) else f'the objective returned {value}'
-    if reason is None: study.tell(trial, float(value), skip_if_finished=True)
+    if not _is_finite_number(returned):
+        reason = f'the objective returned {returned!r}'
+        if isinstance(returned, Scalar):
+            returned = returned.item()
+            reason = None if math.isfinite(returned) else f'the objective returned {returned}'
+    if reason is None: study.tell(trial, float(returned), skip_if_finished=True)
     else: fail_trial(study, trial, reason, 'value')
 
 
-def _is_finite_number(value): return isinstance(value, (int, float)) and math.isfinite(value)
+def _is_finite_number(returned): return isinstance(returned, (int, float)) and math.isfinite(returned)
 
 
-def _fail_and_requeue(study, trial, reason, kind, counts_as_try):
-    frozen = find_trial(study, trial.number)
-    if fail_trial(study, trial, reason, kind): requeue_trial(study, frozen, counts_as_try)
+def _fail_and_requeue(study, trial, reason, failure_kind, counts_as_try):
+    frozen_trial = find_trial(study, trial.number)
+    if fail_trial(study, trial, reason, failure_kind): requeue_trial(study, frozen_trial, counts_as_try)
 
 
 def _one_line(error): return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
-def _check_failures(study, ended, max_failed):
+def _check_failures(study, ended_trials, max_failed):
     "Raise `InputError` where too large a share of the trials that ended here failed by themselves."
-    failed = [trial for trial in ended if trial.user_attrs.get('failed') in ('raised', 'value')]
-    if len(failed) < MIN_FAILED or len(failed) <= max_failed * len(ended): return
-    reasons = dict.fromkeys(trial.user_attrs['reason'] for trial in failed[-3:])
-    raise InputError(f'study {study.study_name!r}: {len(failed)} of {len(ended)} trials failed, '
-                     f'the last with: {"; ".join(reasons)}')
+    failed_trials = [trial for trial in ended_trials if trial.user_attrs.get('failed') in ('raised', 'value')]
+    if len(failed_trials) < MIN_FAILED or len(failed_trials) <= max_failed * len(ended_trials): return
+    last_reasons = dict.fromkeys(trial.user_attrs['reason'] for trial in failed_trials[-3:])
+    raise InputError(f'study {study.study_name!r}: {len(failed_trials)} of {len(ended_trials)} trials '
+                     f'failed, the last with: {"; ".join(last_reasons)}')
