@@ -32,7 +32,7 @@ class FGM(SecondPass):
         super().before_fit()
         parameters = dict(self.learn.model.named_parameters())
         self._chosen = [weight for weight_name, weight in parameters.items()
-                        if any(part in weight_name for part in self.names)]
+                        if any(name_part in weight_name for name_part in self.names)]
         if not self._chosen:
             raise InputError(f'names={list(self.names)}: in no name of a weight; '
                              f'this model has {preview(parameters, 12)}')
@@ -40,12 +40,12 @@ class FGM(SecondPass):
     def change_gradients(self):
         chosen = [weight for weight in self._chosen if weight.grad is not None and weight.requires_grad]
         if not chosen or not all(math.isfinite(joint_norm([weight.grad])) for weight in chosen): return
-        weights, plain = self.weights_and_gradients()
-        with MovedWeights(chosen) as moved:
-            self.attack(chosen, [weight.grad for weight in chosen], moved.start)
+        weights, plain_gradients = self.weights_and_gradients()
+        with MovedWeights(chosen) as moved_weights:
+            self.attack(chosen, [weight.grad for weight in chosen], moved_weights.start)
             for weight in weights: weight.grad = None
             self.second_pass()
-        for weight, gradient in zip(weights, plain):
+        for weight, gradient in zip(weights, plain_gradients):
             if weight.grad is None: weight.grad = gradient
             else: weight.grad.mul_(self.weight).add_(gradient)
 
@@ -61,8 +61,8 @@ class FGM(SecondPass):
 
     def move(self, weight, gradient, length):
         "Move one weight tensor by `length` along its gradient; not at all where that is 0."
-        norm = joint_norm([gradient])
-        if norm: weight.add_(gradient, alpha=length / norm)
+        gradient_norm = joint_norm([gradient])
+        if gradient_norm: weight.add_(gradient, alpha=length / gradient_norm)
 
     def after_fit(self): self._chosen = []
 
@@ -92,7 +92,7 @@ class PGD(FGM):
         for step in range(self.k):
             # between the steps only the gradients of the chosen weights are needed
             if step: gradients = self.second_pass(of=weights)
-            for weight, gradient, origin in zip(weights, gradients, start):
+            for weight, gradient, start_values in zip(weights, gradients, start):
                 self.move(weight, gradient, self.alpha)
-                distance = joint_norm([weight - origin])
-                if distance > self.eps: weight.copy_(torch.lerp(origin, weight, self.eps / distance))
+                distance = joint_norm([weight - start_values])
+                if distance > self.eps: weight.copy_(torch.lerp(start_values, weight, self.eps / distance))

@@ -24,9 +24,9 @@ class Averaged(SkippableCallback):
     # `_n_averaged`: how many states of the weights are in the average.
 
     def before_fit(self):
-        other = other_callback(self, Averaged)
-        if other is not None:
-            names = f'{type(self).__name__} and {type(other).__name__}'
+        other_average = other_callback(self, Averaged)
+        if other_average is not None:
+            names = f'{type(self).__name__} and {type(other_average).__name__}'
             raise InputError(f'{names} would both be in the model for validation: use one of them')
         self.run = not in_lr_find(self.learn)
         # the last fit broke off with the live weights in the model, and they may have been changed since
@@ -47,8 +47,8 @@ class Averaged(SkippableCallback):
 
     def before_train(self):
         tensors = self._model_tensors()
-        known = '_set_aside' in self.__dict__
-        if not known or self._shapes(self._set_aside) != self._shapes(tensors): self._restart()
+        has_average = '_set_aside' in self.__dict__
+        if not has_average or self._shapes(self._set_aside) != self._shapes(tensors): self._restart()
         # other weights were loaded into the model, those of the best epoch for one
         elif self._average_inside and self._watch is not None and self._watch.changed(): self._restart()
         self._set_aside = [aside.to(tensor.device) for aside, tensor in zip(self._set_aside, tensors)]
@@ -63,9 +63,9 @@ class Averaged(SkippableCallback):
     def _swap(self):
         "Exchange what is in the model with what is set aside."
         for tensor, aside in zip(self._model_tensors(), self._set_aside, strict=True):
-            kept = tensor.clone()
+            from_model = tensor.clone()
             tensor.copy_(aside)
-            aside.copy_(kept)
+            aside.copy_(from_model)
         self._average_inside = not self._average_inside
 
     def _put_average_in(self):
@@ -95,11 +95,11 @@ class Averaged(SkippableCallback):
     def state_dict(self):
         "For a training that is resumed."
         if '_set_aside' not in self.__dict__: return {}
-        other = [tensor.clone() for tensor in self._set_aside]
-        return dict(other=other, inside=self._average_inside, n=self._n_averaged)
+        set_aside = [tensor.clone() for tensor in self._set_aside]
+        return dict(other=set_aside, inside=self._average_inside, n=self._n_averaged)
 
     def load_state_dict(self, saved_state):
-        "Go on from a saved_state of `state_dict`."
+        "Go on from what `state_dict` returned."
         if not saved_state: return
         self._set_aside = [tensor.clone() for tensor in saved_state['other']]
         self._average_inside = saved_state['inside']
@@ -122,12 +122,12 @@ class EMA(Averaged):
         self.warmup = warmup
 
     def after_step(self):
-        skipped = self._skipped
+        was_skipped = self._skipped
         self._skipped = False
-        if skipped: return
+        if was_skipped: return
         self._n_averaged += 1
-        limit = (1 + self._n_averaged) / (10 + self._n_averaged) if self.warmup else 1.
-        self._move_average(1 - min(self.decay, limit))
+        largest_decay = (1 + self._n_averaged) / (10 + self._n_averaged) if self.warmup else 1.
+        self._move_average(1 - min(self.decay, largest_decay))
 
 
 class SWA(Averaged):
@@ -155,7 +155,7 @@ class SWA(Averaged):
 
     def after_train(self):
         # norms that are kept still keep their statistics
-        self._norms = [norm for norm in batch_norms(self.learn.model) if norm.training]
+        self._norms = [batch_norm for batch_norm in batch_norms(self.learn.model) if batch_norm.training]
         if not self._stepped or (self.epoch + 1) / self.n_epoch <= self.start: return
         self._stepped = False
         self._n_averaged += 1

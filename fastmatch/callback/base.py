@@ -85,8 +85,8 @@ def row_losses(
     name = type(base_loss).__name__
     if not hasattr(base_loss, 'reduction'):
         raise InputError(f'{name} has no `reduction`: rows can not be picked by their losses')
-    n = find_bs(targets)
+    n_rows = find_bs(targets)
     with NoneReduce(base_loss): values = torch.as_tensor(loss(output, *targets)).as_subclass(torch.Tensor)
-    if values.numel() % n or values.ndim == 0:
-        raise InputError(f"{name} gives {values.numel()} values for {n} rows with reduction='none'")
-    return values.reshape(n, -1).float().mean(1)
+    if values.numel() % n_rows or values.ndim == 0:
+        raise InputError(f"{name} gives {values.numel()} values for {n_rows} rows with reduction='none'")
+    return values.reshape(n_rows, -1).float().mean(1)

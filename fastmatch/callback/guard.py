@@ -19,37 +19,37 @@ def _is_bad(value) -> bool:
 
 def _tensors(nested) -> list:
     "The tensors in nested tuples and lists."
-    found = []
-    apply(lambda value: found.append(value) if torch.is_tensor(value) else None, nested)
-    return found
+    found_tensors = []
+    apply(lambda value: found_tensors.append(value) if torch.is_tensor(value) else None, nested)
+    return found_tensors
 
 
 def _bad_input(inputs) -> str | None:
     "Which input of the model isn't finite, and in which rows."
-    for number, model_input in enumerate(inputs):
+    for input_number, model_input in enumerate(inputs):
         for tensor in _tensors(model_input):
             if not _is_bad(tensor): continue
-            rows = torch.nonzero(~tensor.isfinite().reshape(len(tensor), -1).all(1)).flatten().tolist()
-            return f'input {number} is not finite in rows {preview(rows, 8)} of the batch'
+            bad_rows = torch.nonzero(~tensor.isfinite().reshape(len(tensor), -1).all(1)).flatten().tolist()
+            return f'input {input_number} is not finite in rows {preview(bad_rows, 8)} of the batch'
     return None
 
 
 def _bad_module(model, inputs) -> str | None:
     "The first module whose output isn't finite when `inputs` are passed through the model once more."
-    found = []
+    bad_modules = []
     hooks = []
     for module_name, module in model.named_modules():
         if list(module.children()): continue
 
         def note(module, args, output, module_name=module_name):
-            parts = list(output.values()) if isinstance(output, dict) else output
-            if any(map(_is_bad, _tensors(parts))): found.append(module_name)
+            outputs = list(output.values()) if isinstance(output, dict) else output
+            if any(map(_is_bad, _tensors(outputs))): bad_modules.append(module_name)
         hooks.append(module.register_forward_hook(note))
     try:
         with torch.no_grad(), preserved_randomness(): model(*inputs)
     finally:
         for hook in hooks: hook.remove()
-    return found[0] if found else None
+    return bad_modules[0] if bad_modules else None
 
 
 class Guard(Callback):
@@ -80,11 +80,11 @@ class Guard(Callback):
 
     def state_dict(self):
         "For a training that is resumed."
-        loss = None if self._last_loss is None else self._last_loss.detach()
-        return dict(bad=list(self.bad), row=self._in_a_row, skipped=self._scaler_skipped, loss=loss)
+        last_loss = None if self._last_loss is None else self._last_loss.detach()
+        return dict(bad=list(self.bad), row=self._in_a_row, skipped=self._scaler_skipped, loss=last_loss)
 
     def load_state_dict(self, saved_state):
-        "Go on from a saved_state of `state_dict`."
+        "Go on from what `state_dict` returned."
         self.bad = list(map(tuple, saved_state['bad']))
         self._in_a_row = saved_state['row']
         self._scaler_skipped = saved_state['skipped']
@@ -100,8 +100,8 @@ class Guard(Callback):
         if self.skip: self._buffer_copies = self._model_buffers.copy()
 
     def after_train(self):
-        drawn = self.__dict__.pop('_drawn', None)
-        if drawn: drawn.close()
+        drawn_rows = self.__dict__.pop('_drawn', None)
+        if drawn_rows: drawn_rows.close()
         for attribute in ('_model_buffers', '_buffer_copies'): self.__dict__.pop(attribute, None)
 
     def _loss_is_scaled(self) -> bool:
@@ -110,30 +110,30 @@ class Guard(Callback):
 
     def _where(self) -> str:
         "Epoch and batch, and the rows of the training data where they are known."
-        rows = self._drawn.rows(self.iter)
+        row_numbers = self._drawn.rows(self.iter)
         place = f'epoch {self.epoch}, batch {self.iter}'
-        return f'{place} (rows {preview(rows, 8)} of the training data)' if rows else place
+        return f'{place} (rows {preview(row_numbers, 8)} of the training data)' if row_numbers else place
 
     def _cause(self) -> str:
         "The first of inputs, weights and modules that isn't finite."
         model = self.learn.model
         bad_input = _bad_input(self.xb)
         if bad_input: return bad_input
-        bad_params = [weight for weight, parameter in model.named_parameters() if _is_bad(parameter.detach())]
+        bad_params = [name for name, parameter in model.named_parameters() if _is_bad(parameter.detach())]
         if bad_params: return f'parameters that are not finite: {preview(bad_params)}'
         bad_module = _bad_module(model, self.xb)
         if bad_module: return f'the first module whose output is not finite: {bad_module}'
         return 'inputs, parameters and outputs are finite: it is the loss itself'
 
-    def _leave_out(self, what, cancel):
+    def _leave_out(self, reason, cancellation):
         "Record the batch and raise `cancel`, or `NonFinite` if there were too many in a row."
-        message = f'{self._where()}: {what}'
+        message = f'{self._where()}: {reason}'
         self.bad.append((self.epoch, self.iter, message))
         self._in_a_row += 1
         if self._in_a_row > self.skip: raise NonFinite(message)
         # one NaN would stay in BatchNorm's running statistics for good
         self._model_buffers.restore(self._buffer_copies)
-        raise cancel
+        raise cancellation
 
     def after_loss(self):
         if self._loss_is_scaled(): return
@@ -141,10 +141,10 @@ class Guard(Callback):
         if bool(loss.isfinite().all()):
             self._last_loss = self.learn.loss
             return
-        what = f'the loss is {float(loss.mean())}; {self._cause()}'
+        reason = f'the loss is {float(loss.mean())}; {self._cause()}'
         # one NaN would stay in the Recorder's moving average for good
         if self._last_loss is not None: self.learn.loss = self._last_loss
-        self._leave_out(what, CancelBatchException)
+        self._leave_out(reason, CancelBatchException)
 
     def before_step(self):
         parameters = self.learn.model.parameters()
@@ -156,8 +156,8 @@ class Guard(Callback):
 
     def _bad_gradients(self) -> str:
         parameters = self.learn.model.named_parameters()
-        bad = [weight for weight, parameter in parameters if _is_bad(parameter.grad)]
-        return f'gradients that are not finite: {preview(bad)}'
+        bad_names = [weight_name for weight_name, parameter in parameters if _is_bad(parameter.grad)]
+        return f'gradients that are not finite: {preview(bad_names)}'
 
     def after_cancel_step(self):
         if not self._loss_is_scaled(): return

@@ -89,21 +89,21 @@ class LossTerms(Callback):
     order = 49  # before the Recorder writes its heading
 
     def before_fit(self):
-        loss = self.learn.loss_func
-        if not isinstance(loss, SumLoss):
-            raise InputError(f'{type(loss).__name__} has no terms: LossTerms wants a SumLoss')
-        self._means = {term: [] for term in loss.parts}
-        self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in loss.parts]
+        sum_loss = self.learn.loss_func
+        if not isinstance(sum_loss, SumLoss):
+            raise InputError(f'{type(sum_loss).__name__} has no terms: LossTerms wants a SumLoss')
+        self._means = {term: [] for term in sum_loss.parts}
+        self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in sum_loss.parts]
         self._hooks = []
-        for term, part in loss.parts.items():
-            note = self._note_values(term, loss.weights.get(term, 1.))
-            self._hooks.append(part.register_forward_hook(note))
+        for term, term_loss in sum_loss.parts.items():
+            note_values = self._note_values(term, sum_loss.weights.get(term, 1.))
+            self._hooks.append(term_loss.register_forward_hook(note_values))
         self.learn.metrics = self.learn.metrics + L(self._term_metrics)
         self.after_pred()
 
-    def _note_values(self, term, weight):
+    def _note_values(self, term, term_weight):
         "A forward hook for the loss of one term."
-        def note(module, args, output): self._calls[term].append(weight * output.detach().float())
+        def note(module, args, output): self._calls[term].append(term_weight * output.detach().float())
         return note
 
     def after_pred(self): self._calls = {term: [] for term in self._means}
@@ -111,10 +111,10 @@ class LossTerms(Callback):
     def after_loss(self):
         if not self.training: return
         mixing = mixing_callback(self.learn)
-        for term, (first, *later) in self._calls.items():
+        for term, (first_call, *later_calls) in self._calls.items():
             # the first calls were for the batch's own loss, later ones for passes of other callbacks;
             # mixing asks for the loss of the partners' targets, then for that of the batch's own
-            values = first if mixing is None else torch.lerp(first, later[0], mixing.lam)
+            values = first_call if mixing is None else torch.lerp(first_call, later_calls[0], mixing.lam)
             self._means[term].append(float(values.mean()))
 
     def term(

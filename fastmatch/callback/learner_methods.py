@@ -36,7 +36,7 @@ class _StopAfter(Callback):
     "Ends the fit after a given epoch."
     order = 70  # after trackers
 
-    def __init__(self, epoch): self.last = epoch
+    def __init__(self, last_epoch): self.last = last_epoch
 
     def after_epoch(self):
         if self.epoch >= self.last: raise CancelFitException
@@ -63,21 +63,21 @@ def fit_to_best(
     """
     callbacks = L(cbs)
     if learner.opt is None: learner.create_opt()
-    start = learner_state(learner)
-    best = _Best(monitor, comp)
+    start_state = learner_state(learner)
+    best_epoch = _Best(monitor, comp)
     stopping = [] if patience is None else [EarlyStoppingCallback(monitor, comp, patience=patience)]
-    getattr(learner, fit)(n_epoch, lr, cbs=[*callbacks, best, *stopping], **kwargs)
+    getattr(learner, fit)(n_epoch, lr, cbs=[*callbacks, best_epoch, *stopping], **kwargs)
     # without a recorded value this process resumes the second training, whose saved state knows where to stop
-    if best.at is None and learner.recorder.values:
-        scores = [row[best.idx] for row in learner.recorder.values]
+    if best_epoch.at is None and learner.recorder.values:
+        scores = [epoch_values[best_epoch.idx] for epoch_values in learner.recorder.values]
         raise InputError(f'{monitor} was never better than nothing: {scores}')
-    stop = _StopAfter(best.at)
-    own_dls = learner.dls
-    set_learner_state(learner, start)
+    stop_after = _StopAfter(best_epoch.at)
+    first_dls = learner.dls
+    set_learner_state(learner, start_state)
     if dls is not None: learner.dls = dls
-    try: getattr(learner, fit)(n_epoch, lr, cbs=[*callbacks, stop], **kwargs)
-    finally: learner.dls = own_dls
-    return stop.last
+    try: getattr(learner, fit)(n_epoch, lr, cbs=[*callbacks, stop_after], **kwargs)
+    finally: learner.dls = first_dls
+    return stop_after.last
 
 
 class CallbackMethods:

@@ -54,35 +54,35 @@ class HardMining(Callback):
         inputs = _plain(self.xb)
         targets = _plain(self.yb)
         give_labels_to_heads(self.learn.model, targets[0])
-        mixed = mixed_precision(self.learn)
-        with preserved_randomness(), nullcontext() if mixed is None else mixed.autocast:
+        precision = mixed_precision(self.learn)
+        with preserved_randomness(), nullcontext() if precision is None else precision.autocast:
             output = self.learn.model(*inputs)
-            return row_losses(self._loss, output if mixed is None else to_float(output), targets)
+            return row_losses(self._loss, output if precision is None else to_float(output), targets)
 
     def rows_to_keep(
         self,
         losses: torch.Tensor,  # (n,) loss of each row
     ) -> torch.Tensor:  # int64 (k,), in the batch's order
         "The rows with the highest loss, as many as the options say."
-        highest, order = losses.sort(descending=True)
+        falling_losses, by_loss = losses.sort(descending=True)
         n_rows = len(losses)
         if self.by == 'rows': n_kept = math.ceil(self.share * n_rows - 1e-9)
         else:
             # losses that are all 0, or NaN, have no share: one row is kept
-            sums = highest.double().cumsum(0)
-            wanted = self.share * highest.double().sum()
-            n_kept = int((sums < wanted * (1 - 1e-12)).sum()) + 1
-        return order[:min(n_rows, max(n_kept, self.at_least))].sort().values
+            loss_sums = falling_losses.double().cumsum(0)
+            wanted_sum = self.share * falling_losses.double().sum()
+            n_kept = int((loss_sums < wanted_sum * (1 - 1e-12)).sum()) + 1
+        return by_loss[:min(n_rows, max(n_kept, self.at_least))].sort().values
 
     def before_batch(self):
         if self.epoch < self.start: return
         n_rows = find_bs(self.yb)
-        rows = self.rows_to_keep(self._measure_losses())
+        kept_rows = self.rows_to_keep(self._measure_losses())
         self._buffers_of_all = self._model_buffers.copy()
 
         def pick(tensor):
-            by_row = torch.is_tensor(tensor) and tensor.ndim and len(tensor) == n_rows
-            return tensor[rows] if by_row else tensor
+            is_by_row = torch.is_tensor(tensor) and tensor.ndim and len(tensor) == n_rows
+            return tensor[kept_rows] if is_by_row else tensor
         self.learn.xb = apply(pick, self.xb)
         self.learn.yb = apply(pick, self.yb)
 

@@ -17,19 +17,19 @@ class MixImages(MixHandler):
     """
     def before_fit(self):
         # the second one would mix pictures that have two targets already
-        other = other_callback(self, MixHandler)
-        if other is None: return
-        names = f'{type(self).__name__} and {type(other).__name__}'
+        other_mixer = other_callback(self, MixHandler)
+        if other_mixer is None: return
+        names = f'{type(self).__name__} and {type(other_mixer).__name__}'
         raise InputError(f'{names} would both mix the batch: use one of them')
 
     def before_batch(self):
-        images, *rest = self.xb
+        images, *other_inputs = self.xb
         if images.ndim != 4:
             raise InputError(f'{type(self).__name__} mixes pictures: '
                              f'the first input of this batch has shape {tuple(images.shape)}')
         partners = torch.randperm(len(images), device=images.device)
         self.yb1 = tuple(target[partners] for target in self.yb)
-        self.learn.xb = (self.mix(images, images[partners]), *rest)
+        self.learn.xb = (self.mix(images, images[partners]), *other_inputs)
 
     def mix(
         self,
@@ -49,8 +49,8 @@ class MixUp(MixImages):
         super().__init__(alpha)
 
     def mix(self, x, x1):
-        share = self.distrib.sample((len(x),)).to(x.device)
-        self.lam = torch.maximum(share, 1 - share)
+        drawn_shares = self.distrib.sample((len(x),)).to(x.device)
+        self.lam = torch.maximum(drawn_shares, 1 - drawn_shares)
         return torch.lerp(x1, x, self.lam.to(x.dtype)[:, None, None, None])
 
 
@@ -64,15 +64,15 @@ class CutMix(MixImages):
 
     def mix(self, x, x1):
         height, width = x.shape[-2:]
-        share = float(self.distrib.sample())
+        drawn_share = float(self.distrib.sample())
         # the picture's own share is one half at least, so that it goes with the title
-        side = (1 - max(share, 1 - share))**.5
+        side = (1 - max(drawn_share, 1 - drawn_share))**.5
         center_y = random.randrange(height)
         center_x = random.randrange(width)
-        rows = slice(max(0, int(center_y - side * height / 2)), int(center_y + side * height / 2))
-        columns = slice(max(0, int(center_x - side * width / 2)), int(center_x + side * width / 2))
-        box = torch.zeros(height, width, dtype=torch.bool, device=x.device)
-        box[rows, columns] = True
+        box_rows = slice(max(0, int(center_y - side * height / 2)), int(center_y + side * height / 2))
+        box_columns = slice(max(0, int(center_x - side * width / 2)), int(center_x + side * width / 2))
+        in_box = torch.zeros(height, width, dtype=torch.bool, device=x.device)
+        in_box[box_rows, box_columns] = True
         # the share that really stays: a box at the rim is cut off
-        self.lam = 1 - box.float().mean()
-        return torch.where(box, x1, x)
+        self.lam = 1 - in_box.float().mean()
+        return torch.where(in_box, x1, x)

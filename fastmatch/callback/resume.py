@@ -32,7 +32,7 @@ _finished = set()
 
 @atexit.register
 def _delete_finished():
-    for file in _finished: file.unlink(missing_ok=True)
+    for resume_file in _finished: resume_file.unlink(missing_ok=True)
 
 
 def _to_plain(value):
@@ -41,13 +41,13 @@ def _to_plain(value):
     if isinstance(value, np.generic): return value.item()
     if isinstance(value, np.ndarray):
         # numpy keeps its random state in uint32, which torch hardly supports
-        array = value.astype(np.int64) if value.dtype == np.uint32 else value.copy()
-        return {'array': torch.from_numpy(array)}
-    if isinstance(value, dict): return {key: _to_plain(item) for key, item in value.items()}
+        stored_array = value.astype(np.int64) if value.dtype == np.uint32 else value.copy()
+        return {'array': torch.from_numpy(stored_array)}
+    if isinstance(value, dict): return {key: _to_plain(nested_value) for key, nested_value in value.items()}
     if isinstance(value, tuple): return tuple(map(_to_plain, value))
     if isinstance(value, Path): return str(value)
     if value is None or isinstance(value, (str, bytes, int, float, bool)): return value
-    return [_to_plain(item) for item in value]
+    return [_to_plain(nested_value) for nested_value in value]
 
 
 def _fingerprint(loader) -> int:
@@ -69,8 +69,8 @@ def _callback_state(callback) -> dict:
     "What a callback goes on with when a training is resumed."
     if _has_state(callback): return callback.state_dict()
     state = {}
-    for kind, attributes in KEPT.items():
-        if not isinstance(callback, kind): continue
+    for callback_class, attributes in KEPT.items():
+        if not isinstance(callback, callback_class): continue
         for attribute in attributes:
             if attribute in callback.__dict__: state[attribute] = getattr(callback, attribute)
     if callback.name == 'recorder':
@@ -89,8 +89,8 @@ def _set_callback_state(callback, saved_name, state):
         callback.losses = list(state['losses'])
         for attribute in ('lrs', 'iters', 'values'): setattr(callback, attribute, state[attribute])
     else:
-        for attribute, value in state.items():
-            setattr(callback, attribute, set(value) if attribute == 'ids' else value)
+        for attribute, saved_value in state.items():
+            setattr(callback, attribute, set(saved_value) if attribute == 'ids' else saved_value)
 
 
 class Resume(SkippableCallback):
@@ -124,21 +124,21 @@ class Resume(SkippableCallback):
         optimizer = self.learn.opt
         parameters = [(weight_name, tuple(parameter.shape), parameter.requires_grad)
                       for weight_name, parameter in self.learn.model.named_parameters()]
-        names = [callback.name for callback in self.learn.cbs]
+        callback_names = [callback.name for callback in self.learn.cbs]
         return dict(epochs=self.learn.n_epoch, batches=len(self.learn.dls.train),
                     data=[_fingerprint(loader) for loader in self.learn.dls.loaders],
                     weights=zlib.crc32(repr(parameters).encode()),
                     optimizer=type(getattr(optimizer, 'opt', optimizer)).__name__,
                     rates=[float(hypers['lr']) for hypers in optimizer.hypers],
-                    callbacks=sorted(name for name in names if name not in ('progress', 'resume')))
+                    callbacks=sorted(name for name in callback_names if name not in ('progress', 'resume')))
 
     def before_fit(self):
         self.run = not in_lr_find(self.learn) and not only_validating(self.learn)
         if not self.run: return
         # the number of this fit among those of the script
-        fits = self.learn.__dict__.setdefault('fits_begun', {})
-        self._fit_number = fits.get(self.fname, -1) + 1
-        fits[self.fname] = self._fit_number
+        fit_numbers = self.learn.__dict__.setdefault('fits_begun', {})
+        self._fit_number = fit_numbers.get(self.fname, -1) + 1
+        fit_numbers[self.fname] = self._fit_number
         self._state = None  # what to restore
         self._done = 0  # epochs that were done before
         self._others = {}  # callbacks that pass over those epochs -> their `run`
@@ -148,24 +148,25 @@ class Resume(SkippableCallback):
         if saved['fit'] < self._fit_number: return
         self._go_on_from(saved)
 
-    def _go_on_from(self, saved):
+    def _go_on_from(self, saved_state):
         "Prepare to resume this fit from a saved state, or to pass over it if a later one was reached."
-        if saved['fit'] > self._fit_number: self._done = self.learn.n_epoch
+        if saved_state['fit'] > self._fit_number: self._done = self.learn.n_epoch
         else:
-            self._refuse_other_call(saved['call'])
-            self._state = saved
-            self._done = saved['done']
+            self._refuse_other_call(saved_state['call'])
+            self._state = saved_state
+            self._done = saved_state['done']
         n_threads = torch.get_num_threads()
-        if saved['threads'] != n_threads:
-            warnings.warn(f'resumed with {n_threads} threads, begun with {saved["threads"]}: '
+        if saved_state['threads'] != n_threads:
+            warnings.warn(f'resumed with {n_threads} threads, begun with {saved_state["threads"]}: '
                           'sums are rounded otherwise', stacklevel=3)
         print(f'Resume: {self._done} of {self.learn.n_epoch} epochs were done before; '
               f'to train anew delete {self.file}')
 
     def _refuse_other_call(self, saved_call):
         "Raise `InputError` where a saved call is not this one."
-        differences = [f'{setting} were {saved_call[setting]}, now {value}'
-                       for setting, value in self._call.items() if saved_call[setting] != _to_plain(value)]
+        differences = [f'{setting} were {saved_call[setting]}, now {current}'
+                       for setting, current in self._call.items()
+                       if saved_call[setting] != _to_plain(current)]
         if not differences: return
         raise InputError(f'{self.file} is of another call ({"; ".join(differences)}): '
                          'delete it, or give Resume another fname')
@@ -187,7 +188,7 @@ class Resume(SkippableCallback):
 
     def _wake_others(self):
         "Let the other callbacks run again, and put everything back where it was."
-        for callback, run in self._others.items(): callback.run = run
+        for callback, did_run in self._others.items(): callback.run = did_run
         self._others = {}
         if self._state is not None: self._restore(self._state)
 
@@ -198,26 +199,26 @@ class Resume(SkippableCallback):
         _finished.add(self.file)
         self._state = None
 
-    def _save(self, done):
+    def _save(self, epochs_done):
         "Write the state after `done` epochs to the file."
-        scaler = getattr(self.learn, 'scaler', None)
+        loss_scaler = getattr(self.learn, 'scaler', None)
         callbacks = [(callback.name, _callback_state(callback)) for callback in self._stateful_callbacks()]
-        state = dict(learner_state(self.learn), process=PROCESS, fit=self._fit_number, done=done,
-                     call=self._call, threads=torch.get_num_threads(), cbs=callbacks,
-                     scaler=None if scaler is None else scaler.state_dict(),
-                     epoch=self.learn.epoch, train_iter=self.learn.train_iter)
+        full_state = dict(learner_state(self.learn), process=PROCESS, fit=self._fit_number, done=epochs_done,
+                          call=self._call, threads=torch.get_num_threads(), cbs=callbacks,
+                          scaler=None if loss_scaler is None else loss_scaler.state_dict(),
+                          epoch=self.learn.epoch, train_iter=self.learn.train_iter)
         buffer = io.BytesIO()
-        torch.save(_to_plain(state), buffer)
+        torch.save(_to_plain(full_state), buffer)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.file, buffer.getvalue())
 
-    def _restore(self, state):
+    def _restore(self, saved_state):
         "Put Learner, loss scaler and callbacks where they were when `state` was saved."
         def to_numpy(part): return part['array'].numpy() if isinstance(part, dict) else part
-        state['random']['numpy'] = tuple(map(to_numpy, state['random']['numpy']))
-        set_learner_state(self.learn, state)
-        self.learn.epoch = max(self.learn.epoch, state['epoch'])
-        self.learn.train_iter = state['train_iter']
-        if state['scaler']: self.learn.scaler.load_state_dict(state['scaler'])
-        for callback, (saved_name, saved_state) in zip(self._stateful_callbacks(), state['cbs'], strict=True):
-            _set_callback_state(callback, saved_name, saved_state)
+        saved_state['random']['numpy'] = tuple(map(to_numpy, saved_state['random']['numpy']))
+        set_learner_state(self.learn, saved_state)
+        self.learn.epoch = max(self.learn.epoch, saved_state['epoch'])
+        self.learn.train_iter = saved_state['train_iter']
+        if saved_state['scaler']: self.learn.scaler.load_state_dict(saved_state['scaler'])
+        for callback, (saved_name, state) in zip(self._stateful_callbacks(), saved_state['cbs'], strict=True):
+            _set_callback_state(callback, saved_name, state)

@@ -9,14 +9,14 @@ from .base import SkippableCallback, in_lr_find, other_callback
 from .state import DrawnRows
 
 
-def _logits(pred, loss):
+def _logits(prediction, loss):
     "The logits (n,c) of each head of a model's output; cosines are scaled as `loss` scales them."
-    for output in (pred.values() if isinstance(pred, dict) else [pred]):
-        if not isinstance(output, HeadOutput): yield output
-        elif 'classes' in output.extra:
+    for head_output in (prediction.values() if isinstance(prediction, dict) else [prediction]):
+        if not isinstance(head_output, HeadOutput): yield head_output
+        elif 'classes' in head_output.extra:
             raise InputError('SAF compares outputs over all classes: '
                              'a head that looks at some centres only has none')
-        else: yield output.cos * (getattr(loss, 's', None) or auto_scale(output.cos.shape[1]))
+        else: yield head_output.cos * (getattr(loss, 's', None) or auto_scale(head_output.cos.shape[1]))
 
 
 class SAF(SkippableCallback):
@@ -61,51 +61,53 @@ class SAF(SkippableCallback):
         self._drawn = DrawnRows(self.learn.dls.train)
 
     def after_train(self):
-        drawn = self.__dict__.pop('_drawn', None)
-        if drawn is None: return
-        drawn.close()
-        oldest = self.epoch - self.back
-        self._outputs = {epoch: heads for epoch, heads in self._outputs.items() if epoch > oldest}
+        drawn_rows = self.__dict__.pop('_drawn', None)
+        if drawn_rows is None: return
+        drawn_rows.close()
+        oldest_epoch = self.epoch - self.back
+        self._outputs = {epoch: outputs for epoch, outputs in self._outputs.items() if epoch > oldest_epoch}
 
     def rows(self) -> torch.Tensor:  # int64 (n,)
         "The dataset's row of each row of the batch."
-        n = find_bs(self.learn.yb)
-        drawn = self._drawn.rows(self.iter)
-        if drawn is None or len(drawn) != n:
-            raise InputError(f'SAF: the batch has {n} rows, {len(drawn or [])} were drawn for it; '
+        n_rows = find_bs(self.learn.yb)
+        drawn_rows = self._drawn.rows(self.iter)
+        if drawn_rows is None or len(drawn_rows) != n_rows:
+            raise InputError(f'SAF: the batch has {n_rows} rows, {len(drawn_rows or [])} were drawn for it; '
                              'a filter of rows can not go with it')
-        return torch.as_tensor(drawn)
+        return torch.as_tensor(drawn_rows)
 
     def after_loss(self):
         # in float32: half precision can't hold small divergences
         with torch.autocast(self.learn.yb[0].device.type, enabled=False):
-            rows = self.rows().tolist()
-            logits = [head.float() for head in _logits(self.learn.pred, self._loss)]
-            self._keep_outputs(rows, logits)
-            self._add_divergence(rows, logits)
+            row_numbers = self.rows().tolist()
+            all_logits = [head_logits.float() for head_logits in _logits(self.learn.pred, self._loss)]
+            self._keep_outputs(row_numbers, all_logits)
+            self._add_divergence(row_numbers, all_logits)
 
-    def _keep_outputs(self, rows, logits):
+    def _keep_outputs(self, row_numbers, all_logits):
         "Keep the batch's finite outputs of each head by the dataset's row, for a later epoch."
-        kept = self._outputs.setdefault(self.epoch, [{} for _ in logits])
-        for head_logits, kept_of_head in zip(logits, kept):
+        kept_outputs = self._outputs.setdefault(self.epoch, [{} for _ in all_logits])
+        for head_logits, kept_of_head in zip(all_logits, kept_outputs):
             # half precision is enough for a softmax at this temperature
             outputs = head_logits.detach().to('cpu', torch.float16)
-            finite = head_logits.isfinite().all(1).tolist()
-            for row, output, is_finite in zip(rows, outputs, finite):
-                if is_finite: kept_of_head[row] = output
+            finite_rows = head_logits.isfinite().all(1).tolist()
+            for row_number, output, is_finite in zip(row_numbers, outputs, finite_rows):
+                if is_finite: kept_of_head[row_number] = output
 
-    def _add_divergence(self, rows, logits):
+    def _add_divergence(self, row_numbers, all_logits):
         "Add to the loss how far outputs have moved since `back` epochs ago, for rows that were drawn then."
         earlier = self._outputs.get(self.epoch - self.back)
         if self.epoch < self.start or earlier is None: return
-        positions = [i for i, row in enumerate(rows) if all(row in kept for kept in earlier)]
+        positions = [position for position, row in enumerate(row_numbers)
+                     if all(row in known for known in earlier)]
         if not positions: return
-        for head_logits, kept in zip(logits, earlier):
-            before = torch.stack([kept[rows[i]] for i in positions]).to(head_logits.device, torch.float32)
-            now = F.log_softmax(head_logits[positions] / self.temp, 1)
-            target = F.log_softmax(before / self.temp, 1)
-            divergence = F.kl_div(now, target, reduction='sum', log_target=True)
-            self.learn.loss_grad = self.learn.loss_grad + self.weight / len(rows) * divergence
+        for head_logits, known in zip(all_logits, earlier):
+            earlier_logits = torch.stack([known[row_numbers[position]] for position in positions])
+            earlier_logits = earlier_logits.to(head_logits.device, torch.float32)
+            log_p = F.log_softmax(head_logits[positions] / self.temp, 1)
+            earlier_log_p = F.log_softmax(earlier_logits / self.temp, 1)
+            divergence = F.kl_div(log_p, earlier_log_p, reduction='sum', log_target=True)
+            self.learn.loss_grad = self.learn.loss_grad + self.weight / len(row_numbers) * divergence
 
     def state_dict(self): return {'seen': self._outputs}
     def load_state_dict(self, saved_state): self._outputs = saved_state['seen']

@@ -47,13 +47,14 @@ class ValidScores(Callback):
         if not self._parts:
             raise InputError('nothing was validated: the dataloaders hold no validation listings')
         if modality not in self._found:
-            vectors = self._embeddings(modality)
-            self._found[modality] = Dense(vectors).search(min(N_NEIGHBORS, len(vectors)))
+            embeddings = self._embeddings(modality)
+            self._found[modality] = Dense(embeddings).search(min(N_NEIGHBORS, len(embeddings)))
         return self._found[modality], np.concatenate(self._groups)
 
     def _embeddings(self, modality) -> np.ndarray:
         "float32 (n,d) embeddings of one modality, or of all side by side."
-        by_modality = {key: np.concatenate([part[key] for part in self._parts]) for key in self._parts[0]}
+        by_modality = {output_name: np.concatenate([batch[output_name] for batch in self._parts])
+                       for output_name in self._parts[0]}
         if modality is None: modality = 'joint' if 'joint' in by_modality else None
         if modality is None: return np.concatenate(list(by_modality.values()), 1)
         if modality not in by_modality:
@@ -72,7 +73,7 @@ class MatchRecorder(Recorder):
     def before_fit(self):
         super().before_fit()
         if self.train_metrics: return
-        self.metric_names = L(metric for metric in self.metric_names if metric != 'valid_loss')
+        self.metric_names = L(metric_name for metric_name in self.metric_names if metric_name != 'valid_loss')
 
     @property
     def _valid_mets(self):
@@ -110,11 +111,12 @@ class GroupRates(Callback):
         self.mults = dict(mults)
 
     def before_step(self):
-        rates = [hypers['lr'] for hypers in self.opt.hypers]
-        if len(set(rates)) > 1: return
-        self._base = rates
-        groups = self.learn.model.param_groups()
-        self.opt.set_hyper('lr', [rate * self.mults.get(group, 1.) for rate, group in zip(rates, groups)])
+        group_rates = [hypers['lr'] for hypers in self.opt.hypers]
+        if len(set(group_rates)) > 1: return
+        self._base = group_rates
+        group_names = self.learn.model.param_groups()
+        new_rates = [rate * self.mults.get(group, 1.) for rate, group in zip(group_rates, group_names)]
+        self.opt.set_hyper('lr', new_rates)
 
     def after_step(self):
         if getattr(self, '_base', None) is not None: self.opt.set_hyper('lr', self._base)

@@ -54,8 +54,8 @@ class ForwardPass:
     ):
         "The given rows of tensors that have the batch's rows; other values, such as one share for all, stay."
         def pick(tensor):
-            by_row = torch.is_tensor(tensor) and tensor.ndim and len(tensor) == self.n
-            return tensor[rows] if by_row else tensor
+            is_by_row = torch.is_tensor(tensor) and tensor.ndim and len(tensor) == self.n
+            return tensor[rows] if is_by_row else tensor
         return values if rows is None else apply(pick, values)
 
 
@@ -70,9 +70,9 @@ class SecondPass(Callback):
     order, run_valid = MixedPrecision.order - 1, False
 
     def before_fit(self):
-        other = other_callback(self, SecondPass)
-        if other is None: return
-        names = f'{type(self).__name__} and {type(other).__name__}'
+        other_second_pass = other_callback(self, SecondPass)
+        if other_second_pass is None: return
+        names = f'{type(self).__name__} and {type(other_second_pass).__name__}'
         raise InputError(f'{names} both ask for passes of their own: use one of them')
 
     def before_train(self):
@@ -91,13 +91,13 @@ class SecondPass(Callback):
         if hook is not None: hook.remove()
         for attribute in ('_model_buffers', '_passes', '_current'): self.__dict__.pop(attribute, None)
 
-    def _note_forward(self, module, args):
+    def _note_forward(self, module, model_inputs):
         "Forward hook: note what the pass depends on, at the call itself, when autocast has been entered."
         # the hook of a fit that broke off
         if self.learn is None: return self._hook.remove()
         if self._replaying or not torch.is_grad_enabled(): return
-        device = next(module.parameters()).device.type
-        self._current = ForwardPass(args, self._model_buffers.copy(), device)
+        device_type = next(module.parameters()).device.type
+        self._current = ForwardPass(model_inputs, self._model_buffers.copy(), device_type)
 
     def after_loss(self): self._current.note_targets(self.learn)
     def after_cancel_backward(self): self._current = None
@@ -131,14 +131,14 @@ class SecondPass(Callback):
     def _replay(self, function) -> list:
         "`function` of each noted pass; random numbers, buffers, mixing and labels are afterwards as before."
         buffers = self._model_buffers.copy()
-        last = self._passes[-1]
+        last_pass = self._passes[-1]
         self._replaying = True
         try:
             with preserved_randomness(): return [function(forward_pass) for forward_pass in self._passes]
         finally:
             self._replaying = False
             self._model_buffers.restore(buffers)
-            last.restore_targets()
+            last_pass.restore_targets()
 
     def second_pass(
         self,
@@ -150,30 +150,30 @@ class SecondPass(Callback):
         Mixing, precision and the loss scale are those of the first pass, and buffers are left alone. So is
         dropout, unless only some rows are taken: fewer random numbers are drawn then.
         """
-        total = sum(forward_pass.n for forward_pass in self._passes)
+        n_rows = sum(forward_pass.n for forward_pass in self._passes)
         rows_of = dict(zip(map(id, self._passes), rows or [None] * len(self._passes)))
         scaler = getattr(self.learn, 'scaler', None)
 
         def pass_again(forward_pass):
-            chosen = rows_of[id(forward_pass)]
+            chosen_rows = rows_of[id(forward_pass)]
             with torch.enable_grad():
                 with torch.autocast(**forward_pass.autocast):
-                    output = self._forward(forward_pass, chosen)
-                    targets = forward_pass.select(forward_pass.targets, chosen)
-                    loss = self.learn.loss_func(output, *targets) * (forward_pass.n / total)
+                    output = self._forward(forward_pass, chosen_rows)
+                    targets = forward_pass.select(forward_pass.targets, chosen_rows)
+                    loss = self.learn.loss_func(output, *targets) * (forward_pass.n / n_rows)
                 if scaler is not None: loss = scaler.scale(loss)
                 if of is not None: return torch.autograd.grad(loss, of)
                 loss.backward()
         gradients = self._replay(pass_again)
-        return None if of is None else [sum(parts) for parts in zip(*gradients)]
+        return None if of is None else [sum(weight_gradients) for weight_gradients in zip(*gradients)]
 
     def recompute_losses(self) -> list[torch.Tensor]:
         "The loss of each row (n,) of each forward pass at the weights as they are now, without gradients."
         def losses_again(forward_pass):
             with torch.no_grad(), torch.autocast(**forward_pass.autocast):
                 output = self._forward(forward_pass)
-                loss = self.learn.loss_func
-                return row_losses(loss, output, forward_pass.targets, unmixed_loss(self.learn))
+                loss_func = self.learn.loss_func
+                return row_losses(loss_func, output, forward_pass.targets, unmixed_loss(self.learn))
         return self._replay(losses_again)
 
 

@@ -47,7 +47,7 @@ class SAM(SecondPass):
             if not math.isfinite(norm): return False
             if norm > 0:
                 factor = self.perturbation_length() / norm
-                for part in chunks(weights, gradients): self.ascend(*part, factor)
+                for some_tensors in chunks(weights, gradients): self.ascend(*some_tensors, factor)
             return True
 
     def change_gradients(self):
@@ -78,22 +78,22 @@ class ASAM(SAM):
 
     def sizes(self, weights) -> list:
         "The absolute value of each weight plus `eta`."
-        sizes = torch._foreach_abs(weights)
-        torch._foreach_add_(sizes, self.eta)
-        return sizes
+        weight_sizes = torch._foreach_abs(weights)
+        torch._foreach_add_(weight_sizes, self.eta)
+        return weight_sizes
 
     def gradient_norm(self, weights, gradients):
-        parts = []
+        norms_of_parts = []
         for some_weights, some_gradients in chunks(weights, gradients):
-            scaled = self.sizes(some_weights)
-            torch._foreach_mul_(scaled, some_gradients)
-            parts.append(joint_norm(scaled))
-        return math.hypot(*parts)
+            scaled_gradients = self.sizes(some_weights)
+            torch._foreach_mul_(scaled_gradients, some_gradients)
+            norms_of_parts.append(joint_norm(scaled_gradients))
+        return math.hypot(*norms_of_parts)
 
     def ascend(self, weights, gradients, factor):
-        squares = self.sizes(weights)
-        torch._foreach_mul_(squares, squares)
-        torch._foreach_addcmul_(weights, squares, gradients, value=factor)
+        squared_sizes = self.sizes(weights)
+        torch._foreach_mul_(squared_sizes, squared_sizes)
+        torch._foreach_addcmul_(weights, squared_sizes, gradients, value=factor)
 
 
 class LookSAM(SAM):
@@ -131,39 +131,41 @@ class LookSAM(SAM):
             if not self.perturb(weights, gradients): return
             self.recompute_gradients(weights)
         pairs = [pair for pair in zip(weights, gradients) if pair[0].grad is not None]
-        weights, plain = map(list, zip(*pairs))
-        sharp = [weight.grad for weight in weights]
-        plain_length = joint_norm(plain)
-        product = float(torch.stack([(a * b).sum() for a, b in zip(sharp, plain)]).sum())
+        weights, plain_gradients = map(list, zip(*pairs))
+        sharp_gradients = [weight.grad for weight in weights]
+        plain_length = joint_norm(plain_gradients)
+        products = [(sharp * plain).sum() for sharp, plain in zip(sharp_gradients, plain_gradients)]
+        product = float(torch.stack(products).sum())
         # a step that will be skipped is tried again, with the part there was
-        if not (math.isfinite(product) and math.isfinite(joint_norm(sharp))): return
+        if not (math.isfinite(product) and math.isfinite(joint_norm(sharp_gradients))): return
         self._count += 1
         if plain_length == 0: return
-        torch._foreach_mul_(plain, -product / plain_length**2)
-        torch._foreach_add_(plain, sharp)
-        self._flat_length = joint_norm(plain)
+        torch._foreach_mul_(plain_gradients, -product / plain_length**2)
+        torch._foreach_add_(plain_gradients, sharp_gradients)
+        self._flat_length = joint_norm(plain_gradients)
         # a part much shorter than the gradient is nothing but rounding
-        self._flat_part = dict(zip(weights, plain)) if self._flat_length > 1e-4 * joint_norm(sharp) else {}
+        is_long_enough = self._flat_length > 1e-4 * joint_norm(sharp_gradients)
+        self._flat_part = dict(zip(weights, plain_gradients)) if is_long_enough else {}
 
     def _reuse_flat_part(self, weights, gradients):
         "Add the part that was kept to the gradients, in proportion to their length."
-        known = [(gradient, self._flat_part[weight])
-                 for weight, gradient in zip(weights, gradients) if weight in self._flat_part]
-        if known:
-            gradients, parts = map(list, zip(*known))
+        with_flat_part = [(gradient, self._flat_part[weight])
+                          for weight, gradient in zip(weights, gradients) if weight in self._flat_part]
+        if with_flat_part:
+            gradients, flat_parts = map(list, zip(*with_flat_part))
             norm = joint_norm(gradients)
             # a step that will be skipped doesn't count
             if not math.isfinite(norm): return
-            torch._foreach_add_(gradients, parts, alpha=self.alpha * norm / self._flat_length)
+            torch._foreach_add_(gradients, flat_parts, alpha=self.alpha * norm / self._flat_length)
         self._count += 1
 
     def state_dict(self):
         "For a training that is resumed: how many steps there were, and the part that is used again."
-        parts = [self._flat_part.get(parameter) for parameter in self._all_parameters()]
-        return dict(count=self._count, length=self._flat_length, part=parts)
+        flat_parts = [self._flat_part.get(parameter) for parameter in self._all_parameters()]
+        return dict(count=self._count, length=self._flat_length, part=flat_parts)
 
     def load_state_dict(self, saved_state):
-        "Go on from a saved_state of `state_dict`."
+        "Go on from what `state_dict` returned."
         self._count = saved_state['count']
         self._flat_length = saved_state['length']
         parts = zip(self._all_parameters(), saved_state['part'])
@@ -199,9 +201,9 @@ class ESAM(SAM):
         self._before = []
         weights = [parameter for parameter in self._all_parameters() if parameter.requires_grad]
         # by the number of the batch alone: a resumed training chooses the same, and no random number is drawn
-        draw = np.random.default_rng([self.seed, self.learn.train_iter]).random(len(weights))
-        most = max(self.share, draw.min())
-        self._chosen = [weight for weight, drawn in zip(weights, draw) if drawn <= most]
+        random_numbers = np.random.default_rng([self.seed, self.learn.train_iter]).random(len(weights))
+        highest = max(self.share, random_numbers.min())
+        self._chosen = [weight for weight, drawn in zip(weights, random_numbers) if drawn <= highest]
 
     def before_backward(self):
         # the first backward pass needs the gradients of the chosen weights only, which is cheaper
@@ -232,14 +234,14 @@ class ESAM(SAM):
         weights, gradients = self.weights_and_gradients()
         with MovedWeights(weights):
             if not self.perturb(weights, gradients): return
-            rows = self._harmed_rows() if self.gamma < 1 else None
+            harmed_rows = self._harmed_rows() if self.gamma < 1 else None
             for weight in weights: weight.grad = None
-            self.second_pass(rows)
+            self.second_pass(harmed_rows)
 
     def _harmed_rows(self) -> list[torch.Tensor]:
         "For each forward pass the rows whose loss the perturbation raised most, in the batch's order."
-        chosen = []
-        for before, after in zip(self._before, self.recompute_losses()):
-            n_rows = min(len(before), max(2, round(self.gamma * len(before))))
-            chosen.append((after - before).topk(n_rows).indices.sort().values)
-        return chosen
+        harmed_rows = []
+        for losses_before, losses_after in zip(self._before, self.recompute_losses()):
+            n_chosen = min(len(losses_before), max(2, round(self.gamma * len(losses_before))))
+            harmed_rows.append((losses_after - losses_before).topk(n_chosen).indices.sort().values)
+        return harmed_rows

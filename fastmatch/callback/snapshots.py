@@ -37,12 +37,12 @@ class Snapshots(SkippableCallback):
         self._falling = False
 
     def before_batch(self):
-        rate = float(self.opt.hypers[-1]['lr'])
+        current_rate = float(self.opt.hypers[-1]['lr'])
         # a rise after a fall begins a new cycle; a warm-up rises from the start and does not
-        if self._rate is not None and rate > self._rate and self._falling: self._save()
-        still_falling = self._falling and rate == self._rate
-        self._falling = self._rate is not None and (rate < self._rate or still_falling)
-        self._rate = rate
+        if self._rate is not None and current_rate > self._rate and self._falling: self._save()
+        still_falling = self._falling and current_rate == self._rate
+        self._falling = self._rate is not None and (current_rate < self._rate or still_falling)
+        self._rate = current_rate
 
     def _save(self):
         self.files.append(self.learn.save(f'{self.fname}_{len(self.files)}', with_opt=False))
@@ -55,7 +55,7 @@ class Snapshots(SkippableCallback):
         return dict(files=[str(file) for file in self.files], rate=self._rate, fell=self._falling)
 
     def load_state_dict(self, saved_state):
-        "Go on from a saved_state of `state_dict`."
+        "Go on from what `state_dict` returned."
         self.files = [Path(file) for file in saved_state['files']]
         self._rate = saved_state['rate']
         self._falling = saved_state['fell']
@@ -63,23 +63,23 @@ class Snapshots(SkippableCallback):
 
 def _read_weights(learner, file) -> dict:
     "The model's state dict in a file, which may hold an optimizer's as well."
-    state = torch.load(file, map_location=next(learner.model.parameters()).device, weights_only=True)
-    return state['model'] if set(state) == {'model', 'opt'} else state
+    saved_state = torch.load(file, map_location=next(learner.model.parameters()).device, weights_only=True)
+    return saved_state['model'] if set(saved_state) == {'model', 'opt'} else saved_state
 
 
 def _mean_weights(states) -> dict:
     "The mean of state dicts, summed in float64; what isn't floating point is taken from the last one."
     n = 0
-    total = {}
+    sums = {}
     for state in states:
         n += 1
         for weight_name, weight in state.items():
-            if not weight.is_floating_point(): total[weight_name] = weight
-            elif weight_name in total: total[weight_name] = total[weight_name] + weight.double()
-            else: total[weight_name] = weight.double()
+            if not weight.is_floating_point(): sums[weight_name] = weight
+            elif weight_name in sums: sums[weight_name] = sums[weight_name] + weight.double()
+            else: sums[weight_name] = weight.double()
     if not n: raise InputError('no files to average')
-    return {weight_name: (weight / n).to(state[weight_name].dtype) if weight.is_floating_point() else weight
-            for weight_name, weight in total.items()}
+    return {weight_name: (total / n).to(state[weight_name].dtype) if total.is_floating_point() else total
+            for weight_name, total in sums.items()}
 
 
 def each_weights(
@@ -90,12 +90,12 @@ def each_weights(
 
     A snapshot ensemble: `sum(member.get_preds()[0] for member in learn.each_weights(files)) / len(files)`.
     """
-    own = {weight_name: weight.clone() for weight_name, weight in learner.model.state_dict().items()}
+    own_weights = {weight_name: weight.clone() for weight_name, weight in learner.model.state_dict().items()}
     try:
-        for file in files:
-            learner.model.load_state_dict(_read_weights(learner, file))
+        for weight_file in files:
+            learner.model.load_state_dict(_read_weights(learner, weight_file))
             yield learner
-    finally: learner.model.load_state_dict(own)
+    finally: learner.model.load_state_dict(own_weights)
 
 
 def average_weights(
@@ -103,17 +103,17 @@ def average_weights(
     files,  # Files of weights, saved by `learn.save`, `SaveModelCallback` or `Snapshots`
 ):
     "Load the mean of the weights in `files` into the model, and compute BatchNorm's statistics anew for it."
-    learner.model.load_state_dict(_mean_weights(_read_weights(learner, file) for file in files))
+    learner.model.load_state_dict(_mean_weights(_read_weights(learner, weight_file) for weight_file in files))
     update_bn(learner)
 
 
 def _validated_score(learner, monitor) -> float:
     "The recorded value `monitor` of a validation of the model as it is."
-    values = list(learner.validate())
-    recorded = learner.recorder.metric_names
-    names = [metric for metric in recorded if metric not in ('epoch', 'train_loss', 'time')]
+    recorded_values = list(learner.validate())
+    recorded_names = learner.recorder.metric_names
+    names = [name for name in recorded_names if name not in ('epoch', 'train_loss', 'time')]
     if monitor not in names: raise InputError(f'monitor={monitor!r}: this Learner records {names}')
-    return float(values[names.index(monitor)])
+    return float(recorded_values[names.index(monitor)])
 
 
 def greedy_soup(
@@ -126,18 +126,18 @@ def greedy_soup(
 
     From https://arxiv.org/abs/2203.05482 (model soups). Files whose score is NaN are left out.
     """
-    better = comp or (np.less if 'loss' in monitor or 'error' in monitor else np.greater)
+    is_better = comp or (np.less if 'loss' in monitor or 'error' in monitor else np.greater)
     files = list(files)
     scores = [_validated_score(learner, monitor) for _ in each_weights(learner, files)]
-    scored = [i for i, score in enumerate(scores) if not np.isnan(score)]
-    if files and not scored: raise InputError(f'{monitor} is NaN with each of {len(files)} files')
-    kept = []
-    best = None
-    for i in sorted(scored, key=scores.__getitem__, reverse=better is np.greater):
-        average_weights(learner, [files[j] for j in [*kept, i]])
+    scored_numbers = [candidate for candidate, score in enumerate(scores) if not np.isnan(score)]
+    if files and not scored_numbers: raise InputError(f'{monitor} is NaN with each of {len(files)} files')
+    kept_numbers = []
+    best_score = None
+    for candidate in sorted(scored_numbers, key=scores.__getitem__, reverse=is_better is np.greater):
+        average_weights(learner, [files[file_number] for file_number in [*kept_numbers, candidate]])
         score = _validated_score(learner, monitor)
-        if best is None or score == best or better(score, best):
-            kept.append(i)
-            best = score
-    average_weights(learner, [files[j] for j in kept])
-    return [files[j] for j in kept], best
+        if best_score is None or score == best_score or is_better(score, best_score):
+            kept_numbers.append(candidate)
+            best_score = score
+    average_weights(learner, [files[file_number] for file_number in kept_numbers])
+    return [files[file_number] for file_number in kept_numbers], best_score

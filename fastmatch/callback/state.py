@@ -1,4 +1,4 @@
-"""What a training run depends on besides its settings, taken down and put back.
+"""What a training run depends on besides its settings: copied, and put back later.
 
 Random numbers, the buffers that forward passes move, where the loaders' shuffling is, the whole state of a
 Learner; and BatchNorm's running statistics, made anew for the weights as they are.
@@ -33,9 +33,9 @@ def set_random_state(
 @contextmanager
 def preserved_randomness():
     "Context after which random numbers go on as if none had been drawn inside."
-    before = random_state()
+    earlier_state = random_state()
     try: yield
-    finally: set_random_state(before)
+    finally: set_random_state(earlier_state)
 
 
 class ModelBuffers:
@@ -61,24 +61,24 @@ class ModelBuffers:
         for (module, buffer_name), (buffer, _) in zip(self.places, copies):
             module._buffers[buffer_name] = buffer
         if not copies: return
-        buffers, values = zip(*copies)
-        torch._foreach_copy_(list(buffers), list(values))
+        buffers, buffer_values = zip(*copies)
+        torch._foreach_copy_(list(buffers), list(buffer_values))
 
 
 class DrawnRows:
-    "Notes which rows of its dataset a fastai `DataLoader` draws for each batch, which no attribute tells."
+    "Notes which rows of its dataset a fastai `DataLoader` draws for each batch; it keeps no record of them."
     def __init__(
         self,
-        loader,  # `DataLoader`; rows of torch's own loaders can't be told
+        loader,  # `DataLoader`; with torch's own loaders the rows stay unknown
     ):
         self.loader = loader
         self.replaced = loader.__dict__.get('get_idxs')
         self.indices = None
         if not hasattr(loader, 'get_idxs'): return
-        draw = loader.get_idxs
+        draw_indices = loader.get_idxs
 
         def get_idxs():
-            self.indices = list(draw())
+            self.indices = list(draw_indices())
             return self.indices
         loader.get_idxs = get_idxs
 
@@ -124,8 +124,8 @@ def set_learner_state(learner, saved_state: dict):
     # a copy: fastai's Lookahead takes the dict apart
     learner.opt.load_state_dict(copy.deepcopy(saved_state['opt']))
     set_random_state(saved_state['random'])
-    for loader, kept in zip(learner.dls.loaders, saved_state['loaders'], strict=True):
-        set_loader_state(loader, kept)
+    for loader, loader_saved in zip(learner.dls.loaders, saved_state['loaders'], strict=True):
+        set_loader_state(loader, loader_saved)
 
 
 def batch_norms(model) -> list:
@@ -150,8 +150,9 @@ def update_bn(
     loader = learn.dls.train
     norms = batch_norms(model) if norms is None else norms
     if not norms: return
-    modes = {module: module.training for module in model.modules()}
-    before = [(norm.momentum, norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    training_modes = {module: module.training for module in model.modules()}
+    former_stats = [(batch_norm.momentum, batch_norm.running_mean.clone(), batch_norm.running_var.clone())
+                    for batch_norm in norms]
     shuffling = loader_state(loader)
     # dropout and what heads do in training stay out of it, as they do in validation
     model.eval()
@@ -163,13 +164,13 @@ def update_bn(
         with preserved_randomness(): _pass_training_batches(learn)
     finally:
         set_loader_state(loader, shuffling)
-        for module, training in modes.items(): module.training = training
-        for batch_norm, (momentum, mean, variance) in zip(norms, before):
-            batch_norm.momentum = momentum
+        for module, training in training_modes.items(): module.training = training
+        for batch_norm, (former_momentum, former_mean, former_variance) in zip(norms, former_stats):
+            batch_norm.momentum = former_momentum
             if batch_norm.num_batches_tracked > 0: continue
             # no batch reached it: it is used in training only
-            batch_norm.running_mean.copy_(mean)
-            batch_norm.running_var.copy_(variance)
+            batch_norm.running_mean.copy_(former_mean)
+            batch_norm.running_var.copy_(former_variance)
 
 
 def _pass_training_batches(learner):

@@ -12,8 +12,8 @@ def row_blocks(
     matrix: torch.Tensor,  # (_, d): whose device and width count
 ) -> list[slice]:
     "Slices over `n_rows` rows: on a CPU blocks of `BLOCK_SIZE` numbers, elsewhere all rows at once."
-    step = max(1, BLOCK_SIZE // matrix.shape[1]) if matrix.device.type == 'cpu' else n_rows
-    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+    block_rows = max(1, BLOCK_SIZE // matrix.shape[1]) if matrix.device.type == 'cpu' else n_rows
+    return [slice(start, min(start + block_rows, n_rows)) for start in range(0, n_rows, block_rows)]
 
 
 def lazy_zeros_like(weight) -> torch.Tensor:
@@ -42,34 +42,34 @@ class Cosines(torch.autograd.Function):
     ):
         n_centers = len(weight) if rows is None else len(rows)
         cosines = embeddings.new_empty(len(embeddings), n_centers)
-        norms = embeddings.new_empty(n_centers)
+        center_norms = embeddings.new_empty(n_centers)
         for block in row_blocks(n_centers, weight):
             centers = weight[block] if rows is None else weight[rows[block]]
-            norms[block] = torch.linalg.vector_norm(centers, dim=1).clamp_(min=1e-12)
-            cosines[:, block] = (embeddings @ centers.t()).div_(norms[block])
-        ctx.save_for_backward(embeddings, weight, cosines, norms, rows)
+            center_norms[block] = torch.linalg.vector_norm(centers, dim=1).clamp_(min=1e-12)
+            cosines[:, block] = (embeddings @ centers.t()).div_(center_norms[block])
+        ctx.save_for_backward(embeddings, weight, cosines, center_norms, rows)
         ctx.set_materialize_grads(False)
-        return cosines, norms
+        return cosines, center_norms
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_cosines, grad_norms):
-        embeddings, weight, cosines, norms, rows = ctx.saved_tensors
+        embeddings, weight, cosines, center_norms, rows = ctx.saved_tensors
         grad_embeddings = torch.zeros_like(embeddings)
         grad_weight = lazy_zeros_like(weight)
-        for block in row_blocks(len(norms), weight):
+        for block in row_blocks(len(center_norms), weight):
             centers = weight[block] if rows is None else weight[rows[block]]
             # gradient of the products of embeddings and centers
             if grad_cosines is None: grad_products = torch.zeros_like(cosines[:, block])
-            else: grad_products = grad_cosines[:, block] / norms[block]
+            else: grad_products = grad_cosines[:, block] / center_norms[block]
             # d cos / dw = (x - cos w / |w|) / |w| for an embedding x and a center w; summed over the
             # embeddings, the second part is w times one number for each center
-            along = torch.einsum('nc,nc->c', grad_products, cosines[:, block])
-            if grad_norms is not None: along -= grad_norms[block]
+            along_centers = torch.einsum('nc,nc->c', grad_products, cosines[:, block])
+            if grad_norms is not None: along_centers -= grad_norms[block]
             # where all centers are taken, the product is written straight into its place
             if rows is None: grad_centers = torch.mm(grad_products.t(), embeddings, out=grad_weight[block])
             else: grad_centers = grad_products.t() @ embeddings
-            grad_centers.addcmul_(centers, (along / norms[block])[:, None], value=-1)
+            grad_centers.addcmul_(centers, (along_centers / center_norms[block])[:, None], value=-1)
             if rows is not None: grad_weight[rows[block]] = grad_centers
             grad_embeddings.addmm_(grad_products, centers)
         return grad_embeddings, grad_weight, None

@@ -51,8 +51,9 @@ class CosineHead(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             if embeddings.dtype != torch.float64: embeddings = embeddings.float()
             classes = self.sampled_classes()
-            rows = None if classes is None else self._rows_of(classes)
-            cosines, norms = Cosines.apply(F.normalize(embeddings), self.weight.to(embeddings.dtype), rows)
+            center_rows = None if classes is None else self._rows_of(classes)
+            cosines, norms = Cosines.apply(F.normalize(embeddings), self.weight.to(embeddings.dtype),
+                                           center_rows)
             extra = {} if classes is None else {'classes': classes}
             if self.k == 1: extra['norms'] = norms
             # the nearest of the k centers of each class
@@ -60,7 +61,7 @@ class CosineHead(nn.Module):
             return HeadOutput(cosines, embeddings, {**extra, **self.extra_outputs(cosines)})
 
     def _rows_of(self, classes):
-        "The rows of `weight` that hold the centers of `classes`: those of one class stand together."
+        "The rows of `weight` that hold the centers of `classes`: those of one class are neighbors."
         return (classes[:, None] * self.k + torch.arange(self.k, device=classes.device)).flatten()
 
     def sampled_classes(self):
@@ -78,8 +79,8 @@ class CosineHead(nn.Module):
         return self.labels
 
     def extra_repr(self):
-        centers = f', k={self.k}' if self.k > 1 else ''
-        return f'n_in={self.n_in}, n_out={self.n_out}{centers}'
+        centers_shown = f', k={self.k}' if self.k > 1 else ''
+        return f'n_in={self.n_in}, n_out={self.n_out}{centers_shown}'
 
 
 class SampledHead(CosineHead):
@@ -108,9 +109,9 @@ class SampledHead(CosineHead):
         n_sampled = max(len(batch_classes), round(self.share * self.n_out))
         # the largest of random numbers below 1 are a fair draw; those of the batch's classes are larger than
         # all
-        draws = torch.rand(self.n_out, device=batch_classes.device)
-        draws[batch_classes] = 2.
-        return draws.topk(n_sampled).indices.sort().values
+        random_numbers = torch.rand(self.n_out, device=batch_classes.device)
+        random_numbers[batch_classes] = 2.
+        return random_numbers.topk(n_sampled).indices.sort().values
 
 
 class TrackedHead(CosineHead):

@@ -8,6 +8,6 @@ def pad_token_ids(
 ) -> torch.LongTensor:  # int64 (n, longest), at least one column wide
     "Put the token ids of several titles into one tensor, padded at the end."
     # at least one column: some tokenizers make no token of an empty title
-    ids = torch.full((len(rows), max([1, *map(len, rows)])), pad_id)
-    for padded, row in zip(ids, rows): padded[:len(row)] = torch.tensor(row)
-    return ids
+    padded_ids = torch.full((len(rows), max([1, *map(len, rows)])), pad_id)
+    for padded_row, token_ids in zip(padded_ids, rows): padded_row[:len(token_ids)] = torch.tensor(token_ids)
+    return padded_ids

@@ -35,9 +35,9 @@ class GeM(nn.Module):
     ):  # (n,c), of the same dtype
         # in float32: the cube of 1e-6 is 0 in half precision
         with torch.autocast(features.device.type, enabled=False):
-            p = self.p
+            power = self.p
             values = features if features.dtype == torch.float64 else features.float()
-            return values.clamp(min=self.eps).pow(p).mean((2, 3)).pow(1 / p).to(features.dtype)
+            return values.clamp(min=self.eps).pow(power).mean((2, 3)).pow(1 / power).to(features.dtype)
 
     def extra_repr(self): return f'p={self.p.item():.3g}'
 

@@ -124,17 +124,17 @@ class Loss(nn.Module):
         if unknown:
             raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(output)}')
         row_losses = sum(
-            self.head_weights.get(name, 1.) * self._checked_rows(head_output, targets, read_values)
-            for name, head_output in output.items())
+            self.head_weights.get(head_name, 1.) * self._checked_rows(head_output, targets, read_values)
+            for head_name, head_output in output.items())
         return self.reduce(row_losses, targets[0])
 
     def _time_to_read_values(self, device) -> bool:
-        """Whether this call looks at the values of its inputs, and not at their shapes alone: on a CPU
+        """Whether this call checks the values of its inputs, and not their shapes alone: on a CPU
         always, on a GPU in the calls 1, 2, 4, 8, 16 and so on.
 
         Python can read a value from a GPU only after the GPU has finished all work that was started before,
         so reading in each batch would slow training down. Wrong labels mostly show in the first batches, and
-        a NaN stays in the weights and is found later, so that a few looks are enough.
+        a NaN stays in the weights and is found later, so that a few checks are enough.
         """
         is_power_of_two = self._calls.bit_count() == 1
         return device.type == 'cpu' or is_power_of_two
@@ -216,10 +216,11 @@ def _nan_message(loss, output, row_losses) -> str:
     rows_with_nan = values.flatten(1).isnan().any(1)
     # where the inputs are sound the NaN arose in the loss itself
     if not rows_with_nan.any(): rows_with_nan = row_losses.detach().isnan()
-    numbers = rows_with_nan.nonzero().flatten().tolist()
-    known = values[~values.isnan()]
-    span = 'there are no others'
-    if len(known): span = f'the others run from {known.min():.3g} to {known.max():.3g}'
-    return (f'{type(loss).__name__}: NaN in {len(numbers)} of {len(row_losses)} rows ({preview(numbers)}). '
-            f'Of the {values.numel()} values it reads {int(values.isnan().sum())} are NaN, {span}: '
+    row_numbers = rows_with_nan.nonzero().flatten().tolist()
+    numbers = values[~values.isnan()]
+    range_text = 'there are no others'
+    if len(numbers): range_text = f'the others run from {numbers.min():.3g} to {numbers.max():.3g}'
+    return (f'{type(loss).__name__}: NaN in {len(row_numbers)} of {len(row_losses)} rows '
+            f'({preview(row_numbers)}). '
+            f'Of the {values.numel()} values it reads {int(values.isnan().sum())} are NaN, {range_text}: '
             'lower the learning rate, or look for NaN in inputs and weights')

@@ -40,12 +40,12 @@ def class_weights(
     https://arxiv.org/abs/1901.05555"""
     if how not in WEIGHTS: raise InputError(f'how={how!r}: choose one of {list(WEIGHTS)}')
     if not 0 <= beta < 1: raise InputError(f'beta={beta}: at least 0, below 1')
-    sizes = torch.as_tensor(class_counts(counts) if hasattr(counts, 'train_ds') else counts).double()
-    if sizes.ndim != 1:
-        raise InputError(f'counts of shape {tuple(sizes.shape)}: give one number for each class')
-    empty = (sizes <= 0).nonzero()
+    class_sizes = torch.as_tensor(class_counts(counts) if hasattr(counts, 'train_ds') else counts).double()
+    if class_sizes.ndim != 1:
+        raise InputError(f'counts of shape {tuple(class_sizes.shape)}: give one number for each class')
+    empty = (class_sizes <= 0).nonzero()
     if len(empty): raise InputError(f'class {int(empty[0])} has no training row: no weight follows from that')
-    return WEIGHTS[how](sizes, beta)
+    return WEIGHTS[how](class_sizes, beta)
 
 
 class CrossEntropy(Loss):
@@ -76,9 +76,10 @@ class CrossEntropy(Loss):
         no weights."""
         if self.weight is None: return None
         classes = sampled_classes(output)
-        if classes is None: fits = len(self.weight) == logits.shape[1]
-        else: fits = len(self.weight) > int(classes[-1])
-        if not fits: raise InputError(f'weight has {len(self.weight)} entries for {logits.shape[1]} classes')
+        if classes is None: complete = len(self.weight) == logits.shape[1]
+        else: complete = len(self.weight) > int(classes[-1])
+        if not complete:
+            raise InputError(f'weight has {len(self.weight)} entries for {logits.shape[1]} classes')
         return (self.weight if classes is None else self.weight[classes.cpu()]).to(logits)
 
     def per_row(self, output, targets):
@@ -127,5 +128,5 @@ class FocalLoss(CrossEntropy):
         # for gamma < 1, and the gradient would be NaN
         one_minus_p = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
         row_losses = -one_minus_p**self.gamma * log_p
-        weights = self.column_weights(logits, output)
-        return row_losses if weights is None else weights[columns] * row_losses
+        class_weighting = self.column_weights(logits, output)
+        return row_losses if class_weighting is None else class_weighting[columns] * row_losses

@@ -22,10 +22,11 @@ class SumLoss(Loss):
         if unknown: raise InputError(f'weights names {sorted(unknown)}; the parts are {list(parts)}')
         super().__init__(reduction)
         self.weights = dict(weights or {})
-        for name, part in parts.items():
-            if hasattr(self, name):
-                raise InputError(f'parts: {name!r} means something else to a loss; name the part otherwise')
-            self.add_module(name, part)
+        for part_name, part in parts.items():
+            if hasattr(self, part_name):
+                raise InputError(f'parts: {part_name!r} means something else to a loss; '
+                                 'name the part otherwise')
+            self.add_module(part_name, part)
         self.reduction = reduction
 
     @property

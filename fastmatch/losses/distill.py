@@ -15,10 +15,10 @@ class SoftTarget(Loss):
                              'one for each logit')
 
     def check_values(self, output, targets):
-        sums = targets.sum(1)
-        if len(targets) and not (targets.min() >= 0 and (sums - 1).abs().max() < 1e-2):
+        row_sums = targets.sum(1)
+        if len(targets) and not (targets.min() >= 0 and (row_sums - 1).abs().max() < 1e-2):
             raise InputError(f'probabilities from {targets.min():g} to {targets.max():g} with sums of rows '
-                             f'from {sums.min():g} to {sums.max():g}: none below 0, sums of 1')
+                             f'from {row_sums.min():g} to {row_sums.max():g}: none below 0, sums of 1')
 
     def per_row(self, output, targets):
         logits = upcast(output)
@@ -64,5 +64,5 @@ class Distill(CrossEntropy):
         teacher_log_p = teacher_log_p.to(student_log_p)
         divergence = F.kl_div(student_log_p, teacher_log_p, reduction='none', log_target=True).sum(1)
         # t^2 keeps the teacher's gradient as large as that of the labels at any temperature
-        soft = self.t**2 * divergence
-        return (1 - self.alpha) * super().per_row(output, targets) + self.alpha * soft
+        from_teacher = self.t**2 * divergence
+        return (1 - self.alpha) * super().per_row(output, targets) + self.alpha * from_teacher

@@ -5,8 +5,8 @@ from torch.autograd.function import once_differentiable
 
 from ..core import HeadOutput
 
-# Cosines are kept this far from -1 and 1, where the arc cosine's slope is infinite. In float32 it must be
-# wide enough to be told from 1 at all.
+# Cosines are kept this far from -1 and 1, where the arc cosine's slope is infinite. The distance must
+# be large enough that float32 does not round the cosine to 1.
 EPS = 1e-6
 # How many cosines are worked out together on a CPU, so that they stay in its cache from one sweep to the next
 # (2**17 to 2**20 took about the same time).
@@ -17,8 +17,8 @@ def row_parts(cosines) -> list[slice]:
     """Slices over the rows of `cosines` (n,c): on a CPU parts of `PART_SIZE` cosines, elsewhere all rows
     at once."""
     n_rows, n_columns = cosines.shape
-    step = max(1, PART_SIZE // n_columns) if cosines.device.type == 'cpu' else n_rows
-    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+    part_rows = max(1, PART_SIZE // n_columns) if cosines.device.type == 'cpu' else n_rows
+    return [slice(first_row, min(first_row + part_rows, n_rows)) for first_row in range(0, n_rows, part_rows)]
 
 
 class MarginCrossEntropy(torch.autograd.Function):
@@ -58,9 +58,10 @@ class MarginCrossEntropy(torch.autograd.Function):
             # log(sum(exp(logits))), from the largest probability: it is at least 1/c, so that its log is
             # accurate, while the target's probability may be rounded to 0
             log_total = logits.amax(1) - probabilities[part].amax(1).log()
-            row = log_total - (scale * hard_cosines[part]).squeeze(1)
-            if loss.label_smoothing: row = torch.lerp(row, log_total - logits.mean(1), loss.label_smoothing)
-            row_losses.append(row)
+            part_losses = log_total - (scale * hard_cosines[part]).squeeze(1)
+            if loss.label_smoothing:
+                part_losses = torch.lerp(part_losses, log_total - logits.mean(1), loss.label_smoothing)
+            row_losses.append(part_losses)
         ctx.loss = loss
         ctx.scale = scale
         ctx.extra = extra

@@ -30,15 +30,15 @@ class Margin(NormSoftmax):
         super().check_options()
         margins = torch.as_tensor(self.m)
         if margins.ndim <= 1 and bool(((margins >= self.least) & (margins < self.top)).all()): return
-        limit = ' and below pi (in radians)' if self.top == math.pi else ''
-        raise InputError(f'm={self.m}: a margin (or one for each class), at least {self.least}{limit}')
+        limit_text = ' and below pi (in radians)' if self.top == math.pi else ''
+        raise InputError(f'm={self.m}: a margin (or one for each class), at least {self.least}{limit_text}')
 
     def check_values(self, output, targets):
         super().check_values(output, targets)
         if not self.by_class: return
         classes = sampled_classes(output)
-        fits = len(self.m) == output.cos.shape[1] if classes is None else len(self.m) > int(classes[-1])
-        if not fits:
+        complete = len(self.m) == output.cos.shape[1] if classes is None else len(self.m) > int(classes[-1])
+        if not complete:
             raise InputError(f'm has {len(self.m)} margins, the head {output.cos.shape[1]} classes: '
                              'give one margin, or one for each class')
 
@@ -172,7 +172,7 @@ def class_margins(
 ) -> torch.Tensor:  # float64 (c,)
     """Margins for `ArcFace(m=...)` that are smaller for larger classes, by n^-p of their sizes n,
     https://arxiv.org/abs/2010.05350"""
-    sizes = torch.as_tensor(counts, dtype=torch.float64)
-    if sizes.ndim != 1 or not len(sizes) or not bool((sizes > 0).all()):
+    class_sizes = torch.as_tensor(counts, dtype=torch.float64)
+    if class_sizes.ndim != 1 or not len(class_sizes) or not bool((class_sizes > 0).all()):
         raise InputError('counts: one number above 0 for each class')
-    return m * (sizes / sizes.min())**-p
+    return m * (class_sizes / class_sizes.min())**-p

@@ -13,9 +13,9 @@ class Overlap(Loss):
     (n,c,h,w) and classes (n,h,w).
     """
     def check(self, output, targets):
-        fits = (output.ndim >= 3 and len(targets) == len(output)
-                and targets.numel() * output.shape[1] == output.numel())
-        if not fits:
+        shapes_fit = (output.ndim >= 3 and len(targets) == len(output)
+                      and targets.numel() * output.shape[1] == output.numel())
+        if not shapes_fit:
             raise InputError(f'logits {tuple(output.shape)} and masks {tuple(targets.shape)}: '
                              'give (n,c,h,w) and (n,h,w)')
 
@@ -96,8 +96,8 @@ def lovasz_extension(
     Pixels are taken in falling order of their errors, and each error is multiplied by how much the Jaccard
     loss rises when its pixel becomes wrong too.
     """
-    errors, order = errors.sort(-1, descending=True)
-    targets = targets.gather(-1, order)
+    errors, by_error = errors.sort(-1, descending=True)
+    targets = targets.gather(-1, by_error)
     intersection = targets.sum(-1, keepdim=True) - targets.cumsum(-1)
     union = targets.sum(-1, keepdim=True) + (1 - targets).cumsum(-1)
     jaccard = 1 - intersection / union

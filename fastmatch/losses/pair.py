@@ -32,9 +32,9 @@ class PairLoss(Loss):
     def check_values(self, output, targets):
         # in validation the last batch may be too small: there it costs 0
         if not torch.is_grad_enabled() or bool(self.comparable_rows(*self.pair_masks(targets)).any()): return
-        sizes = targets.unique(return_counts=True)[1].tolist()
+        class_sizes = targets.unique(return_counts=True)[1].tolist()
         raise InputError(f'{type(self).__name__} has nothing to compare in a batch of {len(targets)} rows '
-                         f'and {len(sizes)} classes, at most {max(sizes, default=0)} of one: '
+                         f'and {len(class_sizes)} classes, at most {max(class_sizes, default=0)} of one: '
                          f"it needs {self.needs} (sampler='pk' draws such batches)")
 
     def loss_inputs(self, output): return output.emb if isinstance(output, HeadOutput) else output

@@ -81,7 +81,7 @@ class NormSoftmax(Loss):
             scale = self.scale(output)
             columns = target_columns(output, targets)
             if not isinstance(scale, torch.Tensor) or (scale.ndim == 0 and not scale.requires_grad):
-                extra = {key: value.detach() for key, value in output.extra.items()}
+                extra = {entry_name: entry_value.detach() for entry_name, entry_value in output.extra.items()}
                 return MarginCrossEntropy.apply(upcast(output.cos), self, scale, targets, columns,
                                                 output.emb.detach(), extra)
             # a scale that is trained, or one for each row, is left to autograd

@@ -61,9 +61,9 @@ class AdamFamily(Optimizer):
     ):
         self.variant = variant or AdamVariant()
         if not eps > 0: raise InputError(f'eps={eps}: it must be above 0')
-        for name, value in dict(mom=mom, sqr_mom=sqr_mom).items():
-            if not 0 <= value < 1 or (name == 'sqr_mom' and value == 0):
-                raise InputError(f'{name}={value}: choose from 0 to 1')
+        for option, option_value in dict(mom=mom, sqr_mom=sqr_mom).items():
+            if not 0 <= option_value < 1 or (option == 'sqr_mom' and option_value == 0):
+                raise InputError(f'{option}={option_value}: choose from 0 to 1')
         super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def zero_grad(self):
@@ -72,39 +72,39 @@ class AdamFamily(Optimizer):
         for group in self.param_lists:
             for parameter in group: parameter.grad = None
 
-    def _start_state(self, parameter, state: dict, eps: float):
+    def _start_state(self, parameter, weight_state: dict, eps: float):
         "Fill the state of a weight before its first step."
         if parameter.grad.is_sparse:
             raise InputError(f'{type(self).__name__} has no step for sparse gradients: '
                              'make the embedding with sparse=False')
         if parameter.dtype == torch.float16 and eps < 6e-8:
             raise InputError(f'eps={eps} is 0 in float16: keep weights in float32 (learn.to_fp16() does)')
-        state.update(grad_avg=torch.zeros_like(parameter), sqr_avg=torch.zeros_like(parameter), step=0)
+        weight_state.update(grad_avg=torch.zeros_like(parameter), sqr_avg=torch.zeros_like(parameter), step=0)
 
     def _buckets(self) -> list[Bucket]:
         "The weights with a gradient, counted one step on and sorted into buckets."
         buckets = {}
         bucket = last_key = None
-        states, centralize = self.state, self.variant.gc
-        for group, group_hypers in zip(self.param_lists, self.hypers):
-            hypers = Hypers(*(float(group_hypers[name]) for name in Hypers._fields))
-            for parameter in group:
+        all_states, centralize = self.state, self.variant.gc
+        for parameters, group_hypers in zip(self.param_lists, self.hypers):
+            hypers = Hypers(*(float(group_hypers[hyper_name]) for hyper_name in Hypers._fields))
+            for parameter in parameters:
                 gradient = parameter.grad
                 if gradient is None or not parameter.requires_grad: continue
-                state = states[parameter]
+                state = all_states[parameter]
                 if 'grad_avg' not in state: self._start_state(parameter, state, hypers.eps)
                 average = state['grad_avg']
                 state['step'] = step = state['step'] + 1
                 decayed = state.get('do_wd', True)
                 fused = _same_layout(parameter, gradient, average)
-                key = hypers, step, decayed, fused, parameter.device, parameter.dtype
+                bucket_key = hypers, step, decayed, fused, parameter.device, parameter.dtype
                 # neighbors mostly share a bucket: then there is nothing to look up
-                if key != last_key:
-                    last_key = key
-                    bucket = buckets.get(key)
+                if bucket_key != last_key:
+                    last_key = bucket_key
+                    bucket = buckets.get(bucket_key)
                     if bucket is None:
                         bucket = Bucket(hypers, step, decayed, fused, AdamTensors([], [], [], []), [])
-                        buckets[key] = bucket
+                        buckets[bucket_key] = bucket
                 params, grads, averages, squares = bucket.tensors
                 params.append(parameter)
                 grads.append(gradient)
@@ -121,17 +121,18 @@ class AdamFamily(Optimizer):
 
     def _step_bucket(self, bucket: Bucket):
         variant, hypers = self.variant, bucket.hypers
-        wd = hypers.wd * bucket.decayed
+        decay = hypers.wd * bucket.decayed
         rate = rectification(bucket.step, hypers.sqr_mom) if variant.rectify else 1.
         update = AdamStep(bucket.step, hypers.lr, hypers.mom, hypers.sqr_mom, hypers.eps,
-                          wd if variant.decouple_wd else 0., rate, variant.belief, variant.beta)
+                          decay if variant.decouple_wd else 0., rate, variant.belief, variant.beta)
         if variant.beta or rate is None or not bucket.fused: kernel = foreach_
         else: kernel = belief_ if variant.belief else adam_
-        for *lists, centralized in chunks(*bucket.tensors, bucket.centralized):
-            tensors = AdamTensors(*lists)
-            centralize_([gradient for gradient, wanted in zip(tensors.grads, centralized) if wanted])
-            if wd and not variant.decouple_wd:
-                tensors = tensors._replace(grads=torch._foreach_add(tensors.grads, tensors.params, alpha=wd))
+        for *tensor_lists, centralized in chunks(*bucket.tensors, bucket.centralized):
+            tensors = AdamTensors(*tensor_lists)
+            centralize_([gradient for gradient, is_wanted in zip(tensors.grads, centralized) if is_wanted])
+            if decay and not variant.decouple_wd:
+                decayed_gradients = torch._foreach_add(tensors.grads, tensors.params, alpha=decay)
+                tensors = tensors._replace(grads=decayed_gradients)
             kernel(tensors, update)
 
     def state_dict(self):
@@ -147,12 +148,12 @@ class AdamFamily(Optimizer):
         """
         params = [parameter for group in self.param_lists for parameter in group]
         self._check_state_dict(saved_state, params)
-        for parameter, saved in zip(params, saved_state['state']):
-            flags = {name: value for name, value in self.state[parameter].items() if name in FLAGS}
-            state = {name: _copied(value, parameter) for name, value in saved.items()}
-            self.state[parameter] = {**state, **flags}
-        for hypers, saved in zip(self.hypers, saved_state['hypers']):
-            hypers.update({name: value for name, value in saved.items() if name in hypers})
+        for parameter, saved_entry in zip(params, saved_state['state']):
+            own_flags = {name: value for name, value in self.state[parameter].items() if name in FLAGS}
+            loaded_state = {name: _copied(value, parameter) for name, value in saved_entry.items()}
+            self.state[parameter] = {**loaded_state, **own_flags}
+        for hypers, saved_entry in zip(self.hypers, saved_state['hypers']):
+            hypers.update({name: value for name, value in saved_entry.items() if name in hypers})
 
     def _check_state_dict(self, saved_state, params):
         "Raise `InputError` unless a saved state fits these weights."
@@ -160,29 +161,30 @@ class AdamFamily(Optimizer):
             raise InputError(f"the saved optimizer has {len(saved_state['hypers'])} groups and "
                              f"{len(saved_state['state'])} parameters, "
                              f'this one {len(self.param_lists)} and {len(params)}')
-        for index, (parameter, saved) in enumerate(zip(params, saved_state['state'])):
-            for name in {'grad_avg', 'sqr_avg'} & set(saved):
-                if saved[name].shape != parameter.shape:
-                    raise InputError(f'parameter {index}: saved {name} of shape {tuple(saved[name].shape)}, '
+        for weight_number, (parameter, saved_entry) in enumerate(zip(params, saved_state['state'])):
+            for name in {'grad_avg', 'sqr_avg'} & set(saved_entry):
+                if saved_entry[name].shape != parameter.shape:
+                    raise InputError(f'parameter {weight_number}: '
+                                     f'saved {name} of shape {tuple(saved_entry[name].shape)}, '
                                      f'the weight has {tuple(parameter.shape)}')
-            if len({'grad_avg', 'sqr_avg', 'step'} & set(saved)) not in (0, 3):
-                raise InputError(f'parameter {index}: the saved state has {sorted(saved)}, '
+            if len({'grad_avg', 'sqr_avg', 'step'} & set(saved_entry)) not in (0, 3):
+                raise InputError(f'parameter {weight_number}: the saved state has {sorted(saved_entry)}, '
                                  'not an average, its squares and a step')
 
 
-def _copied(value, parameter):
+def _copied(saved_value, parameter):
     "A saved value: a tensor is copied in the dtype and layout of the weight and to its device."
-    if not torch.is_tensor(value): return value
-    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+    if not torch.is_tensor(saved_value): return saved_value
+    return torch.empty_like(parameter, requires_grad=False).copy_(saved_value)
 
 
-def _same_layout(parameter, gradient, average) -> bool:
+def _same_layout(parameter, gradient, running_average) -> bool:
     """Whether the fused kernel may be used, which goes through the memory of all tensors in step.
 
     Weights that are made channels_last in the middle of a run have averages in another order.
     """
-    if parameter.is_contiguous() and gradient.is_contiguous() and average.is_contiguous(): return True
-    return parameter.stride() == gradient.stride() == average.stride()
+    if parameter.is_contiguous() and gradient.is_contiguous() and running_average.is_contiguous(): return True
+    return parameter.stride() == gradient.stride() == running_average.stride()
 
 
 def _has_inputs(gradient) -> bool:

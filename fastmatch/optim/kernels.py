@@ -50,13 +50,13 @@ def chunks(
     if lists[0][0].device.type != 'cpu':
         yield lists
         return
-    start = size = 0
-    for index, tensor in enumerate(lists[0]):
-        if size and size + tensor.numel() > CHUNK_SIZE:
-            yield tuple(items[start:index] for items in lists)
-            start, size = index, 0
-        size += tensor.numel()
-    yield tuple(items[start:] for items in lists)
+    start = n_entries = 0
+    for position, tensor in enumerate(lists[0]):
+        if n_entries and n_entries + tensor.numel() > CHUNK_SIZE:
+            yield tuple(one_list[start:position] for one_list in lists)
+            start, n_entries = position, 0
+        n_entries += tensor.numel()
+    yield tuple(one_list[start:] for one_list in lists)
 
 
 def rectification(
@@ -82,8 +82,8 @@ def centralize_(
     # no foreach kernel broadcasts; in place it costs half of what new tensors do, and a sum saves the sweep
     # in which a mean divides
     for gradient in grads:
-        sums = gradient.sum(tuple(range(1, gradient.ndim)), keepdim=True)
-        gradient.sub_(sums, alpha=len(gradient) / gradient.numel())
+        gradient_sums = gradient.sum(tuple(range(1, gradient.ndim)), keepdim=True)
+        gradient.sub_(gradient_sums, alpha=len(gradient) / gradient.numel())
 
 
 def adam_(tensors: AdamTensors, update: AdamStep):
@@ -110,8 +110,8 @@ def belief_(tensors: AdamTensors, update: AdamStep):
     torch._foreach_lerp_(tensors.averages, differences, 1 - 1 / KERNEL_MOMENTUM)
     torch._foreach_add_(tensors.squares, update.eps / update.sqr_mom)
     # the kernel takes the start's bias off the averages by its own momentum: put back the right one
-    rate = update.rate * (1 - KERNEL_MOMENTUM**update.step) / (1 - update.mom**update.step)
-    adam_(tensors._replace(grads=differences), update._replace(mom=KERNEL_MOMENTUM, rate=rate))
+    kernel_rate = update.rate * (1 - KERNEL_MOMENTUM**update.step) / (1 - update.mom**update.step)
+    adam_(tensors._replace(grads=differences), update._replace(mom=KERNEL_MOMENTUM, rate=kernel_rate))
 
 
 def foreach_(tensors: AdamTensors, update: AdamStep):
@@ -123,19 +123,19 @@ def foreach_(tensors: AdamTensors, update: AdamStep):
     params, grads, averages, squares = tensors
     if update.wd: torch._foreach_mul_(params, 1 - update.lr * update.wd)
     torch._foreach_lerp_(averages, grads, 1 - update.mom)
-    squared = torch._foreach_sub(grads, averages) if update.belief else grads
+    squared_part = torch._foreach_sub(grads, averages) if update.belief else grads
     torch._foreach_mul_(squares, update.sqr_mom)
-    torch._foreach_addcmul_(squares, squared, squared, 1 - update.sqr_mom)
+    torch._foreach_addcmul_(squares, squared_part, squared_part, 1 - update.sqr_mom)
     if update.belief: torch._foreach_add_(squares, update.eps)
-    lr = update.lr / (1 - update.mom**update.step)
+    unbiased_rate = update.lr / (1 - update.mom**update.step)
     if update.rate is None:
-        torch._foreach_add_(params, averages, alpha=-lr)
+        torch._foreach_add_(params, averages, alpha=-unbiased_rate)
         return
-    roots = torch._foreach_sqrt(squares)
-    torch._foreach_div_(roots, math.sqrt(1 - update.sqr_mom**update.step))
-    torch._foreach_add_(roots, update.eps)
-    if update.beta: softplus_(roots, update.beta)
-    torch._foreach_addcdiv_(params, averages, roots, -lr * update.rate)
+    denominators = torch._foreach_sqrt(squares)
+    torch._foreach_div_(denominators, math.sqrt(1 - update.sqr_mom**update.step))
+    torch._foreach_add_(denominators, update.eps)
+    if update.beta: softplus_(denominators, update.beta)
+    torch._foreach_addcdiv_(params, averages, denominators, -unbiased_rate * update.rate)
 
 
 def softplus_(

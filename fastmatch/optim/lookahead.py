@@ -31,11 +31,11 @@ class Watch:
         self.addresses = [parameter.data_ptr() for parameter in self.params]
         self.watched = {}
         for parameter in self.params:
-            size = min(self.n, parameter.numel())
-            middle = parameter.storage_offset() + (parameter.numel() - size) // 2
-            params, entries = self.watched.setdefault((parameter.device, parameter.dtype), ([], []))
-            params.append(parameter)
-            entries.append(parameter.detach().as_strided((size,), (1,), middle))
+            n_entries = min(self.n, parameter.numel())
+            first_entry = parameter.storage_offset() + (parameter.numel() - n_entries) // 2
+            same_kind, entries = self.watched.setdefault((parameter.device, parameter.dtype), ([], []))
+            same_kind.append(parameter)
+            entries.append(parameter.detach().as_strided((n_entries,), (1,), first_entry))
 
     def watches(self, params) -> bool:
         "Whether these are the very weights that it watches."
@@ -43,27 +43,27 @@ class Watch:
 
     def remember(self):
         "Remember the weights as they are now."
-        self.remembered = [torch.cat(entries) for _, entries in self.watched.values()]
-
+        self.remembered = [torch.cat(weight_entries) for _, weight_entries in self.watched.values()]
 
     def changed(self) -> list:
         """The weights that differ from what was remembered by more than the rounding of adding and
         subtracting again."""
         if self.remembered is None: return []
-        kinds = list(self.watched)
+        known_kinds = list(self.watched)
         # after `parameter.data = ...` a weight is somewhere else in memory
         if [parameter.data_ptr() for parameter in self.params] != self.addresses: self._locate()
-        if list(self.watched) != kinds: return self.params
-        changed = []
-        for (params, entries), before in zip(self.watched.values(), self.remembered):
-            now = torch.cat(entries)
-            if torch.equal(now, before): continue
-            tolerance = 16 * torch.finfo(before.dtype).eps
-            moved = ~torch.isclose(now, before, rtol=tolerance, atol=tolerance)
-            if not moved.any(): continue
-            moved_entries = moved.split([len(entry) for entry in entries])
-            changed += [parameter for parameter, is_moved in zip(params, moved_entries) if is_moved.any()]
-        return changed
+        if list(self.watched) != known_kinds: return self.params
+        changed_weights = []
+        for (same_kind, weight_entries), remembered in zip(self.watched.values(), self.remembered):
+            current = torch.cat(weight_entries)
+            if torch.equal(current, remembered): continue
+            tolerance = 16 * torch.finfo(remembered.dtype).eps
+            entry_moved = ~torch.isclose(current, remembered, rtol=tolerance, atol=tolerance)
+            if not entry_moved.any(): continue
+            moved_entries = entry_moved.split([len(weight_entry) for weight_entry in weight_entries])
+            changed_weights += [parameter for parameter, is_moved in zip(same_kind, moved_entries)
+                                if is_moved.any()]
+        return changed_weights
 
 
 class Lookahead(Optimizer, GetAttr):
@@ -95,7 +95,7 @@ class Lookahead(Optimizer, GetAttr):
     @param_lists.setter
     def param_lists(self, value): self.opt.param_lists = value
 
-    def _set_hyper(self, k, v): self.opt._set_hyper(k, v)
+    def _set_hyper(self, hyper_name, group_values): self.opt._set_hyper(hyper_name, group_values)
     def zero_grad(self): self.opt.zero_grad()
 
     def resync(self):
@@ -126,13 +126,13 @@ class Lookahead(Optimizer, GetAttr):
         for parameter, slow_param in self.slow.items():
             # a frozen weight stays where it is, and goes on with its slow weight when it is unfrozen
             if not parameter.requires_grad: continue
-            fast, slow = by_kind.setdefault((parameter.device, parameter.dtype), ([], []))
-            fast.append(parameter)
-            slow.append(slow_param)
-        for lists in by_kind.values():
-            for fast, slow in chunks(*lists):
-                torch._foreach_lerp_(slow, fast, self.alpha)
-                torch._foreach_copy_(fast, slow)
+            fast_weights, slow_weights = by_kind.setdefault((parameter.device, parameter.dtype), ([], []))
+            fast_weights.append(parameter)
+            slow_weights.append(slow_param)
+        for both_lists in by_kind.values():
+            for fast_weights, slow_weights in chunks(*both_lists):
+                torch._foreach_lerp_(slow_weights, fast_weights, self.alpha)
+                torch._foreach_copy_(fast_weights, slow_weights)
 
     def clear_state(self):
         "Forget the optimizer's state and the slow weights."
@@ -154,21 +154,21 @@ class Lookahead(Optimizer, GetAttr):
         slow_weights = _flat(saved_state['slow_weights'] or [None] * len(params))
         if len(slow_weights) != len(params):
             raise InputError(f'slow weights of {len(slow_weights)} parameters saved, there are {len(params)}')
-        inner_state = {key: value for key, value in saved_state.items()
-                       if key not in ('count', 'slow_weights')}
+        inner_state = {entry_name: entry_value for entry_name, entry_value in saved_state.items()
+                       if entry_name not in ('count', 'slow_weights')}
         self.opt.load_state_dict(inner_state)
         self.resync()
         self.count = saved_state['count']
-        for parameter, saved in zip(params, slow_weights):
-            if saved is None: continue
-            self.slow[parameter] = torch.empty_like(parameter, requires_grad=False).copy_(saved)
+        for parameter, saved_weight in zip(params, slow_weights):
+            if saved_weight is None: continue
+            self.slow[parameter] = torch.empty_like(parameter, requires_grad=False).copy_(saved_weight)
 
 
 def _flat(slow_weights) -> list:
     "Saved slow weights as one list: fastai's Lookahead saves a list for each parameter group."
-    flat = []
-    for item in slow_weights:
+    flat_weights = []
+    for saved_item in slow_weights:
         # a group's list is fastcore's `L`, which is no `list` but has `items`
-        is_group = isinstance(item, (list, tuple)) or hasattr(item, 'items')
-        flat += list(item) if is_group else [item]
-    return flat
+        is_group = isinstance(saved_item, (list, tuple)) or hasattr(saved_item, 'items')
+        flat_weights += list(saved_item) if is_group else [saved_item]
+    return flat_weights

@@ -1,4 +1,4 @@
-"""What an optimizer must be told about a model: which weights not to decay, and which gradients not to
+"""What an optimizer must know about a model: which weights not to decay, and which gradients not to
 centralize."""
 from torch import nn
 

@@ -56,20 +56,20 @@ EPS = {
 def _timm_class(name):
     "The class of timm's optimizer `name`, with timm's defaults, and keywords for its momentum."
     factory = require_package('timm.optim', f'the optimizer {name!r}', 'timm')
-    info = factory.get_optimizer_info(name)
-    if info.second_order:
+    optimizer_info = factory.get_optimizer_info(name)
+    if optimizer_info.second_order:
         raise InputError(f'{name!r} needs second derivatives, which fastai\'s backward pass leaves out')
     # the class of another package is given by its name
-    if isinstance(info.opt_class, str):
-        require_package(info.opt_class.split('.')[0], f'the optimizer {name!r}')
+    if isinstance(optimizer_info.opt_class, str):
+        require_package(optimizer_info.opt_class.split('.')[0], f'the optimizer {name!r}')
         if not torch.cuda.is_available(): raise MissingPackage(f'the optimizer {name!r} runs on CUDA alone')
-    return factory.get_optimizer_class(name), {'momentum': .9} if info.has_momentum else {}
+    return factory.get_optimizer_class(name), {'momentum': .9} if optimizer_info.has_momentum else {}
 
 
 def list_opts() -> list[str]:
     "All names that `opt_func` takes, sorted; each may have 'lookahead_' in front."
-    timms = require_package('timm.optim', 'the list of optimizers', 'timm').list_optimizers()
-    return sorted({*optimizer_configs, *timms})
+    timm_names = require_package('timm.optim', 'the list of optimizers', 'timm').list_optimizers()
+    return sorted({*optimizer_configs, *timm_names})
 
 
 def opt_func(
@@ -81,9 +81,9 @@ def opt_func(
     "An optimizer by name; `InputError` for an unknown one lists the names."
     if domain not in ('vision', 'text'): raise InputError(f"domain={domain!r}: choose 'vision' or 'text'")
     if name.startswith('lookahead_'):
-        options = {key: kwargs.pop(key) for key in ('k', 'alpha') if key in kwargs}
-        inner = opt_func(name.removeprefix('lookahead_'), domain, amp, **kwargs)
-        return partial(_lookahead_over, inner=inner, **options)
+        options = {option: kwargs.pop(option) for option in ('k', 'alpha') if option in kwargs}
+        inner_func = opt_func(name.removeprefix('lookahead_'), domain, amp, **kwargs)
+        return partial(_lookahead_over, inner=inner_func, **options)
     if name in optimizer_configs:
         if name in EPS: kwargs = {'eps': max(EPS[name][domain], EPS[name]['amp'] if amp else 0.), **kwargs}
         return partial(optimizer_configs[name], **kwargs)

@@ -22,33 +22,35 @@ class Wrapped(OptimWrapper):
     ):
         # the optimizer wants one rate to begin with; fastai's slices and lists can only be set afterwards
         super().__init__(params, opt=opt, lr=1e-3, weight_decay=0., **kwargs)
-        for name, value in dict(mom=mom, sqr_mom=sqr_mom).items():
-            if value is None: continue
-            if name not in self.bwd_map:
-                raise InputError(f'{name}={value}: {type(self.opt).__name__} has only '
+        for hyper_name, hyper_value in dict(mom=mom, sqr_mom=sqr_mom).items():
+            if hyper_value is None: continue
+            if hyper_name not in self.bwd_map:
+                raise InputError(f'{hyper_name}={hyper_value}: {type(self.opt).__name__} has only '
                                  f'{preview(self.bwd_map, 20)}')
-            self.set_hyper(name, value)
+            self.set_hyper(hyper_name, hyper_value)
         # for each group the hyper-parameters that PyTorch's groups lack, or must not be given
         self.own_hypers = [{'wd': wd} for _ in self.param_lists]
         if not self.hypers[0].get('mom'):
-            for own in self.own_hypers: own['mom'] = 0.
+            for group_hypers in self.own_hypers: group_hypers['mom'] = 0.
         self.set_hyper('lr', lr)
 
     @property
     def hypers(self):
         "A dict for each parameter group, by fastai's names; to be read, `set_hyper` changes them."
-        groups = super().hypers
-        own_hypers = getattr(self, 'own_hypers', None) or [{}] * len(groups)
-        return [{**hypers, **own} for hypers, own in zip(groups, own_hypers)]
+        torch_hypers = super().hypers
+        own_hypers = getattr(self, 'own_hypers', None) or [{}] * len(torch_hypers)
+        return [{**hypers, **group_own} for hypers, group_own in zip(torch_hypers, own_hypers)]
 
-    def _set_hyper(self, k, v):
+    def _set_hyper(self, hyper_name, group_values):
         own_hypers = getattr(self, 'own_hypers', None)
-        if own_hypers and k in own_hypers[0]:
-            for own, value in zip(own_hypers, v): own[k] = value
-        elif k in self.bwd_map:
-            super()._set_hyper(k, [float(value) if isinstance(value, float) else value for value in v])
+        if own_hypers and hyper_name in own_hypers[0]:
+            for own, value in zip(own_hypers, group_values): own[hyper_name] = value
+        elif hyper_name in self.bwd_map:
+            plain_values = [float(value) if isinstance(value, float) else value for value in group_values]
+            super()._set_hyper(hyper_name, plain_values)
         else:
-            raise InputError(f'{type(self.opt).__name__} has no {k!r}, only {preview(self.hypers[0], 20)}')
+            raise InputError(f'{type(self.opt).__name__} has no {hyper_name!r}, '
+                             f'only {preview(self.hypers[0], 20)}')
 
     def step(self, closure=None):
         "Decay the weights, then step the optimizer."
@@ -65,9 +67,9 @@ class Wrapped(OptimWrapper):
                 if parameter.grad is None or not parameter.requires_grad: continue
                 if not self.state[parameter].get('do_wd', True): continue
                 by_kind.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-            kept = 1 - float(hypers['lr']) * float(hypers['wd'])
-            for params in by_kind.values():
-                for part, in chunks(params): torch._foreach_mul_(part, kept)
+            kept_share = 1 - float(hypers['lr']) * float(hypers['wd'])
+            for parameters in by_kind.values():
+                for some_weights, in chunks(parameters): torch._foreach_mul_(some_weights, kept_share)
 
     def state_dict(self): return {**self.opt.state_dict(), 'own': [dict(own) for own in self.own_hypers]}
 
@@ -76,5 +78,5 @@ class Wrapped(OptimWrapper):
         if 'own' not in saved_state:
             raise InputError(f'the saved optimizer has {sorted(saved_state)}: '
                              'it is none of torch under fastmatch')
-        self.opt.load_state_dict({key: value for key, value in saved_state.items() if key != 'own'})
-        self.own_hypers = [dict(own) for own in saved_state['own']]
+        self.opt.load_state_dict({name: value for name, value in saved_state.items() if name != 'own'})
+        self.own_hypers = [dict(group_hypers) for group_hypers in saved_state['own']]

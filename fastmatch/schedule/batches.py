@@ -48,12 +48,12 @@ class _OneBatch(Callback):
     "Trains one batch of `n` items, made by repeating those of the loader's first batch, and stops."
     order = -5  # before any callback that works on the batch, after training mode is set
 
-    def __init__(self, n): self.n = n
+    def __init__(self, n_items): self.n = n_items
 
     def before_batch(self):
         def resize(tensor): return tensor[torch.arange(self.n, device=tensor.device) % len(tensor)]
-        self.learn.xb = tuple(apply(resize, part) for part in self.learn.xb)
-        self.learn.yb = tuple(apply(resize, part) for part in self.learn.yb)
+        self.learn.xb = tuple(apply(resize, batch_part) for batch_part in self.learn.xb)
+        self.learn.yb = tuple(apply(resize, batch_part) for batch_part in self.learn.yb)
 
     def after_batch(self): raise CancelFitException
 
@@ -79,10 +79,10 @@ class _RestoredLearner:
         self.learner.opt.load_state_dict(self.opt_state)
 
 
-def _fits_in_memory(learner, n) -> bool:
-    "Whether the learner can train a batch of `n` items."
+def _fits_in_memory(learner, n_items) -> bool:
+    "Whether the learner can train a batch of `n_items` items."
     try:
-        with learner.no_logging(), learner.no_bar(): learner.fit(1, cbs=_OneBatch(n))
+        with learner.no_logging(), learner.no_bar(): learner.fit(1, cbs=_OneBatch(n_items))
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, MemoryError) or is_out_of_memory(error)): raise
         learner.remove_cbs(learner._grab_cbs(_OneBatch))
@@ -103,27 +103,27 @@ def largest_bs(
     if not 1 <= start <= stop:
         raise InputError(f'start={start}, stop={stop}: at least 1, and start no more than stop')
     with _RestoredLearner(learner):
-        # in units of `start`: `good` fits; `bad` does not fit or is beyond `stop`
-        most = stop // start
-        good, bad = 0, 1
-        while bad <= most and _fits_in_memory(learner, bad * start): good, bad = bad, bad * 2
-        if good == 0:
+        # in units of `start`: `fits` is known to fit; `fails` does not fit or is beyond `stop`
+        n_units = stop // start
+        fits, fails = 0, 1
+        while fails <= n_units and _fits_in_memory(learner, fails * start): fits, fails = fails, fails * 2
+        if fits == 0:
             raise InputError(f'not even {start} items fit in memory: '
                              'try a smaller start, smaller pictures or a smaller encoder')
-        bad = min(bad, most + 1)
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            if _fits_in_memory(learner, middle * start): good = middle
-            else: bad = middle
-    return good * start
+        fails = min(fails, n_units + 1)
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            if _fits_in_memory(learner, middle * start): fits = middle
+            else: fails = middle
+    return fits * start
 
 
 class _GradientNorms(Callback):
     "Takes no step; sums up the gradients of `n` batches, and notes their squared lengths and batch sizes."
     order = MixedPrecision.order + 1  # after gradients are unscaled
 
-    def __init__(self, n):
-        self.n = n
+    def __init__(self, n_batches):
+        self.n = n_batches
         self.squares = []
         self.total = None
         self.sizes = []
@@ -143,7 +143,7 @@ class _GradientNorms(Callback):
 
 def _squared_length(tensors) -> float:
     "The squared length of all tensors as one vector."
-    return sum(float(norm)**2 for norm in torch._foreach_norm(tensors))
+    return sum(float(tensor_norm)**2 for tensor_norm in torch._foreach_norm(tensors))
 
 
 def noise_scale(
@@ -156,16 +156,16 @@ def noise_scale(
     https://arxiv.org/abs/1812.06162.
     """
     if n < 2: raise InputError(f'n={n}: two batches at least')
-    norms = _GradientNorms(n)
+    gradient_norms = _GradientNorms(n)
     with _RestoredLearner(learner), learner.no_logging(), learner.no_bar():
-        epochs = -(-n // max(1, len(learner.dls.train)))
-        learner.fit(epochs, cbs=norms)
-    n = len(norms.squares)
-    mean_size = sum(norms.sizes) / len(norms.sizes)
+        n_epochs = -(-n // max(1, len(learner.dls.train)))
+        learner.fit(n_epochs, cbs=gradient_norms)
+    n = len(gradient_norms.squares)
+    mean_size = sum(gradient_norms.sizes) / len(gradient_norms.sizes)
     # the paper's appendix A: the squared length of a mean gradient is |G|^2 + noise / batch size, here of one
     # batch and of all together
-    one_batch = sum(norms.squares) / n
-    all_batches = _squared_length(norms.total) / n**2
-    gradient = (n * all_batches - one_batch) / (n - 1)
-    noise = (one_batch - all_batches) * mean_size * n / (n - 1)
-    return noise / gradient if gradient > 0 else float('inf')
+    square_of_one = sum(gradient_norms.squares) / n
+    square_of_all = _squared_length(gradient_norms.total) / n**2
+    gradient_square = (n * square_of_all - square_of_one) / (n - 1)
+    noise = (square_of_one - square_of_all) * mean_size * n / (n - 1)
+    return noise / gradient_square if gradient_square > 0 else float('inf')

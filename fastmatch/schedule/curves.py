@@ -67,15 +67,15 @@ def cycles(
     if not len(lengths) or min(lengths) <= 0:
         raise InputError(f'lengths={lengths}: at least one, and above 0')
     if not 0 <= floor <= 1: raise InputError(f'floor={floor}: a factor on the rate, 0 to 1')
-    total = sum(lengths)
+    total_length = sum(lengths)
     ends = []
-    for length in lengths: ends.append((ends[-1] if ends else 0.) + length / total)
+    for length in lengths: ends.append((ends[-1] if ends else 0.) + length / total_length)
     starts = [0., *ends[:-1]]
 
     def curve(progress):
-        cycle = min(bisect_right(ends, progress + ROUNDING), len(ends) - 1)
-        within = (progress - starts[cycle]) / (ends[cycle] - starts[cycle])
-        return cos_to(max(decay**cycle, floor), floor, min(1., max(0., within)))
+        cycle_number = min(bisect_right(ends, progress + ROUNDING), len(ends) - 1)
+        cycle_progress = (progress - starts[cycle_number]) / (ends[cycle_number] - starts[cycle_number])
+        return cos_to(max(decay**cycle_number, floor), floor, min(1., max(0., cycle_progress)))
     return curve
 
 

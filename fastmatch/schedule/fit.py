@@ -24,13 +24,13 @@ def named_rates(
     if not hasattr(model, 'param_groups'):
         name = type(model).__name__
         raise InputError(f'rates by name ask for a model with `param_groups()`; {name} has none')
-    groups = list(model.param_groups())
+    group_names = list(model.param_groups())
     by_group = {}
-    for name, rate in rates.items(): by_group[name if name in groups else ALIASES.get(name, name)] = rate
+    for name, rate in rates.items(): by_group[name if name in group_names else ALIASES.get(name, name)] = rate
     if len(by_group) < len(rates): raise InputError(f'rates={list(rates)}: two of them are of the same group')
-    if set(by_group) != set(groups):
-        raise InputError(f'rates are given for {list(rates)}; the groups are {groups}')
-    return [by_group[group] for group in groups]
+    if set(by_group) != set(group_names):
+        raise InputError(f'rates are given for {list(rates)}; the groups are {group_names}')
+    return [by_group[group] for group in group_names]
 
 
 def _full_rates(learner, lr) -> np.ndarray:
@@ -56,8 +56,8 @@ def fit_curve(
     "Train with the learning rate following any curve, after a warm-up; other `fit_*` bring a curve along."
     if reset_opt: learner.create_opt()
     full_rates = _full_rates(learner, lr)
-    factor = curves.warmed(curve or curves.flat(), warmup / n_epoch, multiplier)
-    scheduler = ParamScheduler({'lr': lambda progress: full_rates * factor(progress)})
+    rate_factor = curves.warmed(curve or curves.flat(), warmup / n_epoch, multiplier)
+    scheduler = ParamScheduler({'lr': lambda progress: full_rates * rate_factor(progress)})
     learner.fit(n_epoch, cbs=[scheduler, *L(cbs)], wd=wd, start_epoch=start_epoch)
 
 
@@ -104,11 +104,11 @@ def fit_steps(
     **kwargs,  # Further arguments of `fit_curve`
 ):
     "Train at a rate that falls by the same factor at given moments."
-    shares = [moment / n_epoch if isinstance(moment, int) else moment for moment in at]
+    falls_at = [moment / n_epoch if isinstance(moment, int) else moment for moment in at]
     warmup_share = warmup / n_epoch
-    if shares and min(shares) < warmup_share:
+    if falls_at and min(falls_at) < warmup_share:
         raise InputError(f'at={at}: the rate can\'t fall before the warm-up of {warmup} epochs is over')
-    after_warmup = [(share - warmup_share) / (1 - warmup_share) for share in shares]
+    after_warmup = [(share - warmup_share) / (1 - warmup_share) for share in falls_at]
     fit_curve(learner, n_epoch, lr, curves.steps(after_warmup, gamma), warmup, **kwargs)
 
 
@@ -135,7 +135,7 @@ def fit_cycles(
     **kwargs,  # Further arguments of `fit_curve`
 ):
     "Train along cosine cycles with warm restarts (https://arxiv.org/abs/1608.03983)."
-    lengths = [cycle_len * mult**i for i in range(n_cycles)]
+    lengths = [cycle_len * mult**cycle_number for cycle_number in range(n_cycles)]
     n_epoch = round(sum(lengths))
     if abs(n_epoch - sum(lengths)) > 1e-6:
         raise InputError(f'{n_cycles} cycles of {lengths} epochs end in mid-epoch, after {sum(lengths):g}')
@@ -181,9 +181,9 @@ class Plateau(ReduceLROnPlateau):
         self.warmup = warmup
 
     def before_fit(self):
-        names = list(self.recorder.metric_names[1:])
-        if self.monitor not in names:
-            raise InputError(f'monitor={self.monitor!r}: this Learner records {names}')
+        recorded_names = list(self.recorder.metric_names[1:])
+        if self.monitor not in recorded_names:
+            raise InputError(f'monitor={self.monitor!r}: this Learner records {recorded_names}')
         super().before_fit()
 
     def after_epoch(self):
@@ -212,8 +212,8 @@ def fit_plateau(
 ):
     "Train at a rate that falls whenever `monitor` has stopped improving."
     if reset_opt: learner.create_opt()
-    rates = _full_rates(learner, lr)
+    full_rates = _full_rates(learner, lr)
     if not 0 <= warmup < n_epoch: raise InputError(f'warmup={warmup} of {n_epoch} epochs')
-    warmups = [WarmUp(warmup, multiplier)] if warmup else []
+    warmup_callbacks = [WarmUp(warmup, multiplier)] if warmup else []
     plateau = Plateau(monitor, warmup, patience=patience, factor=factor, min_lr=min_lr)
-    learner.fit(n_epoch, list(rates), cbs=[*warmups, plateau, *L(cbs)], **kwargs)
+    learner.fit(n_epoch, list(full_rates), cbs=[*warmup_callbacks, plateau, *L(cbs)], **kwargs)

@@ -19,7 +19,7 @@ def layered_rates(
     factor: float = FACTOR,  # The rate of each group is that of the next one divided by this
 ) -> list[float]:
     "Learning rates that fall from the head down, one for each of `n` parameter groups, first group first."
-    return [lr / factor**(n - 1 - i) for i in range(n)]
+    return [lr / factor**(n - 1 - group_number) for group_number in range(n)]
 
 
 def _count_groups(learner) -> int:
@@ -47,8 +47,8 @@ def fit_head_first(
     learner.freeze()
     getattr(learner, fit)(head_epochs, rates, **kwargs)
     learner.unfreeze()
-    lower = [rate / div for rate in rates] if isinstance(rates, list) else rates / div
-    getattr(learner, fit)(n_epoch, lower, **kwargs)
+    lower_rates = [rate / div for rate in rates] if isinstance(rates, list) else rates / div
+    getattr(learner, fit)(n_epoch, lower_rates, **kwargs)
 
 
 def fit_gradual(
@@ -89,29 +89,30 @@ class Still(Callback):
 
     def before_fit(self):
         modules = dict(self.learn.model.named_modules())
-        missing = [module_name for module_name in self.names if module_name not in modules]
-        if missing:
-            known = [module_name for module_name in modules if module_name]
-            raise InputError(f'no module {missing}: this model has {preview(known, 12)}')
+        missing_names = [module_name for module_name in self.names if module_name not in modules]
+        if missing_names:
+            known_names = [module_name for module_name in modules if module_name]
+            raise InputError(f'no module {missing_names}: this model has {preview(known_names, 12)}')
         frozen = {parameter for group in self.opt.param_lists[:self.opt.frozen_idx] for parameter in group}
         # whole modules, so that a norm without weights is kept still with the block it is in
-        still = []
+        still_modules = []
         for module_name, module in modules.items():
             parameters = list(module.parameters())
             is_frozen = parameters and all(parameter in frozen for parameter in parameters)
-            if module_name in self.names or is_frozen: still.append(module)
-        weights = [weight for module in still for weight in module.parameters()]
+            if module_name in self.names or is_frozen: still_modules.append(module)
+        weights = [weight for module in still_modules for weight in module.parameters()]
         self._was = {weight: weight.requires_grad for weight in weights}
-        self._still = {part for module in still for part in module.modules() if hasattr(part, 'running_mean')}
+        self._still = {inner_module for module in still_modules for inner_module in module.modules()
+                       if hasattr(inner_module, 'running_mean')}
         for weight in self._was: weight.requires_grad_(False)
 
     def before_train(self):
-        for norm in self._still: norm.eval()
+        for norm_layer in self._still: norm_layer.eval()
 
     def after_fit(self):
         # only what this callback changed: the groups keep what `freeze_to` gave them
-        before = self.__dict__.pop('_was', {})
-        for weight, requires_grad in before.items(): weight.requires_grad_(requires_grad)
+        former_flags = self.__dict__.pop('_was', {})
+        for weight, requires_grad in former_flags.items(): weight.requires_grad_(requires_grad)
         self.__dict__.pop('_still', None)
 
 
@@ -125,6 +126,6 @@ def between(
     It lies halfway, on a logarithmic scale, between the steepest fall of the loss and a tenth of the rate
     with the lowest loss.
     """
-    rate = (steep(lrs, losses, num_it)[0] * minimum(lrs, losses, num_it)[0])**.5
-    nearest = int(torch.as_tensor([abs(tried - rate) for tried in lrs]).argmin())
-    return rate, (rate, losses[nearest])
+    suggested_rate = (steep(lrs, losses, num_it)[0] * minimum(lrs, losses, num_it)[0])**.5
+    nearest_tried = int(torch.as_tensor([abs(tried_rate - suggested_rate) for tried_rate in lrs]).argmin())
+    return suggested_rate, (suggested_rate, losses[nearest_tried])
