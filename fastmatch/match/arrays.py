@@ -4,17 +4,17 @@ import numpy as np
 
 
 def rank_within_row(
-    counts: np.ndarray,  # int (n,), entries of each row; they lie flat, one row after the other
+    counts: np.ndarray,  # int (n,), entries of each row; all entries are one array, one row after the other
 ) -> np.ndarray:  # int64 (sum of counts,)
     "The position of each entry within its own row, from 0: counts (2, 0, 3) give 0 1 0 1 2."
-    position = np.arange(counts.sum())
+    positions = np.arange(counts.sum())
     # in place, because arrays of one number a pair are what a whole rule's memory peaks with
-    position -= np.repeat(counts.cumsum() - counts, counts)
-    return position
+    positions -= np.repeat(counts.cumsum() - counts, counts)
+    return positions
 
 
 def find_pairs(
-    rows: np.ndarray,  # int (m,), rows of the pairs to search in; no pair may stand there twice
+    rows: np.ndarray,  # int (m,), rows of the pairs to search in; no pair may occur twice
     ids: np.ndarray,  # int (m,), ids of the pairs to search in
     wanted_rows: np.ndarray,  # int (w,), rows of the pairs to find
     wanted_ids: np.ndarray,  # int (w,), ids of the pairs to find
@@ -23,12 +23,12 @@ def find_pairs(
     """The position of each wanted pair (row, id) among the given pairs: of (0,5), (2,1) the pair (2,1) is
     at 1, (2,5) at -1."""
     if not len(rows): return np.full(len(wanted_rows), -1, np.int64)
-    keys = rows.astype(np.int64) * n + ids
+    pair_keys = rows.astype(np.int64) * n + ids
     wanted_keys = wanted_rows.astype(np.int64) * n + wanted_ids
-    order = np.argsort(keys)
-    place = np.searchsorted(keys, wanted_keys, sorter=order)
-    found = order[np.minimum(place, len(keys) - 1)]
-    return np.where(keys[found] == wanted_keys, found, -1)
+    by_key = np.argsort(pair_keys)
+    sorted_places = np.searchsorted(pair_keys, wanted_keys, sorter=by_key)
+    positions = by_key[np.minimum(sorted_places, len(pair_keys) - 1)]
+    return np.where(pair_keys[positions] == wanted_keys, positions, -1)
 
 
 def descending_bits(

@@ -32,19 +32,19 @@ def candidates(
 ) -> Candidates:
     "Search every modality, and score every pair that one of them found in all of them, from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
-    sizes = {modality: len(space) for modality, space in spaces.items()}
-    listing_count = _same_size('modalities of different length', sizes)
-    pools = {modality: space.pool for modality, space in spaces.items()}
-    pool = _same_size('modalities with catalogues of different length', pools)
-    grid = _union_grid(spaces, resolve_k(k, pool), listing_count, pool)
-    rows = np.arange(listing_count)[:, None]
+    listing_counts = {modality: len(space) for modality, space in spaces.items()}
+    listing_count = _same_size('modalities of different length', listing_counts)
+    pool_sizes = {modality: space.pool for modality, space in spaces.items()}
+    pool_size = _same_size('modalities with catalogues of different length', pool_sizes)
+    id_grid = _union_grid(spaces, resolve_k(k, pool_size), listing_count, pool_size)
+    row_numbers = np.arange(listing_count)[:, None]
     return Candidates(
-        ids=grid,
-        scores={modality: space.scores(rows, grid) for modality, space in spaces.items()},
+        ids=id_grid,
+        scores={modality: space.scores(row_numbers, id_grid) for modality, space in spaces.items()},
         # by default a rule chosen on few listings takes 50 among more
         k=NEAREST if k is None else k,
         join=tuple(modality for modality, space in spaces.items() if _is_exact_key(space)),
-        pool=pool,
+        pool=pool_size,
         present={modality: _present(space) for modality, space in spaces.items()},
         made_with=made_with_of(spaces))
 
@@ -53,42 +53,45 @@ def made_with_of(
     spaces: dict,  # Modality -> space or `Pool`
 ) -> dict | None:
     "How the vectors of these spaces were made, None where no space knows."
-    known = [space.made_with for space in spaces.values() if isinstance(space, Space) and space.made_with]
-    return known[0] if known else None
+    known_settings = [space.made_with for space in spaces.values()
+                      if isinstance(space, Space) and space.made_with]
+    return known_settings[0] if known_settings else None
 
 
-def _same_size(problem, sizes):
-    if len(set(sizes.values())) > 1: raise InputError(f'{problem}: {sizes}')
-    return next(iter(sizes.values()))
+def _same_size(problem, size_by_modality):
+    if len(set(size_by_modality.values())) > 1: raise InputError(f'{problem}: {size_by_modality}')
+    return next(iter(size_by_modality.values()))
 
 
-def _union_grid(spaces, k, listing_count, pool):
+def _union_grid(spaces, k, listing_count, pool_size):
     "The ids that any space finds for each row, int64 (n,K): the listing itself, then rising, padded with -1."
     removed = np.any([space.removed for space in spaces.values()], axis=0)
-    pair_keys = np.concatenate([_pair_keys(space.search(k).ids, removed, pool) for space in spaces.values()])
+    keys_by_space = [_pair_keys(space.search(k).ids, removed, pool_size) for space in spaces.values()]
+    pair_keys = np.concatenate(keys_by_space)
+    del keys_by_space
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
     pair_keys.sort()
     pair_keys = pair_keys[np.append(True, pair_keys[1:] != pair_keys[:-1])]
     # each array of one number a pair is dropped once it is used, because a whole rule's memory peaks here
-    rows, found_ids = np.divmod(pair_keys, pool + 1)
+    row_numbers, found_ids = np.divmod(pair_keys, pool_size + 1)
     del pair_keys
     found_ids -= 1
-    np.copyto(found_ids, rows, where=found_ids < 0)
-    counts = np.bincount(rows, minlength=listing_count)
-    grid = np.full((listing_count, counts.max()), -1, np.int64)
-    grid[rows, rank_within_row(counts)] = found_ids
-    return grid
+    np.copyto(found_ids, row_numbers, where=found_ids < 0)
+    found_counts = np.bincount(row_numbers, minlength=listing_count)
+    id_grid = np.full((listing_count, found_counts.max()), -1, np.int64)
+    id_grid[row_numbers, rank_within_row(found_counts)] = found_ids
+    return id_grid
 
 
-def _pair_keys(ids, removed, pool):
+def _pair_keys(found_ids, removed, pool_size):
     "One number for each pair that was found; they sort by row, the listing itself first, then by id."
-    own = np.arange(len(ids))[:, None]
-    keys = np.where(ids == own, 0, ids + 1)
-    keep = ids >= 0
+    row_numbers = np.arange(len(found_ids))[:, None]
+    pair_keys = np.where(found_ids == row_numbers, 0, found_ids + 1)
+    is_kept = found_ids >= 0
     # a listing that was removed from one modality is nobody's candidate in any
-    if removed.any(): keep &= (ids == own) | ~(removed[own] | removed[ids])
-    keys += own * (pool + 1)
-    return keys[keep]
+    if removed.any(): is_kept &= (found_ids == row_numbers) | ~(removed[row_numbers] | removed[found_ids])
+    pair_keys += row_numbers * (pool_size + 1)
+    return pair_keys[is_kept]
 
 
 def _is_exact_key(space): return isinstance(space.new if isinstance(space, Pool) else space, Keys)
@@ -97,6 +100,7 @@ def _is_exact_key(space): return isinstance(space.new if isinstance(space, Pool)
 def _present(space):
     "Whether each listing has something in this space, bool (pool,): what is similar to itself."
     if isinstance(space, Pool):
-        return np.concatenate([_present(part) for part in (space.new, space.catalogue) if part is not None])
-    rows = np.arange(len(space))
-    return space.scores(rows, rows) > 0
+        subspaces = [subspace for subspace in (space.new, space.catalogue) if subspace is not None]
+        return np.concatenate([_present(subspace) for subspace in subspaces])
+    row_numbers = np.arange(len(space))
+    return space.scores(row_numbers, row_numbers) > 0

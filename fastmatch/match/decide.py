@@ -22,12 +22,12 @@ def decide(
     if not_a_number.any():
         raise InputError(f'neighbors: rows {preview(np.flatnonzero(not_a_number))} have a score that is NaN')
     nearest = neighbors.top(max_matches)
-    keep = nearest.ids >= 0
+    is_match = nearest.ids >= 0
     # float64, as the thresholds: in float32 a threshold between two neighboring scores would be rounded to
     # one of them
-    keep[:, 1:] &= nearest.scores[:, 1:].astype(np.float64) >= thresholds[:nearest.ids.shape[1] - 1]
-    keep[:, 0] = True
-    return matches_from_mask(nearest, keep)
+    is_match[:, 1:] &= nearest.scores[:, 1:].astype(np.float64) >= thresholds[:nearest.ids.shape[1] - 1]
+    is_match[:, 0] = True
+    return matches_from_mask(nearest, is_match)
 
 
 def thresholds_by_rank(

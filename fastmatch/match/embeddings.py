@@ -23,21 +23,21 @@ class Embeddings(dict):
     ):
         super().__init__({modality: np.asarray(array, np.float32) for modality, array in vectors.items()})
         self.ids = _common_ids(ids) if isinstance(ids, dict) else np.asarray(ids)
-        n = len(self.ids)
+        n_listings = len(self.ids)
         self.titles = None if titles is None else _as_texts(titles)
         groups_keyword = 'groups' if groups is not None else 'labels'
         if groups is None: groups = labels
         self.groups = None if groups is None else np.asarray(groups)
-        self.trained_on = np.zeros(n, bool) if trained_on is None else np.asarray(trained_on, bool)
+        self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
         self.phash = None if phash is None else np.asarray(phash, dtype=object)
         # a copy with other groups or titles, `Embeddings(emb, emb.ids, ...)`, has the same vectors
         if made_with is None and isinstance(vectors, Embeddings): made_with = vectors.made_with
         self.made_with = None if made_with is None else dict(made_with)
         arrays = {**self, 'titles': self.titles, groups_keyword: self.groups, 'trained_on': self.trained_on,
                   'phash': self.phash}
-        for name, column in arrays.items():
-            if column is not None and len(column) != n:
-                raise InputError(f'{name}: {len(column)} rows for {n} ids')
+        for column_name, column in arrays.items():
+            if column is not None and len(column) != n_listings:
+                raise InputError(f'{column_name}: {len(column)} rows for {n_listings} ids')
 
     @property
     def labels(self):
@@ -69,13 +69,15 @@ class Embeddings(dict):
     ) -> 'Embeddings':
         """Return `self`, or raise `InputError` naming the settings that differ; one that is missing on
         either side counts as no difference."""
-        mine = self.made_with or {}
-        theirs = other or {}
-        differing = [name for name in mine if name in theirs and _plain(mine[name]) != _plain(theirs[name])]
+        own_settings = self.made_with or {}
+        other_settings = other or {}
+        differing = [setting for setting in own_settings if setting in other_settings
+                     and _plain(own_settings[setting]) != _plain(other_settings[setting])]
         if differing:
-            said = '; '.join(f'{name}={mine[name]!r}, {what} with {name}={theirs[name]!r}'
-                             for name in differing)
-            raise InputError(f'the embeddings were made with {said}: use one setting for both, '
+            differences = '; '.join(
+                f'{setting}={own_settings[setting]!r}, {what} with {setting}={other_settings[setting]!r}'
+                for setting in differing)
+            raise InputError(f'the embeddings were made with {differences}: use one setting for both, '
                              'since similarities of vectors made in different ways are not comparable')
         return self
 
@@ -123,28 +125,31 @@ def _as_texts(titles):
     ('None', 'nan') and match each other."""
     from pandas import isna
     titles = list(titles)
-    missing = [row for row, title in enumerate(titles) if isna(title)]
-    if missing: raise InputError(f'titles: rows {preview(missing)} are missing')
+    missing_rows = [row_number for row_number, title in enumerate(titles) if isna(title)]
+    if missing_rows: raise InputError(f'titles: rows {preview(missing_rows)} are missing')
     return [str(title) for title in titles]
 
 
-def _common_ids(ids_of):
+def _common_ids(ids_by_modality):
     """The ids that all modalities have in one order; raises `InputError` naming the first row where two
     modalities differ."""
-    (first_name, first), *others = ((modality, np.asarray(ids)) for modality, ids in ids_of.items())
-    for name, ids in others:
-        if len(ids) != len(first): raise InputError(f'{name}: {len(ids)} ids, {first_name}: {len(first)}')
-        differing = np.flatnonzero(ids.astype(str) != first.astype(str))
-        if differing.size:
-            row = differing[0]
-            same_listings = sorted(ids.astype(str)) == sorted(first.astype(str))
-            difference = f'{name}: row {row} is {str(ids[row])!r}, in {first_name} it is {str(first[row])!r}'
+    ids_as_arrays = ((modality, np.asarray(ids)) for modality, ids in ids_by_modality.items())
+    (first_modality, first_ids), *others = ids_as_arrays
+    for modality, ids in others:
+        if len(ids) != len(first_ids):
+            raise InputError(f'{modality}: {len(ids)} ids, {first_modality}: {len(first_ids)}')
+        differing_rows = np.flatnonzero(ids.astype(str) != first_ids.astype(str))
+        if differing_rows.size:
+            row_number = differing_rows[0]
+            same_listings = sorted(ids.astype(str)) == sorted(first_ids.astype(str))
+            difference = (f'{modality}: row {row_number} is {str(ids[row_number])!r}, '
+                          f'in {first_modality} it is {str(first_ids[row_number])!r}')
             reason = 'the same listings in another order' if same_listings else 'other listings'
             raise InputError(f'{difference}: {reason}')
-    return first
+    return first_ids
 
 
-def _plain(value):
+def _plain(setting):
     "A setting as json would give it back: tuples as lists."
-    if isinstance(value, (list, tuple)): return [_plain(part) for part in value]
-    return value
+    if isinstance(setting, (list, tuple)): return [_plain(element) for element in setting]
+    return setting

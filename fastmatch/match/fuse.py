@@ -25,14 +25,16 @@ def ensemble(
     lengths = [len(space) for space in spaces]
     if len(set(lengths)) > 1: raise InputError(f'encoders of different length: {lengths}')
     weights = np.ones(len(spaces)) if weights is None else np.asarray(weights, np.float64)
-    usable = np.isfinite(weights) & (weights >= 0)
-    if weights.shape != (len(spaces),) or not usable.all() or not weights.any():
+    is_usable = np.isfinite(weights) & (weights >= 0)
+    if weights.shape != (len(spaces),) or not is_usable.all() or not weights.any():
         raise InputError(f'weights={weights.tolist()}: {len(spaces)} numbers, 0 or more, one above 0')
-    parts = [np.sqrt(weight) * space.vectors for weight, space in zip(weights, spaces) if weight > 0]
-    side_by_side = Dense(np.concatenate(parts, 1), name)
+    weighted_vectors = [np.sqrt(weight) * space.vectors
+                        for weight, space in zip(weights, spaces) if weight > 0]
+    side_by_side = Dense(np.concatenate(weighted_vectors, 1), name)
     # an index among the spaces passes its settings on
-    like = next((space for space in spaces if type(space) is not Dense), side_by_side)
-    combined = like._with_vectors(side_by_side.vectors, np.any([space.removed for space in spaces], axis=0))
+    template = next((space for space in spaces if type(space) is not Dense), side_by_side)
+    removed = np.any([space.removed for space in spaces], axis=0)
+    combined = template._with_vectors(side_by_side.vectors, removed)
     combined.name = name
     return combined
 
@@ -65,8 +67,8 @@ def equal_weights(
 ) -> dict:  # Modality -> 1; for 'union' and 'above', where weights are thresholds, 0
     "All modalities alike, exact keys left out."
     weight = 0. if how in ('union', 'above') else 1.
-    fused = [modality for modality in candidates.scores if modality not in candidates.join]
-    return dict.fromkeys(fused, weight)
+    fused_modalities = [modality for modality in candidates.scores if modality not in candidates.join]
+    return dict.fromkeys(fused_modalities, weight)
 
 
 def fused_scores(
@@ -79,10 +81,10 @@ def fused_scores(
 ) -> np.ndarray:  # float32, in the shape of `candidates.ids`
     """The fused score of each pair, neither checked nor sorted: what `fuse` sorts, and what threshold
     searches work on."""
-    used = {modality: weight for modality, weight in weights.items()
-            if how in THRESHOLD_FUSIONS or weight != 0}
+    used_weights = {modality: weight for modality, weight in weights.items()
+                    if how in THRESHOLD_FUSIONS or weight != 0}
     fusion = FUSION_FUNCTIONS[how]
-    scores = fusion(candidates, used, power=power, planes=planes)
+    scores = fusion(candidates, used_weights, power=power, planes=planes)
     if join:
         score_of_equals = _score_of_equals(candidates, how, weights, power, planes)
         for modality in join:
@@ -94,9 +96,9 @@ def _score_of_equals(candidates, how, weights, power, planes):
     """The fused score of two listings that are equal in everything, 1 at least: sums over thresholds reach
     more."""
     if how not in (*THRESHOLD_FUSIONS, 'piecewise'): return 1.
-    ones = {modality: np.ones((1, 1), np.float32) for modality in candidates.scores}
-    equals = Candidates(np.zeros((1, 1), np.int64), ones)
-    return max(1., float(FUSION_FUNCTIONS[how](equals, weights, power=power, planes=planes)[0, 0]))
+    equal_scores = {modality: np.ones((1, 1), np.float32) for modality in candidates.scores}
+    equal_pair = Candidates(np.zeros((1, 1), np.int64), equal_scores)
+    return max(1., float(FUSION_FUNCTIONS[how](equal_pair, weights, power=power, planes=planes)[0, 0]))
 
 
 def check_thresholds(
@@ -104,8 +106,9 @@ def check_thresholds(
 ):
     """Raise `InputError` for thresholds outside the range of similarities: .84 is possible, 84 is not (1.01
     is, and lets nothing in)."""
-    bad = {name: threshold for name, threshold in thresholds.items() if not -1.01 <= threshold <= 1.01}
-    if bad: raise InputError(f'{bad}: outside the range of the scores, which is -1 to 1')
+    out_of_range = {name: threshold for name, threshold in thresholds.items()
+                    if not -1.01 <= threshold <= 1.01}
+    if out_of_range: raise InputError(f'{out_of_range}: outside the range of the scores, which is -1 to 1')
 
 
 def check_weights(
@@ -116,9 +119,10 @@ def check_weights(
 ):
     "Raise `InputError` for weights, a power or planes that the fusion `how` can't use."
     allowed = 'above 0' if how == 'power' else '' if how in SIGNED_FUSIONS else '0 or more'
-    bad = {modality: weight for modality, weight in weights.items()
-           if not np.isfinite(weight) or (allowed and weight < 0) or (how == 'power' and weight == 0)}
-    if bad: raise InputError(f'weights={bad}: finite numbers' + (f', {allowed}' if allowed else ''))
+    bad_weights = {modality: weight for modality, weight in weights.items()
+                   if not np.isfinite(weight) or (allowed and weight < 0) or (how == 'power' and weight == 0)}
+    if bad_weights:
+        raise InputError(f'weights={bad_weights}: finite numbers' + (f', {allowed}' if allowed else ''))
     if how in THRESHOLD_FUSIONS: check_thresholds(weights)
     if not weights or (allowed and not any(weight > 0 for weight in weights.values())):
         raise InputError(f'weights={weights}: none is above 0')
@@ -138,8 +142,8 @@ def _check_planes(planes, weights):
         unknown = set(coefficients) - set(weights)
         if unknown: raise InputError(f'planes name {sorted(unknown)}; the weights {list(weights)}')
         numbers = (*coefficients.values(), threshold)
-        finite = all(_is_number(number) and np.isfinite(number) for number in numbers)
-        if not finite or not any(coefficients.values()):
+        all_finite = all(_is_number(number) and np.isfinite(number) for number in numbers)
+        if not all_finite or not any(coefficients.values()):
             raise InputError(f'planes: {plane!r}: finite numbers, one weight at least that is not 0')
 
 
@@ -152,13 +156,15 @@ def sorted_neighbors(
 ) -> Neighbors:
     """Candidates sorted by a score, ties to the smaller id; raises `InputError` where a row does not start
     with the listing itself."""
-    others = np.where(ids[:, 1:] >= 0, scores[:, 1:], -np.inf)
+    other_scores = np.where(ids[:, 1:] >= 0, scores[:, 1:], -np.inf)
     # ids rise behind the first column, and a stable sort keeps that order in ties
-    order = np.argsort(-others, axis=1, kind='stable')
+    by_score = np.argsort(-other_scores, axis=1, kind='stable')
     # rank 0 has the best score by promise, also where a fusion gives the listing itself less
-    own = scores[:, :1] if others.shape[1] == 0 else np.maximum(scores[:, :1], others.max(1, keepdims=True))
-    sorted_ids = np.concatenate([ids[:, :1], np.take_along_axis(ids[:, 1:], order, 1)], 1)
-    sorted_scores = np.concatenate([own, np.take_along_axis(others, order, 1)], 1).astype(np.float32)
+    own_scores = scores[:, :1]
+    if other_scores.shape[1]: own_scores = np.maximum(own_scores, other_scores.max(1, keepdims=True))
+    sorted_ids = np.concatenate([ids[:, :1], np.take_along_axis(ids[:, 1:], by_score, 1)], 1)
+    sorted_scores = np.concatenate([own_scores, np.take_along_axis(other_scores, by_score, 1)], 1)
+    sorted_scores = sorted_scores.astype(np.float32)
     if not (sorted_ids[:, 0] == np.arange(len(ids))).all():
         raise InputError('candidates: each listing itself must stand at column 0')
     return Neighbors(sorted_ids, sorted_scores)

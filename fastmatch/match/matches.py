@@ -15,7 +15,7 @@ MAX_MATCHES = 50  # the competition's limit for each listing, the listing itself
 
 @dataclass
 class Matches:
-    """The matches of n listings, laid one row after the other: row i's are `ids[indptr[i]:indptr[i+1]]`.
+    """The matches of n listings, one row after the other: row i's are `ids[indptr[i]:indptr[i+1]]`.
 
     Each row holds the listing itself first, then its matches from the best score to the worst. `len`,
     indexing and iteration go by row.
@@ -37,8 +37,8 @@ class Matches:
         n: int,  # Rows to keep
     ) -> 'Matches':
         "The matches of the first `n` listings."
-        end = self.indptr[n]
-        return Matches(self.indptr[:n + 1], self.ids[:end], self.scores[:end])
+        n_matches = self.indptr[n]
+        return Matches(self.indptr[:n + 1], self.ids[:n_matches], self.scores[:n_matches])
 
     def to_frame(
         self,
@@ -47,11 +47,11 @@ class Matches:
     ):
         "The competition's table as a DataFrame: `posting_id`, and `matches` separated by blanks."
         import pandas as pd
-        names = np.asarray(posting_ids).astype(str)
-        if len(names) != len(self) and len(names) <= self.ids.max(initial=-1):
-            raise InputError(f'posting_ids: {len(names)} for {len(self)} rows')
-        joined = [' '.join(names[row]) for row in self]
-        return pd.DataFrame({'posting_id': names[:len(self)], 'matches': joined})
+        listing_names = np.asarray(posting_ids).astype(str)
+        if len(listing_names) != len(self) and len(listing_names) <= self.ids.max(initial=-1):
+            raise InputError(f'posting_ids: {len(listing_names)} for {len(self)} rows')
+        joined_names = [' '.join(listing_names[matched_ids]) for matched_ids in self]
+        return pd.DataFrame({'posting_id': listing_names[:len(self)], 'matches': joined_names})
 
 
 def row_pointers(
@@ -74,14 +74,15 @@ def mask_of_matches(
     neighbors: Neighbors,  # Candidates (n,k) that the matches were chosen from
 ) -> np.ndarray:  # bool (n,k)
     "Which candidates match; raises `InputError` for a match that is no candidate of its row."
-    n = len(matches)
-    if n != len(neighbors.ids): raise InputError(f'matches of {n} rows, neighbors of {len(neighbors.ids)}')
-    width = max(int(neighbors.ids.max(initial=0)), int(matches.ids.max(initial=0))) + 1
-    rows = np.repeat(np.arange(n), np.diff(matches.indptr))
-    candidate_keys = np.arange(n)[:, None] * width + neighbors.ids
-    keep = np.isin(candidate_keys, rows * width + matches.ids) & (neighbors.ids >= 0)
-    if keep.sum() != len(rows): raise InputError('matches: some are not among the neighbors')
-    return keep
+    n_listings = len(matches)
+    if n_listings != len(neighbors.ids):
+        raise InputError(f'matches of {n_listings} rows, neighbors of {len(neighbors.ids)}')
+    n_ids = max(int(neighbors.ids.max(initial=0)), int(matches.ids.max(initial=0))) + 1
+    match_rows = np.repeat(np.arange(n_listings), np.diff(matches.indptr))
+    candidate_keys = np.arange(n_listings)[:, None] * n_ids + neighbors.ids
+    is_match = np.isin(candidate_keys, match_rows * n_ids + matches.ids) & (neighbors.ids >= 0)
+    if is_match.sum() != len(match_rows): raise InputError('matches: some are not among the neighbors')
+    return is_match
 
 
 def at_most(
@@ -90,6 +91,6 @@ def at_most(
 ) -> Matches:
     "The first `k` matches of each row."
     check_k(k)
-    counts = np.diff(matches.indptr)
-    keep = rank_within_row(counts) < k
-    return Matches(row_pointers(np.minimum(counts, k)), matches.ids[keep], matches.scores[keep])
+    match_counts = np.diff(matches.indptr)
+    is_kept = rank_within_row(match_counts) < k
+    return Matches(row_pointers(np.minimum(match_counts, k)), matches.ids[is_kept], matches.scores[is_kept])

@@ -44,22 +44,23 @@ class Neighbors(NamedTuple):
         _check_array('scores', scores, np.float32)
         if ids.shape != scores.shape:
             raise InputError(f'neighbors.ids has shape {ids.shape}, neighbors.scores {scores.shape}')
-        padding = ids < 0
+        is_padding = ids < 0
         _refuse_rows((ids < -1).any(1), 'have ids below -1')
-        _refuse_rows((padding[:, :-1] & ~padding[:, 1:]).any(1), 'have a neighbor behind the padding')
-        _refuse_rows((padding & (scores != -np.inf)).any(1), 'have padding whose score is not -inf')
-        _refuse_rows((~padding & ~np.isfinite(scores)).any(1), 'have a score that is not finite')
+        _refuse_rows((is_padding[:, :-1] & ~is_padding[:, 1:]).any(1), 'have a neighbor behind the padding')
+        _refuse_rows((is_padding & (scores != -np.inf)).any(1), 'have padding whose score is not -inf')
+        _refuse_rows((~is_padding & ~np.isfinite(scores)).any(1), 'have a score that is not finite')
         _refuse_rows((scores[:, 1:] > scores[:, :-1]).any(1), 'are not sorted best first')
-        by_id = np.sort(ids, axis=1)
-        _refuse_rows(((by_id[:, 1:] == by_id[:, :-1]) & (by_id[:, 1:] >= 0)).any(1), 'name a neighbor twice')
+        sorted_ids = np.sort(ids, axis=1)
+        is_repeated = (sorted_ids[:, 1:] == sorted_ids[:, :-1]) & (sorted_ids[:, 1:] >= 0)
+        _refuse_rows(is_repeated.any(1), 'name a neighbor twice')
         if self_join: check_self_first(self)
         return self
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All neighbors without the padding, flat and row by row: (rows, ids, scores), the listing itself
         included."""
-        rows, columns = np.nonzero(self.ids >= 0)
-        return rows, self.ids[rows, columns], self.scores[rows, columns]
+        row_numbers, columns = np.nonzero(self.ids >= 0)
+        return row_numbers, self.ids[row_numbers, columns], self.scores[row_numbers, columns]
 
     @classmethod
     def from_pairs(
@@ -82,48 +83,51 @@ class Neighbors(NamedTuple):
             # rank 0 also has the best score: rounding, or pairs without the listing itself, must not break
             # the order
             np.maximum.at(own_scores, rows, scores)
-        order = np.lexsort((ids, -scores, rows))
-        rows, ids, scores = rows[order], ids[order], scores[order]
-        row_sizes = np.bincount(rows, minlength=n)
-        rank = rank_within_row(row_sizes) + int(self_join)
-        width = k or max(1, int(row_sizes.max(initial=0)) + int(self_join))
-        neighbors = cls(np.full((n, width), -1, np.int64), np.full((n, width), -np.inf, np.float32))
-        fits = rank < width
-        neighbors.ids[rows[fits], rank[fits]] = ids[fits]
-        neighbors.scores[rows[fits], rank[fits]] = scores[fits]
+        best_first = np.lexsort((ids, -scores, rows))
+        rows, ids, scores = rows[best_first], ids[best_first], scores[best_first]
+        neighbor_counts = np.bincount(rows, minlength=n)
+        pair_ranks = rank_within_row(neighbor_counts) + int(self_join)
+        n_columns = k or max(1, int(neighbor_counts.max(initial=0)) + int(self_join))
+        neighbors = cls(np.full((n, n_columns), -1, np.int64), np.full((n, n_columns), -np.inf, np.float32))
+        has_column = pair_ranks < n_columns
+        neighbors.ids[rows[has_column], pair_ranks[has_column]] = ids[has_column]
+        neighbors.scores[rows[has_column], pair_ranks[has_column]] = scores[has_column]
         if self_join:
             neighbors.ids[:, 0] = np.arange(n)
             neighbors.scores[:, 0] = own_scores
         return neighbors
 
 
-def _checked_pairs(rows, ids, scores, n, self_join):
+def _checked_pairs(row_numbers, neighbor_ids, scores, n_rows, self_join):
     """The pairs of `Neighbors.from_pairs` as int64, int64 and float32 arrays without padding; raises
     `InputError` for what can't be."""
-    rows = np.asarray(rows, np.int64)
-    ids = np.asarray(ids, np.int64)
+    row_numbers = np.asarray(row_numbers, np.int64)
+    neighbor_ids = np.asarray(neighbor_ids, np.int64)
     scores = np.asarray(scores, np.float32)
-    if not rows.shape == ids.shape == scores.shape or rows.ndim != 1:
-        shapes = f'rows {rows.shape}, ids {ids.shape} and scores {scores.shape}'
+    if not row_numbers.shape == neighbor_ids.shape == scores.shape or row_numbers.ndim != 1:
+        shapes = f'rows {row_numbers.shape}, ids {neighbor_ids.shape} and scores {scores.shape}'
         raise InputError(f'{shapes}: give three 1-D arrays of one length')
-    real = ids >= 0
-    rows, ids, scores = rows[real], ids[real], scores[real]
-    if len(rows) and (rows.min() < 0 or rows.max() >= n):
-        raise InputError(f'rows from {rows.min()} to {rows.max()}, but n={n}')
-    if self_join and len(ids) and ids.max() >= n: raise InputError(f'id {ids.max()} in a self-join of n={n}')
-    finite = np.isfinite(scores)
-    if not finite.all():
-        raise InputError(f'scores of rows {preview(np.unique(rows[~finite]))} are not finite')
-    return rows, ids, scores
+    not_padding = neighbor_ids >= 0
+    row_numbers = row_numbers[not_padding]
+    neighbor_ids = neighbor_ids[not_padding]
+    scores = scores[not_padding]
+    if len(row_numbers) and (row_numbers.min() < 0 or row_numbers.max() >= n_rows):
+        raise InputError(f'rows from {row_numbers.min()} to {row_numbers.max()}, but n={n_rows}')
+    if self_join and len(neighbor_ids) and neighbor_ids.max() >= n_rows:
+        raise InputError(f'id {neighbor_ids.max()} in a self-join of n={n_rows}')
+    is_finite = np.isfinite(scores)
+    if not is_finite.all():
+        raise InputError(f'scores of rows {preview(np.unique(row_numbers[~is_finite]))} are not finite')
+    return row_numbers, neighbor_ids, scores
 
 
-def _best_of_each_pair(rows, ids, scores):
+def _best_of_each_pair(row_numbers, neighbor_ids, scores):
     "The pairs sorted by row and id, each once, with the best of its scores."
-    order = np.lexsort((-scores, ids, rows))
-    rows, ids, scores = rows[order], ids[order], scores[order]
-    first = np.ones(len(rows), bool)
-    first[1:] = (rows[1:] != rows[:-1]) | (ids[1:] != ids[:-1])
-    return rows[first], ids[first], scores[first]
+    by_pair = np.lexsort((-scores, neighbor_ids, row_numbers))
+    row_numbers, neighbor_ids, scores = row_numbers[by_pair], neighbor_ids[by_pair], scores[by_pair]
+    is_first = np.ones(len(row_numbers), bool)
+    is_first[1:] = (row_numbers[1:] != row_numbers[:-1]) | (neighbor_ids[1:] != neighbor_ids[:-1])
+    return row_numbers[is_first], neighbor_ids[is_first], scores[is_first]
 
 
 def check_k(
@@ -153,8 +157,8 @@ def check_self_first(
     "Raise `InputError` unless each listing itself is at rank 0 and all neighbors are listings."
     ids = neighbors.ids
     if not ids.shape[1]: raise InputError('neighbors have no columns: not even the listing itself')
-    listings = len(ids) if pool is None else pool
-    _refuse_rows((ids >= listings).any(1), 'name a neighbor past the last listing')
+    n_listings = len(ids) if pool is None else pool
+    _refuse_rows((ids >= n_listings).any(1), 'name a neighbor past the last listing')
     _refuse_rows(ids[:, 0] != np.arange(len(ids)),
                  'do not start with the listing itself (self_join=False where new listings meet a catalogue)')
 
@@ -175,13 +179,13 @@ def group_codes(
     return codes.astype(np.int32)
 
 
-def _check_array(name, array, dtype):
+def _check_array(field_name, array, dtype):
     if not isinstance(array, np.ndarray) or array.ndim != 2:
-        kind = f'{array.ndim}-D' if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f'neighbors.{name}: give a 2-D array, not {kind}')
+        given_type = f'{array.ndim}-D' if isinstance(array, np.ndarray) else type(array).__name__
+        raise InputError(f'neighbors.{field_name}: give a 2-D array, not {given_type}')
     if array.dtype != dtype:
-        raise InputError(f'neighbors.{name} has dtype {array.dtype}: give {np.dtype(dtype)}')
+        raise InputError(f'neighbors.{field_name} has dtype {array.dtype}: give {np.dtype(dtype)}')
 
 
-def _refuse_rows(bad, what):
-    if bad.any(): raise InputError(f'neighbors: rows {preview(np.flatnonzero(bad))} {what}')
+def _refuse_rows(is_bad, problem):
+    if is_bad.any(): raise InputError(f'neighbors: rows {preview(np.flatnonzero(is_bad))} {problem}')

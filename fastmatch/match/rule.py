@@ -50,11 +50,11 @@ class Rule:
         given_threshold = self.threshold
         steps = [self.steps] if isinstance(self.steps, str) else self.steps
         # plain numbers, so that json takes them; object.__setattr__ since a rule is frozen
-        values = {'steps': tuple(as_step(step) for step in steps), 'threshold': float(self.threshold),
-                  'weights': {name: float(weight) for name, weight in self.weights.items()},
-                  'join': tuple(self.join), 'options': plain_value(self.options, 'options'),
-                  'made_with': plain_value(self.made_with, 'made_with')}
-        for name, value in values.items(): object.__setattr__(self, name, value)
+        plain_values = {'steps': tuple(as_step(step) for step in steps), 'threshold': float(self.threshold),
+                        'weights': {modality: float(weight) for modality, weight in self.weights.items()},
+                        'join': tuple(self.join), 'options': plain_value(self.options, 'options'),
+                        'made_with': plain_value(self.made_with, 'made_with')}
+        for field_name, value in plain_values.items(): object.__setattr__(self, field_name, value)
         self._check_steps(given_threshold)
 
     def _check(self):
@@ -62,19 +62,19 @@ class Rule:
         if not isinstance(self.weights, dict):
             raise InputError(f'weights={self.weights!r}: give a dict, a number for each modality')
         numbers = {'threshold': self.threshold,
-                   **{f'weights[{name!r}]': weight for name, weight in self.weights.items()}}
-        for name, value in numbers.items():
-            is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not is_number or not np.isfinite(value):
-                raise InputError(f'{name}={value!r}: give a finite number')
+                   **{f'weights[{modality!r}]': weight for modality, weight in self.weights.items()}}
+        for number_name, number in numbers.items():
+            is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
+            if not is_number or not np.isfinite(number):
+                raise InputError(f'{number_name}={number!r}: give a finite number')
         if not isinstance(self.options, dict) or set(self.options) - {'power', 'planes'}:
             raise InputError(f'options={self.options!r}: power, planes')
         check_weights(self.how, self.weights, **self.options)
-        for name in ('k', 'max_matches'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise InputError(f'{name}={value!r}: give a whole number from 1')
-        if isinstance(self.join, str) or not all(isinstance(name, str) for name in self.join):
+        for field_name in ('k', 'max_matches'):
+            count = getattr(self, field_name)
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+                raise InputError(f'{field_name}={count!r}: give a whole number from 1')
+        if isinstance(self.join, str) or not all(isinstance(modality, str) for modality in self.join):
             raise InputError(f'join={self.join!r}: give a list of names')
 
     def _check_steps(self, given_threshold):
@@ -86,9 +86,10 @@ class Rule:
                     f'steps: {following.do!r} works on {following.stage}, '
                     f'{step.do!r} before it on {step.stage}')
         for step in self.steps:
-            if unknown := set(step.on or ()) - set(self.weights):
+            if unknown_modalities := set(step.on or ()) - set(self.weights):
                 raise InputError(
-                    f'step {step.do!r} on {sorted(unknown)}: the weights name {list(self.weights)}')
+                    f'step {step.do!r} on {sorted(unknown_modalities)}: '
+                    f'the weights name {list(self.weights)}')
 
     def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
 
@@ -122,15 +123,15 @@ class Rule:
     ) -> Decision:
         """The matches of the listings in `spaces`, with what each step left: the one way in which a rule is
         carried out."""
-        if missing := [name for name in self.reads if name not in spaces]:
-            raise InputError(f'the rule needs the modalities {missing}; there are {list(spaces)}')
-        spaces = {name: spaces[name] for name in self.reads}
-        n = len(next(iter(spaces.values())))
+        if missing_spaces := [space_name for space_name in self.reads if space_name not in spaces]:
+            raise InputError(f'the rule needs the modalities {missing_spaces}; there are {list(spaces)}')
+        spaces = {space_name: spaces[space_name] for space_name in self.reads}
+        n_listings = len(next(iter(spaces.values())))
         if looking_further := [step for step in self.steps if not step.rowwise]:
             # such a step needs the neighbors' neighbors: new listings and catalogue are refined as one
-            why = f'step {looking_further[0].do!r}'
-            spaces = {name: space.whole(why) if isinstance(space, Pool) else space
-                      for name, space in spaces.items()}
+            reason = f'step {looking_further[0].do!r}'
+            spaces = {space_name: space.whole(reason) if isinstance(space, Pool) else space
+                      for space_name, space in spaces.items()}
         spaces = self.refined(spaces)
         neighbors = self._fuse(spaces)
         pool = next(iter(spaces.values())).pool
@@ -142,7 +143,8 @@ class Rule:
             changed = _checked(step, step(matches, neighbors, spaces=spaces), matches, pool)
             matches = at_most(changed, self.max_matches)
             trail.append((step.do, matches))
-        return Decision(neighbors.head(n), matches.head(n), [(name, state.head(n)) for name, state in trail])
+        own_trail = [(step_name, outcome.head(n_listings)) for step_name, outcome in trail]
+        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail)
 
     def refined(
         self,
@@ -151,9 +153,11 @@ class Rule:
         "The spaces after the steps on vectors."
         spaces = dict(spaces)
         for step in self._steps('vectors'):
-            given = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
-            names = step.on or [name for name in self.weights if not _holds_keys(spaces[name])]
-            spaces |= {name: step(spaces[name], spaces=spaces, **given) for name in names}
+            fused_neighbors = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
+            modalities = step.on or [
+                modality for modality in self.weights if not _holds_keys(spaces[modality])]
+            spaces |= {modality: step(spaces[modality], spaces=spaces, **fused_neighbors)
+                       for modality in modalities}
         return spaces
 
     def reranked(
@@ -162,50 +166,50 @@ class Rule:
         spaces: dict,  # Name -> space, after the steps on vectors
     ) -> list:  # (name of the step, `Neighbors` after it)
         "What each step on neighbors leaves."
-        states = []
+        step_results = []
         pool = next(iter(spaces.values())).pool
         for step in self._steps('neighbors'):
             rescored = _checked(step, step(neighbors, spaces=spaces), neighbors, pool)
             neighbors = self._with_equal_keys_on_top(rescored, spaces)
-            states.append((step.do, neighbors))
-        return states
+            step_results.append((step.do, neighbors))
+        return step_results
 
     def _fuse(self, spaces):
-        used = {name: spaces[name] for name in self.modalities}
+        used_spaces = {modality: spaces[modality] for modality in self.modalities}
         # a rule that was chosen among many listings may be applied to fewer than `k`
-        k = min(self.k, next(iter(used.values())).pool)
-        return fuse(candidates(used, k), self.how, self.weights, self.join, **self.options)
+        neighbor_count = min(self.k, next(iter(used_spaces.values())).pool)
+        found = candidates(used_spaces, neighbor_count)
+        return fuse(found, self.how, self.weights, self.join, **self.options)
 
     def _with_equal_keys_on_top(self, neighbors, spaces):
         """Neighbors after a step that changed their scores: pairs of an equal key get a score above all
         others and above the threshold."""
-        rows, ids, scores = neighbors.pairs()
-        equal = np.zeros(len(rows), bool)
-        for name in self.join: equal |= spaces[name].scores(rows, ids) == 1
-        equal &= rows != ids
-        if not equal.any(): return neighbors
+        pair_rows, pair_ids, pair_scores = neighbors.pairs()
+        has_equal_key = np.zeros(len(pair_rows), bool)
+        for modality in self.join: has_equal_key |= spaces[modality].scores(pair_rows, pair_ids) == 1
+        has_equal_key &= pair_rows != pair_ids
+        if not has_equal_key.any(): return neighbors
         above_threshold = np.nextafter(np.float32(self.threshold), np.float32(np.inf))
-        top = max(np.float32(1), scores.max(), above_threshold)
+        top_score = max(np.float32(1), pair_scores.max(), above_threshold)
         new_ids, new_scores = neighbors.ids.copy(), neighbors.scores.copy()
-        new_scores[new_ids >= 0] = np.where(equal, top, scores)
-        behind_all = len(rows) + new_ids.max()
+        new_scores[new_ids >= 0] = np.where(has_equal_key, top_score, pair_scores)
+        behind_all = len(pair_rows) + new_ids.max()
         tie_break = np.where(new_ids[:, 1:] < 0, behind_all, new_ids[:, 1:])
-        order = np.lexsort((tie_break, -new_scores[:, 1:]), axis=1)
-        for table in (new_ids, new_scores): table[:, 1:] = np.take_along_axis(table[:, 1:], order, 1)
+        best_first = np.lexsort((tie_break, -new_scores[:, 1:]), axis=1)
+        for array in (new_ids, new_scores): array[:, 1:] = np.take_along_axis(array[:, 1:], best_first, 1)
         new_scores[:, 0] = np.maximum(new_scores[:, 0], new_scores.max(1))
         return Neighbors(new_ids, new_scores)
 
     def to_dict(self) -> dict:
         """The rule as plain values; `steps`, `options` and `made_with` only where there are any, so that
-        older
-        versions read rules without them."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
-                   'steps': [step.to_dict() for step in self.steps]}
+        older versions read rules without them."""
+        plain_values = {rule_field.name: getattr(self, rule_field.name) for rule_field in fields(self)}
+        plain_values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
+                         'steps': [step.to_dict() for step in self.steps]}
         return {
-            name: value
-            for name, value in values.items()
-            if value or name not in ('steps', 'options', 'made_with')
+            field_name: value
+            for field_name, value in plain_values.items()
+            if value or field_name not in ('steps', 'options', 'made_with')
         }
 
     @classmethod
@@ -215,10 +219,10 @@ class Rule:
         functions: dict | None = None,  # 'module:name' -> function, for steps of your own
     ) -> 'Rule':
         "The rule that `to_dict` wrote; raises `InputError` for entries that are unknown or missing."
-        if unknown := set(saved) - set(cls.__dataclass_fields__):
-            raise InputError(f'rule: unknown entries {sorted(unknown)}')
-        if missing := {'how', 'weights', 'threshold'} - set(saved):
-            raise InputError(f'rule: {sorted(missing)} missing')
+        if unknown_entries := set(saved) - set(cls.__dataclass_fields__):
+            raise InputError(f'rule: unknown entries {sorted(unknown_entries)}')
+        if missing_entries := {'how', 'weights', 'threshold'} - set(saved):
+            raise InputError(f'rule: {sorted(missing_entries)} missing')
         return cls(**{**saved, 'steps': [Step.from_dict(step, functions) for step in saved.get('steps', ())]})
 
 
@@ -230,8 +234,9 @@ def _checked(step, result, before, pool):
     expected = 'Neighbors' if step.stage == 'neighbors' else 'Matches'
     if type(result) is not type(before):
         raise InputError(f'step {step.do!r} gave {type(result).__name__}, not {expected}')
-    rows, n = (len(state.ids) if step.stage == 'neighbors' else len(state) for state in (result, before))
-    if rows != n: raise InputError(f'step {step.do!r} gave {rows} rows for {n}')
+    n_given, n_expected = (len(outcome.ids) if step.stage == 'neighbors' else len(outcome)
+                           for outcome in (result, before))
+    if n_given != n_expected: raise InputError(f'step {step.do!r} gave {n_given} rows for {n_expected}')
     if step.stage == 'neighbors':
         try: check_self_first(result.check(), pool)
         except InputError as error: raise InputError(f'step {step.do!r}: {error}') from error

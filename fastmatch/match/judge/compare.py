@@ -26,7 +26,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        "What that says, in plain words."
+        "The comparison in plain words."
         interval = f'{self.level:.0%} interval {self.low:+.4f} to {self.high:+.4f}'
         figures = f'{self.diff:+.4f} ({interval}, permutation p {self.p:.2g})'
         measured_on = f'{self.seeds} seed{"s" * (self.seeds > 1)}'
@@ -41,12 +41,12 @@ class Comparison:
 
     def to_dict(self) -> dict:
         "The figures as plain numbers."
-        return {name: round(float(value), 5) for name, value in vars(self).items()}
+        return {field_name: round(float(value), 5) for field_name, value in vars(self).items()}
 
 
 @dataclass
 class SeedError:
-    "What the sum of the differences owes to the seeds, as Student's t."
+    "How much the sum of the differences varies with the seeds, as a Student's t distribution."
     scale: float  # Standard error of the sum
     degrees: float  # Degrees of freedom
 
@@ -66,7 +66,8 @@ def compare(
         raise InputError(f'a and b are not of the same runs: {preview(a)} and {preview(b)}')
     if all(isinstance(run, HeldOut) for run in (*a.values(), *b.values())):
         return _by_listing(a, b, level, seed)
-    return _by_seed(np.array([value_of(a[key]) - value_of(b[key]) for key in a]), level, seed)
+    differences = [value_of(a[seed_and_fold]) - value_of(b[seed_and_fold]) for seed_and_fold in a]
+    return _by_seed(np.array(differences), level, seed)
 
 
 def _runs(given, name):
@@ -75,61 +76,61 @@ def _runs(given, name):
     if isinstance(given, Repeated):
         return {(seed, 0): run for seed, run in zip(given.seeds, given.parts or given.values)}
     if isinstance(given, dict) and given:
-        if all(_is_fold(key, run) for key, run in given.items()): return given
+        if all(_is_fold(seed_and_fold, run) for seed_and_fold, run in given.items()): return given
     if isinstance(given, (list, tuple, np.ndarray)) and len(given):
         if all(isinstance(run, (HeldOut, int, float, np.number)) for run in given):
-            return {(i, 0): run for i, run in enumerate(given)}
+            return {(position, 0): run for position, run in enumerate(given)}
     raise InputError(f'{name}: {type(given).__name__}: give Repeated, HeldOut, a list of HeldOuts or '
                      'numbers, or {(seed, fold): HeldOut}')
 
 
-def _is_fold(key, run):
-    return isinstance(key, tuple) and len(key) == 2 and isinstance(run, HeldOut)
+def _is_fold(seed_and_fold, run):
+    return isinstance(seed_and_fold, tuple) and len(seed_and_fold) == 2 and isinstance(run, HeldOut)
 
 
-def _check_finite(runs, name):
+def _check_finite(runs, argument):
     for (seed, fold), run in runs.items():
         if not np.isfinite(run.row_f1 if isinstance(run, HeldOut) else run).all():
-            raise InputError(f'{name}: seed {seed}, fold {fold} has scores that are not finite')
+            raise InputError(f'{argument}: seed {seed}, fold {fold} has scores that are not finite')
 
 
 def _by_seed(differences, level, seed):
-    n = len(differences)
-    if n < 2:
+    n_seeds = len(differences)
+    if n_seeds < 2:
         raise InputError('one pair of numbers: two seeds at least, '
                          'or HeldOuts, whose listings can be compared')
     standard_error = float(stats.sem(differences))
-    low, high = _interval(differences.mean(), standard_error, n - 1, level)
+    low, high = _interval(differences.mean(), standard_error, n_seeds - 1, level)
     p_value = _share_of_flips(differences, seed)
-    return Comparison(float(differences.mean()), standard_error, low, high, p_value, n, 0, level)
+    return Comparison(float(differences.mean()), standard_error, low, high, p_value, n_seeds, 0, level)
 
 
 def _by_listing(a, b, level, seed):
-    seeds, folds = (list(dict.fromkeys(part)) for part in zip(*a))
+    seeds, folds = (list(dict.fromkeys(numbers)) for numbers in zip(*a))
     if len(a) != len(seeds) * len(folds):
         raise InputError(f'{len(a)} runs of {len(seeds)} seeds and {len(folds)} folds: '
                          'each seed needs each fold')
     differences, clusters = _side_by_side(a, b, seeds, folds)
-    of_listing = differences.mean(0)
+    listing_means = differences.mean(0)
     n_groups = len(np.unique(clusters))
     if n_groups < 2:
         raise InputError('all listings are of one group: give two at least, '
                          'how much groups differ can not be told from one')
     # Groups are drawn and seeds are drawn, so the two variances add up. What is due to both together is
     # counted in either: on the safe side.
-    variances = [cluster_standard_error(of_listing, clusters)**2]
+    variances = [cluster_standard_error(listing_means, clusters)**2]
     degrees = [n_groups - 1]
     seed_error = None
     if len(seeds) > 1:
         variances.append(stats.sem(differences.mean(1))**2)
         degrees.append(len(seeds) - 1)
-        seed_error = SeedError(np.sqrt(variances[1]) * len(of_listing), degrees[1])
+        seed_error = SeedError(np.sqrt(variances[1]) * len(listing_means), degrees[1])
     variance = sum(variances)
     standard_error = float(np.sqrt(variance))
-    low, high = _interval(of_listing.mean(), standard_error, _satterthwaite(variances, degrees), level)
-    p_value = _share_of_flips(np.bincount(clusters, of_listing), seed, seed_error)
-    return Comparison(
-        float(of_listing.mean()), standard_error, low, high, p_value, len(seeds), len(of_listing), level)
+    low, high = _interval(listing_means.mean(), standard_error, _satterthwaite(variances, degrees), level)
+    p_value = _share_of_flips(np.bincount(clusters, listing_means), seed, seed_error)
+    return Comparison(float(listing_means.mean()), standard_error, low, high, p_value, len(seeds),
+                      len(listing_means), level)
 
 
 def _side_by_side(a, b, seeds, folds):
@@ -149,10 +150,10 @@ def _side_by_side(a, b, seeds, folds):
 
 def _satterthwaite(variances, degrees):
     "The degrees of freedom of a sum of variances, https://doi.org/10.2307/3002019"
-    total = sum(variances)
-    if not total > 0: return 1
-    parts = [variance**2 / max(n, 1) for variance, n in zip(variances, degrees) if variance > 0]
-    return total**2 / sum(parts)
+    variance_sum = sum(variances)
+    if not variance_sum > 0: return 1
+    terms = [variance**2 / max(freedom, 1) for variance, freedom in zip(variances, degrees) if variance > 0]
+    return variance_sum**2 / sum(terms)
 
 
 def _interval(mean, standard_error, degrees, level):
@@ -170,19 +171,19 @@ def _share_of_flips(
     n_sums = len(sums)
     distance = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
     if n_sums < 60 and 2**n_sums <= FLIPS + 1:
-        flipped = (np.arange(2**n_sums)[:, None] >> np.arange(n_sums)) & 1
-        return float(_as_far((1 - 2 * flipped) @ sums, distance, seed_error).mean())
+        is_flipped = (np.arange(2**n_sums)[:, None] >> np.arange(n_sums)) & 1
+        return float(_as_far((1 - 2 * is_flipped) @ sums, distance, seed_error).mean())
     rng = np.random.default_rng(seed)
     as_far_count = 0
-    for part in np.array_split(np.arange(FLIPS), 1 + FLIPS * n_sums // CELLS):
-        flipped = rng.integers(0, 2, (len(part), n_sums), np.int8)
-        as_far_count += _as_far(sums.sum() - 2 * (flipped @ sums), distance, seed_error).sum()
+    for drawn_flips in np.array_split(np.arange(FLIPS), 1 + FLIPS * n_sums // CELLS):
+        is_flipped = rng.integers(0, 2, (len(drawn_flips), n_sums), np.int8)
+        as_far_count += _as_far(sums.sum() - 2 * (is_flipped @ sums), distance, seed_error).sum()
     # the sum as it is counts as one of them
     return float((1 + as_far_count) / (1 + FLIPS))
 
 
 def _as_far(totals, distance, seed_error):
-    "For each total, whether it is `far` from 0, or with the seeds' error added, with what probability."
+    "For each total, whether it is as far from 0 as `distance`; with the seeds' error, the chance that it is."
     if seed_error is None or seed_error.scale == 0: return np.abs(totals) >= distance
     share_above = stats.t.sf((distance - totals) / seed_error.scale, seed_error.degrees)
     share_below = stats.t.sf((distance + totals) / seed_error.scale, seed_error.degrees)

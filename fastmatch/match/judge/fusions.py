@@ -34,8 +34,8 @@ class FusionOption:
     @property
     def key(self) -> tuple:
         "The option as nested tuples, which can be counted and compared: what `HeldOut.picks` holds."
-        key = self.how, tuple(self.weights.items())
-        return (*key, tuple(self.options.items())) if self.options else key
+        as_tuples = self.how, tuple(self.weights.items())
+        return (*as_tuples, tuple(self.options.items())) if self.options else as_tuples
 
     def fuse(
         self,
@@ -62,7 +62,7 @@ def fusion_grid(
     tenths.sort(key=lambda shares: max(shares) - min(shares))
     # a modality of weight 0 still brings candidates: without it, the rule would be applied to fewer than it
     # was chosen on
-    grid = [(how, {name: share / 10 for name, share in zip(names, shares)})
+    grid = [(how, {modality: share / 10 for modality, share in zip(names, shares)})
             for how in hows if how in MEANS for shares in tenths]
     if 'prob_or' in hows:
         for powers in itertools.product((1., 2., 4.), repeat=len(names)):
@@ -75,7 +75,9 @@ def fusion_grid(
 
 def _options(candidates, grid):
     "The entries of a grid as objects; default `fusion_grid` of the modalities that are not keys."
-    if grid is None: grid = fusion_grid([name for name in candidates.scores if name not in candidates.join])
+    if grid is None:
+        modalities = [modality for modality in candidates.scores if modality not in candidates.join]
+        grid = fusion_grid(modalities)
     return [FusionOption.of(option) for option in grid]
 
 

@@ -42,10 +42,10 @@ class HeldOut:
             'n': len(self.row_f1)}
 
     def __repr__(self):
-        text = f'row F1 {self.mean:.3f} (s.e. {self.se:.3f}, n={len(self.row_f1)})'
-        if not self.picks: return text
+        figures = f'row F1 {self.mean:.3f} (s.e. {self.se:.3f}, n={len(self.row_f1)})'
+        if not self.picks: return figures
         [(option, _)] = Counter(str(option) for option, _ in self.picks).most_common(1)
-        return f'{text}, mostly {option}'
+        return f'{figures}, mostly {option}'
 
 
 def _rounded_mean(values):
@@ -103,14 +103,14 @@ def heldout(
         search = Sweep(neighbors, groups, max_matches) if option is neighbors else option
         if halves is None:
             clusters = clusters_of(groups, clusters)
-            halves = [half for side in random_halves(clusters, halvings, seed)
-                      for half in (_Half(side, ~side), _Half(~side, side))]
+            halves = [half for on_side in random_halves(clusters, halvings, seed)
+                      for half in (_Half(on_side, ~on_side), _Half(~on_side, on_side))]
         recall_and_precision = recall_at(neighbors, groups), map_at_r(neighbors, groups)
         for half in halves: half.offer(option_name, search, recall_and_precision)
     if halves is None: raise InputError('options: give one at least')
     totals = np.zeros((3, len(clusters)))
     for half in halves:
-        for total, scores in zip(totals, half.scores): total[half.scored] += scores
+        for row_totals, scores in zip(totals, half.scores): row_totals[half.scored] += scores
     return HeldOut(totals[0] / halvings, clusters, totals[1] / halvings, totals[2] / halvings,
                    [(half.name, half.threshold) for half in halves])
 
@@ -122,15 +122,15 @@ class _Half:
         self.scored = scored
         self.value = -np.inf
 
-    def offer(self, name, search, found):
+    def offer(self, option_name, search, recall_and_precision):
         "Take an option if its best threshold is worth more; `found`: its recall and precision, (n,) each."
-        threshold, value = search.best(self.chosen_on)
+        threshold, mean_f1 = search.best(self.chosen_on)
         # of equal options the first stays: a grid starts with its plainest
-        if value <= self.value: return
-        self.name = name
+        if mean_f1 <= self.value: return
+        self.name = option_name
         self.threshold = threshold
-        self.value = value
-        self.scores = [scores[self.scored] for scores in (search.at(threshold), *found)]
+        self.value = mean_f1
+        self.scores = [scores[self.scored] for scores in (search.at(threshold), *recall_and_precision)]
 
 
 def clusters_of(

@@ -19,7 +19,7 @@ class Paired:
 
     def to_dict(self) -> dict:
         "The figures as plain numbers."
-        return {name: round(float(value), 5) for name, value in vars(self).items()}
+        return {field_name: round(float(value), 5) for field_name, value in vars(self).items()}
 
 
 def paired(
@@ -33,18 +33,18 @@ def paired(
     if len(a.row_f1) != len(b.row_f1) or not np.array_equal(a.clusters, b.clusters):
         raise InputError('a and b are scores of different listings')
     if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
-    difference = a.row_f1 - b.row_f1
-    cluster_sums = np.bincount(a.clusters, weights=difference)
+    differences = a.row_f1 - b.row_f1
+    cluster_sums = np.bincount(a.clusters, weights=differences)
     cluster_sizes = np.bincount(a.clusters)
     n_clusters = len(cluster_sums)
     rng = np.random.default_rng(seed)
     drawn_means = []
-    for part in np.array_split(np.arange(n_boot), max(1, n_boot * n_clusters // CELLS)):
-        drawn_counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(part))
+    for resamples in np.array_split(np.arange(n_boot), max(1, n_boot * n_clusters // CELLS)):
+        drawn_counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(resamples))
         drawn_means.append(drawn_counts @ cluster_sums / (drawn_counts @ cluster_sizes))
     low, high = np.quantile(np.concatenate(drawn_means), [(1 - level) / 2, (1 + level) / 2])
-    standard_error = cluster_standard_error(difference, a.clusters)
-    return Paired(float(difference.mean()), standard_error, float(low), float(high))
+    standard_error = cluster_standard_error(differences, a.clusters)
+    return Paired(float(differences.mean()), standard_error, float(low), float(high))
 
 
 def summary_table(
@@ -52,12 +52,13 @@ def summary_table(
 ) -> str:
     "The held-out figures as a table, 'alone' first, and the gain over the untrained encoders."
     lines = [f'{"":>16}  row F1   (s.e.)  recall@1   mAP@R    n']
-    for row, figures in summary['heldout'].items():
+    for row_name, figures in summary['heldout'].items():
         row_f1, standard_error, recall, precision = (
-            '  -  ' if figures[name] is None else f'{figures[name]:.3f}'
-            for name in ('row_f1', 'se', 'recall_at_1', 'map_at_r'))
-        lines.append(f'{row:>16}   {row_f1}   ({standard_error})   {recall}     {precision}  {figures["n"]}')
-    for name, gain in summary['gain'].items():
+            '  -  ' if figures[figure] is None else f'{figures[figure]:.3f}'
+            for figure in ('row_f1', 'se', 'recall_at_1', 'map_at_r'))
+        lines.append(
+            f'{row_name:>16}   {row_f1}   ({standard_error})   {recall}     {precision}  {figures["n"]}')
+    for figure, gain in summary['gain'].items():
         interval = f'{gain["low"]:+.3f} to {gain["high"]:+.3f}'
-        lines.append(f'{name}: {gain["diff"]:+.3f} row F1, 95% interval {interval}')
+        lines.append(f'{figure}: {gain["diff"]:+.3f} row F1, 95% interval {interval}')
     return '\n'.join(lines)

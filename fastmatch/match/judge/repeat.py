@@ -53,8 +53,8 @@ def _repeated(results, seeds, figure):
         raise InputError(f'{figure} gave {type_names}: give a number or a HeldOut') from conversion_error
     not_finite = ~np.isfinite(values)
     if not_finite.any():
-        which = preview(np.array(seeds)[not_finite])
-        raise InputError(f'{figure} gave {values[not_finite][0]} with seed {which}')
+        bad_seeds = preview(np.array(seeds)[not_finite])
+        raise InputError(f'{figure} gave {values[not_finite][0]} with seed {bad_seeds}')
     return Repeated(values, seeds, parts)
 
 

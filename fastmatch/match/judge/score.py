@@ -12,8 +12,8 @@ def hits(
 ) -> np.ndarray:  # bool (n,k-1)
     "Which neighbors behind the listing itself are of its group."
     check_self_first(neighbors)
-    ids = neighbors.ids[:, 1:]
-    return (codes[ids] == codes[:, None]) & (ids >= 0)
+    neighbor_ids = neighbors.ids[:, 1:]
+    return (codes[neighbor_ids] == codes[:, None]) & (neighbor_ids >= 0)
 
 
 def alone(
@@ -29,33 +29,34 @@ def row_f1(
 ) -> np.ndarray:  # float64 (n,)
     "The Shopee competition's metric for each row: 2|P&T| / (|P|+|T|), the listing itself in both sets."
     match_sets = list(matches)
-    n = len(match_sets)
-    groups = Groups.of(groups, n)
+    n_listings = len(match_sets)
+    groups = Groups.of(groups, n_listings)
     match_counts = np.array([len(ids) for ids in match_sets])
-    match_rows = np.repeat(np.arange(n), match_counts)
+    match_rows = np.repeat(np.arange(n_listings), match_counts)
     ids = np.concatenate([np.asarray(ids, np.int64) for ids in match_sets])
-    out_of_range = (ids < 0) | (ids >= n)
+    out_of_range = (ids < 0) | (ids >= n_listings)
     if out_of_range.any():
         bad_rows = preview(np.unique(match_rows[out_of_range]))
-        raise InputError(f'matches of rows {bad_rows} hold ids outside 0 to {n - 1}')
-    unique_pairs, times = np.unique(match_rows * n + ids, return_counts=True)
-    if (times > 1).any():
-        bad_rows = preview(np.unique(unique_pairs[times > 1] // n))
+        raise InputError(f'matches of rows {bad_rows} hold ids outside 0 to {n_listings - 1}')
+    unique_pairs, repeat_counts = np.unique(match_rows * n_listings + ids, return_counts=True)
+    if (repeat_counts > 1).any():
+        bad_rows = preview(np.unique(unique_pairs[repeat_counts > 1] // n_listings))
         raise InputError(f'matches of rows {bad_rows} name an id twice')
-    right = np.bincount(match_rows, weights=groups.codes[ids] == groups.codes[match_rows], minlength=n)
-    return 2 * right / (match_counts + groups.sizes)
+    is_right = groups.codes[ids] == groups.codes[match_rows]
+    right_counts = np.bincount(match_rows, weights=is_right, minlength=n_listings)
+    return 2 * right_counts / (match_counts + groups.sizes)
 
 
 def recall_at(
     neighbors: Neighbors,  # Of a self-join
     groups,  # (n,) groups, or `Groups`
-    k: int = 1,  # Nearest others looked at
+    k: int = 1,  # Nearest others that count
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
     "1 where one of the `k` nearest others is of the same group, otherwise 0."
     if k < 1: raise InputError(f'k={k}: 1 or more')
     groups = Groups.of(groups, len(neighbors.ids))
-    found = hits(neighbors, groups.codes)[:, :k].any(1)
-    return np.where(groups.sizes > 1, found.astype(np.float64), np.nan)
+    has_mate_near = hits(neighbors, groups.codes)[:, :k].any(1)
+    return np.where(groups.sizes > 1, has_mate_near.astype(np.float64), np.nan)
 
 
 def map_at_r(
@@ -64,9 +65,9 @@ def map_at_r(
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
     "Mean average precision at R, where R is the number of mates, https://arxiv.org/abs/2003.08505"
     groups = Groups.of(groups, len(neighbors.ids))
-    mates = groups.sizes - 1
+    mate_counts = groups.sizes - 1
     is_right = hits(neighbors, groups.codes)
-    rank = np.arange(1, is_right.shape[1] + 1)
-    precision = is_right.cumsum(1) / rank
-    precision_sum = np.where(rank <= mates[:, None], precision * is_right, 0).sum(1)
-    return np.divide(precision_sum, mates, out=np.full(len(mates), np.nan), where=mates > 0)
+    ranks = np.arange(1, is_right.shape[1] + 1)
+    precision = is_right.cumsum(1) / ranks
+    precision_sum = np.where(ranks <= mate_counts[:, None], precision * is_right, 0).sum(1)
+    return np.divide(precision_sum, mate_counts, out=np.full(len(mate_counts), np.nan), where=mate_counts > 0)

@@ -26,7 +26,7 @@ def pagerank(
 ) -> np.ndarray:  # float64 (n,), sums to 1
     """PageRank by power iteration, https://doi.org/10.1016/S0169-7552(98)00110-X
 
-    What stands at a listing without links goes to all listings alike.
+    The rank of a listing without links is spread evenly over all listings.
     """
     n = graph.shape[0]
     outgoing = np.asarray(graph.sum(1)).ravel()

@@ -61,14 +61,14 @@ class PairModel:
         titles=None,  # (n,) strings, where it reads them
     ) -> tuple:  # As `pair_features` gives them
         "The features this model reads; raises `InputError` where they are not those it was fitted on."
-        found = pair_features(candidates, titles, self.use, self.radii, self.top)
-        names = found[3]
-        if self.names is None or names == self.names: return found
-        lacking = [name for name in self.names if name not in names]
-        if lacking:
-            raise InputError(f'pair model: lacks the features {preview(lacking)}: '
+        all_features = pair_features(candidates, titles, self.use, self.radii, self.top)
+        feature_names = all_features[3]
+        if self.names is None or feature_names == self.names: return all_features
+        lacking_features = [feature for feature in self.names if feature not in feature_names]
+        if lacking_features:
+            raise InputError(f'pair model: lacks the features {preview(lacking_features)}: '
                              'give titles and modalities as in fitting')
-        unknown = preview(name for name in names if name not in self.names)
+        unknown = preview(feature for feature in feature_names if feature not in self.names)
         raise InputError(f'pair model: was fitted without the features {unknown}, or in another order')
 
     def fit(
@@ -87,10 +87,11 @@ class PairModel:
         self.names = None
         self._saved = None
         self.radii = radii_of(candidates)
-        pair_rows, columns, features, self.names = self.features(candidates, titles)
+        pair_rows, pair_columns, features, self.names = self.features(candidates, titles)
         if self.use is None: self.use = usable_features(titles)
-        keep = slice(None) if rows is None else row_mask(rows, len(groups))[pair_rows]
-        self.fit_pairs(features[keep], _same_group(candidates, groups, pair_rows, columns)[keep])
+        is_learned = slice(None) if rows is None else row_mask(rows, len(groups))[pair_rows]
+        same_group = _same_group(candidates, groups, pair_rows, pair_columns)
+        self.fit_pairs(features[is_learned], same_group[is_learned])
         return self
 
     def fit_pairs(
@@ -131,12 +132,11 @@ class PairModel:
         other_model = PairModel(self.classifier, self.use, self.top)
         other_model.names = self.names
         for fold in range(folds):
-            mine = part == fold
-            if not mine.any(): continue
-            other_model.fit_pairs(features[~mine], same[~mine])
-            result[mine] = other_model.probabilities(features[mine])
+            in_fold = part == fold
+            if not in_fold.any(): continue
+            other_model.fit_pairs(features[~in_fold], same[~in_fold])
+            result[in_fold] = other_model.probabilities(features[in_fold])
         return result
-
 
     def score(
         self,
@@ -148,8 +148,8 @@ class PairModel:
         Listings that it was fitted on score too well: choose no threshold on them, but on `score_unseen`.
         """
         if self.names is None: raise InputError('pair model: not fitted')
-        pair_rows, columns, features, _ = self.features(candidates, titles)
-        return _neighbors(candidates, pair_rows, columns, self.probabilities(features))
+        pair_rows, pair_columns, features, _ = self.features(candidates, titles)
+        return _neighbors(candidates, pair_rows, pair_columns, self.probabilities(features))
 
     def score_unseen(
         self,
@@ -165,11 +165,11 @@ class PairModel:
         """
         groups = Groups.of(groups, len(candidates.ids))
         self.fit(candidates, groups, titles)
-        pair_rows, columns, features, _ = self.features(candidates, titles)
-        same = _same_group(candidates, groups, pair_rows, columns)
+        pair_rows, pair_columns, features, _ = self.features(candidates, titles)
+        same_group = _same_group(candidates, groups, pair_rows, pair_columns)
         pair_parts = random_parts(groups.codes, folds, seed)[pair_rows]
-        probabilities = self.unseen_probabilities(features, same, pair_parts, folds)
-        return _neighbors(candidates, pair_rows, columns, probabilities)
+        probabilities = self.unseen_probabilities(features, same_group, pair_parts, folds)
+        return _neighbors(candidates, pair_rows, pair_columns, probabilities)
 
     def save(
         self,
@@ -193,14 +193,14 @@ class PairModel:
         model = cls(use=content['use'], top=content['top'])
         model.names = content['names']
         model.radii = content['radii']
-        kind = content['kind']
-        model._saved = SavedClassifier(kind, files[FILES[kind]])
+        saved_kind = content['kind']
+        model._saved = SavedClassifier(saved_kind, files[FILES[saved_kind]])
         return model
 
 
-def _same_group(candidates, groups, rows, columns):
+def _same_group(candidates, groups, pair_rows, pair_columns):
     "Whether each pair is of one group, bool (m,)."
-    return groups.codes[rows] == groups.codes[candidates.ids[rows, columns]]
+    return groups.codes[pair_rows] == groups.codes[candidates.ids[pair_rows, pair_columns]]
 
 
 def random_parts(
@@ -215,12 +215,10 @@ def random_parts(
     return np.random.default_rng(seed).permutation(np.arange(n_groups) % folds)[codes]
 
 
-
-
-def _neighbors(candidates, rows, columns, probabilities):
+def _neighbors(candidates, pair_rows, pair_columns, probabilities):
     "The candidates sorted by the probability of each pair; a listing itself has 1."
     scores = np.full(candidates.ids.shape, -np.inf, np.float32)
-    scores[rows, columns] = probabilities
+    scores[pair_rows, pair_columns] = probabilities
     scores[:, 0] = 1
     return sorted_neighbors(candidates.ids, scores)
 
@@ -240,25 +238,25 @@ def heldout_pairs(
     groups = Groups.of(groups, len(candidates.ids))
     clusters = clusters_of(groups, clusters)
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
-    base = model or PairModel()
-    model = PairModel(base.classifier, base.use, base.top)
-    pair_rows, columns, features, model.names = model.features(candidates, titles)
-    same = _same_group(candidates, groups, pair_rows, columns)
+    given_model = model or PairModel()
+    model = PairModel(given_model.classifier, given_model.use, given_model.top)
+    pair_rows, pair_columns, features, model.names = model.features(candidates, titles)
+    same_group = _same_group(candidates, groups, pair_rows, pair_columns)
     pair_parts = random_parts(clusters, folds, seed)[pair_rows]
     totals = np.zeros((3, len(groups)))
     picks = []
-    for side in random_halves(clusters, halvings, seed):
-        for chosen_on in (side, ~side):
+    for on_side in random_halves(clusters, halvings, seed):
+        for chosen_on in (on_side, ~on_side):
             on_chosen = chosen_on[pair_rows]
             probabilities = np.empty(len(pair_rows), np.float32)
             probabilities[on_chosen] = model.unseen_probabilities(
-                features[on_chosen], same[on_chosen], pair_parts[on_chosen], folds)
-            model.fit_pairs(features[on_chosen], same[on_chosen])
+                features[on_chosen], same_group[on_chosen], pair_parts[on_chosen], folds)
+            model.fit_pairs(features[on_chosen], same_group[on_chosen])
             probabilities[~on_chosen] = model.probabilities(features[~on_chosen])
-            neighbors = _neighbors(candidates, pair_rows, columns, probabilities)
+            neighbors = _neighbors(candidates, pair_rows, pair_columns, probabilities)
             sweep = Sweep(neighbors, groups, max_matches)
             threshold, _ = sweep.best(chosen_on)
             scores_by_kind = sweep.at(threshold), recall_at(neighbors, groups), map_at_r(neighbors, groups)
-            for total, scores in zip(totals, scores_by_kind): total[~chosen_on] += scores[~chosen_on]
+            for sums, scores in zip(totals, scores_by_kind): sums[~chosen_on] += scores[~chosen_on]
             picks.append(('pair model', threshold))
     return HeldOut(totals[0] / halvings, clusters, totals[1] / halvings, totals[2] / halvings, picks)

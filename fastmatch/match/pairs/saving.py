@@ -56,18 +56,18 @@ class SavedClassifier:
 
 def _dump(model, features):
     "A fitted classifier as (kind, bytes)."
-    name = f'{type(model).__module__.split(".")[0]}.{type(model).__name__}'
-    if name == 'sklearn.HistGradientBoostingClassifier':
+    class_name = f'{type(model).__module__.split(".")[0]}.{type(model).__name__}'
+    if class_name == 'sklearn.HistGradientBoostingClassifier':
         from safetensors.numpy import save
         return 'trees', save(trees_as_arrays(model))
-    if name == 'lightgbm.LGBMClassifier': return 'lightgbm', model.booster_.model_to_string().encode()
+    if class_name == 'lightgbm.LGBMClassifier': return 'lightgbm', model.booster_.model_to_string().encode()
     skl2onnx = require_package('skl2onnx', f'saving a {type(model).__name__}', 'skl2onnx onnxruntime')
     require_package('onnxruntime', f'saving a {type(model).__name__}')
     # it raises errors of many types, its own and others', for what it does not know
     options = {id(model): {'zipmap': False}}
     try: return 'onnx', skl2onnx.to_onnx(model, features[:1], options=options).SerializeToString()
     except Exception as error:
-        said = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0][:200]
         raise InputError(
-            f"pair model: {type(model).__name__} can't be saved without pickle, skl2onnx says: {said}. "
+            f"pair model: {type(model).__name__} can't be saved without pickle, skl2onnx says: {reason}. "
             'Take HistGradientBoostingClassifier, LGBMClassifier, or one that skl2onnx knows') from error

@@ -33,11 +33,12 @@ def edit_similarity(
     scorer = rapidfuzz.distance.Levenshtein.normalized_similarity
     rows, ids = np.asarray(rows), np.asarray(ids)
     similarities = np.empty(len(rows), np.float32)
-    at_a_time = 1 << 20  # lists of strings are large
-    for start in range(0, len(rows), at_a_time):
-        part = slice(start, start + at_a_time)
-        first_titles, second_titles = ([text[i] for i in ends[part].tolist()] for ends in (rows, ids))
-        similarities[part] = rapidfuzz.process.cpdist(
+    block_size = 1 << 20  # lists of strings are large
+    for block_start in range(0, len(rows), block_size):
+        block = slice(block_start, block_start + block_size)
+        first_titles, second_titles = ([text[listing] for listing in ends[block].tolist()]
+                                       for ends in (rows, ids))
+        similarities[block] = rapidfuzz.process.cpdist(
             first_titles, second_titles, scorer=scorer, dtype=np.float32)
     return similarities
 
@@ -49,20 +50,20 @@ def overlap(
 ) -> np.ndarray:  # float32 (m,)
     "Words in common over words in both together; -1 where one has none, so that nothing can be said."
     word_codes = {}
-    word_sets = [sorted({word_codes.setdefault(word, len(word_codes)) for word in of_title})
-                 for of_title in words]
-    set_sizes = np.array([len(of_title) for of_title in word_sets])
-    word_columns = np.fromiter((word for of_title in word_sets for word in of_title), np.int64)
+    word_sets = [sorted({word_codes.setdefault(word, len(word_codes)) for word in title_words})
+                 for title_words in words]
+    set_sizes = np.array([len(title_words) for title_words in word_sets])
+    word_columns = np.fromiter((word for title_words in word_sets for word in title_words), np.int64)
     title_starts = np.concatenate([[0], set_sizes.cumsum()])
     shape = len(words), max(1, len(word_codes))
     word_table = sparse.csr_matrix((np.ones(set_sizes.sum(), np.float32), word_columns, title_starts), shape)
     overlaps = np.empty(len(rows), np.float32)
-    at_a_time = 1 << 18
-    for start in range(0, len(rows), at_a_time):
-        part = slice(start, start + at_a_time)
-        first_titles, second_titles = rows[part], ids[part]
+    block_size = 1 << 18
+    for block_start in range(0, len(rows), block_size):
+        block = slice(block_start, block_start + block_size)
+        first_titles, second_titles = rows[block], ids[block]
         common_words = np.asarray(word_table[first_titles].multiply(word_table[second_titles]).sum(1)).ravel()
         all_words = np.maximum(set_sizes[first_titles] + set_sizes[second_titles] - common_words, 1)
         both_have_words = (set_sizes[first_titles] > 0) & (set_sizes[second_titles] > 0)
-        overlaps[part] = np.where(both_have_words, common_words / all_words, -1)
+        overlaps[block] = np.where(both_have_words, common_words / all_words, -1)
     return overlaps

@@ -16,14 +16,14 @@ def trees_as_arrays(
     "The trees of a classifier; raises `ValueError` where one splits by category."
     trees = [predictors[0].nodes for predictors in model._predictors]
     if any(tree['is_categorical'].any() for tree in trees): raise ValueError('splits by category')
-    start = np.concatenate([[0], np.cumsum([len(tree) for tree in trees])]).astype(np.int64)
-    arrays = {name: np.concatenate([tree[field] for tree in trees]).astype(dtype)
-              for name, (field, dtype) in FIELDS.items()}
+    tree_starts = np.concatenate([[0], np.cumsum([len(tree) for tree in trees])]).astype(np.int64)
+    arrays = {name: np.concatenate([tree[node_field] for tree in trees]).astype(dtype)
+              for name, (node_field, dtype) in FIELDS.items()}
     # children are numbered within their tree there, over all trees here
-    shift = np.repeat(start[:-1], np.diff(start))
+    node_shifts = np.repeat(tree_starts[:-1], np.diff(tree_starts))
     for child in ('left', 'right'):
-        arrays[child] = np.concatenate([tree[child] for tree in trees]).astype(np.int64) + shift
-    arrays['start'] = start
+        arrays[child] = np.concatenate([tree[child] for tree in trees]).astype(np.int64) + node_shifts
+    arrays['start'] = tree_starts
     arrays['base'] = np.asarray(model._baseline_prediction, np.float64).ravel()
     return arrays
 
@@ -40,10 +40,10 @@ def tree_probabilities(
         while True:
             walking = walking[trees['leaf'][nodes[walking]] == 0]
             if not len(walking): break
-            current = nodes[walking]
-            values = features[walking, trees['feature'][current]].astype(np.float64)
-            is_below = values <= trees['threshold'][current]
-            goes_left = np.where(np.isnan(values), trees['missing_left'][current] == 1, is_below)
-            nodes[walking] = np.where(goes_left, trees['left'][current], trees['right'][current])
+            current_nodes = nodes[walking]
+            node_values = features[walking, trees['feature'][current_nodes]].astype(np.float64)
+            is_below = node_values <= trees['threshold'][current_nodes]
+            goes_left = np.where(np.isnan(node_values), trees['missing_left'][current_nodes] == 1, is_below)
+            nodes[walking] = np.where(goes_left, trees['left'][current_nodes], trees['right'][current_nodes])
         raw_scores += trees['value'][nodes]
     return 1 / (1 + np.exp(-raw_scores))

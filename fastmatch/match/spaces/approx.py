@@ -23,8 +23,7 @@ from .recall import SAMPLE, Recall, draw_rows, measure_recall
 from .saved_index import read_index, write_index
 
 # An exact self-join costs n*n*d: a second for 10,000 x 384 on two cores, under a minute for 75,000 (the
-# competition's
-# test set has 70,000 listings), hours for a million. What is found exactly in a minute need not be missed.
+# competition's test set has 70,000 listings), hours for a million. Up to here exact search is quick enough.
 EXACT_ROWS = 75_000
 
 
@@ -39,7 +38,7 @@ class Index(Dense):
         vectors,  # float (n,d), one row a listing; any norm but 0
         name: str = 'vectors',  # What to call them in messages
         kind: str = 'auto',  # One of `KINDS`; 'auto': exact up to `EXACT_ROWS` listings, IVF-PQ above
-        recall: float = .98,  # To be reached on a sample: a search looks at more until it is
+        recall: float = .98,  # To be reached on a sample: a search examines more listings until it is
         memory: float | None = None,  # GB that index and search may take beside vectors and results
         seed: int = 0,  # Of the samples to train on and to measure the recall on
         normalized: bool = False,  # They are float32 of unit length, of another `Dense`: keep their bits
@@ -64,9 +63,9 @@ class Index(Dense):
         self.reached = {}  # k -> `Recall` on the sample
 
     def __repr__(self):
-        parts = [f'Index({self.name!r}', f'{len(self)} x {self.dim}']
-        if self._removed.any(): parts.append(f'{self._removed.sum()} removed')
-        return ', '.join([*parts, self.kind, *map(repr, self.reached.values())]) + ')'
+        descriptions = [f'Index({self.name!r}', f'{len(self)} x {self.dim}']
+        if self._removed.any(): descriptions.append(f'{self._removed.sum()} removed')
+        return ', '.join([*descriptions, self.kind, *map(repr, self.reached.values())]) + ')'
 
     @property
     def removed(self) -> np.ndarray:  # bool (n,)
@@ -83,16 +82,16 @@ class Index(Dense):
         "How it searches: one of `KINDS`; follows the size until an index is built."
         return self._built_kind or self._choose_kind(len(self))
 
-    def _choose_kind(self, n):
-        kind = self.requested_kind
-        if kind == 'auto': kind = 'exact' if n <= EXACT_ROWS else 'ivfpq'
-        self._check_memory(kind, n)
-        return kind
+    def _choose_kind(self, n_listings):
+        chosen_kind = self.requested_kind
+        if chosen_kind == 'auto': chosen_kind = 'exact' if n_listings <= EXACT_ROWS else 'ivfpq'
+        self._check_memory(chosen_kind, n_listings)
+        return chosen_kind
 
-    def _check_memory(self, kind, n):
-        if self.memory is None or self.needs(kind, n) <= self.memory: return
-        all_needs = {other: round(self.needs(other, n), 2) for other in KINDS}
-        raise InputError(f'{self.name}: {n} x {self.dim} by {kind!r} takes more than '
+    def _check_memory(self, kind, n_listings):
+        if self.memory is None or self.needs(kind, n_listings) <= self.memory: return
+        all_needs = {other_kind: round(self.needs(other_kind, n_listings), 2) for other_kind in KINDS}
+        raise InputError(f'{self.name}: {n_listings} x {self.dim} by {kind!r} takes more than '
                          f'memory={self.memory} GB; in GB: {all_needs}')
 
     def needs(
@@ -113,16 +112,16 @@ class Index(Dense):
         if self.kind != 'exact': self._prepare(k)
         found = super().search(k, queries)
         if queries is None and self._removed.any():
-            rows = np.flatnonzero(self._removed)
-            found.ids[rows, 1:] = -1
-            found.scores[rows, 1:] = -np.inf
-            found.scores[rows, 0] = self.scores(rows, rows)
+            removed_rows = np.flatnonzero(self._removed)
+            found.ids[removed_rows, 1:] = -1
+            found.scores[removed_rows, 1:] = -np.inf
+            found.scores[removed_rows, 0] = self.scores(removed_rows, removed_rows)
         return found
 
     def recall(
         self,
         k: int | None = None,  # Neighbors a row, as `search` takes it
-        sample: int = SAMPLE,  # Rows to look at, drawn at random
+        sample: int = SAMPLE,  # Rows to measure on, drawn at random
         queries: Dense | None = None,  # New listings to draw from; default the listings themselves
         seed: int = 1,  # Of the draw: other rows than those that the effort was chosen on
     ) -> Recall:
@@ -131,8 +130,8 @@ class Index(Dense):
         if sample < 1: raise InputError(f'sample={sample}: 1 or more')
         if self.kind != 'exact': self._prepare(k)
         queries = self if queries is None else self._check_compatible(queries)
-        rows = draw_rows(self.remaining if queries is self else np.arange(len(queries)), sample, seed)
-        return self._measure(rows, queries, k, self._exact_scores(rows, queries, k))
+        drawn_rows = draw_rows(self.remaining if queries is self else np.arange(len(queries)), sample, seed)
+        return self._measure(drawn_rows, queries, k, self._exact_scores(drawn_rows, queries, k))
 
     def _exact_scores(self, query_rows, queries, k):
         self_join = queries is self
@@ -147,11 +146,11 @@ class Index(Dense):
         "Build the index where there is none, and find the least effort that reaches the recall for this `k`."
         if self._faiss_index is None: self._build()
         if k in self._effort_for: return
-        rows = draw_rows(self.remaining, SAMPLE, self.seed)
-        exact_scores = self._exact_scores(rows, self, k)
+        drawn_rows = draw_rows(self.remaining, SAMPLE, self.seed)
+        exact_scores = self._exact_scores(drawn_rows, self, k)
         for effort in effort_steps(self._built_kind, self._faiss_index, k):
             self._effort_for[k] = effort
-            reached = self.reached[k] = self._measure(rows, self, k, exact_scores)
+            reached = self.reached[k] = self._measure(drawn_rows, self, k, exact_scores)
             # two standard errors above the target, so that no effort passes by luck
             if reached.mean - 2 * reached.se >= self.target_recall: return
         if reached.mean < self.target_recall:
@@ -159,9 +158,9 @@ class Index(Dense):
                           f'below {self.target_recall}', stacklevel=4)
 
     def _build(self):
-        kind = self.kind
-        self._faiss_index = build_index(kind, self.vectors, self.remaining, self.seed)
-        self._built_kind = kind
+        chosen_kind = self.kind
+        self._faiss_index = build_index(chosen_kind, self.vectors, self.remaining, self.seed)
+        self._built_kind = chosen_kind
 
     def _query_block(self, k): return super()._query_block(proposal_count(self._built_kind, k, len(self)))
 
@@ -171,8 +170,8 @@ class Index(Dense):
 
     def _search_block(self, query_rows, queries, k, self_join):
         if self._faiss_index is None: return super()._search_block(query_rows, queries, k, self_join)
-        count = proposal_count(self._built_kind, k, len(self))
-        proposed = propose(self._built_kind, self._faiss_index, queries.vectors[query_rows], count,
+        n_proposed = proposal_count(self._built_kind, k, len(self))
+        proposed = propose(self._built_kind, self._faiss_index, queries.vectors[query_rows], n_proposed,
                            self._effort_for[k], self._removed)
         return self._best_of(query_rows, proposed, queries, k, self_join)
 
@@ -184,10 +183,10 @@ class Index(Dense):
         scores = np.full((len(query_rows), k), -np.inf, np.float32)
         # exact among those that remain, a part of them at a time
         block_size = max(1, 4 * BLOCK_FLOATS // self.dim)
-        for part in np.split(self.remaining, range(block_size, len(self.remaining), block_size)):
-            part_scores, part_places = faiss.knn(vectors, self.vectors[part], k, faiss.METRIC_INNER_PRODUCT)
-            all_scores = np.concatenate([scores, np.where(part_places >= 0, part_scores, -np.inf)], 1)
-            all_ids = np.concatenate([listing_ids, np.where(part_places >= 0, part[part_places], -1)], 1)
+        for block in np.split(self.remaining, range(block_size, len(self.remaining), block_size)):
+            new_scores, places = faiss.knn(vectors, self.vectors[block], k, faiss.METRIC_INNER_PRODUCT)
+            all_scores = np.concatenate([scores, np.where(places >= 0, new_scores, -np.inf)], 1)
+            all_ids = np.concatenate([listing_ids, np.where(places >= 0, block[places], -1)], 1)
             best_first = np.argsort(-all_scores, axis=1)[:, :k]
             scores = np.take_along_axis(all_scores, best_first, 1)
             listing_ids = np.take_along_axis(all_ids, best_first, 1)
@@ -204,15 +203,15 @@ class Index(Dense):
     ) -> np.ndarray:  # int64 (m,), their numbers
         """Put listings behind the others; an index that is built takes them in, its cells stay as they are
         until `rebuild`."""
-        dense = vectors if isinstance(vectors, Dense) else Dense(vectors, self.name)
-        new = self._check_compatible(dense).vectors
-        n = len(self)
-        if self._built_kind: self._check_memory(self._built_kind, n + len(new))
-        else: self._choose_kind(n + len(new))
-        if self._faiss_index is not None: add_vectors(self._faiss_index, new)
-        self.vectors = np.concatenate([self.vectors, new])
-        self._removed = np.concatenate([self._removed, np.zeros(len(new), bool)])
-        return np.arange(n, len(self))
+        added_space = vectors if isinstance(vectors, Dense) else Dense(vectors, self.name)
+        new_vectors = self._check_compatible(added_space).vectors
+        n_before = len(self)
+        if self._built_kind: self._check_memory(self._built_kind, n_before + len(new_vectors))
+        else: self._choose_kind(n_before + len(new_vectors))
+        if self._faiss_index is not None: add_vectors(self._faiss_index, new_vectors)
+        self.vectors = np.concatenate([self.vectors, new_vectors])
+        self._removed = np.concatenate([self._removed, np.zeros(len(new_vectors), bool)])
+        return np.arange(n_before, len(self))
 
     def remove(
         self,
@@ -225,18 +224,18 @@ class Index(Dense):
         if rows.dtype.kind not in 'iu' or rows.min() < 0 or rows.max() >= len(self):
             last = len(self) - 1
             raise InputError(f'{self.name}: rows {preview(rows)} to remove: numbers from 0 to {last}')
-        again = rows[self._removed[rows]]
-        if again.size: raise InputError(f'{self.name}: rows {preview(again)} were removed before')
+        twice = rows[self._removed[rows]]
+        if twice.size: raise InputError(f'{self.name}: rows {preview(twice)} were removed before')
         if len(rows) == len(self.remaining): raise InputError(f'{self.name}: that would leave no listing')
         self._removed[rows] = True
 
     def rebuild(self) -> np.ndarray:  # int64, the old number of each listing that is left
         "Drop what was removed and build anew at the next search; listings get new numbers."
-        kept = self.remaining
-        self.vectors = self.vectors[kept]
-        self._removed = np.zeros(len(kept), bool)
+        old_numbers = self.remaining
+        self.vectors = self.vectors[old_numbers]
+        self._removed = np.zeros(len(old_numbers), bool)
         self._forget_index()
-        return kept
+        return old_numbers
 
     def _with_vectors(self, vectors, removed=None):
         index = super()._with_vectors(vectors)

@@ -14,7 +14,8 @@ from ..arrays import rank_within_row
 from ..neighbors import Neighbors, resolve_k
 
 BLOCK_FLOATS = 1 << 22  # float32 numbers a temporary block may hold: 16 MB, near a processor's caches
-SPARE = 8  # neighbors a library proposes beyond the k wanted, so that few rows must be looked at in full
+# neighbors a library proposes beyond the k wanted, so that few rows must be compared with all listings
+SPARE = 8
 ROUNDING = np.float32(1e-5)  # two float32 inner products that are closer than this may come in either order
 
 
@@ -95,16 +96,17 @@ class PairwiseSpace(Space):
         rows, ids = np.broadcast_arrays(np.asarray(rows), np.asarray(ids))
         _check_numbers('rows', rows, len(queries), lowest=0)
         _check_numbers('ids', ids, len(self))
-        out = np.full(ids.shape, -np.inf, np.float32)
-        real = ids >= 0
-        rows, ids = rows[real], ids[real]
+        all_scores = np.full(ids.shape, -np.inf, np.float32)
+        not_padding = ids >= 0
+        rows, ids = rows[not_padding], ids[not_padding]
         scores = np.empty(len(ids), np.float32)
         block_size = max(1, BLOCK_FLOATS // self._floats_per_pair)
-        for start in tqdm(range(0, len(ids), block_size), desc='score', delay=2, leave=False):
-            block = slice(start, start + block_size)
+        for block_start in tqdm(range(0, len(ids), block_size), desc='score', delay=2, leave=False):
+            block = slice(block_start, block_start + block_size)
             scores[block] = self._pair_scores(queries, rows[block], ids[block])
-        out[real] = np.clip(scores, -1, 1)  # inner products of unit vectors exceed 1 by rounding
-        return out
+        # inner products of unit vectors exceed 1 by rounding
+        all_scores[not_padding] = np.clip(scores, -1, 1)
+        return all_scores
 
 
 class VectorSpace(PairwiseSpace):
@@ -113,7 +115,7 @@ class VectorSpace(PairwiseSpace):
     A library's scores depend in their last bits on the block they were computed in, and which of several
     equal ones it returns depends on its heap. So the library only proposes `SPARE` neighbors more than
     wanted, `_pair_scores` scores them, and rows where a listing that was not proposed could still reach rank
-    k are looked at in full.
+    k are compared with all listings.
     """
     vectors: np.ndarray  # (n, dim), an array or a sparse matrix, rows of unit length
 
@@ -157,8 +159,8 @@ class VectorSpace(PairwiseSpace):
         found = _no_neighbors(len(queries), k)
         block_size = self._query_block(k)
         query_order = self._query_order(queries, self_join)
-        for start in tqdm(range(0, len(queries), block_size), desc='search', delay=2, leave=False):
-            query_rows = query_order[start:start + block_size]
+        for block_start in tqdm(range(0, len(queries), block_size), desc='search', delay=2, leave=False):
+            query_rows = query_order[block_start:block_start + block_size]
             nearest = self._search_block(query_rows, queries, k, self_join)
             found.ids[query_rows], found.scores[query_rows] = nearest
         return found
@@ -175,16 +177,16 @@ class VectorSpace(PairwiseSpace):
         proposed, proposed_scores = self._nearest(queries, query_rows, min(len(self), k + SPARE))
         found = self._best_of(query_rows, proposed, queries, k, self_join)
         kth_score = found.scores[:, -1] if k > self_join else np.full(len(query_rows), np.inf, np.float32)
-        unsure = proposed_scores[:, -1] >= kth_score - ROUNDING
-        unsure &= (proposed.shape[1] < len(self)) & (proposed[:, -1] >= 0)
-        unsure_rows = np.flatnonzero(unsure)
+        is_unsure = proposed_scores[:, -1] >= kth_score - ROUNDING
+        is_unsure &= (proposed.shape[1] < len(self)) & (proposed[:, -1] >= 0)
+        unsure_rows = np.flatnonzero(is_unsure)
         block_size = max(1, 4 * BLOCK_FLOATS // len(self))
-        for start in range(0, len(unsure_rows), block_size):
-            looked_up = unsure_rows[start:start + block_size]
-            all_scores = self._all_scores(queries, query_rows[looked_up])
-            possible = _as_grid(all_scores >= kth_score[looked_up, None] - ROUNDING)
-            nearest = self._best_of(query_rows[looked_up], possible, queries, k, self_join)
-            found.ids[looked_up], found.scores[looked_up] = nearest
+        for block_start in range(0, len(unsure_rows), block_size):
+            searched_rows = unsure_rows[block_start:block_start + block_size]
+            all_scores = self._all_scores(queries, query_rows[searched_rows])
+            possible = _as_grid(all_scores >= kth_score[searched_rows, None] - ROUNDING)
+            nearest = self._best_of(query_rows[searched_rows], possible, queries, k, self_join)
+            found.ids[searched_rows], found.scores[searched_rows] = nearest
         return found
 
     def _best_of(self, query_rows, listing_ids, queries, k, self_join):
@@ -207,22 +209,22 @@ class VectorSpace(PairwiseSpace):
         return best
 
 
-def _no_neighbors(n, k):
-    return Neighbors(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
+def _no_neighbors(n_rows, k):
+    return Neighbors(np.full((n_rows, k), -1, np.int64), np.full((n_rows, k), -np.inf, np.float32))
 
 
-def _as_grid(mask):
+def _as_grid(is_listed):
     "The columns that are True in each row of a mask (b,n), int64 (b,K), rising, padded with -1."
-    rows, columns = np.nonzero(mask)
-    counts = np.bincount(rows, minlength=len(mask))
-    grid = np.full((len(mask), counts.max()), -1, np.int64)
-    grid[rows, rank_within_row(counts)] = columns
-    return grid
+    row_numbers, columns = np.nonzero(is_listed)
+    row_counts = np.bincount(row_numbers, minlength=len(is_listed))
+    column_grid = np.full((len(is_listed), row_counts.max()), -1, np.int64)
+    column_grid[row_numbers, rank_within_row(row_counts)] = columns
+    return column_grid
 
 
-def _check_numbers(name, numbers, n, lowest=None):
+def _check_numbers(argument, numbers, n_listings, lowest=None):
     if not numbers.size: return
     if not np.issubdtype(numbers.dtype, np.integer):
-        raise InputError(f'{name} of dtype {numbers.dtype}: give integers')
-    if numbers.max() >= n or (lowest is not None and numbers.min() < lowest):
-        raise InputError(f'{name} up to {numbers.max()}, but there are {n}')
+        raise InputError(f'{argument} of dtype {numbers.dtype}: give integers')
+    if numbers.max() >= n_listings or (lowest is not None and numbers.min() < lowest):
+        raise InputError(f'{argument} up to {numbers.max()}, but there are {n_listings}')

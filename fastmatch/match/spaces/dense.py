@@ -41,9 +41,9 @@ class Dense(VectorSpace):
             raise InputError(f'{name} of shape {vectors.shape}: give (listings, dimensions)')
         if vectors.dtype.kind not in 'fiu': raise InputError(f'{name} of dtype {vectors.dtype}: give floats')
         if normalized:
-            wrong = np.flatnonzero(~(np.abs(np.einsum('nd,nd->n', vectors, vectors) - 1) < 1e-3))
-            if vectors.dtype != np.float32 or wrong.size:
-                raise InputError(f'{name}: rows {preview(wrong)} are not float32 of unit length')
+            wrong_rows = np.flatnonzero(~(np.abs(np.einsum('nd,nd->n', vectors, vectors) - 1) < 1e-3))
+            if vectors.dtype != np.float32 or wrong_rows.size:
+                raise InputError(f'{name}: rows {preview(wrong_rows)} are not float32 of unit length')
             self.vectors = vectors
         else: self.vectors = to_unit(vectors, np.empty(vectors.shape, np.float32), name)
 
@@ -62,9 +62,9 @@ class Dense(VectorSpace):
     ) -> 'Dense':  # An `Index` where one of the two is an `Index`
         "A space of these listings and, behind them, those of `other`."
         # an index knows which listings were removed, plain vectors don't
-        like = self if isinstance(self, type(self._check_compatible(other))) else other
-        return like._with_vectors(np.concatenate([self.vectors, other.vectors]),
-                                  np.concatenate([self.removed, other.removed]))
+        template = self if isinstance(self, type(self._check_compatible(other))) else other
+        return template._with_vectors(np.concatenate([self.vectors, other.vectors]),
+                                      np.concatenate([self.removed, other.removed]))
 
     def _with_vectors(self, vectors, removed=None):
         space = copy.copy(self)

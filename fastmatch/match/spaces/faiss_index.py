@@ -1,12 +1,13 @@
 """The approximate indexes of faiss behind `Index`: what each kind takes, how it is built, and how it is
 searched.
 
-- 'hnsw' is a graph of links between near listings, https://arxiv.org/abs/1603.09320. It grows well by a few
-listings at a time. It cost more time than 'ivfpq' at every size tried and takes ten times its memory, and it
-loses listings that more others equal than it has links. - 'ivf' divides the listings into cells and looks
-into the nearest cells only. - 'ivfpq' is the same with vectors shortened to codes,
-https://arxiv.org/abs/1702.08734; the codes propose, the vectors decide. It is quicker than exact search from
-about 25,000 listings on. - 'exact' needs no index.
+- 'hnsw' is a graph of links between near listings, https://arxiv.org/abs/1603.09320. Adding a few listings at
+  a time works well. It took more time than 'ivfpq' at every size tried and takes ten times its memory, and it
+  misses listings where more of them are equal than a listing has links.
+- 'ivf' divides the listings into cells and searches the nearest cells only.
+- 'ivfpq' is the same with vectors shortened to codes, https://arxiv.org/abs/1702.08734: candidates are found
+  by their codes and ranked by their vectors. It is quicker than exact search from about 25,000 listings on.
+- 'exact' needs no index.
 """
 import numpy as np
 
@@ -18,8 +19,7 @@ KINDS = ['exact', 'hnsw', 'ivf', 'ivfpq']
 
 # HNSW: links a listing has (twice as many on the ground level), faiss' own default
 LINKS = 32
-# HNSW: listings looked at to find the place of a new one; with faiss' default of 40 more listings can't be
-# reached
+# HNSW: listings compared with a new one to link it; with faiss' default of 40 more listings can't be reached
 BUILD_EFFORT = 80
 # IVF: listings to train on for each cell; faiss warns below 39
 POINTS_PER_CELL = 40
@@ -40,10 +40,10 @@ def memory_needed(
     per_listing = {'exact': 0, 'hnsw': 4 * dim + 8 * LINKS + 16,
                    # lists grow by doubling
                    'ivf': 2 * (4 * dim + 8), 'ivfpq': 2 * (_code_count(dim) // 2 + 8)}[kind]
-    cells = _cell_count(n) if kind in ('ivf', 'ivfpq') else 0
+    n_cells = _cell_count(n) if kind in ('ivf', 'ivfpq') else 0
     # the cells' centers, and the listings to train on: a copy, of which faiss makes another
     per_cell = (2 * POINTS_PER_CELL + 1) * 4 * dim
-    return (n * per_listing + cells * per_cell + ROOM) / 1e9
+    return (n * per_listing + n_cells * per_cell + ROOM) / 1e9
 
 
 def build_index(
@@ -77,8 +77,9 @@ def add_vectors(
     vectors: np.ndarray,  # float32 (m,d), unit length
 ):
     "Put vectors into an index, in blocks, because faiss holds as much again of what it is given."
-    size = max(1, 4 * BLOCK_FLOATS // vectors.shape[1])
-    for start in range(0, len(vectors), size): index.add(vectors[start:start + size])
+    block_size = max(1, 4 * BLOCK_FLOATS // vectors.shape[1])
+    for block_start in range(0, len(vectors), block_size):
+        index.add(vectors[block_start:block_start + block_size])
 
 
 def effort_steps(

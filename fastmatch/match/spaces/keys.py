@@ -47,8 +47,8 @@ class Keys(PairwiseSpace):
 
     def overused_keys(self) -> list:
         "The keys on more listings than `max_shared`."
-        counts = pd.Series(self.keys).value_counts()
-        return counts.index[counts > self.max_shared].tolist()
+        key_counts = pd.Series(self.keys).value_counts()
+        return key_counts.index[key_counts > self.max_shared].tolist()
 
     def without(
         self,
@@ -67,20 +67,21 @@ class Keys(PairwiseSpace):
         if queries is None or queries is self:
             own_codes = query_codes = pd.factorize(self.keys)[0]
         else:
-            both = pd.factorize(np.concatenate([self.keys, queries.keys]))[0]
-            own_codes, query_codes = both[:len(self)], both[len(self):]
-        sizes = np.bincount(own_codes[own_codes >= 0])
-        overused = np.flatnonzero(sizes > self.max_shared)
+            all_codes = pd.factorize(np.concatenate([self.keys, queries.keys]))[0]
+            own_codes, query_codes = all_codes[:len(self)], all_codes[len(self):]
+        key_counts = np.bincount(own_codes[own_codes >= 0])
+        overused = np.flatnonzero(key_counts > self.max_shared)
         return tuple(np.where(np.isin(codes, overused), -1, codes) for codes in (own_codes, query_codes))
 
     def search(self, k=None, queries=None):
         "The listings with an equal key, `k` at most, those of smaller ids first."
         k = resolve_k(k, len(self))
-        checked = self if queries is None else self._check_compatible(queries)
-        own_codes, query_codes = self.codes(checked)
+        checked_queries = self if queries is None else self._check_compatible(queries)
+        own_codes, query_codes = self.codes(checked_queries)
         pairs = _by_key(query_codes, 'row').merge(_by_key(own_codes, 'id'), on='key')
         ones = np.ones(len(pairs))
-        return Neighbors.from_pairs(pairs.row, pairs.id, ones, len(checked), self_join=queries is None, k=k)
+        return Neighbors.from_pairs(
+            pairs.row, pairs.id, ones, len(checked_queries), self_join=queries is None, k=k)
 
     def _check_compatible(self, queries):
         if not isinstance(queries, Keys):
@@ -89,12 +90,12 @@ class Keys(PairwiseSpace):
 
     def _pair_scores(self, queries, query_rows, listing_ids):
         own_codes, query_codes = self.codes(queries)
-        equal = (query_codes[query_rows] >= 0) & (query_codes[query_rows] == own_codes[listing_ids])
+        is_equal = (query_codes[query_rows] >= 0) & (query_codes[query_rows] == own_codes[listing_ids])
         # a listing equals itself, with or without a key
-        if queries is self: equal |= query_rows == listing_ids
-        return equal.astype(np.float32)
+        if queries is self: is_equal |= query_rows == listing_ids
+        return is_equal.astype(np.float32)
 
 
-def _by_key(codes, name):
+def _by_key(codes, column):
     "The numbers of the listings that have a key, with its code: a table to merge on."
-    return pd.DataFrame({'key': codes, name: np.arange(len(codes))})[codes >= 0]
+    return pd.DataFrame({'key': codes, column: np.arange(len(codes))})[codes >= 0]

@@ -57,16 +57,16 @@ class Pool:
     ) -> Neighbors:  # (m,k), the new listing itself at rank 0
         "The exact `k` nearest of each new listing in the whole pool, ties to the smaller id."
         k = resolve_k(k, self.pool)
-        new_count = len(self.new)
-        among_new = self.new.search(min(k, new_count) if self.within else 1)
+        n_new = len(self.new)
+        among_new = self.new.search(min(k, n_new) if self.within else 1)
         if self.catalogue is None: return among_new
         in_catalogue = self.catalogue.search(min(k, len(self.catalogue)), queries=self.new)
-        catalogue_ids = np.where(in_catalogue.ids >= 0, in_catalogue.ids + new_count, -1)
+        catalogue_ids = np.where(in_catalogue.ids >= 0, in_catalogue.ids + n_new, -1)
         ids = np.concatenate([among_new.ids[:, 1:], catalogue_ids], 1)
         scores = np.concatenate([among_new.scores[:, 1:], in_catalogue.scores], 1)
-        order = np.lexsort((ids, -scores), axis=1)[:, :k - 1]
-        ids = np.take_along_axis(ids, order, 1)
-        scores = np.take_along_axis(scores, order, 1)
+        best_first = np.lexsort((ids, -scores), axis=1)[:, :k - 1]
+        ids = np.take_along_axis(ids, best_first, 1)
+        scores = np.take_along_axis(scores, best_first, 1)
         # a near-duplicate that rounds above the listing itself must not break the order
         own_scores = among_new.scores[:, :1]
         if scores.shape[1]: own_scores = np.maximum(own_scores, scores[:, :1])
@@ -80,14 +80,14 @@ class Pool:
     ) -> np.ndarray:  # float32 of the broadcast shape, -inf for padding
         "The exact similarities of given pairs."
         rows, ids = np.broadcast_arrays(np.asarray(rows), np.asarray(ids))
-        new_count = len(self.new)
+        n_new = len(self.new)
         if ids.size and ids.max() >= self.pool:
             raise InputError(f'ids up to {ids.max()}, but there are {self.pool}')
-        out = np.full(ids.shape, -np.inf, np.float32)
-        is_new = (ids >= 0) & (ids < new_count)
-        is_known = ids >= new_count
-        out[is_new] = self.new.scores(rows[is_new], ids[is_new])
+        all_scores = np.full(ids.shape, -np.inf, np.float32)
+        is_new = (ids >= 0) & (ids < n_new)
+        is_known = ids >= n_new
+        all_scores[is_new] = self.new.scores(rows[is_new], ids[is_new])
         if is_known.any():
-            catalogue_ids = ids[is_known] - new_count
-            out[is_known] = self.catalogue.scores(rows[is_known], catalogue_ids, queries=self.new)
-        return out
+            catalogue_ids = ids[is_known] - n_new
+            all_scores[is_known] = self.catalogue.scores(rows[is_known], catalogue_ids, queries=self.new)
+        return all_scores

@@ -25,13 +25,13 @@ def measure_recall(
 ) -> Recall:
     """Compare what was found with what is nearest, by the scores: one that is as near as the last exact
     neighbor counts."""
-    real = exact_scores > -np.inf
-    last_score = np.where(real, exact_scores, np.inf).min(1, initial=np.inf)
-    counts = real.sum(1)
-    found = np.minimum((found_scores >= last_score[:, None]).sum(1), counts)
-    share = found / np.maximum(counts, 1)
-    share[counts == 0] = 1
-    return Recall(k, float(share.mean()), float(share.std() / np.sqrt(len(share))), len(share))
+    not_padding = exact_scores > -np.inf
+    last_scores = np.where(not_padding, exact_scores, np.inf).min(1, initial=np.inf)
+    exact_counts = not_padding.sum(1)
+    found_counts = np.minimum((found_scores >= last_scores[:, None]).sum(1), exact_counts)
+    shares = found_counts / np.maximum(exact_counts, 1)
+    shares[exact_counts == 0] = 1
+    return Recall(k, float(shares.mean()), float(shares.std() / np.sqrt(len(shares))), len(shares))
 
 
 def draw_rows(

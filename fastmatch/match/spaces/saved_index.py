@@ -22,7 +22,7 @@ def write_index(
     faiss = require_package('faiss', 'saving an index', 'faiss-cpu')
     content = {**settings, 'format': FORMAT, 'shape': list(vectors.shape),
                'fingerprint': fingerprint(vectors)}
-    files = {'vectors.safetensors': lambda file: save_file({'vectors': vectors}, file)}
+    files = {'vectors.safetensors': lambda vector_file: save_file({'vectors': vectors}, vector_file)}
     if faiss_index is not None: files['index.faiss'] = faiss.serialize_index(faiss_index).tobytes()
     write_sealed(path, 'index.json', content, files)
 
@@ -33,7 +33,7 @@ def read_index(
 ) -> tuple:  # Settings, vectors at unit length, index of faiss or None
     "Read the folder; raises `InputError` for what is missing or damaged, or was made from other vectors."
     content, files = read_sealed(path, 'index.json', FORMAT)
-    n, dim = content['shape']
+    n_listings, dim = content['shape']
     if vectors is None: vectors = _saved_vectors(Path(path)/'vectors.safetensors', content['fingerprint'])
     else:
         shape = np.shape(vectors)
@@ -41,8 +41,8 @@ def read_index(
             raise InputError(f'{path}: an index of {dim} dimensions, the vectors are of shape {shape}')
         vectors = Dense(vectors, content['name']).vectors
         if fingerprint(vectors) != content['fingerprint']:
-            raise InputError(f'{path}: the index was made from other vectors ({n} x {dim})')
-    return content, vectors, _faiss_index(path, files, n, dim) if content['built'] else None
+            raise InputError(f'{path}: the index was made from other vectors ({n_listings} x {dim})')
+    return content, vectors, _faiss_index(path, files, n_listings, dim) if content['built'] else None
 
 
 def _faiss_index(path, files, n, dim):
@@ -54,12 +54,12 @@ def _faiss_index(path, files, n, dim):
     return index
 
 
-def _saved_vectors(file, expected):
+def _saved_vectors(vector_file, expected_fingerprint):
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
-    try: vectors = load_file(file)['vectors']
+    try: vectors = load_file(vector_file)['vectors']
     except (SafetensorError, OSError, KeyError) as error:
-        raise InputError(f'{file}: missing or damaged ({error})') from error
-    if fingerprint(vectors) != expected:
-        raise InputError(f'{file}: damaged or changed since it was saved (its fingerprint differs)')
+        raise InputError(f'{vector_file}: missing or damaged ({error})') from error
+    if fingerprint(vectors) != expected_fingerprint:
+        raise InputError(f'{vector_file}: damaged or changed since it was saved (its fingerprint differs)')
     return vectors

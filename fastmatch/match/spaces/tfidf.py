@@ -104,16 +104,16 @@ class Tfidf(VectorSpace):
     def _nearest(self, queries, query_rows, k):
         topn = require_package('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
         # OMP_NUM_THREADS may be a list, one number for each nesting level
-        threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
+        n_threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
         vectors = queries.vectors[query_rows]
-        top = topn.sp_matmul_topn(vectors, self._vectors_by_ngram(), top_n=k, threshold=0., sort=True,
-                                  n_threads=threads)
-        counts = np.diff(top.indptr)
-        places = np.repeat(np.arange(len(query_rows)), counts), rank_within_row(counts)
+        top_products = topn.sp_matmul_topn(
+            vectors, self._vectors_by_ngram(), top_n=k, threshold=0., sort=True, n_threads=n_threads)
+        found_counts = np.diff(top_products.indptr)
+        places = np.repeat(np.arange(len(query_rows)), found_counts), rank_within_row(found_counts)
         listing_ids = np.full((len(query_rows), k), -1, np.int64)
         scores = np.full((len(query_rows), k), -np.inf, np.float32)
-        listing_ids[places] = top.indices
-        scores[places] = top.data
+        listing_ids[places] = top_products.indices
+        scores[places] = top_products.data
         return listing_ids, scores
 
     def _all_scores(self, queries, query_rows):
@@ -136,7 +136,7 @@ def _checked_titles(
     if isinstance(titles, str): raise InputError('titles is one string: give a list of them')
     titles = list(titles)
     if not titles: raise InputError('titles are empty: give one a listing')
-    wrong_rows = [row for row, title in enumerate(titles) if not isinstance(title, str)]
+    wrong_rows = [row_number for row_number, title in enumerate(titles) if not isinstance(title, str)]
     if wrong_rows: raise InputError(f'titles: rows {preview(wrong_rows)} are missing or not text')
     return titles
 
@@ -146,5 +146,5 @@ def _fitted_vectorizer(titles, ngram, analyzer, min_df):
     vectorizer = text.TfidfVectorizer(analyzer=analyzer, ngram_range=ngram, min_df=min_df, dtype=np.float32)
     try: return vectorizer.fit(titles)
     except ValueError as error:
-        said = f'titles with ngram={ngram}, analyzer={analyzer!r}, min_df={min_df}'
-        raise InputError(f'{said}: {error}') from error
+        settings = f'titles with ngram={ngram}, analyzer={analyzer!r}, min_df={min_df}'
+        raise InputError(f'{settings}: {error}') from error

@@ -29,7 +29,7 @@ FACTORS = {word.replace('_', ' '): (dimension, factor) for dimension, factors in
            for words, factor in factors.items() for word in words.split()}
 NUMBER = r'\d+(?:[.,/]\d+)*'
 WORD = '|'.join(sorted(map(re.escape, FACTORS), key=len, reverse=True))
-# '2 x 500 ml', '10cm x 20 cm': what stands before the last 'x', the last number, its unit
+# '2 x 500 ml', '10cm x 20 cm': what comes before the last 'x', the last number, its unit
 QUANTITY = re.compile(rf'(?<![\w.,/])((?:{NUMBER}\s*(?:[x×*]|{WORD})?\s*[x×*]\s*)*)'
                       rf'({NUMBER})\s*-?\s*({WORD})(?!\w)')
 PART = re.compile(rf'({NUMBER})\s*({WORD})?(?=\s*[x×*])')
@@ -42,19 +42,21 @@ def quantities(
     title: str,  # Any text
 ) -> dict:  # dimension -> sorted values in its base unit (g, ml, mm, MB, W, V, mAh, Hz, pieces)
     "The numbers with units in a title: '2 x 500ml' holds 2 pieces and 500 ml, '10x20 cm' 100 and 200 mm."
-    found = {}
-    text = title.casefold()
-    for multiples, number, word in QUANTITY.findall(text):
-        dimension, factor = FACTORS[word]
-        found.setdefault(dimension, set()).add(_base_value(number, factor))
-        for multiple, unit in PART.findall(multiples):
+    found_values = {}
+    lower_title = title.casefold()
+    for multiples, number, unit_word in QUANTITY.findall(lower_title):
+        dimension, factor = FACTORS[unit_word]
+        found_values.setdefault(dimension, set()).add(_base_value(number, factor))
+        for multiple, own_word in PART.findall(multiples):
             # numbers without a unit are the sides of one thing, or how many of it there are
-            if unit: own_dimension, own_factor = FACTORS[unit]
+            if own_word: own_dimension, own_factor = FACTORS[own_word]
             else: own_dimension, own_factor = (dimension, factor) if dimension == 'length' else ('count', 1)
-            found.setdefault(own_dimension, set()).add(_base_value(multiple, own_factor))
-    for number in PACK.findall(text): found.setdefault('count', set()).add(_base_value(number, 1))
-    found = {dimension: sorted(value for value in values if value > 0) for dimension, values in found.items()}
-    return {dimension: values for dimension, values in found.items() if values}
+            found_values.setdefault(own_dimension, set()).add(_base_value(multiple, own_factor))
+    for number in PACK.findall(lower_title):
+        found_values.setdefault('count', set()).add(_base_value(number, 1))
+    found_values = {dimension: sorted(value for value in values if value > 0)
+                    for dimension, values in found_values.items()}
+    return {dimension: values for dimension, values in found_values.items() if values}
 
 
 def _base_value(number, factor):
@@ -79,18 +81,18 @@ class Units(PairwiseSpace):
         titles,  # (n,) strings
     ):
         self.titles = list(titles)
-        wrong_rows = [row for row, title in enumerate(self.titles) if not isinstance(title, str)]
+        wrong_rows = [number for number, title in enumerate(self.titles) if not isinstance(title, str)]
         if wrong_rows: raise InputError(f'titles: rows {preview(wrong_rows)} are missing or not text')
-        found = [quantities(title) for title in self.titles]
+        title_quantities = [quantities(title) for title in self.titles]
         self.values = {}  # dimension -> float64 (n, most values of a title), NaN behind a title's last value
         for dimension in UNITS:
-            width = max((len(values.get(dimension, ())) for values in found), default=0)
-            if not width: continue
-            table = np.full((len(found), width), np.nan)
-            for row, quantities_of in zip(table, found):
-                values = quantities_of.get(dimension, ())
-                row[:len(values)] = values
-            self.values[dimension] = table
+            n_columns = max((len(values.get(dimension, ())) for values in title_quantities), default=0)
+            if not n_columns: continue
+            value_table = np.full((len(title_quantities), n_columns), np.nan)
+            for table_row, quantities_by_dimension in zip(value_table, title_quantities):
+                values = quantities_by_dimension.get(dimension, ())
+                table_row[:len(values)] = values
+            self.values[dimension] = value_table
 
     def __len__(self): return len(self.titles)
     def __repr__(self): return f'Units({len(self)} titles: {", ".join(self.values) or "no quantities"})'
@@ -113,8 +115,8 @@ class Units(PairwiseSpace):
     def search(self, k=None, queries=None):
         "Each listing itself, or nothing for queries: quantities can refuse a match, not propose one."
         k = resolve_k(k, len(self))
-        n = len(self if queries is None else self._check_compatible(queries))
-        return Neighbors.from_pairs([], [], [], n, self_join=queries is None, k=k)
+        n_rows = len(self if queries is None else self._check_compatible(queries))
+        return Neighbors.from_pairs([], [], [], n_rows, self_join=queries is None, k=k)
 
     def _check_compatible(self, queries):
         if not isinstance(queries, Units):
@@ -125,11 +127,11 @@ class Units(PairwiseSpace):
         scores = np.ones(len(query_rows), np.float32)
         for dimension in set(self.values) & set(queries.values):
             own_values, query_values = self.values[dimension], queries.values[dimension]
-            missing = np.isnan(query_values[query_rows, 0]) | np.isnan(own_values[listing_ids, 0])
-            both = np.flatnonzero(~missing)
+            is_missing = np.isnan(query_values[query_rows, 0]) | np.isnan(own_values[listing_ids, 0])
+            compared = np.flatnonzero(~is_missing)
             # every value of the one title against every value of the other
-            a = query_values[query_rows[both]][:, :, None]
-            b = own_values[listing_ids[both]][:, None, :]
-            agree = (np.abs(a - b) <= TOLERANCE * np.maximum(a, b)).any((1, 2))
-            scores[both[~agree]] = 0
+            a = query_values[query_rows[compared]][:, :, None]
+            b = own_values[listing_ids[compared]][:, None, :]
+            is_agreed = (np.abs(a - b) <= TOLERANCE * np.maximum(a, b)).any((1, 2))
+            scores[compared[~is_agreed]] = 0
         return scores

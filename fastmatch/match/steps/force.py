@@ -20,31 +20,31 @@ def min2(
 ) -> Matches:
     """A listing without any match is given its nearest neighbor as a match.
 
-    Used by several places of Kaggle's Shopee contest (1st; with `mutual` and `gap` the 4th). It pays where
-    the forced match is right more
-    than one time in three, and assumes that every listing has a match: not for open catalogues.
+    Used by several teams of Kaggle's Shopee contest (1st place; with `mutual` and `gap` the 4th). It pays
+    where the forced match is right more than one time in three, and assumes that every listing has a match:
+    not for open catalogues.
     """
-    for name, value in (('threshold', threshold), ('gap', gap)):
-        if value is not None and not np.isfinite(value):
-            raise InputError(f'{name}={value}: give a finite number, or None')
-    keep = mask_of_matches(matches, neighbors)
+    for option, number in (('threshold', threshold), ('gap', gap)):
+        if number is not None and not np.isfinite(number):
+            raise InputError(f'{option}={number}: give a finite number, or None')
+    is_match = mask_of_matches(matches, neighbors)
     ids, scores = neighbors
     if ids.shape[1] < 2: return matches
-    force = (keep.sum(1) == 1) & (ids[:, 1] >= 0)
-    if threshold is not None: force &= scores[:, 1].astype(np.float64) >= threshold
+    is_forced = (is_match.sum(1) == 1) & (ids[:, 1] >= 0)
+    if threshold is not None: is_forced &= scores[:, 1].astype(np.float64) >= threshold
     if gap is not None and ids.shape[1] > 2:
-        second = np.where(ids[:, 2] >= 0, scores[:, 2], np.finfo(np.float32).min)
-        force &= (ids[:, 2] < 0) | (scores[:, 1].astype(np.float64) - second >= gap)
-    if mutual: force &= _is_mutual_nearest(ids)
-    keep[:, 1] |= force
-    return matches_from_mask(neighbors, keep)
+        second_score = np.where(ids[:, 2] >= 0, scores[:, 2], np.finfo(np.float32).min)
+        is_forced &= (ids[:, 2] < 0) | (scores[:, 1].astype(np.float64) - second_score >= gap)
+    if mutual: is_forced &= _is_mutual_nearest(ids)
+    is_match[:, 1] |= is_forced
+    return matches_from_mask(neighbors, is_match)
 
 
-def _is_mutual_nearest(ids):
+def _is_mutual_nearest(neighbor_ids):
     "For each row of candidates (n,k) whether its nearest neighbor's nearest is the row itself: bool (n,)."
-    nearest = ids[:, 1]
-    has_row = (nearest >= 0) & (nearest < len(ids))  # padding and listings of a catalogue have none
-    return has_row & (ids[np.where(has_row, nearest, 0), 1] == np.arange(len(ids)))
+    nearest = neighbor_ids[:, 1]
+    has_row = (nearest >= 0) & (nearest < len(neighbor_ids))  # padding and listings of a catalogue have none
+    return has_row & (neighbor_ids[np.where(has_row, nearest, 0), 1] == np.arange(len(neighbor_ids)))
 
 
 def shares(
@@ -67,22 +67,21 @@ def chisel(
     scores.
 
     Rank by rank: of the listings that have a match at the rank before, the best-scoring ones get one more,
-    until the share is reached
-    (Kaggle Shopee, 18th place: .739 to .759). Assumes that the new listings' groups are as large as those of
-    training.
+    until the share is reached (Kaggle Shopee, 18th place: .739 to .759). Assumes that the new listings'
+    groups are as large as those of training.
     """
     shares = np.asarray(shares, np.float64)
     if shares.ndim != 1 or not ((shares >= 0) & (shares <= 1)).all() or (np.diff(shares) > 0).any():
         raise InputError(f'shares={shares.tolist()}: numbers from 0 to 1 that do not rise')
     check_self_first(neighbors, int(neighbors.ids.max(initial=0)) + 1)
-    n = len(neighbors.ids)
-    keep = np.zeros(neighbors.ids.shape, bool)
-    keep[:, 0] = True
+    n_listings = len(neighbors.ids)
+    is_match = np.zeros(neighbors.ids.shape, bool)
+    is_match[:, 0] = True
     for rank, share in enumerate(shares[:neighbors.ids.shape[1] - 1], 1):
-        possible = keep[:, rank - 1] & (neighbors.ids[:, rank] >= 0)
-        score = np.where(possible, neighbors.scores[:, rank], -np.inf)
-        room = int(round(share * n))
+        is_possible = is_match[:, rank - 1] & (neighbors.ids[:, rank] >= 0)
+        rank_scores = np.where(is_possible, neighbors.scores[:, rank], -np.inf)
+        n_wanted = int(round(share * n_listings))
         # equal scores come in together or not at all
-        last_left_out = -np.inf if room >= n else np.sort(score)[::-1][room]
-        keep[:, rank] = (score > last_left_out) & (score > -np.inf)
-    return matches_from_mask(neighbors, keep)
+        last_left_out = -np.inf if n_wanted >= n_listings else np.sort(rank_scores)[::-1][n_wanted]
+        is_match[:, rank] = (rank_scores > last_left_out) & (rank_scores > -np.inf)
+    return matches_from_mask(neighbors, is_match)

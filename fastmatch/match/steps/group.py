@@ -20,8 +20,9 @@ def group(
     matches,  # `Matches` of a self-join
 ) -> np.ndarray:  # int64 (n,), numbered by first appearance
     "Connected components: listings that are linked by matches, directly or through others, are one group."
-    n = len(matches)
-    graph = csr_matrix((np.ones(len(matches.ids), np.int8), matches.ids, matches.indptr), shape=(n, n))
+    n_listings = len(matches)
+    links = np.ones(len(matches.ids), np.int8)
+    graph = csr_matrix((links, matches.ids, matches.indptr), shape=(n_listings, n_listings))
     return _number_by_appearance(connected_components(graph, directed=False)[1])
 
 
@@ -39,42 +40,45 @@ def agglomerate(
     """
     if not mean_size >= 1: raise InputError(f'mean_size={mean_size}: 1 or more')
     if not np.isfinite(least): raise InputError(f'least={least}: give a finite number')
-    first, second, score = undirected_pairs(neighbors)
-    pairs = list(zip(first.tolist(), second.tolist(), score.tolist()))
+    first_ids, second_ids, pair_scores = undirected_pairs(neighbors)
+    pairs = list(zip(first_ids.tolist(), second_ids.tolist(), pair_scores.tolist()))
     n_listings = len(neighbors.ids)
     # for each group the sum of the scores between it and each other group; a merged group gets a new number,
     # the two old ones None
     score_sums = [{} for _ in range(n_listings)]
-    for a, b, similarity in pairs: score_sums[a][b] = score_sums[b][a] = similarity
-    size, parent, groups_left = [1] * n_listings, list(range(n_listings)), n_listings
-    queue = [(-similarity, a, b) for a, b, similarity in pairs if similarity >= least and similarity > 0]
+    for first, second, similarity in pairs: score_sums[first][second] = score_sums[second][first] = similarity
+    sizes, parents, groups_left = [1] * n_listings, list(range(n_listings)), n_listings
+    queue = [(-similarity, first, second) for first, second, similarity in pairs
+             if similarity >= least and similarity > 0]
     heapq.heapify(queue)
     while queue and n_listings / groups_left < mean_size:
-        _, a, b = heapq.heappop(queue)
+        _, first, second = heapq.heappop(queue)
         # merged since: it is in the queue under its new number
-        if score_sums[a] is None or score_sums[b] is None: continue
+        if score_sums[first] is None or score_sums[second] is None: continue
         merged, groups_left = len(score_sums), groups_left - 1
-        sums = _merge_sums(score_sums, a, b)
-        score_sums.append(sums)
-        size.append(size[a] + size[b])
-        parent[a] = parent[b] = merged
-        parent.append(merged)
-        for other, total in sums.items():
-            for old in (a, b): score_sums[other].pop(old, None)
-            score_sums[other][merged] = total
-            mean = total / (size[other] * size[merged])
-            if mean >= least and mean > 0: heapq.heappush(queue, (-mean, other, merged))
-    return _number_by_appearance(_roots(parent)[:n_listings])
+        merged_sums = _merge_sums(score_sums, first, second)
+        score_sums.append(merged_sums)
+        sizes.append(sizes[first] + sizes[second])
+        parents[first] = parents[second] = merged
+        parents.append(merged)
+        for other_group, score_sum in merged_sums.items():
+            for old_group in (first, second): score_sums[other_group].pop(old_group, None)
+            score_sums[other_group][merged] = score_sum
+            mean_score = score_sum / (sizes[other_group] * sizes[merged])
+            if mean_score >= least and mean_score > 0:
+                heapq.heappush(queue, (-mean_score, other_group, merged))
+    return _number_by_appearance(_roots(parents)[:n_listings])
 
 
-def _merge_sums(score_sums, a, b):
+def _merge_sums(score_sums, first, second):
     "The sums of scores between both of two groups and every third one; the two are marked as gone."
-    sums = {}
-    for part in (score_sums[a], score_sums[b]):
-        for other, total in part.items():
-            if other not in (a, b): sums[other] = sums.get(other, 0.) + total
-    score_sums[a] = score_sums[b] = None
-    return sums
+    merged_sums = {}
+    for old_sums in (score_sums[first], score_sums[second]):
+        for other_group, score_sum in old_sums.items():
+            if other_group in (first, second): continue
+            merged_sums[other_group] = merged_sums.get(other_group, 0.) + score_sum
+    score_sums[first] = score_sums[second] = None
+    return merged_sums
 
 
 def tiers(
@@ -87,26 +91,27 @@ def tiers(
     (Kaggle Shopee, 5th place)."""
     if not merge >= join >= pair:
         raise InputError(f'merge={merge}, join={join}, pair={pair}: numbers that do not rise')
-    first, second, score = undirected_pairs(neighbors)
-    order = np.lexsort((second, first, -score))
-    order = order[score[order] >= pair]
-    parent = list(range(len(neighbors.ids)))
-    size = [1] * len(parent)
+    first_ids, second_ids, pair_scores = undirected_pairs(neighbors)
+    best_first = np.lexsort((second_ids, first_ids, -pair_scores))
+    best_first = best_first[pair_scores[best_first] >= pair]
+    parents = list(range(len(neighbors.ids)))
+    sizes = [1] * len(parents)
 
     def root(listing):
-        while parent[listing] != listing:
-            parent[listing] = parent[parent[listing]]  # shortens the way for the next time
-            listing = parent[listing]
+        while parents[listing] != listing:
+            parents[listing] = parents[parents[listing]]  # shortens the way for the next time
+            listing = parents[listing]
         return listing
 
-    for a, b, similarity in zip(first[order].tolist(), second[order].tolist(), score[order].tolist()):
-        a, b = root(a), root(b)
-        if a == b: continue
-        singles = (size[a] == 1) + (size[b] == 1)
+    pairs = zip(*(array[best_first].tolist() for array in (first_ids, second_ids, pair_scores)))
+    for first, second, similarity in pairs:
+        first, second = root(first), root(second)
+        if first == second: continue
+        singles = (sizes[first] == 1) + (sizes[second] == 1)
         if similarity >= merge or singles == 2 or (similarity >= join and singles):
-            parent[b] = a
-            size[a] += size[b]
-    return _number_by_appearance(_roots(parent))
+            parents[second] = first
+            sizes[first] += sizes[second]
+    return _number_by_appearance(_roots(parents))
 
 
 def same_group(
@@ -117,19 +122,20 @@ def same_group(
     """Each listing with all of its group, the best scores first; a score that is not listed is taken as that
     of the row's last neighbor."""
     groups = np.asarray(groups)
-    n = len(neighbors.ids)
-    if groups.shape != (n,): raise InputError(f'groups of shape {groups.shape}: give {n}, one a row')
+    n_listings = len(neighbors.ids)
+    if groups.shape != (n_listings,):
+        raise InputError(f'groups of shape {groups.shape}: give {n_listings}, one a row')
     codes = np.unique(groups, return_inverse=True)[1]
-    members = csr_matrix((np.ones(n), (np.arange(n), codes)))
-    rows, ids = (members @ members.T).nonzero()
-    scores, known = score_of_pairs(neighbors, rows, ids)
+    membership = csr_matrix((np.ones(n_listings), (np.arange(n_listings), codes)))
+    row_numbers, ids = (membership @ membership.T).nonzero()
+    scores, is_listed = score_of_pairs(neighbors, row_numbers, ids)
     scores = scores.astype(np.float32)
     # the listing itself, then what is listed by score, then the rest; equal ones by rising id
-    order = np.lexsort((ids, -scores, ~known, ids != rows, rows))
-    rows, ids, scores = rows[order], ids[order].astype(np.int64), scores[order]
-    counts = np.bincount(rows, minlength=n)
-    keep = rank_within_row(counts) < max_matches
-    return Matches(row_pointers(np.minimum(counts, max_matches)), ids[keep], scores[keep])
+    best_first = np.lexsort((ids, -scores, ~is_listed, ids != row_numbers, row_numbers))
+    row_numbers, ids, scores = row_numbers[best_first], ids[best_first].astype(np.int64), scores[best_first]
+    group_counts = np.bincount(row_numbers, minlength=n_listings)
+    is_kept = rank_within_row(group_counts) < max_matches
+    return Matches(row_pointers(np.minimum(group_counts, max_matches)), ids[is_kept], scores[is_kept])
 
 
 def undirected_pairs(
@@ -138,26 +144,26 @@ def undirected_pairs(
     """Each pair of two listings once, as (smaller id, larger id, score), sorted by ids; of a pair's two
     scores the better."""
     check_self_first(neighbors)
-    rows, ids, scores = neighbors.pairs()
-    other = rows != ids
-    first = np.minimum(rows, ids)[other]
-    second = np.maximum(rows, ids)[other]
-    score = scores[other].astype(np.float64)
-    order = np.lexsort((-score, second, first))
-    first, second, score = first[order], second[order], score[order]
-    fresh = np.ones(len(first), bool)
-    fresh[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    return first[fresh], second[fresh], score[fresh]
+    row_numbers, ids, scores = neighbors.pairs()
+    is_other = row_numbers != ids
+    first_ids = np.minimum(row_numbers, ids)[is_other]
+    second_ids = np.maximum(row_numbers, ids)[is_other]
+    pair_scores = scores[is_other].astype(np.float64)
+    by_pair = np.lexsort((-pair_scores, second_ids, first_ids))
+    first_ids, second_ids, pair_scores = first_ids[by_pair], second_ids[by_pair], pair_scores[by_pair]
+    is_first = np.ones(len(first_ids), bool)
+    is_first[1:] = (first_ids[1:] != first_ids[:-1]) | (second_ids[1:] != second_ids[:-1])
+    return first_ids[is_first], second_ids[is_first], pair_scores[is_first]
 
 
-def _roots(parent):
-    "The last ancestor of each: int (n,)."
-    parent = np.asarray(parent)
-    while ((grandparent := parent[parent]) != parent).any(): parent = grandparent
-    return parent
+def _roots(parents):
+    "The last ancestor of each group: int (n,)."
+    parents = np.asarray(parents)
+    while ((grandparents := parents[parents]) != parents).any(): parents = grandparents
+    return parents
 
 
 def _number_by_appearance(codes):
     "Any codes (n,) as int64 from 0 in the order in which they first appear."
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    _, first_positions, code_numbers = np.unique(codes, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first_positions))[code_numbers].astype(np.int64)

@@ -27,17 +27,18 @@ def neighbor_mean(
     check_k(k)
     check_self_first(neighbors)
     if not 0 <= weight <= 1: raise InputError(f'weight={weight!r}: between 0 and 1')
-    n, width = neighbors.ids.shape
-    rows, ids, values = neighbors.pairs()
-    scores = _sparse(rows, ids, values.astype(np.float64), n)
+    n_listings, n_columns = neighbors.ids.shape
+    row_numbers, ids, pair_scores = neighbors.pairs()
+    score_matrix = _sparse(row_numbers, ids, pair_scores.astype(np.float64), n_listings)
     nearest = _adjacency(neighbors, k)
     # summed first and divided afterwards, so that scores which cancel each other give exactly 0
-    mean = (nearest @ scores).tocsr()
-    mean.data /= np.repeat(np.diff(nearest.indptr), np.diff(mean.indptr))
-    mixed = (weight * mean + (1 - weight) * scores).tocsr()
-    mixed.eliminate_zeros()
-    mixed = mixed.tocoo()
-    return Neighbors.from_pairs(mixed.row, mixed.col, mixed.data, n, k=width)
+    mean_scores = (nearest @ score_matrix).tocsr()
+    mean_scores.data /= np.repeat(np.diff(nearest.indptr), np.diff(mean_scores.indptr))
+    mixed_scores = (weight * mean_scores + (1 - weight) * score_matrix).tocsr()
+    mixed_scores.eliminate_zeros()
+    mixed_scores = mixed_scores.tocoo()
+    return Neighbors.from_pairs(
+        mixed_scores.row, mixed_scores.col, mixed_scores.data, n_listings, k=n_columns)
 
 
 def k_reciprocal(
@@ -51,50 +52,51 @@ def k_reciprocal(
     neighborhoods overlap.
 
     Only listed pairs are scored; a pair that is not listed counts as far apart as the row's least similar
-    neighbor. The paper's k1=20 and
-    k2=6 are for galleries with many pictures of each identity; groups of listings are small, so try 3 to 10.
+    neighbor. The paper's k1=20 and k2=6 are for galleries with many pictures of each identity; groups of
+    listings are small, so try 3 to 10.
     """
     _check_reciprocal_options(neighbors, k1, k2, lam)
-    n, width = neighbors.ids.shape
-    far = np.broadcast_to(np.asarray(far, np.float64), n)
+    n_listings, n_columns = neighbors.ids.shape
+    far = np.broadcast_to(np.asarray(far, np.float64), n_listings)
     if not (np.isfinite(far) & (far > 0)).all(): raise InputError('far: finite numbers above 0')
     neighborhoods = _neighborhood_vectors(neighbors, k1, k2, far)
-    rows, ids, scores = neighbors.pairs()
-    shared = np.empty(len(rows))
-    for start in tqdm(range(0, len(rows), PAIRS), desc='re-rank', delay=2, leave=False):
-        part = slice(start, start + PAIRS)
-        smaller = neighborhoods[rows[part]].minimum(neighborhoods[ids[part]])
-        shared[part] = np.asarray(smaller.sum(1)).ravel()
-    jaccard_distance = 1 - shared / (2 - shared)
-    distance = _squared_distance(scores) / far[rows]
-    return Neighbors.from_pairs(rows, ids, 1 - (1 - lam) * jaccard_distance - lam * distance, n, k=width)
+    row_numbers, ids, scores = neighbors.pairs()
+    overlap = np.empty(len(row_numbers))
+    for block_start in tqdm(range(0, len(row_numbers), PAIRS), desc='re-rank', delay=2, leave=False):
+        block = slice(block_start, block_start + PAIRS)
+        shared_weights = neighborhoods[row_numbers[block]].minimum(neighborhoods[ids[block]])
+        overlap[block] = np.asarray(shared_weights.sum(1)).ravel()
+    jaccard_distance = 1 - overlap / (2 - overlap)
+    distance = _squared_distance(scores) / far[row_numbers]
+    new_scores = 1 - (1 - lam) * jaccard_distance - lam * distance
+    return Neighbors.from_pairs(row_numbers, ids, new_scores, n_listings, k=n_columns)
 
 
 def _check_reciprocal_options(neighbors, k1, k2, lam):
     check_self_first(neighbors)
-    for name, k in (('k1', k1), ('k2', k2)):
-        if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
-            raise InputError(f'{name}={k!r}: give a whole number from 1')
+    for option, n_nearest in (('k1', k1), ('k2', k2)):
+        if not isinstance(n_nearest, (int, np.integer)) or isinstance(n_nearest, bool) or n_nearest < 1:
+            raise InputError(f'{option}={n_nearest!r}: give a whole number from 1')
     if not 0 <= lam <= 1: raise InputError(f'lam={lam!r}: between 0 and 1')
-    n, width = neighbors.ids.shape
-    if k1 >= width and width < n:
-        raise InputError(f'k1={k1}: the neighbors have {width} columns, search k={k1 + 1} or more')
+    n_listings, n_columns = neighbors.ids.shape
+    if k1 >= n_columns and n_columns < n_listings:
+        raise InputError(f'k1={k1}: the neighbors have {n_columns} columns, search k={k1 + 1} or more')
 
 
 def _neighborhood_vectors(neighbors, k1, k2, far):
     """The paper's vectors V: for each listing the members of its mutual neighborhood, weighted by
     exp(-distance), sum 1; sparse (n,n)."""
-    n = len(neighbors.ids)
+    n_listings = len(neighbors.ids)
     mutual_pairs = _mutual_adjacency(neighbors, k1 + 1)
-    half = _mutual_adjacency(neighbors, int(np.round(k1 / 2)) + 1)
+    half_mutual = _mutual_adjacency(neighbors, int(np.round(k1 / 2)) + 1)
     # a neighbor's own smaller neighborhood joins if more than two thirds of it are in already
-    overlap = (mutual_pairs @ half.T).multiply(mutual_pairs).tocsr()
-    size = np.diff(half.indptr)
-    overlap.data = (overlap.data > 2 / 3 * size[overlap.indices]).astype(np.float64)
+    overlap = (mutual_pairs @ half_mutual.T).multiply(mutual_pairs).tocsr()
+    half_sizes = np.diff(half_mutual.indptr)
+    overlap.data = (overlap.data > 2 / 3 * half_sizes[overlap.indices]).astype(np.float64)
     overlap.eliminate_zeros()
-    region = (mutual_pairs + overlap @ half).tocoo()
-    weights = np.exp(-_pair_distances(neighbors, far, region.row, region.col))
-    vectors = sparse.csr_matrix((weights, (region.row, region.col)), shape=(n, n))
+    neighborhoods = (mutual_pairs + overlap @ half_mutual).tocoo()
+    weights = np.exp(-_pair_distances(neighbors, far, neighborhoods.row, neighborhoods.col))
+    vectors = _sparse(neighborhoods.row, neighborhoods.col, weights, n_listings)
     vectors = sparse.diags(1 / np.asarray(vectors.sum(1)).ravel()) @ vectors
     if k2 > 1:
         nearest = _adjacency(neighbors, k2)
@@ -121,12 +123,12 @@ def standardize(
     if floor <= 0: raise InputError(f'floor={floor}: above 0')
     mean, deviation = top_stats(neighbors, k)
     deviation = np.maximum(deviation, floor)
-    rows, ids, scores = neighbors.pairs()
+    row_numbers, ids, scores = neighbors.pairs()
     scores = scores.astype(np.float64)
-    from_row = (scores - mean[rows]) / deviation[rows]
+    from_row = (scores - mean[row_numbers]) / deviation[row_numbers]
     from_neighbor = (scores - mean[ids]) / deviation[ids]
     both_sides = (from_row + from_neighbor) / 2
-    return Neighbors.from_pairs(rows, ids, both_sides, len(mean), k=neighbors.ids.shape[1])
+    return Neighbors.from_pairs(row_numbers, ids, both_sides, len(mean), k=neighbors.ids.shape[1])
 
 
 def top_stats(
@@ -136,12 +138,12 @@ def top_stats(
     """Mean and standard deviation of the scores of each row's `k` nearest others; 0 and 1 for a listing
     without any."""
     scores = neighbors.scores[:, 1:k + 1].astype(np.float64)
-    real = neighbors.ids[:, 1:k + 1] >= 0
-    count = real.sum(1)
-    mean = np.where(real, scores, 0).sum(1) / np.maximum(count, 1)
-    squares = np.where(real, (np.where(real, scores, 0) - mean[:, None])**2, 0)
-    variance = squares.sum(1) / np.maximum(count, 1)
-    return mean, np.where(count > 0, np.sqrt(variance), 1.)
+    not_padding = neighbors.ids[:, 1:k + 1] >= 0
+    neighbor_counts = not_padding.sum(1)
+    mean = np.where(not_padding, scores, 0).sum(1) / np.maximum(neighbor_counts, 1)
+    squares = np.where(not_padding, (np.where(not_padding, scores, 0) - mean[:, None])**2, 0)
+    variance = squares.sum(1) / np.maximum(neighbor_counts, 1)
+    return mean, np.where(neighbor_counts > 0, np.sqrt(variance), 1.)
 
 
 def mutual(
@@ -151,11 +153,12 @@ def mutual(
     "Only the pairs in which each listing has the other among its `k` nearest."
     check_self_first(neighbors)
     if k is not None: check_k(k)
-    n, width = neighbors.ids.shape
-    both = _mutual_adjacency(neighbors, width if k is None else k)
-    rows, ids, scores = neighbors.pairs()
-    keep = np.asarray(both[rows, ids]).ravel() > 0 if len(rows) else np.zeros(0, bool)
-    return Neighbors.from_pairs(rows[keep], ids[keep], scores[keep], n, k=width)
+    n_listings, n_columns = neighbors.ids.shape
+    mutual_pairs = _mutual_adjacency(neighbors, n_columns if k is None else k)
+    row_numbers, ids, scores = neighbors.pairs()
+    is_kept = np.zeros(0, bool)
+    if len(row_numbers): is_kept = np.asarray(mutual_pairs[row_numbers, ids]).ravel() > 0
+    return Neighbors.from_pairs(row_numbers[is_kept], ids[is_kept], scores[is_kept], n_listings, k=n_columns)
 
 
 def veto(
@@ -164,15 +167,15 @@ def veto(
 ) -> Neighbors:
     """Drop the pairs whose titles name quantities that contradict each other: 500ml and 250ml are two
     products."""
-    rows, columns = np.nonzero(neighbors.ids[:, 1:] >= 0)
+    row_numbers, columns = np.nonzero(neighbors.ids[:, 1:] >= 0)
     columns += 1
-    keep = neighbors.ids >= 0
-    keep[rows, columns] = units.scores(rows, neighbors.ids[rows, columns]) > 0
+    is_kept = neighbors.ids >= 0
+    is_kept[row_numbers, columns] = units.scores(row_numbers, neighbors.ids[row_numbers, columns]) > 0
     # what is left moves up in its order
-    order = np.argsort(~keep, axis=1, kind='stable')
-    ids = np.where(keep, neighbors.ids, -1)
-    scores = np.where(keep, neighbors.scores, np.float32(-np.inf))
-    return Neighbors(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
+    kept_first = np.argsort(~is_kept, axis=1, kind='stable')
+    ids = np.where(is_kept, neighbors.ids, -1)
+    scores = np.where(is_kept, neighbors.scores, np.float32(-np.inf))
+    return Neighbors(np.take_along_axis(ids, kept_first, 1), np.take_along_axis(scores, kept_first, 1))
 
 
 def least_score(
@@ -189,9 +192,9 @@ def score_of_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:  # float (m,), bool (m,) whether the pair is listed
     "The score of each pair (row, id), that of the row's last neighbor where the row does not list it."
     listed_rows, listed_ids, scores = neighbors.pairs()
-    position = find_pairs(listed_rows, listed_ids, rows, ids, len(neighbors.ids))
-    known = position >= 0
-    return np.where(known, scores[position], least_score(neighbors)[rows]), known
+    positions = find_pairs(listed_rows, listed_ids, rows, ids, len(neighbors.ids))
+    is_listed = positions >= 0
+    return np.where(is_listed, scores[positions], least_score(neighbors)[rows]), is_listed
 
 
 def _squared_distance(scores):
@@ -199,18 +202,18 @@ def _squared_distance(scores):
     return np.maximum(2 - 2 * scores.astype(np.float64), 0)
 
 
-def _pair_distances(neighbors, far, rows, ids):
-    scores, _ = score_of_pairs(neighbors, rows, ids)
-    return _squared_distance(scores) / far[rows]
+def _pair_distances(neighbors, far, row_numbers, neighbor_ids):
+    scores, _ = score_of_pairs(neighbors, row_numbers, neighbor_ids)
+    return _squared_distance(scores) / far[row_numbers]
 
 
-def _sparse(rows, ids, data, n): return sparse.csr_matrix((data, (rows, ids)), shape=(n, n))
+def _sparse(rows, ids, entries, n): return sparse.csr_matrix((entries, (rows, ids)), shape=(n, n))
 
 
 def _adjacency(neighbors, k):
     "Who is among whose `k` nearest, as a sparse matrix (n,n) of ones."
-    rows, ids, _ = neighbors.top(k).pairs()
-    return _sparse(rows, ids, np.ones(len(rows)), len(neighbors.ids))
+    row_numbers, ids, _ = neighbors.top(k).pairs()
+    return _sparse(row_numbers, ids, np.ones(len(row_numbers)), len(neighbors.ids))
 
 
 def _mutual_adjacency(neighbors, k):

@@ -81,7 +81,7 @@ class Step:
         if self.function is not None: self._check()
 
     def _check(self):
-        """Raise `InputError` unless the function can be called with what its stage hands over and the
+        """Raise `InputError` unless the function can be called with what its stage gives it and the
         parameters."""
         if not callable(self.function): raise InputError(f'step {self.do!r}: not a function')
         inputs = [None] * (2 if self.stage == 'matches' else 1)
@@ -93,15 +93,16 @@ class Step:
     def __hash__(self): return hash(self.do)
 
     def __repr__(self):
-        where = {} if self.on is None else {'on': self.on}
-        whose = {} if self.by == 'own' else {'by': self.by}
-        arguments = [f'{name}={value!r}' for name, value in {**where, **whose, **self.params}.items()]
+        changed_on = {} if self.on is None else {'on': self.on}
+        taken_by = {} if self.by == 'own' else {'by': self.by}
+        named = {**changed_on, **taken_by, **self.params}
+        arguments = [f'{argument}={value!r}' for argument, value in named.items()]
         return f'Step({", ".join([repr(self.do), *arguments])})'
 
     @property
     def reads(self) -> list[str]:
         "Names of the spaces that it needs beside the rule's modalities."
-        return [self.params[name] for name in SPACE_ARGUMENTS.get(self.do, ())]
+        return [self.params[argument] for argument in SPACE_ARGUMENTS.get(self.do, ())]
 
     @property
     def rowwise(self) -> bool:
@@ -119,9 +120,10 @@ class Step:
         if self.function is None:
             raise InputError(
                 f'step {self.do!r}: a function of somebody else: hand it in, functions={{{self.do!r}: ...}}')
-        names = SPACE_ARGUMENTS.get(self.do, ())
-        params = {name: spaces[value] if name in names else value for name, value in self.params.items()}
-        return self.function(*inputs, **given, **params)
+        space_arguments = SPACE_ARGUMENTS.get(self.do, ())
+        arguments = {argument: spaces[value] if argument in space_arguments else value
+                     for argument, value in self.params.items()}
+        return self.function(*inputs, **given, **arguments)
 
     def to_dict(
         self,
@@ -132,8 +134,8 @@ class Step:
             raise InputError(
                 f'step {self.do!r}: a function without a name of its own (lambda, or inside another) '
                 'can not be saved')
-        on = None if self.on is None else list(self.on)
-        return {'do': self.do, 'stage': self.stage, 'on': on, 'by': self.by, 'params': self.params}
+        modalities = None if self.on is None else list(self.on)
+        return {'do': self.do, 'stage': self.stage, 'on': modalities, 'by': self.by, 'params': self.params}
 
     @classmethod
     def from_dict(
@@ -145,14 +147,15 @@ class Step:
         is_step = isinstance(saved, dict) and set(saved) == {'do', 'stage', 'on', 'by', 'params'}
         if not is_step or not isinstance(saved['do'], str) or not isinstance(saved['params'], dict):
             raise InputError(f'rule: {saved!r} is no step')
-        name = saved['do']
-        own = ':' in name
-        if own and name not in (functions or {}):
+        step_name = saved['do']
+        is_own = ':' in step_name
+        if is_own and step_name not in (functions or {}):
             raise InputError(
-                f'the rule has a step of its own, {name!r}: hand it in, functions={{{name!r}: ...}}')
-        do = functions[name] if own else name
-        step = cls(do, saved['stage'], saved['on'], saved['by'], **saved['params'])
-        step.do = name  # saved again under the name that it was saved by
+                f'the rule has a step of its own, {step_name!r}: '
+                f'hand it in, functions={{{step_name!r}: ...}}')
+        named_or_function = functions[step_name] if is_own else step_name
+        step = cls(named_or_function, saved['stage'], saved['on'], saved['by'], **saved['params'])
+        step.do = step_name  # saved again under the name that it was saved by
         return step
 
 
@@ -181,6 +184,6 @@ def plain_value(
         if not np.isfinite(value): raise InputError(f'{what}: {value}: give finite numbers')
         return value
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: plain_value(item, what) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)): return [plain_value(item, what) for item in value]
+        return {key: plain_value(element, what) for key, element in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)): return [plain_value(element, what) for element in value]
     raise InputError(f'{what}: {type(value).__name__} is no plain value: give numbers, strings, lists')

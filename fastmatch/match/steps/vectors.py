@@ -38,9 +38,10 @@ class AsymmetricSpace(Space):
         listings hold their own."""
         k = resolve_k(k, len(self))
         self._refuse(queries)
-        rows, ids, scores = self.listings.search(k, queries=self.queries).pairs()
-        present = ~self.removed[rows]  # a removed listing searches for nothing
-        return Neighbors.from_pairs(rows[present], ids[present], scores[present], len(self), k=k)
+        row_numbers, ids, scores = self.listings.search(k, queries=self.queries).pairs()
+        is_present = ~self.removed[row_numbers]  # a removed listing searches for nothing
+        present_pairs = row_numbers[is_present], ids[is_present], scores[is_present]
+        return Neighbors.from_pairs(*present_pairs, len(self), k=k)
 
     def scores(self, rows, ids, queries=None):
         "The similarities of given pairs, as `Space.scores` gives them; `queries` is refused."
@@ -63,8 +64,8 @@ def expand(
     A query becomes the sum of the vectors of its `k` nearest listings, each times its similarity to the power
     `alpha`.
     """
-    rows, ids, scores, _ = _nearest_pairs(space, neighbors, k)
-    return AsymmetricSpace(space, weighted_sums(space, rows, ids, _similarity_weights(scores, alpha)))
+    row_numbers, ids, scores, _ = _nearest_pairs(space, neighbors, k)
+    return AsymmetricSpace(space, weighted_sums(space, row_numbers, ids, _similarity_weights(scores, alpha)))
 
 
 def augment(
@@ -77,12 +78,12 @@ def augment(
     """Database augmentation, https://arxiv.org/abs/1610.07940: all vectors are changed.
 
     Each listing's vector becomes the weighted sum of those of its `k` nearest listings. On the tested sets it
-    gained most with the fused
-    neighbors and `k=2` (Kaggle Shopee, 5th and 8th place).
+    gained most with the fused neighbors and `k=2` (Kaggle Shopee, 5th and 8th place).
     """
-    rows, ids, scores, rank = _nearest_pairs(space, neighbors, k)
-    weights = np.where(scores > 0, (k - rank) / k, 0) if alpha is None else _similarity_weights(scores, alpha)
-    return weighted_sums(space, rows, ids, weights)
+    row_numbers, ids, scores, ranks = _nearest_pairs(space, neighbors, k)
+    if alpha is None: weights = np.where(scores > 0, (k - ranks) / k, 0)
+    else: weights = _similarity_weights(scores, alpha)
+    return weighted_sums(space, row_numbers, ids, weights)
 
 
 def blend(
@@ -97,16 +98,15 @@ def blend(
     """One stage of iterative neighborhood blending (Kaggle Shopee, 1st place).
 
     Each listing's vector becomes the sum of its own and of its neighbors' above a threshold, weighted by
-    similarity. Several stages with
-    rising thresholds are several steps.
+    similarity. Several stages with rising thresholds are several steps.
     """
     check_finite('threshold', threshold)
     # neighbors that were fused or refined may have scores of another range
     if neighbors is None and not -1.01 <= threshold <= 1.01:
         raise InputError(f'threshold={threshold}: outside the range of the scores, which is -1 to 1')
-    rows, ids, scores, rank = _nearest_pairs(space, neighbors, k)
-    takes_part = (scores.astype(np.float64) >= threshold) | (rank == 0) | (min2 & (rank == 1))
-    return weighted_sums(space, rows, ids, np.where(takes_part, _similarity_weights(scores, power), 0))
+    row_numbers, ids, scores, ranks = _nearest_pairs(space, neighbors, k)
+    takes_part = (scores.astype(np.float64) >= threshold) | (ranks == 0) | (min2 & (ranks == 1))
+    return weighted_sums(space, row_numbers, ids, np.where(takes_part, _similarity_weights(scores, power), 0))
 
 
 def cross_mean(
@@ -119,11 +119,11 @@ def cross_mean(
     _check_has_vectors(space)
     if len(keys) != len(space): raise InputError(f'keys: {len(keys)} for {len(space)} listings')
     codes = np.where(space.removed, -1, keys.codes()[0].astype(np.int64))
-    alone = codes < 0
-    codes[alone] = codes.max(initial=-1) + 1 + np.arange(alone.sum())
-    members = sparse.csr_matrix((np.ones(len(codes), np.float32), (np.arange(len(codes)), codes)))
+    has_no_key = codes < 0
+    codes[has_no_key] = codes.max(initial=-1) + 1 + np.arange(has_no_key.sum())
+    membership = sparse.csr_matrix((np.ones(len(codes), np.float32), (np.arange(len(codes)), codes)))
     # two thin products instead of one of all pairs: many listings may share a key
-    return _at_unit_length(space, members @ (members.T @ space.vectors))
+    return _at_unit_length(space, membership @ (membership.T @ space.vectors))
 
 
 def weighted_sums(
@@ -134,8 +134,8 @@ def weighted_sums(
 ) -> Space:
     """A space in which the vector of listing i is the weighted sum of the vectors of its terms, at unit
     length again."""
-    n = len(space)
-    terms = sparse.csr_matrix((np.asarray(weights, np.float32), (rows, ids)), shape=(n, n))
+    n_listings = len(space)
+    terms = sparse.csr_matrix((np.asarray(weights, np.float32), (rows, ids)), shape=(n_listings, n_listings))
     return _at_unit_length(space, terms @ space.vectors)
 
 
@@ -143,12 +143,13 @@ def _at_unit_length(space, vectors):
     "`space` with other vectors, dense or sparse (n,d), at unit length."
     if sparse.issparse(vectors):
         vectors = vectors.tocsr()
-        norm = np.sqrt(np.asarray(vectors.multiply(vectors).sum(1), np.float64)).ravel()
-        inverse = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)  # an empty title stays empty
-        return space._with_vectors((sparse.diags(inverse) @ vectors).tocsr().astype(np.float32))
+        norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(1), np.float64)).ravel()
+        # an empty title stays empty
+        inverse_norms = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        return space._with_vectors((sparse.diags(inverse_norms) @ vectors).tocsr().astype(np.float32))
     # vectors that cancel each other leave no direction: such a listing keeps its own
-    cancelled = np.einsum('nd,nd->n', vectors, vectors) < 1e-12
-    vectors[cancelled] = space.vectors[cancelled]
+    is_cancelled = np.einsum('nd,nd->n', vectors, vectors) < 1e-12
+    vectors[is_cancelled] = space.vectors[is_cancelled]
     # an index stays one: exact search among a million takes hours, and what was removed stays removed
     return space._with_vectors(to_unit(vectors, vectors, space.name), space.removed)
 
@@ -168,11 +169,12 @@ def _nearest_pairs(space, neighbors, k):
     if len(neighbors.ids) != len(space):
         raise InputError(f'neighbors: {len(neighbors.ids)} rows for {len(space)} listings')
     nearest = neighbors.top(k)
-    rows, rank = np.nonzero(nearest.ids >= 0)
-    scores = nearest.scores[rows, rank]
-    if (bad := ~np.isfinite(scores)).any():
-        raise InputError(f'neighbors: scores of rows {preview(np.unique(rows[bad]))} are not finite')
-    return rows, nearest.ids[rows, rank], np.where(rank == 0, np.float32(1), scores), rank
+    row_numbers, ranks = np.nonzero(nearest.ids >= 0)
+    scores = nearest.scores[row_numbers, ranks]
+    if (not_finite := ~np.isfinite(scores)).any():
+        bad_rows = preview(np.unique(row_numbers[not_finite]))
+        raise InputError(f'neighbors: scores of rows {bad_rows} are not finite')
+    return row_numbers, nearest.ids[row_numbers, ranks], np.where(ranks == 0, np.float32(1), scores), ranks
 
 
 def _similarity_weights(scores, power):

@@ -35,15 +35,15 @@ def row_mask(
 ) -> np.ndarray:  # bool (n,)
     "Rows given as numbers or as a mask, as a mask; raises `InputError` for other shapes, types and numbers."
     rows = np.asarray(rows)
-    mask = np.zeros(n, bool)
-    if not rows.size: return mask
+    is_chosen = np.zeros(n, bool)
+    if not rows.size: return is_chosen
     if rows.dtype == bool and rows.shape == (n,): return rows
     if rows.dtype.kind not in 'iu' or rows.ndim != 1:
         raise InputError(f'rows of dtype {rows.dtype}, shape {rows.shape}: give numbers, or bool ({n},)')
     if rows.min() < 0 or rows.max() >= n:
         raise InputError(f'rows from {rows.min()} to {rows.max()}, but there are {n}')
-    mask[rows] = True
-    return mask
+    is_chosen[rows] = True
+    return is_chosen
 
 
 def first_of_best(
@@ -59,6 +59,6 @@ def threshold_of_depth(
 ) -> float:
     "The threshold that lets in the `depth` highest scores: midway to the next, or `BEYOND` the outermost."
     if not depth: return float(scores[0]) + BEYOND
-    last = scores[depth - 1]
-    following = scores[depth] if depth < len(scores) else last - 2 * BEYOND
-    return float(last + following) / 2
+    last_score = scores[depth - 1]
+    next_score = scores[depth] if depth < len(scores) else last_score - 2 * BEYOND
+    return float(last_score + next_score) / 2

@@ -24,11 +24,11 @@ class Sweep(ThresholdSearch):
         if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
         self.neighbors = neighbors
         considered = neighbors.top(max_matches)
-        n, k = considered.ids.shape
-        groups = Groups.of(groups, n)
+        n_listings, k = considered.ids.shape
+        groups = Groups.of(groups, n_listings)
         right_so_far = hits(considered, groups.codes).cumsum(1, dtype=np.int32)
         # f1[i, m]: the F1 of row i with its m nearest others let in
-        self.f1 = np.empty((n, k))
+        self.f1 = np.empty((n_listings, k))
         self.f1[:, 0] = 2 / (1 + groups.sizes)
         self.f1[:, 1:] = 2 * (1 + right_so_far) / (1 + np.arange(1, k) + groups.sizes[:, None])
         self.gains = np.diff(self.f1, axis=1)
@@ -48,13 +48,13 @@ class Sweep(ThresholdSearch):
         last_bucket = _last_bucket(buckets, gains)
         # where these rows have no neighbors it lies above the scores of all rows: json knows no infinity
         if last_bucket is None:
-            top = self.scores.max(initial=-np.inf)
-            return (float(top) if top > -np.inf else 1.) + BEYOND, float(alone_f1.mean())
-        kept = buckets <= last_bucket
-        scores, gains = scores[kept], gains[kept]
+            highest_score = self.scores.max(initial=-np.inf)
+            return (float(highest_score) if highest_score > -np.inf else 1.) + BEYOND, float(alone_f1.mean())
+        is_possible = buckets <= last_bucket
+        scores, gains = scores[is_possible], gains[is_possible]
         # which of two equal scores comes first does not matter: a threshold never falls between them
-        order = np.argsort(-scores)
-        scores, gains = scores[order], gains[order]
+        best_first = np.argsort(-scores)
+        scores, gains = scores[best_first], gains[best_first]
         totals = gains.cumsum()
         # equal scores come in together or not at all
         last_of_equal = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
@@ -113,7 +113,7 @@ class RankSweep(Sweep):
     ) -> tuple[tuple, float]:  # (thresholds, mean row F1)
         "The thresholds with the best mean row F1 over `rows`, of equally good ones the highest."
         alone_f1, scores, gains = (array if rows is None else array[rows]
-                                for array in (self.f1[:, 0], self.scores, self.gains))
+                                   for array in (self.f1[:, 0], self.scores, self.gains))
         if not len(alone_f1): raise InputError('rows: none is chosen')
         not_padding = scores > -np.inf
         distinct_scores, places = np.unique(scores[not_padding], return_inverse=True)
@@ -123,8 +123,8 @@ class RankSweep(Sweep):
         pair_ranks = np.minimum(ranks[not_padding], self.ranks - 1)
         worth_by_rank = self._worth(places, pair_ranks, gains[not_padding], len(distinct_scores))
         depths, deepest = [], len(distinct_scores)
-        for of_rank in worth_by_rank:
-            deepest = first_of_best(of_rank[:deepest + 1])
+        for rank_worth in worth_by_rank:
+            deepest = first_of_best(rank_worth[:deepest + 1])
             depths.append(deepest)
         thresholds = tuple(threshold_of_depth(distinct_scores[::-1], depth) for depth in depths)
         return thresholds, float((alone_f1.sum() + worth_by_rank[0][depths[0]]) / len(alone_f1))
@@ -135,8 +135,8 @@ class RankSweep(Sweep):
         # depends on its own threshold alone
         worth_by_rank = []
         for rank in range(self.ranks):
-            added = np.bincount(places[pair_ranks == rank], gains[pair_ranks == rank], n_scores)
-            worth_by_rank.append(np.concatenate([[0], added.cumsum()]))
+            gain_by_place = np.bincount(places[pair_ranks == rank], gains[pair_ranks == rank], n_scores)
+            worth_by_rank.append(np.concatenate([[0], gain_by_place.cumsum()]))
         # later ranks let in no lower scores than earlier ones: the best of them within each depth
         for rank in range(self.ranks - 2, -1, -1):
             best_of_later = np.maximum.accumulate(worth_by_rank[rank + 1])

@@ -22,17 +22,17 @@ class UnionSweep(ThresholdSearch):
         self.names = tuple(names)
         if len(self.names) != 2 or not set(self.names) <= set(candidates.scores):
             raise InputError(f'names={self.names}: two of {list(candidates.scores)}')
-        n = len(candidates.ids)
-        groups = Groups.of(groups, n)
-        if candidates.pool not in (None, n):
+        n_listings = len(candidates.ids)
+        groups = Groups.of(groups, n_listings)
+        if candidates.pool not in (None, n_listings):
             raise InputError('candidates in a catalogue: thresholds are chosen on a self-join')
         # the order of a union depends on its thresholds: recall and precision are those under equal ones
         self.neighbors = fuse(candidates, 'union', dict.fromkeys(self.names, 0.))
-        ids = candidates.ids[:, 1:]
+        candidate_ids = candidates.ids[:, 1:]
         self.sizes = groups.sizes
-        self.real = ids >= 0
-        self.right = self.real & (groups.codes[ids] == groups.codes[:, None])
-        self.always = np.zeros(ids.shape, bool)
+        self.real = candidate_ids >= 0
+        self.right = self.real & (groups.codes[candidate_ids] == groups.codes[:, None])
+        self.always = np.zeros(candidate_ids.shape, bool)
         for key in candidates.join: self.always |= candidates.scores[key][:, 1:] == 1
         self.always &= self.real
         scores = [candidates.scores[modality][:, 1:].astype(np.float64) for modality in self.names]
@@ -43,8 +43,8 @@ class UnionSweep(ThresholdSearch):
         threshold: dict,  # Modality -> threshold
     ) -> np.ndarray:  # float64 (n,)
         "The row F1 of each row under these thresholds."
-        first, second = (threshold[modality] for modality in self.names)
-        let_in = self.always | (self.real & ((self.first >= first) | (self.second >= second)))
+        first_least, second_least = (threshold[modality] for modality in self.names)
+        let_in = self.always | (self.real & ((self.first >= first_least) | (self.second >= second_least)))
         return 2 * (1 + (let_in & self.right).sum(1)) / (1 + let_in.sum(1) + self.sizes)
 
     def best(
@@ -52,13 +52,13 @@ class UnionSweep(ThresholdSearch):
         rows=None,  # bool (n,), the rows whose mean row F1 counts; default all
     ) -> tuple[dict, float]:  # (modality -> threshold, mean row F1)
         "The thresholds with the best mean row F1 over `rows`: weights of the fusion 'union'."
-        part = slice(None) if rows is None else rows
-        search = UnionSearch(*(array[part] for array in (
+        chosen_rows = slice(None) if rows is None else rows
+        search = UnionSearch(*(array[chosen_rows] for array in (
             self.first, self.second, self.right, self.real, self.always, self.sizes)))
-        best = search.run()
-        depths = (search.first, best.first), (search.second, best.second)
+        best_depths = search.run()
+        depths = (search.first, best_depths.first), (search.second, best_depths.second)
         thresholds = [_threshold(modality.values, depth) for modality, depth in depths]
-        return dict(zip(self.names, thresholds)), float(best.total / len(search.sizes))
+        return dict(zip(self.names, thresholds)), float(best_depths.total / len(search.sizes))
 
 
 def best_union(
@@ -72,12 +72,12 @@ def best_union(
     return UnionSweep(candidates, groups, names).best(mask)
 
 
-def _threshold(values, depth):
+def _threshold(scores, depth):
     "The threshold that lets in the `depth` highest of `values` (all different, highest first)."
-    if not len(values): return 1.
-    if not depth: return float(values[0]) + BEYOND
-    last = values[depth - 1]
-    following = values[depth] if depth < len(values) else last - 2 * BEYOND
+    if not len(scores): return 1.
+    if not depth: return float(scores[0]) + BEYOND
+    last_score = scores[depth - 1]
+    next_score = scores[depth] if depth < len(scores) else last_score - 2 * BEYOND
     # fused scores are float32: where no such number lies between two scores, the upper one is the threshold
-    threshold = float(np.float32((last + following) / 2))
-    return threshold if threshold > following else float(last)
+    threshold = float(np.float32((last_score + next_score) / 2))
+    return threshold if threshold > next_score else float(last_score)

@@ -1,7 +1,7 @@
 """The search behind `UnionSweep`: all pairs of thresholds of two modalities, by sorted sums.
 
 The first modality's threshold falls score by score. From one score to the next only the rows change in
-which a pair is let in: they are worked out anew, in blocks. For all other rows, one running sum stands for
+which a pair is let in: they are worked out anew, in blocks. For all other rows, one running sum serves
 every threshold of the second modality. A threshold is given as its depth: how many different scores, from
 the highest down, it lets in.
 """
@@ -71,8 +71,8 @@ class UnionSearch:
         self.sorted_free &= self.sorted_places < self.limit
         self._start()
         totals = self.base + np.concatenate([[0], self.added.cumsum()])
-        second = first_of_best(totals)
-        best = Depths(0, second, float(totals[second]))
+        second_depth = first_of_best(totals)
+        best = Depths(0, second_depth, float(totals[second_depth]))
         pair_rows, pair_columns = np.nonzero(self.free & (self.first.of_pair < first_limit))
         places = self.first.of_pair[pair_rows, pair_columns]
         by_place = np.argsort(places, kind='stable')
@@ -87,7 +87,7 @@ class UnionSearch:
         return best
 
     def _reached_by_turns(self):
-        "A sum of row F1 that some depths reach, improved by turns: what cannot reach it needs no pass."
+        "A sum of row F1 that some depths reach, improved by turns; depths below it are not tried."
         least_total = -np.inf
         modalities = self.first, self.second
         for starts_with in (0, 1):
@@ -113,12 +113,12 @@ class UnionSearch:
         return first_of_best(totals), float(totals.max())
 
     @staticmethod
-    def _f1_by_step(inside, more, right, sizes):
+    def _f1_by_step(inside, let_in_later, right, sizes):
         "Row F1 (s,k+1) with the pairs `inside` (s,k), then as those of `more` come in from left to right."
         base_right = (inside & right).sum(1)
         base_count = inside.sum(1)
-        right_by_step = base_right[:, None] + (more & right).cumsum(1)
-        count_by_step = base_count[:, None] + more.cumsum(1)
+        right_by_step = base_right[:, None] + (let_in_later & right).cumsum(1)
+        count_by_step = base_count[:, None] + let_in_later.cumsum(1)
         base_f1 = 2 * (1 + base_right) / (1 + base_count + sizes)
         later_f1 = 2 * (1 + right_by_step) / (1 + count_by_step + sizes[:, None])
         return np.concatenate([base_f1[:, None], later_f1], 1)
@@ -144,10 +144,10 @@ class UnionSearch:
 
     def _start(self):
         "The running sums before the first modality lets in anything."
-        every = np.arange(len(self.sizes))
-        base, gains = self.states(every, self.always)
-        self.base = base.sum()  # the sum of row F1 where the second modality lets in nothing
-        self.added = self._by_place(every, gains)  # (limit,), what each of its places adds
+        all_rows = np.arange(len(self.sizes))
+        base_f1, gains = self.states(all_rows, self.always)
+        self.base = base_f1.sum()  # the sum of row F1 where the second modality lets in nothing
+        self.added = self._by_place(all_rows, gains)  # (limit,), what each of its places adds
 
     def states(self, rows, let_in):
         "F1 of `rows` (s,) with `let_in` (s,k), and what each pair (s,k) adds as the second lets it in."
@@ -222,17 +222,17 @@ class Block:
         "The sum of F1 of the block's rows after each place, in each segment: (places, segments)."
         before, later = np.flatnonzero(self.is_before), np.flatnonzero(~self.is_before)
         at_first = self._spread(before, np.zeros(len(before), int), 1, self.base[before], self.gains[before])
-        # a row's states follow each other: each is told by what it changes in the one before it
+        # a row's states follow each other: each is given by how it differs from the one before
         base_changes = self.base[later] - self.base[later - 1]
         gain_changes = self.gains[later] - self.gains[later - 1]
         changes = self._spread(later, self.step[later], len(self.places), base_changes, gain_changes)
         return changes.cumsum(1).cumsum(0) + at_first.cumsum(1)
 
-    def _spread(self, states, steps, n_steps, base, gains):
+    def _spread(self, states, steps, n_steps, base_f1, gains):
         "Sums (n_steps, segments): the `base` of states in segment 0, their `gains` in the pairs' segments."
-        width = len(self.starts)
-        live = self.live[states]
-        cells = (steps[:, None] * width + self.segments[states])[live]
-        of_pairs = np.bincount(cells, gains[live], n_steps * width)
-        of_rows = np.bincount(steps * width, base, n_steps * width)
-        return (of_pairs + of_rows).reshape(n_steps, width)
+        n_segments = len(self.starts)
+        is_live = self.live[states]
+        step_and_segment = (steps[:, None] * n_segments + self.segments[states])[is_live]
+        of_pairs = np.bincount(step_and_segment, gains[is_live], n_steps * n_segments)
+        of_rows = np.bincount(steps * n_segments, base_f1, n_steps * n_segments)
+        return (of_pairs + of_rows).reshape(n_steps, n_segments)

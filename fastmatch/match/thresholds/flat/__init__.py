@@ -1,7 +1,7 @@
 """The best thresholds of any fusion in milliseconds, for studies that try hundreds of fusions.
 
-`Flat` lays the candidates out once. For each fusion, `Flat.sweep` looks only at the pairs that score high
-enough to matter, and at more of them where the best threshold could lie lower. The results are those of
+`Flat` prepares the candidates once. For each fusion, `Flat.sweep` searches only the pairs that score high
+enough to matter, and more of them where the best threshold could lie lower. The results are those of
 `Sweep` and `RankSweep`. All files use one example, of three listings and two modalities, that can be
 followed with a pencil.
 """

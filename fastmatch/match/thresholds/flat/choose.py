@@ -12,7 +12,7 @@ FURTHER, NEAREST = 0, 1
 @dataclass
 class Choice:
     "A threshold and what the pairs let in add to the sum of row F1."
-    threshold: float | tuple  # Or (of the nearest, of all further); -inf: below all that was looked at
+    threshold: float | tuple  # Or (of the nearest, of all further); -inf: below all pairs searched
     gain: float  # Over the rows it was chosen on
     gain_elsewhere: float  # Over all other rows
 
@@ -40,7 +40,8 @@ class Chooser:
     ):
         self.pairs = pairs
         self.code = code
-        self.codes = np.repeat(code, pairs.count)  # rows stand in order: quicker than code[row]
+        # pairs are sorted by row, so this equals code[row], quicker
+        self.codes = np.repeat(code, pairs.count)
         n_cells = len(pairs.cell_starts) - 1
         cell_and_code = pairs.cell * n_codes + self.codes
         shape = -1, pairs.n_buckets, n_codes
@@ -92,8 +93,8 @@ class KindOfPairs:
         self.kind = kind
         self.gains = gains
         self.rises = rises
-        n = len(gains)
-        self.starts = self.pairs.cell_starts[kind * n:(kind + 1) * n + 1]
+        n_buckets = len(gains)
+        self.starts = self.pairs.cell_starts[kind * n_buckets:(kind + 1) * n_buckets + 1]
 
     def best(
         self,
@@ -102,30 +103,30 @@ class KindOfPairs:
         "The threshold with the highest sum of gains in the chosen rows, of equal ones the highest."
         scores, totals, buckets = self._possible(chosen)
         if not len(totals) or totals.max() <= ROUNDING: return self._none_let_in(chosen)
-        i = first_of_best(totals)
-        score, bucket = scores[i], buckets[i]
-        near, below = self._next_below(chosen, score, bucket)
-        if len(below): threshold = float(score + below.max()) / 2
+        position = first_of_best(totals)
+        score, bucket = scores[position], buckets[position]
+        near_pairs, scores_below = self._next_below(chosen, score, bucket)
+        if len(scores_below): threshold = float(score + scores_below.max()) / 2
         else: threshold = self._below_all(chosen, score)
-        elsewhere = near[~chosen[self.codes[near]] & (self.pairs.scores[near] >= threshold)]
+        elsewhere = near_pairs[~chosen[self.codes[near_pairs]] & (self.pairs.scores[near_pairs] >= threshold)]
         gain_elsewhere = self.gains[:bucket, ~chosen].sum() + self.pairs.gains[elsewhere].sum()
-        return Choice(threshold, float(totals[i]), float(gain_elsewhere))
+        return Choice(threshold, float(totals[position]), float(gain_elsewhere))
 
     def _possible(self, chosen):
         "The scores that the best threshold could follow: each, the sum of gains down to it, its bucket."
         pairs = self.pairs
         in_bucket = self.gains[:, chosen].sum(1)
         bucket_ends = in_bucket.cumsum()
-        before = bucket_ends - in_bucket
+        total_before = bucket_ends - in_bucket
         # the best threshold is in a bucket whose gains without its losses reach the best sum at the end of
         # any bucket; 1e-6 is far above what rounding does to the sums
-        possible = before + self.rises[:, chosen].sum(1) >= max(0., bucket_ends.max()) - 1e-6
-        positions = self._within(0, len(bucket_ends))[np.repeat(possible, np.diff(self.starts))]
+        is_possible = total_before + self.rises[:, chosen].sum(1) >= max(0., bucket_ends.max()) - 1e-6
+        positions = self._within(0, len(bucket_ends))[np.repeat(is_possible, np.diff(self.starts))]
         positions = positions[chosen[self.codes[positions]]]
         positions = positions[np.argsort(pairs.bits[positions])]
         scores, buckets = pairs.scores[positions], pairs.bucket[positions]
         totals = pairs.gains[positions].cumsum()
-        totals += before[buckets] - np.append(0, totals)[np.searchsorted(buckets, buckets)]
+        totals += total_before[buckets] - np.append(0, totals)[np.searchsorted(buckets, buckets)]
         # equal scores come in together or not at all
         last_of_equal = np.append(scores[1:] != scores[:-1], True)[:len(scores)]
         return scores[last_of_equal], totals[last_of_equal], buckets[last_of_equal]
@@ -143,20 +144,20 @@ class KindOfPairs:
 
     def _next_below(self, chosen, score, bucket):
         "Pairs from `bucket` down, until one of the chosen rows is below `score`; and the scores below it."
-        width = 1
+        n_buckets = 1
         while True:
-            near = self._within(bucket, bucket + width)
-            below = self.pairs.scores[near[chosen[self.codes[near]]]]
-            below = below[below < score]
-            if len(below) or bucket + width > len(self.gains): return near, below
-            width *= 4
+            near_pairs = self._within(bucket, bucket + n_buckets)
+            scores_below = self.pairs.scores[near_pairs[chosen[self.codes[near_pairs]]]]
+            scores_below = scores_below[scores_below < score]
+            if len(scores_below) or bucket + n_buckets > len(self.gains): return near_pairs, scores_below
+            n_buckets *= 4
 
     def _below_all(self, chosen, score):
-        "A threshold below `score`, the lowest looked at of the chosen rows; -inf where more may follow."
+        "A threshold below `score`, the lowest searched of the chosen rows; -inf where more may follow."
         pairs = self.pairs
         if pairs.complete or self.kind == NEAREST: return float(score) - BEYOND
         if not pairs.grounded: return -np.inf
-        # what is below lies on the floor, 0, if these rows have more than was looked at
+        # what is below lies on the floor, 0, if these rows have more pairs than were searched
         return float(score) / 2 if pairs.left_out[chosen[self.code]].any() else float(score) - BEYOND
 
     def _within(self, first, end):

@@ -1,4 +1,4 @@
-"The pairs that a search looks at first: those that stand high in one modality at least."
+"The pairs that are searched first: those that score high in one modality at least."
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -38,8 +38,8 @@ class Level:
     1-2 and 2-1, and 2-0 as the first of its row. `bound` is {a: .4, b: .2}, so the mean of a pair left out
     is .3 at most (0-2, the only one, has .2). All five pairs kept are in the `front`.
     """
-    row: np.ndarray  # int32 (m,), the row of each pair, from 0 within those laid out, rising
-    pairs: Candidates  # The pairs as loose ones, with their scores
+    row: np.ndarray  # int32 (m,), the row of each pair, from 0 within the chosen rows, rising
+    pairs: Candidates  # The pairs, flat, with their scores
     rank: np.ndarray  # int64 (m,), the position of each pair within its row
     right: np.ndarray  # bool (m,), whether the pair is of one group
     front: np.ndarray  # int (f,), the pairs that may be the nearest of their row in some fusion
@@ -68,7 +68,7 @@ class Level:
                 bounds[modality] = np.partition(scores[not_padding], position)[position]
             kept_pairs |= scores > bounds.get(modality, -np.inf)
         may_be_nearest = not_exceeded([score_grids[modality] for modality in flat.names], not_padding)
-        # where a fusion has a floor, all of a row may lie on it: then the first of equals stands first
+        # where a fusion has a floor, all of a row may lie on it: then the first of them is the nearest
         if not_padding.shape[1]: may_be_nearest[np.arange(len(not_padding)), not_padding.argmax(1)] = True
         kept_pairs = (kept_pairs | may_be_nearest) & not_padding
         may_be_nearest &= not_padding
@@ -86,8 +86,8 @@ class Level:
             whole=not (not_padding & ~kept_pairs).any())
 
     def __post_init__(self):
-        # one number sorts a row's pairs by score, then as they stood before; whether they are right travels
-        # along
+        # one number sorts a row's pairs by score, then by their order before; its last bit is 1 for a right
+        # pair
         self.shift = int(self.rank.max(initial=0) + 1).bit_length() + 1
         self.low_bits = (self.rank.astype(np.uint64) << np.uint64(1)) | self.right.astype(np.uint64)
         self.front_row = self.row[self.front]
@@ -132,14 +132,14 @@ def not_exceeded(
     real: np.ndarray,  # bool (m,k), entries that are not padding
 ) -> np.ndarray:  # bool (m,k)
     "Which entries no other of their row exceeds in all of `grids`."
-    m, k = real.shape
-    result = np.empty((m, k), bool)
-    step = max(1, CELLS // max(1, k * k))
-    for start in range(0, m, step):
-        part = slice(start, start + step)
-        exceeded = np.ones((len(real[part]), k, k), bool)
-        for scores in grids: exceeded &= scores[part][:, None, :] > scores[part][:, :, None]
-        result[part] = ~exceeded.any(2)
+    n_rows, n_columns = real.shape
+    result = np.empty((n_rows, n_columns), bool)
+    block_size = max(1, CELLS // max(1, n_columns * n_columns))
+    for block_start in range(0, n_rows, block_size):
+        block = slice(block_start, block_start + block_size)
+        is_exceeded = np.ones((len(real[block]), n_columns, n_columns), bool)
+        for scores in grids: is_exceeded &= scores[block][:, None, :] > scores[block][:, :, None]
+        result[block] = ~is_exceeded.any(2)
     return result
 
 

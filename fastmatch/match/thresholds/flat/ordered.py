@@ -28,8 +28,8 @@ class OrderedPairs:
         flat,  # `Flat`
         level,  # `Level`
         level_scores: np.ndarray,  # float32 (m,), the fused scores of its pairs
-        lowest: float,  # Scores from here on are looked at; -inf: all there are
-        grounded: bool,  # All that is not looked at lies on the fusion's floor
+        lowest: float,  # Scores from here on are searched; -inf: all there are
+        grounded: bool,  # All pairs that are not searched score 0, the fusion's least score
         ranks: int,  # 1, or 2 where the nearest of a row has a threshold of its own
         max_matches: int,  # Most matches a row, itself included
     ):
@@ -37,20 +37,20 @@ class OrderedPairs:
         self.lowest = lowest
         self.grounded = grounded
         self.max_matches = max_matches
-        keys, self.count = self._sorted_keys(level, level_scores, ranks)
-        right = (keys & np.uint64(1)).astype(np.int64)
-        self.wrong = right == 0
-        self.bits = ((keys >> np.uint64(level.shift)) & np.uint64(0xffffffff)).astype(np.uint32)
+        pair_keys, self.count = self._sorted_keys(level, level_scores, ranks)
+        is_right = (pair_keys & np.uint64(1)).astype(np.int64)
+        self.wrong = is_right == 0
+        self.bits = ((pair_keys >> np.uint64(level.shift)) & np.uint64(0xffffffff)).astype(np.uint32)
         self.scores = from_descending_bits(self.bits).astype(np.float64)
-        self.gains = self._gains(right)
-        self.nearest = np.zeros(len(keys), bool)
+        self.gains = self._gains(is_right)
+        self.nearest = np.zeros(len(pair_keys), bool)
         starts = self.count.cumsum() - self.count
         self.nearest[starts[self.count > 0]] = True
         self._sort_into_buckets(ranks)
 
     @property
     def complete(self) -> bool:
-        "Whether all pairs there are were looked at."
+        "Whether all pairs were searched."
         return self.lowest == -np.inf
 
     @property
@@ -59,7 +59,7 @@ class OrderedPairs:
         return np.repeat(np.arange(len(self.count)), self.count)
 
     def _sorted_keys(self, level, level_scores, ranks):
-        "A number for each pair looked at, in order, and how many each row has; no more a row than may match."
+        "A number for each pair searched, in order, and how many each row has; no more a row than may match."
         n_rows = len(self.flat.rows)
         if self.complete: looked_at = np.ones(len(level_scores), bool)
         else:
@@ -67,23 +67,23 @@ class OrderedPairs:
             if ranks == 2: looked_at[level.nearest(level_scores, n_rows)] = True
         positions = np.flatnonzero(looked_at)
         score_bits = descending_bits(level_scores[positions]).astype(np.uint64)
-        keys = level.low_bits[positions] | (score_bits << np.uint64(level.shift))
-        count = np.bincount(level.row[positions], minlength=n_rows)
-        sort_within_rows(keys, count)
-        if count.max(initial=0) >= self.max_matches:
-            keys = keys[rank_within_row(count) + 2 <= self.max_matches]
-            count = np.minimum(count, self.max_matches - 1)
-        return keys, count
+        pair_keys = level.low_bits[positions] | (score_bits << np.uint64(level.shift))
+        row_counts = np.bincount(level.row[positions], minlength=n_rows)
+        sort_within_rows(pair_keys, row_counts)
+        if row_counts.max(initial=0) >= self.max_matches:
+            pair_keys = pair_keys[rank_within_row(row_counts) + 2 <= self.max_matches]
+            row_counts = np.minimum(row_counts, self.max_matches - 1)
+        return pair_keys, row_counts
 
-    def _gains(self, right):
+    def _gains(self, is_right):
         "What each pair adds to its row's F1 when it comes in after those before it."
         starts = self.count.cumsum() - self.count
-        right_so_far = right.cumsum()
+        right_so_far = is_right.cumsum()
         right_so_far -= np.repeat(np.append(0, right_so_far)[starts], self.count)
         # the matches of the row with this pair and all before it, itself included, and the listings of its
         # group
         both_sizes = rank_within_row(self.count) + 2 + np.repeat(self.flat.sizes, self.count)
-        return 2 * (1 + right_so_far) / both_sizes - 2 * (1 + right_so_far - right) / (both_sizes - 1)
+        return 2 * (1 + right_so_far) / both_sizes - 2 * (1 + right_so_far - is_right) / (both_sizes - 1)
 
     def _sort_into_buckets(self, ranks):
         "Number the buckets by falling score, those of the nearest behind all others where they count apart."
@@ -104,15 +104,15 @@ class OrderedPairs:
         flat = self.flat
         if self.complete: return np.full(len(flat.rows), -np.inf)
         # all right candidates of the row are in at best, and of the wrong ones those that are in by then
-        if self.grounded: wrong = flat.wrong
-        else: wrong = np.bincount(self.rows, self.wrong & (self.scores >= self.lowest), len(flat.rows))
-        right = np.minimum(flat.found, self.max_matches - 1)
-        wrong = np.minimum(wrong, self.max_matches - 1 - right)
-        return 2 * (1 + right) / (1 + right + wrong + flat.sizes)
+        if self.grounded: wrong_counts = flat.wrong
+        else: wrong_counts = np.bincount(self.rows, self.wrong & (self.scores >= self.lowest), len(flat.rows))
+        right_counts = np.minimum(flat.found, self.max_matches - 1)
+        wrong_counts = np.minimum(wrong_counts, self.max_matches - 1 - right_counts)
+        return 2 * (1 + right_counts) / (1 + right_counts + wrong_counts + flat.sizes)
 
     @property
     def left_out(self) -> np.ndarray:  # bool (rows,)
-        "Rows that may match more candidates than were looked at."
+        "Rows that may match more candidates than were searched."
         return self.count < np.minimum(self.flat.found + self.flat.wrong, self.max_matches - 1)
 
 
@@ -125,14 +125,14 @@ def sort_within_rows(
     Example: keys 5, 9 7, 3 with counts 1 2 1 become 5, 7 9, 3.
     """
     starts = count.cumsum() - count
-    width = 4
-    while width < 2 * max(3, count.max(initial=0)):
-        shortest = 1 if width == 4 else width // 2
-        similar_rows = np.flatnonzero((count <= width) & (count > shortest))
-        positions = starts[similar_rows][:, None] + np.arange(width)
-        padding = np.arange(width) >= count[similar_rows][:, None]
+    n_columns = 4
+    while n_columns < 2 * max(3, count.max(initial=0)):
+        shortest = 1 if n_columns == 4 else n_columns // 2
+        similar_rows = np.flatnonzero((count <= n_columns) & (count > shortest))
+        positions = starts[similar_rows][:, None] + np.arange(n_columns)
+        is_padding = np.arange(n_columns) >= count[similar_rows][:, None]
         block = keys[np.minimum(positions, len(keys) - 1)]
-        block[padding] = np.iinfo(np.uint64).max
+        block[is_padding] = np.iinfo(np.uint64).max
         block.sort(axis=1)
-        keys[positions[~padding]] = block[~padding]
-        width *= 2
+        keys[positions[~is_padding]] = block[~is_padding]
+        n_columns *= 2

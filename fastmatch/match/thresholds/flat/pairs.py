@@ -1,4 +1,4 @@
-"The candidates of some listings, laid out once, so that any number of fusions can be searched quickly."
+"The candidates of some listings, prepared once, so that any number of fusions can be searched quickly."
 import numpy as np
 
 from ....core import InputError
@@ -46,10 +46,10 @@ class Flat:
         if not len(self.rows): raise InputError('rows: none is chosen')
         self.names = [modality for modality in candidates.scores if modality not in candidates.join]
         self.sizes = groups.sizes[self.rows].astype(np.float64)
-        ids = candidates.ids[self.rows, 1:]
-        self.right = (groups.codes[ids] == groups.codes[self.rows][:, None]) & (ids >= 0)
+        candidate_ids = candidates.ids[self.rows, 1:]
+        self.right = (groups.codes[candidate_ids] == groups.codes[self.rows][:, None]) & (candidate_ids >= 0)
         self.found = self.right.sum(1)
-        self.wrong = (ids >= 0).sum(1) - self.found
+        self.wrong = (candidate_ids >= 0).sum(1) - self.found
         # the right pairs, and one more a row: about as many as a good threshold lets in
         self.target = int(self.found.sum()) + len(self.rows)
         self._levels = {}
@@ -58,7 +58,7 @@ class Flat:
         self,
         depth: int,  # From 0; the last level holds all pairs
     ) -> Level:
-        "The pairs that stand high enough in one modality at least."
+        "The pairs that score high enough in one modality at least."
         if depth not in self._levels: self._levels[depth] = Level.of(self, DEPTHS[depth] * self.target)
         return self._levels[depth]
 

@@ -1,4 +1,4 @@
-"The search over one fusion: it looks at the highest pairs, and at more where a lower threshold could win."
+"The search over one fusion: it searches the highest pairs, and more where a lower threshold could win."
 import numpy as np
 
 from ....core import InputError
@@ -9,17 +9,17 @@ from .choose import Chooser
 from .level import Fusion
 from .ordered import OrderedPairs
 
-SAMPLE = 20_000  # scores that tell about where the highest ones begin
+SAMPLE = 20_000  # scores from which it is estimated where the highest ones begin
 
 
 class FlatSweep(ThresholdSearch):
     """The row F1 under every threshold of one fusion, as `Sweep` and `RankSweep` give it.
 
     Example (the three rows of `Flat`, fused by the mean): the pairs of the level have .6, .6, .55, .55 and
-    .2; one that is left out has .3 at most, so the four above are looked at. The best threshold among them
+    .2; one that is left out has .3 at most, so the four above are searched. The best threshold among them
     is .575, with a mean F1 of 1. Below .3, a row could at best have all its right candidates in beside the
-    wrong ones above .3: 2*1/(1+1+1) = 2/3, 4/5 and 1. That is less in all, so the search ends without a
-    look at the other two pairs.
+    wrong ones above .3: 2*1/(1+1+1) = 2/3, 4/5 and 1. That is less in all, so the search ends without the
+    other two pairs.
     """
     def __init__(
         self,
@@ -34,7 +34,7 @@ class FlatSweep(ThresholdSearch):
         self.max_matches = max_matches
         self.alone = 2 / (1 + flat.sizes)  # row F1 where nothing is let in
         self._depth = 0  # of the level
-        self._room = flat.target  # about how many pairs to look at
+        self._room = flat.target  # about how many pairs to search
         self._load_level()
 
     @property
@@ -45,7 +45,7 @@ class FlatSweep(ThresholdSearch):
 
     def best(
         self,
-        rows=None,  # bool (n,), the rows whose mean row F1 counts; default all that were laid out
+        rows=None,  # bool (n,), the rows whose mean row F1 counts; default all rows of `flat`
     ) -> tuple:  # (threshold, or one for the nearest and one for all further; mean row F1)
         "The thresholds with the best mean row F1 over `rows`."
         flat = self.flat
@@ -57,27 +57,28 @@ class FlatSweep(ThresholdSearch):
     def at(
         self,
         threshold,  # A threshold, or two, as `best` gives them
-    ) -> np.ndarray:  # float64 (n,), NaN for rows that were not laid out
+    ) -> np.ndarray:  # float64 (n,), NaN for rows that are not in `flat`
         "The row F1 of each row under these thresholds."
         nearest, further = (threshold, threshold) if np.ndim(threshold) == 0 else threshold
         while further < self.pairs.lowest and self._deepen(): pass
         pairs = self.pairs
         let_in = pairs.scores >= np.where(pairs.nearest, nearest, further)
         added_f1 = np.bincount(pairs.rows, np.where(let_in, pairs.gains, 0), len(self.alone))
-        result = np.full(self.flat.n, np.nan)
-        result[self.flat.rows] = self.alone + added_f1
-        return result
+        row_f1 = np.full(self.flat.n, np.nan)
+        row_f1[self.flat.rows] = self.alone + added_f1
+        return row_f1
 
     def crossed(
         self,
         sides,  # bool (n,) masks, ten at most: one for each halving of the rows
     ) -> float:
-        "The mean row F1 of the rows laid out, each half of them under thresholds chosen on the other."
+        "The mean row F1 of the rows of `flat`, each half of them under thresholds chosen on the other."
         # a row's code says on which side it is each time: all halvings are read from one table
-        row_codes = sum(side[self.flat.rows].astype(np.int64) << i for i, side in enumerate(sides))
+        row_codes = sum(side[self.flat.rows].astype(np.int64) << halving
+                        for halving, side in enumerate(sides))
         chosen = (np.arange(1 << len(sides)) >> np.arange(len(sides))[:, None] & 1).astype(bool)
-        found = self._search(row_codes, np.concatenate([chosen, ~chosen]))
-        return sum(elsewhere for _, _, elsewhere in found) / len(sides) / len(self.alone)
+        results = self._search(row_codes, np.concatenate([chosen, ~chosen]))
+        return sum(elsewhere for _, _, elsewhere in results) / len(sides) / len(self.alone)
 
     def _search(self, row_codes, chosen):
         "For each of `chosen` (bool (s,codes)): the best thresholds, the sum of F1 there and elsewhere."
@@ -88,11 +89,11 @@ class FlatSweep(ThresholdSearch):
             for of_codes in chosen:
                 choice = chooser.best(of_codes)
                 results.append((choice.threshold, alone_f1[of_codes].sum() + choice.gain,
-                              alone_f1[~of_codes].sum() + choice.gain_elsewhere))
+                                alone_f1[~of_codes].sum() + choice.gain_elsewhere))
             if self._is_sure(row_codes, chosen, results) or not self._deepen(): return results
 
     def _is_sure(self, row_codes, chosen, results):
-        "Whether no threshold below the scores looked at could do better than the ones found."
+        "Whether no threshold below the scores searched could do better than the ones found."
         pairs = self.pairs
         if pairs.complete: return True
         at_most = np.bincount(row_codes, pairs.at_most, chosen.shape[1])
@@ -106,7 +107,7 @@ class FlatSweep(ThresholdSearch):
         level = self.flat.level(self._depth)
         self._level_scores = fused_scores(level.pairs, *self.fusion)
         self._least = level.highest_left_out(self.fusion)
-        # at a floor of 0 a threshold lets in all there is: only what is above it needs a look
+        # at a floor of 0 a threshold lets in all pairs: only scores above it need a search
         self._floored = self._least == 0 and self.fusion.floored
         if self._floored: self._least = float(np.nextafter(np.float32(0), np.float32(1)))
         self._look()
@@ -125,7 +126,7 @@ class FlatSweep(ThresholdSearch):
             self.flat, level, level_scores, lowest_score, grounded, self.ranks, self.max_matches)
 
     def _deepen(self):
-        "Look at more pairs; False where all are looked at already."
+        "Search more pairs; False where all are searched already."
         if self.pairs.complete: return False
         if self.pairs.lowest > self._least:
             self._room *= 2
