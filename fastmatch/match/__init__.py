@@ -18,8 +18,9 @@ from .spaces.keys import Keys
 from .spaces.pool import Pool
 from .spaces.tfidf import Tfidf
 from .spaces.units import Units, quantities
-from .steps.force import chisel, min2, shares
+from .steps.chisel import chisel, shares
 from .steps.group import agglomerate, group, same_group, tiers
+from .steps.min2 import min2
 from .steps.scores import k_reciprocal, mutual, neighbor_mean, standardize, veto
 from .steps.step import STEPS, Step
 from .steps.vectors import augment, blend, cross_mean, expand

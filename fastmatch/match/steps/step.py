@@ -7,8 +7,9 @@ import inspect
 import numpy as np
 
 from ...core import InputError
-from .force import chisel, min2
+from .chisel import chisel
 from .group import agglomerate, group, same_group, tiers
+from .min2 import min2
 from .scores import k_reciprocal, mutual, neighbor_mean, standardize, veto
 from .vectors import augment, blend, cross_mean, expand
 

@@ -1,0 +1,38 @@
+"Forced matches against loops over rows."
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmatch.match import (
+    decide,
+    min2,
+)
+from tests.match.cases import cases
+from tests.reference import match as ref
+
+
+def sets(matches): return [match.tolist() for match in matches]
+
+
+THRESHOLDS = st.sampled_from([-1., -.75, 0., .25, .5, .5 + 2**-24, 1., 101.])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    case=cases(smallest=1),
+    cut=THRESHOLDS,
+    threshold=st.none() | THRESHOLDS,
+    mutual=st.booleans(),
+    gap=st.none() | st.sampled_from([0.0, 2**-24, 0.25]),
+)
+def test_min2(case, cut, threshold, mutual, gap):
+    neighbors, _ = case
+    matches = decide(neighbors, cut)
+    got = min2(matches, neighbors, threshold, mutual, gap)
+    assert sets(got) == ref.min2(sets(matches), neighbors.ids, neighbors.scores, threshold, mutual, gap)
+    for i in range(len(matches)):
+        np.testing.assert_array_equal(
+            got.scores[got.indptr[i] : got.indptr[i + 1]],
+            [neighbors.scores[i, neighbors.ids[i].tolist().index(j)] for j in got[i]],
+        )
