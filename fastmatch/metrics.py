@@ -48,7 +48,7 @@ class RecallAt(MatchMetric):
     don't count."""
     def __init__(
         self,
-        k: int = 1,  # Nearest others that are looked at
+        k: int = 1,  # How many of the nearest others count
         modality: str | None = None,  # 'image', 'title' or 'joint'; None: the joint embedding, or else all
         # side by side
     ):

@@ -42,24 +42,24 @@ def write_atomically(
 ):
     "Write a file so that a process killed meanwhile leaves the old file or the new one, never half of it."
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary_file = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        _write_to_disk(temporary, data.encode() if isinstance(data, str) else data)
-        os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+        _write_to_disk(temporary_file, data.encode() if isinstance(data, str) else data)
+        os.replace(temporary_file, path)
+    finally: temporary_file.unlink(missing_ok=True)
 
 
-def _write_to_disk(file, data):
+def _write_to_disk(target_file, content):
     "Write bytes, and return when they are on the disk and no longer only in memory."
-    with open(file, 'wb') as stream:
-        stream.write(data)
+    with open(target_file, 'wb') as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def check_new_folder(
     path: Path,  # Folder that a long job is going to write
-    ours=lambda name: False,  # Function of a file's name: whether such a job writes a file of this name
+    ours=lambda entry_name: False,  # Function of a file's name: whether such a job writes a file of this name
     force: bool = False,  # Whether a folder with an earlier result, and nothing else in it, may be replaced
 ):
     "Raise `InputError` where `atomic_folder` couldn't write `path`, to be called before hours of work."
@@ -72,12 +72,12 @@ def check_new_folder(
     if os.path.ismount(path): raise InputError(f'out={path}: is a mount point, give a folder inside it')
     parent = path.parent if existing == path else existing
     if not os.access(parent, os.W_OK): raise InputError(f'out={path}: no right to write in {parent}')
-    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-    others = [name for name in names if not ours(name)]
-    if others:
-        raise InputError(f'out={path}: is there already and holds something else ({preview(others)}): '
+    entry_names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    other_names = [entry_name for entry_name in entry_names if not ours(entry_name)]
+    if other_names:
+        raise InputError(f'out={path}: is there already and holds something else ({preview(other_names)}): '
                          'give a new folder')
-    if names and not force:
+    if entry_names and not force:
         raise InputError(f'out={path}: holds an earlier result: give a new folder, or --force to replace it')
 
 
@@ -91,20 +91,20 @@ def atomic_folder(
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
-    old = new.with_name(f'{new.name}.old')
+    new_folder = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    old_folder = new_folder.with_name(f'{new_folder.name}.old')
     try:
-        yield new
-        new.chmod(0o755)
+        yield new_folder
+        new_folder.chmod(0o755)
         if path.exists():
-            path.rename(old)
-            try: new.rename(path)
+            path.rename(old_folder)
+            try: new_folder.rename(path)
             except BaseException:
-                old.rename(path)
+                old_folder.rename(path)
                 raise
-            shutil.rmtree(old, ignore_errors=True)
-        else: new.rename(path)
-    finally: shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old_folder, ignore_errors=True)
+        else: new_folder.rename(path)
+    finally: shutil.rmtree(new_folder, ignore_errors=True)
 
 
 # --- sealed folders
@@ -123,7 +123,7 @@ def seal(
     return canonical_json({**content, 'sha256': _sha256(canonical_json(content))})
 
 
-def _sha256(data): return hashlib.sha256(data).hexdigest()
+def _sha256(content): return hashlib.sha256(content).hexdigest()
 
 
 def write_sealed(
@@ -132,13 +132,14 @@ def write_sealed(
     content: dict,  # What the manifest says, with its 'format'; the files' hashes are added
     files: dict,  # File name -> bytes; or -> a function of a path that writes there, such files aren't hashed
 ):
-    "Write a sealed folder whose files stand beside its manifest, whole or not at all."
+    "Write a sealed folder whose files lie beside its manifest, whole or not at all."
     def ours(other): return other == name or other in files or Path(other).suffix in REPLACEABLE
     check_new_folder(path, ours, force=True)
     with atomic_folder(path) as folder:
-        for file, write in files.items():
-            if callable(write): write(folder/file)
-        digests = _write_files(folder, {file: data for file, data in files.items() if not callable(data)})
+        for file_name, write_to in files.items():
+            if callable(write_to): write_to(folder/file_name)
+        hashed = {file_name: data for file_name, data in files.items() if not callable(data)}
+        digests = _write_files(folder, hashed)
         _write_to_disk(folder/name, seal({**content, 'files': digests}))
 
 
@@ -148,7 +149,7 @@ def write_state(
     content: dict,  # What the manifest says, with its 'format'; subfolder and hashes are added
     files: dict,  # File name -> bytes; a name may have a folder before a '/'
 ):
-    """Write a sealed folder whose files stand in a subfolder, and delete the earlier ones.
+    """Write a sealed folder whose files lie in a subfolder, and delete the earlier ones.
 
     Replacing the manifest is the switch: a reader, also after a kill, finds the old state or the new one.
     Raises `InputError` where `path` is a file or a folder with other things in it, and where somebody else
@@ -159,38 +160,38 @@ def write_state(
     leftover = re.compile(rf'{STATE.pattern}|\.{re.escape(name)}\.\d+')
     _check_place(path, name, leftover)
     path.mkdir(parents=True, exist_ok=True)
-    state = path/f'v-{uuid4().hex[:12]}'
+    state_folder = path/f'v-{uuid4().hex[:12]}'
     try:
-        digests = _write_files(state, files)
+        digests = _write_files(state_folder, files)
         # whoever else saves to the same folder deletes every state but their own
-        if not all((state/file).is_file() for file in files):
+        if not all((state_folder/filename).is_file() for filename in files):
             raise InputError(f'{path}: another matcher was saved there meanwhile, and stays')
-        write_atomically(path/name, seal({**content, 'folder': state.name, 'files': digests}))
+        write_atomically(path/name, seal({**content, 'folder': state_folder.name, 'files': digests}))
     except BaseException:
-        shutil.rmtree(state, ignore_errors=True)
+        shutil.rmtree(state_folder, ignore_errors=True)
         raise
-    for file in path.iterdir():
-        if not leftover.fullmatch(file.name) or file == state: continue
-        if file.is_dir(): shutil.rmtree(file, ignore_errors=True)
-        else: file.unlink(missing_ok=True)
+    for entry in path.iterdir():
+        if not leftover.fullmatch(entry.name) or entry == state_folder: continue
+        if entry.is_dir(): shutil.rmtree(entry, ignore_errors=True)
+        else: entry.unlink(missing_ok=True)
 
 
-def _check_place(path, name, leftover):
+def _check_place(path, manifest_name, leftover):
     if path.exists() and not path.is_dir(): raise InputError(f'{path}: is a file, not a folder')
-    if not path.is_dir() or (path/name).is_file(): return
-    others = [file.name for file in path.iterdir() if not leftover.fullmatch(file.name)]
-    if others:
-        raise InputError(f'{path}: is a folder with something else in it ({others[0]}): give a new one, '
+    if not path.is_dir() or (path/manifest_name).is_file(): return
+    other_names = [entry.name for entry in path.iterdir() if not leftover.fullmatch(entry.name)]
+    if other_names:
+        raise InputError(f'{path}: is a folder with something else in it ({other_names[0]}): give a new one, '
                          'or one that a matcher was saved to')
 
 
 def _write_files(folder, files):
     "Write `files` (filename -> bytes) into `folder`; returns filename -> sha256."
-    for filename, data in files.items():
-        file = folder/filename
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _write_to_disk(file, data)
-    return {filename: _sha256(data) for filename, data in files.items()}
+    for filename, content in files.items():
+        target_file = folder/filename
+        target_file.parent.mkdir(parents=True, exist_ok=True)
+        _write_to_disk(target_file, content)
+    return {filename: _sha256(content) for filename, content in files.items()}
 
 
 def read_sealed(
@@ -219,21 +220,23 @@ def read_manifest(
     version: int,  # The 'format' that can be read
 ) -> dict:
     "What a manifest says; raises `InputError` where it is missing, damaged or of another format."
-    file = Path(path)/name
-    if not file.parent.is_dir(): raise InputError(f'{path}: missing: no such folder to look for {name} in')
-    if not file.is_file(): raise InputError(f'{file}: missing: nothing was saved here, or saving was cut off')
-    data = file.read_bytes()
-    try: content = json.loads(data)
-    except ValueError as error: raise InputError(f'{file}: damaged, not json ({error})') from error
+    manifest = Path(path)/name
+    if not manifest.parent.is_dir():
+        raise InputError(f'{path}: missing: no such folder to look for {name} in')
+    if not manifest.is_file():
+        raise InputError(f'{manifest}: missing: nothing was saved here, or saving was cut off')
+    manifest_bytes = manifest.read_bytes()
+    try: content = json.loads(manifest_bytes)
+    except ValueError as error: raise InputError(f'{manifest}: damaged, not json ({error})') from error
     if isinstance(content, dict) and content.get('format', version) != version:
         made_with = f": made with {content['made_with']}" if 'made_with' in content else ''
-        raise InputError(f"{file}: saved in format {content['format']}, "
+        raise InputError(f"{manifest}: saved in format {content['format']}, "
                          f'this version of fastmatch reads {version}{made_with}')
-    plain = dict(content) if isinstance(content, dict) else {}
-    plain.pop('sha256', None)
-    # all bytes are compared, so that a blank too many is seen as well
-    if data != seal(plain): raise _changed(file)
-    return plain
+    plain_content = dict(content) if isinstance(content, dict) else {}
+    plain_content.pop('sha256', None)
+    # all bytes are compared, so that an added blank is noticed as well
+    if manifest_bytes != seal(plain_content): raise _changed(manifest)
+    return plain_content
 
 
 def _changed(file): return InputError(f'{file}: damaged or changed since it was saved (its hash differs)')
@@ -244,17 +247,17 @@ def _read_files(path, name, content):
     folder, digests = path, content.get('files')
     if not isinstance(digests, dict): raise InputError(f'{path/name}: files={digests!r} is no list of files')
     if 'folder' in content:
-        state = content['folder']
-        if not isinstance(state, str) or not STATE.fullmatch(state):
-            raise InputError(f'{path/name}: folder={state!r} is no name of a saved state')
-        folder = path/state
+        state_name = content['folder']
+        if not isinstance(state_name, str) or not STATE.fullmatch(state_name):
+            raise InputError(f'{path/name}: folder={state_name!r} is no name of a saved state')
+        folder = path/state_name
         # a library that is given the folder would read such a file too
-        found = {file.relative_to(folder).as_posix() for file in folder.rglob('*') if not file.is_dir()}
-        extra = found - set(digests)
-        if extra: raise InputError(f'{folder/min(extra)}: was not saved here: remove it')
+        found_files = {file.relative_to(folder).as_posix() for file in folder.rglob('*') if not file.is_dir()}
+        extra_files = found_files - set(digests)
+        if extra_files: raise InputError(f'{folder/min(extra_files)}: was not saved here: remove it')
     files = {}
-    for file, digest in digests.items():
-        if not (folder/file).is_file(): raise InputError(f'{folder/file}: missing')
-        files[file] = (folder/file).read_bytes()
-        if _sha256(files[file]) != digest: raise _changed(folder/file)
+    for file_name, digest in digests.items():
+        if not (folder/file_name).is_file(): raise InputError(f'{folder/file_name}: missing')
+        files[file_name] = (folder/file_name).read_bytes()
+        if _sha256(files[file_name]) != digest: raise _changed(folder/file_name)
     return files

@@ -26,11 +26,11 @@ class RandAugment(RandTransform):
         p: float = 1.,  # Share of the batches that are augmented
     ):
         super().__init__(p=p)
-        # timm drops decimals, or fails without a word about the option
+        # timm drops decimals, or fails with a message that doesn't name the option
         if magnitude != int(magnitude) or not 0 <= magnitude <= 10:
             raise InputError(f'magnitude={magnitude}: a whole number, 0 to 10')
         from timm.data.auto_augment import rand_augment_transform
-        # white fill: listings stand on white far more often than on timm's gray
+        # white fill: the background of listings is white far more often than timm's gray
         config = f'rand-m{int(magnitude)}-n{num_layers}-mstd0.5'
         self.tfm = rand_augment_transform(config, dict(img_mean=(255, 255, 255)))
         # at low strengths timm keeps no bit of a pixel, which Pillow refuses
@@ -40,8 +40,8 @@ class RandAugment(RandTransform):
 
     def encodes(self, x: TensorImage):
         images = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in x]
-        changed = np.stack([np.asarray(self.tfm(image)) for image in images])
-        return TensorImage(torch.from_numpy(changed).permute(0, 3, 1, 2).to(x.device))
+        augmented = np.stack([np.asarray(self.tfm(image)) for image in images])
+        return TensorImage(torch.from_numpy(augmented).permute(0, 3, 1, 2).to(x.device))
 
 
 class Colour(RandTransform):
@@ -63,22 +63,24 @@ class Colour(RandTransform):
         self.share = p
 
     def encodes(self, x: TensorImage):
-        n = len(x)
-        chosen = (torch.rand(n) < self.share).float()
-        angle = chosen * (torch.rand(n) * 2 - 1) * self.max_hue * 2 * torch.pi
-        saturation = 1 + chosen * (torch.rand(n) * 2 - 1) * self.max_saturation
-        # YIQ: the first coordinate is luma and stays; angle and length of the others are hue and saturation
-        turn = torch.zeros(n, 3, 3)
-        turn[:, 0, 0] = 1
-        turn[:, 1, 1] = turn[:, 2, 2] = saturation * angle.cos()
-        turn[:, 1, 2] = -saturation * angle.sin()
-        turn[:, 2, 1] = saturation * angle.sin()
-        matrix = (torch.linalg.inv(self.to_yiq) @ turn @ self.to_yiq).to(x.device, x.dtype)
-        return TensorImage(torch.einsum('nij,njhw->nihw', matrix, x.as_subclass(torch.Tensor)).clamp_(0, 1))
+        n_images = len(x)
+        chosen = (torch.rand(n_images) < self.share).float()
+        angle = chosen * (torch.rand(n_images) * 2 - 1) * self.max_hue * 2 * torch.pi
+        saturation = 1 + chosen * (torch.rand(n_images) * 2 - 1) * self.max_saturation
+        # in YIQ the first coordinate is luma, which is kept; the others' angle is the hue, their length
+        # the saturation
+        yiq_matrix = torch.zeros(n_images, 3, 3)
+        yiq_matrix[:, 0, 0] = 1
+        yiq_matrix[:, 1, 1] = yiq_matrix[:, 2, 2] = saturation * angle.cos()
+        yiq_matrix[:, 1, 2] = -saturation * angle.sin()
+        yiq_matrix[:, 2, 1] = saturation * angle.sin()
+        rgb_matrix = (torch.linalg.inv(self.to_yiq) @ yiq_matrix @ self.to_yiq).to(x.device, x.dtype)
+        recolored = torch.einsum('nij,njhw->nihw', rgb_matrix, x.as_subclass(torch.Tensor))
+        return TensorImage(recolored.clamp_(0, 1))
 
 
 class Erase(RandTransform):
-    "timm's random erasing: gray boxes on some images, each another, https://arxiv.org/abs/1708.04896"
+    "timm's random erasing, a gray box of its own on some of the images, https://arxiv.org/abs/1708.04896"
     split_idx, order = 0, 100  # training only, and after Normalize, whose middle is 0
 
     def __init__(
@@ -88,7 +90,7 @@ class Erase(RandTransform):
     ):
         super().__init__(p=1.)
         from timm.data.random_erasing import RandomErasing
-        # fastai's own erases the same box in all images of a batch
+        # fastai's own RandomErasing takes the same box for all images of a batch
         self.tfm = RandomErasing(p, max_area=max_area, mode='const', device='cpu')
 
     def encodes(self, x: TensorImage):
@@ -125,7 +127,7 @@ def augs(
     """The augmentation preset `name`, for images of any size.
 
     'light' is flips, zooms and lighting; 'colour' also turns the color a little, 'recolour' to any other, for
-    goods whose color tells nothing; 'strong' adds rotation, warp and erased boxes; 'randaugment' is timm's.
+    goods that come in every color; 'strong' adds rotation, warp and erased boxes; 'randaugment' is timm's.
     """
     if name not in PRESETS: raise InputError(f'aug={name!r}: choose one of {", ".join(PRESETS)}')
     return list(PRESETS[name]())

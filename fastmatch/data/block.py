@@ -34,8 +34,9 @@ class ListingImage(PILImage):
 
 
 class Field(Transform):
-    "A row's value, or its file, in a column."
-    # fastai's ColReader takes a number for a position, and puts a folder even before an absolute path
+    "What a row of the table has in a column: its value, or the path of the file that it names."
+    # fastai's ColReader takes a name that is a number for a position, and puts the folder before
+    # absolute paths too
     def __init__(
         self,
         column,  # Name of the column
@@ -45,8 +46,8 @@ class Field(Transform):
         self.folder = folder
 
     def encodes(self, row):
-        value = row[self.column]
-        return value if self.folder is None else self.folder/str(value)
+        cell = row[self.column]
+        return cell if self.folder is None else self.folder/str(cell)
 
 
 class MatchDL(SampledDL):
@@ -64,20 +65,20 @@ class MatchDL(SampledDL):
         axes = grid(-(-len(listings) // cols), min(cols, len(listings)))
         for ax, listing in zip(axes.flat, listings):
             ax.axis('on')
-            parts = listing if isinstance(listing, tuple) else (listing,)
-            views = [part for part in parts if isinstance(part, torch.Tensor) and part.ndim == 3]
-            title = next((part for part in parts if isinstance(part, Title)), '')
-            group = str(parts[-1]) if len(parts) > self.n_inp else ''
-            draw_listing(ax, _side_by_side(views), title, group)
+            listing_parts = listing if isinstance(listing, tuple) else (listing,)
+            pictures = [part for part in listing_parts if isinstance(part, torch.Tensor) and part.ndim == 3]
+            title = next((part for part in listing_parts if isinstance(part, Title)), '')
+            group = str(listing_parts[-1]) if len(listing_parts) > self.n_inp else ''
+            draw_listing(ax, _side_by_side(pictures), title, group)
 
 
-def _side_by_side(views):
+def _side_by_side(pictures):
     "Pictures (3,h,w) as one array (h,w,3) with values 0..1, or None where there are none."
-    if not views: return None
-    image = torch.cat([view.as_subclass(torch.Tensor) for view in views], 2).detach().cpu().float()
+    if not pictures: return None
+    joined = torch.cat([picture.as_subclass(torch.Tensor) for picture in pictures], 2).detach().cpu().float()
     # decoded batches hold 0..1 or, without IntToFloat, bytes
-    top = 255 if image.max() > 1.5 else 1
-    return image.clamp(0, top).permute(1, 2, 0).numpy() / top
+    max_value = 255 if joined.max() > 1.5 else 1
+    return joined.clamp(0, max_value).permute(1, 2, 0).numpy() / max_value
 
 
 def _in_order(groups):
@@ -115,9 +116,9 @@ class BatchOptions:
 
     def for_loaders(self) -> dict:
         "Keyword arguments for `Datasets.dataloaders`."
-        workers = {} if self.num_workers is None else {'num_workers': self.num_workers}
-        sizes = {'bs': self.bs, 'val_bs': self.val_bs or 2 * self.bs}
-        return {**sizes, 'device': self.device, **self.others, **workers}
+        worker_option = {} if self.num_workers is None else {'num_workers': self.num_workers}
+        batch_sizes = {'bs': self.bs, 'val_bs': self.val_bs or 2 * self.bs}
+        return {**batch_sizes, 'device': self.device, **self.others, **worker_option}
 
 
 def check_inputs(
@@ -150,8 +151,8 @@ class ListingDataLoaders(DataLoaders):
     def new_empty(self):
         "A copy without listings, which is what an exported Learner holds."
         empty = super().new_empty()
-        for name in self._kept: setattr(empty, name, getattr(self, name))
-        # the columns' names are needed, the listings are nobody's business
+        for attribute in self._kept: setattr(empty, attribute, getattr(self, attribute))
+        # the columns' names are needed, the listings stay private
         empty.df = self.df.iloc[:0]
         empty.is_valid = self.is_valid[:0]
         return empty
@@ -172,14 +173,14 @@ class ListingDataLoaders(DataLoaders):
         options: BatchOptions,  # How rows become batches
     ):
         "Make loaders over a table that is checked and split: pictures first, then the title, then the group."
-        titles = [] if columns.title is None else [columns.title]
+        title_columns = [] if columns.title is None else [columns.title]
         item_tfms = Resize(224) if options.item_tfms is None else options.item_tfms
         image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
-        title_blocks = [TitleBlock(max_len=options.max_len) for _ in titles]
+        title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
         block = DataBlock(
             blocks=[*image_blocks, *title_blocks, CategoryBlock(vocab=vocab, sort=False)],
-            n_inp=len(image_columns) + len(titles), dl_type=MatchDL,
-            get_x=[*(Field(column, image_folder) for column in image_columns), *map(Field, titles)],
+            n_inp=len(image_columns) + len(title_columns), dl_type=MatchDL,
+            get_x=[*(Field(column, image_folder) for column in image_columns), *map(Field, title_columns)],
             get_y=Field(columns.group), splitter=IndexSplitter(np.flatnonzero(is_valid)),
             item_tfms=item_tfms if image_columns else None,
             batch_tfms=options.batch_tfms if image_columns else None)
@@ -190,10 +191,10 @@ class ListingDataLoaders(DataLoaders):
         if options.sampler:
             groups = df[columns.group][~is_valid].to_numpy()
             sampler = SAMPLERS[options.sampler](groups, options.bs, options.k, options.seed)
-        made = datasets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms,
-                                    **{**block.dls_kwargs, **options.for_loaders()},
-                                    dl_kwargs=[{'sampler': sampler}, {}])
-        dls = cls(*made.loaders, path='.', device=made.device)
+        loaders = datasets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms,
+                                       **{**block.dls_kwargs, **options.for_loaders()},
+                                       dl_kwargs=[{'sampler': sampler}, {}])
+        dls = cls(*loaders.loaders, path='.', device=loaders.device)
         dls.df = df
         dls.is_valid = is_valid
         dls.columns = columns
@@ -269,5 +270,5 @@ def _groups_of(groups, is_valid):
     train_groups = _in_order(groups[~is_valid])
     if len(train_groups) < 2:
         raise InputError(f'{len(train_groups)} group to train on: a loss over groups needs two at least')
-    known = set(train_groups)
-    return train_groups, [group for group in _in_order(groups) if group not in known]
+    trained_on = set(train_groups)
+    return train_groups, [group for group in _in_order(groups) if group not in trained_on]

@@ -18,7 +18,7 @@ from .title import MAX_LEN
 def _file_names(cell):
     "The file names in a cell: a list, or text with blanks between them."
     if isinstance(cell, str): return cell.split()
-    return [str(name) for name in cell] if isinstance(cell, (list, tuple, np.ndarray)) else []
+    return [str(file_name) for file_name in cell] if isinstance(cell, (list, tuple, np.ndarray)) else []
 
 
 def _joined(cells):
@@ -36,10 +36,11 @@ def widen(
     df = df.copy()
     image_columns = [] if image_col is None else [image_col]
     if frames > 1 and image_col is not None:
-        names = df[image_col].map(_file_names)
-        image_columns = [f'{image_col} {i + 1}' for i in range(frames)]
-        for i, column in enumerate(image_columns):
-            df[column] = [files[i % len(files)] if files else None for files in names]
+        files_by_item = df[image_col].map(_file_names)
+        image_columns = [f'{image_col} {frame + 1}' for frame in range(frames)]
+        for frame, column in enumerate(image_columns):
+            df[column] = [item_files[frame % len(item_files)] if item_files else None
+                          for item_files in files_by_item]
     if text_col is None or isinstance(text_col, str): return df, image_columns, text_col
     text_column = ' + '.join(map(str, text_col))
     # one of the texts may be missing, as long as another is there
@@ -53,30 +54,32 @@ def _check_pictures(df, image_columns, path, id_column, phash):
                           'row': np.repeat(np.arange(len(df)), len(image_columns))})
     checked = check_listings(files, path, image_col='file', id_col=None, on_error='skip', phash=phash,
                              min_rows=0)
-    rows = files.row.to_numpy()[checked.skipped.row.to_numpy(int)]
+    row_numbers = files.row.to_numpy()[checked.skipped.row.to_numpy(int)]
     # the column as the user knows it: 'photos', not 'photos 1'
-    column = image_columns[0].removesuffix(' 1') if len(image_columns) > 1 else image_columns[0]
-    skipped = checked.skipped.assign(id=df[id_column].to_numpy()[rows], row=rows, column=column)
+    shown_column = image_columns[0].removesuffix(' 1') if len(image_columns) > 1 else image_columns[0]
+    ids = df[id_column].to_numpy()[row_numbers]
+    skipped = checked.skipped.assign(id=ids, row=row_numbers, column=shown_column)
     skipped = skipped.drop_duplicates('row')
     if not phash: return skipped, None
-    by_row = pd.Series(checked.phash, dtype=object).groupby(checked.df.row.to_numpy())
-    hashes = by_row.agg(lambda values: None if values.isna().any() else ''.join(sorted(values)))
+    hashes_by_row = pd.Series(checked.phash, dtype=object).groupby(checked.df.row.to_numpy())
+    hashes = hashes_by_row.agg(lambda of_item: None if of_item.isna().any() else ''.join(sorted(of_item)))
     return skipped, hashes.reindex(range(len(df))).to_numpy(object)
 
 
 def _stratified_split(df, columns, valid_fold, n_folds, seed, **links):
-    "Deal folds with their share of every class that never split equal pictures; says which rows validate."
+    "Deal folds that each get their share of every class, equal pictures in one; say which rows validate."
     if not 0 <= valid_fold < n_folds: raise InputError(f'valid_fold={valid_fold}: 0 to {n_folds - 1}')
-    sizes = df[columns.group].value_counts()
-    small = sizes[sizes < n_folds]
-    if small.size:
-        named = preview(f'{value!r} ({size})' for value, size in small.items())
-        raise InputError(f'n_folds={n_folds}: too few items of {named}; lower n_folds')
+    class_sizes = df[columns.group].value_counts()
+    small_classes = class_sizes[class_sizes < n_folds]
+    if small_classes.size:
+        classes_and_sizes = preview(f'{class_name!r} ({size})' for class_name, size in small_classes.items())
+        raise InputError(f'n_folds={n_folds}: too few items of {classes_and_sizes}; lower n_folds')
     component = components(df, **links)
     if component.max() + 1 < n_folds:
         raise InputError(f'{component.max() + 1} different pictures can not fill {n_folds} folds')
-    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    held_out = [rows for _, rows in folds.split(component, df[columns.group].astype(str), component)]
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    splits = splitter.split(component, df[columns.group].astype(str), component)
+    held_out = [row_numbers for _, row_numbers in splits]
     is_valid, moved = train_on_all(len(df))
     is_valid[held_out[valid_fold]] = True
     return is_valid, moved
@@ -92,7 +95,7 @@ def _text_columns(columns):
 
 def _option_of_text(text_columns):
     "{option: column} of several columns of text, for messages."
-    return {f'title_col[{i}]': column for i, column in enumerate(text_columns)}
+    return {f'title_col[{number}]': text_column for number, text_column in enumerate(text_columns)}
 
 
 class ClassifyDataLoaders(ListingDataLoaders):
@@ -134,15 +137,16 @@ class ClassifyDataLoaders(ListingDataLoaders):
         path = Path(path)
         text_columns = _text_columns(columns)
         check_columns(df, {**replace(columns, title=None).by_keyword(), **_option_of_text(text_columns)})
-        wide, image_columns, text_column = widen(df, columns.image, columns.title, frames)
+        widened, image_columns, text_column = widen(df, columns.image, columns.title, frames)
         columns = replace(columns, title=text_column)
         needs_hashes = phash and valid_fold is not None
-        kept, skipped, hashes = _check_items(wide, path, columns, image_columns, on_error, needs_hashes)
-        if len(kept) < 2: raise InputError(f'{len(kept)} of {len(df)} items left: two at least are needed')
-        if valid_fold is None: is_valid, moved = train_on_all(len(kept))
-        else: is_valid, moved = _split(kept, columns, valid_fold, n_folds, seed, hashes)
-        vocab = _classes(kept[columns.group], is_valid)
-        dls = cls.from_rows(kept, is_valid, columns, path, image_columns, vocab, options)
+        usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes)
+        if len(usable) < 2:
+            raise InputError(f'{len(usable)} of {len(df)} items left: two at least are needed')
+        if valid_fold is None: is_valid, moved = train_on_all(len(usable))
+        else: is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
+        vocab = _classes(usable[columns.group], is_valid)
+        dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options)
         dls.skipped = skipped
         dls.moved = moved
         dls.frames = frames
@@ -154,16 +158,16 @@ class ClassifyDataLoaders(ListingDataLoaders):
         df,  # Items with the columns that these loaders were made with; the class may be missing
     ) -> pd.DataFrame:
         "A copy of `df` with the columns that the blocks read; `InputError` lists rows that can't be used."
-        texts = self.text_columns
-        options = {'image_col': self.columns.image, 'id_col': self.columns.id, **_option_of_text(texts)}
-        check_columns(df, options)
-        text_col = texts[0] if len(texts) == 1 else texts or None
-        wide, image_columns, text_column = widen(df, self.columns.image, text_col, self.frames)
-        wide = check_listings(wide, id_col=self.columns.id, title_col=text_column, min_rows=1).df
-        if not image_columns: return wide
-        skipped, _ = _check_pictures(wide, image_columns, self.image_folder, self.columns.id, False)
+        text_columns = self.text_columns
+        options = {'image_col': self.columns.image, 'id_col': self.columns.id}
+        check_columns(df, {**options, **_option_of_text(text_columns)})
+        text_col = text_columns[0] if len(text_columns) == 1 else text_columns or None
+        widened, image_columns, text_column = widen(df, self.columns.image, text_col, self.frames)
+        widened = check_listings(widened, id_col=self.columns.id, title_col=text_column, min_rows=1).df
+        if not image_columns: return widened
+        skipped, _ = _check_pictures(widened, image_columns, self.image_folder, self.columns.id, False)
         if len(skipped): raise_unusable(skipped, self.columns.id)
-        return wide
+        return widened
 
 
 def _check_items(df, path, columns, image_columns, on_error, phash):
@@ -172,8 +176,8 @@ def _check_items(df, path, columns, image_columns, on_error, phash):
     skipped = checked.skipped
     hashes = None
     if image_columns:
-        broken, hashes = _check_pictures(df, image_columns, path, columns.id, phash)
-        tables = [table for table in (skipped, broken) if len(table)] or [skipped]
+        unusable_pictures, hashes = _check_pictures(df, image_columns, path, columns.id, phash)
+        tables = [table for table in (skipped, unusable_pictures) if len(table)] or [skipped]
         skipped = pd.concat(tables).sort_values('row', ignore_index=True)
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
     is_usable = ~np.isin(np.arange(len(df)), skipped.row.to_numpy(int))
@@ -194,10 +198,10 @@ def _split(df, columns, valid_fold, n_folds, seed, hashes):
 
 def _classes(classes, is_valid):
     "The classes, sorted; those that only held-out items have are warned of, and a single one raises."
-    lost = set(classes[is_valid]) - set(classes[~is_valid])
-    if lost:
-        warnings.warn(f'{len(lost)} label(s) stand on held-out items only, no model can learn them: '
-                      f'{preview(lost)}', stacklevel=3)
+    held_out_only = set(classes[is_valid]) - set(classes[~is_valid])
+    if held_out_only:
+        warnings.warn(f'{len(held_out_only)} label(s) stand on held-out items only, no model can learn them: '
+                      f'{preview(held_out_only)}', stacklevel=3)
     vocab = _in_order(classes)
     if len(vocab) < 2:
         raise InputError(f'{classes.name} has one value, {vocab[0]!r}: there is nothing to tell apart')

@@ -14,7 +14,7 @@ FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
 @dataclass(frozen=True)
 class Columns:
     "The name of each role's column; None where the table has none, or where it should not be read."
-    id: str | None = 'posting_id'  # Names a listing; each id stands on one row
+    id: str | None = 'posting_id'  # Names a listing; no two rows have the same
     image: str | None = 'image'  # Image file, relative to the folder of the images
     title: str | list | None = 'title'  # Title; a list of columns in calls that put several together
     group: str | None = 'label_group'  # Equal for listings of the same product; the class in classification
@@ -50,7 +50,7 @@ class Columns:
 
     def by_keyword(self) -> dict:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."
-        return {f'{role}_col': name for role, name in asdict(self).items()}
+        return {f'{role}_col': column_name for role, column_name in asdict(self).items()}
 
 
 def role_of(
@@ -68,14 +68,14 @@ def keywords_of_roles() -> list[str]:
 
 def _by_role(keywords):
     "{keyword: name} as {role: name}."
-    found = {}
-    for keyword, name in keywords.items():
+    by_role = {}
+    for keyword, column_name in keywords.items():
         role = role_of(str(keyword))
         if role is None:
-            near = get_close_matches(str(keyword), [*keywords_of_roles(), *FASTAI_NAMES], n=1)
-            advice = f' (did you mean {near[0]}?)' if near else ''
-            raise InputError(f'{keyword}={name!r}: no option{advice}')
-        if role in found and found[role] != name:
-            raise InputError(f'{keyword}={name!r}: the {role} column is {found[role]!r} already')
-        found[role] = name
-    return found
+            nearest = get_close_matches(str(keyword), [*keywords_of_roles(), *FASTAI_NAMES], n=1)
+            advice = f' (did you mean {nearest[0]}?)' if nearest else ''
+            raise InputError(f'{keyword}={column_name!r}: no option{advice}')
+        if role in by_role and by_role[role] != column_name:
+            raise InputError(f'{keyword}={column_name!r}: the {role} column is {by_role[role]!r} already')
+        by_role[role] = column_name
+    return by_role

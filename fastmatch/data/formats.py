@@ -1,4 +1,4 @@
-"Read the file of a table in any of its formats: every cell stays the text that it was, errors name the line."
+"Read a table's file, one function a format: cells keep the text that was typed, errors name the line."
 import codecs
 import csv
 import gzip
@@ -20,14 +20,14 @@ def read_parquet(
     "Read a parquet's columns as text."
     parquet = require_package('pyarrow.parquet', f'reading {path}', 'pyarrow')
     try:
-        with parquet.ParquetFile(path) as file: table = file.read()
+        with parquet.ParquetFile(path) as parquet_file: table = parquet_file.read()
     # pyarrow's own errors are kinds of these two
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read as parquet: {error}") from error
-    names = _check_header(path, table.column_names)
+    column_names = _check_header(path, table.column_names)
     # column by column: of the whole table pandas would make an index of what was one
-    cells = [_cells_of(column) for column in table.columns]
-    return pd.DataFrame(dict(zip(names, cells)))
+    text_columns = [_cells_of(column) for column in table.columns]
+    return pd.DataFrame(dict(zip(column_names, text_columns)))
 
 
 def _cells_of(column):
@@ -57,16 +57,16 @@ def read_spreadsheet(
         reason = f'{type(error).__name__}: {error}'
         raise InputError(f"{path} can't be read as a spreadsheet ({reason})") from error
     # a cell with an error in it (#N/A) is missing
-    cells = {name: sheet.fillna('').to_numpy().tolist() for name, sheet in sheets.items()}
-    rows_of = {name: [row for row in rows if any(row)] for name, rows in cells.items()}
-    filled = [name for name, rows in rows_of.items() if rows]
-    if not filled: raise InputError(f'{path} is empty')
-    if len(filled) > 1:
-        named = preview(map(repr, filled), 20)
-        raise InputError(f'{path} has {len(filled)} sheets with something in them, give one: {named}')
-    header, *rows = rows_of[filled[0]]
-    names = _check_header(path, [name.strip() for name in header])
-    return pd.DataFrame([[cell or None for cell in row] for row in rows], columns=names)
+    cells_of = {name: sheet.fillna('').to_numpy().tolist() for name, sheet in sheets.items()}
+    rows_of_sheet = {name: [row for row in rows if any(row)] for name, rows in cells_of.items()}
+    filled_sheets = [name for name, rows in rows_of_sheet.items() if rows]
+    if not filled_sheets: raise InputError(f'{path} is empty')
+    if len(filled_sheets) > 1:
+        shown = preview(map(repr, filled_sheets), 20)
+        raise InputError(f'{path} has {len(filled_sheets)} sheets with something in them, give one: {shown}')
+    header, *rows = rows_of_sheet[filled_sheets[0]]
+    column_names = _check_header(path, [name.strip() for name in header])
+    return pd.DataFrame([[cell or None for cell in row] for row in rows], columns=column_names)
 
 
 def read_delimited(
@@ -76,24 +76,24 @@ def read_delimited(
     "Read comma-, semicolon- or tab-separated text; empty cells are missing, empty rows are left out."
     # not pandas.read_csv: it counts records where an editor counts lines, reads on after a stray quote (two
     # of them merge rows unseen), and takes the first column for an index where every row has a cell too many
-    data, name = _unpack(path)
-    text = _decode(data, path, encoding)
-    if not text.strip(): raise InputError(f'{path} is empty')
-    header_line = re.search(r'[^\r\n]+', text)[0]
-    separator = '\t' if name.endswith('.tsv') else max(',;\t', key=header_line.count)
+    raw_bytes, file_name = _unpack(path)
+    table_text = _decode(raw_bytes, path, encoding)
+    if not table_text.strip(): raise InputError(f'{path} is empty')
+    header_line = re.search(r'[^\r\n]+', table_text)[0]
+    separator = '\t' if file_name.endswith('.tsv') else max(',;\t', key=header_line.count)
     # by default a cell of 131,072 characters is an error, which does not name its row
-    limit = csv.field_size_limit(len(text) + 1)
-    try: header, rows, too_long = _split_cells(path, text, separator)
-    finally: csv.field_size_limit(limit)
+    limit_before = csv.field_size_limit(len(table_text) + 1)
+    try: header, rows, too_long = _split_cells(path, table_text, separator)
+    finally: csv.field_size_limit(limit_before)
     if too_long:
         raise InputError(f'{path}: the header has {len(header)} cells, {preview(too_long)}; '
                          f'put "..." around cells that hold {separator!r}')
     return pd.DataFrame(rows, columns=header)
 
 
-def _split_cells(path, text, separator):
+def _split_cells(path, table_text, separator):
     "The header, the rows, and a few words on each row that has more cells than the header."
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(table_text, newline=''), delimiter=separator, strict=True)
     header = None
     rows = []
     too_long = []
@@ -101,7 +101,7 @@ def _split_cells(path, text, separator):
     try:
         for row in reader:
             if any(row):
-                if header is None: header = _check_header(path, [name.strip() for name in row])
+                if header is None: header = _check_header(path, [cell.strip() for cell in row])
                 elif len(row) > len(header): too_long.append(f'line {first_line} has {len(row)}')
                 else: rows.append([cell or None for cell in row] + [None]*(len(header) - len(row)))
             first_line = reader.line_num + 1
@@ -111,71 +111,71 @@ def _split_cells(path, text, separator):
     return header, rows, too_long
 
 
-def _check_header(path, names):
+def _check_header(path, column_names):
     "The header with a name for each column, or an error if two have the same."
-    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
-    if twice:
-        named = ', '.join(map(repr, twice))
-        raise InputError(f"{path} has more than one column named {named}: rename or drop one")
+    repeated = [name for name in dict.fromkeys(column_names) if name and column_names.count(name) > 1]
+    if repeated:
+        shown_names = ', '.join(map(repr, repeated))
+        raise InputError(f"{path} has more than one column named {shown_names}: rename or drop one")
     # as pandas names the index that it wrote
-    return [name or f'Unnamed: {i}' for i, name in enumerate(names)]
+    return [name or f'Unnamed: {position}' for position, name in enumerate(column_names)]
 
 
 def _unpack(path):
     "The bytes of the table, and its name without .gz or .zip."
-    name = path.name.lower()
+    file_name = path.name.lower()
     try:
-        if name.endswith('.gz'): return gzip.decompress(path.read_bytes()), name[:-3]
-        if not name.endswith('.zip'): return path.read_bytes(), name
+        if file_name.endswith('.gz'): return gzip.decompress(path.read_bytes()), file_name[:-3]
+        if not file_name.endswith('.zip'): return path.read_bytes(), file_name
         with zipfile.ZipFile(path) as archive:
-            tables = [entry for entry in archive.namelist()
-                      if entry.lower().endswith(('.csv', '.tsv')) and not entry.startswith('__MACOSX/')]
-            if len(tables) != 1:
-                named = preview(tables or archive.namelist())
-                raise InputError(f"{path} holds {len(tables)} tables, give one: {named}")
-            return archive.read(tables[0]), tables[0].lower()
+            table_files = [entry for entry in archive.namelist()
+                           if entry.lower().endswith(('.csv', '.tsv')) and not entry.startswith('__MACOSX/')]
+            if len(table_files) != 1:
+                shown_names = preview(table_files or archive.namelist())
+                raise InputError(f"{path} holds {len(table_files)} tables, give one: {shown_names}")
+            return archive.read(table_files[0]), table_files[0].lower()
     # RuntimeError: a zip with a password
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path} can't be read: {error}") from error
 
 
-def _decode(data, path, encoding):
+def _decode(raw_bytes, path, encoding):
     "The text, or an error that names the line of the first byte that isn't text."
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): encoding = 'utf-16'
-    elif data.startswith(codecs.BOM_UTF8):
-        data = data[len(codecs.BOM_UTF8):]
+    if raw_bytes.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): encoding = 'utf-16'
+    elif raw_bytes.startswith(codecs.BOM_UTF8):
+        raw_bytes = raw_bytes[len(codecs.BOM_UTF8):]
         encoding = 'utf-8'
     failure = None
-    try: text = data.decode(encoding)
+    try: text = raw_bytes.decode(encoding)
     except LookupError as error:
         raise InputError(f'encoding={encoding!r} is none that Python knows; '
                          'utf-8, cp1252 and utf-16 are usual') from error
     except UnicodeDecodeError as error:
         failure = error
-        text = data.decode(encoding, 'replace')
+        text = raw_bytes.decode(encoding, 'replace')
     if '\0' in text:
         line = _line_after(text[:text.index('\0')])
         raise InputError(f'{path}, line {line}: a NUL byte. This is no text (a spreadsheet? export it as '
                          'CSV, UTF-8), or UTF-16 (--encoding utf-16-le), or damaged')
     if failure:
-        line = _line_after(data[:failure.start].decode(encoding, 'ignore'))
-        hint = '' if b'\0' in data else _hint(data, failure.start)
+        line = _line_after(raw_bytes[:failure.start].decode(encoding, 'ignore'))
+        hint = '' if b'\0' in raw_bytes else _hint(raw_bytes, failure.start)
         raise InputError(f'{path}, line {line}: not {encoding} ({failure.reason}){hint}')
     return text
 
 
-def _line_after(before):
-    "The number of the line that the text after `before` stands on, from 1."
-    return len(re.findall(r'\r\n|\r|\n', before)) + 1
+def _line_after(text_before):
+    "The number, from 1, of the line that the text after `text_before` begins on."
+    return len(re.findall(r'\r\n|\r|\n', text_before)) + 1
 
 
-def _hint(data, position):
-    "How the surroundings of a byte read in an encoding that takes the whole file, so that one can judge."
-    for other in ('utf-8', 'cp1252', 'latin-1'):  # the last takes anything
+def _hint(raw_bytes, position):
+    "A byte's surroundings, decoded in an encoding that fits the whole file, so that a reader can judge it."
+    for other_encoding in ('utf-8', 'cp1252', 'latin-1'):  # the last takes anything
         with suppress(UnicodeDecodeError):
-            data.decode(other)
+            raw_bytes.decode(other_encoding)
             break
-    before = re.split(rb'[\r\n]', data[max(0, position - 20):position])[-1]
-    after = re.split(rb'[\r\n]', data[position:position + 20])[0]
-    reading = (before + after).decode(other, 'replace')
-    return f': byte 0x{data[position]:02x}; with --encoding {other} it reads {reading!r}'
+    bytes_before = re.split(rb'[\r\n]', raw_bytes[max(0, position - 20):position])[-1]
+    bytes_after = re.split(rb'[\r\n]', raw_bytes[position:position + 20])[0]
+    reading = (bytes_before + bytes_after).decode(other_encoding, 'replace')
+    return f': byte 0x{raw_bytes[position]:02x}; with --encoding {other_encoding} it reads {reading!r}'

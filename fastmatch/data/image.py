@@ -25,7 +25,8 @@ def upright_rgb(
 ) -> Image.Image:  # RGB
     "A picture as RGB: upright by its EXIF tag, transparency on white, 8 bits a channel."
     is_png = image.format == 'PNG'
-    # a tag that isn't EXIF at all says nothing against the pixels: they stay as they are, as in PIL's JPEGs
+    # a tag that isn't EXIF at all doesn't mean that the pixels are bad: they are left as they are, as PIL
+    # does for JPEGs
     with suppress(SyntaxError): image = ImageOps.exif_transpose(image)
     # PIL's own convert clips: every value above 255 would turn white
     if image.mode[0] in 'IF': image = _to_8_bits(image, is_png)
@@ -38,14 +39,14 @@ def upright_rgb(
 
 def _to_8_bits(image, is_png):
     "Scale a 16-bit, 32-bit or float gray image to 8 bits, by the range that its values use."
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    largest = values.max(initial=0)
+    gray_values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    largest = gray_values.max(initial=0)
     # older Pillow opens a 16-bit PNG as 'I', so that the mode alone doesn't tell the range
-    if image.mode.startswith('I;16') or is_png: top = 65535
+    if image.mode.startswith('I;16') or is_png: white = 65535
     else:
         usual = (1 if image.mode == 'F' else 255, 255, 65535)
-        top = next((limit for limit in usual if largest <= limit), largest)
-    return Image.fromarray((values.clip(0, top)*(255/top)).round().astype(np.uint8))
+        white = next((limit for limit in usual if largest <= limit), largest)
+    return Image.fromarray((gray_values.clip(0, white)*(255/white)).round().astype(np.uint8))
 
 
 def try_image(

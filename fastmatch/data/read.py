@@ -54,20 +54,20 @@ def check_listings(
     faults = _faults_of_cells(df, columns)
     hashes = None
     if columns.image is not None:
-        broken, hashes = _check_images(df[columns.image], Path(path), phash, n_workers)
-        faults += broken
+        picture_faults, hashes = _check_images(df[columns.image], Path(path), phash, n_workers)
+        faults += picture_faults
     skipped = _skipped(df, columns, sorted(faults, key=lambda fault: fault.row))
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
 
-    usable = np.ones(len(df), dtype=bool)
-    usable[skipped.row.to_numpy()] = False
-    kept = df[usable].reset_index(drop=True)
-    if len(kept) < min_rows:
-        raise InputError(f'{_count(len(kept))} left of {len(df)}: at least {min_rows} are needed. '
+    is_usable = np.ones(len(df), dtype=bool)
+    is_usable[skipped.row.to_numpy()] = False
+    usable = df[is_usable].reset_index(drop=True)
+    if len(usable) < min_rows:
+        raise InputError(f'{_count(len(usable))} left of {len(df)}: at least {min_rows} are needed. '
                          + _message(skipped, columns.id))
-    if columns.fold is not None: kept[columns.fold] = pd.to_numeric(kept[columns.fold]).astype(np.int64)
-    if hashes is not None: hashes = hashes[usable]
-    return Listings(kept, skipped, _count_singletons(kept, columns.group), hashes)
+    if columns.fold is not None: usable[columns.fold] = pd.to_numeric(usable[columns.fold]).astype(np.int64)
+    if hashes is not None: hashes = hashes[is_usable]
+    return Listings(usable, skipped, _count_singletons(usable, columns.group), hashes)
 
 
 def _faults_of_cells(df, columns):
@@ -85,9 +85,10 @@ def _faults_of_cells(df, columns):
 
 def _skipped(df, columns, faults):
     "The faults as a table: `id`, `row`, `column`, `reason`."
-    rows = [fault.row for fault in faults]
-    ids = df[columns.id] if columns.id is not None else pd.Series([None]*len(df))
-    return pd.DataFrame({'id': ids.iloc[rows].tolist(), 'row': np.array(rows, dtype=np.int64),
+    row_numbers = [fault.row for fault in faults]
+    listing_ids = df[columns.id] if columns.id is not None else pd.Series([None]*len(df))
+    return pd.DataFrame({'id': listing_ids.iloc[row_numbers].tolist(),
+                         'row': np.array(row_numbers, dtype=np.int64),
                          'column': [fault.column for fault in faults],
                          'reason': [fault.reason for fault in faults]})
 
@@ -102,7 +103,7 @@ def _count_singletons(df, group_column):
     return int((sizes == 1).sum())
 
 
-def _count(n): return f'{n} listing' + ('' if n == 1 else 's')
+def _count(n_listings): return f'{n_listings} listing' + ('' if n_listings == 1 else 's')
 
 
 def check_columns(
@@ -112,25 +113,28 @@ def check_columns(
     "Raise `InputError` if a column is missing, with the nearest name, or if its name is there twice."
     if not isinstance(df, pd.DataFrame):
         raise InputError(f'df is a {type(df).__name__}: hand in a DataFrame (pd.read_csv reads one)')
-    names = [str(name) for name in df.columns]
-    by_lower_case = {name.lower(): name for name in names}
+    column_names = [str(column) for column in df.columns]
+    by_lower_case = {column.lower(): column for column in column_names}
     missing = []
-    for option, name in columns.items():
-        if name is None or name in df.columns: continue
-        near = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.5)
-        advice = f' (did you mean {by_lower_case[near[0]]!r}?)' if near else ''
-        missing.append(f'{option}={name!r}{advice}')
-    if missing: raise InputError(f"df lacks {', '.join(missing)}; its columns are: {', '.join(names)}")
-    twice = [str(name) for name in columns.values() if name is not None and (df.columns == name).sum() > 1]
-    if twice: raise InputError(f"df has more than one column named {', '.join(twice)}: rename or drop one")
+    for option, column in columns.items():
+        if column is None or column in df.columns: continue
+        nearest = difflib.get_close_matches(str(column).lower(), by_lower_case, n=1, cutoff=0.5)
+        advice = f' (did you mean {by_lower_case[nearest[0]]!r}?)' if nearest else ''
+        missing.append(f'{option}={column!r}{advice}')
+    if missing: raise InputError(f"df lacks {', '.join(missing)}; its columns are: {', '.join(column_names)}")
+    repeated = [str(column) for column in columns.values()
+                if column is not None and (df.columns == column).sum() > 1]
+    if repeated:
+        raise InputError(f"df has more than one column named {', '.join(repeated)}: rename or drop one")
 
 
 def _check_ids(ids):
-    "Raise if an id stands on more than one row: only the owner of the table can say which row is right."
-    rows = pd.Series(np.arange(len(ids)), index=ids.to_numpy())[ids.notna().to_numpy()]
-    twice = rows[rows.index.duplicated(keep=False)].groupby(level=0, sort=False)
-    if len(twice):
-        lines = [f"{id_!r} on rows {preview(rows_of_id.tolist(), 10)}" for id_, rows_of_id in twice]
+    "Raise if two rows have the same id: only the owner of the table can say which row is right."
+    row_numbers = pd.Series(np.arange(len(ids)), index=ids.to_numpy())[ids.notna().to_numpy()]
+    repeated = row_numbers[row_numbers.index.duplicated(keep=False)].groupby(level=0, sort=False)
+    if len(repeated):
+        lines = [f"{listing_id!r} on rows {preview(rows_of_id.tolist(), 10)}"
+                 for listing_id, rows_of_id in repeated]
         raise InputError(f'{ids.name} must be unique; {len(lines)} repeated: {preview(lines, 20)}')
 
 
@@ -139,17 +143,17 @@ def _blank(df, column, reason):
     return [Fault(row, column, reason) for row in np.flatnonzero(_is_blank(df[column])).tolist()]
 
 
-def _is_blank(values):
+def _is_blank(cells):
     "bool (n,), True where a value is missing, None or white space."
-    is_space = values.map(lambda value: isinstance(value, str) and not value.strip()).astype(bool)
-    return (values.isna() | is_space).to_numpy()
+    is_space = cells.map(lambda cell: isinstance(cell, str) and not cell.strip()).astype(bool)
+    return (cells.isna() | is_space).to_numpy()
 
 
 def _not_text(df, column):
     "The rows where `column` holds something other than text."
-    return [Fault(row, column, f'{value!r} is not text')
-            for row, (value, blank) in enumerate(zip(df[column], _is_blank(df[column])))
-            if not blank and not isinstance(value, str)]
+    return [Fault(row_number, column, f'{cell!r} is not text')
+            for row_number, (cell, is_blank) in enumerate(zip(df[column], _is_blank(df[column])))
+            if not is_blank and not isinstance(cell, str)]
 
 
 def not_whole(
@@ -157,41 +161,43 @@ def not_whole(
     column: str,  # Column of folds
 ) -> list[Fault]:
     "The rows where a column doesn't hold a whole number; 2.0 and '2' are whole."
-    numbers = pd.to_numeric(df[column], errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
-    is_finite = np.isfinite(numbers)
-    is_whole = is_finite & (np.where(is_finite, numbers, .5) % 1 == 0)
+    fold_numbers = pd.to_numeric(df[column], errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
+    is_finite = np.isfinite(fold_numbers)
+    is_whole = is_finite & (np.where(is_finite, fold_numbers, .5) % 1 == 0)
     is_blank = _is_blank(df[column])
-    values = df[column].tolist()
-    return [Fault(row, column, 'no fold' if is_blank[row] else f'{values[row]!r} is not a whole number')
+    cells = df[column].tolist()
+    return [Fault(row, column, 'no fold' if is_blank[row] else f'{cells[row]!r} is not a whole number')
             for row in np.flatnonzero(~is_whole).tolist()]
 
 
-def _check_images(names, path, phash, n_workers):
+def _check_images(file_names, path, phash, n_workers):
     "Decode each file once: the faults, and the hash of each row (None where it can't be read) if `phash`."
     if phash: require_package('imagehash', 'phash=True')
     if n_workers is None: n_workers = min(os.cpu_count() or 1, 16)
     if n_workers < 1: raise InputError(f'n_workers={n_workers}: give 1 or more')
     if not path.is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
-    files = [None if blank else str(path/str(name)) for name, blank in zip(names, _is_blank(names))]
-    different = list(dict.fromkeys(file for file in files if file is not None))
-    with ThreadPoolExecutor(n_workers) as pool:  # PIL lets go of the interpreter lock while it decodes
-        results = tqdm(pool.map(lambda file: _try_file(file, phash), different), total=len(different),
-                       desc='Checking images', delay=2, leave=False)
-        seen = dict(zip(different, results))
-    check_some_exist([reason for reason, _ in seen.values()], names.name, different)
+    files = [None if blank else str(path/str(name)) for name, blank in zip(file_names, _is_blank(file_names))]
+    distinct_files = list(dict.fromkeys(file for file in files if file is not None))
+    with ThreadPoolExecutor(n_workers) as pool:  # PIL releases the interpreter lock while it decodes
+        results = tqdm(pool.map(lambda file: _try_file(file, phash), distinct_files),
+                       total=len(distinct_files), desc='Checking images', delay=2, leave=False)
+        results_by_file = dict(zip(distinct_files, results))
+    check_some_exist([reason for reason, _ in results_by_file.values()], file_names.name, distinct_files)
     faults = []
-    for row, file in enumerate(files):
-        reason = 'no file name' if file is None else seen[file][0]
+    for row_number, file in enumerate(files):
+        reason = 'no file name' if file is None else results_by_file[file][0]
         if reason is None: continue
-        faults.append(Fault(row, names.name, reason if file is None else f'{names.iloc[row]}: {reason}'))
+        full_reason = reason if file is None else f'{file_names.iloc[row_number]}: {reason}'
+        faults.append(Fault(row_number, file_names.name, full_reason))
     if not phash: return faults, None
-    return faults, np.array([None if file is None else seen[file][1] for file in files], dtype=object)
+    hashes = [None if file is None else results_by_file[file][1] for file in files]
+    return faults, np.array(hashes, dtype=object)
 
 
 def check_some_exist(
     reasons: list,  # What is wrong with each file, or None
     column: str,  # Column of the file names, for the message
-    files: list,  # The files, as they were looked for
+    files: list,  # Their paths
 ):
     "Raise `InputError` where every file is missing: that is one wrong folder, not n broken rows."
     if len(files) and all(reason == NO_FILE for reason in reasons):
@@ -199,10 +205,10 @@ def check_some_exist(
                          f'the first was looked for at {files[0]}. Is path right?')
 
 
-def _try_file(file, with_hash):
+def _try_file(image_file, with_hash):
     "Read one file as training will: (what is wrong with it or None, its hash or None)."
     # the hash of a JPEG decoded at a smaller size may differ in a bit, so it is taken from the whole picture
-    image, reason = try_image(file, None if with_hash else (64, 64))
+    image, reason = try_image(image_file, None if with_hash else (64, 64))
     return reason, phash(image) if with_hash and image is not None else None
 
 
@@ -214,13 +220,13 @@ def raise_unusable(
     raise InputError(_message(skipped, id_col))
 
 
-def _message(skipped, id_column, most=50):
+def _message(skipped, id_column, max_lines=50):
     "A message with one line for each unusable row, and how to go on without them."
     lines = []
-    for fault in skipped.head(most).itertuples():
-        name = f' ({id_column} {fault.id!r})' if id_column is not None else ''
-        lines.append(f'  row {fault.row}{name}, {fault.column}: {fault.reason}')
-    if len(skipped) > most: lines.append(f'  and {len(skipped) - most} more')
-    rows = skipped.row.nunique()
+    for fault in skipped.head(max_lines).itertuples():
+        listing_name = f' ({id_column} {fault.id!r})' if id_column is not None else ''
+        lines.append(f'  row {fault.row}{listing_name}, {fault.column}: {fault.reason}')
+    if len(skipped) > max_lines: lines.append(f'  and {len(skipped) - max_lines} more')
+    n_rows = skipped.row.nunique()
     advice = "(on_error='skip' leaves them out and returns the list)"
-    return f"{rows} unusable row{'s' if rows > 1 else ''} {advice}:\n" + '\n'.join(lines)
+    return f"{n_rows} unusable row{'s' if n_rows > 1 else ''} {advice}:\n" + '\n'.join(lines)

@@ -11,9 +11,9 @@ def _codes(groups):
     "Groups as int (n,) from 0; raises where one is missing."
     codes = pd.factorize(np.asarray(groups))[0]
     if len(codes) == 0: raise InputError('labels is empty')
-    missing = np.flatnonzero(codes < 0)
-    if missing.size:
-        raise InputError(f'{len(missing)} labels are missing, on rows {preview(missing.tolist())}')
+    missing_rows = np.flatnonzero(codes < 0)
+    if missing_rows.size:
+        raise InputError(f'{len(missing_rows)} labels are missing, on rows {preview(missing_rows.tolist())}')
     return codes
 
 
@@ -38,8 +38,8 @@ def oversample(
     "Repeat the listings of groups smaller than `min_count`, each about equally often."
     codes = _codes(groups)
     if min_count < 1: raise InputError(f'min_count={min_count}: give 1 or more')
-    small = [rows for rows in _rows_of_groups(codes) if len(rows) < min_count]
-    repeats = [np.resize(rows, min_count)[len(rows):] for rows in small]
+    small_groups = [group_rows for group_rows in _rows_of_groups(codes) if len(group_rows) < min_count]
+    repeats = [np.resize(group_rows, min_count)[len(group_rows):] for group_rows in small_groups]
     return np.concatenate([np.arange(len(codes)), *repeats])
 
 
@@ -67,9 +67,9 @@ class Sampler:
 
     def __call__(self) -> np.ndarray:  # int64 (n_rows,)
         "The rows of the next epoch."
-        rows = self.epoch(self.i)
+        row_numbers = self.epoch(self.i)
         self.i += 1
-        return rows
+        return row_numbers
 
     def epoch(
         self,
@@ -128,7 +128,7 @@ class PKSampler(Sampler):
             raise InputError(f'a batch of p={p} groups needs as many, training has {len(self.groups)}: '
                              'lower p')
         # a group of s listings comes as ceil(s/k) parts of k, each in another batch
-        self.parts = np.array([-(-len(rows)//k) for rows in self.groups])
+        self.parts = np.array([-(-len(group_rows)//k) for group_rows in self.groups])
         self.n_pass = self._batches_in_pass()
         self.n_batches = max(1, round(self.n/self.bs))
         self.n_rows = self.n_batches*self.bs
@@ -138,9 +138,9 @@ class PKSampler(Sampler):
         n_batches = int(self.parts.sum())//self.p
         while True:
             # of a group with more parts than there are batches, the rest can't be used
-            usable = int(np.minimum(self.parts, n_batches).sum())
-            if usable >= self.p*n_batches: return n_batches
-            n_batches = usable//self.p
+            usable_parts = int(np.minimum(self.parts, n_batches).sum())
+            if usable_parts >= self.p*n_batches: return n_batches
+            n_batches = usable_parts//self.p
 
     def one_pass(
         self,
@@ -150,20 +150,20 @@ class PKSampler(Sampler):
         rng = self.rng(i)
         parts = []
         for group in rng.permutation(len(self.groups)):
-            rows = rng.permutation(self.groups[group])
+            shuffled_rows = rng.permutation(self.groups[group])
             # resize starts again at the first row where the group ends
-            parts.append(np.resize(rows, (self.parts[group], self.k))[:self.n_pass])
+            parts.append(np.resize(shuffled_rows, (self.parts[group], self.k))[:self.n_pass])
         parts = np.concatenate(parts)
         parts = parts[np.sort(rng.permutation(len(parts))[:self.p*self.n_pass])]
-        # parts of one group stand side by side here: dealt out in turn, no two come into the same batch
+        # parts of one group are neighbors in this array: dealt out in turn, no two come into the same batch
         batches = parts.reshape(self.p, self.n_pass, self.k).transpose(1, 0, 2).reshape(self.n_pass, self.bs)
         return rng.permutation(batches)
 
     def epoch(self, i):
-        "The batches of epoch `i`, end to end; it goes on where the last stopped: all groups have their turn."
-        numbers = range(i*self.n_batches, (i + 1)*self.n_batches)
-        passes = {j: self.one_pass(j) for j in {number//self.n_pass for number in numbers}}
-        return np.concatenate([passes[number//self.n_pass][number % self.n_pass] for number in numbers])
+        "The batches of epoch `i`, end to end; it goes on where the last stopped: no group is left out."
+        batch_numbers = range(i*self.n_batches, (i + 1)*self.n_batches)
+        passes = {number: self.one_pass(number) for number in {batch//self.n_pass for batch in batch_numbers}}
+        return np.concatenate([passes[batch//self.n_pass][batch % self.n_pass] for batch in batch_numbers])
 
 
 @delegates()
@@ -187,7 +187,7 @@ class SampledDL(TfmdDL):
         super().__init__(dataset, bs=bs, **kwargs)
 
     def _draws(self):
-        "Whether the sampler says which rows come."
+        "Whether the sampler decides which rows are drawn."
         return self.sampler is not None and self.shuffle
 
     # drawn in the main process once an epoch; workers share its batches, so their number changes nothing

@@ -21,14 +21,14 @@ def draw_listing(
     image=None,  # (h,w,3) uint8 array or PIL image; None: the title alone
     title: str = '',  # Title, or ''
     note: str = '',  # Written below: the group, a score
-    color: str = 'black',  # Of the note; any but black also frames the picture, to say right or wrong
+    color: str = 'black',  # Of the note; any but black also frames the picture, to show right or wrong
 ):
     "Draw one listing on `ax`: the picture with its title and note, or the title alone."
     ax.set_xticks([])
     ax.set_yticks([])
-    framed = color != 'black'
-    line = dict(color=color, linewidth=2.5) if framed else dict(color='0.8', linewidth=1)
-    for side in ax.spines.values(): side.set(visible=framed or image is None, **line)
+    is_framed = color != 'black'
+    line_style = dict(color=color, linewidth=2.5) if is_framed else dict(color='0.8', linewidth=1)
+    for side in ax.spines.values(): side.set(visible=is_framed or image is None, **line_style)
     if image is None:
         ax.text(.5, .5, wrap(title, 6), ha='center', va='center', fontsize=8, transform=ax.transAxes)
     else:

@@ -30,15 +30,15 @@ def components(
     Missing values link nothing. All listings of a component have to be on one side of a split. Without a
     column of groups, each row counts as a group of its own.
     """
-    named = {'label_col': label_col, 'fn_col': fn_col}
-    given = {keyword: name for keyword, name in named.items() if name is not None}
+    by_argument = {'label_col': label_col, 'fn_col': fn_col}
+    given = {keyword: column_name for keyword, column_name in by_argument.items() if column_name is not None}
     columns = Columns.resolve(None, {**given, **column_names}, NO_COLUMNS)
     groups = np.arange(len(df)) if columns.group is None else _codes(df[columns.group])
     keys = [groups]
     if columns.image is not None:
         names = df[columns.image]
-        pictures = _codes(names if path is None else _digests(names, Path(path)))
-        keys.append(_drop_placeholders(pictures, groups, max_shared, names.to_numpy(), 'picture'))
+        picture_codes = _codes(names if path is None else _digests(names, Path(path)))
+        keys.append(_drop_placeholders(picture_codes, groups, max_shared, names.to_numpy(), 'picture'))
     if phash is not None:
         hashes = df[phash] if isinstance(phash, str) else pd.Series(np.asarray(phash, dtype=object))
         if len(hashes) != len(df): raise InputError(f'phash has {len(hashes)} values for {len(df)} rows')
@@ -52,38 +52,38 @@ def _codes(values):
     return pd.factorize(values)[0].astype(np.int64)
 
 
-def _link(keys, n):
-    "Connected components of `n` rows, linked where one of `keys`, each int64 (n,), is equal and not -1."
-    rows = []
+def _link(keys, n_rows):
+    "Connected components of the rows, linked where one of `keys`, each int64 (n,), is equal and not -1."
+    row_numbers = []
     nodes = []
-    n_nodes = n
+    n_nodes = n_rows
     # each value of a key is a node beside the rows: n edges for a key, however many rows share a value
     for key in keys:
-        rows.append(np.flatnonzero(key >= 0))
+        row_numbers.append(np.flatnonzero(key >= 0))
         nodes.append(key[key >= 0] + n_nodes)
         n_nodes += int(key.max(initial=-1)) + 1
-    rows = np.concatenate(rows)
-    ones = np.ones(len(rows), dtype=np.int8)
-    edges = coo_matrix((ones, (rows, np.concatenate(nodes))), shape=(n_nodes, n_nodes))
+    row_numbers = np.concatenate(row_numbers)
+    ones = np.ones(len(row_numbers), dtype=np.int8)
+    edges = coo_matrix((ones, (row_numbers, np.concatenate(nodes))), shape=(n_nodes, n_nodes))
     _, component = connected_components(edges, directed=False)
-    return _codes(component[:n])
+    return _codes(component[:n_rows])
 
 
-def _drop_placeholders(codes, groups, max_shared, values, what):
-    "Set codes on more than `max_shared` groups to -1: a 'no photo' picture says nothing of a product."
-    present = codes >= 0
+def _drop_placeholders(codes, groups, max_shared, values, kind):
+    "Set codes on more than `max_shared` groups to -1: a 'no photo' picture doesn't identify a product."
+    is_present = codes >= 0
     # groups are counted, not rows: a product's own picture on sixty of its rows is no placeholder.
     # A row without a group counts as a group of its own
     n_groups = groups.max(initial=-1) + 1
     groups = np.where(groups >= 0, groups, n_groups + np.arange(len(groups)))
-    pairs = np.unique(np.stack([codes[present], groups[present]]), axis=1)
-    groups_of_code = np.bincount(pairs[0], minlength=int(codes.max(initial=-1)) + 1)
-    shared = np.flatnonzero(groups_of_code > max_shared)
-    if len(shared) == 0: return codes
-    named = [f'{values[np.argmax(codes == code)]} ({groups_of_code[code]} groups)' for code in shared]
-    warnings.warn(f'{len(shared)} {what}(s) on more than {max_shared} groups taken for placeholders, '
-                  f'they link nothing: {preview(named)}', stacklevel=3)
-    return np.where(np.isin(codes, shared), -1, codes)
+    code_group_pairs = np.unique(np.stack([codes[is_present], groups[is_present]]), axis=1)
+    groups_of_code = np.bincount(code_group_pairs[0], minlength=int(codes.max(initial=-1)) + 1)
+    placeholders = np.flatnonzero(groups_of_code > max_shared)
+    if len(placeholders) == 0: return codes
+    shown = [f'{values[np.argmax(codes == code)]} ({groups_of_code[code]} groups)' for code in placeholders]
+    warnings.warn(f'{len(placeholders)} {kind}(s) on more than {max_shared} groups taken for placeholders, '
+                  f'they link nothing: {preview(shown)}', stacklevel=3)
+    return np.where(np.isin(codes, placeholders), -1, codes)
 
 
 def usable_hashes(
@@ -96,22 +96,23 @@ def usable_hashes(
 
 def _is_plain(hashes):
     "bool (n,), True for hashes of one color or of stripes: fewer than 8 bits set, real pictures set 32."
-    try: plain = [isinstance(value, str) and int(value, 16).bit_count() < 8 for value in hashes]
+    try: is_plain = [isinstance(digits, str) and int(digits, 16).bit_count() < 8 for digits in hashes]
     except ValueError as error:
         raise InputError(f'phash holds something that is not a hex string: {error}') from error
-    return np.array(plain, dtype=bool)
+    return np.array(is_plain, dtype=bool)
 
 
-def _digests(names, path):
+def _digests(file_names, path):
     "A digest of the bytes of each row's file."
-    different = list(dict.fromkeys(names[names.notna()]))
+    different = list(dict.fromkeys(file_names[file_names.notna()]))
     missing = [name for name in different if not (path/str(name)).is_file()]
     if missing:
         raise InputError(f'{len(missing)} of {len(different)} files are not in {path}: {preview(missing)}')
 
     def digest(name): return hashlib.blake2b((path/str(name)).read_bytes(), digest_size=16).hexdigest()
 
-    with ThreadPoolExecutor(8) as pool: return names.map(dict(zip(different, pool.map(digest, different))))
+    with ThreadPoolExecutor(8) as pool: digests = pool.map(digest, different)
+    return file_names.map(dict(zip(different, digests)))
 
 
 def group_folds(
@@ -130,19 +131,19 @@ def group_folds(
 def _deal(component, n_folds, seed):
     "The fold of each component, int64: the largest component first, into the smallest fold so far."
     # scikit-learn's GroupKFold doesn't balance when it shuffles, its StratifiedGroupKFold balances worse
-    sizes = np.bincount(component)
-    if len(sizes) < n_folds:
-        raise InputError(f'{len(sizes)} separate groups of listings can not fill {n_folds} folds: '
+    component_sizes = np.bincount(component)
+    if len(component_sizes) < n_folds:
+        raise InputError(f'{len(component_sizes)} separate groups of listings can not fill {n_folds} folds: '
                          'lower n_folds, or check the label column')
     rng = np.random.default_rng(seed)
-    fold = np.zeros(len(sizes), dtype=np.int64)
+    fold_of_component = np.zeros(len(component_sizes), dtype=np.int64)
     listings_in_fold = np.zeros(n_folds)
-    order = rng.permutation(len(sizes))
-    for i in order[np.argsort(-sizes[order], kind='stable')]:
+    shuffled_order = rng.permutation(len(component_sizes))
+    for number in shuffled_order[np.argsort(-component_sizes[shuffled_order], kind='stable')]:
         # ties at random, or fold 0 would get the largest component each time
-        fold[i] = rng.choice(np.flatnonzero(listings_in_fold == listings_in_fold.min()))
-        listings_in_fold[fold[i]] += sizes[i]
-    return fold
+        fold_of_component[number] = rng.choice(np.flatnonzero(listings_in_fold == listings_in_fold.min()))
+        listings_in_fold[fold_of_component[number]] += component_sizes[number]
+    return fold_of_component
 
 
 def valid_split(
@@ -162,38 +163,39 @@ def valid_split(
     """
     component = components(df, label_col, **kwargs)
     if fold_col is None:
-        given = fold = _deal(component, n_folds, seed)[component]
+        given_folds = final_folds = _deal(component, n_folds, seed)[component]
     else:
-        given = _folds(df, fold_col)
-        counts = pd.crosstab(component, given)
+        given_folds = _folds(df, fold_col)
+        rows_per_fold = pd.crosstab(component, given_folds)
         # the columns are sorted and argmax takes the first: ties go to the smaller fold
-        fold = counts.columns.to_numpy()[counts.to_numpy().argmax(1)][component]
-    if valid_fold not in given:
-        known = preview(np.unique(given).tolist(), 20)
-        raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {known}')
-    moved = _moved(df, given, fold, id_col)
+        final_folds = rows_per_fold.columns.to_numpy()[rows_per_fold.to_numpy().argmax(1)][component]
+    if valid_fold not in given_folds:
+        known_folds = preview(np.unique(given_folds).tolist(), 20)
+        raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {known_folds}')
+    moved = _moved(df, given_folds, final_folds, id_col)
     if len(moved):
         warnings.warn(f'{len(moved)} row(s) share a group or a picture with another fold and move there: '
                       f'{preview(moved.id)}', stacklevel=2)
-    is_valid = fold == valid_fold
+    is_valid = final_folds == valid_fold
     if is_valid.all() or not is_valid.any():
         raise InputError(f"valid_fold={valid_fold!r} holds {is_valid.sum()} of {len(df)} rows, linked rows "
                          "taken together: both training and validation need some")
     return is_valid, moved
 
 
-def _moved(df, given, fold, id_column):
+def _moved(df, given, final, id_column):
     "The rows whose fold is another than was given."
-    rows = np.flatnonzero(given != fold)
-    ids = df[id_column].to_numpy() if id_column in df.columns else np.arange(len(df))
-    return pd.DataFrame({'id': ids[rows], 'row': rows, 'fold': given[rows], 'to': fold[rows]})
+    row_numbers = np.flatnonzero(given != final)
+    listing_ids = df[id_column].to_numpy() if id_column in df.columns else np.arange(len(df))
+    return pd.DataFrame({'id': listing_ids[row_numbers], 'row': row_numbers,
+                         'fold': given[row_numbers], 'to': final[row_numbers]})
 
 
 def _folds(df, fold_column):
     "The column as int64 (n,), or an error that names the rows that aren't whole numbers."
     if fold_column not in df.columns:
-        names = ', '.join(map(str, df.columns))
-        raise InputError(f"df lacks fold_col={fold_column!r}; its columns are: {names}")
+        known_columns = ', '.join(map(str, df.columns))
+        raise InputError(f"df lacks fold_col={fold_column!r}; its columns are: {known_columns}")
     faults = not_whole(df, fold_column)
     if faults:
         lines = preview(f'row {fault.row}: {fault.reason}' for fault in faults)

@@ -28,7 +28,7 @@ USUAL = dict(
 def read_table(
     path,  # A file of one of `KINDS`; a .csv may be separated by comma, semicolon or tab, as its header is
     encoding: str = 'utf-8',  # Of a .csv or .tsv; a byte order mark (UTF-8, UTF-16) has the last word
-) -> pd.DataFrame:  # Cells are text as it stands ('0012', 'NA'), empty ones missing, empty rows left out
+) -> pd.DataFrame:  # Cells are text as it was typed ('0012', 'NA'), empty ones missing, empty rows left out
     """Read a table of listings from CSV, parquet or a spreadsheet.
 
     Raises `InputError` that names the line, counted from 1 at the header, or the sheet or column.
@@ -36,12 +36,12 @@ def read_table(
     path = Path(path)
     if not path.exists(): raise InputError(f'{path}: no such file')
     if path.is_dir(): raise InputError(f'{path} is a folder: give the file of listings itself')
-    name = path.name.lower()
-    if not name.endswith(KINDS):
+    file_name = path.name.lower()
+    if not file_name.endswith(KINDS):
         raise InputError(f"{path}: can't tell what it is by its name; read are {', '.join(KINDS)} "
                          '(export a spreadsheet as CSV, UTF-8)')
-    if name.endswith('.parquet'): df = read_parquet(path)
-    elif name.endswith('.xlsx'): df = read_spreadsheet(path)
+    if file_name.endswith('.parquet'): df = read_parquet(path)
+    elif file_name.endswith('.xlsx'): df = read_spreadsheet(path)
     else: df = read_delimited(path, encoding)
     if df.empty: raise InputError(f'{path} has a header but no listings')
     return df
@@ -58,49 +58,50 @@ def recognise(
     Raises `InputError` for a required role without a column, with the names that were looked for.
     """
     given = Columns.resolve(None, column_names, Columns(None, None, None, None))
-    names = asdict(given)
+    column_of_role = asdict(given)
     required = [role_of(role) or role for role in required]
-    unknown = [role for role in required if role not in names]
-    if unknown: raise InputError(f"required={preview(unknown)}: choose from {', '.join(names)}")
+    unknown = [role for role in required if role not in column_of_role]
+    if unknown: raise InputError(f"required={preview(unknown)}: choose from {', '.join(column_of_role)}")
     check_columns(df, given.by_keyword())
-    free = [column for column in df.columns if column not in names.values()]
-    columns = Columns(**{role: _usual(free, USUAL[role].split()) if name is None else name
-                         for role, name in names.items()})
-    missing = [f"{role} (--{role}-col; looked for {', '.join(USUAL[role].split())})"
-               for role in required if getattr(columns, role) is None]
-    if missing:
-        known = ', '.join(map(str, df.columns))
-        raise InputError(f"say which column is {'; '.join(missing)}. The columns are: {known}")
+    free_columns = [column for column in df.columns if column not in column_of_role.values()]
+    columns = Columns(**{
+        role: _usual(free_columns, USUAL[role].split()) if column_name is None else column_name
+        for role, column_name in column_of_role.items()})
+    missing_roles = [f"{role} (--{role}-col; looked for {', '.join(USUAL[role].split())})"
+                     for role in required if getattr(columns, role) is None]
+    if missing_roles:
+        known_columns = ', '.join(map(str, df.columns))
+        raise InputError(f"say which column is {'; '.join(missing_roles)}. The columns are: {known_columns}")
     check_columns(df, columns.by_keyword())  # a name that was found may be there twice
     if columns.title is not None and max_title is not None: _check_length(df, columns, max_title)
     return columns
 
 
-def _plain(name):
+def _plain(column_name):
     "A column's name without case, blanks and punctuation."
-    return re.sub(r'[\W_]+', '', str(name).lower())
+    return re.sub(r'[\W_]+', '', str(column_name).lower())
 
 
-def _usual(columns, names):
-    "The one of `columns` whose name comes first in `names`, or None; 'id' beats 'ID'."
-    order = {_plain(name): (place, name) for place, name in enumerate(names)}
-    found = [column for column in columns if _plain(column) in order]
+def _usual(columns, usual_names):
+    "The one of `columns` whose name comes first in `usual_names`, or None; 'id' beats 'ID'."
+    place_and_name = {_plain(usual_name): (place, usual_name) for place, usual_name in enumerate(usual_names)}
+    candidates = [column for column in columns if _plain(column) in place_and_name]
 
     def rank(column):
-        place, name = order[_plain(column)]
-        return place, column != name
+        place, usual_name = place_and_name[_plain(column)]
+        return place, column != usual_name
 
-    return min(found, key=rank, default=None)
+    return min(candidates, key=rank, default=None)
 
 
 def _check_length(df, columns, max_title):
     "Raise if a title is longer than `max_title` characters."
-    sizes = df[columns.title].map(lambda title: len(title) if isinstance(title, str) else 0).to_numpy()
-    ids = None if columns.id is None else df[columns.id].tolist()
+    lengths = df[columns.title].map(lambda title: len(title) if isinstance(title, str) else 0).to_numpy()
+    listing_ids = None if columns.id is None else df[columns.id].tolist()
     lines = []
-    for row in (sizes > max_title).nonzero()[0]:
-        name = f' ({columns.id} {ids[row]!r})' if ids else ''
-        lines.append(f'row {row}{name}: {sizes[row]} characters')
+    for row_number in (lengths > max_title).nonzero()[0]:
+        listing_name = f' ({columns.id} {listing_ids[row_number]!r})' if listing_ids else ''
+        lines.append(f'row {row_number}{listing_name}: {lengths[row_number]} characters')
     if lines:
         raise InputError(f'{columns.title} has titles of more than max_title={max_title} characters '
                          f'(rows are counted from 0, without the header): {preview(lines)}')

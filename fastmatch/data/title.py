@@ -42,12 +42,13 @@ class Tokenize(Transform):
         self.max_len = max_len
 
     def encodes(self, samples: list):
-        place = next((i for i, part in enumerate(samples[0]) if isinstance(part, Title)), None)
-        if place is None: return samples
-        titles = [str(sample[place]) for sample in samples]
-        rows = self.tokenizer(titles, truncation=True, max_length=self.max_len)['input_ids']
-        ids = pad_token_ids(rows, self.tokenizer.pad_token_id)
-        return [(*sample[:place], TensorTitle(row), *sample[place + 1:]) for sample, row in zip(samples, ids)]
+        title_index = next((index for index, part in enumerate(samples[0]) if isinstance(part, Title)), None)
+        if title_index is None: return samples
+        titles = [str(sample[title_index]) for sample in samples]
+        token_ids = self.tokenizer(titles, truncation=True, max_length=self.max_len)['input_ids']
+        padded_ids = pad_token_ids(token_ids, self.tokenizer.pad_token_id)
+        return [(*sample[:title_index], TensorTitle(title_ids), *sample[title_index + 1:])
+                for sample, title_ids in zip(samples, padded_ids)]
 
     def decodes(self, x: TensorTitle):
         return Title(self.tokenizer.decode(x.tolist(), skip_special_tokens=True))

@@ -64,7 +64,7 @@ def take_options(
     *names: str,  # Options to take
 ) -> dict:
     "The options among `keywords` that have one of these names."
-    return {name: keywords.pop(name) for name in names if name in keywords}
+    return {option: keywords.pop(option) for option in names if option in keywords}
 
 
 def make_encoders(

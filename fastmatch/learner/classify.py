@@ -30,15 +30,15 @@ class ClassifyLearner(ListingLearner):
     ) -> pd.DataFrame:  # The id column, `label`, `prob`, and a column of probabilities for each class
         "The likeliest class of each item with its probability, and the probability of every class."
         dls, id_col = self.dls, self.dls.columns.id
-        rows, loader = dls.valid_df, dls.valid
+        items, loader = dls.valid_df, dls.valid
         if df is not None:
-            rows = dls.widen(df)
-            loader = dls.test_dl(rows)
+            items = dls.widen(df)
+            loader = dls.test_dl(items)
         with self.no_bar(): probabilities = self.get_preds(dl=loader)[0].float().numpy()
         class_names = list(dls.vocab)
         likeliest = np.array(class_names, dtype=object)[probabilities.argmax(1)]
         by_class = dict(zip(class_names, probabilities.T))
-        return pd.DataFrame({id_col: rows[id_col].to_numpy(), 'label': likeliest,
+        return pd.DataFrame({id_col: items[id_col].to_numpy(), 'label': likeliest,
                              'prob': probabilities.max(1), **by_class})
 
     def _validated(self):
@@ -68,23 +68,24 @@ class ClassifyLearner(ListingLearner):
         probabilities, targets, losses = self._validated()
         class_names, predicted = self.dls.vocab, probabilities.argmax(1)
         cells = []
-        for row in np.argsort(-losses, kind='stable')[:n]:
-            guess, truth = predicted[row], targets[row]
-            predicted_as = f'{class_names[guess]} {probabilities[row, guess]:.2f}'
-            truly = f'is {class_names[truth]} {probabilities[row, truth]:.2f}'
-            cells.append((row, f'{predicted_as}\n{truly}', RIGHT if guess == truth else WRONG))
+        for item in np.argsort(-losses, kind='stable')[:n]:
+            guess, truth = predicted[item], targets[item]
+            predicted_as = f'{class_names[guess]} {probabilities[item, guess]:.2f}'
+            truly = f'is {class_names[truth]} {probabilities[item, truth]:.2f}'
+            cells.append((item, f'{predicted_as}\n{truly}', RIGHT if guess == truth else WRONG))
         axes = grid(-(-len(cells) // cols), min(cols, len(cells)), CELL)
         draw_items(self.dls, axes.flat, cells)
 
     def confusions(self) -> pd.DataFrame:  # `true`, `said`, `n`, `share`; most frequent first
-        "Which classes (`said`) validation items of a class (`true`) were taken for, most frequent first."
+        "Which class (`said`) was predicted for validation items of another (`true`), most frequent first."
         probabilities, targets, _ = self._validated()
         class_names, predicted = np.array(list(self.dls.vocab), dtype=object), probabilities.argmax(1)
-        wrong = predicted != targets
-        table = pd.DataFrame({'true': class_names[targets[wrong]], 'said': class_names[predicted[wrong]]})
-        table = table.value_counts().rename('n').reset_index()
-        sizes = pd.Series(class_names[targets]).value_counts()
-        return table.assign(share=table.n / table.true.map(sizes).astype(float))
+        is_wrong = predicted != targets
+        confused = pd.DataFrame({'true': class_names[targets[is_wrong]],
+                                 'said': class_names[predicted[is_wrong]]})
+        confused = confused.value_counts().rename('n').reset_index()
+        class_sizes = pd.Series(class_names[targets]).value_counts()
+        return confused.assign(share=confused.n / confused.true.map(class_sizes).astype(float))
 
     def show_confusions(
         self,
@@ -94,19 +95,20 @@ class ClassifyLearner(ListingLearner):
         "Show items of the most frequent confusions, one pair of true and predicted class a row."
         probabilities, targets, _ = self._validated()
         predicted, class_names = probabilities.argmax(1), self.dls.vocab
-        wrong = predicted != targets
-        pairs, counts = np.unique(np.stack([targets[wrong], predicted[wrong]]), axis=1, return_counts=True)
-        most_frequent = np.argsort(-counts, kind='stable')[:n]
+        is_wrong = predicted != targets
+        mistakes = np.stack([targets[is_wrong], predicted[is_wrong]])
+        class_pairs, pair_counts = np.unique(mistakes, axis=1, return_counts=True)
+        most_frequent = np.argsort(-pair_counts, kind='stable')[:n]
         if not len(most_frequent): return
-        axes = grid(len(most_frequent), min(k, int(counts[most_frequent].max())), CELL)
-        for line, (truth, guess) in zip(axes, pairs[:, most_frequent].T):
-            rows = np.flatnonzero((targets == truth) & (predicted == guess))
-            surest = rows[np.argsort(-probabilities[rows, guess], kind='stable')][:k]
+        axes = grid(len(most_frequent), min(k, int(pair_counts[most_frequent].max())), CELL)
+        for axes_row, (truth, guess) in zip(axes, class_pairs[:, most_frequent].T):
+            confused_items = np.flatnonzero((targets == truth) & (predicted == guess))
+            surest = confused_items[np.argsort(-probabilities[confused_items, guess], kind='stable')][:k]
             cells = []
-            for row in surest:
-                note = f'{class_names[guess]} {probabilities[row, guess]:.2f}\nis {class_names[truth]}'
-                cells.append((row, note, WRONG))
-            draw_items(self.dls, line, cells)
+            for item in surest:
+                note = f'{class_names[guess]} {probabilities[item, guess]:.2f}\nis {class_names[truth]}'
+                cells.append((item, note, WRONG))
+            draw_items(self.dls, axes_row, cells)
 
 
 @delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames'])
@@ -122,8 +124,7 @@ def classify_learner(
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `LR_MULT`, `{}` for none
     wd: float | None = .01,  # Weight decay
     # pretrained, normalize, pool, image_pool for `make_encoders`; p, head_func, weights for `ClassifyNet`;
-    # the
-    # rest for fastai's `Learner`
+    # the rest for fastai's `Learner`
     **kwargs,
 ) -> ClassifyLearner:
     """A Learner that classifies items by their pictures, their text, or both.

@@ -31,7 +31,7 @@ SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the list
 
 
 class MatchLearner(MatcherExport, ListingLearner):
-    "A `Learner` that is judged on groups it never saw in training; made by `match_learner`."
+    "A `Learner` that is validated on groups it never saw in training; made by `match_learner`."
     @property
     def modalities(self) -> list[str]:
         "What the model embeds in evaluation: 'image', 'title', 'joint'."
@@ -48,8 +48,8 @@ class MatchLearner(MatcherExport, ListingLearner):
         columns = self.dls.columns
         if df is None: df = self.dls.valid_df
         else:
-            wanted = replace(columns, group=None, fold=None)
-            df = check_listings(df, self.dls.image_folder, wanted, on_error=on_error, min_rows=1).df
+            wanted_columns = replace(columns, group=None, fold=None)
+            df = check_listings(df, self.dls.image_folder, wanted_columns, on_error=on_error, min_rows=1).df
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         vectors = self._embed(df, bs or self.dls.valid.bs, tta)
         ids = df[columns.id].to_numpy()
@@ -66,10 +66,10 @@ class MatchLearner(MatcherExport, ListingLearner):
             tokenize = tokenize_of(self.dls)
             titles = df[self.dls.columns.title].tolist()
             token_ids = tokenize_titles(tokenize.tokenizer, titles, tokenize.max_len)
-        planned = batches_by_length(len(df), bs, token_ids)
-        loader = self.dls.test_dl(df.iloc[np.concatenate(planned)].reset_index(drop=True), bs=bs)
-        batches = (Batch(rows, [part.as_subclass(torch.Tensor) for part in inputs], len(rows))
-                   for rows, inputs in zip(planned, loader, strict=True))
+        planned_batches = batches_by_length(len(df), bs, token_ids)
+        loader = self.dls.test_dl(df.iloc[np.concatenate(planned_batches)].reset_index(drop=True), bs=bs)
+        batches = (Batch(rows, [model_input.as_subclass(torch.Tensor) for model_input in inputs], len(rows))
+                   for rows, inputs in zip(planned_batches, loader, strict=True))
         return embed_batches(self.model, batches, len(df), tta)
 
     def _settings(self, tta):
@@ -95,15 +95,16 @@ class MatchLearner(MatcherExport, ListingLearner):
     ):
         "Show validation listings with their nearest others: green are of the same group, red are not."
         neighbors, groups, *_ = self._judged(modality)
-        picked = np.random.default_rng(seed).choice(len(groups), min(n, len(groups)), replace=False)
-        rows = []
-        for listing in picked:
-            others = []
-            for other, score in zip(neighbors.ids[listing, 1:k + 1], neighbors.scores[listing, 1:k + 1]):
-                if other < 0: break
-                others.append((other, f'{score:.2f}', RIGHT if groups[other] == groups[listing] else WRONG))
-            rows.append((listing, others))
-        draw_rows(self.dls, rows)
+        picked_listings = np.random.default_rng(seed).choice(len(groups), min(n, len(groups)), replace=False)
+        drawn_rows = []
+        for listing in picked_listings:
+            shown_neighbors = []
+            for neighbor, score in zip(neighbors.ids[listing, 1:k + 1], neighbors.scores[listing, 1:k + 1]):
+                if neighbor < 0: break
+                color = RIGHT if groups[neighbor] == groups[listing] else WRONG
+                shown_neighbors.append((neighbor, f'{score:.2f}', color))
+            drawn_rows.append((listing, shown_neighbors))
+        draw_rows(self.dls, drawn_rows)
 
     def show_mistakes(
         self,
@@ -113,28 +114,29 @@ class MatchLearner(MatcherExport, ListingLearner):
     ):
         "Show the listings matched worst at the best threshold: red were matched wrongly, orange missed."
         neighbors, groups, matches, f1 = self._judged(modality)
-        rows, seen = [], set()
+        drawn_rows, seen_groups = [], set()
         for listing in np.argsort(f1, kind='stable'):
-            if f1[listing] == 1 or len(rows) == n: break
+            if f1[listing] == 1 or len(drawn_rows) == n: break
             # one listing a group: the others of a bad group make the same mistake
-            if groups[listing] in seen: continue
-            seen.add(groups[listing])
+            if groups[listing] in seen_groups: continue
+            seen_groups.add(groups[listing])
             scores = dict(zip(neighbors.ids[listing], neighbors.scores[listing]))
-            rows.append((listing, _mistakes(listing, matches[listing], scores, groups, k)))
-        if rows: draw_rows(self.dls, rows)
+            drawn_rows.append((listing, _mistakes(listing, matches[listing], scores, groups, k)))
+        if drawn_rows: draw_rows(self.dls, drawn_rows)
 
 
-def _mistakes(listing, matched, scores, groups, k):
-    "At most `k` wrong and missed matches of a listing as (row, note, color)."
-    same = np.flatnonzero(groups == groups[listing])
-    wrong = [(other, f'wrong {scores[other]:.2f}', WRONG) for other in matched if other not in same]
-    missed = []
-    for other in same:
-        if other in matched: continue
-        missed.append((other, f'missed {scores[other]:.2f}' if other in scores else 'missed', MISSED))
+def _mistakes(listing, matched_ids, scores, groups, n_shown):
+    "At most `n_shown` wrong and missed matches of a listing as (row, note, color)."
+    same_group = np.flatnonzero(groups == groups[listing])
+    wrong_matches = [(other, f'wrong {scores[other]:.2f}', WRONG)
+                     for other in matched_ids if other not in same_group]
+    missed_matches = []
+    for other in same_group:
+        if other in matched_ids: continue
+        missed_matches.append((other, f'missed {scores[other]:.2f}' if other in scores else 'missed', MISSED))
     # half the cells for each kind, so that many wrong ones don't hide what was missed
-    n_wrong = max(k - len(missed), (k + 1) // 2)
-    return [*wrong[:n_wrong], *missed][:k]
+    n_wrong = max(n_shown - len(missed_matches), (n_shown + 1) // 2)
+    return [*wrong_matches[:n_wrong], *missed_matches][:n_shown]
 
 
 def match_learner(

@@ -49,13 +49,13 @@ def picture_of(
     resize = resize_of(dls)
     if resize is None: raise InputError('item_tfms: a matcher needs a Resize to know the size of images')
     mean, std = [0.] * 3, [1.] * 3
-    others = []
+    other_transforms = []
     for transform in _validation_transforms(dls.valid.after_batch):
         if isinstance(transform, Normalize): mean, std = _plain(transform.mean), _plain(transform.std)
-        elif not isinstance(transform, IntToFloatTensor): others.append(type(transform).__name__)
+        elif not isinstance(transform, IntToFloatTensor): other_transforms.append(type(transform).__name__)
     picture = Picture(tuple(resize.size), str(resize.method), PAD[str(resize.pad_mode)], int(resize.mode),
                       mean, std)
-    _check_repeats(dls, picture, ' or '.join(others) or 'Normalize')
+    _check_repeats(dls, picture, ' or '.join(other_transforms) or 'Normalize')
     return picture
 
 
@@ -75,9 +75,9 @@ def _check_repeats(dls, picture, suspects):
     probe = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=generator)
     dls.valid.before_iter()  # tells the transforms that they are in validation
     batch = dls.valid.after_batch((TensorImage(probe.permute(0, 3, 1, 2)).to(dls.device),))
-    theirs = batch[0].as_subclass(torch.Tensor).cpu()
-    ours = picture.normalize(probe)
-    if ours.shape != theirs.shape or (ours - theirs).abs().max() > 1e-2:
+    from_dls = batch[0].as_subclass(torch.Tensor).cpu()
+    from_picture = picture.normalize(probe)
+    if from_picture.shape != from_dls.shape or (from_picture - from_dls).abs().max() > 1e-2:
         raise InputError(f'batch_tfms: {suspects} changes validation images, which a matcher does not repeat')
 
 
@@ -114,12 +114,12 @@ class MatcherExport:
         if not isinstance(rule, Rule):
             raise InputError(f'rule={rule!r}: give a Rule, '
                              'e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
-        made, skipped = Matcher.from_df(
+        new_matcher, skipped = Matcher.from_df(
             self.dls.df if df is None else df, self.dls.image_folder if path is None else path, rule,
             self.encoder(tta, device), self.dls.columns, info, on_error=on_error,
             trained_on=self.trained_on.ids)
         if len(skipped):
-            made.info['skipped'] = skipped.astype(str).to_dict('records')
+            new_matcher.info['skipped'] = skipped.astype(str).to_dict('records')
             warnings.warn(f'{len(skipped)} listings are not in the catalogue: {preview(skipped.id)} '
                           '(all with their reasons in `info`)', stacklevel=2)
-        return made
+        return new_matcher

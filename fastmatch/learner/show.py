@@ -14,9 +14,9 @@ def item_image(
     row,  # A row of its table
 ):
     "The pictures of a listing side by side, each as high as the first, or None where `dls` has no images."
-    files = list(dict.fromkeys(row[column] for column in dls.image_columns))
-    if not files: return None
-    images = [read_image(dls.image_folder/str(file)) for file in files]
+    image_files = list(dict.fromkeys(row[column] for column in dls.image_columns))
+    if not image_files: return None
+    images = [read_image(dls.image_folder/str(image_file)) for image_file in image_files]
     height = images[0].height
     images = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
     return np.concatenate([np.asarray(image) for image in images], 1)
@@ -30,9 +30,9 @@ def draw_items(
     "Draw validation listings, one on each axis: pictures, title, and a note below."
     title = dls.columns.title
     for ax, (position, note, color) in zip(axes, cells):
-        row = dls.valid_df.iloc[position]
+        listing = dls.valid_df.iloc[position]
         ax.axis('on')
-        draw_listing(ax, item_image(dls, row), '' if title is None else row[title], note, color)
+        draw_listing(ax, item_image(dls, listing), '' if title is None else listing[title], note, color)
 
 
 def draw_rows(
@@ -41,5 +41,5 @@ def draw_rows(
 ):
     "Draw validation listings with others beside them, each listing on a line of its own."
     axes = grid(len(rows), max(1 + len(others) for _, others in rows))
-    for line, (position, others) in zip(axes, rows):
-        draw_items(dls, line, [(position, 'listing', 'black'), *others])
+    for axes_row, (position, others) in zip(axes, rows):
+        draw_items(dls, axes_row, [(position, 'listing', 'black'), *others])

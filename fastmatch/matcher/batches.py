@@ -22,11 +22,11 @@ def tokenize_titles(
     max_len: int,  # Tokens after which a title is truncated
 ) -> list[list[int]]:
     "The token ids of each title, not yet padded."
-    rows = []
-    for start in range(0, len(titles), TITLES_AT_ONCE):
-        part = titles[start:start + TITLES_AT_ONCE]
-        rows += tokenizer(part, truncation=True, max_length=max_len)['input_ids']
-    return rows
+    token_ids = []
+    for first_title in range(0, len(titles), TITLES_AT_ONCE):
+        next_titles = titles[first_title:first_title + TITLES_AT_ONCE]
+        token_ids += tokenizer(next_titles, truncation=True, max_length=max_len)['input_ids']
+    return token_ids
 
 
 def batches_by_length(
@@ -36,8 +36,9 @@ def batches_by_length(
 ) -> list[np.ndarray]:  # int, the rows of each batch
     "Rows dealt into batches so that titles of similar length come together, which saves padding."
     if bs < 1: raise InputError(f'bs={bs}: give 1 or more')
-    order = np.arange(n) if token_ids is None else np.argsort([len(ids) for ids in token_ids], kind='stable')
-    return [order[start:start + bs] for start in range(0, n, bs)]
+    if token_ids is None: by_length = np.arange(n)
+    else: by_length = np.argsort([len(title_ids) for title_ids in token_ids], kind='stable')
+    return [by_length[first_row:first_row + bs] for first_row in range(0, n, bs)]
 
 
 def embed_batches(
@@ -48,10 +49,10 @@ def embed_batches(
 ) -> dict:  # Modality -> float32 (n,d)
     "The embeddings of all batches, each in its listing's row; rows that are in no batch are NaN."
     vectors = {modality: np.full((n, width), np.nan, np.float32) for modality, width in model.widths.items()}
-    with tqdm(total=n, desc='embedding', delay=2, leave=False) as bar:
+    with tqdm(total=n, desc='embedding', delay=2, leave=False) as progress_bar:
         for batch in batches:
             if len(batch.rows):
-                for modality, embedded in model.embed(*batch.inputs, tta=tta).items():
-                    vectors[modality][batch.rows] = embedded.cpu().numpy()
-            bar.update(batch.n_asked)
+                for modality, embeddings in model.embed(*batch.inputs, tta=tta).items():
+                    vectors[modality][batch.rows] = embeddings.cpu().numpy()
+            progress_bar.update(batch.n_asked)
     return vectors

@@ -27,9 +27,9 @@ def check_ids(
 ) -> np.ndarray:  # str (n,)
     "The ids as text; raises `InputError` where one is given twice, is empty, or has a blank in it."
     ids_as_text = np.asarray(ids).astype(str)
-    values, counts = np.unique(ids_as_text, return_counts=True)
-    if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {preview(values[counts > 1])}')
-    if not all(listing.strip() for listing in ids_as_text): raise InputError(f'{what}: an id is empty')
+    distinct_ids, counts = np.unique(ids_as_text, return_counts=True)
+    if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {preview(distinct_ids[counts > 1])}')
+    if not all(listing_id.strip() for listing_id in ids_as_text): raise InputError(f'{what}: an id is empty')
     check_blanks(ids_as_text, what)
     return ids_as_text
 
@@ -76,14 +76,14 @@ class Catalogue:
         new: Embeddings,  # Of listings that aren't in it yet
     ) -> 'Catalogue':
         "A catalogue of these listings and, behind them, the new ones."
-        ids = check_ids(new.ids, 'new listings')
-        is_known = np.isin(ids, self.ids)
+        new_ids = check_ids(new.ids, 'new listings')
+        is_known = np.isin(new_ids, self.ids)
         if is_known.any():
-            raise InputError(f'in the catalogue already: {preview(ids[is_known])}; remove them first')
+            raise InputError(f'in the catalogue already: {preview(new_ids[is_known])}; remove them first')
         if self.titles is not None and new.titles is None:
             raise InputError('the catalogue has titles, the new listings have none')
         new_spaces = self.spaces_of(new)
-        return replace(self, ids=np.concatenate([self.ids, ids]),
+        return replace(self, ids=np.concatenate([self.ids, new_ids]),
                        titles=None if self.titles is None else self.titles + new.titles,
                        trained_on=np.concatenate([self.trained_on, new.trained_on]),
                        spaces={modality: space.append(new_spaces[modality])
@@ -97,9 +97,9 @@ class Catalogue:
         ids = np.asarray([ids] if isinstance(ids, (str, int)) else ids).astype(str)
         is_unknown = ~np.isin(ids, self.ids)
         if is_unknown.any(): raise InputError(f'not in the catalogue: {preview(ids[is_unknown])}')
-        keep = ~np.isin(self.ids, ids)
-        if not keep.any(): raise InputError('that would leave an empty catalogue')
-        return self.take(keep)
+        is_kept = ~np.isin(self.ids, ids)
+        if not is_kept.any(): raise InputError('that would leave an empty catalogue')
+        return self.take(is_kept)
 
 
 def make_spaces(
@@ -114,13 +114,13 @@ def make_spaces(
             if embeddings.titles is None:
                 raise InputError(f'the rule needs titles for {modality!r}: the listings have none')
             texts = title_keys(embeddings.titles) if modality == 'same_title' else embeddings.titles
-            make = TITLE_SPACES[modality] if like is None else like[modality].transform
-            spaces[modality] = make(texts)
+            make_space = TITLE_SPACES[modality] if like is None else like[modality].transform
+            spaces[modality] = make_space(texts)
         elif modality == 'phash':
             # a listing without a picture has no hash, and is joined with none
             hashes = np.full(len(embeddings), None, object) if embeddings.phash is None else embeddings.phash
-            make = Keys if like is None else like[modality].transform
-            spaces[modality] = make(hashes)
+            make_space = Keys if like is None else like[modality].transform
+            spaces[modality] = make_space(hashes)
         elif modality not in embeddings:
             raise InputError(f'the rule needs the modality {modality!r}: '
                              f'the listings have {list(embeddings)}')

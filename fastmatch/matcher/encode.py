@@ -109,12 +109,12 @@ def check_made_alike(
 
     Embeddings made in another way have other similarities: a threshold chosen on one is wrong for the other.
     """
-    for name, value in (settings or {}).items():
-        other = (made_with or {}).get(name, value)
+    for entry_name, wanted in (settings or {}).items():
+        made = (made_with or {}).get(entry_name, wanted)
         # json makes lists of tuples
-        if isinstance(other, tuple): other = list(other)
-        if other != value:
-            raise InputError(f'{what} made with {name}={other!r}, but here {name}={value!r}: '
+        if isinstance(made, tuple): made = list(made)
+        if made != wanted:
+            raise InputError(f'{what} made with {entry_name}={made!r}, but here {entry_name}={wanted!r}: '
                              'embed with the same settings')
 
 
@@ -129,9 +129,9 @@ class Encoder:
         tta: bool = False,  # Average each picture's embedding with its mirror image's
         device: str = 'cpu',  # Where the model runs
     ):
-        for name, part, what in (('image', picture, 'picture'), ('title', tokenizer, 'tokenizer')):
-            if (name in model.encoders) != (part is not None):
-                raise InputError(f'{what}: the model reads {list(model.encoders)}')
+        for modality, given, argument in (('image', picture, 'picture'), ('title', tokenizer, 'tokenizer')):
+            if (modality in model.encoders) != (given is not None):
+                raise InputError(f'{argument}: the model reads {list(model.encoders)}')
         self.model = model.eval().requires_grad_(False).to(device)
         self.picture = picture
         self.tokenizer = tokenizer
@@ -170,39 +170,40 @@ class Encoder:
         """
         n_listings = len(pictures if titles is None else titles)
         token_ids = tokenize_titles(self.tokenizer, titles, self.max_len) if 'title' in self.inputs else None
-        planned = batches_by_length(n_listings, bs, token_ids)
+        planned_batches = batches_by_length(n_listings, bs, token_ids)
         unreadable, found_hashes = {}, np.full(n_listings, None, object) if hashes else None
 
         def batches():
-            for rows, readings in self._read_ahead(pictures, planned, hashes):
-                readable = rows
+            for batch_rows, readings in self._read_ahead(pictures, planned_batches, hashes):
+                readable_rows = batch_rows
                 if readings is not None:
-                    is_bad = np.array([reading.reason is not None for reading in readings])
-                    unreadable.update({int(rows[i]): readings[i].reason for i in np.flatnonzero(is_bad)})
-                    if hashes: found_hashes[rows] = [reading.phash for reading in readings]
-                    readable = rows[~is_bad]
-                if stop and unreadable: readable = readable[:0]
-                yield Batch(readable, self._inputs(readable, readings, token_ids), len(rows))
+                    is_unreadable = np.array([reading.reason is not None for reading in readings])
+                    unreadable.update({int(batch_rows[position]): readings[position].reason
+                                       for position in np.flatnonzero(is_unreadable)})
+                    if hashes: found_hashes[batch_rows] = [reading.phash for reading in readings]
+                    readable_rows = batch_rows[~is_unreadable]
+                if stop and unreadable: readable_rows = readable_rows[:0]
+                yield Batch(readable_rows, self._inputs(readable_rows, readings, token_ids), len(batch_rows))
         return embed_batches(self.model, batches(), n_listings, self.tta), unreadable, found_hashes
 
-    def _read_ahead(self, pictures, planned, hashes):
+    def _read_ahead(self, pictures, planned_batches, with_hashes):
         "The rows of each batch with their `Reading`s (None without an image encoder), read ahead in threads."
         if 'image' not in self.inputs:
-            yield from ((rows, None) for rows in planned)
+            yield from ((batch_rows, None) for batch_rows in planned_batches)
             return
         with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_READERS)) as pool:
             waiting = deque()
-            for position, rows in enumerate(planned):
-                while len(waiting) <= AHEAD and position + len(waiting) < len(planned):
-                    ahead = planned[position + len(waiting)]
-                    waiting.append([pool.submit(self._read, pictures[row], hashes) for row in ahead])
-                yield rows, [future.result() for future in waiting.popleft()]
+            for batch_number, batch_rows in enumerate(planned_batches):
+                while len(waiting) <= AHEAD and batch_number + len(waiting) < len(planned_batches):
+                    ahead = planned_batches[batch_number + len(waiting)]
+                    waiting.append([pool.submit(self._read, pictures[row], with_hashes) for row in ahead])
+                yield batch_rows, [future.result() for future in waiting.popleft()]
 
-    def _read(self, file, hashes):
-        if file is None: return Reading(None, None, 'no file name')
-        image, reason = try_image(file)
+    def _read(self, picture_file, with_hash):
+        if picture_file is None: return Reading(None, None, 'no file name')
+        image, reason = try_image(picture_file)
         if reason: return Reading(None, None, reason)
-        return Reading(self.picture(image), phash(image) if hashes else None, None)
+        return Reading(self.picture(image), phash(image) if with_hash else None, None)
 
     def _inputs(self, rows, readings, token_ids):
         "What the model reads of `rows`, whose pictures are the readable ones of `readings`."
@@ -212,14 +213,14 @@ class Encoder:
             images = np.stack([reading.image for reading in readings if not reading.reason])
             inputs.append(self.picture.normalize(torch.from_numpy(images).to(self.device)))
         if token_ids is not None:
-            padded = pad_token_ids([token_ids[row] for row in rows], self.tokenizer.pad_token_id)
-            inputs.append(padded.to(self.device))
+            padded_ids = pad_token_ids([token_ids[row] for row in rows], self.tokenizer.pad_token_id)
+            inputs.append(padded_ids.to(self.device))
         return inputs
 
     def spec(self) -> dict:
         "What `from_spec` needs beside weights and tokenizer, as plain values that json takes."
-        kinds = {'image': 'image', 'title': 'text'}
-        encoders = {modality: encoder_spec(kinds[modality], encoder)
+        kind_of_modality = {'image': 'image', 'title': 'text'}
+        encoders = {modality: encoder_spec(kind_of_modality[modality], encoder)
                     for modality, encoder in self.model.encoders.items()}
         return {**encoders, 'widths': self.widths, 'neck': len(list(self.model.necks.parameters())) > 0,
                 'picture': None if self.picture is None else asdict(self.picture),

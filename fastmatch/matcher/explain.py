@@ -44,17 +44,17 @@ class Explanation:
             cells.append((candidate['match'], note, 'green' if candidate['matches'] else 'red'))
         n_rows = -(-len(cells) // cols)
         axes = grid(n_rows, cols).flat
-        for ax, (listing, note, color) in zip(axes, cells):
+        for ax, (listing_id, note, color) in zip(axes, cells):
             ax.axis('on')
-            image, reason = self._image(listing)
-            title = self.titles.get(listing, '') or ('' if image is not None else listing)
+            image, reason = self._image(listing_id)
+            title = self.titles.get(listing_id, '') or ('' if image is not None else listing_id)
             draw_listing(ax, image, title, note + (f' ({reason})' if reason else ''), color)
         return axes[0].figure
 
-    def _image(self, listing):
+    def _image(self, listing_id):
         "The listing's picture and '', or None and why there is none."
-        file = self.files.get(listing)
-        if file is None: return None, ''
-        image, reason = try_image(file)
-        if reason and isinstance(file, (str, Path)): reason = f'{Path(file).name}: {reason}'
+        image_file = self.files.get(listing_id)
+        if image_file is None: return None, ''
+        image, reason = try_image(image_file)
+        if reason and isinstance(image_file, (str, Path)): reason = f'{Path(image_file).name}: {reason}'
         return image, reason or ''

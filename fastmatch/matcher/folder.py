@@ -68,22 +68,23 @@ def pack(
                      'phash_col': columns.phash},
             'info': parts.info, 'encoder': None if encoder is None else encoder.spec()}
     other_files = {}
-    arrays, keys = {'trained_on': catalogue.trained_on}, {}
+    arrays, keys_by_modality = {'trained_on': catalogue.trained_on}, {}
     for modality, space in catalogue.spaces.items():
         if isinstance(space, Dense): arrays[f'vectors/{modality}'] = space.vectors
-        elif isinstance(space, Keys): keys[modality] = space.keys.tolist()
+        elif isinstance(space, Keys): keys_by_modality[modality] = space.keys.tolist()
     if 'tfidf' in catalogue.spaces:
         vocabulary, counts = catalogue.spaces['tfidf'].state()
         other_files['tfidf.json'] = _json(vocabulary)
-        arrays |= {f'tfidf/{name}': values for name, values in counts.items()}
+        arrays |= {f'tfidf/{array_name}': array for array_name, array in counts.items()}
     if encoder is not None:
         # safetensors takes no channels-last tensor
-        weights = {key: values.contiguous().cpu() for key, values in encoder.model.state_dict().items()
-                   if not key.startswith('heads.')}
+        weights = {parameter_name: tensor.contiguous().cpu()
+                   for parameter_name, tensor in encoder.model.state_dict().items()
+                   if not parameter_name.startswith('heads.')}
         other_files['weights.safetensors'] = save_tensors(weights)
         if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
-    arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys}
+    arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
+    listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
             'vectors.safetensors': save_arrays(arrays), **other_files}
 
@@ -110,8 +111,8 @@ def unpack(
 def _unpack_space(modality, listings, arrays, files):
     if modality == 'units': return Units(listings['titles'])
     if modality == 'tfidf':
-        names = [name for name in arrays if name.startswith('tfidf/')]
-        counts = {name.removeprefix('tfidf/'): arrays[name] for name in names}
+        array_names = [array_name for array_name in arrays if array_name.startswith('tfidf/')]
+        counts = {array_name.removeprefix('tfidf/'): arrays[array_name] for array_name in array_names}
         return Tfidf.from_state(json.loads(files['tfidf.json']), counts)
     if modality in listings['keys']: return Keys(listings['keys'][modality])
     return Dense(arrays[f'vectors/{modality}'], modality, normalized=True)
@@ -159,9 +160,9 @@ def _tokenizer(spec, files):
     with tempfile.TemporaryDirectory() as folder:
         for filename, content in files.items():
             if not filename.startswith('tokenizer/'): continue
-            file = Path(folder)/filename
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+            tokenizer_file = Path(folder)/filename
+            tokenizer_file.parent.mkdir(parents=True, exist_ok=True)
+            tokenizer_file.write_bytes(content)
         return tokenizer_from_folder(spec, f'{folder}/tokenizer')
 
 
@@ -169,5 +170,5 @@ def _tokenizer_files(tokenizer):
     "The tokenizer's own files, as transformers writes them."
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {f'tokenizer/{file.relative_to(folder).as_posix()}': file.read_bytes()
-                for file in Path(folder).rglob('*') if file.is_file()}
+        return {f'tokenizer/{tokenizer_file.relative_to(folder).as_posix()}': tokenizer_file.read_bytes()
+                for tokenizer_file in Path(folder).rglob('*') if tokenizer_file.is_file()}

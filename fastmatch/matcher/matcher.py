@@ -99,11 +99,11 @@ class Matcher:
         "Read and embed listings; everything that is wrong with them is listed at once."
         return embed_listings(df, path, self.columns, self.rule, self.encoder, bs, on_error)
 
-    def _embedded(self, new, path, bs, on_error):
+    def _embedded(self, new_listings, path, bs, on_error):
         "Embeddings of new listings, which come as a table or are embedded already; and what was skipped."
-        if not isinstance(new, Embeddings): return self.embed(new, path, bs, on_error)
-        check_made_alike(new.made_with, self._settings(self.catalogue), 'new listings: embeddings')
-        return new, pd.DataFrame()
+        if not isinstance(new_listings, Embeddings): return self.embed(new_listings, path, bs, on_error)
+        check_made_alike(new_listings.made_with, self._settings(self.catalogue), 'new listings: embeddings')
+        return new_listings, pd.DataFrame()
 
     def _settings(self, catalogue):
         "How listings are embedded here: by the encoder, or, without one, as the catalogue's embeddings were."
@@ -121,17 +121,17 @@ class Matcher:
         "The matches of new listings among the known ones and among themselves."
         if new is None: return self._decide(self.ids, self.spaces, pd.DataFrame())
         embeddings, skipped = self._embedded(new, path, bs, on_error)
-        ids = check_ids(embeddings.ids, 'new listings')
+        new_ids = check_ids(embeddings.ids, 'new listings')
         new_spaces = self.catalogue.spaces_of(embeddings)
-        keep = ~np.isin(self.ids, ids) if catalogue else np.zeros(len(self), bool)
+        is_kept = ~np.isin(self.ids, new_ids) if catalogue else np.zeros(len(self), bool)
         known = {}
-        if keep.any(): known = self.spaces if keep.all() else self.catalogue.take(keep).spaces
-        pools = {name: Pool(space, known.get(name), within) for name, space in new_spaces.items()}
-        return self._decide(np.concatenate([ids, self.ids[keep]]), pools, skipped)
+        if is_kept.any(): known = self.spaces if is_kept.all() else self.catalogue.take(is_kept).spaces
+        pools = {modality: Pool(space, known.get(modality), within) for modality, space in new_spaces.items()}
+        return self._decide(np.concatenate([new_ids, self.ids[is_kept]]), pools, skipped)
 
-    def _decide(self, ids, spaces, skipped):
+    def _decide(self, listing_ids, spaces, skipped):
         decision = self.rule.run(spaces)
-        return MatchResult(ids, decision.matches, decision.neighbors, spaces, self.rule, skipped,
+        return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, self.rule, skipped,
                            decision.trail)
 
     def explain(
@@ -151,12 +151,12 @@ class Matcher:
         files = {}
         for table in (df, new):
             if not isinstance(table, pd.DataFrame): continue
-            names = table[self.columns.id].astype(str)
+            listing_ids = table[self.columns.id].astype(str)
             if self.columns.title in table:
-                titles |= dict(zip(names, table[self.columns.title].fillna('').astype(str)))
+                titles |= dict(zip(listing_ids, table[self.columns.title].fillna('').astype(str)))
             if self.columns.image in table:
-                images = [image_file(value, path) for value in table[self.columns.image]]
-                files |= dict(zip(names, images))
+                image_files = [image_file(cell, path) for cell in table[self.columns.image]]
+                files |= dict(zip(listing_ids, image_files))
         if isinstance(new, Embeddings) and new.titles is not None:
             titles |= dict(zip(map(str, new.ids), new.titles))
         return result.explain(posting_id, titles, files)
@@ -220,5 +220,5 @@ def _without_groups(columns):
 
 
 def _check_rule(rule, settings):
-    # rules of earlier versions don't say what they were chosen on
+    # rules of earlier versions don't hold the settings that they were chosen with
     check_made_alike(getattr(rule, 'made_with', None), settings, 'rule: chosen on embeddings')

@@ -11,7 +11,7 @@ from .explain import Explanation
 
 @dataclass
 class MatchResult:
-    "The matches of new listings, or of the known ones among themselves, and what they rest on."
+    "The matches of new listings, or of the known ones among themselves, and what decided them."
     ids: np.ndarray  # str (p,): the matched listings' ids, behind them those of the other known listings
     matches: Matches  # Of the first `len(matches)` of `ids`
     neighbors: Neighbors  # All candidates with their fused scores, matches or not
@@ -38,18 +38,19 @@ class MatchResult:
         table = self.matches.to_frame(self.ids)
         if scores:
             by_listing = np.split(self.matches.scores, self.matches.indptr[1:-1])
-            table['scores'] = [' '.join(f'{score:.4f}' for score in listing) for listing in by_listing]
+            table['scores'] = [' '.join(f'{score:.4f}' for score in listing_scores)
+                               for listing_scores in by_listing]
         return table
 
     def pairs(self) -> pd.DataFrame:
         """One row a match: `posting_id`, `match`, `where`, `score`, a score for each modality, and `why`.
 
-        `where` is 'new' or 'catalogue' (where the match stands), `score` is the fused score, `why` names the
-        step of the rule that made it a match.
+        `where` is 'new' or 'catalogue', whichever holds the match, `score` is the fused score, `why` names
+        the step of the rule that made it a match.
         """
-        rows = np.repeat(np.arange(len(self)), np.diff(self.matches.indptr))
-        is_other = rows != self.matches.ids
-        return self._table(rows[is_other], self.matches.ids[is_other], self.matches.scores[is_other])
+        row_numbers = np.repeat(np.arange(len(self)), np.diff(self.matches.indptr))
+        is_other = row_numbers != self.matches.ids
+        return self._table(row_numbers[is_other], self.matches.ids[is_other], self.matches.scores[is_other])
 
     def close_calls(
         self,
@@ -58,8 +59,8 @@ class MatchResult:
         "The pairs, matches or not, within `eps` of the threshold: another machine may decide otherwise."
         is_near = np.abs(self.neighbors.scores.astype(np.float64) - self.rule.threshold) <= eps
         is_near[:, 0] = False
-        rows, columns = np.nonzero(is_near & (self.neighbors.ids >= 0))
-        return self._table(rows, self.neighbors.ids[rows, columns], self.neighbors.scores[rows, columns])
+        rows, places = np.nonzero(is_near & (self.neighbors.ids >= 0))
+        return self._table(rows, self.neighbors.ids[rows, places], self.neighbors.scores[rows, places])
 
     def explain(
         self,
@@ -70,61 +71,62 @@ class MatchResult:
         "Every candidate of a listing: its scores by modality, whether it matches, and the step that decided."
         found = np.flatnonzero(self.ids[:len(self)] == str(posting_id))
         if not len(found): raise InputError(f'{posting_id!r}: is none of the {len(self)} matched listings')
-        row = found[0]
+        row_number = found[0]
         # the scores of the candidates that there were after each step
-        states = [(step, _scores_of_row(after, row)) for step, after in self.trail]
-        scores = {candidate: score for _, after in states for candidate, score in after.items()}
-        candidates = np.array([candidate for candidate in scores if candidate != row], np.int64)
-        table = self._table(np.full(len(candidates), row), candidates,
+        scores_after_steps = [(step, _scores_of_row(after, row_number)) for step, after in self.trail]
+        scores = {candidate: score for _, after in scores_after_steps for candidate, score in after.items()}
+        candidates = np.array([candidate for candidate in scores if candidate != row_number], np.int64)
+        table = self._table(np.full(len(candidates), row_number), candidates,
                             np.array([scores[candidate] for candidate in candidates], np.float32))
-        is_match = np.isin(candidates, self.matches[row])
-        reasons = self._reasons_against(states)
+        is_match = np.isin(candidates, self.matches[row_number])
+        reasons = self._reasons_against(scores_after_steps)
         table['matches'] = is_match
         why_not = [reasons.get(int(candidate), '') for candidate in candidates]
         table['why'] = np.where(is_match, table['why'], why_not)
-        order = np.lexsort((candidates, -table.score.to_numpy(), ~is_match))
-        table = table.iloc[order].drop(columns='posting_id').reset_index(drop=True)
+        best_first = np.lexsort((candidates, -table.score.to_numpy(), ~is_match))
+        table = table.iloc[best_first].drop(columns='posting_id').reset_index(drop=True)
         return Explanation(str(posting_id), table, self.rule, titles or {}, files or {})
 
-    def _reasons_against(self, states):
+    def _reasons_against(self, scores_after_steps):
         "Candidate -> what took it out: a step's name, or in words what the decision by score found."
         reasons = {}
-        for (_, before), (step, after) in zip(states, states[1:]):
+        for (_, before), (step, after) in zip(scores_after_steps, scores_after_steps[1:]):
             for candidate in before.keys() - after.keys():
                 if step != 'score': reasons[candidate] = step
                 elif before[candidate] < self.rule.threshold: reasons[candidate] = 'below the threshold'
                 else: reasons[candidate] = f'past {self.rule.max_matches} matches'
         return reasons
 
-    def _reasons_for(self, rows, ids, scores):
-        "The step that made each pair a match; `scores` are {modality: (m,)}."
+    def _reasons_for(self, rows, match_ids, scores_by_modality):
+        "The step that made each pair a match; `scores_by_modality` is {modality: (m,)}."
         reasons = np.full(len(rows), 'score', object)
-        pairs = rows * len(self.ids) + ids
+        pairs = rows * len(self.ids) + match_ids
         earlier = None
         for step, after in self.trail:
             if not isinstance(after, Matches): continue
-            found = np.repeat(np.arange(len(after)), np.diff(after.indptr)) * len(self.ids) + after.ids
-            if earlier is not None: reasons[np.isin(pairs, np.setdiff1d(found, earlier))] = step
-            earlier = found
-        # an equal key makes a match by itself, whatever a step says
-        for modality in reversed(self.rule.join): reasons[scores[modality] == 1] = modality
+            found_pairs = np.repeat(np.arange(len(after)), np.diff(after.indptr)) * len(self.ids) + after.ids
+            if earlier is not None: reasons[np.isin(pairs, np.setdiff1d(found_pairs, earlier))] = step
+            earlier = found_pairs
+        # an equal key makes a match by itself, whatever a step decides
+        for modality in reversed(self.rule.join): reasons[scores_by_modality[modality] == 1] = modality
         return reasons
 
-    def _table(self, rows, ids, fused):
+    def _table(self, rows, match_ids, fused_scores):
         "Pairs as a table: their fused scores, their scores by modality, and why they match."
-        scores = {modality: space.scores(rows, ids) for modality, space in self.spaces.items()}
+        by_modality = {modality: space.scores(rows, match_ids) for modality, space in self.spaces.items()}
         has_new = any(isinstance(space, Pool) for space in self.spaces.values())
-        where = np.where(ids < len(self), 'new', 'catalogue') if has_new else 'catalogue'
-        return pd.DataFrame({'posting_id': self.ids[rows], 'match': self.ids[ids], 'where': where,
-                             'score': fused, **scores, 'why': self._reasons_for(rows, ids, scores)})
+        where = np.where(match_ids < len(self), 'new', 'catalogue') if has_new else 'catalogue'
+        reasons = self._reasons_for(rows, match_ids, by_modality)
+        return pd.DataFrame({'posting_id': self.ids[rows], 'match': self.ids[match_ids], 'where': where,
+                             'score': fused_scores, **by_modality, 'why': reasons})
 
 
-def _scores_of_row(found, row):
+def _scores_of_row(result, row):
     "Candidate -> score in one row of `Neighbors` or `Matches`, without padding."
-    ids, scores = found.ids, found.scores
-    rows = slice(found.indptr[row], found.indptr[row + 1]) if isinstance(found, Matches) else row
-    ids, scores = ids[rows], scores[rows]
-    return {int(candidate): float(score) for candidate, score in zip(ids, scores) if candidate >= 0}
+    candidate_ids, scores = result.ids, result.scores
+    positions = slice(result.indptr[row], result.indptr[row + 1]) if isinstance(result, Matches) else row
+    candidate_ids, scores = candidate_ids[positions], scores[positions]
+    return {int(candidate): float(score) for candidate, score in zip(candidate_ids, scores) if candidate >= 0}
 
 
 def submission(

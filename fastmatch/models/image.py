@@ -32,7 +32,7 @@ class ImageEncoder(nn.Module):
         pretrained: bool = True,  # Load weights (local, from a package or the hub); False: random ones
         pool: str | None = None,  # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by
         # side); None: the model's own
-        body: ImageBody | None = None,  # A model that is made already; None makes the one that `name` says
+        body: ImageBody | None = None,  # A model that is made already; None makes the one that `name` names
     ):
         super().__init__()
         self.name = str(name)
@@ -78,16 +78,17 @@ def _load_body(name: str, pretrained: bool, pool: str | None) -> ImageBody:
         raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
     _remove_classifier(model, pool)
     settings = timm.data.resolve_model_data_config(model)
-    training = model.training
-    # what comes out, rather than what timm says: with another pool the width may differ
+    was_training = model.training
+    # measured, not taken from timm's `num_features`: with another pool the width may differ
     with torch.no_grad(): features = model.eval()(torch.zeros(1, *settings['input_size']))
-    model.train(training)
+    model.train(was_training)
     if pool is not None and features.ndim != (4 if pool == 'gem' else 2):
         raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(features.shape)}')
     config = Path(name)/'config.json'
     # a folder may change the arguments of its architecture
-    args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {}) if config.is_file() else {}
-    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args)
+    changed_args = {}
+    if config.is_file(): changed_args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {})
+    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], changed_args)
 
 
 def _body_from_spec(spec: dict) -> ImageBody:
@@ -97,9 +98,9 @@ def _body_from_spec(spec: dict) -> ImageBody:
     # a spec may come from a stranger: it names an architecture and its shape, never a place to load from
     if not isinstance(architecture, str) or ':' in architecture or not timm.is_model(architecture):
         raise InputError(f"arch={architecture!r} is no architecture of timm's")
-    places = [key for key in spec['args']
-              if key.startswith('pretrained') or key in ('checkpoint_path', 'cache_dir')]
-    if places: raise InputError(f'args: {places} say where to load from')
+    load_options = [argument for argument in spec['args']
+                    if argument.startswith('pretrained') or argument in ('checkpoint_path', 'cache_dir')]
+    if load_options: raise InputError(f'args: {load_options} say where to load from')
     model = timm.create_model(architecture, pretrained=False, **spec['args'])
     _remove_classifier(model, spec['pool'])
     return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'])
@@ -111,56 +112,58 @@ def _remove_classifier(model: nn.Module, pool: str | None):
     else: model.reset_classifier(0, '' if pool == 'gem' else pool)
 
 
-def _architecture_of(path: Path) -> str:
+def _architecture_of(weights_file: Path) -> str:
     """The timm architecture that a weights file is named after: 'resnet18.a1_in1k-mine.safetensors' holds a
     resnet18."""
     import timm
-    stem = path.stem
-    for architecture in (stem, stem.split('.')[0], stem.split('-')[0], stem.split('.')[0].split('-')[0]):
+    file_stem = weights_file.stem
+    before_dot = file_stem.split('.')[0]
+    for architecture in (file_stem, before_dot, file_stem.split('-')[0], before_dot.split('-')[0]):
         if timm.is_model(architecture): return architecture
-    raise InputError(f'{path}: name the file after its timm architecture (resnet18.safetensors), '
+    raise InputError(f'{weights_file}: name the file after its timm architecture (resnet18.safetensors), '
                      'or give a folder with a config.json')
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
-    "The timm model `name` with its classifier, its weights loaded if `pretrained`."
-    path = Path(name)
+def _create(model_name: str, pretrained: bool) -> nn.Module:
+    "The timm model `model_name` with its classifier, its weights loaded if `pretrained`."
+    path = Path(model_name)
     if path.is_dir(): return _create_from_folder(path, pretrained)
     if path.is_file(): return _create_from_file(path, pretrained)
-    return _create_by_name(name, pretrained)
+    return _create_by_name(model_name, pretrained)
 
 
-def _create_from_folder(path: Path, pretrained: bool) -> nn.Module:
+def _create_from_folder(folder: Path, pretrained: bool) -> nn.Module:
     import timm
-    if not (path/'config.json').exists():
-        raise InputError(f'{path}: a folder of an image encoder has a config.json in it')
-    try: return timm.create_model(f'local-dir:{path}', pretrained=pretrained)
+    if not (folder/'config.json').exists():
+        raise InputError(f'{folder}: a folder of an image encoder has a config.json in it')
+    try: return timm.create_model(f'local-dir:{folder}', pretrained=pretrained)
     except Exception as error:
-        raise InputError(f'{path}: timm can not read it as an image encoder ({type(error).__name__}: '
+        raise InputError(f'{folder}: timm can not read it as an image encoder ({type(error).__name__}: '
                          f'{error})') from error
 
 
-def _create_from_file(path: Path, pretrained: bool) -> nn.Module:
+def _create_from_file(weights_file: Path, pretrained: bool) -> nn.Module:
     import timm
-    model = timm.create_model(_architecture_of(path), pretrained=False)
-    if pretrained: load_in_order(model, read_weights(path), str(path))
+    model = timm.create_model(_architecture_of(weights_file), pretrained=False)
+    if pretrained: load_in_order(model, read_weights(weights_file), str(weights_file))
     return model
 
 
-def _create_by_name(name: str, pretrained: bool) -> nn.Module:
+def _create_by_name(model_name: str, pretrained: bool) -> nn.Module:
     import timm
-    if not timm.is_model(name.removeprefix('hf-hub:').split('.')[0]) and not name.startswith('hf-hub:'):
-        near = get_close_matches(name, timm.list_models())
-        advice = f'near it: {preview(near)}' if near else 'see timm.list_models()'
-        raise InputError(f'image_arch={name!r} is no timm model, file or folder; {advice}')
-    if not pretrained: return timm.create_model(name, pretrained=False)
-    package = IMAGE_PACKAGES.get(name)
-    file = package.find() if package else None
-    if file:
-        model = timm.create_model(name, pretrained=False)
-        load_in_order(model, read_weights(file), package.package)
+    is_on_hub = model_name.startswith('hf-hub:')
+    if not is_on_hub and not timm.is_model(model_name.split('.')[0]):
+        nearest = get_close_matches(model_name, timm.list_models())
+        advice = f'near it: {preview(nearest)}' if nearest else 'see timm.list_models()'
+        raise InputError(f'image_arch={model_name!r} is no timm model, file or folder; {advice}')
+    if not pretrained: return timm.create_model(model_name, pretrained=False)
+    package = IMAGE_PACKAGES.get(model_name)
+    weights_file = package.find() if package else None
+    if weights_file:
+        model = timm.create_model(model_name, pretrained=False)
+        load_in_order(model, read_weights(weights_file), package.package)
         return model
     # the hub's loader raises what its HTTP library raises, which depends on its version
     try:
-        with hub_once(): return timm.create_model(name, pretrained=True)
-    except Exception as error: raise no_weights(name, IMAGE_PACKAGES, error) from error
+        with hub_once(): return timm.create_model(model_name, pretrained=True)
+    except Exception as error: raise no_weights(model_name, IMAGE_PACKAGES, error) from error

@@ -12,10 +12,9 @@ from ..layers.pooling import BNNeck
 class MatchNet(nn.Module):
     """Encoders, necks and heads for matching.
 
-    It takes a batch's images (n,3,h,w) and token ids of titles (n,l), in this order, those that it has
-    encoders for. In training
-    it returns a dict modality -> `HeadOutput`, in evaluation a dict modality -> embeddings (n,d), float32 of
-    unit length.
+    It takes a batch's images (n,3,h,w) and token ids of titles (n,l), in this order, as far as it has
+    encoders for them. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
+    modality -> embeddings (n,d), float32 of unit length.
     """
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Where encoders are made: by name, or from what a saved matcher says of them.
+"""Where encoders are made: by name, or from the spec in a saved matcher.
 
 `register_encoder` adds a kind of encoder of your own. Two kinds are built in: timm's models for pictures
 (`ImageEncoder`) and transformers' models for titles (`TitleEncoder`).
@@ -18,14 +18,14 @@ from .weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
 @dataclass(frozen=True)
 class EncoderKind:
-    "One kind of encoder: its class, and for text how its tokenizer is had."
+    "One kind of encoder: its class, and for text what makes or loads its tokenizer."
     name: str  # What a spec calls it
     encoder: type  # Class of the module: made from a name; `n_out`, `spec()` and `from_spec(spec)`
     tokenizer: Callable | None = None  # Encoder name -> tokenizer; None for image encoders
     saved_tokenizer: Callable | None = None  # Folder written by its `save_pretrained` -> tokenizer
 
 
-# the kind of an encoder whose name or spec says no other
+# the kind of an encoder whose name or spec gives no other
 BUILT_IN = {'image': 'timm', 'text': 'transformers'}
 KINDS = {
     'image': {'timm': EncoderKind('timm', ImageEncoder)},
@@ -37,8 +37,8 @@ DEFAULTS = {'pretrained': (True,), 'pool': (None, 'mean')}
 
 def register_encoder(
     modality: str,  # 'image' or 'text'
-    kind: str,  # By which encoders are asked for: 'my-clip', or 'my-clip:large' for one of several
-    encoder: type,  # Class of the module; what it must offer stands below
+    kind: str,  # Name to ask for encoders by: 'my-clip', or 'my-clip:large' for one of several
+    encoder: type,  # Class of the module; what it must offer is listed below
     tokenizer: Callable | None = None,  # Text only: name or saved folder -> tokenizer; None: transformers'
 ):
     """Add a kind of encoder, which learners, studies and saved matchers then take by its name.
@@ -58,8 +58,8 @@ def register_encoder(
     """
     kinds = _kinds(modality)
     _check_kind_name(modality, kind)
-    needed = ('spec', 'from_spec', 'forward')
-    missing = [method for method in needed if not callable(getattr(encoder, method, None))]
+    needed_methods = ('spec', 'from_spec', 'forward')
+    missing = [method for method in needed_methods if not callable(getattr(encoder, method, None))]
     if missing:
         raise InputError(f'{kind}: {getattr(encoder, "__name__", encoder)!r} has no {", ".join(missing)}()')
     if tokenizer is not None and modality == 'image':
@@ -84,16 +84,17 @@ def make_encoder(
 ) -> nn.Module:  # With `n_out`; an image encoder also with `mean` and `std`
     "Make an encoder by its name; raises `InputError` for an option that its class does not take."
     kind, own_name = _kind_of_name(modality, name)
-    taken = inspect.signature(kind.encoder).parameters
+    accepted = inspect.signature(kind.encoder).parameters
     given = dict(pretrained=pretrained, pool=pool, pad_id=pad_id)
-    options = {option: value for option, value in given.items() if option in taken and value is not None}
+    options = {option: setting for option, setting in given.items()
+               if option in accepted and setting is not None}
     for option, defaults in DEFAULTS.items():
-        value = given[option]
-        if option not in taken and value not in defaults:
-            raise InputError(f'{option}={value!r}: encoders of kind {kind.name!r} take no {option}')
+        setting = given[option]
+        if option not in accepted and setting not in defaults:
+            raise InputError(f'{option}={setting!r}: encoders of kind {kind.name!r} take no {option}')
     encoder = kind.encoder(own_name, **options)
-    needed = ('n_out', 'mean', 'std') if modality == 'image' else ('n_out',)
-    missing = [attribute for attribute in needed if not hasattr(encoder, attribute)]
+    needed_attributes = ('n_out', 'mean', 'std') if modality == 'image' else ('n_out',)
+    missing = [attribute for attribute in needed_attributes if not hasattr(encoder, attribute)]
     if missing: raise InputError(f'an encoder of kind {kind.name!r} lacks {", ".join(missing)}')
     return encoder
 
@@ -116,16 +117,17 @@ def encoder_spec(
     "What `encoder_from_spec` builds the same architecture from; raises `InputError` for an unknown class."
     kinds = {kind.encoder: kind.name for kind in _kinds(modality).values()}
     # a subclass that isn't registered is saved as what it extends
-    name = next((kinds[base] for base in type(encoder).__mro__ if base in kinds), None)
-    own = type(encoder).__name__
-    if name is None:
-        raise InputError(f'{own} is of no registered kind of {modality} encoder and can not be saved: '
-                         f"call register_encoder({modality!r}, 'a-name', {own}) first")
+    kind_name = next((kinds[base] for base in type(encoder).__mro__ if base in kinds), None)
+    own_name = type(encoder).__name__
+    if kind_name is None:
+        raise InputError(f'{own_name} is of no registered kind of {modality} encoder and can not be saved: '
+                         f"call register_encoder({modality!r}, 'a-name', {own_name}) first")
     spec = encoder.spec()
-    if name == BUILT_IN[modality]: return spec
+    if kind_name == BUILT_IN[modality]: return spec
     if 'kind' in spec:
-        raise InputError(f"{own}.spec() has a key 'kind', which is kept for the name of its kind: rename it")
-    return {'kind': name, **spec}
+        raise InputError(f"{own_name}.spec() has a key 'kind', which is kept for the name of its kind: "
+                         'rename it')
+    return {'kind': kind_name, **spec}
 
 
 def encoder_from_spec(
@@ -134,7 +136,7 @@ def encoder_from_spec(
 ) -> nn.Module:
     "Build the encoder that `spec` describes, with random weights; raises `InputError` for an unknown kind."
     kind = _kind_of_spec(modality, spec)
-    return kind.encoder.from_spec({key: value for key, value in spec.items() if key != 'kind'})
+    return kind.encoder.from_spec({entry: value for entry, value in spec.items() if entry != 'kind'})
 
 
 def tokenizer_from_folder(
@@ -151,39 +153,39 @@ def _kinds(modality):
     return KINDS[modality]
 
 
-def _full_name(encoder): return f'{encoder.__module__}.{encoder.__qualname__}'
+def _full_name(encoder_class): return f'{encoder_class.__module__}.{encoder_class.__qualname__}'
 
 
 def _check_kind_name(modality, kind):
     "Raise unless `kind` is a name that means nothing else."
-    if not isinstance(kind, str) or not kind or any(letter in kind for letter in ':/\\'):
+    if not isinstance(kind, str) or not kind or any(character in kind for character in ':/\\'):
         raise InputError(f'kind={kind!r}: give a name without colon and slash')
     if kind in RESERVED or kind == BUILT_IN[modality]:
         raise InputError(f'kind={kind!r}: taken, give another name')
-    if modality == 'text': known = kind in TITLE_PACKAGES
+    if modality == 'text': is_known = kind in TITLE_PACKAGES
     else:
         import timm
-        known = kind in IMAGE_PACKAGES or timm.is_model(kind)
-    if known: raise InputError(f'kind={kind!r}: that is the name of an encoder already, give another one')
+        is_known = kind in IMAGE_PACKAGES or timm.is_model(kind)
+    if is_known: raise InputError(f'kind={kind!r}: that is the name of an encoder already, give another one')
 
 
 def _unknown(modality, kind):
     "The error for a kind that nobody registered."
-    known = ', '.join(KINDS[modality])
-    return InputError(f'{kind!r} is no registered kind of {modality} encoder (there are {known}): '
+    known_kinds = ', '.join(KINDS[modality])
+    return InputError(f'{kind!r} is no registered kind of {modality} encoder (there are {known_kinds}): '
                       f'call register_encoder({modality!r}, {kind!r}, YourEncoder) first')
 
 
-def _kind_of_name(modality, name):
-    "The kind that `name` asks for, and the name within it: 'my-clip:large' is 'large' of the kind 'my-clip'."
+def _kind_of_name(modality, encoder_name):
+    "An encoder's kind and its name within that kind: 'my-clip:large' is 'large' of the kind 'my-clip'."
     kinds = _kinds(modality)
-    name = str(name)
-    prefix, colon, rest = name.partition(':')
-    if prefix in kinds: return kinds[prefix], rest if colon else name
+    encoder_name = str(encoder_name)
+    prefix, colon, name_in_kind = encoder_name.partition(':')
+    if prefix in kinds: return kinds[prefix], name_in_kind if colon else encoder_name
     # a single letter before a colon is a Windows drive
-    if colon and prefix not in RESERVED and len(prefix) > 1 and not Path(name).exists():
+    if colon and prefix not in RESERVED and len(prefix) > 1 and not Path(encoder_name).exists():
         raise _unknown(modality, prefix)
-    return kinds[BUILT_IN[modality]], name
+    return kinds[BUILT_IN[modality]], encoder_name
 
 
 def _kind_of_spec(modality, spec):

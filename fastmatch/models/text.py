@@ -19,11 +19,11 @@ def resolve(
     if Path(name).is_file():
         raise InputError(f'{name}: a title encoder is a folder (config.json, tokenizer and weights), not a '
                          'file')
-    short = name.removeprefix('sentence-transformers/')
-    if short not in TITLE_PACKAGES: return name
-    folder = TITLE_PACKAGES[short].find()
-    # on the hub, the models of sentence-transformers stand under its own name
-    return str(folder) if folder else f'sentence-transformers/{short}'
+    short_name = name.removeprefix('sentence-transformers/')
+    if short_name not in TITLE_PACKAGES: return name
+    folder = TITLE_PACKAGES[short_name].find()
+    # on the hub, the models of sentence-transformers are under its own name
+    return str(folder) if folder else f'sentence-transformers/{short_name}'
 
 
 def _load(auto_class, name: str, **kwargs):
@@ -64,7 +64,7 @@ class TitleEncoder(nn.Module):
         pretrained: bool = True,  # Load weights; False: random ones, for the config in the folder or hub
         pool: str = 'mean',  # 'mean' over the tokens, as sentence-transformers does; 'cls': the first token
         pad_id: int | None = None,  # Padding token; None asks the tokenizer
-        body: nn.Module | None = None,  # A model that is made already; None makes the one that `name` says
+        body: nn.Module | None = None,  # A model that is made already; None makes the one that `name` names
     ):
         super().__init__()
         if pool not in ('mean', 'cls'): raise InputError(f"pool={pool!r}: choose 'mean' or 'cls'")
@@ -98,10 +98,10 @@ class TitleEncoder(nn.Module):
 
     def forward(self, ids):
         is_token = ids != self.pad_id
-        hidden = self.body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state
-        if self.pool == 'cls': return hidden[:, 0]
-        weight = is_token[..., None].to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        token_features = self.body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state
+        if self.pool == 'cls': return token_features[:, 0]
+        token_weights = is_token[..., None].to(token_features.dtype)
+        return (token_features * token_weights).sum(1) / token_weights.sum(1).clamp(min=1)
 
 
 def _load_body(name: str, pretrained: bool) -> nn.Module:

