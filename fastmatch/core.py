@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import random
 from collections import namedtuple
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -38,6 +39,18 @@ def auto_scale(
     It is the fixed scale of AdaCos, https://arxiv.org/abs/1905.00292.
     """
     return max(1., math.sqrt(2) * math.log(max(n_classes - 1, 1)))
+
+
+def unknown_option(
+    keyword: str,  # Option that was given
+    value,  # What was given for it
+    known,  # Names of the options that there are
+    owner: str = '',  # Function that has no such option, for the message
+) -> InputError:
+    "The error for an option that nobody reads, with the nearest name among the known ones."
+    nearest = get_close_matches(str(keyword), known, n=1)
+    suggestion = f' (did you mean {nearest[0]}?)' if nearest else ''
+    return InputError(f'{keyword}={value!r}: no option{f" of {owner}" if owner else ""}{suggestion}')
 
 
 def require_package(

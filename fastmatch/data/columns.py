@@ -3,9 +3,8 @@
 `Columns` is one object, taken by every call that reads a table, in place of an argument for each column.
 """
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 
-from ..core import InputError
+from ..core import InputError, unknown_option
 
 # fastai's words for the same roles, accepted wherever a column is named by keyword
 FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
@@ -72,9 +71,7 @@ def _by_role(keywords):
     for keyword, column_name in keywords.items():
         role = role_of(str(keyword))
         if role is None:
-            nearest = get_close_matches(str(keyword), [*keywords_of_roles(), *FASTAI_NAMES], n=1)
-            advice = f' (did you mean {nearest[0]}?)' if nearest else ''
-            raise InputError(f'{keyword}={column_name!r}: no option{advice}')
+            raise unknown_option(keyword, column_name, [*keywords_of_roles(), *FASTAI_NAMES])
         if role in by_role and by_role[role] != column_name:
             raise InputError(f'{keyword}={column_name!r}: the {role} column is {by_role[role]!r} already')
         by_role[role] = column_name

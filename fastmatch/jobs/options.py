@@ -1,9 +1,8 @@
 "The options that jobs and the command line share, and the one place where their defaults are set."
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from inspect import signature
 
-from ..core import InputError, check_device
+from ..core import InputError, check_device, unknown_option
 from ..data.columns import FASTAI_NAMES, Columns, keywords_of_roles
 
 PICTURE_SIZE = 224  # pixels: what most image encoders were trained at; smaller is faster and less sharp
@@ -77,9 +76,7 @@ def refuse_unknown(
     keyword, given = next(iter(keywords.items()))
     field_names = [field.name for option_class in options for field in fields(option_class)]
     known_options = [*signature(job).parameters, *field_names, *keywords_of_roles(), *FASTAI_NAMES]
-    nearest = get_close_matches(keyword, known_options, n=1)
-    suggestion = f' (did you mean {nearest[0]}?)' if nearest else ''
-    raise InputError(f'{keyword}={given!r}: no option{suggestion}')
+    raise unknown_option(keyword, given, known_options)
 
 
 def take_columns(

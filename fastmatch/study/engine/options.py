@@ -2,10 +2,9 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
-from ...core import InputError
+from ...core import unknown_option
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,5 @@ def read_options(
         given_fields = {option: keywords.pop(option) for option in field_names if option in keywords}
         filled_options.append(replace(default, **given_fields))
     for keyword, given in keywords.items():
-        nearest = get_close_matches(keyword, known_names, n=1)
-        suggestion = f' (did you mean {nearest[0]}?)' if nearest else ''
-        raise InputError(f'{keyword}={given!r}: no option of {function.__name__}{suggestion}')
+        raise unknown_option(keyword, given, known_names, function.__name__)
     return filled_options
