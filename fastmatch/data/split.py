@@ -134,7 +134,7 @@ def _deal(component, n_folds, seed):
     component_sizes = np.bincount(component)
     if len(component_sizes) < n_folds:
         raise InputError(f'{len(component_sizes)} separate groups of listings can not fill {n_folds} folds: '
-                         'lower n_folds, or check the label column')
+                         'lower n_folds, or check the group column')
     rng = np.random.default_rng(seed)
     fold_of_component = np.zeros(len(component_sizes), dtype=np.int64)
     listings_in_fold = np.zeros(n_folds)

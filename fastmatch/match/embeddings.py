@@ -7,6 +7,25 @@ from ..core import InputError, preview
 TITLE_SPACES = ('tfidf', 'units', 'same_title')  # modalities that are made from the titles
 
 
+def check_made_alike(
+    made_with: dict | None,  # Settings that something was made with; None where that isn't known
+    settings: dict | None,  # Settings that it is going to be used with; None where there are none to compare
+    what: str,  # What was made with the first, for the message
+):
+    """Raise `InputError` where two groups of settings differ in an entry that both have, such as 'tta'.
+
+    Embeddings made in another way have other similarities: a threshold chosen on one is wrong for the other.
+    """
+    for entry_name, wanted in (settings or {}).items():
+        made = (made_with or {}).get(entry_name, wanted)
+        # json makes lists of tuples
+        if isinstance(made, tuple): made = list(made)
+        if isinstance(wanted, tuple): wanted = list(wanted)
+        if made != wanted:
+            raise InputError(f'{what} made with {entry_name}={made!r}, but here {entry_name}={wanted!r}: '
+                             'embed with the same settings')
+
+
 class Embeddings(dict):
     """Vectors by modality ({'image': (n,d), ...}, float32, unit length) of the same listings in the same
     order."""
@@ -60,25 +79,6 @@ class Embeddings(dict):
             trained = f'{self.trained_on.sum()} of {len(self)} listings were trained on'
             raise InputError(f'{trained} ({preview(self.ids[self.trained_on])}): '
                              f'{what} needs listings the encoder never saw')
-        return self
-
-    def check_made_like(
-        self,
-        other: dict | None,  # Settings that other vectors were made with, as `made_with` holds them
-        what: str,  # What was made with `other`, for the message: 'the matcher'
-    ) -> 'Embeddings':
-        """Return `self`, or raise `InputError` naming the settings that differ; one that is missing on
-        either side counts as no difference."""
-        own_settings = self.made_with or {}
-        other_settings = other or {}
-        differing = [setting for setting in own_settings if setting in other_settings
-                     and _plain(own_settings[setting]) != _plain(other_settings[setting])]
-        if differing:
-            differences = '; '.join(
-                f'{setting}={own_settings[setting]!r}, {what} with {setting}={other_settings[setting]!r}'
-                for setting in differing)
-            raise InputError(f'the embeddings were made with {differences}: use one setting for both, '
-                             'since similarities of vectors made in different ways are not comparable')
         return self
 
     def spaces(

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from ..core import InputError
-from .candidates import candidates
+from .candidates import candidates, made_with_of
 from .decide import decide
+from .embeddings import check_made_alike
 from .fuse import FUSIONS, check_thresholds, check_weights, fuse
 from .matches import MAX_MATCHES, Matches, at_most
 from .neighbors import NEAREST, Neighbors, check_self_first
@@ -126,6 +127,7 @@ class Rule:
         if missing_spaces := [space_name for space_name in self.reads if space_name not in spaces]:
             raise InputError(f'the rule needs the modalities {missing_spaces}; there are {list(spaces)}')
         spaces = {space_name: spaces[space_name] for space_name in self.reads}
+        check_made_alike(self.made_with, made_with_of(spaces), 'rule: chosen on embeddings')
         n_listings = len(next(iter(spaces.values())))
         if looking_further := [step for step in self.steps if not step.rowwise]:
             # such a step needs the neighbors' neighbors: new listings and catalogue are refined as one

@@ -100,24 +100,6 @@ def embedding_settings(
     return settings
 
 
-def check_made_alike(
-    made_with: dict | None,  # Settings that something was made with; None where that isn't known
-    settings: dict | None,  # Settings that it is going to be used with; None where there are none to compare
-    what: str,  # What was made with the first, for the message
-):
-    """Raise `InputError` where two groups of settings differ in an entry that both have, such as 'tta'.
-
-    Embeddings made in another way have other similarities: a threshold chosen on one is wrong for the other.
-    """
-    for entry_name, wanted in (settings or {}).items():
-        made = (made_with or {}).get(entry_name, wanted)
-        # json makes lists of tuples
-        if isinstance(made, tuple): made = list(made)
-        if made != wanted:
-            raise InputError(f'{what} made with {entry_name}={made!r}, but here {entry_name}={wanted!r}: '
-                             'embed with the same settings')
-
-
 class Encoder:
     "A trained `MatchNet` with what it needs around it, to embed pictures and titles; its heads aren't used."
     def __init__(

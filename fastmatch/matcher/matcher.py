@@ -8,8 +8,9 @@ import pandas as pd
 from ..core import check_device
 from ..data.columns import Columns
 from ..match import Embeddings, Pool, Rule
+from ..match.embeddings import check_made_alike
 from .catalogue import Catalogue, check_ids
-from .encode import Encoder, check_made_alike
+from .encode import Encoder
 from .explain import Explanation
 from .folder import Parts, pack, read_matcher_files, told_with_folder, unpack, write_matcher_files
 from .listings import embed_listings, image_file, needed_inputs
@@ -221,4 +222,4 @@ def _without_groups(columns):
 
 def _check_rule(rule, settings):
     # rules of earlier versions don't hold the settings that they were chosen with
-    check_made_alike(getattr(rule, 'made_with', None), settings, 'rule: chosen on embeddings')
+    check_made_alike(rule.made_with, settings, 'rule: chosen on embeddings')

@@ -25,15 +25,15 @@ def tune_rule(
     groups=None,  # (n,) groups, where `embeddings` holds none
     titles=None,  # (n,) titles, where `embeddings` holds none: their TF-IDF is a modality
     k: int = 50,  # Candidates of each modality
-    halvings: int = 2,  # Of the products, for the held-out figures: each half gets its own study; 0: none
+    halvings: int = 2,  # Of the groups, for the held-out figures: each half gets its own study; 0: none
     inner: int = 2,  # Halvings within a study: thresholds are chosen on one half and scored on the other
     only: tuple | None = None,  # Modalities, as for `Embeddings.spaces`; default all
     **options,  # Fields of `RuleChoices` (hows, steps, ...) and `StudyOptions` (study_name, storage, ...)
 ) -> tuple:  # (`Rule`, optuna.Study)
     """Choose a whole rule: its structure by Optuna, its thresholds exactly.
 
-    `rule.score` says what that is worth on products that took no part in the choice: the same search is done
-    on halves of the products and scored on the other halves, beside the plain mean of the modalities and the
+    `rule.score` says what that is worth on groups that took no part in the choice: the same search is done
+    on halves of the groups and scored on the other halves, beside the plain mean of the modalities and the
     fused protocol of `heldout_fused`. `heldout_rules(study)` gives these figures for each listing."""
     choices, settings = read_options(tune_rule, options, RuleChoices(), StudyOptions('rule'))
     embeddings = _checked_embeddings(embeddings, groups, titles)
@@ -57,7 +57,7 @@ def tune_rule(
 def heldout_rules(
     study,  # Of `tune_rule` with halvings
 ) -> dict:  # {'tuned', 'fused', 'plain': `HeldOut`}
-    """What the tuned rule, the fused protocol and the plain mean scored on products they were not chosen on,
+    """What the tuned rule, the fused protocol and the plain mean scored on groups they were not chosen on,
     for each listing.
 
     For `compare` and `paired`; raises `InputError` for a study that holds no such figures."""
@@ -135,7 +135,7 @@ def _checked_embeddings(embeddings, groups, titles):
 
 
 def _held_out_figures(search, halvings):
-    "`HeldOut` by way to choose a rule: chosen on half of the products, scored on the others."
+    "`HeldOut` by way to choose a rule: chosen on half of the groups, scored on the others."
     from optuna.trial import FixedTrial
     workbench, groups = search.workbench, search.workbench.groups.codes
     plain_structure = workbench.structure(FixedTrial(default_values(workbench.space)))

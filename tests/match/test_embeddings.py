@@ -66,20 +66,6 @@ def test_made_with_is_kept_by_copies():
     assert Embeddings(dict(emb), emb.ids).made_with is None
 
 
-def test_check_made_like():
-    emb = Embeddings({'image': VECTORS}, IDS, made_with={'tta': True, 'size': [104, 104], 'method': 'squish'})
-    for same in (dict(emb.made_with), {'size': (104, 104)}, {'other': 1}, {}, None):
-        assert emb.check_made_like(same, 'the matcher') is emb
-    says = '^the embeddings were made with tta=True, the matcher with tta=False: '
-    with pytest.raises(InputError, match=says):
-        emb.check_made_like({'tta': False, 'size': [104, 104]}, 'the matcher')
-    says = r'size=\[104, 104\], the rule with size=\[224, 224\]; method=.squish., the rule with method=.crop.'
-    with pytest.raises(InputError, match=says):
-        emb.check_made_like({'method': 'crop', 'size': [224, 224], 'tta': True}, 'the rule')
-    # None is a setting like any other
-    with pytest.raises(InputError, match='tta=True, x with tta=None'): emb.check_made_like({'tta': None}, 'x')
-    assert Embeddings({'image': VECTORS}, IDS).check_made_like({'tta': True}, 'the matcher') is not None
-
 
 def test_spaces():
     vectors = {'image': VECTORS, 'title': VECTORS * 2, 'joint': VECTORS + 1}

@@ -105,3 +105,14 @@ def test_a_rule_remembers_how_the_vectors_it_was_chosen_on_were_made():
     # what is not known is not kept, and leaves the rule as it was written before
     unknown = choose_rule(candidates(Embeddings(vectors, np.arange(60), titles(60, 0)).spaces()), LABELS)
     assert unknown.made_with is None and 'made_with' not in unknown.to_dict()
+
+
+def test_a_rule_is_refused_on_vectors_that_were_made_otherwise():
+    vectors = {'image': SPACES['image'].vectors}
+    def spaces(tta): return Embeddings(vectors, np.arange(60), made_with={'tta': tta}).spaces()
+    rule = choose_rule(candidates(spaces(True)), LABELS)
+    assert len(rule.apply(spaces(True))) == 60
+    with pytest.raises(InputError, match='rule: chosen on embeddings made with tta=True, but here tta=False'):
+        rule.apply(spaces(False))
+    # vectors of which nothing is known are taken as they are
+    assert len(rule.apply({'image': SPACES['image']})) == 60

@@ -7,9 +7,9 @@ from fastai.vision.core import PILImage
 from PIL import Image
 
 from fastmatch.core import InputError
+from fastmatch.match.embeddings import check_made_alike
 from fastmatch.matcher import Encoder, Picture
 from fastmatch.matcher.batches import Batch, batches_by_length, embed_batches, tokenize_titles
-from fastmatch.matcher.encode import check_made_alike
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import TITLE_PACKAGES
 
