@@ -12,7 +12,8 @@ from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
 from ..match.candidates import candidates
 from ..match.embeddings import Embeddings
-from ..match.judge.fusions import choose_rule, heldout_fused
+from ..match.judge.choose import choose_rule, heldout_fused
+from ..match.judge.groups import Groups
 from ..match.judge.heldout import alone_heldout, heldout
 from ..match.judge.paired import paired
 from ..match.matches import Matches
@@ -40,12 +41,12 @@ def judge(
     emb.refuse_trained_on('judging a rule')
     if emb.groups is None:
         raise InputError('the listings have no groups: a rule is judged against the true ones')
-    spaces = emb.spaces()
+    spaces, groups = emb.spaces(), Groups.of(emb.groups)
     k = min(k, len(emb))
-    judged_rows = {modality: heldout(space.search(k), emb.groups, seed=seed)
+    judged_rows = {modality: heldout(space.search(k), groups, seed=seed)
                    for modality, space in spaces.items()}
     nearest = candidates(spaces, k=k)
-    return {**judged_rows, 'fused': heldout_fused(nearest, emb.groups, seed=seed)}, nearest, spaces
+    return {**judged_rows, 'fused': heldout_fused(nearest, groups, seed=seed)}, nearest, spaces
 
 
 @dataclass
@@ -119,11 +120,12 @@ def train_and_judge(
         embeddings = learn.embeddings(tta=True)
     with stages('rule', 'choosing the rule'):
         judged_rows, nearest, spaces = judge(embeddings, seed)
-        rule = choose_rule(nearest, embeddings.groups)
+        groups = Groups.of(embeddings.groups)
+        rule = choose_rule(nearest, groups)
         matches = rule.apply(spaces)
     untrained_rows = {f'untrained_{row_name}': scores for row_name, scores in untrained.items()
                       if row_name not in UNTRAINABLE}
-    heldout_table = {'alone': alone_heldout(embeddings.groups), **judged_rows, **untrained_rows}
+    heldout_table = {'alone': alone_heldout(groups), **judged_rows, **untrained_rows}
     return Outcome(learn, embeddings, heldout_table, rule, matches, stages.seconds, seed, settings)
 
 

@@ -3,7 +3,7 @@ from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
 from .fuse import FUSIONS, ensemble, fuse
-from .judge.fusions import choose_rule, fusion_grid, heldout_fused
+from .judge.choose import choose_rule, fusion_grid, heldout_fused
 from .judge.heldout import HeldOut, alone_heldout, heldout
 from .judge.paired import Paired, paired, summary_table
 from .judge.score import alone, map_at_r, recall_at, row_f1

@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError
 from ..match.embeddings import Embeddings
-from ..match.judge.fusions import fusion_grid
+from ..match.judge.choose import fusion_grid
 from ..match.judge.heldout import HeldOut, random_halves
 from ..match.judge.paired import paired
 from ..match.neighbors import check_k

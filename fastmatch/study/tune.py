@@ -15,7 +15,7 @@ from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
 from ..data.sampler import Sampler
 from ..match.candidates import candidates
-from ..match.judge.fusions import heldout_fused
+from ..match.judge.choose import heldout_fused
 from ..match.judge.groups import Groups
 from .engine.open_study import open_study
 from .engine.options import TrainingStudyOptions, read_options

@@ -16,7 +16,7 @@ from fastmatch.match import (
     heldout_fused,
     row_f1,
 )
-from fastmatch.match.judge.fusions import FusionOption
+from fastmatch.match.judge.choose import FusionOption
 from tests.match.cases import noisy, titles
 from tests.reference import match as ref
 
