@@ -14,8 +14,8 @@ class MatchMetric(Metric):
     `score`."""
     def __init__(
         self,
-        modality: str | None = None,  # 'image', 'title' or 'joint'; None: the joint embedding, or else all
-        # side by side
+        # 'image', 'title' or 'joint'; None: the joint embedding, or else all side by side
+        modality: str | None = None,
     ):
         self.modality = modality
 
@@ -24,8 +24,7 @@ class MatchMetric(Metric):
 
     def score(
         self,
-        neighbors,  # `Neighbors` of the validation listings among themselves, each row's first the listing
-        # itself
+        neighbors,  # `Neighbors` of the validation listings among themselves, first in each row itself
         groups,  # (n,) group of each listing
     ) -> float:
         "The metric's value on a validation set."
@@ -49,8 +48,8 @@ class RecallAt(MatchMetric):
     def __init__(
         self,
         k: int = 1,  # How many of the nearest others count
-        modality: str | None = None,  # 'image', 'title' or 'joint'; None: the joint embedding, or else all
-        # side by side
+        # 'image', 'title' or 'joint'; None: the joint embedding, or else all side by side
+        modality: str | None = None,
     ):
         super().__init__(modality)
         self.k = k

@@ -92,8 +92,8 @@ class SecondPass(Callback):
         for attribute in ('_model_buffers', '_passes', '_current'): self.__dict__.pop(attribute, None)
 
     def _note_forward(self, module, model_inputs):
-        "Forward hook: note what the pass depends on, at the call itself, when autocast has been entered."
-        # the hook of a fit that broke off
+        "Forward pre-hook: note what the pass depends on, at the call itself, when autocast has been entered."
+        # a hook that is left over from a fit that broke off
         if self.learn is None: return self._hook.remove()
         if self._replaying or not torch.is_grad_enabled(): return
         device_type = next(module.parameters()).device.type
@@ -188,7 +188,7 @@ def joint_norm(
 
 class MovedWeights:
     "Context in which weights may be moved: they are put back bit for bit. `start` holds what they were."
-    # copied, not moved back by subtraction: rounding would leave the weights beside where they were
+    # copied, not moved back by subtraction: rounding would leave the weights a little off
     def __init__(
         self,
         weights: list,  # Parameters

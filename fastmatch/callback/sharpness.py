@@ -140,6 +140,7 @@ class LookSAM(SAM):
         if not (math.isfinite(product) and math.isfinite(joint_norm(sharp_gradients))): return
         self._count += 1
         if plain_length == 0: return
+        # in place: the plain gradients become the part of the sharp ones that is at right angles to them
         torch._foreach_mul_(plain_gradients, -product / plain_length**2)
         torch._foreach_add_(plain_gradients, sharp_gradients)
         self._flat_length = joint_norm(plain_gradients)
@@ -239,7 +240,7 @@ class ESAM(SAM):
             self.second_pass(harmed_rows)
 
     def _harmed_rows(self) -> list[torch.Tensor]:
-        "For each forward pass the rows whose loss the perturbation raised most, in the batch's order."
+        "For each forward pass the rows, int64 (k,), whose loss the perturbation raised most, ascending."
         harmed_rows = []
         for losses_before, losses_after in zip(self._before, self.recompute_losses()):
             n_chosen = min(len(losses_before), max(2, round(self.gamma * len(losses_before))))

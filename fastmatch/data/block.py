@@ -40,7 +40,7 @@ class Field(Transform):
     def __init__(
         self,
         column,  # Name of the column
-        folder: Path | None = None,  # Folder that its file names start from; None: they are no file names
+        folder: Path | None = None,  # Folder that its file names start from; None: it holds no file names
     ):
         self.column = column
         self.folder = folder

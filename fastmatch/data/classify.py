@@ -107,8 +107,9 @@ class ClassifyDataLoaders(ListingDataLoaders):
         cls,
         df,  # DataFrame, a row an item
         path='.',  # Folder of the images
-        columns: Columns | None = None,  # None: `Columns(group='label')`, `group` is the class. `title` may
-        # be a list of columns; with `frames`, a cell of `image` lists files, as a list or with blanks between
+        # None: `Columns(group='label')`, `group` is the class. `title` may be a list of columns; with
+        # `frames`, a cell of `image` lists files, as a list or with blanks between
+        columns: Columns | None = None,
         frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
         valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
         n_folds: int = 5,  # Folds to deal where `columns` names none

@@ -36,7 +36,7 @@ def judge(
     emb,  # `Embeddings` with groups of listings no encoder was trained on
     seed: int = 0,  # Of the halvings
     k: int = 50,  # Candidates of each modality
-) -> tuple[dict, object, dict]:  # {row: `HeldOut`}, the candidates, the spaces
+) -> tuple[dict, object, dict]:  # {row of the table: `HeldOut`}, the candidates, the spaces
     "Score each modality alone and all fused under the held-out protocol (`heldout`)."
     emb.refuse_trained_on('judging a rule')
     if emb.groups is None:
@@ -84,7 +84,7 @@ class Outcome:
 def train_and_judge(
     df,  # Listings with groups: DataFrame
     path,  # Folder of the images
-    columns: Columns | None = None,  # Of the table; default the competition's names, without folds
+    columns: Columns | None = None,  # Of the table; default Kaggle Shopee's names, without folds
     *,
     training: Training | None = None,  # Encoders, epochs, picture size and the like; default `Training()`
     valid_fold: int = 0,  # Fold held out: not used in training; the rule is chosen and judged on it
@@ -204,7 +204,7 @@ def run(
         matches = outcome.matches.to_frame(outcome.emb.ids)
         (unfinished/'matches.csv').write_text(matches.to_csv(index=False), encoding='utf-8')
         (unfinished/'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
-        # only pictures of the result: should they fail, hours of training are still worth keeping
+        # the report only illustrates the result: should it fail, hours of training are still worth keeping
         try: write_report(outcome, unfinished/'report.html')
         except Exception as error: echo(f'no report.html: {type(error).__name__}: {error}')
     return summary

@@ -42,8 +42,8 @@ class Rule:
     # `Step`s, names of steps, or functions: those on vectors first, then on neighbors, then on matches
     steps: tuple = ()
     options: dict = field(default_factory=dict)  # Further arguments of `fuse`: `power`, `planes`
-    # How the vectors were made on which the rule was chosen ({'tta': True}); a matcher must make its own
-    # alike
+    # How the vectors that the rule was chosen on were made ({'tta': True}); a matcher must make its own
+    # in the same way
     made_with: dict | None = None
 
     def __post_init__(self):

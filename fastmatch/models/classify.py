@@ -24,8 +24,8 @@ class ClassifyNet(nn.Module):
         frames: int = 1,  # Pictures of an item: so many inputs come before the title's
         p: float = .2,  # Dropout before the head
         head_func=nn.Linear,  # (width, n_classes) -> head: `CosineHead` for margin losses
-        weights: dict | None = None,  # Weight of a modality's logits in evaluation: {'image': .5}; 1 where
-        # not named
+        # Weight of a modality's logits in evaluation: {'image': .5}; 1 where not named
+        weights: dict | None = None,
     ):
         super().__init__()
         given = {'image': image, 'title': title}

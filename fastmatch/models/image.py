@@ -30,8 +30,8 @@ class ImageEncoder(nn.Module):
         self,
         name: str = 'tf_efficientnet_lite0',  # timm name, folder, or file of weights named like timm's model
         pretrained: bool = True,  # Load weights (local, from a package or the hub); False: random ones
-        pool: str | None = None,  # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by
-        # side); None: the model's own
+        # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
+        pool: str | None = None,
         body: ImageBody | None = None,  # A model that is made already; None makes the one that `name` names
     ):
         super().__init__()

@@ -21,12 +21,11 @@ class MatchNet(nn.Module):
         n_classes: int | None,  # Training groups; None: no heads, for a model that only embeds
         image: nn.Module | None = None,  # Image encoder with `n_out`, or None
         title: nn.Module | None = None,  # Title encoder with `n_out`, or None
-        heads: tuple | None = None,  # Which of 'image', 'title', 'joint' get a head; None: all that there can
-        # be
-        neck: bool | str = True,  # BatchNorm neck before each head; 'raw': pair losses read the feature
-        # before it, as in its paper
-        head_func=CosineHead,  # (width, n_classes) -> head: `SampledHead`, `TrackedHead`,
-        # `partial(CosineHead, k=3)`, your own
+        heads: tuple | None = None,  # Which of 'image', 'title', 'joint' get a head; None: all there can be
+        # BatchNorm neck before each head; 'raw': pair losses read the feature before it, as in its paper
+        neck: bool | str = True,
+        # (width, n_classes) -> head: `SampledHead`, `TrackedHead`, `partial(CosineHead, k=3)`, your own
+        head_func=CosineHead,
     ):
         super().__init__()
         given = {'image': image, 'title': title}
@@ -81,8 +80,8 @@ class MatchNet(nn.Module):
     def embed(
         self,
         *inputs,  # A batch's images and token ids, as for `forward`
-        tta: bool = False,  # Test-time augmentation: average each picture's embedding with that of its mirror
-        # image
+        # Test-time augmentation: average each picture's embedding with that of its mirror image
+        tta: bool = False,
     ) -> dict:
         """The embeddings (n,d) of a batch by modality, float32 of unit length; a model in training mode
         stays in it."""

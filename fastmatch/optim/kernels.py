@@ -42,8 +42,8 @@ class AdamStep(NamedTuple):
 def chunks(
     *lists: list,  # Lists of one length; the first holds tensors
 ):
-    """Divide the lists together, so that the tensors of a part have up to `CHUNK_SIZE` entries; a tuple of
-    lists each.
+    """Divide the lists at the same positions, so that the first list's tensors in a part have up to
+    `CHUNK_SIZE` entries together (a larger tensor is a part by itself); yields each part's tuple of lists.
 
     Off the CPU the lists stay whole: there each launch of a kernel costs.
     """

@@ -81,7 +81,7 @@ class _RuleSearch:
         return VisibleRows(rows_key, row_mask, self.workbench.groups.codes, self.inner, seed)
 
     def run(self, visible_rows, half_number=0):
-        "(study, best structure) of a search that sees `rows` alone; `number`: of the half, 0 for all rows."
+        "(study, best structure) of a search that sees `visible_rows` alone; `half_number` is 0 for all rows."
         from optuna.trial import FixedTrial
         workbench, settings = self.workbench, self.settings
         study_name = f'{settings.study_name}, half {half_number}' if half_number else settings.study_name
@@ -135,7 +135,8 @@ def _checked_embeddings(embeddings, groups, titles):
 
 
 def _held_out_figures(search, halvings):
-    "`HeldOut` by way to choose a rule: chosen on half of the groups, scored on the others."
+    """{'tuned', 'fused', 'plain': `HeldOut`}, the three ways to choose a rule: each chosen on half of the
+    groups and scored on the other half."""
     from optuna.trial import FixedTrial
     workbench, groups = search.workbench, search.workbench.groups.codes
     plain_structure = workbench.structure(FixedTrial(default_values(workbench.space)))

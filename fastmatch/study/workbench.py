@@ -106,7 +106,7 @@ class Workbench:
 
     def refined(
         self,
-        refinement: str,  # Its name
+        refinement: str,  # Name of one of the lists of steps that `RuleChoices.steps` offers
     ) -> tuple:  # (dict of spaces, `Candidates`)
         "Spaces and candidates after the refinement's steps on vectors."
         vector_steps = self._vector_steps(refinement)

@@ -83,7 +83,9 @@ def random_halves(
 
 
 def heldout(
-    options,  # `Neighbors` or a `ThresholdSearch`; or several: {name: one of these}, or pairs one at a time
+    # `Neighbors` or a `ThresholdSearch`; or several: {name: one of these}, or an iterable of pairs (name, one
+    # of these), which is read one at a time
+    options,
     groups,  # (n,) groups, or `Groups`: listings of one group are the same product
     clusters=None,  # (n,) larger groups, kept on one side and counted as one; default `groups`
     halvings: int = 10,  # Random halvings, each half scored once under the rule chosen on the other
@@ -123,7 +125,10 @@ class _Half:
         self.value = -np.inf
 
     def offer(self, option_name, search, recall_and_precision):
-        "Take an option if its best threshold is worth more; `found`: its recall and precision, (n,) each."
+        """Take an option if its best threshold is worth more than the best so far.
+
+        `recall_and_precision`: its recall@1 and map@r for each listing, (n,) each.
+        """
         threshold, mean_f1 = search.best(self.chosen_on)
         # of equal options the first stays: a grid starts with its plainest
         if mean_f1 <= self.value: return
@@ -152,6 +157,6 @@ def clusters_of(
 def alone_heldout(
     groups,  # (n,) groups, or `Groups`
 ) -> HeldOut:
-    "Every listing matched with itself alone: the floor that every table prints."
+    "Every listing matched with itself alone: the baseline that every table prints."
     groups = Groups.of(groups)
     return HeldOut(alone(groups), groups.codes)

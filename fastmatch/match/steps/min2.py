@@ -14,7 +14,7 @@ def min2(
     neighbors: Neighbors,  # Candidates that they were chosen from
     threshold: float | None = None,  # Least score of a match that is forced; None: any
     mutual: bool = False,  # Force only where two listings are each other's nearest
-    # Force only where the nearest scores higher than the second by this or more; a single candidate does
+    # Force only where the nearest scores higher than the second by this or more; a single candidate is enough
     gap: float | None = None,
 ) -> Matches:
     """A listing without any match is given its nearest neighbor as a match.

@@ -45,7 +45,7 @@ def k_reciprocal(
     neighbors: Neighbors,  # Of a self-join; scores are cosine similarities
     k1: int = 6,  # Size of the neighborhood in which two listings must list each other
     k2: int = 3,  # Nearest listings whose neighborhoods are averaged, the listing itself included; 1: none
-    lam: float = .3,  # Weight of the first distance against that of the neighborhoods, 0 to 1
+    lam: float = .3,  # Weight of the original distance, 0 to 1; the rest is that of the neighborhoods'
     far=2.,  # Largest squared distance of each listing (n,), or one for all; 2 is that of a score of 0
 ) -> Neighbors:  # Scores are 1 - distance: no cosine similarities any more, so thresholds must be chosen anew
     """k-reciprocal re-ranking, https://arxiv.org/abs/1701.08398: listings are near when their mutual
@@ -114,8 +114,8 @@ def standardize(
     """Scores less the mean and over the deviation of the row's `k` best, the same from the other listing's
     side, and the two averaged.
 
-    The adaptive s-norm of speaker recognition (Cumani et al., Interspeech 2011):
-    a similarity says more where a listing's other similarities are low.
+    The adaptive s-norm of speaker recognition (Cumani et al., Interspeech 2011): a similarity says more where
+    a listing's other similarities are low.
     """
     check_k(k)
     check_self_first(neighbors)

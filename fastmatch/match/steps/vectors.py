@@ -15,8 +15,8 @@ from ..spaces.keys import Keys
 
 
 class AsymmetricSpace(Space):
-    """A space in which each listing searches with another vector than it is found by: the similarity of (i,
-    j) is that of i's query to listing j."""
+    """A space in which each listing searches with another vector than it is found by: the similarity of the
+    pair (i, j) is that of i's query to listing j."""
     def __init__(
         self,
         listings: Space,  # The vectors that are found
@@ -150,7 +150,8 @@ def _at_unit_length(space, vectors):
     # vectors that cancel each other leave no direction: such a listing keeps its own
     is_cancelled = np.einsum('nd,nd->n', vectors, vectors) < 1e-12
     vectors[is_cancelled] = space.vectors[is_cancelled]
-    # an index stays one: exact search among a million takes hours, and what was removed stays removed
+    # a space that searches with an index gets an index again (exact search among a million listings takes
+    # hours), and what was removed stays removed
     return space._with_vectors(to_unit(vectors, vectors, space.name), space.removed)
 
 

@@ -1,5 +1,6 @@
-"""The search behind `UnionSweep`: all pairs of thresholds of two modalities, by sorted sums.
+"""The search behind `UnionSweep`: all combinations of a threshold for each of two modalities, by sorted sums.
 
+A pair of listings is let in where its score in one modality at least reaches that modality's threshold.
 The first modality's threshold falls score by score. From one score to the next only the rows change in
 which a pair is let in: they are worked out anew, in blocks. For all other rows, one running sum serves
 every threshold of the second modality. A threshold is given as its depth: how many different scores, from
@@ -27,9 +28,12 @@ class Depths:
 
 @dataclass
 class Places:
-    "The scores of one modality as places: how many different scores are higher. A depth lets in all below."
+    """The scores of one modality as places: a score's place is how many different scores are higher.
+
+    Depth d lets in the pairs with places 0 to d - 1.
+    """
     values: np.ndarray  # float64 (v,), the different scores, highest first
-    of_pair: np.ndarray  # int (n,k); v, which no depth lets in, where a pair is padding or in anyway
+    of_pair: np.ndarray  # int (n,k); where a pair is padding or in anyway it is v, which no depth lets in
 
     @classmethod
     def of(cls, scores, free):
@@ -114,7 +118,8 @@ class UnionSearch:
 
     @staticmethod
     def _f1_by_step(inside, let_in_later, right, sizes):
-        "Row F1 (s,k+1) with the pairs `inside` (s,k), then as those of `more` come in from left to right."
+        """Row F1 (s,k+1): first with the pairs `inside` (s,k) alone, then as those of `let_in_later` (s,k)
+        come in from left to right."""
         base_right = (inside & right).sum(1)
         base_count = inside.sum(1)
         right_by_step = base_right[:, None] + (let_in_later & right).cumsum(1)
@@ -124,7 +129,8 @@ class UnionSearch:
         return np.concatenate([base_f1[:, None], later_f1], 1)
 
     def _deepest(self, modality, least_total):
-        "The deepest that could reach `least_total`, with all right pairs in and only its own wrong ones."
+        """The deepest depth of `modality` that could reach `least_total`: counted with all right pairs in,
+        and of the wrong ones only those that this modality lets in."""
         n = len(self.sizes)
         right_count = (self.right & (self.free | self.always)).sum(1)
         wrong_anyway = (self.always & ~self.right).sum(1)
@@ -150,7 +156,8 @@ class UnionSearch:
         self.added = self._by_place(all_rows, gains)  # (limit,), what each of its places adds
 
     def states(self, rows, let_in):
-        "F1 of `rows` (s,) with `let_in` (s,k), and what each pair (s,k) adds as the second lets it in."
+        """F1 (s,) of `rows` (s,) with the pairs `let_in` (s,k), and what each pair (s,k) adds when the second
+        modality lets it in; pairs are in the second modality's order."""
         inside = np.take_along_axis(let_in, self.order[rows], 1)
         let_in_later = self.sorted_free[rows] & ~inside
         f1_by_step = self._f1_by_step(inside, let_in_later, self.sorted_right[rows], self.sizes[rows])
@@ -196,8 +203,8 @@ class Block:
         let_in = search.always[self.rows] | (search.free[self.rows] & (first[self.rows] <= reached[:, None]))
         self.base, self.gains = search.states(self.rows, let_in)
         self.step = np.searchsorted(self.places, place)  # of the states that are not before the block
-        # Between the second modality's scores of these rows all others decide alone: such a stretch of depths
-        # is a segment, 0 before the first score.
+        # From one score that these rows have in the second modality to the next, only the other rows change
+        # with the depth: such a stretch of depths is a segment; segment 0 comes before the first score.
         second = search.sorted_places[self.rows]
         self.live = search.sorted_free[self.rows]
         points = np.unique(second[self.live])
@@ -229,7 +236,7 @@ class Block:
         return changes.cumsum(1).cumsum(0) + at_first.cumsum(1)
 
     def _spread(self, states, steps, n_steps, base_f1, gains):
-        "Sums (n_steps, segments): the `base` of states in segment 0, their `gains` in the pairs' segments."
+        "Sums (n_steps, segments): `base_f1` of the states in segment 0, `gains` in their pairs' segments."
         n_segments = len(self.starts)
         is_live = self.live[states]
         step_and_segment = (steps[:, None] * n_segments + self.segments[states])[is_live]

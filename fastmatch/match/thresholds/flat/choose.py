@@ -5,7 +5,8 @@ import numpy as np
 
 from ..base import BEYOND, ROUNDING, first_of_best, threshold_of_depth
 
-# kinds of pairs where the nearest has a threshold of its own; otherwise all pairs are of the first
+# kinds of pairs, where the nearest of a row has a threshold of its own; with one threshold for all, every
+# pair is of kind 0
 FURTHER, NEAREST = 0, 1
 
 
@@ -20,8 +21,8 @@ class Choice:
 class Chooser:
     """The best thresholds for any choice of rows, read from sums by bucket.
 
-    Rows have a code each, and rows are chosen by code: with the sides of several halvings in the bits of a
-    code, one table of sums serves all of them.
+    Buckets are ranges of scores (see `OrderedPairs`). Rows have a code each, and rows are chosen by code:
+    where bit i of a code says on which side of halving i a row is, one table of sums serves all halvings.
 
     Example (the pairs of `OrderedPairs`, all rows chosen): by falling score, the pairs 1-2 and 2-1 (.6) add
     2/3, then 0-1 and 1-0 (.55) add -1/3 - 1/5. The best is after .6: a threshold of (.6 + .55)/2 = .575, a
@@ -35,8 +36,8 @@ class Chooser:
     def __init__(
         self,
         pairs,  # `OrderedPairs`
-        code: np.ndarray,  # int (rows,), from 0
-        n_codes: int,
+        code: np.ndarray,  # int (rows,), the code of each row, from 0
+        n_codes: int,  # All codes are below it
     ):
         self.pairs = pairs
         self.code = code
@@ -118,8 +119,8 @@ class KindOfPairs:
         in_bucket = self.gains[:, chosen].sum(1)
         bucket_ends = in_bucket.cumsum()
         total_before = bucket_ends - in_bucket
-        # the best threshold is in a bucket whose gains without its losses reach the best sum at the end of
-        # any bucket; 1e-6 is far above what rounding does to the sums
+        # a bucket can hold the best threshold only where the sum before it, with its gains and without its
+        # losses, reaches the best sum at any bucket's end; 1e-6 is far above what rounding does to the sums
         is_possible = total_before + self.rises[:, chosen].sum(1) >= max(0., bucket_ends.max()) - 1e-6
         positions = self._within(0, len(bucket_ends))[np.repeat(is_possible, np.diff(self.starts))]
         positions = positions[chosen[self.codes[positions]]]
@@ -143,7 +144,8 @@ class KindOfPairs:
         return Choice(threshold, 0., float(pairs.gains[elsewhere].sum()))
 
     def _next_below(self, chosen, score, bucket):
-        "Pairs from `bucket` down, until one of the chosen rows is below `score`; and the scores below it."
+        """The pairs of `bucket` and of as many lower buckets as it takes to find a pair of a chosen row that
+        scores below `score`; and the scores (s,) of such pairs."""
         n_buckets = 1
         while True:
             near_pairs = self._within(bucket, bucket + n_buckets)

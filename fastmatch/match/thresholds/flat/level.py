@@ -33,16 +33,16 @@ class Level:
     nearest of its row in some fusion (no other pair of the row exceeds it in every modality, or it is the
     first of its row and so of equal ones).
 
-    Example (the three rows of `Flat`), two pairs of each modality: of a, the two scores .9 are kept, and
-    the highest left out is .4; of b, the two scores .8, and .2 is left out. The pairs kept are 0-1, 1-0,
-    1-2 and 2-1, and 2-0 as the first of its row. `bound` is {a: .4, b: .2}, so the mean of a pair left out
-    is .3 at most (0-2, the only one, has .2). All five pairs kept are in the `front`.
+    Example (the three rows of `Flat`), with the two highest pairs of each modality: of a, the two scores .9
+    are kept, and the highest left out is .4; of b, the two scores .8, and .2 is left out. The pairs kept are
+    0-1, 1-0, 1-2 and 2-1, and 2-0 as the first of its row. `bound` is {a: .4, b: .2}, so the mean of a pair
+    left out is .3 at most (0-2, the only one, has .2). All five pairs kept are in the `front`.
     """
     row: np.ndarray  # int32 (m,), the row of each pair, from 0 within the chosen rows, rising
     pairs: Candidates  # The pairs, flat, with their scores
-    rank: np.ndarray  # int64 (m,), the position of each pair within its row
-    right: np.ndarray  # bool (m,), whether the pair is of one group
-    front: np.ndarray  # int (f,), the pairs that may be the nearest of their row in some fusion
+    rank: np.ndarray  # int64 (m,), the position of each pair among those kept of its row, from 0
+    right: np.ndarray  # bool (m,), whether both listings of the pair are of one group
+    front: np.ndarray  # int64 (f,), positions of pairs that may be the nearest of their row in some fusion
     bound: dict  # Modality -> the highest score left out; no entry where none is
     whole: bool  # Whether no pair is left out
 
@@ -86,8 +86,8 @@ class Level:
             whole=not (not_padding & ~kept_pairs).any())
 
     def __post_init__(self):
-        # one number sorts a row's pairs by score, then by their order before; its last bit is 1 for a right
-        # pair
+        # `OrderedPairs` sorts a row's pairs by one number each: from bit `shift` on the bits of the score,
+        # below them `low_bits`: the rank, for equal scores, and a last bit that is 1 for a right pair
         self.shift = int(self.rank.max(initial=0) + 1).bit_length() + 1
         self.low_bits = (self.rank.astype(np.uint64) << np.uint64(1)) | self.right.astype(np.uint64)
         self.front_row = self.row[self.front]
@@ -101,7 +101,7 @@ class Level:
         if self.whole: return -np.inf
         how, weights, _, power = fusion
         if how == 'joint' and self.pairs.present is not None:
-            # over the least norm that there is: that of a pair which has the lightest modality alone
+            # 'joint' divides by a norm, which is least for a pair that has the modality of least weight alone
             highest = sum(weight * max(self.bound[modality], 0) for modality, weight in weights.items())
             highest /= min(weight for weight in weights.values() if weight > 0)
         else:
@@ -110,14 +110,14 @@ class Level:
             highest = float(fused_scores(best_pair, how, weights, (), power)[0])
         # all that is left out lies on the floor
         if fusion.floored and highest <= 0: return 0.
-        # powers are rounded
+        # a little more, since powers are rounded
         return highest + 1e-5 * max(1, abs(highest))
 
     def nearest(
         self,
         scores: np.ndarray,  # float32 (m,), the fused scores of the pairs
         n_rows: int,
-    ) -> np.ndarray:  # int (r,), one pair for each row that has any
+    ) -> np.ndarray:  # int (r,), the position of one pair for each row that has any
         "The nearest of each row: the first of its row whose score is the row's best."
         if not len(self.front): return np.zeros(0, np.int64)
         of_front = scores[self.front]

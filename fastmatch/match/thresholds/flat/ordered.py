@@ -28,7 +28,7 @@ class OrderedPairs:
         flat,  # `Flat`
         level,  # `Level`
         level_scores: np.ndarray,  # float32 (m,), the fused scores of its pairs
-        lowest: float,  # Scores from here on are searched; -inf: all there are
+        lowest: float,  # Pairs with this score or more are searched; -inf: all there are
         grounded: bool,  # All pairs that are not searched score 0, the fusion's least score
         ranks: int,  # 1, or 2 where the nearest of a row has a threshold of its own
         max_matches: int,  # Most matches a row, itself included
@@ -86,7 +86,8 @@ class OrderedPairs:
         return 2 * (1 + right_so_far) / both_sizes - 2 * (1 + right_so_far - is_right) / (both_sizes - 1)
 
     def _sort_into_buckets(self, ranks):
-        "Number the buckets by falling score, those of the nearest behind all others where they count apart."
+        """Number each pair's bucket, 0 for the highest scores, and its cell: the bucket again, but with two
+        ranks the cells of the nearest come after those of all others."""
         bits = self.bits
         lowest_bits, highest_bits = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
         shift = max(0, (highest_bits - lowest_bits).bit_length() - BUCKETS.bit_length() + 1)
@@ -100,7 +101,7 @@ class OrderedPairs:
 
     @cached_property
     def at_most(self) -> np.ndarray:  # float64 (rows,)
-        "What each row's F1 can be under a threshold below `lowest`; -inf where there is nothing below."
+        "The most that each row's F1 can be under a threshold below `lowest`; -inf where nothing is below."
         flat = self.flat
         if self.complete: return np.full(len(flat.rows), -np.inf)
         # all right candidates of the row are in at best, and of the wrong ones those that are in by then
@@ -118,11 +119,11 @@ class OrderedPairs:
 
 def sort_within_rows(
     keys: np.ndarray,  # uint64 (m,), row after row; sorted in place
-    count: np.ndarray,  # int (n,), of each row
+    count: np.ndarray,  # int (n,), how many keys each row has
 ):
     """Sort each row's numbers; rows of similar length at once, which costs a tenth of sorting all in one.
 
-    Example: keys 5, 9 7, 3 with counts 1 2 1 become 5, 7 9, 3.
+    Example: the keys 5 9 7 3 of rows with 1, 2 and 1 of them become 5 7 9 3.
     """
     starts = count.cumsum() - count
     n_columns = 4

@@ -25,8 +25,8 @@ class Flat:
         row 1:   0 (a .9, b .2)   2 (a .4, b .8)
         row 2:   0 (a .3, b .1)   1 (a .4, b .8)
 
-    Then `sizes` is 1 2 2, `found` (right candidates of each row) 0 1 1, `wrong` 2 1 1, and `target` 2 + 3 =
-    5.
+    Then `sizes` (of each row's group) is 1 2 2, `found` (right candidates of each row) 0 1 1, `wrong` (its
+    other candidates) 2 1 1, and `target` 2 + 3 = 5.
     """
     def __init__(
         self,
