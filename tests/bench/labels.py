@@ -21,6 +21,7 @@ from torch import nn
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.data.columns import Columns
 from fastmatch.learner import classify_learner
 from fastmatch.losses import AsymmetricLoss, CrossEntropy, FocalLoss, HardRows, class_weights
 
@@ -70,12 +71,14 @@ def learner(
     dls = ClassifyDataLoaders.from_df(
         df,
         FRITZING / 'images',
-        fn_col,
-        None if text_col is None else list(text_col),
-        'category',
-        'part_id',
+        Columns(
+            id='part_id',
+            image=fn_col,
+            title=None if text_col is None else list(text_col),
+            group='category',
+            fold='fold',
+        ),
         frames if fn_col else 1,
-        'fold',
         fold,
         seed=seed,
         item_tfms=Resize(size, method=ResizeMethod.Squish),
