@@ -31,7 +31,7 @@ from fastmatch.losses import CosFace, CrossEntropy, CurricularFace, FocalLoss, S
 from fastmatch.losses.base import Loss
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
-from tests.callback.small import BS, N, Net, amp, data, everything, few_listings, fit, learner, net
+from tests.callback.small import BS, N, Net, amp, data, everything, fit, learner, net
 from tests.callback.test_averaging import naive_statistics
 from tests.callback.test_resume import Die
 from tests.learner.test_match import make as make_matcher
@@ -438,10 +438,6 @@ def test_the_matrix_is_whole():
     shown = [cell for cell in cells if cell in CELLS]
     assert {row for row, _ in shown} == set(ROWS) and {column for _, column in shown} == set(COLUMNS)
     assert len(shown) >= len(CELLS) * .3
-
-
-@pytest.fixture(scope='module')
-def listings(): return few_listings(8)
 
 
 def matched(listings, path, loss, cbs=(), how='fit_flat_cos', **kwargs):

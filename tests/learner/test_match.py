@@ -1,4 +1,4 @@
-"The matching Learner on a slice of the sample with a small random encoder: rates, scores, mixing, trackers."
+"The matching Learner on a slice of the sample with a small random encoder: seeds, embeddings, export."
 import copy
 import subprocess
 import sys
@@ -8,21 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
-from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import load_learner
-from fastai.optimizer import SGD
 from fastai.vision.augment import Resize
 
-from fastmatch.all import CutMix, MixUp
+from fastmatch.all import MixUp
 from fastmatch.core import HeadOutput, InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.demo import demo_path
 from fastmatch.learner import match_learner
 from fastmatch.losses import ArcFace, NormSoftmax
-from fastmatch.match import Dense, best_threshold, map_at_r, recall_at
 from fastmatch.metrics import MAPAtR, RecallAt, RowF1
 from fastmatch.models.weights import TITLE_PACKAGES
 
@@ -58,19 +56,6 @@ def test_methods_are_there_without_another_import():
     assert ran.stdout.strip() == '[True, True, True]'
 
 
-def test_validation_is_scored_not_lost(listings, tmp_path):
-    learn = make(listings, path=tmp_path)
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    names = ['epoch', 'train_loss', 'recall@1', 'map@r', 'row_f1_max', 'time']
-    assert list(learn.recorder.metric_names) == names
-    emb = learn.embeddings()
-    neighbors = Dense(emb['image']).search()
-    want = [np.nanmean(recall_at(neighbors, emb.groups)), np.nanmean(map_at_r(neighbors, emb.groups)),
-            best_threshold(neighbors, emb.groups)[1]]
-    np.testing.assert_allclose(learn.recorder.values[-1][1:], want, rtol=1e-6)
-    np.testing.assert_allclose(learn.validate(), want, rtol=1e-6)
-
-
 def test_same_seed_same_numbers(listings, tmp_path):
     runs = []
     for seed in (0, 0, 1):
@@ -102,37 +87,6 @@ class Rates(Callback):
         if self.training: self.after.append(self._rates())
 
 
-def test_one_rate_is_spread_and_put_back(listings, tmp_path):
-    learn = make(listings, path=tmp_path, cbs=Rates())
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    np.testing.assert_allclose(learn.rates.seen, [[.25e-3, 5e-3]] * len(learn.rates.seen))
-    np.testing.assert_allclose(learn.rates.after, [[1e-3, 1e-3]] * len(learn.rates.after))
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, slice(1e-4, 1e-2))
-    np.testing.assert_allclose(learn.rates.seen, [[1e-4, 1e-2]] * len(learn.rates.seen))
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
-    rates = np.array(learn.rates.seen)
-    np.testing.assert_allclose(rates[:, 1] / rates[:, 0], 20.)
-
-
-def test_rates_reach_the_weights(listings, tmp_path):
-    "One plain SGD step moves each group by its own rate times its gradient."
-    class Stop(Callback):
-        def before_step(self):
-            self.grads = []
-            for group in self.learn.model.param_groups().values():
-                self.grads.append([param.grad.clone() for param in group if param.grad is not None])
-        def after_step(self): raise CancelFitException
-    learn = make(listings, path=tmp_path, opt_func=SGD, cbs=Stop(), wd=0., moms=(0, 0, 0))
-
-    def trained(group): return [param.detach().clone() for param in group if param.requires_grad]
-    groups = learn.model.param_groups()
-    before = {name: trained(group) for name, group in groups.items()}
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
-    for name, grads, lr in zip(before, learn.stop.grads, (.25e-2, 5e-2)):
-        for was, now, grad in zip(before[name], trained(groups[name]), grads, strict=True):
-            torch.testing.assert_close(now, was - lr * grad, atol=1e-6, rtol=1e-4, msg=name)
-
-
 def test_lr_find_leaves_no_trace(listings, tmp_path):
     learn = make(listings, path=tmp_path)
     before = weights(learn)
@@ -151,18 +105,6 @@ def test_freeze_trains_the_head_alone(listings, tmp_path):
     learn.unfreeze()
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert not torch.equal(first_layer.weight, before)
-
-
-@pytest.mark.parametrize('monitor', ['recall@1', 'map@r'])
-def test_trackers_watch_the_scores(listings, tmp_path, monitor):
-    cbs = [SaveModelCallback(monitor), EarlyStoppingCallback(monitor, patience=1, min_delta=2.)]
-    learn = make(listings, path=tmp_path, cbs=cbs)
-    with learn.no_bar(), learn.no_logging(): learn.fit(4, 1e-3)
-    column = list(learn.recorder.metric_names[1:]).index(monitor)
-    values = [row[column] for row in learn.recorder.values]
-    # no gain of 2 is possible: it stops after the second epoch, and the better of the two is loaded
-    assert len(values) == 2
-    np.testing.assert_allclose(learn.validate()[column - 1], max(values), rtol=1e-6)
 
 
 class CPUMixedPrecision(MixedPrecision):
@@ -186,18 +128,6 @@ def test_half_precision_trains_and_leaves_autocast(listings, tmp_path):
     assert not torch.is_autocast_enabled('cpu'), 'validation without a loss must leave autocast too'
     assert torch.isfinite(weights(learn)).all() and not torch.equal(weights(learn), before)
     assert isinstance(learn.to_fp16(), type(learn)) and hasattr(learn, 'mixed_precision')
-
-
-def test_rows_trained_on_are_flagged_and_refused(listings, tmp_path):
-    learn = make(listings, path=tmp_path)
-    df = learn.dls.df
-    assert not learn.embeddings(df).trained_on.any()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    emb = learn.embeddings(df)
-    np.testing.assert_array_equal(emb.trained_on, ~learn.dls.is_valid)
-    words = f'{emb.trained_on.sum()} of {len(df)} listings were trained on'
-    with pytest.raises(InputError, match=words): emb.refuse_trained_on('a rule')
-    assert learn.embeddings().refuse_trained_on('a rule') is not None
 
 
 def test_embeddings_keep_the_order_and_ignore_the_batch_size(listings, tmp_path):
@@ -229,43 +159,6 @@ def test_embeddings_of_titles_keep_the_order_and_ignore_the_batch_size(listings)
     np.testing.assert_allclose(emb['title'], vectors['title'], atol=1e-5)
     # titles have no mirror image, so nothing is said of one
     assert emb.made_with == {'max_len': 64}
-
-
-@pytest.mark.parametrize('callback', [MixUp, CutMix])
-def test_mixing_has_two_targets_with_the_pasted_share(listings, tmp_path, callback):
-    "The picture really is the blend that the loss believes, and the loss is the blend of two."
-    class Look(Callback):
-        order = MixUp.order + 1
-        def before_batch(self):
-            if not self.training or hasattr(self, 'mixing'): return
-            self.mixing = self.learn.mix_up if callback is MixUp else self.learn.cut_mix
-        def after_loss(self):
-            if not self.training or hasattr(self, 'loss_seen'): return
-            share, out = self.mixing.lam, self.learn.pred
-            loss = ArcFace(m=.3, s=20, reduction='none')
-            want = share * loss(out, self.y) + (1 - share) * loss(out, self.mixing.yb1[0])
-            self.loss_seen = (float(self.learn.loss), float(want.mean()), share)
-    learn = make(listings, path=tmp_path, cbs=[callback(), Look()])
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    loss, want, share = learn.look.loss_seen
-    assert abs(loss - want) < 1e-4 and bool((share >= .0).all()) and bool((share < 1).any())
-    assert isinstance(learn.loss_func, ArcFace), 'the loss is put back'
-
-
-def test_mixed_pictures_are_the_blend():
-    pictures, others = torch.rand(6, 3, 20, 20), torch.rand(6, 3, 20, 20)
-    mix_up = MixUp()
-    mixed = mix_up.mix(pictures, others)
-    share = mix_up.lam[:, None, None, None]
-    torch.testing.assert_close(mixed, share * pictures + (1 - share) * others)
-    assert (mix_up.lam >= .5).all()
-    torch.manual_seed(3)
-    cut_mix = CutMix()
-    for _ in range(20):
-        mixed = cut_mix.mix(pictures, others)
-        kept = (mixed == pictures).all(1)
-        assert ((mixed == pictures) | (mixed == others)).all()
-        assert torch.isclose(kept.float().mean(), cut_mix.lam, atol=1e-6) and cut_mix.lam >= .5 - 1e-6
 
 
 @needs_titles

@@ -1,6 +1,7 @@
 """Every loss with what it reads and its naive twin from `tests/reference`; a loss that is not in the
 table fails a test."""
 # ruff: noqa: F403, F405
+import copy
 from dataclasses import dataclass
 from functools import partial
 from math import cos, pi, sin
@@ -262,3 +263,19 @@ OTHER_CASES = [
 CASES = [*(Case(loss, HeadInputs(), naive) for loss, naive in HEAD_CASES),
          *(Case(loss, inputs, naive) for loss, inputs, naive in OTHER_CASES)]
 IDS = [f'{case.name}-{i}' for i, case in enumerate(CASES)]
+LOGITS, TARGETS = torch.zeros(2, 3), torch.tensor([0, 1])
+
+
+def class_name(loss): return type(loss).__name__
+
+
+def with_reduction(loss, reduction):
+    loss = copy.deepcopy(loss)
+    loss.reduction = reduction
+    return loss
+
+
+def head_output(cosines, classes=None):
+    "A head's output with these cosines and embeddings of zeros."
+    embeddings = torch.zeros(len(cosines), 2, dtype=cosines.dtype)
+    return HeadOutput(cosines, embeddings, {} if classes is None else {'classes': torch.tensor(classes)})

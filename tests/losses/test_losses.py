@@ -12,19 +12,13 @@ import fastmatch.losses
 from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
 from fastmatch.losses.base import NotANumber
-from tests.losses.cases import CASES, IDS, C, N, rand
+from tests.losses.cases import CASES, IDS, LOGITS, TARGETS, C, N, head_output, with_reduction
 
 # (rtol, atol) of a whole loss: half and bfloat16 inputs are exact, what is compared is the float32 arithmetic
 # on them
 TOLERANCE = {torch.float16: (1e-5, 1e-5), torch.bfloat16: (1e-5, 1e-5), torch.float32: (1e-5, 1e-5),
              torch.float64: (1e-12, 1e-12)}
 each_loss = pytest.mark.parametrize('case', CASES, ids=IDS)
-
-
-def with_reduction(loss, reduction):
-    loss = copy.deepcopy(loss)
-    loss.reduction = reduction
-    return loss
 
 
 def test_every_loss_is_proved():
@@ -127,22 +121,6 @@ def test_two_targets_are_the_blend_of_two_losses(case):
     assert case.loss.reduction == reduction
 
 
-def head_output(cosines, classes=None):
-    "A head's output with these cosines and embeddings of zeros."
-    embeddings = torch.zeros(len(cosines), 2, dtype=cosines.dtype)
-    return HeadOutput(cosines, embeddings, {} if classes is None else {'classes': torch.tensor(classes)})
-
-
-def test_several_heads_are_summed():
-    cosines, targets = rand(N, C), torch.arange(N) % C
-    image, joint = head_output(cosines), head_output(cosines.flip(0))
-    loss = NormSoftmax(s=5., head_weights={'joint': .5})
-    expected = NormSoftmax(s=5.)(image, targets) + .5 * NormSoftmax(s=5.)(joint, targets)
-    torch.testing.assert_close(loss({'image': image, 'joint': joint}, targets), expected)
-    with pytest.raises(InputError, match='head_weights.*title'):
-        NormSoftmax(head_weights={'title': 2.})({'image': image}, targets)
-
-
 def test_head_output_survives_fastais_apply():
     from fastai.torch_core import to_detach, to_float
     cosines = torch.ones(2, 3, dtype=torch.float16, requires_grad=True)
@@ -153,7 +131,6 @@ def test_head_output_survives_fastais_apply():
     assert HeadOutput(torch.ones(1), torch.ones(1)).extra == {}
 
 
-LOGITS, TARGETS = torch.zeros(2, 3), torch.tensor([0, 1])
 HEAD = head_output(LOGITS)
 SAMPLED = head_output(LOGITS, [1, 4, 6])
 MASKS = torch.zeros(2, 1, 3, 3)
@@ -235,10 +212,6 @@ def test_bad_input_is_named(loss, output, targets, words):
     with pytest.raises(InputError, match=words): loss(output, torch.as_tensor(targets))
 
 
-def test_a_teacher_of_other_classes_is_refused():
-    with pytest.raises(InputError, match=r"teacher's \(2, 4\)"): Distill()(LOGITS, TARGETS, torch.zeros(2, 4))
-
-
 @each_loss
 def test_nan_is_told_with_its_place_and_range(case):
     leaves = case.inputs.leaves()
@@ -246,13 +219,3 @@ def test_nan_is_told_with_its_place_and_range(case):
     with pytest.raises(NotANumber,
                        match=r': NaN in 1 of \d+ rows \(2\)\. .* are NaN, the others run from -.* rate'):
         case.loss(case.inputs.build(*leaves), *case.inputs.targets())
-
-
-def test_nan_is_told_by_heads_too():
-    cosines = torch.linspace(-.5, .7, 6).view(2, 3)
-    with_nan = cosines.clone()
-    with_nan[1, 2] = math.nan
-    words = (r'ArcFace: NaN in 1 of 2 rows \(1\). Of the 6 values it reads 1 are NaN, '
-             'the others run from -0.5 to 0.46')
-    with pytest.raises(NotANumber, match=words):
-        ArcFace()({'image': head_output(cosines), 'title': head_output(with_nan)}, TARGETS)
