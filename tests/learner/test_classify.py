@@ -1,4 +1,4 @@
-"Classification: views averaged, figures against scikit-learn's, margin losses, every loss learns, export."
+"Classification: figures against scikit-learn's, margin losses, every loss learns, export."
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +34,6 @@ from fastmatch.losses import (
     SoftTarget,
     class_weights,
 )
-from fastmatch.models import ClassifyNet
 from fastmatch.models.weights import TITLE_PACKAGES
 
 FRITZING = Path(__file__).resolve().parents[3]/'shared'/'data'/'fritzing'
@@ -66,36 +65,6 @@ def make(folder, seed=0, **kwargs):
 def fit(learn, epochs=1, lr=2e-3):
     with learn.no_bar(), learn.no_logging(): learn.fit(epochs, lr)
     return learn
-
-
-def test_views_are_averaged_and_their_order_is_no_matter():
-    class Mean(nn.Module):
-        n_out = 3
-        def forward(self, x): return x.mean((2, 3))
-    class Same(nn.Identity): n_out = 3
-    net = ClassifyNet(4, Mean(), frames=3, p=0.)
-    views = [torch.rand(5, 3, 8, 8) for _ in range(3)]
-    mean = torch.stack([view.mean((2, 3)) for view in views]).mean(0)
-    np.testing.assert_allclose(net.features(*views)['image'], mean, rtol=1e-5)
-    net.eval()
-    other_order = net(views[2], views[0], views[1])
-    np.testing.assert_allclose(net(*views).detach(), other_order.detach(), rtol=1e-4, atol=1e-6)
-    want = net.heads['image'](net.necks['image'](mean))
-    np.testing.assert_allclose(net(*views).detach(), want.detach(), rtol=1e-5)
-    with pytest.raises(InputError, match='reads 3 picture'): net(*views[:2])
-    # a head each: what they say is weighed in evaluation, and told apart in training
-    both = ClassifyNet(4, Mean(), Same(), p=0., weights={'image': .5})
-    x, t = torch.rand(5, 3, 8, 8), torch.rand(5, 3)
-    outs = both(x, t)
-    assert list(outs) == ['image', 'title']
-    both.eval()
-    outs = {}
-    for name, feature in both.features(x, t).items(): outs[name] = both.heads[name](both.necks[name](feature))
-    want = (.5 * outs['image'] + outs['title']) / 1.5
-    np.testing.assert_allclose(both(x, t).detach(), want.detach(), rtol=1e-5)
-    for bad in ({'text': 1.}, {'image': -1.}, {'image': 0., 'title': 0.}):
-        with pytest.raises(InputError, match='weights'): ClassifyNet(4, Mean(), Same(), weights=bad)
-    with pytest.raises(InputError, match='two at least'): ClassifyNet(1, Mean())
 
 
 def test_figures_are_scikit_learns(tmp_path):

@@ -16,7 +16,7 @@ import torch
 
 from fastmatch import store
 from fastmatch.core import InputError
-from fastmatch.match import Embeddings, Rule
+from fastmatch.match import Embeddings, Rule, Step, decide
 from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher
 from fastmatch.matcher.folder import (
     FORMAT,
@@ -28,6 +28,7 @@ from fastmatch.matcher.folder import (
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import TITLE_PACKAGES
 from fastmatch.store import read_manifest, seal
+from tests.matcher.stepped import KNOWN, RULE
 
 TITLES = ['red bag', 'bag, red', 'blue shoe', 'a lamp', 'lamp']
 SAVED = Path(__file__).parent.parent/'saved'  # a matcher that an earlier version saved, and its matches
@@ -297,3 +298,24 @@ def test_a_matcher_of_an_earlier_version_loads_and_matches_the_same():
     assert loaded.info == {'seed': 3} and np.flatnonzero(loaded.trained_on).tolist() == [2]
     # what is saved now has the same bytes
     assert loaded.files() == read_matcher_files(SAVED/'matcher')[1]
+
+
+def first(neighbors, k=2): return neighbors.top(k)
+
+
+def test_saved_with_its_steps(tmp_path):
+    matcher = Matcher(RULE, KNOWN)
+    matcher.save(tmp_path/'a')
+    again = load_matcher(tmp_path/'a')
+    assert again.rule == RULE and again.files() == matcher.files() and again.inputs == ['title']
+    assert again.match().pairs().equals(matcher.match().pairs())
+    own = Matcher(Rule('mean', {'image': 1.}, .5, steps=[Step(first, k=3)]), KNOWN)
+    own.save(tmp_path/'b')
+    name = f'{__name__}:first'
+    saved_step = json.loads(own.files()['matcher.json'])['rule']['steps'][0]
+    assert saved_step == {'do': name, 'stage': 'neighbors', 'on': None, 'by': 'own', 'params': {'k': 3}}
+    with pytest.raises(InputError, match=f'functions={{{name!r}'): load_matcher(tmp_path/'b')
+    back = load_matcher(tmp_path/'b', functions={name: first})
+    assert back.match().to_frame().equals(own.match().to_frame()) and back.files() == own.files()
+    plain = Matcher(Rule('mean', {'image': 1.}, .5), KNOWN).match()
+    assert back.match().matches.ids.tolist() == decide(plain.neighbors.top(3), .5).ids.tolist()

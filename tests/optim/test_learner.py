@@ -97,7 +97,7 @@ def test_match_learner_spreads_its_rates(func, tmp_path):
     import pandas as pd
 
     from fastmatch.data.demo import demo_path
-    from tests.learner.test_match import Rates, make
+    from tests.learner.small import Rates, make
     listings = pd.read_csv(demo_path()/'listings.csv')
     groups = listings.groupby('fold').label_group
     of_first_groups = groups.transform(lambda column: column.isin(sorted(column.unique())[:8]))

@@ -1,10 +1,7 @@
 "Pair models: what is learned, held out, saved without pickle; the protocol against a double loop."
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fastmatch.core import InputError
@@ -29,24 +26,7 @@ from fastmatch.match.neighbors import group_codes
 from fastmatch.match.pairs.features import radii_of
 from fastmatch.match.pairs.model import random_parts
 from tests.match.cases import titles
-
-
-def listings(n_groups=60, seed=0):
-    "Groups of two to five; pictures tell half of it, titles the other: (candidates, groups, titles)."
-    rng = np.random.default_rng(seed)
-    groups = np.repeat(np.arange(n_groups), rng.integers(2, 6, n_groups))
-    n = len(groups)
-    vectors = rng.normal(size=(n_groups, 12))[groups] + 1.3 * rng.normal(size=(n, 12))
-    whole = [f'brand{group % 7} item{rng.integers(99)} {group * 13 % 97}ml' for group in range(n_groups)]
-    texts = []
-    for title in (whole[group] for group in groups):
-        texts.append(title if rng.random() < .6 else ' '.join(title.split()[:2]))
-    keys = [f'h{group}' if rng.random() < .1 else None for group in groups]
-    found = candidates({'image': Dense(vectors), 'tfidf': Tfidf(texts), 'phash': Keys(keys)}, 20)
-    return found, groups, texts
-
-
-def linear(): return make_pipeline(StandardScaler(), LogisticRegression())
+from tests.match.pairs.made import linear, listings
 
 
 def test_learns_more_than_a_mean():
@@ -201,36 +181,6 @@ def test_save_and_load(kind, make, tmp_path):
     wanted = model.score(few, few_texts).scores
     np.testing.assert_allclose(wanted, loaded.score(few, few_texts).scores, atol=2e-6)
     assert_every_flipped_bit_is_seen(tmp_path/'m')
-
-
-class Own(ClassifierMixin, BaseEstimator):
-    "A classifier of somebody's own."
-    def fit(self, x, y):
-        self.classes_ = np.unique(y)
-        return self
-
-    def predict_proba(self, x): return np.stack([1 - x[:, 0], x[:, 0]], 1)
-
-
-def test_refuses_to_save_what_needs_pickle(tmp_path):
-    pytest.importorskip('skl2onnx')
-    pytest.importorskip('onnxruntime')
-    found, groups, _ = listings()
-    model = PairModel(Own(), use=['score']).fit(found, groups)
-    assert model.score(found).check(self_join=True)
-    words = ("Own can't be saved without pickle, skl2onnx says: "
-             '.*Take HistGradientBoostingClassifier, LGBMClassifier')
-    with pytest.raises(InputError, match=words): model.save(tmp_path/'m')
-    assert not (tmp_path/'m').exists()
-
-
-def test_a_save_that_scores_otherwise_is_refused(tmp_path, monkeypatch):
-    from fastmatch.match.pairs import saving
-    found, groups, _ = listings()
-    model = PairModel(use=['score']).fit(found, groups)
-    monkeypatch.setattr(saving, 'tree_probabilities', lambda trees, features: np.full(len(features), .5))
-    with pytest.raises(InputError, match='gives other probabilities'): model.save(tmp_path/'m')
-    assert not (tmp_path/'m').exists()
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):

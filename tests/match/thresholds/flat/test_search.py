@@ -4,7 +4,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastmatch.core import InputError
 from fastmatch.match import (
     Candidates,
     Dense,
@@ -20,43 +19,8 @@ from fastmatch.match import (
 )
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.thresholds.flat import FUSED, Flat
-from fastmatch.match.thresholds.flat.choose import Chooser
-from fastmatch.match.thresholds.flat.level import Level, first_of_runs, not_exceeded
-from fastmatch.match.thresholds.flat.ordered import OrderedPairs, sort_within_rows
 from tests.match.cases import titles
-
-
-def random_grid(n, width, seed, modalities=2, levels=None, fill=1.):
-    "Random candidates, as `candidates` lays them out, and groups; mates score higher."
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(0, max(1, n // 3), n)
-    ids = np.full((n, width), -1, np.int64)
-    for i in range(n):
-        others = rng.permutation(np.delete(np.arange(n), i))[:min(width - 1, int((n - 1) * fill))]
-        mates = np.flatnonzero((groups == groups[i]) & (np.arange(n) != i))
-        ids[i, 0] = i
-        row = np.unique(np.concatenate([mates, others]))[:width - 1]
-        ids[i, 1:1 + len(row)] = row
-    same = groups[ids] == groups[:, None]
-    all_scores = {}
-    for name in 'abc'[:modalities]:
-        scores = np.where(same, .7, .35) + rng.normal(0, .2, ids.shape)
-        if levels: scores = np.round(scores * levels) / levels
-        all_scores[name] = np.where(ids >= 0, np.clip(scores, -1, 1), -np.inf).astype(np.float32)
-    return Candidates(ids, all_scores, width), groups
-
-
-def random_weights(found, how, rng):
-    names = [name for name in found.scores if name not in found.join]
-    if how in ('union', 'above'): return {name: float(rng.uniform(-.3, .6)) for name in names}
-    if how == 'power': return {name: float(rng.uniform(.3, 1)) for name in names}
-    weights = {name: float(rng.choice([0, .3, 1, 2.5])) for name in names}
-    return weights if any(weights.values()) else dict.fromkeys(names, 1.)
-
-
-def full_sweep(neighbors, groups, ranks, max_matches=50):
-    if ranks == 1: return Sweep(neighbors, groups, max_matches)
-    return RankSweep(neighbors, groups, 2, max_matches)
+from tests.match.thresholds.flat.grids import example_of_three, full_sweep, random_grid, random_weights
 
 
 @settings(max_examples=120, deadline=None)
@@ -150,74 +114,6 @@ def test_the_protocol_takes_it():
     assert got.picks == wanted.picks
 
 
-def test_some_rows_alone():
-    found, groups = random_grid(150, 40, 4)
-    rows = np.random.default_rng(0).random(150) < .5
-    sweep = Flat(found, groups, rows).sweep('prob_or')
-    wanted = Sweep(fuse(found, 'prob_or'), groups)
-    threshold, value = wanted.best(rows)
-    assert sweep.best() == (threshold, pytest.approx(value, abs=1e-12))
-    np.testing.assert_allclose(sweep.at(.9)[rows], wanted.at(.9)[rows], atol=1e-12)
-    assert np.isnan(sweep.at(.9)[~rows]).all()
-
-
-def example_of_three():
-    "The three rows that the docstrings of the flat search work through."
-    ids = np.array([[0, 1, 2], [1, 0, 2], [2, 0, 1]])
-    first = np.array([[1, .9, .3], [1, .9, .4], [1, .3, .4]], np.float32)
-    second = np.array([[1, .2, .1], [1, .2, .8], [1, .1, .8]], np.float32)
-    return Flat(Candidates(ids, {'a': first, 'b': second}, 3), ['x', 'y', 'y'])
-
-
-def test_the_example_of_the_docstrings(monkeypatch):
-    flat = example_of_three()
-    assert flat.sizes.tolist() == [1, 2, 2] and flat.found.tolist() == [0, 1, 1]
-    assert flat.wrong.tolist() == [2, 1, 1] and flat.target == 5
-    level = Level.of(flat, 2)
-    assert list(zip(level.row.tolist(), level.pairs.ids.tolist())) == [(0, 1), (1, 0), (1, 2), (2, 0), (2, 1)]
-    assert level.bound == pytest.approx({'a': .4, 'b': .2}) and not level.whole
-    assert level.front.tolist() == [0, 1, 2, 3, 4]
-    scores = np.array([.55, .55, .6, .2, .6], np.float32)
-    pairs = OrderedPairs(flat, level, scores, .3, False, 1, 50)
-    assert pairs.count.tolist() == [1, 2, 1] and pairs.nearest.tolist() == [True, True, False, True]
-    np.testing.assert_allclose(pairs.scores, [.55, .6, .55, .6], atol=1e-7)
-    np.testing.assert_allclose(pairs.gains, [-1 / 3, 1 / 3, -1 / 5, 1 / 3])
-    np.testing.assert_allclose(pairs.at_most, [2 / 3, 4 / 5, 1])
-    every = np.zeros(3, int), 1
-    choice = Chooser(pairs, *every).best(np.array([True]))
-    assert choice.threshold == pytest.approx(.575) and choice.gain == pytest.approx(2 / 3)
-    by_rank = Chooser(OrderedPairs(flat, level, scores, .3, False, 2, 50), *every)
-    further, nearest = (kind.best(np.array([True])) for kind in by_rank.kinds)
-    assert (nearest.threshold, further.threshold) == pytest.approx((.575, .551))
-    assert by_rank.best(np.array([True])).threshold == pytest.approx((.575, .601))
-    monkeypatch.setattr('fastmatch.match.thresholds.flat.pairs.DEPTHS', (.4, np.inf))
-    sweep = flat.sweep()
-    assert sweep.best() == (pytest.approx(.575), 1.) and len(sweep.pairs.scores) == 4
-
-
-def test_not_exceeded():
-    first, second = np.array([[.9, .1, .5, .5, .4]]), np.array([[.1, .9, .5, .4, .4]])
-    # equal in one is not exceeded: a weight of 0 would make them ties
-    got = not_exceeded([first, second], np.ones((1, 5), bool))
-    assert got.tolist() == [[True, True, True, True, False]]
-
-
-def test_first_of_runs():
-    assert first_of_runs(np.array([2, 2, 5, 5, 5])).tolist() == [0, 2]
-    assert first_of_runs(np.zeros(0, int)).tolist() == []
-
-
-def test_sorted_within_rows():
-    rng = np.random.default_rng(0)
-    for longest in (0, 1, 2, 4, 5, 70):
-        count = rng.integers(0, longest + 1, 50)
-        row = np.repeat(np.arange(50), count)
-        keys = rng.integers(0, 2**63, count.sum()).astype(np.uint64) * 2 + 1
-        wanted = keys[np.lexsort((keys, row))]
-        sort_within_rows(keys, count)
-        assert (keys == wanted).all()
-
-
 def test_nobody_near():
     scores = np.array([[1, -np.inf], [1, -np.inf]], np.float32)
     found = Candidates(np.array([[0, -1], [1, -1]]), {'a': scores}, 2)
@@ -236,13 +132,7 @@ def test_fewer_pairs_than_listings_without_a_pool():
     assert Flat(found, groups).sweep('joint').best() == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize('use, words', [
-    (lambda flat: flat.sweep('piecewise'), 'choose one of'),
-    (lambda flat: flat.sweep('mean', {'x': 1.}), r"name \['x'\]"),
-    (lambda flat: flat.sweep(ranks=3), 'ranks'),
-    (lambda flat: flat.sweep('mean', {'a': -1.}), 'weights'),
-    (lambda flat: flat.sweep().best(np.zeros(9, bool)), 'none is chosen'),
-    (lambda flat: Flat(flat.candidates, [0] * 9, []), 'none is chosen')])
-def test_refused(use, words):
-    found, groups = random_grid(9, 5, 0)
-    with pytest.raises(InputError, match=words): use(Flat(found, groups))
+def test_the_example_of_the_docstring(monkeypatch):
+    monkeypatch.setattr('fastmatch.match.thresholds.flat.pairs.DEPTHS', (.4, np.inf))
+    sweep = example_of_three().sweep()
+    assert sweep.best() == (pytest.approx(.575), 1.) and len(sweep.pairs.scores) == 4

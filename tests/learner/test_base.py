@@ -1,0 +1,74 @@
+"What Learners share: trackers, the search for a rate, groups and their rates, encoders from names."
+import copy
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.optimizer import SGD
+
+from fastmatch.core import HeadOutput, InputError
+from fastmatch.learner import match_learner
+from tests.learner.small import make, weights
+
+
+def test_rates_reach_the_weights(listings, tmp_path):
+    "One plain SGD step moves each group by its own rate times its gradient."
+    class Stop(Callback):
+        def before_step(self):
+            self.grads = []
+            for group in self.learn.model.param_groups().values():
+                self.grads.append([param.grad.clone() for param in group if param.grad is not None])
+        def after_step(self): raise CancelFitException
+    learn = make(listings, path=tmp_path, opt_func=SGD, cbs=Stop(), wd=0., moms=(0, 0, 0))
+
+    def trained(group): return [param.detach().clone() for param in group if param.requires_grad]
+    groups = learn.model.param_groups()
+    before = {name: trained(group) for name, group in groups.items()}
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
+    for name, grads, lr in zip(before, learn.stop.grads, (.25e-2, 5e-2)):
+        for was, now, grad in zip(before[name], trained(groups[name]), grads, strict=True):
+            torch.testing.assert_close(now, was - lr * grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_lr_find_leaves_no_trace(listings, tmp_path):
+    learn = make(listings, path=tmp_path)
+    before = weights(learn)
+    found = learn.lr_find(show_plot=False, num_it=12)
+    assert 1e-7 < found.valley < 10 and torch.equal(weights(learn), before)
+    assert not learn.embeddings(learn.dls.train_df).trained_on.any()
+
+
+def test_freeze_trains_the_head_alone(listings, tmp_path):
+    learn = make(listings, path=tmp_path)
+    learn.freeze()
+    first_layer = learn.model.encoders['image'].body.conv_stem
+    before = first_layer.weight.detach().clone()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert torch.equal(first_layer.weight, before)
+    learn.unfreeze()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert not torch.equal(first_layer.weight, before)
+
+
+@pytest.mark.parametrize('monitor', ['recall@1', 'map@r'])
+def test_trackers_watch_the_scores(listings, tmp_path, monitor):
+    cbs = [SaveModelCallback(monitor), EarlyStoppingCallback(monitor, patience=1, min_delta=2.)]
+    learn = make(listings, path=tmp_path, cbs=cbs)
+    with learn.no_bar(), learn.no_logging(): learn.fit(4, 1e-3)
+    column = list(learn.recorder.metric_names[1:]).index(monitor)
+    values = [row[column] for row in learn.recorder.values]
+    # no gain of 2 is possible: it stops after the second epoch, and the better of the two is loaded
+    assert len(values) == 2
+    np.testing.assert_allclose(learn.validate()[column - 1], max(values), rtol=1e-6)
+
+
+def test_wrong_dls_and_missing_encoder_are_told(listings):
+    learn = make(listings)
+    with pytest.raises(InputError, match='MatchDataLoaders'): match_learner(copy.copy(learn.dls.train))
+    with pytest.raises(InputError, match='image_arch=None'): match_learner(learn.dls, None)
+    images = torch.zeros(2, 3, 32, 32)
+    with pytest.raises(InputError, match='evaluation'):
+        learn.loss_func(learn.model.eval()(images), torch.zeros(2).long())
+    assert isinstance(learn.model.train()(images)['image'], HeadOutput)

@@ -1,0 +1,82 @@
+"A matcher or an encoder that a Learner gives embeds and decides as the Learner, or is refused."
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fastai.vision.augment import Resize, aug_transforms
+
+from fastmatch.core import InputError
+from fastmatch.data.block import MatchDataLoaders
+from fastmatch.learner import match_learner
+from fastmatch.match import Rule
+from fastmatch.matcher import Matcher
+from tests.matcher.trained import DLS, IMAGES, KINDS, made_of, some_listings
+
+
+@pytest.fixture(scope='module', params=KINDS)
+def made(request): return made_of(request.param)
+
+
+def test_embeddings_and_decisions_are_the_learners(made):
+    emb, matcher = made.emb, made.matcher
+    for modality in made.rule.modalities:
+        if modality not in emb: continue
+        np.testing.assert_allclose(matcher.spaces[modality].vectors, emb[modality], atol=1e-5)
+    result = matcher.match()
+    # pairs within rounding of the threshold may go either way, and the result lists them
+    close_calls = result.close_calls()
+    close = set(zip(close_calls.posting_id, close_calls.match))
+    mine, theirs = ({(emb.ids[row], emb.ids[other]) for row, others in enumerate(matches) for other in others}
+                    for matches in (result.matches, made.rule.apply(made.spaces)))
+    assert mine ^ theirs <= close and len(close) < len(mine)
+    assert set(matcher.ids) == set(emb.ids) and not matcher.trained_on.any()
+
+
+def test_a_transform_that_cant_be_repeated_is_refused():
+    dls = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=Resize(40),
+                                   batch_tfms=aug_transforms(size=32), **DLS)
+    learn = match_learner(dls, 'test_efficientnet', pretrained=False)
+    with pytest.raises(InputError, match='batch_tfms'): learn.encoder()
+    with pytest.raises(InputError, match='rule=None'): learn.matcher()
+    # embedding needs no matcher
+    assert len(learn.embeddings()) == len(dls.valid_df)
+
+
+def test_skipped_listings_of_the_catalogue_are_told(made):
+    df = made.learn.dls.valid_df.iloc[:5].copy()
+    df.loc[2, 'image'] = 'gone.png'
+    with pytest.warns(UserWarning, match=df.posting_id[2]):
+        matcher = made.learn.matcher(df, made.rule, tta=True, on_error='skip')
+    assert len(matcher) == 4 and [row['row'] for row in matcher.info['skipped']] == ['2']
+
+
+def test_embeddings_say_how_they_were_made(made):
+    learn, settings = made.learn, made.emb.made_with
+    assert settings['tta'] is True and settings['size'] == [40, 32]
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings == learn.encoder(tta=True).made_with
+    embedded, _ = made.matcher.embed(learn.dls.valid_df.iloc[:3], IMAGES)
+    assert embedded.made_with == settings and learn.embeddings().made_with == {**settings, 'tta': False}
+
+
+def test_a_rule_chosen_with_another_tta_is_refused_before_the_work(made, monkeypatch):
+    rule = Rule('mean', {'image': 1.}, .5, made_with={'tta': True, 'size': [40, 32]})
+    emb = made.learn.embeddings()
+    words = 'rule: chosen on embeddings made with tta=True, but here tta=False'
+    with pytest.raises(InputError, match=words): Matcher(rule, emb, made.learn.encoder())
+    with pytest.raises(InputError, match=words): Matcher(rule, emb)
+    assert len(made.learn.matcher(made.learn.dls.valid_df, rule, tta=True)) == len(emb)
+
+    def nothing_is_embedded(*args, **kwargs): raise AssertionError
+    monkeypatch.setattr('fastmatch.matcher.encode.Encoder.embed', nothing_is_embedded)
+    with pytest.raises(InputError, match=words): made.learn.matcher(made.learn.dls.valid_df, rule)
+
+
+def test_methods_are_there_without_another_import():
+    code = ("from fastmatch.learner import match_learner, MatchLearner; "
+            "print([hasattr(MatchLearner, name) for name in ('matcher', 'encoder', 'embeddings')])")
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == '[True, True, True]'

@@ -1,0 +1,62 @@
+"A classifier as bytes gives the probabilities that it gave, or is refused."
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from fastmatch.core import InputError
+from fastmatch.match import PairModel
+from fastmatch.match.pairs.saving import SavedClassifier
+from tests.match.pairs.made import linear, listings
+
+
+class Own(ClassifierMixin, BaseEstimator):
+    "A classifier of somebody's own."
+    def fit(self, x, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, x): return np.stack([1 - x[:, 0], x[:, 0]], 1)
+
+
+def test_refuses_to_save_what_needs_pickle(tmp_path):
+    pytest.importorskip('skl2onnx')
+    pytest.importorskip('onnxruntime')
+    found, groups, _ = listings()
+    model = PairModel(Own(), use=['score']).fit(found, groups)
+    assert model.score(found).check(self_join=True)
+    words = ("Own can't be saved without pickle, skl2onnx says: "
+             '.*Take HistGradientBoostingClassifier, LGBMClassifier')
+    with pytest.raises(InputError, match=words): model.save(tmp_path/'m')
+    assert not (tmp_path/'m').exists()
+
+
+def test_a_save_that_scores_otherwise_is_refused(tmp_path, monkeypatch):
+    from fastmatch.match.pairs import saving
+    found, groups, _ = listings()
+    model = PairModel(use=['score']).fit(found, groups)
+    monkeypatch.setattr(saving, 'tree_probabilities', lambda trees, features: np.full(len(features), .5))
+    with pytest.raises(InputError, match='gives other probabilities'): model.save(tmp_path/'m')
+    assert not (tmp_path/'m').exists()
+
+
+KINDS = {'trees': HistGradientBoostingClassifier(max_iter=30), 'onnx': linear(), 'lightgbm': None}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_saved_probabilities_are_the_classifiers(kind):
+    if kind == 'onnx':
+        pytest.importorskip('skl2onnx')
+        pytest.importorskip('onnxruntime')
+    if kind == 'lightgbm':
+        classifier = pytest.importorskip('lightgbm').LGBMClassifier(n_estimators=30, verbose=-1)
+    else: classifier = clone(KINDS[kind])
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 5)).astype(np.float32)
+    classifier.fit(features, features[:, 0] + rng.normal(size=300) > 0)
+    saved = SavedClassifier.of(classifier, features)
+    assert saved.kind == kind
+    again = SavedClassifier(kind, bytes(saved.data))
+    unseen = rng.normal(size=(50, 5)).astype(np.float32)
+    wanted = classifier.predict_proba(unseen)[:, 1]
+    np.testing.assert_allclose(again.probabilities(unseen), wanted, atol=1e-5)

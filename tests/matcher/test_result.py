@@ -1,0 +1,69 @@
+"What a matcher found: scores by modality against the embeddings, and the reason for each candidate."
+import numpy as np
+import pytest
+
+from fastmatch.match import Dense, Rule, Step, blend
+from fastmatch.matcher import Matcher
+from tests.matcher.stepped import BELOW, KNOWN, RULE, VECTORS, reasons
+from tests.matcher.trained import as_sets
+
+
+def test_scores_of_pairs_by_modality(made):
+    emb, rule = made.emb, made.rule
+    pairs, row_of = made.matcher.match().pairs(), {listing: row for row, listing in enumerate(emb.ids)}
+    rows, others = pairs.posting_id.map(row_of).to_numpy(), pairs.match.map(row_of).to_numpy()
+    for modality in rule.modalities:
+        if modality not in emb: continue
+        want = (emb[modality][rows].astype(np.float64) * emb[modality][others]).sum(1)
+        np.testing.assert_allclose(pairs[modality], want, atol=1e-5)
+    if rule.how == 'mean':
+        total = sum(weight * pairs[modality] for modality, weight in rule.weights.items())
+        np.testing.assert_allclose(pairs.score, total / sum(rule.weights.values()), atol=1e-5)
+
+
+def test_explain_says_what_each_step_did():
+    result = Matcher(RULE, KNOWN).match()
+    explanation = result.explain('p0')
+    table = explanation.frame
+    assert reasons(explanation) == {'p1': (True, 'score'), 'p2': (False, 'veto'), 'p3': (False, BELOW),
+                                    'p4': (False, BELOW), 'p5': (False, BELOW), 'p6': (False, BELOW)}
+    assert table.match.tolist()[0] == 'p1' and (table.score[1:].diff().dropna() <= 0).all()
+    assert table.set_index('match').units.to_dict()['p2'] == 0
+    assert table.set_index('match').image['p1'] == pytest.approx(result.spaces['image'].scores([0], [1])[0])
+    assert reasons(result.explain('p3'))['p4'] == (True, 'same_title')
+    assert reasons(result.explain('p2'))['p6'][1] == BELOW
+    # its nearest by the picture was vetoed; what is left is too far to be forced
+    assert not result.explain('p2').frame.matches.any()
+    assert 'p0: 1 matches among 6' in repr(explanation) and '<table' in explanation._repr_html_()
+    pairs = result.pairs()
+    for listing in KNOWN.ids:
+        found = reasons(result.explain(listing))
+        mine = pairs[pairs.posting_id == listing]
+        matches = {(other, why) for other, (match, why) in found.items() if match}
+        assert matches == set(zip(mine.match, mine.why))
+        assert set(found) == set(KNOWN.ids) - {listing}
+
+
+def test_explain_forced_dropped_and_too_many():
+    rule = Rule('mean', {'image': 1.}, .99, max_matches=2, steps=[Step('mutual', k=3), 'min2'])
+    matcher = Matcher(rule, KNOWN)
+    result = matcher.match()
+    matches = as_sets(result)
+    for listing in KNOWN.ids:
+        for other, (match, why) in reasons(matcher.explain(listing)).items():
+            assert match == (other in matches[listing])
+            assert why in (('score', 'min2') if match else ('mutual', BELOW, 'past 2 matches'))
+    assert 'min2' in set(result.pairs().why)
+    assert (False, 'past 2 matches') in reasons(matcher.explain('p0')).values()
+
+
+def test_explain_shows_modalities_as_they_were_before_refinement():
+    result = Matcher(Rule('mean', {'image': 1.}, .5, steps=[Step('blend', threshold=.5)]), KNOWN).match()
+    for row, listing in enumerate(KNOWN.ids):
+        table = result.explain(listing).frame
+        others = [list(KNOWN.ids).index(other) for other in table.match]
+        rows = [row] * len(others)
+        np.testing.assert_array_equal(table.image, Dense(VECTORS).scores(rows, others))
+        refined = blend(Dense(VECTORS), threshold=.5).scores(rows, others)
+        np.testing.assert_allclose(table.score, refined, atol=1e-6)
+    assert (table.image != table.score).any()
