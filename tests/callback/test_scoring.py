@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.optimizer import SGD
 
 from fastmatch.core import InputError
@@ -53,18 +52,6 @@ def test_rates_reach_the_weights(listings, tmp_path):
     for name, grads, lr in zip(before, learn.stop.grads, (.25e-2, 5e-2)):
         for was, now, grad in zip(before[name], trained(groups[name]), grads, strict=True):
             torch.testing.assert_close(now, was - lr * grad, atol=1e-6, rtol=1e-4, msg=name)
-
-
-@pytest.mark.parametrize('monitor', ['recall@1', 'map@r'])
-def test_trackers_watch_the_scores(listings, tmp_path, monitor):
-    cbs = [SaveModelCallback(monitor), EarlyStoppingCallback(monitor, patience=1, min_delta=2.)]
-    learn = make(listings, path=tmp_path, cbs=cbs)
-    with learn.no_bar(), learn.no_logging(): learn.fit(4, 1e-3)
-    column = list(learn.recorder.metric_names[1:]).index(monitor)
-    values = [row[column] for row in learn.recorder.values]
-    # no gain of 2 is possible: it stops after the second epoch, and the better of the two is loaded
-    assert len(values) == 2
-    np.testing.assert_allclose(learn.validate()[column - 1], max(values), rtol=1e-6)
 
 
 def test_rows_trained_on_are_flagged_and_refused(listings, tmp_path):

@@ -4,32 +4,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
-from fastai.optimizer import SGD
 
 from fastmatch.core import HeadOutput, InputError
 from fastmatch.learner import match_learner
 from tests.learner.small import make, weights
-
-
-def test_rates_reach_the_weights(listings, tmp_path):
-    "One plain SGD step moves each group by its own rate times its gradient."
-    class Stop(Callback):
-        def before_step(self):
-            self.grads = []
-            for group in self.learn.model.param_groups().values():
-                self.grads.append([param.grad.clone() for param in group if param.grad is not None])
-        def after_step(self): raise CancelFitException
-    learn = make(listings, path=tmp_path, opt_func=SGD, cbs=Stop(), wd=0., moms=(0, 0, 0))
-
-    def trained(group): return [param.detach().clone() for param in group if param.requires_grad]
-    groups = learn.model.param_groups()
-    before = {name: trained(group) for name, group in groups.items()}
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
-    for name, grads, lr in zip(before, learn.stop.grads, (.25e-2, 5e-2)):
-        for was, now, grad in zip(before[name], trained(groups[name]), grads, strict=True):
-            torch.testing.assert_close(now, was - lr * grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_lr_find_leaves_no_trace(listings, tmp_path):
