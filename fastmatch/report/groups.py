@@ -92,7 +92,7 @@ def _shown(found_group, groups, cards):
     descriptions = [f'{len(found_group)} together']
     if len(found_group.wrong):
         other_groups = len(np.unique(groups[found_group.wrong]))
-        descriptions.append(f'{len(found_group.wrong)} of {plural(other_groups, "other group")}')
+        descriptions.append(f'{len(found_group.wrong)} of {plural(other_groups, "other product")}')
     if len(found_group.missed): descriptions.append(f'{len(found_group.missed)} missed')
     kinds = (('right', found_group.right), ('wrong', found_group.wrong), ('missed', found_group.missed))
     members = [(cards.card(row_number), kind) for kind, kind_rows in kinds
