@@ -7,9 +7,8 @@ import numpy as np
 from ..core import InputError
 from .arrays import rank_within_row
 from .neighbors import NEAREST, resolve_k
-from .spaces.base import Space
-from .spaces.keys import Keys
-from .spaces.pool import Pool
+from .spaces.asymmetric import AsymmetricSpace
+from .spaces.pool import Pool, holds_keys
 
 
 @dataclass
@@ -43,7 +42,7 @@ def candidates(
         scores={modality: space.scores(row_numbers, id_grid) for modality, space in spaces.items()},
         # by default a rule chosen on few listings takes 50 among more
         k=NEAREST if k is None else k,
-        join=tuple(modality for modality, space in spaces.items() if _is_exact_key(space)),
+        join=tuple(modality for modality, space in spaces.items() if holds_keys(space)),
         pool=pool_size,
         present={modality: _present(space) for modality, space in spaces.items()},
         made_with=made_with_of(spaces))
@@ -53,8 +52,7 @@ def made_with_of(
     spaces: dict,  # Modality -> space or `Pool`
 ) -> dict | None:
     "How the vectors of these spaces were made, None where no space knows."
-    known_settings = [space.made_with for space in spaces.values()
-                      if isinstance(space, Space) and space.made_with]
+    known_settings = [space.made_with for space in spaces.values() if space.made_with]
     return known_settings[0] if known_settings else None
 
 
@@ -94,13 +92,11 @@ def _pair_keys(found_ids, removed, pool_size):
     return pair_keys[is_kept]
 
 
-def _is_exact_key(space): return isinstance(space.new if isinstance(space, Pool) else space, Keys)
-
-
 def _present(space):
     "Whether each listing has something in this space, bool (pool,): what is similar to itself."
     if isinstance(space, Pool):
         subspaces = [subspace for subspace in (space.new, space.catalogue) if subspace is not None]
         return np.concatenate([_present(subspace) for subspace in subspaces])
+    if isinstance(space, AsymmetricSpace): return _present(space.listings)
     row_numbers = np.arange(len(space))
     return space.scores(row_numbers, row_numbers) > 0

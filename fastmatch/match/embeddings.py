@@ -4,7 +4,7 @@ import numpy as np
 
 from ..core import InputError, preview
 
-TITLE_SPACES = ('tfidf', 'units', 'same_title')  # modalities that are made from the titles
+TITLE_SPACES = ('tfidf', 'units', 'same_title', 'titles')  # modalities that are made from the titles
 
 
 def check_made_alike(
@@ -84,13 +84,15 @@ class Embeddings(dict):
     def spaces(
         self,
         tfidf: bool = True,  # Add the titles' character TF-IDF as a modality of its own, 'tfidf'
-        only: tuple | None = None,  # Modalities to give; default all but 'joint', 'units', 'same_title'
+        # Modalities to give; default all but 'joint', 'units', 'same_title', 'titles'
+        only: tuple | None = None,
     ) -> dict:  # Modality -> `Dense`, `Tfidf`, `Keys` or `Units`
         """Each modality as a space to search, which is what `candidates` takes; known perceptual hashes
         become the exact key 'phash'."""
         from .spaces.dense import Dense
         from .spaces.keys import Keys, title_keys
         from .spaces.tfidf import Tfidf
+        from .spaces.titles import Titles
         from .spaces.units import Units
         if only is None:
             # 'joint' repeats what the other vectors say
@@ -107,6 +109,7 @@ class Embeddings(dict):
         if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
         if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
         if 'units' in made_spaces: spaces['units'] = Units(self.titles)
+        if 'titles' in made_spaces: spaces['titles'] = Titles(self.titles)
         if 'same_title' in made_spaces: spaces['same_title'] = Keys(title_keys(self.titles))
         return spaces
 

@@ -71,10 +71,13 @@ class Neighbors(NamedTuple):
         n: int,  # Number of rows
         self_join: bool = True,  # Put each listing itself at rank 0, given or not
         k: int | None = None,  # Columns, the listing itself included; default what the longest row needs
+        pool: int | None = None,  # In a self-join, number of listings that ids may point to; default `n`
     ) -> 'Neighbors':
         "Neighbors from loose pairs; ties go to the smaller id, so that the order of the pairs never matters."
         if k is not None: check_k(k)
-        rows, ids, scores = _best_of_each_pair(*_checked_pairs(rows, ids, scores, n, self_join))
+        rows, ids, scores = _best_of_each_pair(
+            *_checked_pairs(rows, ids, scores, n, (pool or n) if self_join else None)
+        )
         if self_join:
             is_self = rows == ids
             own_scores = np.ones(n, np.float32)
@@ -98,7 +101,7 @@ class Neighbors(NamedTuple):
         return neighbors
 
 
-def _checked_pairs(row_numbers, neighbor_ids, scores, n_rows, self_join):
+def _checked_pairs(row_numbers, neighbor_ids, scores, n_rows, pool):
     """The pairs of `Neighbors.from_pairs` as int64, int64 and float32 arrays without padding; raises
     `InputError` for what can't be."""
     row_numbers = np.asarray(row_numbers, np.int64)
@@ -113,8 +116,8 @@ def _checked_pairs(row_numbers, neighbor_ids, scores, n_rows, self_join):
     scores = scores[not_padding]
     if len(row_numbers) and (row_numbers.min() < 0 or row_numbers.max() >= n_rows):
         raise InputError(f'rows from {row_numbers.min()} to {row_numbers.max()}, but n={n_rows}')
-    if self_join and len(neighbor_ids) and neighbor_ids.max() >= n_rows:
-        raise InputError(f'id {neighbor_ids.max()} in a self-join of n={n_rows}')
+    if pool is not None and len(neighbor_ids) and neighbor_ids.max() >= pool:
+        raise InputError(f'id {neighbor_ids.max()} in a self-join of n={pool}')
     is_finite = np.isfinite(scores)
     if not is_finite.all():
         raise InputError(f'scores of rows {preview(np.unique(row_numbers[~is_finite]))} are not finite')

@@ -1,6 +1,6 @@
 """`Rule`: how modalities are fused, which steps refine and decide, and where the threshold is; kept as json,
 applied to any listings."""
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from .embeddings import check_made_alike
 from .fuse import FUSIONS, check_thresholds, check_weights, fuse
 from .matches import MAX_MATCHES, Matches, at_most
 from .neighbors import NEAREST, Neighbors, check_self_first
-from .spaces.keys import Keys
-from .spaces.pool import Pool
+from .pools import PoolThresholds, check_pool
+from .spaces.base import Space
+from .spaces.pool import Pool, first_rows, holds_keys
 from .steps.step import STAGES, Step, as_step, plain_value
 
 COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
@@ -24,6 +25,7 @@ class Decision:
     neighbors: Neighbors  # Candidates with their fused and refined scores
     matches: Matches  # What was decided
     trail: list  # (step, `Neighbors` or `Matches` after it): 'fuse' first; 'score' is the threshold
+    rule: 'Rule'  # That was carried out, with the threshold for this pool
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Rule:
     # How the vectors that the rule was chosen on were made ({'tta': True}); a matcher must make its own
     # in the same way
     made_with: dict | None = None
+    # The threshold for other sizes of the pool than that it was chosen in, `PoolThresholds` or a dict of its
+    # fields; None: `threshold` is taken whatever the size
+    pools: PoolThresholds | dict | None = None
 
     def __post_init__(self):
         self._check()
@@ -54,7 +59,8 @@ class Rule:
         plain_values = {'steps': tuple(as_step(step) for step in steps), 'threshold': float(self.threshold),
                         'weights': {modality: float(weight) for modality, weight in self.weights.items()},
                         'join': tuple(self.join), 'options': plain_value(self.options, 'options'),
-                        'made_with': plain_value(self.made_with, 'made_with')}
+                        'made_with': plain_value(self.made_with, 'made_with'),
+                        'pools': PoolThresholds.of(self.pools)}
         for field_name, value in plain_values.items(): object.__setattr__(self, field_name, value)
         self._check_steps(given_threshold)
 
@@ -123,18 +129,26 @@ class Rule:
         spaces: dict,  # Name -> space, or `Pool`: all that `reads` names
     ) -> Decision:
         """The matches of the listings in `spaces`, with what each step left: the one way in which a rule is
-        carried out."""
+        carried out. The threshold is that for the number of listings searched, where the rule knows it."""
         if missing_spaces := [space_name for space_name in self.reads if space_name not in spaces]:
             raise InputError(f'the rule needs the modalities {missing_spaces}; there are {list(spaces)}')
         spaces = {space_name: spaces[space_name] for space_name in self.reads}
         check_made_alike(self.made_with, made_with_of(spaces), 'rule: chosen on embeddings')
         n_listings = len(next(iter(spaces.values())))
+        rule = self.at(next(iter(spaces.values())).searched)
+        return rule._run(spaces, n_listings)
+
+    def _run(self, spaces, n_listings):
         if looking_further := [step for step in self.steps if not step.rowwise]:
             # such a step needs the neighbors' neighbors: new listings and catalogue are refined as one
             reason = f'step {looking_further[0].do!r}'
             spaces = {space_name: space.whole(reason) if isinstance(space, Pool) else space
                       for space_name, space in spaces.items()}
         spaces = self.refined(spaces)
+        if all(step.rowwise for step in self.steps if step.stage != 'vectors'):
+            # nothing asks for the neighbors of the catalogue's listings any more
+            spaces = {space_name: first_rows(space, n_listings) if isinstance(space, Space) else space
+                      for space_name, space in spaces.items()}
         neighbors = self._fuse(spaces)
         pool = next(iter(spaces.values())).pool
         trail = [('fuse', neighbors), *self.reranked(neighbors, spaces)]
@@ -146,7 +160,21 @@ class Rule:
             matches = at_most(changed, self.max_matches)
             trail.append((step.do, matches))
         own_trail = [(step_name, outcome.head(n_listings)) for step_name, outcome in trail]
-        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail)
+        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail, self)
+
+    def at(
+        self,
+        pool: int,  # Listings searched
+    ) -> 'Rule':
+        "The rule with the threshold for a pool of this size; itself where it knows no thresholds for others."
+        check_pool(pool)
+        if self.pools is None: return self
+        shift = self.pools.at(pool) - self.threshold
+        # fusions whose scores are cosines take no threshold beyond these
+        if self.how in COSINE_FUSIONS and not self._steps('neighbors'):
+            shift = float(np.clip(self.threshold + shift, -1.01, 1.01)) - self.threshold
+        return replace(self, threshold=self.threshold + shift,
+                       steps=tuple(_shifted(step, shift) for step in self.steps))
 
     def refined(
         self,
@@ -155,9 +183,9 @@ class Rule:
         "The spaces after the steps on vectors."
         spaces = dict(spaces)
         for step in self._steps('vectors'):
-            fused_neighbors = {'neighbors': self._fuse(spaces)} if step.by == 'fused' else {}
+            fused_neighbors = {} if step.by == 'own' else {'neighbors': self._fuse(spaces, step.by)}
             modalities = step.on or [
-                modality for modality in self.weights if not _holds_keys(spaces[modality])]
+                modality for modality in self.weights if not holds_keys(spaces[modality])]
             spaces |= {modality: step(spaces[modality], spaces=spaces, **fused_neighbors)
                        for modality in modalities}
         return spaces
@@ -176,12 +204,14 @@ class Rule:
             step_results.append((step.do, neighbors))
         return step_results
 
-    def _fuse(self, spaces):
+    def _fuse(self, spaces, by='fused'):
+        "The candidates of the spaces as the rule fuses them, or as a step says."
+        fusion = {'how': self.how, 'weights': self.weights, 'options': self.options} if by == 'fused' else by
         used_spaces = {modality: spaces[modality] for modality in self.modalities}
         # a rule that was chosen among many listings may be applied to fewer than `k`
         neighbor_count = min(self.k, next(iter(used_spaces.values())).pool)
         found = candidates(used_spaces, neighbor_count)
-        return fuse(found, self.how, self.weights, self.join, **self.options)
+        return fuse(found, fusion['how'], fusion['weights'], self.join, **fusion.get('options', {}))
 
     def _with_equal_keys_on_top(self, neighbors, spaces):
         """Neighbors after a step that changed their scores: pairs of an equal key get a score above all
@@ -203,15 +233,16 @@ class Rule:
         return Neighbors(new_ids, new_scores)
 
     def to_dict(self) -> dict:
-        """The rule as plain values; `steps`, `options` and `made_with` only where there are any, so that
-        older versions read rules without them."""
+        """The rule as plain values; `steps`, `options`, `made_with` and `pools` only where there are any, so
+        that older versions read rules without them."""
         plain_values = {rule_field.name: getattr(self, rule_field.name) for rule_field in fields(self)}
         plain_values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
-                         'steps': [step.to_dict() for step in self.steps]}
+                         'steps': [step.to_dict() for step in self.steps],
+                         'pools': None if self.pools is None else self.pools.to_dict()}
         return {
             field_name: value
             for field_name, value in plain_values.items()
-            if value or field_name not in ('steps', 'options', 'made_with')
+            if value or field_name not in ('steps', 'options', 'made_with', 'pools')
         }
 
     @classmethod
@@ -228,7 +259,10 @@ class Rule:
         return cls(**{**saved, 'steps': [Step.from_dict(step, functions) for step in saved.get('steps', ())]})
 
 
-def _holds_keys(space): return isinstance(space.new if isinstance(space, Pool) else space, Keys)
+def _shifted(step, shift):
+    "min2 with its own threshold moved as the rule's is; other steps as they are."
+    if step.do != 'min2' or step.params.get('threshold') is None: return step
+    return Step('min2', **{**step.params, 'threshold': step.params['threshold'] + shift})
 
 
 def _checked(step, result, before, pool):

@@ -6,8 +6,10 @@ import numpy as np
 from ..core import InputError, preview
 from ..match import Dense, Embeddings, Keys, Rule, Tfidf, Units
 from ..match.spaces.keys import title_keys
+from ..match.spaces.titles import Titles
 
-TITLE_SPACES = {'tfidf': Tfidf, 'units': Units, 'same_title': Keys}  # made from titles, without an encoder
+# made from titles, without an encoder
+TITLE_SPACES = {'tfidf': Tfidf, 'units': Units, 'same_title': Keys, 'titles': Titles}
 
 
 def check_blanks(

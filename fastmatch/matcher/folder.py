@@ -10,6 +10,7 @@ import numpy as np
 from ..core import InputError, MissingPackage, package_version
 from ..data.columns import Columns
 from ..match import Dense, Keys, Rule, Tfidf, Units
+from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
 from ..store import STATE, read_sealed, write_state
 from .catalogue import Catalogue
@@ -110,6 +111,7 @@ def unpack(
 
 def _unpack_space(modality, listings, arrays, files):
     if modality == 'units': return Units(listings['titles'])
+    if modality == 'titles': return Titles(listings['titles'])
     if modality == 'tfidf':
         array_names = [array_name for array_name in arrays if array_name.startswith('tfidf/')]
         counts = {array_name.removeprefix('tfidf/'): arrays[array_name] for array_name in array_names}

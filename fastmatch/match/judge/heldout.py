@@ -143,13 +143,15 @@ def clusters_of(
     clusters=None,  # (n,) larger groups, or `Groups`; default `groups`
 ) -> np.ndarray:  # int32 (n,), from 0
     "What stays on one side of a halving; raises `InputError` for one cluster, or a group in two of them."
-    cluster_codes = groups.codes if clusters is None else Groups.of(clusters, len(groups), 'clusters').codes
+    cluster_codes = (
+        groups.row_codes if clusters is None else Groups.of(clusters, len(groups), 'clusters').codes
+    )
     if cluster_codes.max() < 1:
         raise InputError('one group only: a rule is chosen on some groups and scored on others')
     # the rule would see what it is scored on
     first_cluster = np.full(groups.count, -1)
-    first_cluster[groups.codes[::-1]] = cluster_codes[::-1]
-    divided_rows = np.flatnonzero(first_cluster[groups.codes] != cluster_codes)
+    first_cluster[groups.row_codes[::-1]] = cluster_codes[::-1]
+    divided_rows = np.flatnonzero(first_cluster[groups.row_codes] != cluster_codes)
     if divided_rows.size: raise InputError(f'clusters cut through a group in rows {preview(divided_rows)}')
     return cluster_codes
 
@@ -159,4 +161,4 @@ def alone_heldout(
 ) -> HeldOut:
     "Every listing matched with itself alone: the baseline that every table prints."
     groups = Groups.of(groups)
-    return HeldOut(alone(groups), groups.codes)
+    return HeldOut(alone(groups), groups.row_codes)

@@ -7,13 +7,13 @@ from .groups import Groups
 
 
 def hits(
-    neighbors: Neighbors,  # Of a self-join
-    codes: np.ndarray,  # int (n,), the group of each listing, as `Groups.codes`
+    neighbors: Neighbors,  # Of a self-join, or of the first n listings of a pool
+    codes: np.ndarray,  # int (p,), the group of each listing of the pool, as `Groups.codes`
 ) -> np.ndarray:  # bool (n,k-1)
     "Which neighbors behind the listing itself are of its group."
-    check_self_first(neighbors)
+    check_self_first(neighbors, len(codes))
     neighbor_ids = neighbors.ids[:, 1:]
-    return (codes[neighbor_ids] == codes[:, None]) & (neighbor_ids >= 0)
+    return (codes[neighbor_ids] == codes[:len(neighbor_ids), None]) & (neighbor_ids >= 0)
 
 
 def alone(
@@ -34,13 +34,13 @@ def row_f1(
     match_counts = np.array([len(ids) for ids in match_sets])
     match_rows = np.repeat(np.arange(n_listings), match_counts)
     ids = np.concatenate([np.asarray(ids, np.int64) for ids in match_sets])
-    out_of_range = (ids < 0) | (ids >= n_listings)
+    out_of_range = (ids < 0) | (ids >= groups.pool)
     if out_of_range.any():
         bad_rows = preview(np.unique(match_rows[out_of_range]))
-        raise InputError(f'matches of rows {bad_rows} hold ids outside 0 to {n_listings - 1}')
-    unique_pairs, repeat_counts = np.unique(match_rows * n_listings + ids, return_counts=True)
+        raise InputError(f'matches of rows {bad_rows} hold ids outside 0 to {groups.pool - 1}')
+    unique_pairs, repeat_counts = np.unique(match_rows * groups.pool + ids, return_counts=True)
     if (repeat_counts > 1).any():
-        bad_rows = preview(np.unique(unique_pairs[repeat_counts > 1] // n_listings))
+        bad_rows = preview(np.unique(unique_pairs[repeat_counts > 1] // groups.pool))
         raise InputError(f'matches of rows {bad_rows} name an id twice')
     is_right = groups.codes[ids] == groups.codes[match_rows]
     right_counts = np.bincount(match_rows, weights=is_right, minlength=n_listings)

@@ -32,6 +32,11 @@ class Space(ABC):
         return len(self)
 
     @property
+    def searched(self) -> int:
+        "The number of listings that each one is compared with, itself included."
+        return self.pool
+
+    @property
     def removed(self) -> np.ndarray:  # bool (pool,)
         "Which listings were removed: they are nobody's neighbors."
         return np.zeros(self.pool, bool)

@@ -3,7 +3,8 @@ import numpy as np
 
 from ...core import InputError
 from ..neighbors import Neighbors, resolve_k
-from .base import PairwiseSpace
+from .asymmetric import AsymmetricSpace
+from .base import PairwiseSpace, Space
 from .keys import Keys
 
 
@@ -27,6 +28,7 @@ class Pool:
         self.new = new
         self.catalogue = catalogue
         self.within = within
+        self.made_with = new.made_with
 
     def __len__(self): return len(self.new)
 
@@ -34,6 +36,11 @@ class Pool:
     def pool(self) -> int:
         "The number of listings that ids may point to: new and known ones."
         return len(self.new) + (0 if self.catalogue is None else len(self.catalogue))
+
+    @property
+    def searched(self) -> int:
+        "The number of listings that each new one is compared with, itself included."
+        return self.pool if self.within else self.pool - len(self.new) + 1
 
     @property
     def removed(self) -> np.ndarray:  # bool (pool,)
@@ -91,3 +98,24 @@ class Pool:
             catalogue_ids = ids[is_known] - n_new
             all_scores[is_known] = self.catalogue.scores(rows[is_known], catalogue_ids, queries=self.new)
         return all_scores
+
+
+def holds_keys(
+    space: Space | Pool,  # Of any kind
+) -> bool:
+    "Whether it compares exact keys, which match by themselves."
+    if isinstance(space, Pool): return holds_keys(space.new)
+    return isinstance(space.listings if isinstance(space, AsymmetricSpace) else space, Keys)
+
+
+def first_rows(
+    space: Space,  # p listings
+    n: int,  # How many of them are looked up
+) -> Space | Pool:
+    "A space in which only the first `n` listings are looked up, in the pool of all."
+    if n == len(space): return space
+    # a listing without a key equals itself alone, which a `Pool` knows
+    if isinstance(space, Keys): return Pool(space.take(np.arange(n)), space.take(np.arange(n, len(space))))
+    if isinstance(space, AsymmetricSpace):
+        return AsymmetricSpace(space.listings, space.queries.take(np.arange(n)))
+    return AsymmetricSpace(space, space.take(np.arange(n)))

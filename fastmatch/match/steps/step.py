@@ -55,8 +55,8 @@ class Step:
         # For a step on vectors: the modalities that it changes; default all of the rule's that have vectors
         on=None,
         # For a step on vectors: 'own' takes each modality's own neighbors, 'fused' those of all modalities
-        # together
-        by: str = 'own',
+        # together as the rule fuses them, {'how': ..., 'weights': ...} (also 'options') as said here
+        by: str | dict = 'own',
         **params,  # Further arguments of the function: numbers, strings, lists
     ):
         self.function = None if isinstance(do, str) else do
@@ -71,8 +71,11 @@ class Step:
         self.stage = named_stage or stage or 'neighbors'
         if self.stage not in STAGES:
             raise InputError(f'step {self.do!r}: stage={stage!r}: choose one of {", ".join(STAGES)}')
-        if by not in ('own', 'fused'):
-            raise InputError(f"step {self.do!r}: by={by!r}: choose 'own' or 'fused'")
+        by = plain_value(by, f'step {self.do!r}')
+        is_fusion = isinstance(by, dict) and {'how', 'weights'} <= set(by) <= {'how', 'weights', 'options'}
+        if not is_fusion and by not in ('own', 'fused'):
+            raise InputError(f"step {self.do!r}: by={by!r}: choose 'own' or 'fused', or give a fusion, "
+                             "{'how': 'mean', 'weights': {'image': .5, 'title': .5}}")
         if self.stage != 'vectors' and (on is not None or by != 'own'):
             raise InputError(
                 f"step {self.do!r}: `on` and `by` are for 'vectors', its stage is {self.stage!r}")
@@ -86,7 +89,7 @@ class Step:
         parameters."""
         if not callable(self.function): raise InputError(f'step {self.do!r}: not a function')
         inputs = [None] * (2 if self.stage == 'matches' else 1)
-        given = {'neighbors': None} if self.by == 'fused' else {}
+        given = {} if self.by == 'own' else {'neighbors': None}
         try: inspect.signature(self.function).bind(*inputs, **given, **self.params)
         except TypeError as error: raise InputError(f'step {self.do!r} with {self.params}: {error}') from None
 

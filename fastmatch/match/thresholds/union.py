@@ -13,7 +13,7 @@ class UnionSweep(ThresholdSearch):
     "The row F1 of a union: pairs that reach the threshold of either modality, or are equal in an exact key."
     def __init__(
         self,
-        candidates: Candidates,  # Of a self-join; all that reach a threshold match, however many a row
+        candidates: Candidates,  # Of rows in a pool; all that reach a threshold match, however many a row
         groups,  # (n,) groups, or `Groups`; the true matches of a listing are its whole group
         names: tuple | None = None,  # The two modalities; default those of the candidates that are not keys
     ):
@@ -24,14 +24,12 @@ class UnionSweep(ThresholdSearch):
             raise InputError(f'names={self.names}: two of {list(candidates.scores)}')
         n_listings = len(candidates.ids)
         groups = Groups.of(groups, n_listings)
-        if candidates.pool not in (None, n_listings):
-            raise InputError('candidates in a catalogue: thresholds are chosen on a self-join')
         # the order of a union depends on its thresholds: recall and precision are those under equal ones
         self.neighbors = fuse(candidates, 'union', dict.fromkeys(self.names, 0.))
         candidate_ids = candidates.ids[:, 1:]
         self.sizes = groups.sizes
         self.real = candidate_ids >= 0
-        self.right = self.real & (groups.codes[candidate_ids] == groups.codes[:, None])
+        self.right = self.real & (groups.codes[candidate_ids] == groups.row_codes[:, None])
         self.always = np.zeros(candidate_ids.shape, bool)
         for key in candidates.join: self.always |= candidates.scores[key][:, 1:] == 1
         self.always &= self.real

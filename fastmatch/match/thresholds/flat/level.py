@@ -78,7 +78,7 @@ class Level:
                   for modality, score_grid in score_grids.items()}
         return cls(
             row=pair_rows.astype(np.int32),
-            pairs=replace(candidates, ids=ids, scores=scores, pool=flat.n, rows=rows[pair_rows]),
+            pairs=replace(candidates, ids=ids, scores=scores, pool=flat.pool, rows=rows[pair_rows]),
             rank=rank_within_row(np.bincount(pair_rows, minlength=len(rows))),
             right=flat.right[pair_rows, pair_columns],
             front=np.flatnonzero(may_be_nearest[pair_rows, pair_columns]),

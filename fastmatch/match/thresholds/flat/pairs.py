@@ -30,17 +30,16 @@ class Flat:
     """
     def __init__(
         self,
-        candidates: Candidates,  # Of a self-join
+        candidates: Candidates,  # Of a self-join, or of the first n listings of a pool
         groups,  # (n,) groups, or `Groups`; the true matches of a listing are its whole group
         rows=None,  # bool (n,) or row numbers, the rows that thresholds are chosen on; default all
         max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
     ):
         self.candidates = candidates
         self.n = len(candidates.ids)
-        if candidates.pool not in (None, self.n):
-            raise InputError('candidates in a catalogue: thresholds are chosen on a self-join')
         if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
         groups = Groups.of(groups, self.n)
+        self.pool = groups.pool
         self.max_matches = max_matches
         self.rows = np.arange(self.n) if rows is None else np.flatnonzero(row_mask(rows, self.n))
         if not len(self.rows): raise InputError('rows: none is chosen')

@@ -1,0 +1,162 @@
+"""Where a rule is judged: which listings are looked up, and among which others.
+
+The same threshold means another thing among 500 listings and among 50,000. A rule is chosen and judged in the
+setting that it is going to work in: *in the catalogue*, where listings that were never trained on are looked
+up
+among all that the matcher holds, or *among themselves*, as a competition's closed test set is matched.
+"""
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...core import InputError, preview
+from ..embeddings import Embeddings
+from ..spaces.pool import Pool, holds_keys
+from .groups import Groups
+
+AMONG_THEMSELVES = 'among themselves'
+IN_THE_CATALOGUE = 'in the catalogue'
+READ_ONLY = ('units', 'titles')  # spaces that steps read, and that no candidates come from
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Listings that are looked up (the rows), and the pool they are looked up in, the rows first."""
+    name: str  # What to call it in tables: 'in the catalogue', 'among themselves'
+    spaces: dict  # Name -> space or `Pool`: all that a rule may read
+    groups: Groups  # Of the whole pool; `len` is the number of rows
+    order: np.ndarray  # int (p,), for each listing of the pool its row in the embeddings
+
+    def __post_init__(self):
+        sizes = {name: (len(space), space.pool) for name, space in self.spaces.items()}
+        wanted = len(self.groups), self.groups.pool
+        wrong = {name: size for name, size in sizes.items() if size != wanted}
+        if not self.spaces or wrong:
+            raise InputError(f'setting: spaces of (rows, pool) {wrong}, groups of {wanted}')
+
+    def __len__(self): return len(self.groups)
+    def __repr__(self): return f'Setting({self.name!r}: {len(self)} listings, a pool of {self.pool})'
+
+    @property
+    def pool(self) -> int:
+        "How many listings are searched, the rows included."
+        return self.groups.pool
+
+    @property
+    def keys(self) -> tuple:
+        "The names of the spaces that hold exact keys, which match by themselves."
+        return tuple(name for name, space in self.spaces.items() if holds_keys(space))
+
+    @property
+    def modalities(self) -> tuple:
+        "The names of the spaces whose similarities are fused."
+        return tuple(name for name in self.spaces if name not in (*self.keys, *READ_ONLY))
+
+    def part(
+        self,
+        pool: int,  # Listings that are to be searched, the rows included; about so many are left
+        seed: int = 0,  # Of the draw
+    ) -> 'Setting':
+        """The same rows in a smaller pool: whole groups of the other listings are left out at random.
+
+        A group that has a row in it stays whole. Raises `InputError` for a pool smaller than what stays, or
+        larger than there is.
+        """
+        is_kept = np.zeros(self.pool, bool)
+        codes = self.groups.codes
+        is_kept[np.isin(codes, self.groups.row_codes)] = True
+        if not is_kept.sum() <= pool <= self.pool:
+            raise InputError(f'pool={pool}: from {is_kept.sum()}, the listings that are looked up and their '
+                             f'groups, to {self.pool}, all there are')
+        other_codes = np.unique(codes[~is_kept])
+        sizes = np.bincount(codes)
+        shuffled = np.random.default_rng(seed).permutation(other_codes)
+        room = pool - is_kept.sum()
+        is_kept |= np.isin(codes, shuffled[sizes[shuffled].cumsum() <= room])
+        return self._keep(is_kept)
+
+    def without_mates(
+        self,
+        share: float,  # Of the groups of the rows: 0 leaves all as it is, 1 takes every mate away
+        seed: int = 0,  # Of the draw
+    ) -> 'Setting':
+        """The setting with more listings that have no match: of this share of the groups one row each stays,
+        and
+        its mates are taken out of the pool.
+
+        Rules that force matches (min2, chisel) pay for it here, as they do in a catalogue that is open.
+        """
+        if isinstance(share, bool) or not isinstance(share, (int, float, np.number)) or not 0 <= share <= 1:
+            raise InputError(f'matchless={share!r}: a share of the groups, from 0 to 1')
+        rng = np.random.default_rng(seed)
+        n_groups = self.groups.count
+        chosen_groups = rng.permutation(n_groups)[:int(round(share * n_groups))]
+        shuffled_rows = rng.permutation(len(self))
+        # of each group the first of the shuffled rows stays
+        _, first = np.unique(self.groups.row_codes[shuffled_rows], return_index=True)
+        is_kept = ~np.isin(self.groups.codes, chosen_groups)
+        is_kept[shuffled_rows[first]] = True
+        return self._keep(is_kept)
+
+    def _keep(self, is_kept):
+        n_rows = len(self)
+        rows, others = is_kept[:n_rows], is_kept[n_rows:]
+
+        def kept(space):
+            if not isinstance(space, Pool): return space.take(rows)
+            catalogue = space.catalogue.take(others) if others.any() else None
+            return Pool(space.new.take(rows), catalogue, space.within)
+        groups = Groups(self.groups.codes[is_kept], rows=int(rows.sum()))
+        spaces = {name: kept(space) for name, space in self.spaces.items()}
+        return replace(self, spaces=spaces, groups=groups, order=self.order[is_kept])
+
+
+def among_themselves(
+    embeddings: Embeddings,  # With groups; of listings that no encoder was trained on
+    only: tuple | None = None,  # Modalities, as for `Embeddings.spaces`; default all
+) -> Setting:
+    "The listings looked up among themselves, as in a competition's closed test set."
+    embeddings.refuse_trained_on('judging a rule')
+    groups = Groups(_known_groups(embeddings))
+    return Setting(AMONG_THEMSELVES, _all_spaces(embeddings, only), groups, np.arange(len(embeddings)))
+
+
+def in_the_catalogue(
+    embeddings: Embeddings,  # With groups; of all that the matcher will hold
+    rows,  # bool (n,), the listings that are looked up: none that an encoder was trained on
+    only: tuple | None = None,  # Modalities, as for `Embeddings.spaces`; default all
+) -> Setting:
+    """Listings that were never trained on, looked up among all: those that were trained on are only found.
+
+    Raises `InputError` for rows that were trained on, and where no listing is looked up or none only found.
+    """
+    rows = np.asarray(rows)
+    if rows.dtype != bool or rows.shape != (len(embeddings),):
+        raise InputError(f'rows of dtype {rows.dtype}, shape {rows.shape}: give bool ({len(embeddings)},)')
+    trained = rows & embeddings.trained_on
+    if trained.any():
+        raise InputError(
+            f'rows: {trained.sum()} listings were trained on ({preview(embeddings.ids[trained])}): '
+            'a rule is chosen on listings that the encoder never saw'
+        )
+    if not rows.any(): raise InputError('rows: no listing is looked up')
+    if rows.all(): raise InputError('rows: all listings are looked up: take `among_themselves`')
+    order = np.concatenate([np.flatnonzero(rows), np.flatnonzero(~rows)])
+    groups = Groups(_known_groups(embeddings)[order], rows=int(rows.sum()))
+    spaces = {name: Pool(space.take(rows), space.take(~rows))
+              for name, space in _all_spaces(embeddings, only).items()}
+    return Setting(IN_THE_CATALOGUE, spaces, groups, order)
+
+
+def _known_groups(embeddings):
+    if embeddings.groups is None:
+        raise InputError('the listings have no groups: a rule is judged against the true ones')
+    return np.asarray(embeddings.groups)
+
+
+def _all_spaces(embeddings, only):
+    "The modalities' spaces, and those that steps may read."
+    spaces = embeddings.spaces(only=only)
+    if embeddings.titles is None: return spaces
+    read_only = [name for name in READ_ONLY if name not in spaces]
+    return {**spaces, **embeddings.spaces(only=tuple(read_only))}

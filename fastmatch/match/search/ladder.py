@@ -1,0 +1,218 @@
+"""The ladder: a whole rule is built step by step, and each step is kept only where it adds.
+
+The whole search is done on one half of the groups and scored on the other half, several times, so the figure
+of
+each rung is what a rule that was chosen like this scores on groups it was not chosen on.
+"""
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...core import InputError
+from ..judge.heldout import HeldOut, alone_heldout, random_halves
+from ..judge.paired import Paired, paired
+from ..judge.setting import Setting
+from ..neighbors import NEAREST
+from ..rule import Rule
+from ..steps.step import Step
+from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, fusions, menu_of
+from .structure import RuleStructure
+from .workbench import Workbench
+
+# what a step must add on the half that it is chosen on: less is noise, and the plainer rule stays
+WORTH = .002
+FUSIONS_KEPT = 5  # fusions that did best on a half, which are tried again after the steps on vectors
+HALVINGS = 10
+LARGE_HALVINGS = 2  # of more than `MANY` listings: their figures vary little, and each halving takes long
+MANY = 2_000
+
+
+@dataclass
+class Rung:
+    "One step of the ladder."
+    name: str  # What was offered: 'fused', '+ min2', ...
+    heldout: HeldOut  # What the rule scores, chosen on other groups; `picks` say what was chosen
+    over_before: Paired | None  # The paired difference to the rung before
+
+
+@dataclass
+class LadderResult:
+    "A rule, and what each step on the way to it was worth."
+    rule: Rule  # Chosen on all rows
+    structure: RuleStructure  # Of the rule
+    rungs: list  # `Rung`s, the last of them what the rule promises
+
+    @property
+    def heldout(self) -> HeldOut:
+        "What the whole search promises: chosen on one half of the groups, scored on the other."
+        return self.rungs[-1].heldout
+
+    def table(self):
+        "The rungs as a DataFrame: row F1, its standard error, and the difference to the rung before."
+        import pandas as pd
+        rows = []
+        for rung in self.rungs:
+            row = {'rung': rung.name, 'row_f1': rung.heldout.mean, 'se': rung.heldout.se}
+            if rung.over_before is not None:
+                row |= {
+                    'adds': rung.over_before.diff,
+                    'low': rung.over_before.low,
+                    'high': rung.over_before.high,
+                }
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def ladder(
+    setting: Setting,  # Where the rule is going to work
+    menu: Menu | str | None = None,  # What may be chosen, as for `menu_of`; default by the size of the pool
+    halvings: int | None = None,  # Of the groups, for the figures; default 10, for many listings 2
+    seed: int = 0,  # Of the halvings
+    k: int = NEAREST,  # Candidates of each modality, the listing itself included
+    echo=None,  # Called with a line of text after each rung; None: says nothing
+) -> LadderResult:
+    "Choose a whole rule, fusion first and one refinement after the other, each taken only where it adds."
+    if halvings is None: halvings = LARGE_HALVINGS if len(setting) > MANY else HALVINGS
+    if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
+    climb = _Climb(Workbench(setting, k), menu_of(menu, setting.pool), halvings, seed)
+    rungs = [Rung('alone', alone_heldout(setting.groups), None)]
+    for name, climb_rung in climb.rungs():
+        climb_rung()
+        heldout = climb.heldout()
+        rungs.append(Rung(name, heldout, paired(heldout, rungs[-1].heldout)))
+        if echo is not None: echo(f'  {name:>16} {heldout.mean:.4f}  {climb.everything.structure}')
+    final = climb.everything
+    score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary()}
+    rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
+    return LadderResult(rule, final.structure, rungs)
+
+
+class _Side:
+    "Some of the rows, the best rule found on them so far, and what it scores on the others."
+    def __init__(self, chosen_on, scored):
+        self.chosen_on = chosen_on  # bool (n,)
+        self.scored = scored  # bool (n,)
+        self.fusions = {}  # structure without steps -> its value here
+        self.structure = None
+        self.thresholds = None
+        self.row_f1 = None  # of the rows that are scored
+        self.value = -np.inf
+        self.least = -np.inf  # what an option must reach
+
+    def offer(self, structure, search):
+        "Take an option where it reaches more than what is held, by as much as a step must add."
+        thresholds, value = search.best(self.chosen_on)
+        if value > self.value and value >= self.least:
+            self.structure, self.thresholds, self.value = structure, thresholds, value
+            self.row_f1 = search.at(thresholds)[self.scored]
+        return value
+
+    def must_add(self, worth):
+        "From here on an option must beat what is held now by `worth`."
+        self.least = self.value + worth
+
+    def best_fusions(self):
+        "Those that were worth most here, the plainest first in ties."
+        return sorted(self.fusions, key=lambda structure: -self.fusions[structure])[:FUSIONS_KEPT]
+
+
+class _Climb:
+    "All halves of the groups climbing the ladder together, so that what two of them ask for is made once."
+    def __init__(self, workbench, menu, halvings, seed):
+        self.workbench, self.menu, self.halvings = workbench, menu, halvings
+        codes = workbench.groups.row_codes
+        if codes.max(initial=0) < 1:
+            raise InputError('one group only: a rule is chosen on some groups and scored on others')
+        self.halves = [side for half in random_halves(codes, halvings, seed)
+                       for side in (_Side(half, ~half), _Side(~half, half))]
+        every_row = np.ones(len(codes), bool)
+        self.everything = _Side(every_row, every_row)
+        self.sides = [*self.halves, self.everything]
+
+    def rungs(self):
+        "(name, function that offers the options of this rung) for each rung."
+        menu, modalities = self.menu, self.workbench.modalities
+        yield 'fused', lambda: self._try_fusions(fusions(modalities, PLAIN_FUSIONS))
+        if menu.more_fusions and len(modalities) > 1:
+            yield '+ other fusions', lambda: self._try_fusions(fusions(modalities, MORE_FUSIONS), WORTH)
+        if menu.min2: yield '+ min2', self._try_min2
+        if menu.refinements: yield '+ neighbors', lambda: self._refine(self._refinements)
+        if menu.blends: yield '+ blending', lambda: self._refine(self._blends)
+        if menu.rerankings: yield '+ re-ranking', lambda: self._rerank(menu.rerankings)
+        if menu.vetoes: yield '+ vetoes', lambda: self._rerank(menu.vetoes)
+
+    def heldout(self) -> HeldOut:
+        "What the rules of the halves score on the other halves."
+        groups = self.workbench.groups
+        row_f1 = np.zeros(len(groups))
+        for side in self.halves: row_f1[side.scored] += side.row_f1 / self.halvings
+        return HeldOut(row_f1, groups.row_codes, picks=[(str(side.structure), side.thresholds)
+                                                        for side in self.halves])
+
+    def _offer(self, wanted):
+        "Make what each structure needs once, and offer it to the sides that asked for it."
+        # by what is searched: each refinement of the spaces is made once and then dropped
+        for structure, sides in sorted(wanted.items(), key=lambda item: repr(item[0].vector_steps)):
+            search = self.workbench.threshold_search(structure)
+            for side in sides:
+                value = side.offer(structure, search)
+                if not (structure.vector_steps or structure.score_steps):
+                    side.fusions[replace(structure, ranks=1)] = value
+
+    def _try_fusions(self, structures, worth=-np.inf):
+        for side in self.sides: side.must_add(worth)
+        self._offer({structure: self.sides for structure in structures})
+
+    def _try_min2(self):
+        wanted = {}
+        for side in self.sides:
+            side.must_add(WORTH)
+            for structure in side.best_fusions():
+                wanted.setdefault(replace(structure, ranks=2), []).append(side)
+        self._offer(wanted)
+
+    def _refine(self, options_of):
+        "Offer steps on vectors, each with the fusions that did best on the side."
+        ranks = 2 if self.menu.min2 else 1
+        wanted = {}
+        for side in self.sides:
+            side.must_add(WORTH)
+            for steps in options_of(side):
+                for fusion in dict.fromkeys(
+                    [replace(side.structure, vector_steps=(), score_steps=(), ranks=1), *side.best_fusions()]
+                ):
+                    structure = replace(fusion, vector_steps=steps, ranks=ranks)
+                    wanted.setdefault(structure, []).append(side)
+        self._offer(wanted)
+
+    def _refinements(self, side): return [bound(steps, side.structure) for steps in self.menu.refinements]
+
+    def _blends(self, side):
+        "Stages of blending around the threshold that a side holds, after its steps or in their place."
+        threshold = np.atleast_1d(side.thresholds)[-1]
+        by = side.structure.fusion
+        kept_steps = tuple(step for step in side.structure.vector_steps if step.do != 'expand')
+        options = []
+        for steps in dict.fromkeys([(), kept_steps]):
+            for shift, stages, k, min2 in self.menu.blends:
+                # on a grid, so that halves share the work
+                rounded = round(round((threshold + shift) / .02) * .02, 2)
+                blend = Step('blend', by=by, threshold=rounded, k=k, min2=min2)
+                options.append(steps + (blend,) * stages)
+        return options
+
+    def _rerank(self, options):
+        "Offer steps on the fused neighbors, on top of what each side holds."
+        ranks = 2 if self.menu.min2 else 1
+        wanted = {}
+        for side in self.sides:
+            side.must_add(WORTH)
+            for steps in options:
+                lacking = {name for step in steps for name in step.reads} - set(self.workbench.setting.spaces)
+                # a veto without titles says nothing
+                if lacking: continue
+                score_steps = side.structure.score_steps + steps
+                wanted.setdefault(replace(side.structure, score_steps=score_steps, ranks=ranks), []).append(
+                    side
+                )
+        self._offer(wanted)
