@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import HeadOutput, InputError, auto_scale
-from .cosines import Cosines, row_blocks
+from ..core import HeadOutput, InputError, auto_scale, row_blocks
+from .cosines import Cosines
 
 
 class CosineHead(nn.Module):
