@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .core import InputError, MissingPackage
-from .jobs.options import SAMPLE_SIZE, STUDY_FILES, Search, Training
+from .jobs.options import SAMPLE_SIZE, STUDY_FILES, TRIAL, Search, Training
 from .store import check_new_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
@@ -197,7 +197,7 @@ def tune(
     jobs: Jobs = SEARCH.jobs,
     space: Space = SPACE,
     images: Images = None,
-    epochs: TrialEpochs = 4,
+    epochs: TrialEpochs = TRIAL.epochs,
     monitor: Monitor = SEARCH.monitor,
     sampler: Sampler = SEARCH.sampler,
     pruner: Pruner = SEARCH.pruner,

@@ -12,6 +12,11 @@ import numpy as np
 # to the next (2**17 to 2**20 took about the same time).
 BLOCK_SIZE = 2**19
 
+# Defaults that learners, dataloaders, studies and jobs share.
+IMAGE_ARCH = 'tf_efficientnet_lite0'  # image encoder: timm's name
+TEXT_ARCH = 'all-MiniLM-L6-v2'  # title encoder: Hugging Face's name
+PICTURE_SIZE = 224  # pixels: what most image encoders were trained at; smaller is faster and less sharp
+
 
 class InputError(ValueError):
     "Something given to the package can't be used; the message names the row, file, column or option."

@@ -15,7 +15,7 @@ from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
 from fasttransform import Transform
 
-from ..core import InputError
+from ..core import PICTURE_SIZE, InputError
 from .columns import Columns
 from .image import read_image
 from .read import check_columns, check_listings
@@ -98,7 +98,7 @@ class BatchOptions:
     sampler: str | None  # None: fastai's shuffle; 'pk', 'weighted' or 'oversample'
     k: int  # Listings of a group in a batch ('pk'), or rows that a group gets at least ('oversample')
     seed: int  # Of the sampler
-    item_tfms: Any  # fastai's; None: `Resize(224)`
+    item_tfms: Any  # fastai's; None: `Resize(PICTURE_SIZE)`
     batch_tfms: Any  # fastai's
     bs: int  # Listings in a batch
     val_bs: int | None  # Listings in a validation batch; None: twice as many
@@ -174,7 +174,7 @@ class ListingDataLoaders(DataLoaders):
     ):
         "Make loaders over a table that is checked and split: pictures first, then the title, then the group."
         title_columns = [] if columns.title is None else [columns.title]
-        item_tfms = Resize(224) if options.item_tfms is None else options.item_tfms
+        item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
         image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
         title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
         block = DataBlock(

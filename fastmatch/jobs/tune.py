@@ -6,11 +6,10 @@ from ..data.columns import Columns
 from ..data.read import check_listings
 from ..data.split import valid_split
 from ..study import learner_maker, spaces, tune
-from .options import Search, Training, check_least, refuse_unknown, take_columns, with_keywords
+from .options import TRIAL, Search, Training, check_least, refuse_unknown, take_columns, with_keywords
 from .processes import helpers
 from .train import check_one_batch, loaders, monitors
 
-TRIAL = Training(epochs=4)  # a trial is shorter than a training for use
 ENCODERS = ('image_arch', 'text_arch')  # fixed for all trials unless they are searched
 
 
