@@ -1,6 +1,6 @@
 "Listings as fastai batches: the picture block, and `DataLoaders` over a checked and split table."
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,12 +248,11 @@ class MatchDataLoaders(ListingDataLoaders):
         checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes)
         df = checked.df
         check_columns(df, {'phash_col': columns.phash})
-        hashes = checked.phash
-        if phash and columns.phash is not None: hashes = df[columns.phash].to_numpy(object)
         if valid_fold is None: is_valid, moved = train_on_all(len(df))
         else:
-            is_valid, moved = valid_split(df, valid_fold, columns.fold, columns.group, n_folds, seed,
-                                          columns.id, image_col=columns.image, path=path, phash=hashes)
+            links = columns if phash else replace(columns, phash=None)
+            is_valid, moved = valid_split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links,
+                                          path=path, phash=checked.phash)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes

@@ -25,9 +25,8 @@ def split_off(
     "Put a fold aside; no group, and no picture, is on both sides."
     hashed = columns.phash is None and columns.image is not None
     checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed)
-    hashes = checked.phash if columns.phash is None else checked.df[columns.phash].to_numpy(object)
-    is_aside, _ = valid_split(checked.df, test_fold, columns.fold, columns.group, n_folds, seed, columns.id,
-                              fn_col=columns.image, path=image_folder, phash=hashes)
+    is_aside, _ = valid_split(checked.df, test_fold, n_folds=n_folds, seed=seed, columns=columns,
+                              path=image_folder, phash=checked.phash)
     return checked.df[~is_aside].reset_index(drop=True), checked.df[is_aside].reset_index(drop=True)
 
 
