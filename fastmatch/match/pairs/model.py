@@ -214,6 +214,8 @@ def random_parts(
     n_groups = codes.max() + 1
     if not 2 <= folds <= n_groups:
         raise InputError(f'folds={folds}: from 2 to the number of groups, {n_groups}')
+    # dealt here and not by `group_folds`, which needs a table and balances listings, nor by scikit-learn's
+    # KFold, which draws other parts from the same seed: all figures of pair models would move
     return np.random.default_rng(seed).permutation(np.arange(n_groups) % folds)[codes]
 
 
