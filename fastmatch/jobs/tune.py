@@ -55,7 +55,7 @@ def tune_listings(
                                          training.on_error)
     dls = _inner_loaders(remaining, path, columns, training, test_fold)
     check_one_batch(dls, training.bs)
-    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, '
+    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} to score trials on, '
          f'{len(test_listings)} put aside')
     encoders = {option: getattr(training, option) for option in ENCODERS if option not in space}
     make_learner = learner_maker(dls, metrics=monitors(), **encoders)
