@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .core import InputError, MissingPackage
-from .jobs.options import SAMPLE_SIZE, STUDY_FILES, Search, Training
+from .jobs.options import SAMPLE_SIZE, STUDY_FILES, TRIAL, Search, Training
 from .store import check_new_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
@@ -92,7 +92,7 @@ Space = Annotated[str, _option(
     'image_pool, pool.')]
 TrialEpochs = Annotated[int, _option('Rounds over the training listings in a whole trial.')]
 Monitor = Annotated[str, _option(
-    'What the study looks at, on the inner validation fold: recall@1, map@r, row_f1_max.')]
+    'The score that the study improves, on the inner validation fold: recall@1, map@r, row_f1_max.')]
 Sampler = Annotated[str, _option('tpe, cmaes, gp or random.')]
 Pruner = Annotated[str, _option('hyperband, asha, median or none.')]
 StudyOut = Annotated[Path | None, _option('Folder for report.html and trials.csv.')]
@@ -197,7 +197,7 @@ def tune(
     jobs: Jobs = SEARCH.jobs,
     space: Space = SPACE,
     images: Images = None,
-    epochs: TrialEpochs = 4,
+    epochs: TrialEpochs = TRIAL.epochs,
     monitor: Monitor = SEARCH.monitor,
     sampler: Sampler = SEARCH.sampler,
     pruner: Pruner = SEARCH.pruner,
@@ -224,9 +224,9 @@ def tune(
 ):
     """Search margin, scale, learning rate and more with short trainings on a table of listings with groups.
 
-    The study looks at one fold and is reported on another, which neither training nor the study saw. It may
-    be killed at any moment: the same call goes on, and tries again what was running. The first trial is the
-    kit as it comes; the gain over it is said at the end.
+    Trials are scored on one fold, and the best is reported on another, which neither training nor the study
+    saw. The study may be killed at any moment: the same call goes on, and tries again what was running. The
+    first trial is the kit as it comes; the gain over it is said at the end.
     """
     typer.echo('loading ...')
     with _working():

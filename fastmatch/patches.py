@@ -14,6 +14,9 @@ warm-up.
 - New methods that fastai's Learner doesn't have: the other schedules (`fit_curve`, `fit_cos`, `fit_steps`,
 `fit_exp`, `fit_cycles`, `fit_plateau`, `fit_head_first`, `fit_gradual`), `largest_bs`, `noise_scale`,
 `fit_to_best`, `each_weights`, `average_weights`, `greedy_soup`.
+
+`from fastmatch.all import *` also gives a notebook this package's own in the place of some of fastai's names
+(`REPLACED_NAMES`). fastai's modules keep theirs.
 """
 from functools import wraps
 
@@ -22,6 +25,16 @@ from fastai.learner import Learner
 from .callback.learner_methods import patch_callbacks
 from .optim.prepare import prepare_optimizer
 from .schedule.patch import patch_schedules
+
+# name of fastai's that `from fastmatch.all import *` replaces -> how ours differs
+REPLACED_NAMES = {
+    'MixUp': 'mixes pictures only: titles stay those of the picture with the larger share',
+    'CutMix': 'mixes pictures only: titles stay those of the picture with the larger share',
+    'FocalLoss': 'takes the cosines of heads too; class weights leave the probability in the factor as it is',
+    'GradientAccumulation': 'steps at the end of each epoch too, by the mean gradient of its own items alone',
+    'Lookahead': 'starts its slow weights anew where weights were loaded or overwritten',
+    'RAdam': "takes fastai's steps on torch's fused kernels, and may centralize gradients (`gc`)",
+    'ranger': "centralizes gradients, unless `gc=False`; made of this package's `RAdam` and `Lookahead`"}
 
 
 def patch_fastai():

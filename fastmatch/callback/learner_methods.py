@@ -6,11 +6,10 @@ it adds the methods of `CallbackMethods` to every Learner of the process.
 """
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, TrackerCallback
-from fastai.learner import Learner
-from fastcore.basics import patch_to
 from fastcore.foundation import L
 
 from ..core import InputError
+from ..schedule.patch import patch_methods
 from . import snapshots
 from .state import learner_state, set_learner_state
 
@@ -90,5 +89,4 @@ class CallbackMethods:
 
 def patch_callbacks():
     "Give every fastai `Learner` of this process the methods of `CallbackMethods`."
-    for method_name, function in vars(CallbackMethods).items():
-        if not method_name.startswith('_'): patch_to(Learner)(function)
+    patch_methods(CallbackMethods)

@@ -15,7 +15,7 @@ def _logits(prediction, loss):
         if not isinstance(head_output, HeadOutput): yield head_output
         elif 'classes' in head_output.extra:
             raise InputError('SAF compares outputs over all classes: '
-                             'a head that looks at some centres only has none')
+                             'a head that samples class centers gives those of some classes only')
         else: yield head_output.cos * (getattr(loss, 's', None) or auto_scale(head_output.cos.shape[1]))
 
 

@@ -1,6 +1,6 @@
 "Listings as fastai batches: the picture block, and `DataLoaders` over a checked and split table."
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
 from fasttransform import Transform
 
-from ..core import InputError
+from ..core import PICTURE_SIZE, InputError
 from .columns import Columns
 from .image import read_image
 from .read import check_columns, check_listings
@@ -98,7 +98,7 @@ class BatchOptions:
     sampler: str | None  # None: fastai's shuffle; 'pk', 'weighted' or 'oversample'
     k: int  # Listings of a group in a batch ('pk'), or rows that a group gets at least ('oversample')
     seed: int  # Of the sampler
-    item_tfms: Any  # fastai's; None: `Resize(224)`
+    item_tfms: Any  # fastai's; None: `Resize(PICTURE_SIZE)`
     batch_tfms: Any  # fastai's
     bs: int  # Listings in a batch
     val_bs: int | None  # Listings in a validation batch; None: twice as many
@@ -174,7 +174,7 @@ class ListingDataLoaders(DataLoaders):
     ):
         "Make loaders over a table that is checked and split: pictures first, then the title, then the group."
         title_columns = [] if columns.title is None else [columns.title]
-        item_tfms = Resize(224) if options.item_tfms is None else options.item_tfms
+        item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
         image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
         title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
         block = DataBlock(
@@ -248,12 +248,11 @@ class MatchDataLoaders(ListingDataLoaders):
         checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes)
         df = checked.df
         check_columns(df, {'phash_col': columns.phash})
-        hashes = checked.phash
-        if phash and columns.phash is not None: hashes = df[columns.phash].to_numpy(object)
         if valid_fold is None: is_valid, moved = train_on_all(len(df))
         else:
-            is_valid, moved = valid_split(df, valid_fold, columns.fold, columns.group, n_folds, seed,
-                                          columns.id, image_col=columns.image, path=path, phash=hashes)
+            links = columns if phash else replace(columns, phash=None)
+            is_valid, moved = valid_split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links,
+                                          path=path, phash=checked.phash)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes

@@ -2,6 +2,7 @@
 import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..core import InputError, preview
 from .columns import Columns
-from .read import not_whole
+from .read import check_columns, not_whole
 
 NO_COLUMNS = Columns(None, None, None, None)
 
@@ -23,16 +24,18 @@ def components(
     path=None,  # Folder of the files: pictures are then compared by their bytes, otherwise by their names
     phash=None,  # Perceptual hashes, hex strings (n,), or the name of their column; equal ones are linked
     max_shared: int = 50,  # A picture or hash on more groups than this is a placeholder and links nothing
-    **column_names,  # `group_col` and `image_col`
+    columns: Columns | None = None,  # Columns of groups, images and hashes; None: those named by keyword
+    **column_names,  # `group_col`, `image_col` and `phash_col`, which win over `columns`
 ) -> np.ndarray:  # int64 (n,), numbered from 0 in order of appearance
     """Number the connected components of listings that share a group, a picture or a perceptual hash.
 
     Missing values link nothing. All listings of a component have to be on one side of a split. Without a
     column of groups, each row counts as a group of its own.
     """
-    by_argument = {'label_col': label_col, 'fn_col': fn_col}
-    given = {keyword: column_name for keyword, column_name in by_argument.items() if column_name is not None}
-    columns = Columns.resolve(None, {**given, **column_names}, NO_COLUMNS)
+    column_names = {**_given(label_col=label_col, fn_col=fn_col), **column_names}
+    columns = Columns.resolve(columns, column_names, NO_COLUMNS)
+    check_columns(df, {'group_col': columns.group, 'image_col': columns.image, 'phash_col': columns.phash})
+    if phash is None and columns.phash is not None: phash = df[columns.phash].to_numpy(object)
     groups = np.arange(len(df)) if columns.group is None else _codes(df[columns.group])
     keys = [groups]
     if columns.image is not None:
@@ -45,6 +48,11 @@ def components(
         codes = np.where(_is_plain(hashes), -1, _codes(hashes))
         keys.append(_drop_placeholders(codes, groups, max_shared, hashes.to_numpy(), 'perceptual hash'))
     return _link(keys, len(df))
+
+
+def _given(**column_names):
+    "The columns that are named: {keyword: name}, without None."
+    return {keyword: column_name for keyword, column_name in column_names.items() if column_name is not None}
 
 
 def _codes(values):
@@ -120,7 +128,7 @@ def group_folds(
     label_col: str | None = None,  # Column of groups (also `group_col`)
     n_folds: int = 5,  # Number of folds, 2 or more
     seed: int = 0,  # The same seed gives the same folds
-    **kwargs,  # `fn_col` or `image_col`, `path`, `phash`, `max_shared`, as for `components`
+    **kwargs,  # `columns`, or `fn_col` or `image_col`; `path`, `phash`, `max_shared`, as for `components`
 ) -> np.ndarray:  # int64 (n,), 0 to n_folds-1; raises `InputError` if there are fewer components than folds
     "Deal listings into folds of about equal size, so that no group, picture or hash is in two of them."
     if n_folds < 2: raise InputError(f'n_folds={n_folds}: give 2 or more')
@@ -153,26 +161,30 @@ def valid_split(
     label_col: str | None = None,  # Column of groups (also `group_col`)
     n_folds: int = 5,  # Folds to deal without `fold_col`
     seed: int = 0,  # Of the dealing
-    id_col: str | None = 'posting_id',  # Column of ids for the report; used if the table has it
-    **kwargs,  # `fn_col` or `image_col`, `path`, `phash`, `max_shared`, as for `components`
+    columns: Columns | None = None,  # Columns of folds, groups, images, hashes, ids; None: those by keyword
+    # `fn_col` or `image_col`; `id_col` for the report, default 'posting_id', used if the table has it;
+    # `path`, `phash`, `max_shared`, as for `components`
+    **kwargs,
 ) -> tuple[np.ndarray, pd.DataFrame]:  # bool (n,), and the rows that moved: `id`, `row`, `fold`, `to`
     """Say which rows validate: True for those of fold `valid_fold`.
 
     Where the folds given would split a component, all of it goes to the fold that most of its rows are in,
     with a warning. Raises `InputError` if training or validation would be empty.
     """
-    component = components(df, label_col, **kwargs)
-    if fold_col is None:
+    column_names = {**_given(fold_col=fold_col, label_col=label_col), **Columns.take_from(kwargs)}
+    columns = Columns.resolve(columns, column_names, replace(NO_COLUMNS, id='posting_id'))
+    component = components(df, columns=columns, **kwargs)
+    if columns.fold is None:
         given_folds = final_folds = _deal(component, n_folds, seed)[component]
     else:
-        given_folds = _folds(df, fold_col)
+        given_folds = _folds(df, columns.fold)
         rows_per_fold = pd.crosstab(component, given_folds)
         # the columns are sorted and argmax takes the first: ties go to the smaller fold
         final_folds = rows_per_fold.columns.to_numpy()[rows_per_fold.to_numpy().argmax(1)][component]
     if valid_fold not in given_folds:
         known_folds = preview(np.unique(given_folds).tolist(), 20)
         raise InputError(f'valid_fold={valid_fold!r} is not among the folds: {known_folds}')
-    moved = _moved(df, given_folds, final_folds, id_col)
+    moved = _moved(df, given_folds, final_folds, columns.id)
     if len(moved):
         warnings.warn(f'{len(moved)} row(s) share a group or a picture with another fold and move there: '
                       f'{preview(moved.id)}', stacklevel=2)

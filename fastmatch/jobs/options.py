@@ -2,10 +2,9 @@
 from dataclasses import dataclass, fields, replace
 from inspect import signature
 
-from ..core import InputError, check_device, unknown_option
+from ..core import IMAGE_ARCH, PICTURE_SIZE, TEXT_ARCH, InputError, check_device, unknown_option
 from ..data.columns import FASTAI_NAMES, Columns, keywords_of_roles
 
-PICTURE_SIZE = 224  # pixels: what most image encoders were trained at; smaller is faster and less sharp
 SAMPLE_SIZE = 104  # pixels, for the embedded sample: its pictures have 64
 
 STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` writes
@@ -14,8 +13,8 @@ STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` write
 @dataclass(frozen=True)
 class Training:
     "How encoders are trained: the same for one training and for each trial of a study."
-    image_arch: str = 'tf_efficientnet_lite0'  # Image encoder: timm name, folder or weights file
-    text_arch: str = 'all-MiniLM-L6-v2'  # Title encoder: Hugging Face name or folder
+    image_arch: str = IMAGE_ARCH  # Image encoder: timm name, folder or weights file
+    text_arch: str = TEXT_ARCH  # Title encoder: Hugging Face name or folder
     size: int = PICTURE_SIZE  # Side of the pictures in pixels
     aug: str = 'colour'  # Augmentation preset, as `augs` takes it
     epochs: int = 8  # Rounds over the training listings
@@ -34,6 +33,9 @@ class Training:
         check_least(epochs=(self.epochs, 1), size=(self.size, 8), bs=(self.bs, 2),
                     n_folds=(self.n_folds, least_folds), num_workers=(self.num_workers, 0))
         if self.device is not None: check_device(self.device)
+
+
+TRIAL = Training(epochs=4)  # a trial is shorter than a training for use
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ from ..data.columns import Columns
 from ..data.read import check_listings
 from ..data.split import valid_split
 from ..study import learner_maker, spaces, tune
-from .options import Search, Training, check_least, refuse_unknown, take_columns, with_keywords
+from .options import TRIAL, Search, Training, check_least, refuse_unknown, take_columns, with_keywords
 from .processes import helpers
 from .train import check_one_batch, loaders, monitors
 
-TRIAL = Training(epochs=4)  # a trial is shorter than a training for use
 ENCODERS = ('image_arch', 'text_arch')  # fixed for all trials unless they are searched
 
 
@@ -26,9 +25,8 @@ def split_off(
     "Put a fold aside; no group, and no picture, is on both sides."
     hashed = columns.phash is None and columns.image is not None
     checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed)
-    hashes = checked.phash if columns.phash is None else checked.df[columns.phash].to_numpy(object)
-    is_aside, _ = valid_split(checked.df, test_fold, columns.fold, columns.group, n_folds, seed, columns.id,
-                              fn_col=columns.image, path=image_folder, phash=hashes)
+    is_aside, _ = valid_split(checked.df, test_fold, n_folds=n_folds, seed=seed, columns=columns,
+                              path=image_folder, phash=checked.phash)
     return checked.df[~is_aside].reset_index(drop=True), checked.df[is_aside].reset_index(drop=True)
 
 
@@ -57,7 +55,7 @@ def tune_listings(
                                          training.on_error)
     dls = _inner_loaders(remaining, path, columns, training, test_fold)
     check_one_batch(dls, training.bs)
-    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} the study looks at, '
+    echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} to score trials on, '
          f'{len(test_listings)} put aside')
     encoders = {option: getattr(training, option) for option in ENCODERS if option not in space}
     make_learner = learner_maker(dls, metrics=monitors(), **encoders)

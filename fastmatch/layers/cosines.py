@@ -3,17 +3,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-# How many numbers of a matrix are worked on together on a CPU, so that they stay in its cache.
-BLOCK_SIZE = 2**19
-
-
-def row_blocks(
-    n_rows: int,
-    matrix: torch.Tensor,  # (_, d): whose device and width count
-) -> list[slice]:
-    "Slices over `n_rows` rows: on a CPU blocks of `BLOCK_SIZE` numbers, elsewhere all rows at once."
-    block_rows = max(1, BLOCK_SIZE // matrix.shape[1]) if matrix.device.type == 'cpu' else n_rows
-    return [slice(start, min(start + block_rows, n_rows)) for start in range(0, n_rows, block_rows)]
+from ..core import row_blocks
 
 
 def lazy_zeros_like(weight) -> torch.Tensor:

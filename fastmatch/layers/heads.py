@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import HeadOutput, InputError, auto_scale
-from .cosines import Cosines, row_blocks
+from ..core import HeadOutput, InputError, auto_scale, row_blocks
+from .cosines import Cosines
 
 
 class CosineHead(nn.Module):
@@ -37,7 +37,7 @@ class CosineHead(nn.Module):
         k: int = 1,  # Centers of each class, of which the nearest counts
     ):
         super().__init__()
-        if k < 1: raise InputError(f'k={k}: a class has one centre at least')
+        if k < 1: raise InputError(f'k={k}: a class has at least one center')
         self.n_in = n_in
         self.n_out = n_out
         self.k = k

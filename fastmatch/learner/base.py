@@ -7,6 +7,7 @@ from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
 
+from ..callback.base import in_lr_find
 from ..callback.learner_methods import CallbackMethods
 from ..core import InputError
 from ..data.title import Tokenize
@@ -49,7 +50,7 @@ class ListingLearner(ScheduledFits, CallbackMethods, Learner):
         try: super()._do_one_batch()
         except NotANumber as error:
             # lr_find raises the rate until the loss is lost: that is its end, and it puts the weights back
-            if hasattr(self, 'lr_finder'): raise CancelFitException from None
+            if in_lr_find(self): raise CancelFitException from None
             raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {error}') from None
 
 

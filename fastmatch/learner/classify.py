@@ -7,7 +7,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import GroupRates
-from ..core import InputError
+from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
 from ..layers.heads import CosineHead
@@ -115,8 +115,8 @@ class ClassifyLearner(ListingLearner):
 @delegates(make_encoders, keep=True)
 def classify_learner(
     dls,  # `ClassifyDataLoaders`
-    image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; for `dls` with images
-    text_arch: str | None = 'all-MiniLM-L6-v2',  # Hub name, folder, or name with a weights package
+    image_arch: str | None = IMAGE_ARCH,  # timm name, folder or file; for `dls` with images
+    text_arch: str | None = TEXT_ARCH,  # Hub name, folder, or name with a weights package
     loss_func=None,  # Default `CrossEntropy()`, summed over heads; margin losses want `head_func=CosineHead`
     opt_func=adamw,  # fastai optimizer function
     metrics=None,  # Default `[accuracy, MacroF1()]`

@@ -7,7 +7,7 @@ from fastai.learner import Recorder
 
 from ..callback.heads import HeadLabels
 from ..callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
-from ..core import InputError
+from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
 from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
 from ..data.split import usable_hashes
@@ -141,8 +141,8 @@ def _mistakes(listing, matched_ids, scores, groups, n_shown):
 
 def match_learner(
     dls,  # `MatchDataLoaders`
-    image_arch: str | None = 'tf_efficientnet_lite0',  # timm name, folder or file; for `dls` with images
-    text_arch: str | None = 'all-MiniLM-L6-v2',  # Hub name, folder, or name with a weights package
+    image_arch: str | None = IMAGE_ARCH,  # timm name, folder or file; for `dls` with images
+    text_arch: str | None = TEXT_ARCH,  # Hub name, folder, or name with a weights package
     loss_func=None,  # Default `ArcFace(m=.3, s=20)`: the paper's margin is too much for small groups
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`

@@ -176,7 +176,7 @@ class Loss(nn.Module):
         if classes is not None:
             not_sampled = targets[classes[target_columns(output, targets)] != targets]
             if len(not_sampled):
-                raise InputError(f'the head looked at {n_columns} centres without those of the labels '
+                raise InputError(f'the head sampled {n_columns} class centers without those of the labels '
                                  f'{preview(not_sampled.tolist())}: '
                                  'the callback HeadLabels hands it the labels')
         elif len(targets): check_range(targets, n_columns)

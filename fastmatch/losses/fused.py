@@ -3,22 +3,11 @@ memory."""
 import torch
 from torch.autograd.function import once_differentiable
 
-from ..core import HeadOutput
+from ..core import HeadOutput, row_blocks
 
 # Cosines are kept this far from -1 and 1, where the arc cosine's slope is infinite. The distance must
 # be large enough that float32 does not round the cosine to 1.
 EPS = 1e-6
-# How many cosines are worked out together on a CPU, so that they stay in its cache from one sweep to the next
-# (2**17 to 2**20 took about the same time).
-PART_SIZE = 2**19
-
-
-def row_parts(cosines) -> list[slice]:
-    """Slices over the rows of `cosines` (n,c): on a CPU parts of `PART_SIZE` cosines, elsewhere all rows
-    at once."""
-    n_rows, n_columns = cosines.shape
-    part_rows = max(1, PART_SIZE // n_columns) if cosines.device.type == 'cpu' else n_rows
-    return [slice(first_row, min(first_row + part_rows, n_rows)) for first_row in range(0, n_rows, part_rows)]
 
 
 class MarginCrossEntropy(torch.autograd.Function):
@@ -48,20 +37,20 @@ class MarginCrossEntropy(torch.autograd.Function):
         hard_cosines = hard_cosines.detach()[:, None]
         probabilities = torch.empty_like(cosines)
         row_losses = []
-        for part in row_parts(cosines):
-            others = cosines[part]
+        for block in row_blocks(len(cosines), cosines):
+            others = cosines[block]
             if not loss.keeps_other_cosines:
-                output = HeadOutput(others, embeddings[part], extra)
-                others = loss.other_cosines(others, hard_cosines[part], output)
-            logits = (scale * others).scatter_(1, columns[part], scale * hard_cosines[part])
-            torch.softmax(logits, 1, out=probabilities[part])
+                output = HeadOutput(others, embeddings[block], extra)
+                others = loss.other_cosines(others, hard_cosines[block], output)
+            logits = (scale * others).scatter_(1, columns[block], scale * hard_cosines[block])
+            torch.softmax(logits, 1, out=probabilities[block])
             # log(sum(exp(logits))), from the largest probability: it is at least 1/c, so that its log is
             # accurate, while the target's probability may be rounded to 0
-            log_total = logits.amax(1) - probabilities[part].amax(1).log()
-            part_losses = log_total - (scale * hard_cosines[part]).squeeze(1)
+            log_total = logits.amax(1) - probabilities[block].amax(1).log()
+            block_losses = log_total - (scale * hard_cosines[block]).squeeze(1)
             if loss.label_smoothing:
-                part_losses = torch.lerp(part_losses, log_total - logits.mean(1), loss.label_smoothing)
-            row_losses.append(part_losses)
+                block_losses = torch.lerp(block_losses, log_total - logits.mean(1), loss.label_smoothing)
+            row_losses.append(block_losses)
         ctx.loss = loss
         ctx.scale = scale
         ctx.extra = extra
@@ -75,21 +64,21 @@ class MarginCrossEntropy(torch.autograd.Function):
         loss, smoothing = ctx.loss, ctx.loss.label_smoothing
         grad_cosines = torch.empty_like(probabilities)
         grad_rows = (ctx.scale * grad_rows)[:, None]
-        for part in row_parts(cosines):
+        for block in row_blocks(len(cosines), cosines):
             # the gradient of cross-entropy with respect to the logits: probabilities minus the (smoothed)
             # target
-            grad = torch.mul(probabilities[part], grad_rows[part], out=grad_cosines[part])
-            if smoothing: grad -= smoothing / probabilities.shape[1] * grad_rows[part]
-            grad_hard = grad.gather(1, columns[part]) - (1 - smoothing) * grad_rows[part]
+            grad = torch.mul(probabilities[block], grad_rows[block], out=grad_cosines[block])
+            if smoothing: grad -= smoothing / probabilities.shape[1] * grad_rows[block]
+            grad_hard = grad.gather(1, columns[block]) - (1 - smoothing) * grad_rows[block]
             if not loss.keeps_other_cosines:
-                output = HeadOutput(cosines[part], embeddings[part], ctx.extra)
-                slope = loss.other_cosines_slope(cosines[part], hard_cosines[part], output)
+                output = HeadOutput(cosines[block], embeddings[block], ctx.extra)
+                slope = loss.other_cosines_slope(cosines[block], hard_cosines[block], output)
                 if slope is not None:
                     grad *= slope
                 else:
-                    grad_hard = _through_other_cosines(loss, output, hard_cosines[part], grad, columns[part],
-                                                       grad_hard)
-            grad.scatter_(1, columns[part], margin_slope[part, None] * grad_hard)
+                    grad_hard = _through_other_cosines(
+                        loss, output, hard_cosines[block], grad, columns[block], grad_hard)
+            grad.scatter_(1, columns[block], margin_slope[block, None] * grad_hard)
         return grad_cosines, None, None, None, None, None, None
 
 

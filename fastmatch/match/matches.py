@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
-from .arrays import rank_within_row
+from .arrays import find_pairs, rank_within_row
 from .neighbors import Neighbors, check_k
 
 MAX_MATCHES = 50  # the competition's limit for each listing, the listing itself included
@@ -73,15 +73,19 @@ def mask_of_matches(
     matches: Matches,  # Of the same n rows
     neighbors: Neighbors,  # Candidates (n,k) that the matches were chosen from
 ) -> np.ndarray:  # bool (n,k)
-    "Which candidates match; raises `InputError` for a match that is no candidate of its row."
+    "Which candidates match; raises `InputError` for a match that is no candidate of its row, or in it twice."
     n_listings = len(matches)
     if n_listings != len(neighbors.ids):
         raise InputError(f'matches of {n_listings} rows, neighbors of {len(neighbors.ids)}')
     n_ids = max(int(neighbors.ids.max(initial=0)), int(matches.ids.max(initial=0))) + 1
     match_rows = np.repeat(np.arange(n_listings), np.diff(matches.indptr))
-    candidate_keys = np.arange(n_listings)[:, None] * n_ids + neighbors.ids
-    is_match = np.isin(candidate_keys, match_rows * n_ids + matches.ids) & (neighbors.ids >= 0)
-    if is_match.sum() != len(match_rows): raise InputError('matches: some are not among the neighbors')
+    candidate_rows, candidate_columns = np.nonzero(neighbors.ids >= 0)
+    candidate_ids = neighbors.ids[candidate_rows, candidate_columns]
+    positions = find_pairs(candidate_rows, candidate_ids, match_rows, matches.ids, n_ids)
+    if (positions < 0).any() or len(np.unique(positions)) < len(positions):
+        raise InputError('matches: some are not among the neighbors, or twice in a row')
+    is_match = np.zeros(neighbors.ids.shape, bool)
+    is_match[candidate_rows[positions], candidate_columns[positions]] = True
     return is_match
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import InputError, preview
+from ..core import IMAGE_ARCH, InputError, preview
 from ..layers.pooling import GeM
 from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_weights
 
@@ -28,7 +28,7 @@ class ImageEncoder(nn.Module):
     "A timm model without its classifier: images (n,3,h,w), normalized by `mean` and `std`, to (n, n_out)."
     def __init__(
         self,
-        name: str = 'tf_efficientnet_lite0',  # timm name, folder, or file of weights named like timm's model
+        name: str = IMAGE_ARCH,  # timm name, folder, or file of weights named like timm's model
         pretrained: bool = True,  # Load weights (local, from a package or the hub); False: random ones
         # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
         pool: str | None = None,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..core import InputError
+from ..core import TEXT_ARCH, InputError
 from .weights import TITLE_PACKAGES, hub_once, no_weights
 
 
@@ -60,7 +60,7 @@ class TitleEncoder(nn.Module):
     "A transformers model: token ids (n,l), padded with `pad_id`, to features (n, n_out)."
     def __init__(
         self,
-        name: str = 'all-MiniLM-L6-v2',  # Hub name, local folder, or a name with a weights package
+        name: str = TEXT_ARCH,  # Hub name, local folder, or a name with a weights package
         pretrained: bool = True,  # Load weights; False: random ones, for the config in the folder or hub
         pool: str = 'mean',  # 'mean' over the tokens, as sentence-transformers does; 'cls': the first token
         pad_id: int | None = None,  # Padding token; None asks the tokenizer

@@ -26,10 +26,8 @@ def worst_false(
     pairs = judged.pairs
     positions = np.flatnonzero(pairs.matched & ~pairs.true)
     positions = positions[np.argsort(-pairs.fused[positions], kind='stable')]
-    first_groups = judged.groups[pairs.first[positions]].astype(np.int64)
-    second_groups = judged.groups[pairs.second[positions]].astype(np.int64)
-    n_groups = 1 + judged.groups.max(initial=0)
-    group_pairs = np.minimum(first_groups, second_groups) * n_groups + np.maximum(first_groups, second_groups)
+    groups_of_both = judged.groups[pairs.first[positions]], judged.groups[pairs.second[positions]]
+    group_pairs = np.sort(np.stack(groups_of_both), axis=0)
     return _first_of_each(positions, group_pairs)[:n]
 
 
@@ -45,8 +43,8 @@ def worst_missed(
 
 
 def _first_of_each(positions, kinds):
-    "The first position of each kind, in the order given."
-    _, first_positions = np.unique(kinds, return_index=True)
+    "The first position of each kind, in the order given; `kinds` is (m,), or (2,m) for pairs."
+    _, first_positions = np.unique(kinds, axis=-1, return_index=True)
     return positions[np.sort(first_positions)]
 
 

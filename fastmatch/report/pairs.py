@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..match.arrays import find_pairs
 from ..match.candidates import Candidates
 from ..match.fuse import fused_scores
 from ..match.matches import Matches
@@ -50,7 +51,7 @@ def judge_pairs(
     pair_keys = np.union1d(np.union1d(candidate_keys, matched_keys), group_keys)
     first_rows, second_rows = np.divmod(pair_keys, n_listings)
     scores = {modality: spaces[modality].scores(first_rows, second_rows) for modality in rule.modalities}
-    fused, scored = _scores_of_rule(decision.neighbors, pair_keys)
+    fused, scored = _scores_of_rule(decision.neighbors, first_rows, second_rows)
     fused = np.where(scored, fused, _fused_before_steps(rule, spaces, first_rows, second_rows, scores))
     same_group = group_of[first_rows] == group_of[second_rows]
     pairs = Pairs(first_rows, second_rows, scores, fused, same_group, np.isin(pair_keys, candidate_keys),
@@ -58,15 +59,14 @@ def judge_pairs(
     return Judged(group_of, decision.neighbors, decision.matches, pairs)
 
 
-def _scores_of_rule(neighbors, pair_keys):
+def _scores_of_rule(neighbors, first_rows, second_rows):
     "For each pair the better of the scores that its listings have for each other, and whether there is one."
     row_numbers, neighbor_ids, neighbor_scores = neighbors.pairs()
-    smaller_rows = np.minimum(row_numbers, neighbor_ids)
-    larger_rows = np.maximum(row_numbers, neighbor_ids)
-    directed_keys = smaller_rows * len(neighbors.ids) + larger_rows
-    best_scores = np.full(len(pair_keys), -np.inf, np.float32)
     not_itself = row_numbers != neighbor_ids
-    positions = np.searchsorted(pair_keys, directed_keys[not_itself])
+    directed_pairs = np.stack([row_numbers, neighbor_ids])[:, not_itself]
+    positions = find_pairs(first_rows, second_rows, directed_pairs.min(0), directed_pairs.max(0),
+                           len(neighbors.ids))
+    best_scores = np.full(len(first_rows), -np.inf, np.float32)
     np.maximum.at(best_scores, positions, neighbor_scores[not_itself])
     return best_scores, best_scores > -np.inf
 

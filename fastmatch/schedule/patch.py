@@ -26,7 +26,14 @@ class ScheduledFits:
     noise_scale = batches.noise_scale
 
 
+def patch_methods(
+    mixin: type,  # Class whose own public methods are functions that take a learner
+):
+    "Give every fastai `Learner` of this process the methods of a mixin."
+    for method_name, function in vars(mixin).items():
+        if not method_name.startswith('_'): patch_to(Learner)(function)
+
+
 def patch_schedules():
     "Give every fastai `Learner` of this process the methods of `ScheduledFits`; `fit_flat_cos` is then ours."
-    for method_name, function in vars(ScheduledFits).items():
-        if not method_name.startswith('_'): patch_to(Learner)(function)
+    patch_methods(ScheduledFits)

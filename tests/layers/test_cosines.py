@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastmatch.layers import cosines
+from fastmatch import core
 from fastmatch.layers.cosines import Cosines
 
 N, D, C = 6, 5, 11  # embeddings, their width, centers
@@ -18,7 +18,7 @@ def rand(*shape, seed=0):
 def test_cosines_gradcheck(rows, block_rows, monkeypatch):
     rows = None if rows is None else torch.tensor(rows)
     embeddings, weight = F.normalize(rand(N, D)).requires_grad_(), rand(C, D, seed=1).requires_grad_()
-    monkeypatch.setattr(cosines, 'BLOCK_SIZE', block_rows * D)
+    monkeypatch.setattr(core, 'BLOCK_SIZE', block_rows * D)
     assert torch.autograd.gradcheck(lambda x, w: Cosines.apply(x, w, rows), (embeddings, weight))
     assert torch.autograd.gradcheck(lambda x, w: Cosines.apply(x, w, rows)[1], (embeddings, weight))
     found, norms = Cosines.apply(embeddings, weight, rows)
@@ -28,5 +28,5 @@ def test_cosines_gradcheck(rows, block_rows, monkeypatch):
 
 
 def test_blocks_cover_all_rows_once():
-    blocks = cosines.row_blocks(C, torch.zeros(C, cosines.BLOCK_SIZE // 4))
+    blocks = core.row_blocks(C, torch.zeros(C, core.BLOCK_SIZE // 4))
     assert [list(range(C))[block] for block in blocks] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fastmatch import core
 from fastmatch.losses import ArcFace, NormSoftmax, SphereFace, fused
 from tests.losses.cases import CASES, C, HeadInputs, N, class_name, labels, with_reduction
 
@@ -17,19 +18,19 @@ SOFTMAX_LOSSES = [*(case.loss for case in CASES if isinstance(case.loss, NormSof
                   Mixed(.3, 9., label_smoothing=.1)]
 
 
-@pytest.mark.parametrize('part_size', [fused.PART_SIZE, 5 * C], ids=['all rows', 'five rows'])
+@pytest.mark.parametrize('block_size', [core.BLOCK_SIZE, 5 * C], ids=['all rows', 'five rows'])
 @pytest.mark.parametrize('loss', SOFTMAX_LOSSES, ids=class_name)
-def test_the_hand_written_backward_is_autograds(loss, part_size, monkeypatch):
+def test_the_hand_written_backward_is_autograds(loss, block_size, monkeypatch):
     """All rows or a few at a time: values and gradients, of mixed losses too, are those of cross-entropy
     over `logits`."""
     sizes = []
-    row_parts = fused.row_parts
-    def recorded(cosines):
-        parts = row_parts(cosines)
-        sizes.append([len(cosines[part]) for part in parts])
-        return parts
-    monkeypatch.setattr(fused, 'PART_SIZE', part_size)
-    monkeypatch.setattr(fused, 'row_parts', recorded)
+    row_blocks = core.row_blocks
+    def recorded(n_rows, cosines):
+        blocks = row_blocks(n_rows, cosines)
+        sizes.append([len(cosines[block]) for block in blocks])
+        return blocks
+    monkeypatch.setattr(core, 'BLOCK_SIZE', block_size)
+    monkeypatch.setattr(fused, 'row_blocks', recorded)
     share = torch.linspace(.5, 1, N, dtype=torch.float64)
     own, partner = labels(), labels().flip(0)
 
@@ -50,5 +51,5 @@ def test_the_hand_written_backward_is_autograds(loss, part_size, monkeypatch):
     for ours, theirs in zip(value_and_gradients(with_reduction(loss, 'none')), expected):
         torch.testing.assert_close(ours, theirs)
     # forward and backward, for both targets; a scale for each row is left to autograd
-    one_pass = [N] if part_size == fused.PART_SIZE > N * C else [5, 5, 5, 5, 4]
+    one_pass = [N] if block_size == core.BLOCK_SIZE > N * C else [5, 5, 5, 5, 4]
     assert sizes == ([] if isinstance(loss, SphereFace) and loss.s is None else [one_pass] * 4)

@@ -41,15 +41,20 @@ class PairModel:
         classifier=None,  # Any of scikit-learn's with `predict_proba`; default `boosted`
         use: list | None = None,  # Some of `FEATURES`; default all that can be had
         top: int = 5,  # Nearest others whose mean and deviation are features
+        *,
+        names: list | None = None,  # Features of a model that was saved; None: not fitted yet
+        radii: dict | None = None,  # Modality -> radii, of a model that was saved
+        saved: SavedClassifier | None = None,  # Classifier of a model that was saved
     ):
         if classifier is not None and not hasattr(classifier, 'predict_proba'):
             raise InputError(f'classifier={classifier!r}: has no predict_proba')
         self.classifier = classifier
         self.use = use
         self.top = top
-        self.names = None  # of the features it was fitted on
-        self.radii = None  # modality -> radii, those of the listings it was fitted on
-        self._saved = None  # `SavedClassifier` in a model that was loaded
+        self.names = names  # of the features it was fitted on
+        self.radii = radii  # modality -> radii, those of the listings it was fitted on
+        self.model = None  # the fitted classifier, in a model that was fitted here
+        self._saved = saved  # the fitted classifier, in a model that was loaded
 
     def __repr__(self):
         kind = self._saved.kind if self._saved else self.classifier or 'boosted'
@@ -85,6 +90,7 @@ class PairModel:
                              'their scores sit near 1: fit on others')
         groups = Groups.of(groups, len(candidates.ids))
         self.names = None
+        self.model = None
         self._saved = None
         self.radii = radii_of(candidates)
         pair_rows, pair_columns, features, self.names = self.features(candidates, titles)
@@ -114,7 +120,7 @@ class PairModel:
         features: np.ndarray,  # float32 (m,f), as `features` gives them
     ) -> np.ndarray:  # float32 (m,)
         "The probability that a pair is of one group."
-        if self.names is None: raise InputError('pair model: not fitted')
+        if self.model is None and self._saved is None: raise InputError('pair model: not fitted')
         if not len(features): return np.empty(0, np.float32)
         if self._saved: probabilities = self._saved.probabilities(features)
         else: probabilities = self.model.predict_proba(features)[:, 1]
@@ -130,7 +136,6 @@ class PairModel:
         "The probability of each pair by a classifier fitted on all other parts."
         result = np.empty(len(features), np.float32)
         other_model = PairModel(self.classifier, self.use, self.top)
-        other_model.names = self.names
         for fold in range(folds):
             in_fold = part == fold
             if not in_fold.any(): continue
@@ -190,12 +195,9 @@ class PairModel:
     ) -> 'PairModel':
         "Load a saved model after its hashes were checked; it scores as the one that was saved."
         content, files = read_sealed(path, 'pair.json', FORMAT)
-        model = cls(use=content['use'], top=content['top'])
-        model.names = content['names']
-        model.radii = content['radii']
-        saved_kind = content['kind']
-        model._saved = SavedClassifier(saved_kind, files[FILES[saved_kind]])
-        return model
+        saved = SavedClassifier(content['kind'], files[FILES[content['kind']]])
+        return cls(use=content['use'], top=content['top'], names=content['names'], radii=content['radii'],
+                   saved=saved)
 
 
 def _same_group(candidates, groups, pair_rows, pair_columns):
@@ -212,6 +214,8 @@ def random_parts(
     n_groups = codes.max() + 1
     if not 2 <= folds <= n_groups:
         raise InputError(f'folds={folds}: from 2 to the number of groups, {n_groups}')
+    # dealt here and not by `group_folds`, which needs a table and balances listings, nor by scikit-learn's
+    # KFold, which draws other parts from the same seed: all figures of pair models would move
     return np.random.default_rng(seed).permutation(np.arange(n_groups) % folds)[codes]
 
 
@@ -240,7 +244,7 @@ def heldout_pairs(
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
     given_model = model or PairModel()
     model = PairModel(given_model.classifier, given_model.use, given_model.top)
-    pair_rows, pair_columns, features, model.names = model.features(candidates, titles)
+    pair_rows, pair_columns, features, _ = model.features(candidates, titles)
     same_group = _same_group(candidates, groups, pair_rows, pair_columns)
     pair_parts = random_parts(clusters, folds, seed)[pair_rows]
     totals = np.zeros((3, len(groups)))

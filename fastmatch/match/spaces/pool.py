@@ -54,7 +54,7 @@ class Pool:
         """New and known listings as one space, the new ones first; raises `InputError` where `within` is
         False."""
         if not self.within:
-            raise InputError(f'within=False: {why} looks at the neighbors of neighbors, '
+            raise InputError(f'within=False: {why} uses the neighbors of neighbors, '
                              'so new listings are matched with each other as well')
         return self.new if self.catalogue is None else self.new.append(self.catalogue)
 

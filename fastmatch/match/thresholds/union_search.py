@@ -1,10 +1,12 @@
-"""The search behind `UnionSweep`: all combinations of a threshold for each of two modalities, by sorted sums.
+"""The search behind `UnionSweep`: the best two thresholds, one for each of two modalities.
 
-A pair of listings is let in where its score in one modality at least reaches that modality's threshold.
-The first modality's threshold falls score by score. From one score to the next only the rows change in
-which a pair is let in: they are worked out anew, in blocks. For all other rows, one running sum serves
-every threshold of the second modality. A threshold is given as its depth: how many different scores, from
-the highest down, it lets in.
+A pair of listings is let in where its score reaches the threshold in at least one of the two modalities. All
+combinations of the two thresholds are compared. Only the order of the scores matters, so a threshold is given
+as its depth: how many different scores, counted from the highest, it lets in.
+
+To compare them quickly, the first modality's threshold falls from score to score. At each score a few pairs
+come in, and F1 changes in the rows of these pairs only. They are worked out anew, many scores together (a
+block). All other rows are one array, kept up to date: their sum of F1 at each depth of the second modality.
 """
 from dataclasses import dataclass
 
@@ -28,12 +30,14 @@ class Depths:
 
 @dataclass
 class Places:
-    """The scores of one modality as places: a score's place is how many different scores are higher.
+    """The scores of one modality, replaced by their places: 0 for the highest score, 1 for the next, and so
+    on. Equal scores have the same place.
 
-    Depth d lets in the pairs with places 0 to d - 1.
+    Depth d lets in the pairs with places 0 to d - 1. Example: the scores .9 .4 .9 .7 have the places 0 2 0 1,
+    and depth 2 lets in all but the .4.
     """
     values: np.ndarray  # float64 (v,), the different scores, highest first
-    of_pair: np.ndarray  # int (n,k); where a pair is padding or in anyway it is v, which no depth lets in
+    of_pair: np.ndarray  # int (n,k); v for padding and for pairs that are in anyway: no depth lets v in
 
     @classmethod
     def of(cls, scores, free):
@@ -91,7 +95,10 @@ class UnionSearch:
         return best
 
     def _reached_by_turns(self):
-        "A sum of row F1 that some depths reach, improved by turns; depths below it are not tried."
+        """A sum of row F1 that is known to be reached, so that depths which can't reach it need no trial.
+
+        It is found by choosing the best depth of one modality while the other's stays, by turns.
+        """
         least_total = -np.inf
         modalities = self.first, self.second
         for starts_with in (0, 1):
@@ -104,7 +111,7 @@ class UnionSearch:
         return least_total
 
     def _best_depth(self, modality, let_in):
-        "The best depth of one modality where `let_in` (n,k) is in anyway: (depth, sum of row F1)."
+        "The best depth of one modality where the pairs `let_in` (n,k) are in anyway: (depth, sum of row F1)."
         by_place = np.argsort(modality.of_pair, axis=1, kind='stable')
         inside, right, places = (np.take_along_axis(array, by_place, 1)
                                  for array in (let_in, self.right, modality.of_pair))
@@ -118,8 +125,11 @@ class UnionSearch:
 
     @staticmethod
     def _f1_by_step(inside, let_in_later, right, sizes):
-        """Row F1 (s,k+1): first with the pairs `inside` (s,k) alone, then as those of `let_in_later` (s,k)
-        come in from left to right."""
+        """Row F1 (s,k+1) of s rows while pairs come in one after the other.
+
+        Column 0 is the F1 with the pairs `inside` (s,k) alone. Column j is the F1 once those of
+        `let_in_later` (s,k) in the first j columns are in as well.
+        """
         base_right = (inside & right).sum(1)
         base_count = inside.sum(1)
         right_by_step = base_right[:, None] + (let_in_later & right).cumsum(1)
@@ -129,8 +139,11 @@ class UnionSearch:
         return np.concatenate([base_f1[:, None], later_f1], 1)
 
     def _deepest(self, modality, least_total):
-        """The deepest depth of `modality` that could reach `least_total`: counted with all right pairs in,
-        and of the wrong ones only those that this modality lets in."""
+        """The deepest depth of `modality` that could still reach `least_total`, whatever the other's depth.
+
+        The most that a depth can reach is the sum of F1 with all right pairs in, and no wrong pairs but those
+        that are in anyway or that this depth lets in.
+        """
         n = len(self.sizes)
         right_count = (self.right & (self.free | self.always)).sum(1)
         wrong_anyway = (self.always & ~self.right).sum(1)
@@ -149,27 +162,31 @@ class UnionSearch:
         return int(possible[-1]) + 1 if len(possible) else 0
 
     def _start(self):
-        "The running sums before the first modality lets in anything."
+        "Set the sums that are kept up to date to what they are before the first modality lets in anything."
         all_rows = np.arange(len(self.sizes))
         base_f1, gains = self.states(all_rows, self.always)
         self.base = base_f1.sum()  # the sum of row F1 where the second modality lets in nothing
         self.added = self._by_place(all_rows, gains)  # (limit,), what each of its places adds
 
     def states(self, rows, let_in):
-        """F1 (s,) of `rows` (s,) with the pairs `let_in` (s,k), and what each pair (s,k) adds when the second
-        modality lets it in; pairs are in the second modality's order."""
+        """The F1 (s,) of `rows` (s,) with the pairs `let_in` (s,k) alone, and what each other pair adds to it
+        when the second modality lets it in (s,k).
+
+        The columns of the second array are in the order in which the second modality lets pairs in.
+        """
         inside = np.take_along_axis(let_in, self.order[rows], 1)
         let_in_later = self.sorted_free[rows] & ~inside
         f1_by_step = self._f1_by_step(inside, let_in_later, self.sorted_right[rows], self.sizes[rows])
         return f1_by_step[:, 0], np.diff(f1_by_step, axis=1)
 
     def _by_place(self, rows, gains):
-        "The gains (s,k) of `rows` (s,), summed by the pair's place in the second modality: (limit,)."
+        "The sum of the gains (s,k) of `rows` (s,) at each place of the second modality: (limit,)."
         undecided = self.sorted_free[rows]
         return np.bincount(self.sorted_places[rows][undecided], gains[undecided], self.limit)
 
     def _try_block(self, best, rows, places):
-        "Let in pairs (`rows`, `places`) of the first modality; after each place, try all second depths."
+        """Let in some pairs of the first modality, given by their `rows` and `places`: the better of `best`
+        and the best depths after any of these places, with any depth of the second modality."""
         block = Block(self, rows, places)
         before, after = block.is_before, block.is_last
         added_before = self._by_place(block.rows[before], block.gains[before])
@@ -183,7 +200,11 @@ class UnionSearch:
 
 
 class Block:
-    "The rows in which the first modality lets in some pairs, in each state: before, and after each place."
+    """The rows of the pairs that come in together, each in several states: before the first of its pairs is
+    in, and after each place at which one comes in.
+
+    Arrays over states (s) hold one state after the other, those of a row side by side and in order.
+    """
     def __init__(
         self,
         search: UnionSearch,
@@ -216,7 +237,7 @@ class Block:
         best: Depths,  # The best so far
         others: np.ndarray,  # float64 (limit+1,), sum of F1 of the rows outside the block, by second depth
     ) -> Depths:
-        "`best`, or the best depths after one of the block's places where those are worth more."
+        "The best depths after any of the block's places where they are worth more than `best`, else `best`."
         totals = self._worth() + np.maximum.reduceat(others, self.starts)
         step, segment = np.unravel_index(first_of_best(totals), totals.shape)
         total = float(totals[step, segment])
@@ -226,7 +247,7 @@ class Block:
         return Depths(int(self.places[step]) + 1, int(start) + first_of_best(others[start:end]), total)
 
     def _worth(self):
-        "The sum of F1 of the block's rows after each place, in each segment: (places, segments)."
+        "The sum of F1 of the block's rows after each of its places, at each segment of depths."
         before, later = np.flatnonzero(self.is_before), np.flatnonzero(~self.is_before)
         at_first = self._spread(before, np.zeros(len(before), int), 1, self.base[before], self.gains[before])
         # a row's states follow each other: each is given by how it differs from the one before
@@ -236,7 +257,11 @@ class Block:
         return changes.cumsum(1).cumsum(0) + at_first.cumsum(1)
 
     def _spread(self, states, steps, n_steps, base_f1, gains):
-        "Sums (n_steps, segments): `base_f1` of the states in segment 0, `gains` in their pairs' segments."
+        """Add up numbers of some states by step and segment: (n_steps, segments).
+
+        The `base_f1` (s,) of a state counts in segment 0, the `gains` (s,k) of its pairs in the segments in
+        which the second modality lets these in.
+        """
         n_segments = len(self.starts)
         is_live = self.live[states]
         step_and_segment = (steps[:, None] * n_segments + self.segments[states])[is_live]

@@ -2,6 +2,7 @@
 import time
 import warnings
 from contextlib import nullcontext
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from .storage import explain_storage_errors, hide_optuna_notices, open_storage
 
 SETUP_SECONDS = 5.  # for which one waits for another process to finish making the study
 SETUP_POLL = .2  # seconds between two checks
+
+_claim_locks = WeakKeyDictionary()  # the studies opened here, each with its `FileLock` or None
 
 
 def open_study(
@@ -46,7 +49,7 @@ def open_study(
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(**location, **tools)
             is_new = False
-        study.claim_lock = opened_storage.lock
+        _claim_locks[study] = opened_storage.lock
         if not is_new:
             _check_same_direction(study, opened_storage.address, direction)
             if opened_storage.lock is None: _wait_until_set_up(study)
@@ -64,7 +67,7 @@ def claim_lock(
     study,  # Optuna study
 ):  # `FileLock`, or None
     "The lock under which workers take trials; None where the storage needs none, or another way opened it."
-    return getattr(study, 'claim_lock', None)
+    return _claim_locks.get(study)
 
 
 def fingerprint_vectors(

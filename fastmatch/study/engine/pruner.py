@@ -1,6 +1,7 @@
 "Pruning as a fastai callback: it counts epochs over all fits of a trial, and never prunes a finished trial."
 from fastai.callback.core import Callback
 
+from ...callback.base import in_lr_find, only_validating
 from .work import WrongStudy
 
 # Parts of names: 'loss' and 'error' as in fastai's trackers, the others are metrics that its rule forgets.
@@ -62,8 +63,7 @@ class PruneTrial(Callback):
         return self.reported[self.step]
 
     def before_fit(self):
-        # not under the learning-rate finder, nor in `validate` and `get_preds`, which hold the Learner's lock
-        self.run = not hasattr(self.learn, 'lr_finder') and not self.learn.lock.locked()
+        self.run = not in_lr_find(self.learn) and not only_validating(self.learn)
         if not self.run: return
         recorder_columns = list(self.recorder.metric_names[1:])
         if self.monitor not in recorder_columns:

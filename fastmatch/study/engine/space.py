@@ -2,7 +2,7 @@
 import math
 from typing import Any, NamedTuple
 
-from ...core import InputError
+from ...core import IMAGE_ARCH, TEXT_ARCH, InputError
 
 
 class Param(NamedTuple):
@@ -29,10 +29,8 @@ NAMED = {
     'eps': NamedRange((1e-8, 1e-3, 'log'), 1e-5),
     'schedule': NamedRange(['flat_cos', 'cos', 'one_cycle', 'steps', 'exp'], 'flat_cos'),
     'rho': NamedRange([0., .02, .05, .1, .2], 0.),  # 0: no SAM, and half its cost
-    'image_arch': NamedRange(['tf_efficientnet_lite0', 'mobilenetv3_large_100', 'resnet18'],
-                             'tf_efficientnet_lite0'),
-    'text_arch': NamedRange(['all-MiniLM-L6-v2', 'paraphrase-multilingual-MiniLM-L12-v2'],
-                            'all-MiniLM-L6-v2'),
+    'image_arch': NamedRange([IMAGE_ARCH, 'mobilenetv3_large_100', 'resnet18'], IMAGE_ARCH),
+    'text_arch': NamedRange([TEXT_ARCH, 'paraphrase-multilingual-MiniLM-L12-v2'], TEXT_ARCH),
     'image_pool': NamedRange([None, 'gem', 'avg', 'max', 'avgmax'], None),
     'pool': NamedRange(['mean', 'cls'], 'mean'),
 }

@@ -44,7 +44,7 @@ def test_whole():
     both = np.concatenate([new.vectors, known.vectors])
     np.testing.assert_array_equal(Pool(new, known).whole('x').vectors, both)
     assert Pool(new).whole('x') is new
-    says = "^within=False: step 'blend' looks at the neighbors of neighbors"
+    says = "^within=False: step 'blend' uses the neighbors of neighbors"
     with pytest.raises(InputError, match=says): Pool(new, known, within=False).whole("step 'blend'")
 
 

@@ -1,4 +1,4 @@
-"Choosing thresholds among ordered pairs: which pairs to let in, so that the chosen rows gain most."
+"Choosing the threshold, or the two, under which some rows have the best mean F1, from the gains of pairs."
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,26 +12,31 @@ FURTHER, NEAREST = 0, 1
 
 @dataclass
 class Choice:
-    "A threshold and what the pairs let in add to the sum of row F1."
+    "A threshold, and what the pairs that it lets in add to the sum of row F1."
     threshold: float | tuple  # Or (of the nearest, of all further); -inf: below all pairs searched
     gain: float  # Over the rows it was chosen on
     gain_elsewhere: float  # Over all other rows
 
 
 class Chooser:
-    """The best thresholds for any choice of rows, read from sums by bucket.
+    """The best thresholds for any choice of rows.
 
-    Buckets are ranges of scores (see `OrderedPairs`). Rows have a code each, and rows are chosen by code:
-    where bit i of a code says on which side of halving i a row is, one table of sums serves all halvings.
+    The gain of a pair is what it adds to its row's F1. A threshold lets in all pairs that reach it, so
+    the best one is where the sum of gains, from the highest score down, is largest. Gains are summed by
+    bucket first, a bucket being a small range of scores (see `OrderedPairs`). Pairs are sorted only in the
+    buckets where the largest sum can be.
 
-    Example (the pairs of `OrderedPairs`, all rows chosen): by falling score, the pairs 1-2 and 2-1 (.6) add
-    2/3, then 0-1 and 1-0 (.55) add -1/3 - 1/5. The best is after .6: a threshold of (.6 + .55)/2 = .575, a
-    gain of 2/3.
+    Held-out scores choose thresholds on many halves of the rows. To read all of them from one table of sums,
+    each row has a code, and rows are chosen by code: bit i of it says on which side of halving i the row is.
 
-    Two ranks: among the nearest, 1-2 and 2-1 add 2/3 and 0-1 adds -1/3, so their threshold is .575; of the
-    further ones, 1-0 adds -1/5, so it is left out by a threshold above it, .551. But the threshold of the
-    nearest must not be the higher one: then both are chosen together (`_together`), .575 and .601, which
-    let in the same pairs.
+    Example with one threshold (the pairs of `OrderedPairs`, all rows chosen). From the highest score down,
+    the pairs 1-2 and 2-1 (.6) add 2/3, then 0-1 and 1-0 (.55) add -1/3 - 1/5. The largest sum, 2/3, is after
+    .6, and the threshold lies midway to the next score: (.6 + .55)/2 = .575.
+
+    Example with two thresholds, one for the nearest of each row and one for all further candidates. Of the
+    nearest, 1-2 and 2-1 add 2/3 and 0-1 adds -1/3: the threshold is .575. Of the further ones there is 1-0,
+    which adds -1/5: it is kept out by a threshold above it, .551. But the threshold of the nearest must not
+    be the higher one. So both are chosen together (`_together`): .575 and .601, which let in the same pairs.
     """
     def __init__(
         self,
@@ -62,7 +67,11 @@ class Chooser:
                       nearest.gain_elsewhere + further.gain_elsewhere)
 
     def _together(self, chosen):
-        "Both thresholds in one pass: for each depth of the nearest, the best depth of the others within it."
+        """The best two thresholds of which that of the nearest is not the higher one.
+
+        A depth is how many different scores, from the highest down, a threshold lets in. For each depth of
+        the nearest, that of the further pairs is the best of those that are not deeper.
+        """
         pairs = self.pairs
         is_chosen = chosen[self.codes]
         by_score = np.argsort(pairs.bits[is_chosen])
@@ -80,7 +89,7 @@ class Chooser:
 
 
 class KindOfPairs:
-    "The pairs that share a threshold: all, the nearest of their rows, or all further ones."
+    "The pairs that share a threshold: all of them, only the nearest of each row, or only the further ones."
     def __init__(
         self,
         chooser: Chooser,
@@ -101,7 +110,7 @@ class KindOfPairs:
         self,
         chosen: np.ndarray,  # bool (codes,), the rows to choose on
     ) -> Choice:
-        "The threshold with the highest sum of gains in the chosen rows, of equal ones the highest."
+        "The threshold with the largest sum of gains in the chosen rows; the highest of those that are equal."
         scores, totals, buckets = self._possible(chosen)
         if not len(totals) or totals.max() <= ROUNDING: return self._none_let_in(chosen)
         position = first_of_best(totals)
@@ -114,7 +123,10 @@ class KindOfPairs:
         return Choice(threshold, float(totals[position]), float(gain_elsewhere))
 
     def _possible(self, chosen):
-        "The scores that the best threshold could follow: each, the sum of gains down to it, its bucket."
+        """The scores of chosen rows that may be the lowest which the best threshold lets in.
+
+        Three arrays, highest score first: the scores, the sum of gains down to each, and its bucket.
+        """
         pairs = self.pairs
         in_bucket = self.gains[:, chosen].sum(1)
         bucket_ends = in_bucket.cumsum()
@@ -144,8 +156,10 @@ class KindOfPairs:
         return Choice(threshold, 0., float(pairs.gains[elsewhere].sum()))
 
     def _next_below(self, chosen, score, bucket):
-        """The pairs of `bucket` and of as many lower buckets as it takes to find a pair of a chosen row that
-        scores below `score`; and the scores (s,) of such pairs."""
+        """The pairs near `score`, and which scores of chosen rows among them are below it.
+
+        The pairs are those of `bucket`, and of as many lower buckets as are needed to find such a score.
+        """
         n_buckets = 1
         while True:
             near_pairs = self._within(bucket, bucket + n_buckets)
@@ -155,7 +169,8 @@ class KindOfPairs:
             n_buckets *= 4
 
     def _below_all(self, chosen, score):
-        "A threshold below `score`, the lowest searched of the chosen rows; -inf where more may follow."
+        """A threshold below `score`, the lowest score of the chosen rows that was searched; -inf where it is
+        not known which scores come next."""
         pairs = self.pairs
         if pairs.complete or self.kind == NEAREST: return float(score) - BEYOND
         if not pairs.grounded: return -np.inf

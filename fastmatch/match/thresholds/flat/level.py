@@ -1,4 +1,4 @@
-"The pairs that are searched first: those that score high in one modality at least."
+"The candidate pairs that are fused and searched first: those that score high in at least one modality."
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -29,14 +29,21 @@ class Fusion(NamedTuple):
 class Level:
     """Some of the candidate pairs, and what is known of those left out.
 
-    A pair is kept where it is among the highest of a modality, is equal in an exact key, or could be the
-    nearest of its row in some fusion (no other pair of the row exceeds it in every modality, or it is the
-    first of its row and so of equal ones).
+    A good threshold lets in few of the pairs, so it saves time to fuse only those that can score high. A pair
+    is kept for one of three reasons:
 
-    Example (the three rows of `Flat`), with the two highest pairs of each modality: of a, the two scores .9
-    are kept, and the highest left out is .4; of b, the two scores .8, and .2 is left out. The pairs kept are
-    0-1, 1-0, 1-2 and 2-1, and 2-0 as the first of its row. `bound` is {a: .4, b: .2}, so the mean of a pair
-    left out is .3 at most (0-2, the only one, has .2). All five pairs kept are in the `front`.
+    - it is among the highest of a modality;
+    - it is equal in an exact key;
+    - it could be the nearest of its row in some fusion: no other pair of the row scores higher in every
+      modality, or it is the row's first, which is the nearest where all pairs of the row are equal.
+
+    Any pair left out scores no more than `bound` in each modality, which limits its fused score too.
+
+    Example (the three rows of `Flat`), with the two highest pairs of each modality. Of a, the two scores .9
+    are kept, and the highest left out is .4. Of b, the two scores .8 are kept, and the highest left out is
+    .2. So the pairs kept are 0-1, 1-0, 1-2 and 2-1, and also 2-0 as the first of its row. `bound` is
+    {a: .4, b: .2}: the mean of a pair left out is .3 at most (0-2, the only one, has .2). Each of the five
+    pairs kept could be the nearest of its row, so that all are in the `front`.
     """
     row: np.ndarray  # int32 (m,), the row of each pair, from 0 within the chosen rows, rising
     pairs: Candidates  # The pairs, flat, with their scores
@@ -97,7 +104,11 @@ class Level:
         self,
         fusion: Fusion,
     ) -> float:  # -inf where no pair is left out
-        "What a pair that is left out scores at most: the fusions here rise with every modality's score."
+        """The most that a pair which is left out can score.
+
+        It is the fused score of a pair with the highest score left out in each modality, because these
+        fusions never fall where the score of a modality rises.
+        """
         if self.whole: return -np.inf
         how, weights, _, power = fusion
         if how == 'joint' and self.pairs.present is not None:
@@ -118,7 +129,7 @@ class Level:
         scores: np.ndarray,  # float32 (m,), the fused scores of the pairs
         n_rows: int,
     ) -> np.ndarray:  # int (r,), the position of one pair for each row that has any
-        "The nearest of each row: the first of its row whose score is the row's best."
+        "The nearest of each row: the pair with the row's best score, the first of them if several have it."
         if not len(self.front): return np.zeros(0, np.int64)
         of_front = scores[self.front]
         best_of_row = np.full(n_rows, -np.inf, np.float32)
@@ -131,7 +142,7 @@ def not_exceeded(
     grids: list,  # float (m,k) each, the scores of the modalities
     real: np.ndarray,  # bool (m,k), entries that are not padding
 ) -> np.ndarray:  # bool (m,k)
-    "Which entries no other of their row exceeds in all of `grids`."
+    "Which entries could be the best of their row: no other entry of the row is larger in every grid."
     n_rows, n_columns = real.shape
     result = np.empty((n_rows, n_columns), bool)
     block_size = max(1, CELLS // max(1, n_columns * n_columns))

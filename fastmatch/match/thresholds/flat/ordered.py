@@ -1,4 +1,4 @@
-"The pairs of one fusion in order: best first within each row, with what each adds to its row's F1."
+"The pairs of one fusion, best first within each row, and what each adds to the F1 of its row."
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +10,10 @@ BUCKETS = 4096  # parts of the range of scores: pairs are summed by bucket befor
 
 class OrderedPairs:
     """The pairs of one fusion that score `lowest` or more, row by row and best first within a row.
+
+    A threshold lets in the first pairs of a row, as many as reach it. So each pair has a gain: the change of
+    the row's F1 when it comes in after those before it. The gains of all pairs above a threshold add up to
+    what the threshold is worth.
 
     Example (the four pairs of `Level`, fused by the mean): 0-1 and 1-0 have .55, 1-2 and 2-1 have .6.
     Listings 1 and 2 are one group. Alone, the rows have an F1 of 2/(1+1) = 1, 2/(1+2) = 2/3 and 2/3. In
@@ -59,7 +63,11 @@ class OrderedPairs:
         return np.repeat(np.arange(len(self.count)), self.count)
 
     def _sorted_keys(self, level, level_scores, ranks):
-        "A number for each pair searched, in order, and how many each row has; no more a row than may match."
+        """The pairs that are searched, each as one number which sorts them, and how many each row has.
+
+        The number holds the score, the rank and whether the pair is right. Pairs beyond the most matches that
+        a row may have are left out.
+        """
         n_rows = len(self.flat.rows)
         if self.complete: looked_at = np.ones(len(level_scores), bool)
         else:
@@ -76,7 +84,7 @@ class OrderedPairs:
         return pair_keys, row_counts
 
     def _gains(self, is_right):
-        "What each pair adds to its row's F1 when it comes in after those before it."
+        "What each pair adds to the F1 of its row when it comes in after those before it."
         starts = self.count.cumsum() - self.count
         right_so_far = is_right.cumsum()
         right_so_far -= np.repeat(np.append(0, right_so_far)[starts], self.count)
@@ -86,8 +94,12 @@ class OrderedPairs:
         return 2 * (1 + right_so_far) / both_sizes - 2 * (1 + right_so_far - is_right) / (both_sizes - 1)
 
     def _sort_into_buckets(self, ranks):
-        """Number each pair's bucket, 0 for the highest scores, and its cell: the bucket again, but with two
-        ranks the cells of the nearest come after those of all others."""
+        """Give each pair the number of its bucket and of its cell.
+
+        Buckets are parts of the range of scores, 0 for the highest. With one threshold a cell is a bucket.
+        With two, each bucket has two cells, one for the further pairs and one for the nearest of their rows;
+        the cells of the nearest come after all others.
+        """
         bits = self.bits
         lowest_bits, highest_bits = (int(bits.min()), int(bits.max())) if len(bits) else (0, 0)
         shift = max(0, (highest_bits - lowest_bits).bit_length() - BUCKETS.bit_length() + 1)
@@ -101,7 +113,7 @@ class OrderedPairs:
 
     @cached_property
     def at_most(self) -> np.ndarray:  # float64 (rows,)
-        "The most that each row's F1 can be under a threshold below `lowest`; -inf where nothing is below."
+        "The highest F1 that each row could have under a threshold below `lowest`; -inf if nothing is below."
         flat = self.flat
         if self.complete: return np.full(len(flat.rows), -np.inf)
         # all right candidates of the row are in at best, and of the wrong ones those that are in by then
@@ -121,8 +133,9 @@ def sort_within_rows(
     keys: np.ndarray,  # uint64 (m,), row after row; sorted in place
     count: np.ndarray,  # int (n,), how many keys each row has
 ):
-    """Sort each row's numbers; rows of similar length at once, which costs a tenth of sorting all in one.
+    """Sort the numbers within each row.
 
+    Rows of similar length are sorted together as a matrix, ten times as fast as sorting all numbers at once.
     Example: the keys 5 9 7 3 of rows with 1, 2 and 1 of them become 5 7 9 3.
     """
     starts = count.cumsum() - count

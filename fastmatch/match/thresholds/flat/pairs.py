@@ -16,7 +16,10 @@ DEPTHS = 2.5, 6, np.inf  # pairs of each modality that a level keeps, as a multi
 
 
 class Flat:
-    """The candidates of some rows, for the thresholds of any fusion that rises with the scores it is made of.
+    """The candidates of some rows, prepared once for finding the thresholds of many fusions.
+
+    It serves the fusions whose score never falls where the score of a modality rises (`FUSED`): a pair that
+    scores low in all modalities then scores low in the fusion, and need not be searched.
 
     Example: three listings, each with the other two as candidates. Listings 1 and 2 are one group. Scores
     a, b:
@@ -57,7 +60,7 @@ class Flat:
         self,
         depth: int,  # From 0; the last level holds all pairs
     ) -> Level:
-        "The pairs that score high enough in one modality at least."
+        "The pairs that score high in at least one modality; a deeper level has more of them."
         if depth not in self._levels: self._levels[depth] = Level.of(self, DEPTHS[depth] * self.target)
         return self._levels[depth]
 
@@ -69,7 +72,11 @@ class Flat:
         ranks: int = 1,  # How many thresholds; 2: a lower one for the nearest (min2)
         max_matches: int | None = None,  # Most matches a row, itself included; default that of this object
     ) -> FlatSweep:
-        "What `Sweep` (`RankSweep` with two ranks) gives for the neighbors fused like this, sooner."
+        """The search for the thresholds of one fusion.
+
+        It finds what `Sweep` (with two ranks: `RankSweep`) would find for the neighbors fused like this, and
+        takes less time.
+        """
         if how not in FUSED: raise InputError(f'how={how!r}: choose one of {", ".join(FUSED)}')
         if ranks not in (1, 2): raise InputError(f'ranks={ranks!r}: 1 or 2')
         if weights is None: weights = equal_weights(self.candidates, how)

@@ -1,4 +1,4 @@
-"The search over one fusion: it searches the highest pairs, and more where a lower threshold could win."
+"The thresholds of one fusion: the highest pairs are searched first, others only if they could matter."
 import numpy as np
 
 from ....core import InputError
@@ -15,11 +15,15 @@ SAMPLE = 20_000  # scores from which it is estimated where the highest ones begi
 class FlatSweep(ThresholdSearch):
     """The row F1 under every threshold of one fusion, as `Sweep` and `RankSweep` give it.
 
-    Example (the three rows of `Flat`, fused by the mean): the pairs of the level have .6, .6, .55, .55 and
-    .2; one that is left out has .3 at most, so the four above are searched. The best threshold among them
-    is .575, with a mean F1 of 1. Below .3, a row could at best have all its right candidates in beside the
-    wrong ones above .3: 2*1/(1+1+1) = 2/3, 4/5 and 1. That is less in all, so the search ends without the
-    other two pairs.
+    Only the pairs with the highest scores are searched at first. The search ends when no threshold below
+    them could do better, even if it let in all right pairs and no further wrong one. Otherwise more pairs
+    are searched.
+
+    Example (the three rows of `Flat`, fused by the mean). The pairs of the level score .6, .6, .55, .55 and
+    .2. A pair that is left out scores .3 at most, so the four pairs above .3 are searched. The best threshold
+    among them is .575, with a mean F1 of 1. Under a threshold below .3, the wrong pairs above .3 are in, and
+    at best all right pairs are too: the rows have an F1 of 2*1/(1+1+1) = 2/3, 4/5 and 1 at most. That is less
+    in sum, so the search ends without the other two pairs.
     """
     def __init__(
         self,
@@ -81,7 +85,10 @@ class FlatSweep(ThresholdSearch):
         return sum(elsewhere for _, _, elsewhere in results) / len(sides) / len(self.alone)
 
     def _search(self, row_codes, chosen):
-        "For each of `chosen` (bool (s,codes)): the best thresholds, the sum of F1 there and elsewhere."
+        """Choose thresholds on several sets of rows, the rows of `chosen` (bool (s,codes)) each.
+
+        For each set: the best thresholds, the sum of F1 of its rows under them, and that of all other rows.
+        """
         alone_f1 = np.bincount(row_codes, self.alone, chosen.shape[1])
         while True:
             chooser = Chooser(self.pairs, row_codes, chosen.shape[1])
@@ -103,7 +110,7 @@ class FlatSweep(ThresholdSearch):
         return True
 
     def _load_level(self):
-        "Fuse the pairs of the level, and find out what those left out score at most."
+        "Fuse the pairs of the level, and work out the most that a pair left out of it can score."
         level = self.flat.level(self._depth)
         self._level_scores = fused_scores(level.pairs, *self.fusion)
         self._least = level.highest_left_out(self.fusion)
@@ -113,7 +120,7 @@ class FlatSweep(ThresholdSearch):
         self._look()
 
     def _look(self):
-        "Order the `_room` highest pairs or so, as far down as the level goes."
+        "Put the highest pairs in order: about `_room` of them, but none that pairs left out could exceed."
         level_scores = self._level_scores
         lowest_score = self._least
         if len(level_scores) > self._room:
