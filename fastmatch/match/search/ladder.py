@@ -21,7 +21,7 @@ from .workbench import Workbench
 
 # what a step must add on the half that it is chosen on: less is noise, and the plainer rule stays
 WORTH = .002
-FUSIONS_KEPT = 5  # fusions that did best on a half, which are tried again after the steps on vectors
+FUSIONS_KEPT = 3  # fusions that did best on a half, which are tried again after the steps on vectors
 HALVINGS = 10
 LARGE_HALVINGS = 2  # of more than `MANY` listings: their figures vary little, and each halving takes long
 MANY = 2_000
@@ -111,6 +111,15 @@ class _Side:
         "From here on an option must beat what is held now by `worth`."
         self.least = self.value + worth
 
+    def finder(self):
+        """The fusion that finds the neighbors of steps on vectors: the best of the means in fifths.
+
+        Which neighbors are nearest hardly depends on the exact weights, and halves that agree share the work.
+        """
+        means = [structure for structure in self.fusions if structure.how == 'mean'
+                 and all(round(10 * weight) % 2 == 0 for _, weight in structure.weights)]
+        return max(means, key=self.fusions.get, default=next(iter(self.fusions)))
+
     def best_fusions(self):
         "Those that were worth most here, the plainest first in ties."
         return sorted(self.fusions, key=lambda structure: -self.fusions[structure])[:FUSIONS_KEPT]
@@ -185,12 +194,12 @@ class _Climb:
                     wanted.setdefault(structure, []).append(side)
         self._offer(wanted)
 
-    def _refinements(self, side): return [bound(steps, side.structure) for steps in self.menu.refinements]
+    def _refinements(self, side): return [bound(steps, side.finder()) for steps in self.menu.refinements]
 
     def _blends(self, side):
         "Stages of blending around the threshold that a side holds, after its steps or in their place."
         threshold = np.atleast_1d(side.thresholds)[-1]
-        by = side.structure.fusion
+        by = side.finder().fusion
         kept_steps = tuple(step for step in side.structure.vector_steps if step.do != 'expand')
         options = []
         for steps in dict.fromkeys([(), kept_steps]):
