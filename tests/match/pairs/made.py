@@ -13,13 +13,14 @@ def listings(n_groups=60, seed=0):
     groups = np.repeat(np.arange(n_groups), rng.integers(2, 6, n_groups))
     n = len(groups)
     vectors = rng.normal(size=(n_groups, 12))[groups] + 1.3 * rng.normal(size=(n, 12))
-    whole = [f'brand{group % 7} item{rng.integers(99)} {group * 13 % 97}ml' for group in range(n_groups)]
-    texts = []
-    for title in (whole[group] for group in groups):
-        texts.append(title if rng.random() < .6 else ' '.join(title.split()[:2]))
+    full_titles = [f'brand{group % 7} item{rng.integers(99)} {group * 13 % 97}ml'
+                   for group in range(n_groups)]
+    titles = []
+    for title in (full_titles[group] for group in groups):
+        titles.append(title if rng.random() < .6 else ' '.join(title.split()[:2]))
     keys = [f'h{group}' if rng.random() < .1 else None for group in groups]
-    found = candidates({'image': Dense(vectors), 'tfidf': Tfidf(texts), 'phash': Keys(keys)}, 20)
-    return found, groups, texts
+    scored_candidates = candidates({'image': Dense(vectors), 'tfidf': Tfidf(titles), 'phash': Keys(keys)}, 20)
+    return scored_candidates, groups, titles
 
 
 def linear(): return make_pipeline(StandardScaler(), LogisticRegression())
