@@ -17,7 +17,7 @@ from fastmatch.callback.resume import Resume
 from fastmatch.schedule import recipes  # noqa: F401
 from fastmatch.study import PruneTrial, WrongStudy, open_study, work
 from fastmatch.study.engine.pruner import direction_of
-from tests.callback.small import fit, learner
+from tests.callback.small import fit, make_learner
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,7 +72,7 @@ def run(train, tmp_path, pruner=None, monitor='accuracy', direction='maximize', 
     counts = []
 
     def objective(trial):
-        learn = learner(metrics=accuracy, path=tmp_path, cbs=[Count(), PruneTrial(trial, monitor)])
+        learn = make_learner(metrics=accuracy, path=tmp_path, cbs=[Count(), PruneTrial(trial, monitor)])
         counts.append(learn.count)
         train(learn)
         return learn.prune_trial.value
@@ -134,7 +134,7 @@ from fastai.metrics import accuracy
 from fastmatch.callback.resume import Resume
 from fastmatch.schedule import recipes
 from fastmatch.study import PruneTrial
-from tests.callback.small import fit, learner
+from tests.callback.small import fit, make_learner
 
 class Die(Callback):
     order = 100
@@ -146,7 +146,7 @@ class Die(Callback):
 class Count(Callback): pass  # a call is the same by its callbacks' names
 
 trial = optuna.create_study(direction='maximize').ask()
-learn = learner(metrics=accuracy, path=sys.argv[1], cbs=[Count(), Die(), PruneTrial(trial, 'accuracy')])
+learn = make_learner(metrics=accuracy, path=sys.argv[1], cbs=[Count(), Die(), PruneTrial(trial, 'accuracy')])
 fit(learn, 'fit_head_first', 2, 4, .05, cbs=Resume())
 '''
 
@@ -193,7 +193,7 @@ def test_named_pruners_prune_and_lose_nothing(pruner, tmp_path):
 
     def objective(trial):
         lr = trial.suggest_categorical('lr', [.1, 1e-6])
-        learn = learner(metrics=accuracy, path=tmp_path, cbs=[Count(), PruneTrial(trial, 'valid_loss')])
+        learn = make_learner(metrics=accuracy, path=tmp_path, cbs=[Count(), PruneTrial(trial, 'valid_loss')])
         try: fit(learn, 'fit_head_first', 3, 6, lr)
         finally: n_epochs.append(learn.count.n)
         return learn.prune_trial.value
@@ -237,7 +237,7 @@ def test_a_monitor_of_ones_own_goes_either_way(tmp_path):
     def whatever(predictions, targets): return accuracy(predictions, targets)
 
     def objective(trial):
-        learn = learner(metrics=whatever, path=tmp_path, cbs=PruneTrial(trial, 'whatever'))
+        learn = make_learner(metrics=whatever, path=tmp_path, cbs=PruneTrial(trial, 'whatever'))
         fit(learn, 'fit', 2, .05)
         return learn.prune_trial.value
     for direction in ('minimize', 'maximize'):
