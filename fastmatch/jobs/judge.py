@@ -1,17 +1,21 @@
 "What a trained Learner's embeddings are worth: the rule that is chosen, judged where it will be used."
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from ..core import InputError
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import HeldOut, alone_heldout, heldout
 from ..match.judge.pool_thresholds import pool_thresholds
-from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, Setting, among_themselves, in_the_catalogue
+from ..match.judge.setting import (
+    AMONG_THEMSELVES,
+    IN_THE_CATALOGUE,
+    Setting,
+    among_themselves,
+    in_the_catalogue,
+)
 from ..match.neighbors import NEAREST
 from ..match.rule import Rule
 from ..match.search.ladder import LadderResult, ladder
 from .options import RuleChoice
-
-KEEP_HALVINGS = 10  # of the table's rows
 
 
 @dataclass
@@ -21,7 +25,6 @@ class Judgement:
     settings: dict  # Name -> `Setting`, that which the rule was chosen in first
     tables: dict  # Name of the setting -> {row: `HeldOut`}: 'alone', each modality, 'fused', 'rule'
     ladder: LadderResult  # How the rule was found
-    seconds: dict = field(default_factory=dict)  # Stage -> seconds
 
     @property
     def main(self) -> str:
@@ -87,8 +90,8 @@ def judge(
 ) -> Judgement:
     "Choose a rule in the first setting and judge it, and its parts, in all of them."
     main, *others = settings
-    found = choice.search(settings[main], echo)
-    rule = found.rule.with_pools(pool_thresholds(settings[main], found.rule, seed=choice.seed))
+    found = _found(settings[main], choice, echo)
+    rule = replace(found.rule, pools=pool_thresholds(settings[main], found.rule, seed=choice.seed))
     tables = {}
     for name, setting in settings.items():
         tables[name] = judge_modalities(setting, choice.seed)
@@ -99,3 +102,10 @@ def judge(
             tables[name] |= {'fused': ladder(setting, 'plain', seed=choice.seed).heldout,
                              'rule': found.scores_in(setting, shift)}
     return Judgement(rule, settings, tables, found)
+
+
+def _found(setting, choice, echo):
+    "The rule that was asked for, with what each step was worth, as `LadderResult`."
+    from ..study.rule import tuned_ladder
+    if choice.how == 'tune': return tuned_ladder(setting, choice.n_trials, seed=choice.seed)
+    return ladder(setting, 'plain' if choice.how == 'plain' else None, seed=choice.seed, echo=echo)

@@ -7,6 +7,8 @@ from ..data.columns import FASTAI_NAMES, Columns, keywords_of_roles
 
 SAMPLE_SIZE = 104  # pixels, for the embedded sample: its pictures have 64
 
+RULES = ('ladder', 'plain', 'tune')  # ways to choose a rule
+
 STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` writes
 
 
@@ -49,6 +51,24 @@ class Search:
     monitor: str = 'recall@1'  # Value that it improves; also 'map@r', 'row_f1_max'
     sampler: str = 'tpe'  # As for `open_study`
     pruner: str | None = 'hyperband'  # As for `open_study`
+
+
+@dataclass(frozen=True)
+class RuleChoice:
+    "How the rule is chosen, and what it is judged under."
+    how: str = 'ladder'  # 'ladder': a step at a time; 'plain': fusion and one threshold; 'tune': by a study
+    matchless: float | None = None  # Share of groups whose mates are taken away; None: the table's own share
+    n_trials: int = 100  # Of each study, for 'tune'
+    seed: int = 0  # Of the halvings and draws
+
+    def check(self):
+        "Raise `InputError` for an unknown way to choose, or a share outside 0 to 1."
+        if self.how not in RULES: raise InputError(f'rule={self.how!r}: choose one of {", ".join(RULES)}')
+        check_least(n_trials=(self.n_trials, 1))
+        if self.matchless is None: return
+        is_number = isinstance(self.matchless, (int, float)) and not isinstance(self.matchless, bool)
+        if not is_number or not 0 <= self.matchless <= 1:
+            raise InputError(f'matchless={self.matchless!r}: a share of the groups, from 0 to 1')
 
 
 def check_least(

@@ -10,43 +10,27 @@ from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
-from ..match.candidates import candidates
 from ..match.embeddings import Embeddings
-from ..match.judge.choose import choose_rule, heldout_fused
-from ..match.judge.groups import Groups
-from ..match.judge.heldout import alone_heldout, heldout
 from ..match.judge.paired import paired
+from ..match.judge.setting import AMONG_THEMSELVES, among_themselves
 from ..match.matches import Matches
 from ..match.rule import Rule
+from ..match.search.ladder import ladder
+from ..match.words import rule_in_words
 from ..matcher import Matcher, check_blanks
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
 from ..store import atomic_folder, check_new_folder
-from .options import Training, refuse_unknown, take_columns, with_keywords
+from .judge import Judgement, judge, judge_modalities, settings_for
+from .options import RuleChoice, Training, refuse_unknown, take_columns, with_keywords
 from .progress import Stages, StepBar, epoch_logger, suggested_rate
 
 UNTRAINABLE = ('tfidf', 'phash')  # modalities without an encoder: training can't change them
 PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
 FILES = ('manifest.json', 'matches.csv', 'summary.json', 'report.html')  # and the matcher's state
-INFO = ('heldout', 'gain', 'seed', 'settings', 'listings')  # what a matcher keeps of the summary
-
-
-def judge(
-    emb,  # `Embeddings` with groups of listings no encoder was trained on
-    seed: int = 0,  # Of the halvings
-    k: int = 50,  # Candidates of each modality
-) -> tuple[dict, object, dict]:  # {row of the table: `HeldOut`}, the candidates, the spaces
-    "Score each modality alone and all fused under the held-out protocol (`heldout`)."
-    emb.refuse_trained_on('judging a rule')
-    if emb.groups is None:
-        raise InputError('the listings have no groups: a rule is judged against the true ones')
-    spaces, groups = emb.spaces(), Groups.of(emb.groups)
-    k = min(k, len(emb))
-    judged_rows = {modality: heldout(space.search(k), groups, seed=seed)
-                   for modality, space in spaces.items()}
-    nearest = candidates(spaces, k=k)
-    return {**judged_rows, 'fused': heldout_fused(nearest, groups, seed=seed)}, nearest, spaces
+# what a matcher keeps of the summary
+INFO = ('promised', 'judged', 'heldout', 'gain', 'ladder', 'seed', 'settings', 'listings')
 
 
 @dataclass
@@ -54,25 +38,46 @@ class Outcome:
     "What training and judging on one held-out fold gave."
     learn: MatchLearner  # The trained Learner
     emb: Embeddings  # Of the held-out listings
-    table: dict  # Row -> `HeldOut`: 'alone', each modality, 'fused', and the same with untrained encoders
-    rule: Rule  # Chosen on all held-out listings
-    matches: Matches  # Of the held-out listings
+    everything: Embeddings  # Of all listings, those that were trained on flagged
+    judgement: Judgement  # The rule, and what it and its parts are worth in each setting
+    untrained: dict  # 'untrained_' and a modality or 'fused' -> `HeldOut`, among themselves
+    matches: Matches  # Of the held-out listings among themselves
     seconds: dict  # Stage -> seconds
     seed: int  # Of the run
     settings: dict  # What the run was called with
+
+    @property
+    def rule(self) -> Rule:
+        "The rule, chosen on all held-out listings."
+        return self.judgement.rule
+
+    @property
+    def table(self) -> dict:
+        """Row -> `HeldOut`, among themselves: 'alone', each modality, 'fused', 'rule', and the same with
+        untrained encoders."""
+        return {**self.judgement.tables[AMONG_THEMSELVES], **self.untrained}
 
     @property
     def gain(self):
         "Row F1 of the trained fusion over the untrained one, paired (`Paired`)."
         return paired(self.table['fused'], self.table['untrained_fused'])
 
+    @property
+    def gains(self) -> dict:
+        "What is compared -> `Paired`."
+        main = self.judgement.tables[self.judgement.main]
+        return {'rule over fused': paired(main['rule'], main['fused']),
+                'fused over untrained_fused': self.gain}
+
     def summary(self) -> dict:
         "What `summary.json` holds, in plain values."
         dls = self.learn.dls
         return {
+            **self.judgement.summary(),
             'heldout': {row_name: scores.summary() for row_name, scores in self.table.items()},
-            'gain': {'fused over untrained_fused': self.gain.to_dict()},
+            'gain': {name: gain.to_dict() for name, gain in self.gains.items()},
             'rule': self.rule.to_dict(),
+            'rule_in_words': rule_in_words(self.rule),
             'seconds': self.seconds,
             'seed': self.seed,
             'settings': self.settings,
@@ -91,6 +96,8 @@ def train_and_judge(
     lr: float | str = 2e-3,  # Learning rate, times `LR_MULT` for each parameter group; 'auto' asks lr_find
     sampler: str | None = None,  # How batches are drawn: None, 'pk', 'weighted' or 'oversample'
     loss_func=None,  # Default `match_learner`'s
+    choice: RuleChoice | None = None,  # How the rule is chosen and judged; default by the ladder
+    catalogue: str = 'all',  # What the matcher will hold, which the rule is chosen for: 'all' or 'heldout'
     echo=print,  # Called with a line of text at each stage of the work
     **options,  # Fields of `Training` and `Columns` by keyword: `epochs=3`, `image_col='photo'`, ...
 ) -> Outcome:
@@ -100,10 +107,16 @@ def train_and_judge(
     refuse_unknown(options, train_and_judge, Training)
     _check_rate(lr)
     training.check()
+    choice = choice or RuleChoice(seed=training.seed)
+    choice.check()
+    _check_catalogue(catalogue)
     stages = Stages(echo)
     seed = training.seed
     seed_everything(seed)
-    settings = _settings(columns, training, lr, sampler, loss_func, valid_fold)
+    settings = _settings(columns, training, lr, sampler, loss_func, valid_fold) | {
+        'rule': choice.how,
+        'matchless': choice.matchless,
+    }
     with stages('data', f'reading {len(df)} listings'):
         dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
         learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
@@ -111,22 +124,28 @@ def train_and_judge(
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
          f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
-        untrained, *_ = judge(learn.embeddings(tta=True), seed)
+        untrained = _untrained(learn, seed)
     with stages('train', f'training {training.epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = epoch_logger(learn, echo)
         if lr == 'auto': settings['lr'] = lr = suggested_rate(learn, echo)
         learn.fit_flat_cos(training.epochs, lr, cbs=StepBar(lr))
-    with stages('embed', 'embedding the held-out listings'):
-        embeddings = learn.embeddings(tta=True)
+    with stages('embed', f'embedding {len(dls.df)} listings'):
+        everything = learn.embeddings(dls.df, tta=True)
+        embeddings = everything.take(dls.is_valid)
     with stages('rule', 'choosing the rule'):
-        judged_rows, nearest, spaces = judge(embeddings, seed)
-        groups = Groups.of(embeddings.groups)
-        rule = choose_rule(nearest, groups)
-        matches = rule.apply(spaces)
-    untrained_rows = {f'untrained_{row_name}': scores for row_name, scores in untrained.items()
-                      if row_name not in UNTRAINABLE}
-    heldout_table = {'alone': alone_heldout(groups), **judged_rows, **untrained_rows}
-    return Outcome(learn, embeddings, heldout_table, rule, matches, stages.seconds, seed, settings)
+        judgement = judge(settings_for(everything, dls.is_valid, choice, catalogue), choice, echo)
+        matches = judgement.rule.apply(among_themselves(embeddings).spaces)
+    return Outcome(
+        learn, embeddings, everything, judgement, untrained, matches, stages.seconds, seed, settings
+    )
+
+
+def _untrained(learner, seed):
+    "What each modality and the plain fusion of encoders as they came are worth among themselves."
+    setting = among_themselves(learner.embeddings(tta=True))
+    rows = {**judge_modalities(setting, seed), 'fused': ladder(setting, 'plain', seed=seed).heldout}
+    return {f'untrained_{row_name}': scores for row_name, scores in rows.items()
+            if row_name not in UNTRAINABLE}
 
 
 def monitors() -> list:
@@ -160,6 +179,11 @@ def check_one_batch(
                      'give a smaller one')
 
 
+def _check_catalogue(catalogue):
+    if catalogue not in ('all', 'heldout'):
+        raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
+
+
 def _check_rate(learning_rate):
     if learning_rate == 'auto': return
     if isinstance(learning_rate, (int, float)) and 0 < learning_rate < math.inf: return
@@ -187,14 +211,13 @@ def run(
 
     `out` then holds the matcher, `matches.csv` (of the held-out listings), `summary.json` and `report.html`.
     """
-    if catalogue not in ('all', 'heldout'):
-        raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
+    _check_catalogue(catalogue)
     # before the work: a folder that can't be written should cost no training run
     check_new_folder(out, is_result, force)
     echo = kwargs.get('echo', print)
     columns = take_columns(kwargs.pop('columns', None), kwargs)
     if columns.id in df: check_blanks(df[columns.id].dropna().astype(str), columns.id)
-    outcome = train_and_judge(df, path, columns, **kwargs)
+    outcome = train_and_judge(df, path, columns, catalogue=catalogue, **kwargs)
     summary = outcome.summary()
     stages = Stages(echo, outcome.seconds)  # the same seconds that the summary holds
     with stages('matcher', 'making the matcher'):
@@ -212,8 +235,8 @@ def run(
 
 def _matcher(outcome, catalogue, info):
     learner = outcome.learn
-    if catalogue == 'all': return learner.matcher(rule=outcome.rule, tta=True, info=info)
-    return Matcher(outcome.rule, outcome.emb, learner.encoder(tta=True), learner.dls.columns, info)
+    known = outcome.everything if catalogue == 'all' else outcome.emb
+    return Matcher(outcome.rule, known, learner.encoder(tta=True), learner.dls.columns, info)
 
 
 def is_result(
