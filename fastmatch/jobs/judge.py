@@ -106,6 +106,7 @@ def judge(
 
 def _found(setting, choice, echo):
     "The rule that was asked for, with what each step was worth, as `LadderResult`."
-    from ..study.rule import tuned_ladder
-    if choice.how == 'tune': return tuned_ladder(setting, choice.n_trials, seed=choice.seed)
+    if choice.how == 'tune':
+        from ..study.rule import tuned_ladder
+        return tuned_ladder(setting, choice.n_trials, seed=choice.seed)
     return ladder(setting, 'plain' if choice.how == 'plain' else None, seed=choice.seed, echo=echo)

@@ -6,10 +6,10 @@ from .steps.step import Step
 FUSION_WORDS = {
     'mean': 'The score of a pair is the weighted mean of the similarities of {parts}.',
     'square': 'The score of a pair is the weighted mean of the squared similarities of {parts}.',
-    'joint': 'The score of a pair is the weighted mean of the similarities of {parts}, of those that both have.',
+    'joint': 'The score of a pair is the weighted mean of the similarities of {parts}, of those both have.',
     'prob_or': 'The score of a pair is the chance that at least one is right of {parts}, each similarity '
     'to its power being a chance.',
-    'power': 'The score of a pair is the root of the summed powers of its similarities over their thresholds, '
+    'power': 'The score of a pair is the root of summed powers of its similarities over their thresholds, '
     'of {parts}.',
     'union': 'The score of a pair is the most by which one similarity is above its threshold, of {parts}.',
     'above': 'The score of a pair is how far its similarities are above their thresholds in all, of {parts}.',
@@ -27,7 +27,7 @@ STEP_WORDS = {
     'standardize': "Scores are set in relation to each listing's other scores",
     'mutual': 'Only pairs stay in which each is among the nearest of the other',
     'veto': 'Pairs whose titles name contradicting quantities are dropped',
-    'pair_model': 'A classifier of pairs gives the probability that two are the same, which is the score from '
+    'pair_model': 'A classifier gives the probability that two are the same, which is the score from '
     'here on',
     'min2': 'A listing without a match gets its nearest one',
     'chisel': 'Listings get as many matches as the sizes of known groups ask for',
