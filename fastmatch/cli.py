@@ -77,7 +77,7 @@ RuleKind = Annotated[str, _option(
 Matchless = Annotated[
     float | None,
     _option(
-        'Share of the held-out groups whose listings lose their mates in judging; default: the share of the table.'
+        'Share of held-out groups whose listings lose their mates in judging; default: that of the table.'
     ),
 ]
 Out = Annotated[Path, _option('Folder to write: it is there whole or not at all.', show_default=False)]
