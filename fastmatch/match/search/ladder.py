@@ -4,7 +4,7 @@ The whole search is done on one half of the groups and scored on the other half,
 of
 each rung is what a rule that was chosen like this scores on groups it was not chosen on.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,17 +35,47 @@ class Rung:
     over_before: Paired | None  # The paired difference to the rung before
 
 
+@dataclass(frozen=True)
+class HalfRule:
+    "The rule that was chosen on one half of the groups."
+    structure: RuleStructure
+    thresholds: object  # One, or two: (that of the nearest, that of all others)
+    scored: np.ndarray  # bool (n,), the rows it was not chosen on
+
+
 @dataclass
 class LadderResult:
     "A rule, and what each step on the way to it was worth."
     rule: Rule  # Chosen on all rows
     structure: RuleStructure  # Of the rule
     rungs: list  # `Rung`s, the last of them what the rule promises
+    halves: list = field(default_factory=list)  # `HalfRule`s that the last rung's figure is made of
 
     @property
     def heldout(self) -> HeldOut:
         "What the whole search promises: chosen on one half of the groups, scored on the other."
         return self.rungs[-1].heldout
+
+    @property
+    def fused(self) -> HeldOut:
+        "What the plain fusion with one threshold is worth: the first rung."
+        return next(rung.heldout for rung in self.rungs if rung.name == 'fused')
+
+    def scores_in(
+        self,
+        setting: Setting,  # Another setting with the same rows in the same order
+        shift: float = 0.,  # Added to the thresholds, whose best values depend on the pool
+    ) -> HeldOut:
+        "What the rules of the halves score in another setting, on the groups they were not chosen on."
+        workbench = Workbench(setting, self.rule.k)
+        row_f1, times = np.zeros(len(setting)), np.zeros(len(setting))
+        for half in self.halves:
+            search = workbench.threshold_search(half.structure)
+            thresholds = tuple(np.add(half.thresholds, shift)) if np.ndim(half.thresholds) else (
+                half.thresholds + shift)
+            row_f1[half.scored] += search.at(thresholds)[half.scored]
+            times[half.scored] += 1
+        return HeldOut(row_f1 / times, setting.groups.row_codes)
 
     def table(self):
         "The rungs as a DataFrame: row F1, its standard error, and the difference to the rung before."
@@ -84,7 +114,8 @@ def ladder(
     final = climb.everything
     score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary()}
     rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
-    return LadderResult(rule, final.structure, rungs)
+    halves = [HalfRule(side.structure, side.thresholds, side.scored) for side in climb.halves]
+    return LadderResult(rule, final.structure, rungs, halves)
 
 
 class _Side:
