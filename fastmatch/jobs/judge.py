@@ -5,7 +5,13 @@ from ..core import InputError
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import HeldOut, alone_heldout, heldout
 from ..match.judge.pool_thresholds import pool_thresholds
-from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, Setting, among_themselves, in_the_catalogue
+from ..match.judge.setting import (
+    AMONG_THEMSELVES,
+    IN_THE_CATALOGUE,
+    Setting,
+    among_themselves,
+    in_the_catalogue,
+)
 from ..match.neighbors import NEAREST
 from ..match.rule import Rule
 from ..match.search.ladder import LadderResult, ladder

@@ -15,7 +15,7 @@ from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
 from ..steps.step import Step
-from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, fusions, menu_of
+from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, finder_fusions, fusions, menu_of
 from .structure import RuleStructure
 from .workbench import Workbench
 
@@ -143,13 +143,9 @@ class _Side:
         self.least = self.value + worth
 
     def finder(self):
-        """The fusion that finds the neighbors of steps on vectors: the best of the means in fifths.
-
-        Which neighbors are nearest hardly depends on the exact weights, and halves that agree share the work.
-        """
-        means = [structure for structure in self.fusions if structure.how == 'mean'
-                 and all(round(10 * weight) % 2 == 0 for _, weight in structure.weights)]
-        return max(means, key=self.fusions.get, default=next(iter(self.fusions)))
+        "The fusion that finds the neighbors of steps on vectors, the best of `finder_fusions`."
+        modalities = [modality for modality, _ in self.structure.weights]
+        return max(finder_fusions(modalities), key=self.fusions.get)
 
     def best_fusions(self):
         "Those that were worth most here, the plainest first in ties."
