@@ -1,11 +1,11 @@
-"""Promise against delivery: what a rule promises where it was chosen, and what it gives on listings that come later.
+"""Promise against delivery: what a rule promises where it was chosen, and what it gives on later listings.
 
     python tests/bench/promise.py emoji luma --embeddings DIR --out nbs/promise.csv
 
-Each fold in turn is what comes later. Three of the other four are trained on, the rule is chosen on the last one,
-looked up in the catalogue of these four, and then the later fold is matched by a matcher that knows the four: with
-the catalogue and among themselves, as `fastmatch match` does by default. Beside it stands the earlier way: the
-fusion and the threshold that are best among the listings of the one fold.
+Each fold in turn is what comes later. Three of the other four are trained on, the rule is chosen on the last
+one, looked up in the catalogue of these four, and then the later fold is matched by a matcher that knows the
+four: with the catalogue and among themselves, as `fastmatch match` does by default. Beside it stands the
+earlier way: the fusion and the threshold that are best among the listings of the one fold.
 
 Embeddings are made by training (about a minute a fold of luma, five of emoji) and kept in `--embeddings`.
 """
@@ -100,7 +100,8 @@ def table_of(name: str, folder: Path, echo=print) -> pd.DataFrame:
         row, of_fold = measure(name, *load(file), later_fold)
         rows.append(row)
         given.append(of_fold)
-        echo({column: round(value, 4) if isinstance(value, float) else value for column, value in row.items()})
+        echo(', '.join(f'{column} {value:.4f}' if isinstance(value, float) else f'{column} {value}'
+                       for column, value in row.items()))
     table = pd.DataFrame(rows)
     gain = paired(*(pooled([of_fold[way] for of_fold in given]) for way in ('delivered', 'earlier way')))
     figures = ['promised', 'promised_in_catalogue', 'delivered', 'earlier_way']
@@ -111,9 +112,11 @@ def table_of(name: str, folder: Path, echo=print) -> pd.DataFrame:
 
 def main(arguments=None):
     "Measure the sets, print the table, and write it where that is asked for."
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('sets', nargs='+', choices=['emoji', 'luma'])
-    parser.add_argument('--embeddings', type=Path, required=True, help='folder of embeddings, made if missing')
+    parser.add_argument('--embeddings', type=Path, required=True,
+                        help='folder of embeddings, made where they are missing')
     parser.add_argument('--out', type=Path, help='csv')
     given = parser.parse_args(arguments)
     given.embeddings.mkdir(parents=True, exist_ok=True)

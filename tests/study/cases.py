@@ -1,7 +1,7 @@
 "Small listings and rules' workbenches that tests of studies share."
 import numpy as np
 
-from fastmatch.match import Embeddings
+from fastmatch.match import Embeddings, among_themselves
 from fastmatch.study.rule_space import RuleChoices
 from fastmatch.study.workbench import Workbench
 
@@ -20,4 +20,5 @@ def embeddings(n_listings=120, n_groups=40, seed=0, noise=.8):
 def workbench(listings, steps=('none',), groups=None):
     "A workbench with 20 candidates a modality, without `tune_rule` around it."
     choices = RuleChoices(hows=('mean', 'prob_or', 'union'), steps=steps, max_matches=50)
-    return Workbench(listings.spaces(), listings.groups if groups is None else groups, 20, choices)
+    if groups is not None: listings = Embeddings(listings, listings.ids, groups=groups)
+    return Workbench(among_themselves(listings), 20, choices)

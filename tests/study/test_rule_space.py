@@ -4,6 +4,7 @@ from optuna.trial import FixedTrial
 
 from fastmatch.core import InputError
 from fastmatch.match import Step
+from fastmatch.match.search.structure import RuleStructure
 from fastmatch.match.thresholds.flat import FUSED
 from fastmatch.study.engine.space import default_values
 from fastmatch.study.rule_space import (
@@ -11,7 +12,6 @@ from fastmatch.study.rule_space import (
     QUICK,
     REFINEMENTS,
     RuleChoices,
-    RuleStructure,
     check_refinements,
     rule_space,
     suggest_structure,
@@ -43,8 +43,23 @@ def test_a_trial_becomes_a_structure():
     assert structure_of() == RuleStructure('mean', equal_weights)
     params = dict(how='power', steps='blend', min2=True, max_matches=5, power=2.)
     chosen_structure = structure_of(**params, **{'cut.image': .3})
-    assert chosen_structure == RuleStructure('power', (('image', .3), ('title', .6)), 2., 'blend', 2, 5)
-    assert str(chosen_structure) == 'power of image 0.3, title 0.6, power 2, blend, min2'
+    wanted = RuleStructure(
+        'power', (('image', 0.3), ('title', 0.6)), 2.0, REFINEMENTS['blend'], ranks=2, max_matches=5
+    )
+    assert chosen_structure == wanted
+    assert str(chosen_structure) == 'power of image 0.3, title 0.6, power 2, blend (threshold 0.7), min2'
+    # neighbors of all modalities together are found by the fusion that is named
+    finder = RuleStructure('mean', (('image', .8), ('title', .2)))
+    by_fused = suggest_structure(
+        FixedTrial({**default_values(space), 'steps': 'augment_expand'}),
+        space,
+        NAMES,
+        FUSED,
+        (50, 5),
+        finder=finder,
+    )
+    assert [(step.do, step.by) for step in by_fused.vector_steps] == [
+        ('augment', finder.fusion), ('expand', finder.fusion)]
     # weights that are all 0 weigh nothing: they are equal
     assert structure_of(**{'weight.image': 0., 'weight.title': 0.}).weights == equal_weights
 

@@ -139,7 +139,7 @@ from fastai.metrics import accuracy
 from fastmatch.callback.resume import Resume
 from fastmatch.schedule import recipes
 from fastmatch.study import PruneTrial
-from tests.callback.small import fit, learner as small_learner
+from tests.callback.small import fit, make_learner as small_learner
 
 class Die(Callback):
     order = 100
