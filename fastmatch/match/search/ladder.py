@@ -5,17 +5,19 @@ of
 each rung is what a rule that was chosen like this scores on groups it was not chosen on.
 """
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
 from ...core import InputError
 from ..judge.heldout import HeldOut, alone_heldout, random_halves
 from ..judge.paired import Paired, paired
+from ..judge.score import map_at_r, recall_at
 from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
 from ..steps.step import Step
-from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, fusions, menu_of
+from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, finder_fusions, fusions, menu_of
 from .structure import RuleStructure
 from .workbench import Workbench
 
@@ -126,16 +128,21 @@ class _Side:
         self.fusions = {}  # structure without steps -> its value here
         self.structure = None
         self.thresholds = None
-        self.row_f1 = None  # of the rows that are scored
+        self.scores = ()  # row F1, recall@1 and mAP@R of the rows that are scored
         self.value = -np.inf
         self.least = -np.inf  # what an option must reach
 
-    def offer(self, structure, search):
-        "Take an option where it reaches more than what is held, by as much as a step must add."
+    def offer(self, structure, search, recall_and_precision):
+        """Take an option where it reaches more than what is held, by as much as a step must add.
+
+        `recall_and_precision` gives its recall@1 and map@r for each listing, which cost a look at all
+        neighbors.
+        """
         thresholds, value = search.best(self.chosen_on)
         if value > self.value and value >= self.least:
             self.structure, self.thresholds, self.value = structure, thresholds, value
-            self.row_f1 = search.at(thresholds)[self.scored]
+            scores = search.at(thresholds), *recall_and_precision()
+            self.scores = [of_rows[self.scored] for of_rows in scores]
         return value
 
     def must_add(self, worth):
@@ -143,13 +150,9 @@ class _Side:
         self.least = self.value + worth
 
     def finder(self):
-        """The fusion that finds the neighbors of steps on vectors: the best of the means in fifths.
-
-        Which neighbors are nearest hardly depends on the exact weights, and halves that agree share the work.
-        """
-        means = [structure for structure in self.fusions if structure.how == 'mean'
-                 and all(round(10 * weight) % 2 == 0 for _, weight in structure.weights)]
-        return max(means, key=self.fusions.get, default=next(iter(self.fusions)))
+        "The fusion that finds the neighbors of steps on vectors, the best of `finder_fusions`."
+        modalities = [modality for modality, _ in self.structure.weights]
+        return max(finder_fusions(modalities), key=self.fusions.get)
 
     def best_fusions(self):
         "Those that were worth most here, the plainest first in ties."
@@ -183,21 +186,31 @@ class _Climb:
 
     def heldout(self) -> HeldOut:
         "What the rules of the halves score on the other halves."
-        groups = self.workbench.groups
-        row_f1 = np.zeros(len(groups))
-        for side in self.halves: row_f1[side.scored] += side.row_f1 / self.halvings
-        return HeldOut(row_f1, groups.row_codes, picks=[(str(side.structure), side.thresholds)
-                                                        for side in self.halves])
+        totals = np.zeros((3, len(self.workbench.groups)))
+        for side in self.halves:
+            for row_totals, scores in zip(totals, side.scores): row_totals[side.scored] += scores
+        picks = [(str(side.structure), side.thresholds) for side in self.halves]
+        return HeldOut(*(totals[:1] / self.halvings), self.workbench.groups.row_codes,
+                       *(totals[1:] / self.halvings), picks)
 
     def _offer(self, wanted):
         "Make what each structure needs once, and offer it to the sides that asked for it."
         # by what is searched: each refinement of the spaces is made once and then dropped
         for structure, sides in sorted(wanted.items(), key=lambda item: repr(item[0].vector_steps)):
             search = self.workbench.threshold_search(structure)
+            recall_and_precision = self._recall_and_precision(search)
             for side in sides:
-                value = side.offer(structure, search)
+                value = side.offer(structure, search, recall_and_precision)
                 if not (structure.vector_steps or structure.score_steps):
                     side.fusions[replace(structure, ranks=1)] = value
+
+    def _recall_and_precision(self, search):
+        "A function that gives recall@1 and mAP@R of what is searched, made once when first asked for."
+        @cache
+        def of_neighbors():
+            neighbors, groups = search.neighbors, self.workbench.groups
+            return recall_at(neighbors, groups), map_at_r(neighbors, groups)
+        return of_neighbors
 
     def _try_fusions(self, structures, worth=-np.inf):
         for side in self.sides: side.must_add(worth)

@@ -89,6 +89,17 @@ def fusions(
     return structures
 
 
+def finder_fusions(
+    modalities,  # Names
+) -> list:  # `RuleStructure`s, the most equal weights first
+    """The fusions that find the neighbors of steps on vectors: means in fifths.
+
+    Which neighbors are nearest hardly depends on the exact weights, and searches that agree share the work.
+    """
+    return [structure for structure in fusions(modalities, ('mean',))
+            if all(round(10 * weight) % 2 == 0 for _, weight in structure.weights)]
+
+
 def bound(
     steps: tuple,  # `Step`s on vectors, some `by='fused'`
     structure: RuleStructure,  # Whose fusion finds the neighbors
