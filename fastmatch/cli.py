@@ -296,6 +296,8 @@ def match(
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings)
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
+        # a rule that does not know this pool may do badly here: said beside the result, not in it
+        typer.echo(result.setting, err=loaded.rule.pools is None)
         written_files = write_matches(result, out, scores)
         for skipped in result.skipped.itertuples():
             typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',

@@ -7,7 +7,7 @@ from ..data.columns import FASTAI_NAMES, Columns, keywords_of_roles
 
 SAMPLE_SIZE = 104  # pixels, for the embedded sample: its pictures have 64
 
-RULES = ('ladder', 'plain', 'tune')  # ways to choose a rule
+RULES = ('ladder', 'plain', 'tune')  # ways to choose a rule: what `--rule` takes
 
 STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` writes
 
@@ -55,15 +55,17 @@ class Search:
 
 @dataclass(frozen=True)
 class RuleChoice:
-    "How the rule is chosen, and what it is judged under."
-    how: str = 'ladder'  # 'ladder': a step at a time; 'plain': fusion and one threshold; 'tune': by a study
-    matchless: float | None = None  # Share of groups whose mates are taken away; None: the table's own share
+    "How the rule is chosen, and how many listings without a match it is judged under."
+    rule: str = 'ladder'  # 'ladder': a step at a time; 'plain': fusion and one threshold; 'tune': by a study
+    # Share of the held-out groups whose mates are taken out of the pool, from 0 to 1; None: none is taken
+    # out, so that as many listings have no match as in the table
+    matchless: float | None = None
     n_trials: int = 100  # Of each study, for 'tune'
-    seed: int = 0  # Of the halvings and draws
+    seed: int | None = None  # Of halvings and draws; None: that of the training
 
     def check(self):
-        "Raise `InputError` for an unknown way to choose, or a share outside 0 to 1."
-        if self.how not in RULES: raise InputError(f'rule={self.how!r}: choose one of {", ".join(RULES)}')
+        "Raise `InputError` for an unknown way to choose, a share outside 0 to 1, or no trial."
+        if self.rule not in RULES: raise InputError(f'rule={self.rule!r}: choose one of {", ".join(RULES)}')
         check_least(n_trials=(self.n_trials, 1))
         if self.matchless is None: return
         is_number = isinstance(self.matchless, (int, float)) and not isinstance(self.matchless, bool)

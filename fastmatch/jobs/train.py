@@ -1,7 +1,7 @@
 "The main job: a table of listings in; matches, a rule and figures on groups that training never saw out."
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastai.vision.augment import Resize, ResizeMethod
 
@@ -12,21 +12,20 @@ from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
 from ..match.embeddings import Embeddings
 from ..match.judge.paired import paired
-from ..match.judge.setting import AMONG_THEMSELVES, among_themselves
+from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_themselves
 from ..match.matches import Matches
 from ..match.rule import Rule
-from ..match.search.ladder import ladder
 from ..match.words import rule_in_words
 from ..matcher import Matcher, check_blanks
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
 from ..store import atomic_folder, check_new_folder
-from .judge import Judgement, judge, judge_modalities, settings_for
+from .judge import Judgement, judge, judge_plain, settings_for, summary_rows, with_share
 from .options import RuleChoice, Training, refuse_unknown, take_columns, with_keywords
 from .progress import Stages, StepBar, epoch_logger, suggested_rate
 
-UNTRAINABLE = ('tfidf', 'phash')  # modalities without an encoder: training can't change them
+UNTRAINABLE = ('alone', 'tfidf', 'phash')  # rows without an encoder: training can't change them
 PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
 FILES = ('manifest.json', 'matches.csv', 'summary.json', 'report.html')  # and the matcher's state
 # what a matcher keeps of the summary
@@ -52,9 +51,21 @@ class Outcome:
         return self.judgement.rule
 
     @property
+    def judged_listings(self) -> Embeddings:
+        "The listings of the setting that the rule was chosen in, in the order that its `order` counts them."
+        return self.everything if self.judgement.main == IN_THE_CATALOGUE else self.emb
+
+    @property
+    def tables(self) -> dict:
+        """Name of the setting -> {row: `HeldOut`}, that which the matcher will work in first: 'alone', each
+        modality, 'fused', 'rule', and, among themselves, the same with untrained encoders."""
+        tables = dict(self.judgement.tables)
+        tables[AMONG_THEMSELVES] = self.table
+        return tables
+
+    @property
     def table(self) -> dict:
-        """Row -> `HeldOut`, among themselves: 'alone', each modality, 'fused', 'rule', and the same with
-        untrained encoders."""
+        "Row -> `HeldOut` of the listings among themselves, the rows of untrained encoders included."
         return {**self.judgement.tables[AMONG_THEMSELVES], **self.untrained}
 
     @property
@@ -72,9 +83,12 @@ class Outcome:
     def summary(self) -> dict:
         "What `summary.json` holds, in plain values."
         dls = self.learn.dls
+        of_judgement = self.judgement.summary()
+        of_judgement['judged'][AMONG_THEMSELVES]['rows'] = summary_rows(self.table)
         return {
-            **self.judgement.summary(),
-            'heldout': {row_name: scores.summary() for row_name, scores in self.table.items()},
+            **of_judgement,
+            # the same as in 'judged', where earlier versions have it
+            'heldout': summary_rows(self.table),
             'gain': {name: gain.to_dict() for name, gain in self.gains.items()},
             'rule': self.rule.to_dict(),
             'rule_in_words': rule_in_words(self.rule),
@@ -96,27 +110,25 @@ def train_and_judge(
     lr: float | str = 2e-3,  # Learning rate, times `LR_MULT` for each parameter group; 'auto' asks lr_find
     sampler: str | None = None,  # How batches are drawn: None, 'pk', 'weighted' or 'oversample'
     loss_func=None,  # Default `match_learner`'s
-    choice: RuleChoice | None = None,  # How the rule is chosen and judged; default by the ladder
+    choice: RuleChoice | None = None,  # How the rule is chosen, and under what it is judged
     catalogue: str = 'all',  # What the matcher will hold, which the rule is chosen for: 'all' or 'heldout'
     echo=print,  # Called with a line of text at each stage of the work
-    **options,  # Fields of `Training` and `Columns` by keyword: `epochs=3`, `image_col='photo'`, ...
+    # Fields of `Training`, `RuleChoice` and `Columns` by keyword: `epochs=3`, `rule='plain'`,
+    # `image_col='photo'`, ...
+    **options,
 ) -> Outcome:
-    "Train on the other folds, search the held-out one, choose the rule and decide."
+    """Train on the other folds, choose the rule on the held-out one, and judge it where it will be used:
+    looked up in the catalogue of all listings, and among themselves."""
     columns = take_columns(columns, options)
     training = with_keywords(training or Training(), options)
-    refuse_unknown(options, train_and_judge, Training)
-    _check_rate(lr)
-    training.check()
-    choice = choice or RuleChoice(seed=training.seed)
-    choice.check()
-    _check_catalogue(catalogue)
+    choice = with_keywords(choice or RuleChoice(), options)
+    refuse_unknown(options, train_and_judge, Training, RuleChoice)
+    if choice.seed is None: choice = replace(choice, seed=training.seed)
+    _check_options(lr, catalogue, training, choice)
     stages = Stages(echo)
-    seed = training.seed
-    seed_everything(seed)
-    settings = _settings(columns, training, lr, sampler, loss_func, valid_fold) | {
-        'rule': choice.how,
-        'matchless': choice.matchless,
-    }
+    seed_everything(training.seed)
+    settings = {**_settings(columns, training, lr, sampler, loss_func, valid_fold),
+                'rule': choice.rule, 'matchless': choice.matchless}
     with stages('data', f'reading {len(df)} listings'):
         dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
         learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
@@ -124,27 +136,33 @@ def train_and_judge(
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
          f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
-        untrained = _untrained(learn, seed)
+        untrained = _untrained(learn, choice)
     with stages('train', f'training {training.epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = epoch_logger(learn, echo)
         if lr == 'auto': settings['lr'] = lr = suggested_rate(learn, echo)
         learn.fit_flat_cos(training.epochs, lr, cbs=StepBar(lr))
     with stages('embed', f'embedding {len(dls.df)} listings'):
         everything = learn.embeddings(dls.df, tta=True)
-        embeddings = everything.take(dls.is_valid)
     with stages('rule', 'choosing the rule'):
         judgement = judge(settings_for(everything, dls.is_valid, choice, catalogue), choice, echo)
+        embeddings = everything.take(dls.is_valid)
         matches = judgement.rule.apply(among_themselves(embeddings).spaces)
-    return Outcome(
-        learn, embeddings, everything, judgement, untrained, matches, stages.seconds, seed, settings
-    )
+    return Outcome(learn, embeddings, everything, judgement, untrained, matches, stages.seconds,
+                   training.seed, settings)
 
 
-def _untrained(learner, seed):
+def _check_options(learning_rate, catalogue, training, choice):
+    "Raise `InputError` for what would fail only after hours of training."
+    _check_rate(learning_rate)
+    _check_catalogue(catalogue)
+    training.check()
+    choice.check()
+
+
+def _untrained(learner, choice):
     "What each modality and the plain fusion of encoders as they came are worth among themselves."
-    setting = among_themselves(learner.embeddings(tta=True))
-    rows = {**judge_modalities(setting, seed), 'fused': ladder(setting, 'plain', seed=seed).heldout}
-    return {f'untrained_{row_name}': scores for row_name, scores in rows.items()
+    setting = with_share(among_themselves(learner.embeddings(tta=True)), choice)
+    return {f'untrained_{row_name}': scores for row_name, scores in judge_plain(setting, choice.seed).items()
             if row_name not in UNTRAINABLE}
 
 
