@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Candidates, Dense, Keys, Neighbors, Pool, Tfidf, candidates, fuse
-from fastmatch.match.pairs.features import FEATURES, pair_features, radii_of, tied_ranks, with_scores
+from fastmatch.match.pairs.features import FEATURES, PairFeatures, pair_features, with_scores
 from tests.match.cases import halves_of_one, noisy, titles
 from tests.reference import pair as reference
 
@@ -65,22 +65,16 @@ def test_row_order_matters_to_none():
     for pair, values in one.items(): np.testing.assert_allclose(values, two[pair], atol=1e-5)
 
 
-def test_ranks_of_equals():
-    scores = np.array([[9, .5, .7, .5, .7, .1, 3]], np.float32)
-    real = np.array([[False, True, True, True, True, True, False]])
-    assert tied_ranks(scores, real)[0, 1:6].tolist() == [3, 1, 3, 1, 5]
-
-
-def test_radii():
-    found, _ = some_candidates(16, 3)
-    got = radii_of(found)
-    assert set(got) == {'image', 'tfidf'}
-    real = [[float(score) for score in row[1:] if score > -np.inf] for row in found.scores['image']]
-    best = [max(row) for row in real if row]
-    np.testing.assert_allclose(got['image'], np.quantile(best, [.25, .5, .75]), atol=1e-6)
-    np.testing.assert_array_equal(pair_features(found)[2], pair_features(found, radii=got)[2])
-    lonely = Candidates(np.arange(3)[:, None], {'a': np.ones((3, 1), np.float32)})
-    assert radii_of(lonely) == {'a': [0., 0., 0.]} and pair_features(lonely)[2].shape[0] == 0
+def test_some_rows_are_those_of_all():
+    found, texts = some_candidates(16, 4)
+    rows, columns, features, names = pair_features(found, texts)
+    some = PairFeatures(found, texts)
+    for wanted in ([3], [7, 2, 11], np.arange(9), []):
+        got = some.of(np.array(wanted, int))
+        order = np.concatenate([np.flatnonzero(rows == row) for row in wanted] or [np.zeros(0, int)])
+        for one, whole in zip(got[:3], (rows, columns, features)):
+            np.testing.assert_array_equal(one, whole[order])
+        assert got[3] == names
 
 
 def test_use():

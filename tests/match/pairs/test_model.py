@@ -23,8 +23,8 @@ from fastmatch.match import (
 )
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
-from fastmatch.match.pairs.features import radii_of
 from fastmatch.match.pairs.model import random_parts
+from fastmatch.match.pairs.surroundings import radii_of
 from tests.match.cases import titles
 from tests.match.pairs.made import linear, listings
 
