@@ -91,7 +91,7 @@ class _Pairs:
     def __init__(self, candidates, surroundings, rows):
         candidate_ids = candidates.ids
         self.surroundings = surroundings
-        rows = np.arange(len(candidate_ids)) if rows is None else np.asarray(rows)
+        rows = np.arange(len(candidate_ids)) if rows is None else np.asarray(rows, np.int64)
         row_places, self.columns = np.nonzero(surroundings.real[rows])
         self.rows = rows[row_places]  # i; `columns` is that of j
         self.others = candidate_ids[self.rows, self.columns]  # j

@@ -1,4 +1,4 @@
-"How each listing lies among all others: ranks of its candidates, how crowded it is around it, how central it is."
+"Where a listing lies among the others: ranks of its candidates, how crowded it is there, how central."
 import numpy as np
 
 from ..candidates import Candidates

@@ -37,9 +37,15 @@ def test_learns_more_than_a_mean():
     neighbors = model.score(found, texts).check(self_join=True)
     np.testing.assert_array_equal(np.sort(neighbors.ids, 1), np.sort(found.ids, 1))
     assert (neighbors.scores[:, 0] == 1).all() and neighbors.scores[neighbors.ids >= 0].min() >= 0
-    # probabilities of the classifier itself, pair by pair
+    # probabilities of the classifier itself, pair by pair, at the odds of a match among all pairs of the half:
+    # it was fitted to those that lie within the half
     rows, columns, features, _ = model.features(found, texts)
-    wanted = dict(zip(zip(rows, found.ids[rows, columns]), model.model.predict_proba(features)[:, 1]))
+    others = found.ids[rows, columns]
+    different = half[rows] & (groups[rows] != groups[others])
+    share = (different & half[others]).sum() / different.sum()
+    assert model.kept == share and .3 < share < .7
+    odds = [p / (1 - p) * share for p in model.model.predict_proba(features)[:, 1]]
+    wanted = dict(zip(zip(rows, others), [each / (1 + each) for each in odds]))
     for i, j, score in zip(*neighbors.pairs()):
         if i != j: assert score == pytest.approx(wanted[i, j], abs=1e-6)
     rest = ~half
