@@ -7,7 +7,8 @@ import pytest
 
 from fastmatch.match import Rule
 from fastmatch.report.pairs import judge_pairs
-from fastmatch.report.settings import words
+from fastmatch.report.settings import settings_html, words
+from tests.matcher.paired import matcher_and_new
 from tests.report.made import run
 from tests.report.reader import Reader
 
@@ -28,7 +29,8 @@ def test_the_rule_in_words_computes_what_it_computes(how, weights, threshold):
         got = np.any([scores[name] >= float(least) for name, least in named.items()], 0)
     else:
         formula, least = re.search(r'when the fused score, (.+), is (-?[\d.]+) or more', text).groups()
-        for sign, operator in (('−', '-'), ('×', '*'), ('^', '**')): formula = formula.replace(sign, operator)
+        for sign, operator in (('−', '-'), ('×', '*'), ('^', '**')):
+            formula = formula.replace(sign, operator)
         if how == 'prob_or': scores = {name: np.clip(score, 0, None) for name, score in scores.items()}
         got = eval(formula, {}, scores) >= float(least)
     want = judge_pairs(spaces, Rule(how, weights, threshold, 60, 60), embeddings.groups).pairs
@@ -39,6 +41,15 @@ def test_the_rule_in_words_computes_what_it_computes(how, weights, threshold):
 def test_keys_and_steps_are_told():
     text = words(Rule('mean', {'image': 1.}, .5, join=('phash',), steps=('standardize', 'min2')))
     assert 'an equal phash match by that alone' in text and 'Steps, in order: standardize, min2.' in text
+
+
+def test_a_pair_model_is_told_in_a_line():
+    matcher, *_ = matcher_and_new()
+    page = Reader(settings_html(matcher.rule, None))
+    shown = json.loads(''.join(page.words('pre')))
+    assert len(json.dumps(shown)) < 1500
+    assert shown['steps'][1]['params'] == repr(matcher.rule.steps[1].pair_model)
+    assert 'probability that the pair model gives them is' in words(matcher.rule)
 
 
 def test_the_settings(html):

@@ -66,7 +66,7 @@ def check_trees(
     of_nodes = [arrays[name] for name in wanted if name not in ('start', 'base')]
     inner = arrays['leaf'] == 0
     is_whole = (all(array.shape == nodes.shape for array in of_nodes) and arrays['base'].shape == (1,)
-                and arrays['start'].ndim == 1 and np.isin(arrays['start'][:-1], nodes).all()
+                and np.isin(arrays['start'][:-1], nodes).all() and arrays['start'][-1:] == len(nodes)
                 # children come behind their parent
                 and all(((arrays[child] > nodes) & (arrays[child] < len(nodes)))[inner].all()
                         for child in ('left', 'right'))

@@ -4,11 +4,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastmatch.match import Dense, Keys, Tfidf, candidates
+from fastmatch.match import Dense, Keys, Pool, Tfidf, Titles, Units, candidates
 
 
-def listings(n_groups=60, seed=0):
-    "Groups of two to five; pictures tell half of it, titles the other: (candidates, groups, titles)."
+def spaces(n_groups=60, seed=0):
+    "Groups of two to five; pictures tell half of it, titles the other: (spaces, groups, titles)."
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(n_groups), rng.integers(2, 6, n_groups))
     n = len(groups)
@@ -18,8 +18,29 @@ def listings(n_groups=60, seed=0):
     for title in (whole[group] for group in groups):
         texts.append(title if rng.random() < .6 else ' '.join(title.split()[:2]))
     keys = [f'h{group}' if rng.random() < .1 else None for group in groups]
-    found = candidates({'image': Dense(vectors), 'tfidf': Tfidf(texts), 'phash': Keys(keys)}, 20)
-    return found, groups, texts
+    return {'image': Dense(vectors), 'tfidf': Tfidf(texts), 'phash': Keys(keys)}, groups, texts
+
+
+def listings(n_groups=60, seed=0):
+    "The same as candidates: (candidates, groups, titles)."
+    made, groups, texts = spaces(n_groups, seed)
+    return candidates(made, 20), groups, texts
+
+
+def in_a_catalogue(n_groups=60, seed=0, known=40):
+    "Listings in a random order, all spaces that a rule may read, and how many groups' listings come first."
+    made, groups, texts = spaces(n_groups, seed)
+    made |= {'titles': Titles(texts), 'units': Units(texts)}
+    order = np.random.default_rng(seed).permutation(len(groups))
+    order = np.concatenate([order[groups[order] >= known], order[groups[order] < known]])
+    n_rows = int((groups >= known).sum())
+    return {name: space.take(order) for name, space in made.items()}, groups[order], n_rows
+
+
+def pools(made, n_rows):
+    "The first listings as new ones, the others as a catalogue."
+    first = np.arange(len(next(iter(made.values())))) < n_rows
+    return {name: Pool(space.take(first), space.take(~first)) for name, space in made.items()}
 
 
 def linear(): return make_pipeline(StandardScaler(), LogisticRegression())

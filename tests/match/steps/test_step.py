@@ -11,10 +11,12 @@ from fastmatch.match import (
     Embeddings,
     Keys,
     Neighbors,
+    PairModel,
     Pool,
     Rule,
     Step,
     Tfidf,
+    Titles,
     Units,
     agglomerate,
     at_most,
@@ -31,11 +33,13 @@ from fastmatch.match import (
     min2,
     mutual,
     neighbor_mean,
+    pair_model,
     same_group,
     standardize,
     tiers,
     veto,
 )
+from fastmatch.match.pairs.rule_pairs import RulePairs
 from fastmatch.match.spaces.keys import title_keys
 from tests.match.cases import noisy, titles
 
@@ -51,6 +55,7 @@ SPACES = {
     'phash': Keys(HASH),
     'units': Units(T),
     'same_title': Keys(title_keys(T)),
+    'titles': Titles(T),
 }
 
 
@@ -64,7 +69,10 @@ def pools(m):
     return {
         'image': Pool(Dense(X[:m], 'image'), Dense(X[m:], 'image')),
         'tfidf': Pool(words.take(mask), words.take(~mask)),
-        **{k: Pool(SPACES[k].take(mask), SPACES[k].take(~mask)) for k in ('phash', 'units', 'same_title')},
+        **{
+            k: Pool(SPACES[k].take(mask), SPACES[k].take(~mask))
+            for k in ('phash', 'units', 'same_title', 'titles')
+        },
     }
 
 
@@ -80,6 +88,9 @@ def alone(matches, neighbors): return at_most(matches, 1)
 
 PLAIN = fused(SPACES)
 for o in PLAIN: o.setflags(write=False)
+PAIRS = RulePairs(PLAIN, {**both(lambda space: space), 'titles': SPACES['titles']})
+# a group for every title: most pairs of one group are near
+MODEL = PairModel.from_dict(PAIRS.fit(T).to_dict())
 BY_HAND = {
     'expand': (dict(k=4, alpha=2.0), lambda: cut(fused(both(lambda value: expand(value, k=4, alpha=2.0))))),
     'augment': (
@@ -97,6 +108,7 @@ BY_HAND = {
     'neighbor_mean': (dict(k=2), lambda: cut(neighbor_mean(PLAIN, 2))),
     'k_reciprocal': (dict(k1=3, lam=0.5), lambda: cut(k_reciprocal(PLAIN, 3, lam=0.5))),
     'standardize': (dict(k=5), lambda: cut(standardize(PLAIN, 5))),
+    'pair_model': (dict(model=MODEL), lambda: cut(pair_model(PLAIN, MODEL, PAIRS))),
     'mutual': (dict(k=3), lambda: cut(mutual(PLAIN, 3))),
     'veto': ({}, lambda: cut(veto(PLAIN, SPACES['units']))),
     'min2': (dict(threshold=0.2), lambda: min2(cut(PLAIN), PLAIN, 0.2)),
