@@ -69,6 +69,18 @@ class Embeddings(dict):
         widths = ', '.join(f'{modality} {array.shape[1]}-d' for modality, array in self.items())
         return f'Embeddings({len(self)} listings: {widths})'
 
+    def take(
+        self,
+        rows,  # Row numbers, or bool (n,)
+    ) -> 'Embeddings':
+        "The embeddings of some of the listings, with all that is known of them."
+        rows = np.arange(len(self))[rows]
+        return Embeddings(
+            {modality: vectors[rows] for modality, vectors in self.items()}, self.ids[rows],
+            None if self.titles is None else [self.titles[row] for row in rows],
+            None if self.groups is None else self.groups[rows], self.trained_on[rows],
+            None if self.phash is None else self.phash[rows], made_with=self.made_with)
+
     def refuse_trained_on(
         self,
         what: str,  # What they would be used for, for the message

@@ -1,26 +1,31 @@
 "A whole rule tuned: Optuna picks fusion and refinements, an exact search the thresholds."
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from ..core import InputError
 from ..match.embeddings import Embeddings
-from ..match.judge.choose import fusion_grid
-from ..match.judge.heldout import HeldOut, random_halves
+from ..match.judge.heldout import HeldOut, alone_heldout, random_halves
 from ..match.judge.paired import paired
-from ..match.neighbors import check_k
+from ..match.judge.setting import READ_ONLY, Setting, among_themselves
+from ..match.neighbors import NEAREST, check_k
+from ..match.search.ladder import HalfRule, LadderResult, Rung
+from ..match.search.menu import PLAIN_FUSIONS, fusions
 from ..match.spaces.dense import Dense
 from .engine.open_study import fingerprint_vectors, open_study
 from .engine.options import StudyOptions, read_options
 from .engine.space import default_values
 from .engine.storage import pack_array, unpack_array
 from .engine.work import work
-from .rule_space import RuleChoices, RuleStructure
+from .rule_space import RuleChoices
 from .workbench import VisibleRows, Workbench
 
 
 def tune_rule(
-    embeddings,  # `Embeddings` with groups, of listings no encoder was trained on; or {modality: (n,d) array}
+    # A `Setting`; or `Embeddings` with groups, of listings no encoder was trained on, which are matched among
+    # themselves; or {modality: (n,d) array}
+    embeddings,
     n_trials: int = 200,  # Of each study: that of the rule, and two for each halving
     groups=None,  # (n,) groups, where `embeddings` holds none
     titles=None,  # (n,) titles, where `embeddings` holds none: their TF-IDF is a modality
@@ -36,22 +41,34 @@ def tune_rule(
     on halves of the groups and scored on the other halves, beside the plain mean of the modalities and the
     fused protocol of `heldout_fused`. `heldout_rules(study)` gives these figures for each listing."""
     choices, settings = read_options(tune_rule, options, RuleChoices(), StudyOptions('rule'))
-    embeddings = _checked_embeddings(embeddings, groups, titles)
     check_k(k)
     if halvings < 0 or inner < 1:
         raise InputError(f'halvings={halvings}, inner={inner}: 0 or more, 1 or more')
-    n_listings = len(embeddings)
-    workbench = Workbench(embeddings.spaces(only=only), embeddings.groups, min(k, n_listings), choices)
-    search = _RuleSearch(workbench, n_trials, inner, settings, embeddings.titles)
+    search = _RuleSearch(_setting_of(embeddings, groups, titles, only), k, n_trials, inner, settings, choices)
     figures = _held_out_figures(search, halvings) if halvings else {}
-    all_rows = search.visible_rows('all', np.ones(n_listings, bool))
-    study, best_structure = search.run(all_rows)
-    thresholds, best_row_f1 = workbench.threshold_search(best_structure, all_rows).best()
-    packed_scores = {protocol: pack_array(held_out.row_f1) for protocol, held_out in figures.items()}
-    study.set_user_attr('heldout', packed_scores)
-    study.set_user_attr('groups', workbench.groups.codes.tolist())
-    score = {'row_f1_chosen_on': round(float(best_row_f1), 5), 'row_f1_crossed': round(study.best_value, 5)}
-    return workbench.rule(best_structure, thresholds, {**score, **_summary(figures)}), study
+    rule, _, study = search.choose(figures)
+    return rule, study
+
+
+def tuned_ladder(
+    setting: Setting,  # Where the rule is going to work
+    n_trials: int = 100,  # Of each study: that of the rule, and two for each halving
+    halvings: int = 2,  # Of the groups, for the figures
+    seed: int = 0,  # Of trials and halvings
+    k: int = NEAREST,  # Candidates of each modality
+) -> LadderResult:
+    "A rule found by `tune_rule`, in the form in which the ladder gives its own: beside the plain fusion."
+    search = _RuleSearch(setting, k, n_trials, 2, StudyOptions('rule', seed=seed), RuleChoices())
+    figures = _held_out_figures(search, halvings)
+    rule, structure, _ = search.choose(figures)
+    alone, fused, tuned = alone_heldout(setting.groups), figures['fused'], figures['tuned']
+    rungs = [Rung('alone', alone, None), Rung('fused', fused, paired(fused, alone)),
+             Rung('tuned', tuned, paired(tuned, fused))]
+    sides = [
+        side for half in random_halves(setting.groups.row_codes, halvings, seed) for side in (half, ~half)
+    ]
+    halves = [HalfRule(*pick, ~side) for pick, side in zip(tuned.picks, sides, strict=True)]
+    return LadderResult(rule, structure, rungs, halves)
 
 
 def heldout_rules(
@@ -71,14 +88,28 @@ def heldout_rules(
 
 class _RuleSearch:
     "Studies of a rule's structure, one for each set of rows that may be seen."
-    def __init__(self, workbench, n_trials, inner, settings, titles):
-        self.workbench, self.titles = workbench, titles
+    def __init__(self, setting, k, n_trials, inner, settings, choices):
+        self.setting = setting
+        self.workbench = Workbench(setting, k, choices)
         self.n_trials, self.inner = n_trials, inner
         self.settings = settings  # `StudyOptions`
 
+    def choose(self, figures):
+        "(rule, its structure, study) of a search that sees all rows; `figures` are kept with both."
+        workbench = self.workbench
+        all_rows = self.visible_rows('all', np.ones(len(workbench.groups), bool))
+        study, structure = self.run(all_rows)
+        thresholds, best_row_f1 = workbench.threshold_search(structure, all_rows).best()
+        packed_scores = {protocol: pack_array(held_out.row_f1) for protocol, held_out in figures.items()}
+        study.set_user_attr('heldout', packed_scores)
+        study.set_user_attr('groups', workbench.groups.row_codes.tolist())
+        score = {'row_f1_chosen_on': round(float(best_row_f1), 5),
+                 'row_f1_crossed': round(study.best_value, 5), **_summary(figures)}
+        return workbench.rule(structure, thresholds, score=score), structure, study
+
     def visible_rows(self, rows_key, row_mask, half_number=0):
         seed = self.settings.seed + half_number
-        return VisibleRows(rows_key, row_mask, self.workbench.groups.codes, self.inner, seed)
+        return VisibleRows(rows_key, row_mask, self.workbench.groups.row_codes, self.inner, seed)
 
     def run(self, visible_rows, half_number=0):
         "(study, best structure) of a search that sees `visible_rows` alone; `half_number` is 0 for all rows."
@@ -89,25 +120,29 @@ class _RuleSearch:
                            seed=settings.seed + half_number, about=self._about(visible_rows))
 
         def objective(trial):
-            return visible_rows.crossed(workbench.threshold_search(workbench.structure(trial), visible_rows))
+            structure = workbench.structure(trial, visible_rows)
+            return visible_rows.crossed(workbench.threshold_search(structure, visible_rows))
         work(study, objective, self.n_trials, echo=settings.echo)
-        return study, workbench.structure(FixedTrial(study.best_params))
+        return study, workbench.structure(FixedTrial(study.best_params), visible_rows)
 
     def _about(self, visible_rows):
         "What a stored study must agree in: on other listings or vectors its trials answer another question."
         workbench = self.workbench
-        vectors = {modality: space.vectors for modality, space in workbench.spaces.items()
-                   if isinstance(space, Dense)}
+        spaces = {name: space for name, space in workbench.spaces().items() if name not in READ_ONLY}
+        vectors = {modality: space.vectors for modality, space in spaces.items() if isinstance(space, Dense)}
+        titles = workbench.spaces().get('titles')
+        in_a_pool = {} if workbench.looks_among_themselves else {'pool': self.setting.pool}
         return {
             'monitor': 'row_f1',
             'listings': len(workbench.groups),
-            'groups': zlib.crc32(workbench.groups.codes[visible_rows.mask].tobytes()),
+            'groups': zlib.crc32(workbench.groups.row_codes[visible_rows.mask].tobytes()),
             'k': workbench.k,
             'halvings': self.inner,
             'seed': self.settings.seed,
-            'modalities': list(workbench.spaces),
+            'modalities': list(spaces),
+            **in_a_pool,
             'vectors': fingerprint_vectors(vectors),
-            'titles': None if self.titles is None else zlib.crc32('\n'.join(self.titles).encode()),
+            'titles': None if titles is None else zlib.crc32('\n'.join(titles.titles).encode()),
             'hows': list(workbench.hows),
             'max_matches': list(workbench.max_matches),
             'steps': {refinement: [repr(step) for step in steps]
@@ -115,8 +150,14 @@ class _RuleSearch:
         }
 
 
+def _setting_of(given, groups, titles, only):
+    "The `Setting` to tune in, from whatever `tune_rule` was given."
+    if isinstance(given, Setting): return given
+    return among_themselves(_checked_embeddings(given, groups, titles), only)
+
+
 def _checked_embeddings(embeddings, groups, titles):
-    "`Embeddings` with groups, from whatever `tune_rule` was given."
+    "`Embeddings` with groups, from what is no `Setting`."
     if not isinstance(embeddings, Embeddings):
         if not isinstance(embeddings, dict):
             raise InputError(f'embeddings: {type(embeddings).__name__}: give Embeddings, '
@@ -138,11 +179,10 @@ def _held_out_figures(search, halvings):
     """{'tuned', 'fused', 'plain': `HeldOut`}, the three ways to choose a rule: each chosen on half of the
     groups and scored on the other half."""
     from optuna.trial import FixedTrial
-    workbench, groups = search.workbench, search.workbench.groups.codes
-    plain_structure = workbench.structure(FixedTrial(default_values(workbench.space)))
+    workbench, groups = search.workbench, search.workbench.groups.row_codes
     most_matches = workbench.max_matches[0]
-    fusion_structures = [RuleStructure(fusion, tuple(weights.items()), max_matches=most_matches)
-                         for fusion, weights in fusion_grid(workbench.modalities)]
+    fusion_structures = [replace(structure, max_matches=most_matches)
+                         for structure in fusions(workbench.modalities, PLAIN_FUSIONS)]
     held_out = {protocol: HeldOut(np.zeros(len(groups)), groups) for protocol in ('tuned', 'fused', 'plain')}
     half_number = 0
     for first_half in random_halves(groups, halvings, search.settings.seed):
@@ -151,9 +191,10 @@ def _held_out_figures(search, halvings):
             other_side = ~side
             chosen_on = search.visible_rows((half_number, 'chosen'), side, half_number)
             scored_on = search.visible_rows((half_number, 'scored'), other_side, half_number)
+            plain_trial = FixedTrial(default_values(workbench.space))
             structures = {
                 'tuned': search.run(chosen_on, half_number)[1],
-                'plain': plain_structure,
+                'plain': workbench.structure(plain_trial, chosen_on),
                 'fused': _best_structure(workbench, fusion_structures, chosen_on),
             }
             for protocol, structure in structures.items():

@@ -1,11 +1,13 @@
 "What a tuned rule may be made of: fusions, refinements, limits; as a space for Optuna, or one choice of it."
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..core import InputError
 from ..match.matches import MAX_MATCHES
+from ..match.search.menu import bound
+from ..match.search.structure import DEFAULT_POWER, RuleStructure
 from ..match.steps.step import Step, as_step
 from ..match.thresholds.flat import FUSED
 from .engine.space import Param, suggest
@@ -17,12 +19,15 @@ REFINEMENTS = {
     'expand': (Step('expand', k=3),),
     'augment': (Step('augment', k=2),),
     'blend': (Step('blend', threshold=.7),),
+    'augment_fused': (Step('augment', by='fused', k=3),),
+    'augment_twice': (Step('augment', by='fused', k=3), Step('augment', by='fused', k=2)),
+    'augment_expand': (Step('augment', by='fused', k=3), Step('expand', by='fused', k=3, alpha=1.)),
     'standardize': (Step('standardize'),),
     'neighbor_mean': (Step('neighbor_mean', weight=.5),),
     'k_reciprocal': (Step('k_reciprocal'),),
     'mutual': (Step('mutual'),),
 }
-QUICK = ('none', 'expand', 'augment', 'blend')
+QUICK = ('none', 'expand', 'augment', 'blend', 'augment_fused', 'augment_twice', 'augment_expand')
 
 # Which number a fusion has of each modality: a weight, an exponent, or a threshold. Parameters are named by
 # it, and stored studies hold such names ('cut.image').
@@ -31,7 +36,6 @@ FUSION_NUMBERS = {
     'prob_or': 'exponent',
     'power': 'cut', 'union': 'cut', 'above': 'cut',
 }
-DEFAULT_POWER = 6.
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,6 @@ class RuleChoices:
         if not fusions or set(fusions) - set(FUSED):
             raise InputError(f'hows={list(fusions)}: choose from {", ".join(FUSED)}')
         object.__setattr__(self, 'hows', fusions)
-
-
-@dataclass(frozen=True)
-class RuleStructure:
-    "A rule without its thresholds: what a trial of `tune_rule` chooses. Thresholds are then found exactly."
-    how: str  # One of `FUSED`
-    weights: tuple  # (modality, number) pairs: a weight, exponent or threshold, by the fusion
-    power: float = DEFAULT_POWER  # Of the fusion 'power'
-    steps: str = 'none'  # Name of a refinement
-    ranks: int = 1  # Thresholds; 2: a lower one for the nearest (min2)
-    max_matches: int = MAX_MATCHES  # Most matches a row, itself included
-
-    def __str__(self):
-        weights = ', '.join(f'{modality} {weight:.2g}' for modality, weight in self.weights)
-        descriptions = [f'{self.how} of {weights}']
-        if self.how == 'power': descriptions.append(f'power {self.power:.2g}')
-        if self.steps != 'none': descriptions.append(self.steps)
-        if self.ranks == 2: descriptions.append('min2')
-        return ', '.join(descriptions)
 
 
 def rule_space(
@@ -107,6 +92,8 @@ def suggest_structure(
     modalities: tuple,  # Modalities
     hows: tuple,  # Fusions of that space
     max_matches: tuple,  # Limits of that space
+    steps: dict | None = None,  # Name of a refinement -> its steps; default `REFINEMENTS`
+    finder: RuleStructure | None = None,  # Whose fusion finds the neighbors of steps `by='fused'`
 ) -> RuleStructure:
     "The structure that a trial chooses. What the space leaves no choice of is the first option."
     def choose(parameter, only_option):
@@ -117,10 +104,15 @@ def suggest_structure(
     # a single modality is not in the space: its score counts as it is
     weights = {modality: choose(f'{number_kind}.{modality}', 1.) for modality in modalities}
     if number_kind == 'weight' and not any(weights.values()): weights = dict.fromkeys(modalities, 1.)
-    return RuleStructure(
+    plain = RuleStructure(
         fusion, tuple(weights.items()),
-        power=choose('power', DEFAULT_POWER) if fusion == 'power' else DEFAULT_POWER,
-        steps=choose('steps', 'none'),
+        power=choose('power', DEFAULT_POWER) if fusion == 'power' else DEFAULT_POWER)
+    chosen_steps = (REFINEMENTS if steps is None else steps)[choose('steps', 'none')]
+    vector_steps = tuple(step for step in chosen_steps if step.stage == 'vectors')
+    return replace(
+        plain,
+        vector_steps=bound(vector_steps, finder or plain),
+        score_steps=tuple(step for step in chosen_steps if step.stage == 'neighbors'),
         ranks=2 if choose('min2', False) else 1,
         max_matches=choose('max_matches', max_matches[0]),
     )
@@ -139,12 +131,11 @@ def check_refinements(
         steps = {refinement: REFINEMENTS[refinement] for refinement in steps}
     steps = {refinement: _as_steps(given_steps) for refinement, given_steps in steps.items()}
 
-    def is_unfit(step): return step.stage == 'matches' or step.by == 'fused'
     unfit_refinements = [refinement for refinement, refinement_steps in steps.items()
-                         if any(map(is_unfit, refinement_steps))]
+                         if any(step.stage == 'matches' for step in refinement_steps)]
     if unfit_refinements:
         raise InputError(f'steps {unfit_refinements}: give steps that come before the threshold '
-                         "and use each modality's own neighbors (min2 is searched anyway)")
+                         '(min2 is searched anyway)')
     return {'none': (), **steps}
 
 

@@ -4,16 +4,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ..core import InputError
-from ..match.candidates import candidates, made_with_of
-from ..match.fuse import fuse
-from ..match.judge.groups import Groups
 from ..match.judge.heldout import random_halves
-from ..match.rule import Rule
-from ..match.spaces.keys import Keys
-from ..match.steps.step import Step
+from ..match.judge.setting import Setting
+from ..match.search.menu import finder_fusions
+from ..match.search.structure import RuleStructure
+from ..match.search.workbench import Workbench as RuleWorkbench
 from ..match.thresholds.flat import FUSED, Flat
-from ..match.thresholds.sweep import RankSweep, Sweep
-from .rule_space import RuleChoices, RuleStructure, check_refinements, rule_space, suggest_structure
+from .rule_space import RuleChoices, check_refinements, rule_space, suggest_structure
 
 
 @runtime_checkable
@@ -58,41 +55,37 @@ class VisibleRows:
         return float(row_f1_sum / len(self.sides) / self.mask.sum())
 
 
-class Workbench:
-    """The material of a rule's study: spaces, groups and what may be chosen, with the searches that its
-    trials need kept for the next trial.
+class Workbench(RuleWorkbench):
+    """The material of a rule's study: a setting and what may be chosen, with the searches that its trials
+    need
+    kept for the next trial.
 
     Candidates are searched once for each refinement of the vectors, and their pairs are prepared once for
-    each set of rows. A trial chooses a `RuleStructure` (`structure`), gets the search for its thresholds
+    each
+    set of rows. A trial chooses a `RuleStructure` (`structure`), gets the search for its thresholds
     (`threshold_search`), and both together make the `Rule` (`rule`)."""
     def __init__(
         self,
-        spaces: dict,  # Modality -> space
-        groups,  # (n,) groups: listings with the same value are the same product
+        setting: Setting,  # Where the rules are to work
         k: int,  # Candidates of each modality
         choices: RuleChoices | None = None,  # What rules may be made of; default `RuleChoices()`
     ):
+        super().__init__(setting, k)
         choices = RuleChoices() if choices is None else choices
-        self.spaces, self.k = spaces, k
-        self.groups = Groups.of(groups)
         self.max_matches = choices.max_matches
         self.steps = check_refinements(choices.steps)
-        modalities_read = {modality for steps in self.steps.values() for step in steps
-                           for modality in step.reads}
-        lacking = sorted(modalities_read - set(spaces))
-        if lacking: raise InputError(f'steps: {lacking} are read; there are {list(spaces)}, say only=(...)')
-        self.join = tuple(modality for modality, space in spaces.items() if isinstance(space, Keys))
-        self.modalities = tuple(modality for modality in spaces if modality not in self.join)
-        if not self.modalities: raise InputError('embeddings: exact keys alone, nothing to tune')
-        self._candidates = {}  # steps on vectors -> (spaces after them, candidates)
+        spaces_read = {name for steps in self.steps.values() for step in steps for name in step.reads}
+        lacking = sorted(spaces_read - set(setting.spaces))
+        if lacking: raise InputError(f'steps: {lacking} are read; there are {list(setting.spaces)}')
         self._pairs = {}  # (steps on vectors, key of the rows) -> `Flat`
+        self._finders = {}  # key of the rows -> the fusion that finds neighbors there
         self.hows = self._default_hows() if choices.hows is None else choices.hows
         self.space = rule_space(self.modalities, self.hows, tuple(self.steps), self.max_matches, choices.min2)
 
     def _default_hows(self):
         "All fusions that differ on these listings."
         if len(self.modalities) == 1: return ('mean',)
-        present = self.refined('none')[1].present
+        present = self.candidates().present
         some_lack = not all(present[modality].all() for modality in self.modalities if modality in present)
         # where all listings have all modalities, 'joint' is the mean
         return tuple(fusion for fusion in FUSED if fusion != 'joint' or some_lack)
@@ -100,60 +93,36 @@ class Workbench:
     def structure(
         self,
         trial,  # Optuna trial, or `optuna.trial.FixedTrial` of stored parameters
+        rows: VisibleRows,  # The rows that may be seen
     ) -> RuleStructure:
         "The structure that a trial chooses."
-        return suggest_structure(trial, self.space, self.modalities, self.hows, self.max_matches)
+        return suggest_structure(trial, self.space, self.modalities, self.hows, self.max_matches, self.steps,
+                                 self.finder(rows))
 
-    def refined(
+    def finder(
         self,
-        refinement: str,  # Name of one of the lists of steps that `RuleChoices.steps` offers
-    ) -> tuple:  # (dict of spaces, `Candidates`)
-        "Spaces and candidates after the refinement's steps on vectors."
-        vector_steps = self._vector_steps(refinement)
-        if vector_steps not in self._candidates:
-            refining_rule = Rule('mean', dict.fromkeys(self.modalities, 1.), 0., self.k, steps=vector_steps)
-            spaces = refining_rule.refined(self.spaces)
-            self._candidates[vector_steps] = spaces, candidates(spaces, self.k)
-        return self._candidates[vector_steps]
+        rows: VisibleRows,  # The rows that may be seen
+    ) -> RuleStructure:
+        """The fusion that finds the neighbors of steps `by='fused'`: the mean in fifths that is best on the
+        rows."""
+        if rows.key not in self._finders:
+            def value(structure): return self.threshold_search(structure, rows).best(rows.mask)[1]
+            self._finders[rows.key] = max(finder_fusions(self.modalities), key=value)
+        return self._finders[rows.key]
 
     def threshold_search(
         self,
         structure: RuleStructure,
-        rows: VisibleRows,  # On which thresholds may be chosen
+        rows: VisibleRows | None = None,  # On which thresholds may be chosen; default all
     ):  # `ThresholdSearch`
         "The exact search for the thresholds of a structure."
-        spaces, found_candidates = self.refined(structure.steps)
-        weights, groups = dict(structure.weights), self.groups.codes
-        vector_steps = self._vector_steps(structure.steps)
-        if len(vector_steps) == len(self.steps[structure.steps]):
-            pairs_key = vector_steps, rows.key
-            if pairs_key not in self._pairs:
-                self._pairs[pairs_key] = Flat(found_candidates, groups, rows.mask)
-            prepared_pairs = self._pairs[pairs_key]
-            return prepared_pairs.sweep(structure.how, weights, structure.power, structure.ranks,
-                                        structure.max_matches)
-        # steps on neighbors come after the fusion: they are done in every trial
-        neighbors = fuse(found_candidates, structure.how, weights, power=structure.power)
-        neighbors = self.rule(structure).reranked(neighbors, spaces)[-1][1]
-        if structure.ranks == 1: return Sweep(neighbors, groups, structure.max_matches)
-        return RankSweep(neighbors, groups, 2, structure.max_matches)
-
-    def rule(
-        self,
-        structure: RuleStructure,
-        thresholds=0.,  # One, or two: (that of the nearest, that of all others)
-        score: dict | None = None,  # What the rule is worth, stored with it
-    ) -> Rule:
-        "The `Rule` of a structure and its thresholds."
-        min2_steps = ()
-        threshold = thresholds
-        if np.ndim(thresholds) > 0:
-            nearest_threshold, threshold = thresholds
-            min2_steps = (Step('min2', threshold=nearest_threshold),)
-        steps = (*self.steps[structure.steps], *min2_steps)
-        fusion_options = {'power': structure.power} if structure.how == 'power' else {}
-        return Rule(structure.how, dict(structure.weights), threshold, self.k, structure.max_matches,
-                    score or {}, self.join, steps, fusion_options, made_with_of(self.spaces))
+        if rows is None or structure.score_steps: return super().threshold_search(structure)
+        pairs_key = structure.vector_steps, rows.key
+        if pairs_key not in self._pairs:
+            found = self.candidates(structure.vector_steps)
+            self._pairs[pairs_key] = Flat(found, self.groups, rows.mask)
+        return self._pairs[pairs_key].sweep(structure.how, dict(structure.weights), structure.power,
+                                            structure.ranks, structure.max_matches)
 
     def forget(
         self,
@@ -162,6 +131,3 @@ class Workbench:
         "Free the memory of pairs that were prepared for these rows."
         self._pairs = {(vector_steps, rows_key): pairs
                        for (vector_steps, rows_key), pairs in self._pairs.items() if rows_key != rows.key}
-
-    def _vector_steps(self, refinement):
-        return tuple(step for step in self.steps[refinement] if step.stage == 'vectors')

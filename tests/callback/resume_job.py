@@ -14,7 +14,7 @@ from fastmatch.callback.resume import Resume
 from fastmatch.callback.sharpness import LookSAM
 from fastmatch.core import seed_everything
 from fastmatch.optim import ranger
-from tests.callback.small import fit, learner, net
+from tests.callback.small import fit, make_learner, net
 
 
 class Slow(Callback):
@@ -32,17 +32,18 @@ def main(folder):
     seed_everything(0)
     folder = Path(folder)
     callbacks = [EMA(.8), MixUp(), LookSAM(.1, 3), Slow()]
-    learn = learner(net(), ranger, folder, shuffle=True, loss=CrossEntropyLossFlat(), cbs=callbacks)
+    learner = make_learner(net(), ranger, folder, shuffle=True, loss=CrossEntropyLossFlat(), cbs=callbacks)
     print('begun', flush=True)
     # two fits: a kill in the second finds the first done
-    learn.freeze()
-    fit(learn, 'fit_flat_cos', 3, .05, cbs=Resume())
-    learn.unfreeze()
-    fit(learn, 'fit_one_cycle', 4, .05, cbs=[Resume(), SaveModelCallback()])
+    learner.freeze()
+    fit(learner, 'fit_flat_cos', 3, .05, cbs=Resume())
+    learner.unfreeze()
+    fit(learner, 'fit_one_cycle', 4, .05, cbs=[Resume(), SaveModelCallback()])
     print('done', flush=True)
-    state = {'live': [tensor.clone() for tensor in learn.ema._set_aside], 'model': learn.model.state_dict(),
-             'losses': [float(loss) for loss in learn.recorder.losses],
-             'values': [list(map(float, row)) for row in learn.recorder.values],
+    state = {'live': [tensor.clone() for tensor in learner.ema._set_aside],
+             'model': learner.model.state_dict(),
+             'losses': [float(loss) for loss in learner.recorder.losses],
+             'values': [list(map(float, row)) for row in learner.recorder.values],
              'next': float(torch.rand(()))}
     torch.save(state, folder/'done.pth')
 

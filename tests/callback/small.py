@@ -39,7 +39,7 @@ class Net(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(1, 4, 3, bias=not norm), batch_norm, nn.Tanh(), nn.AvgPool2d(2),
                                   nn.Flatten(), nn.Dropout(dropout))
         self.head = nn.Linear(36, 3)
-    def forward(self, x): return self.head(self.body(x))
+    def forward(self, images): return self.head(self.body(images))
     def param_groups(self): return body_and_head(self)
 
 
@@ -48,11 +48,11 @@ class Items(list):
     def new_empty(self): return Items()
 
 
-def data(n=N, seed=0):
-    "`n` pictures of noise (1,8,8) with a bright corner for each of three classes."
+def data(n_items=N, seed=0):
+    "`n_items` pictures of noise (1,8,8) with a bright corner for each of three classes."
     generator = torch.Generator().manual_seed(seed)
     items = Items()
-    for i in range(n):
+    for i in range(n_items):
         target = torch.tensor(i % 3)
         image = torch.randn(1, 8, 8, generator=generator)
         image[0, :3, (target * 2):(target * 2) + 3] += 1.5
@@ -60,41 +60,41 @@ def data(n=N, seed=0):
     return items
 
 
-def learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n=N, loss=None, device='cpu',
-            **kwargs):
-    "A `SmallLearner` on `data(n)`, validated on twelve other pictures."
+def make_learner(model=None, opt_func=sgd, path=None, seed=0, shuffle=False, bs=BS, n_items=N, loss=None,
+                 device='cpu', **kwargs):
+    "A `SmallLearner` on `data(n_items)`, validated on twelve other pictures."
     torch.manual_seed(seed)
     random.seed(seed)
-    train = DataLoader(data(n), bs=bs, shuffle=shuffle, num_workers=0)
-    valid = DataLoader(Items(data(12, 1)), bs=bs, num_workers=0)
-    dls = DataLoaders(train, valid, device=device)
+    train_loader = DataLoader(data(n_items), bs=bs, shuffle=shuffle, num_workers=0)
+    valid_loader = DataLoader(Items(data(12, 1)), bs=bs, num_workers=0)
+    dls = DataLoaders(train_loader, valid_loader, device=device)
     return SmallLearner(dls, model or Net(), loss or CrossEntropyLossFlat(), opt_func=opt_func,
                         splitter=lambda model: list(model.param_groups().values()), path=path,
                         **{'wd': 0., **kwargs})
 
 
-def fit(learn, how='fit', *args, **kwargs):
-    "Call the learner's method `how` without output."
-    with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None):
-        return getattr(learn, how)(*args, **kwargs)
+def fit(learner, method_name='fit', *args, **kwargs):
+    "Call the learner's method `method_name` without output."
+    with learner.no_bar(), learner.no_logging(), contextlib.redirect_stdout(None):
+        return getattr(learner, method_name)(*args, **kwargs)
 
 
 def few_listings(n_groups):
     "The sample's listings of the first `n_groups` groups of each fold."
     df = pd.read_csv(demo_path()/'listings.csv')
     by_fold = df.groupby('fold').label_group
-    chosen = by_fold.transform(lambda groups: groups.isin(sorted(groups.unique())[:n_groups]))
-    return df[chosen].reset_index(drop=True)
+    is_chosen = by_fold.transform(lambda groups: groups.isin(sorted(groups.unique())[:n_groups]))
+    return df[is_chosen].reset_index(drop=True)
 
 
-def weights(learn):
+def weights(learner):
     "All weights as one vector."
-    return torch.cat([weight.detach().flatten() for weight in learn.model.parameters()])
+    return torch.cat([weight.detach().flatten() for weight in learner.model.parameters()])
 
 
-def everything(learn):
+def everything(learner):
     "All weights and buffers as one float64 vector."
-    return torch.cat([value.flatten().double() for value in learn.model.state_dict().values()])
+    return torch.cat([value.flatten().double() for value in learner.model.state_dict().values()])
 
 
 class CpuAmp(MixedPrecision):
@@ -104,14 +104,15 @@ class CpuAmp(MixedPrecision):
         self.given = dict(kwargs)
 
     def before_fit(self):
-        half = self.amp_mode.value == 'fp16'
-        self.autocast = torch.autocast('cpu', torch.float16 if half else torch.bfloat16)
-        self.learn.scaler, self.scales = torch.amp.GradScaler('cpu', **{**self.given, 'enabled': half}), L()
+        is_half = self.amp_mode.value == 'fp16'
+        self.autocast = torch.autocast('cpu', torch.float16 if is_half else torch.bfloat16)
+        self.learn.scaler = torch.amp.GradScaler('cpu', **{**self.given, 'enabled': is_half})
+        self.scales = L()
 
 
-def amp(mode, device='cpu', **kwargs):
+def amp(amp_mode, device='cpu', **kwargs):
     "Mixed precision on `device`: fastai's own where it works."
-    return (CpuAmp if device == 'cpu' else MixedPrecision)(mode, **kwargs)
+    return (CpuAmp if device == 'cpu' else MixedPrecision)(amp_mode, **kwargs)
 
 
 class Steps(Callback):
@@ -119,15 +120,15 @@ class Steps(Callback):
     order = 90
     def before_fit(self):
         self.batches = self.n_steps = self.skipped = 0
-        self.grads = []
+        self.gradients = []
         self.scales = []
-        self.seen = []
+        self.weights = []
 
     def before_step(self):
         self.n_steps += 1
         gradients = [weight.grad for weight in self.learn.model.parameters() if weight.grad is not None]
-        self.grads.append(torch.cat([gradient.flatten() for gradient in gradients]))
-        self.seen.append(weights(self.learn))
+        self.gradients.append(torch.cat([gradient.flatten() for gradient in gradients]))
+        self.weights.append(weights(self.learn))
 
     def after_cancel_step(self): self.skipped += 1
     def after_batch(self):

@@ -17,7 +17,7 @@ from fastmatch.callback.snapshots import Snapshots
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still
-from tests.callback.small import BS, N, Net, data, everything, fit, learner, net, weights
+from tests.callback.small import BS, N, Net, data, everything, fit, make_learner, net, weights
 
 
 def floats(model):
@@ -43,30 +43,31 @@ class Trace(Callback):
 
 @pytest.mark.parametrize('opt_func', [sgd, ranger])
 def test_ema_is_the_average_and_the_training_is_not_touched(opt_func):
-    plain = learner(opt_func=opt_func, cbs=Trace())
+    plain = make_learner(opt_func=opt_func, cbs=Trace())
     fit(plain, 'fit', 3, .05)
-    learn = learner(opt_func=opt_func, cbs=[EMA(.8), Trace()])
-    start = floats(learn.model)
-    fit(learn, 'fit', 3, .05)
-    for want, got in zip(plain.trace.steps, learn.trace.steps, strict=True): assert torch.equal(want, got)
+    learner = make_learner(opt_func=opt_func, cbs=[EMA(.8), Trace()])
+    start = floats(learner.model)
+    fit(learner, 'fit', 3, .05)
+    for expected, actual in zip(plain.trace.steps, learner.trace.steps, strict=True):
+        assert torch.equal(expected, actual)
     average = start
-    t = 0
+    n_steps = 0
     for epoch in range(3):
-        for live in learn.trace.steps[epoch * N // BS:(epoch + 1) * N // BS]:
-            t += 1
-            decay = min(.8, (1 + t) / (10 + t))
+        for live in learner.trace.steps[epoch * N // BS:(epoch + 1) * N // BS]:
+            n_steps += 1
+            decay = min(.8, (1 + n_steps) / (10 + n_steps))
             average = decay * average + (1 - decay) * live
-        torch.testing.assert_close(learn.trace.valid[epoch], average, rtol=1e-5, atol=1e-6)
-        if epoch: assert torch.equal(learn.trace.begun[epoch], learn.trace.steps[epoch * N // BS - 1])
+        torch.testing.assert_close(learner.trace.valid[epoch], average, rtol=1e-5, atol=1e-6)
+        if epoch: assert torch.equal(learner.trace.begun[epoch], learner.trace.steps[epoch * N // BS - 1])
     # and it stays, for export; what isn't floating point is the model's
-    assert torch.equal(floats(learn.model), learn.trace.valid[-1])
-    assert learn.model.body[1].num_batches_tracked == 3 * N // BS
+    assert torch.equal(floats(learner.model), learner.trace.valid[-1])
+    assert learner.model.body[1].num_batches_tracked == 3 * N // BS
 
 
 def test_ema_without_memory_is_the_model():
-    learn = learner(cbs=[EMA(0., warmup=False), Trace()])
-    fit(learn, 'fit', 2, .05)
-    torch.testing.assert_close(floats(learn.model), learn.trace.steps[-1], rtol=1e-6, atol=1e-7)
+    learner = make_learner(cbs=[EMA(0., warmup=False), Trace()])
+    fit(learner, 'fit', 2, .05)
+    torch.testing.assert_close(floats(learner.model), learner.trace.steps[-1], rtol=1e-6, atol=1e-7)
 
 
 def test_ema_leaves_out_skipped_steps():
@@ -74,120 +75,122 @@ def test_ema_leaves_out_skipped_steps():
         run_valid = False
         def before_step(self):
             if self.iter % 2: raise CancelStepException
-    learn = learner(cbs=[EMA(.5, warmup=False), Skip(), Trace()])
-    start = floats(learn.model)
-    fit(learn, 'fit', 1, .05)
+    learner = make_learner(cbs=[EMA(.5, warmup=False), Skip(), Trace()])
+    start = floats(learner.model)
+    fit(learner, 'fit', 1, .05)
     average = start
     # a skipped step fires `after_step` all the same
-    for live in learn.trace.steps[::2]: average = .5 * (average + live)
-    assert len(learn.trace.steps) == N // BS and learn.ema._n_averaged == N // BS // 2
-    torch.testing.assert_close(floats(learn.model), average, rtol=1e-5, atol=1e-6)
+    for live in learner.trace.steps[::2]: average = .5 * (average + live)
+    assert len(learner.trace.steps) == N // BS and learner.ema._n_averaged == N // BS // 2
+    torch.testing.assert_close(floats(learner.model), average, rtol=1e-5, atol=1e-6)
 
 
 def test_the_next_fit_goes_on_from_the_live_weights():
-    one = learner(cbs=[EMA(.8), Trace()])
-    fit(one, 'fit', 4, .05)
-    two = learner(cbs=[EMA(.8), Trace()])
-    fit(two, 'fit', 2, .05)
-    live = two.trace.steps[-1]
-    fit(two, 'fit', 2, .05)
-    assert torch.equal(two.trace.begun[0], live)
-    assert torch.equal(floats(one.model), floats(two.model))
+    in_one_fit = make_learner(cbs=[EMA(.8), Trace()])
+    fit(in_one_fit, 'fit', 4, .05)
+    in_two_fits = make_learner(cbs=[EMA(.8), Trace()])
+    fit(in_two_fits, 'fit', 2, .05)
+    live = in_two_fits.trace.steps[-1]
+    fit(in_two_fits, 'fit', 2, .05)
+    assert torch.equal(in_two_fits.trace.begun[0], live)
+    assert torch.equal(floats(in_one_fit.model), floats(in_two_fits.model))
 
 
 def test_ema_starts_anew_from_loaded_weights(tmp_path):
-    learn = learner(cbs=[EMA(.8), Trace()], path=tmp_path)
-    learn.save('start')
-    fit(learn, 'fit', 2, .05)
-    learn.load('start', with_opt=False)
-    start = floats(learn.model)
-    fit(learn, 'fit', 1, .05)
-    assert torch.equal(learn.trace.begun[0], start) and learn.ema._n_averaged == N // BS
+    learner = make_learner(cbs=[EMA(.8), Trace()], path=tmp_path)
+    learner.save('start')
+    fit(learner, 'fit', 2, .05)
+    learner.load('start', with_opt=False)
+    start = floats(learner.model)
+    fit(learner, 'fit', 1, .05)
+    assert torch.equal(learner.trace.begun[0], start) and learner.ema._n_averaged == N // BS
 
 
 def test_lone_validation_and_lr_find_change_nothing(tmp_path):
-    learn = learner(cbs=[EMA(.8), Trace()], path=tmp_path)
-    fit(learn, 'fit', 2, .05)
-    before = everything(learn)
-    aside = [tensor.clone() for tensor in learn.ema._set_aside]
-    fit(learn, 'validate')
-    fit(learn, 'lr_find', show_plot=False, num_it=8)
-    assert torch.equal(everything(learn), before) and all(map(torch.equal, learn.ema._set_aside, aside))
-    assert learn.ema._n_averaged == 2 * N // BS
-    score = fit(learn, 'validate')
-    learn.remove_cb(EMA)
-    assert score == fit(learn, 'validate')
+    learner = make_learner(cbs=[EMA(.8), Trace()], path=tmp_path)
+    fit(learner, 'fit', 2, .05)
+    before = everything(learner)
+    set_aside = [tensor.clone() for tensor in learner.ema._set_aside]
+    fit(learner, 'validate')
+    fit(learner, 'lr_find', show_plot=False, num_it=8)
+    assert torch.equal(everything(learner), before)
+    assert all(map(torch.equal, learner.ema._set_aside, set_aside))
+    assert learner.ema._n_averaged == 2 * N // BS
+    score = fit(learner, 'validate')
+    learner.remove_cb(EMA)
+    assert score == fit(learner, 'validate')
 
 
 def test_the_best_model_that_is_saved_is_the_average(tmp_path):
-    learn = learner(cbs=[EMA(.8), Trace()], path=tmp_path)
-    fit(learn, 'fit', 3, .05, cbs=SaveModelCallback('valid_loss'))
-    best = int(np.argmin([row[1] for row in learn.recorder.values]))
-    torch.testing.assert_close(floats(learn.model), learn.trace.valid[best], rtol=0, atol=0)
+    learner = make_learner(cbs=[EMA(.8), Trace()], path=tmp_path)
+    fit(learner, 'fit', 3, .05, cbs=SaveModelCallback('valid_loss'))
+    best_epoch = int(np.argmin([row[1] for row in learner.recorder.values]))
+    torch.testing.assert_close(floats(learner.model), learner.trace.valid[best_epoch], rtol=0, atol=0)
 
 
 def test_what_is_exported_is_the_average(tmp_path):
-    learn = learner(cbs=[EMA(.8), SAM(.1), Snapshots(), Guard()], path=tmp_path)
-    fit(learn, 'fit', 2, .05)
-    want = everything(learn)
-    learn.export('x.pkl')
+    learner = make_learner(cbs=[EMA(.8), SAM(.1), Snapshots(), Guard()], path=tmp_path)
+    fit(learner, 'fit', 2, .05)
+    expected = everything(learner)
+    learner.export('x.pkl')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        assert torch.equal(everything(load_learner(tmp_path/'x.pkl')), want)
+        assert torch.equal(everything(load_learner(tmp_path/'x.pkl')), expected)
 
 
 def test_torchs_own_loader():
     items = data()
-    train, valid = (torch.utils.data.DataLoader(items, BS) for _ in range(2))
-    dls = DataLoaders(train, valid, device='cpu')
+    train_loader, valid_loader = (torch.utils.data.DataLoader(items, BS) for _ in range(2))
+    dls = DataLoaders(train_loader, valid_loader, device='cpu')
     torch.manual_seed(0)
-    learn = Learner(dls, Net(0.), CrossEntropyLossFlat(), opt_func=sgd, wd=0., cbs=[SWA(0.), Guard()])
-    fit(learn, 'fit', 2, .05)
-    same = learner(net(0.), cbs=SWA(0.))
-    fit(same, 'fit', 2, .05)
-    torch.testing.assert_close(everything(learn), everything(same))
+    learner = Learner(dls, Net(0.), CrossEntropyLossFlat(), opt_func=sgd, wd=0., cbs=[SWA(0.), Guard()])
+    fit(learner, 'fit', 2, .05)
+    plain_learner = make_learner(net(0.), cbs=SWA(0.))
+    fit(plain_learner, 'fit', 2, .05)
+    torch.testing.assert_close(everything(learner), everything(plain_learner))
 
 
-def naive_statistics(learn, batches):
+def naive_statistics(learner, batches):
     "Mean over batches of BatchNorm's input statistics without dropout; unbiased variance, as BatchNorm's."
-    seen = []
+    statistics = []
 
-    def note(module, args): seen.append((args[0].mean((0, 2, 3)), args[0].var((0, 2, 3))))
-    hook = learn.model.body[1].register_forward_pre_hook(note)
-    learn.model.eval()
+    def note(module, args): statistics.append((args[0].mean((0, 2, 3)), args[0].var((0, 2, 3))))
+    hook = learner.model.body[1].register_forward_pre_hook(note)
+    learner.model.eval()
     with torch.no_grad():
-        for inputs in batches: learn.model(*inputs)
+        for inputs in batches: learner.model(*inputs)
     hook.remove()
-    return [torch.stack(statistic).mean(0) for statistic in zip(*seen)]
+    return [torch.stack(statistic).mean(0) for statistic in zip(*statistics)]
 
 
 def test_swa_is_the_mean_of_the_last_epochs():
-    plain = learner(cbs=Trace())
+    plain = make_learner(cbs=Trace())
     fit(plain, 'fit', 4, .05)
-    learn = learner(cbs=[SWA(.5), Trace()])
-    fit(learn, 'fit', 4, .05)
-    for want, got in zip(plain.trace.steps, learn.trace.steps, strict=True): assert torch.equal(want, got)
-    n = sum(weight.numel() for weight in learn.model.parameters())
-    want = torch.stack(learn.trace.done[2:]).mean(0)[:n]
-    torch.testing.assert_close(weights(learn).double(), want, rtol=1e-5, atol=1e-6)
+    learner = make_learner(cbs=[SWA(.5), Trace()])
+    fit(learner, 'fit', 4, .05)
+    for expected, actual in zip(plain.trace.steps, learner.trace.steps, strict=True):
+        assert torch.equal(expected, actual)
+    n_weights = sum(weight.numel() for weight in learner.model.parameters())
+    expected = torch.stack(learner.trace.done[2:]).mean(0)[:n_weights]
+    torch.testing.assert_close(weights(learner).double(), expected, rtol=1e-5, atol=1e-6)
     # judged once, at the end, with statistics of its own
-    assert torch.equal(learn.trace.valid[2], learn.trace.done[2])
-    assert torch.equal(learn.trace.valid[3], floats(learn.model))
+    assert torch.equal(learner.trace.valid[2], learner.trace.done[2])
+    assert torch.equal(learner.trace.valid[3], floats(learner.model))
     images = torch.stack([image for image, _ in data()])
-    mean, var = naive_statistics(learn, [(batch,) for batch in images.split(BS)])
-    torch.testing.assert_close(learn.model.body[1].running_mean, mean, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(learn.model.body[1].running_var, var, rtol=1e-5, atol=1e-6)
+    mean, variance = naive_statistics(learner, [(batch,) for batch in images.split(BS)])
+    torch.testing.assert_close(learner.model.body[1].running_mean, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(learner.model.body[1].running_var, variance, rtol=1e-5, atol=1e-6)
 
 
 def test_swa_leaves_still_statistics_alone():
-    learn = learner(cbs=[SWA(0.), Still()])
-    learn.freeze()
-    before = learn.model.body[1].running_mean.clone()
-    fit(learn, 'fit', 2, .05)
-    assert torch.equal(learn.model.body[1].running_mean, before) and learn.swa._n_averaged == 2
+    learner = make_learner(cbs=[SWA(0.), Still()])
+    learner.freeze()
+    before = learner.model.body[1].running_mean.clone()
+    fit(learner, 'fit', 2, .05)
+    assert torch.equal(learner.model.body[1].running_mean, before) and learner.swa._n_averaged == 2
 
 
 def test_options_are_checked():
-    for bad in (lambda: EMA(1.), lambda: SWA(1.), lambda: SWA(-.1)):
-        with pytest.raises(InputError): bad()
+    for make_callback in (lambda: EMA(1.), lambda: SWA(1.), lambda: SWA(-.1)):
+        with pytest.raises(InputError): make_callback()
     assert net(0.).body[1].momentum == .1

@@ -18,7 +18,7 @@ from tests.callback.small import (
     Steps,
     everything,
     fit,
-    learner,
+    make_learner,
     net,
     weights,
 )
@@ -43,8 +43,8 @@ class Spoil(Callback):
             self.hook = model.body[2].register_forward_hook(lambda module, args, output: output * nan)
 
     def after_backward(self):
-        spoiled = self.what == 'gradient' and self.at() or self.what == 'gradients' and self.at(2, 3)
-        if spoiled: self.learn.model.body[1].bias.grad[0] = float('nan')
+        is_spoiled = self.what == 'gradient' and self.at() or self.what == 'gradients' and self.at(2, 3)
+        if is_spoiled: self.learn.model.body[1].bias.grad[0] = float('nan')
 
 
 @pytest.mark.parametrize('what, found', [
@@ -54,34 +54,35 @@ class Spoil(Callback):
     ('gradient', r'gradients that are not finite: body\.1\.bias$'),
 ])
 def test_names_batch_and_culprit(what, found):
-    learn = learner(shuffle=True, cbs=[Guard(), Spoil(what)])
-    drawn = []
-    keep = learn.dls.train.get_idxs
-    learn.dls.train.get_idxs = lambda: drawn.append(keep()) or drawn[-1]
-    with pytest.raises(NonFinite, match=found) as raised: fit(learn, 'fit', 2, .05)
-    rows = ', '.join(map(str, drawn[1][2 * BS:3 * BS]))
+    learner = make_learner(shuffle=True, cbs=[Guard(), Spoil(what)])
+    drawn_rows = []
+    get_rows = learner.dls.train.get_idxs
+    learner.dls.train.get_idxs = lambda: drawn_rows.append(get_rows()) or drawn_rows[-1]
+    with pytest.raises(NonFinite, match=found) as raised: fit(learner, 'fit', 2, .05)
+    rows = ', '.join(map(str, drawn_rows[1][2 * BS:3 * BS]))
     assert f'epoch 1, batch 2 (rows {rows} of the training data)' in str(raised.value)
 
 
 def test_a_finite_training_is_not_touched():
-    runs = []
-    for cbs in ([], [Guard()], [Guard(), SAM(0.)]):
-        learn = learner(cbs=cbs)
-        fit(learn, 'fit', 2, .05)
-        runs.append(everything(learn))
-    assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2]) and learn.guard.bad == []
+    end_states = []
+    for callbacks in ([], [Guard()], [Guard(), SAM(0.)]):
+        learner = make_learner(cbs=callbacks)
+        fit(learner, 'fit', 2, .05)
+        end_states.append(everything(learner))
+    assert torch.equal(end_states[0], end_states[1]) and torch.equal(end_states[0], end_states[2])
+    assert learner.guard.bad == []
 
 
 @pytest.mark.parametrize('what', ['input', 'gradient'])
 def test_bad_batches_may_be_left_out(what):
-    learn = learner(cbs=[Guard(skip=1), Spoil(what), Steps()])
-    fit(learn, 'fit', 2, .05)
-    assert [(epoch, batch) for epoch, batch, _ in learn.guard.bad] == [(1, 2)]
-    assert learn.steps.n_steps == 2 * N // BS - 1
-    assert torch.isfinite(weights(learn)).all()
-    assert np.isfinite([float(loss) for loss in learn.recorder.losses]).all()
+    learner = make_learner(cbs=[Guard(skip=1), Spoil(what), Steps()])
+    fit(learner, 'fit', 2, .05)
+    assert [(epoch, batch) for epoch, batch, _ in learner.guard.bad] == [(1, 2)]
+    assert learner.steps.n_steps == 2 * N // BS - 1
+    assert torch.isfinite(weights(learner)).all()
+    assert np.isfinite([float(loss) for loss in learner.recorder.losses]).all()
     with pytest.raises(NonFinite, match='batch 3'):
-        fit(learner(cbs=[Guard(skip=1), Spoil('gradients')]), 'fit', 2, .05)
+        fit(make_learner(cbs=[Guard(skip=1), Spoil('gradients')]), 'fit', 2, .05)
 
 
 class Without(Callback):
@@ -101,12 +102,12 @@ TOGETHER = [(what, beside) for what in ('input', 'gradient') for beside in BESID
 @pytest.mark.parametrize('what, beside', TOGETHER)
 def test_a_batch_left_out_is_as_if_it_had_never_been(what, beside):
     "Bit for bit, BatchNorm's statistics included."
-    runs = []
-    for cbs in ([Guard(skip=1), Spoil(what)], [Without()]):
-        learn = learner(net(0.), cbs=[*BESIDE[beside](), *cbs])
-        fit(learn, 'fit', 2, .05)
-        runs.append(everything(learn))
-    assert torch.isfinite(runs[0]).all() and torch.equal(*runs)
+    end_states = []
+    for callbacks in ([Guard(skip=1), Spoil(what)], [Without()]):
+        learner = make_learner(net(0.), cbs=[*BESIDE[beside](), *callbacks])
+        fit(learner, 'fit', 2, .05)
+        end_states.append(everything(learner))
+    assert torch.isfinite(end_states[0]).all() and torch.equal(*end_states)
 
 
 def test_a_scalers_skips_pass_but_not_without_end():
@@ -114,22 +115,22 @@ def test_a_scalers_skips_pass_but_not_without_end():
         def __init__(self):
             super().__init__()
             self.net = net()
-            self.n = 0
+            self.n_passes = 0
 
-        def forward(self, x):
-            self.n += self.training
-            return self.net(x) * (float('inf') if 3 < self.n < 6 and self.training else 1)
+        def forward(self, images):
+            self.n_passes += self.training
+            return self.net(images) * (float('inf') if 3 < self.n_passes < 6 and self.training else 1)
 
         def param_groups(self): return self.net.param_groups()
-    learn = learner(Blown(), cbs=[Guard(), CpuAmp(init_scale=64.), Steps()])
-    fit(learn, 'fit', 2, .05)
-    assert learn.steps.skipped == 2 and learn.guard.bad == []
-    words = (r'skipped 2 steps in a row, its scale is 32; '
-             r'gradients that are not finite: net\.body\.0\.weight, ')
-    strict = learner(Blown(), cbs=[Guard(scaler_skip=1), CpuAmp(init_scale=64.)])
-    with pytest.raises(NonFinite, match=words): fit(strict, 'fit', 2, .05)
+    learner = make_learner(Blown(), cbs=[Guard(), CpuAmp(init_scale=64.), Steps()])
+    fit(learner, 'fit', 2, .05)
+    assert learner.steps.skipped == 2 and learner.guard.bad == []
+    message = (r'skipped 2 steps in a row, its scale is 32; '
+               r'gradients that are not finite: net\.body\.0\.weight, ')
+    strict_learner = make_learner(Blown(), cbs=[Guard(scaler_skip=1), CpuAmp(init_scale=64.)])
+    with pytest.raises(NonFinite, match=message): fit(strict_learner, 'fit', 2, .05)
 
 
 def test_numbers_below_0_are_refused():
-    for bad in (dict(skip=-1), dict(scaler_skip=-1)):
-        with pytest.raises(InputError, match=f'{next(iter(bad))}=-1'): Guard(**bad)
+    for options in (dict(skip=-1), dict(scaler_skip=-1)):
+        with pytest.raises(InputError, match=f'{next(iter(options))}=-1'): Guard(**options)

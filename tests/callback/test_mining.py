@@ -13,22 +13,23 @@ from fastmatch.callback.saf import SAF
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
 from fastmatch.schedule import GradientAccumulation
-from tests.callback.small import BS, CpuAmp, N, Passes, Steps, data, everything, fit, learner, net
+from tests.callback.small import BS, CpuAmp, N, Passes, Steps, data, everything, fit, make_learner, net
 
 some_losses = st.lists(st.floats(0, 1e6), min_size=1, max_size=20)
 
 
 @given(some_losses, st.floats(.01, 1), st.sampled_from(['rows', 'loss']), st.integers(1, 4))
 def test_what_stays(losses, share, by, at_least):
-    rows = HardMining(share, by, at_least).rows_to_keep(torch.tensor(losses, dtype=torch.float64)).tolist()
+    mining = HardMining(share, by, at_least)
+    kept_rows = mining.rows_to_keep(torch.tensor(losses, dtype=torch.float64)).tolist()
     least = min(len(losses), at_least)
-    assert rows == sorted(set(rows)) and len(rows) >= least
-    kept = [losses[i] for i in rows]
-    left_out = [loss for i, loss in enumerate(losses) if i not in rows]
-    assert not left_out or min(kept) >= max(left_out)
-    if by == 'rows': assert len(rows) == max(least, int(np.ceil(share * len(losses) - 1e-9)))
-    elif len(rows) > at_least: assert sum(sorted(kept)[1:]) <= share * sum(losses) * (1 + 1e-9)
-    if by == 'loss': assert sum(kept) >= share * sum(losses) * (1 - 1e-9)
+    assert kept_rows == sorted(set(kept_rows)) and len(kept_rows) >= least
+    kept_losses = [losses[row] for row in kept_rows]
+    left_out = [loss for row, loss in enumerate(losses) if row not in kept_rows]
+    assert not left_out or min(kept_losses) >= max(left_out)
+    if by == 'rows': assert len(kept_rows) == max(least, int(np.ceil(share * len(losses) - 1e-9)))
+    elif len(kept_rows) > at_least: assert sum(sorted(kept_losses)[1:]) <= share * sum(losses) * (1 + 1e-9)
+    if by == 'loss': assert sum(kept_losses) >= share * sum(losses) * (1 - 1e-9)
 
 
 def test_one_row_with_all_the_loss_is_no_empty_batch():
@@ -40,62 +41,64 @@ def test_one_row_with_all_the_loss_is_no_empty_batch():
 
 
 def test_the_hardest_are_trained_on():
-    learn = learner(net(0.), n=8, bs=8, cbs=[HardMining(.5), Steps()])
-    seen = Passes(learn.model)
-    x, y = (torch.stack(column) for column in zip(*data(8)))
+    learner = make_learner(net(0.), n_items=8, bs=8, cbs=[HardMining(.5), Steps()])
+    passes = Passes(learner.model)
+    images, targets = (torch.stack(tensors) for tensors in zip(*data(8)))
     reference = net(0.)
-    top = F.cross_entropy(reference(x), y, reduction='none').topk(4).indices.sort().values
-    loss = F.cross_entropy(reference(x[top]), y[top])
+    hardest = F.cross_entropy(reference(images), targets, reduction='none').topk(4).indices.sort().values
+    loss = F.cross_entropy(reference(images[hardest]), targets[hardest])
     gradients = torch.autograd.grad(loss, list(reference.parameters()))
-    fit(learn, 'fit', 1, .05)
-    assert [len(images) for images in seen.inputs] == [8, 4] and torch.equal(seen.inputs[1], x[top])
-    want = torch.cat([gradient.flatten() for gradient in gradients])
-    torch.testing.assert_close(learn.steps.grads[0], want, rtol=1e-5, atol=1e-7)
+    fit(learner, 'fit', 1, .05)
+    assert [len(pass_images) for pass_images in passes.inputs] == [8, 4]
+    assert torch.equal(passes.inputs[1], images[hardest])
+    expected = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.testing.assert_close(learner.steps.gradients[0], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_statistics_are_those_of_all_rows_and_move_once():
     for momentum in (.1, None):
         norms = []
-        for cbs in ([], [HardMining(.3)], [HardMining(.3), SAM(.2)]):
-            learn = learner(net(momentum=momentum), n=8, bs=8, cbs=cbs)
-            fit(learn, 'fit', 1, .05)
-            norms.append(learn.model.body[1])
+        for callbacks in ([], [HardMining(.3)], [HardMining(.3), SAM(.2)]):
+            learner = make_learner(net(momentum=momentum), n_items=8, bs=8, cbs=callbacks)
+            fit(learner, 'fit', 1, .05)
+            norms.append(learner.model.body[1])
         for norm in norms[1:]:
             for statistic in ('running_mean', 'running_var', 'num_batches_tracked'):
                 assert torch.equal(getattr(norm, statistic), getattr(norms[0], statistic))
 
 
 def test_a_share_of_1_is_the_base():
-    runs = []
-    for cbs in ([], [HardMining(1.)], [HardMining(.2, start=2)]):
-        learn = learner(cbs=cbs)
-        fit(learn, 'fit', 2, .05)
-        runs.append(everything(learn))
-    assert torch.equal(runs[0], runs[1]) and torch.equal(runs[0], runs[2])
+    end_states = []
+    for callbacks in ([], [HardMining(1.)], [HardMining(.2, start=2)]):
+        learner = make_learner(cbs=callbacks)
+        fit(learner, 'fit', 2, .05)
+        end_states.append(everything(learner))
+    assert torch.equal(end_states[0], end_states[1]) and torch.equal(end_states[0], end_states[2])
 
 
 def test_with_mixing_and_accumulation():
     "Mixing draws partners among the rows that stay; accumulation counts those."
-    learn = learner(cbs=[HardMining(.5), MixUp(), GradientAccumulation(4), Steps()])
-    seen = Passes(learn.model)
-    fit(learn, 'fit', 1, .05)
-    assert [len(images) for images in seen.inputs] == [BS, 2] * (N // BS)
-    assert learn.steps.n_steps == N // BS // 2
+    learner = make_learner(cbs=[HardMining(.5), MixUp(), GradientAccumulation(4), Steps()])
+    passes = Passes(learner.model)
+    fit(learner, 'fit', 1, .05)
+    assert [len(images) for images in passes.inputs] == [BS, 2] * (N // BS)
+    assert learner.steps.n_steps == N // BS // 2
 
 
 def test_in_half_precision():
-    runs = []
-    for cbs in ([], [CpuAmp('bf16')]):
-        learn = learner(net(0.), n=8, bs=8, cbs=[HardMining(.5), Steps(), *cbs])
-        fit(learn, 'fit', 1, .05)
-        runs.append(learn.steps.grads[0])
-    assert (runs[1] - runs[0]).norm() < .1 * runs[0].norm()
+    gradients = []
+    for callbacks in ([], [CpuAmp('bf16')]):
+        learner = make_learner(net(0.), n_items=8, bs=8, cbs=[HardMining(.5), Steps(), *callbacks])
+        fit(learner, 'fit', 1, .05)
+        gradients.append(learner.steps.gradients[0])
+    assert (gradients[1] - gradients[0]).norm() < .1 * gradients[0].norm()
 
 
 def test_what_can_not_be():
     with pytest.raises(InputError, match='filter of rows'):
-        fit(learner(cbs=[HardMining(.5), SAF(back=1)]), 'fit', 2)
-    without_reduction = learner(loss=lambda pred, y: CrossEntropyLossFlat()(pred, y), cbs=HardMining())
+        fit(make_learner(cbs=[HardMining(.5), SAF(back=1)]), 'fit', 2)
+    without_reduction = make_learner(loss=lambda output, targets: CrossEntropyLossFlat()(output, targets),
+                                     cbs=HardMining())
     with pytest.raises(InputError, match='reduction'): fit(without_reduction, 'fit', 1)
-    for bad in (lambda: HardMining(0.), lambda: HardMining(by='x'), lambda: HardMining(at_least=0)):
-        with pytest.raises(InputError): bad()
+    for make_callback in (lambda: HardMining(0.), lambda: HardMining(by='x'), lambda: HardMining(at_least=0)):
+        with pytest.raises(InputError): make_callback()

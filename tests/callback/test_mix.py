@@ -18,15 +18,15 @@ def test_mixing_has_two_targets_with_the_pasted_share(listings, tmp_path, callba
             self.mixing = self.learn.mix_up if callback is MixUp else self.learn.cut_mix
         def after_loss(self):
             if not self.training or hasattr(self, 'loss_seen'): return
-            share, out = self.mixing.lam, self.learn.pred
+            share, output = self.mixing.lam, self.learn.pred
             loss = ArcFace(m=.3, s=20, reduction='none')
-            want = share * loss(out, self.y) + (1 - share) * loss(out, self.mixing.yb1[0])
-            self.loss_seen = (float(self.learn.loss), float(want.mean()), share)
-    learn = make(listings, path=tmp_path, cbs=[callback(), Look()])
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    loss, want, share = learn.look.loss_seen
-    assert abs(loss - want) < 1e-4 and bool((share >= .0).all()) and bool((share < 1).any())
-    assert isinstance(learn.loss_func, ArcFace), 'the loss is put back'
+            expected = share * loss(output, self.y) + (1 - share) * loss(output, self.mixing.yb1[0])
+            self.loss_seen = (float(self.learn.loss), float(expected.mean()), share)
+    learner = make(listings, path=tmp_path, cbs=[callback(), Look()])
+    with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
+    loss, expected, share = learner.look.loss_seen
+    assert abs(loss - expected) < 1e-4 and bool((share >= .0).all()) and bool((share < 1).any())
+    assert isinstance(learner.loss_func, ArcFace), 'the loss is put back'
 
 
 def test_mixed_pictures_are_the_blend():

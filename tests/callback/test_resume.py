@@ -25,7 +25,7 @@ from fastmatch.callback.snapshots import Snapshots
 from fastmatch.core import InputError, seed_everything
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation, Plateau
-from tests.callback.small import CpuAmp, everything, few_listings, fit, learner, net
+from tests.callback.small import CpuAmp, everything, few_listings, fit, make_learner, net
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,9 +39,9 @@ def start(folder):
 
 def finish(job):
     "Wait for a process that must succeed; what it printed."
-    out, _ = job.communicate(timeout=120)
-    assert job.returncode == 0, out
-    return out
+    printed, _ = job.communicate(timeout=120)
+    assert job.returncode == 0, printed
+    return printed
 
 
 @pytest.fixture(scope='module')
@@ -58,11 +58,12 @@ def undisturbed(tmp_path_factory):
     return torch.load(folder/'done.pth', weights_only=True), seconds
 
 
-def same(a, b):
+def same(first, second):
     "Whether nested dicts and lists are equal to the bit."
-    if isinstance(a, dict): return set(a) == set(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list): return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+    if isinstance(first, dict):
+        return set(first) == set(second) and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list): return len(first) == len(second) and all(map(same, first, second))
+    return torch.equal(first, second) if torch.is_tensor(first) else first == second
 
 
 MOMENTS = [pytest.param(i, marks=[] if i < 1 else [pytest.mark.slow]) for i in range(10)]
@@ -71,13 +72,13 @@ MOMENTS = [pytest.param(i, marks=[] if i < 1 else [pytest.mark.slow]) for i in r
 @pytest.mark.parametrize('moment', MOMENTS)
 def test_killed_at_a_random_moment(moment, undisturbed, tmp_path):
     "Freezing, ranger, MixUp, dropout, shuffling, LookSAM, EMA, the best model, two schedules in a row."
-    want, seconds = undisturbed
+    expected, seconds = undisturbed
     # one of each tenth of the run
-    after = (moment * 7 % 10 + random.Random(moment).random()) / 10 * seconds
+    killed_after = (moment * 7 % 10 + random.Random(moment).random()) / 10 * seconds
     while True:
         job = start(tmp_path)
         assert job.stdout.readline() == 'begun\n'
-        time.sleep(after)
+        time.sleep(killed_after)
         job.send_signal(signal.SIGKILL)
         job.wait()
         job.stdout.close()
@@ -85,9 +86,9 @@ def test_killed_at_a_random_moment(moment, undisturbed, tmp_path):
         # a quicker run than the first
         (tmp_path/'done.pth').unlink()
         shutil.rmtree(tmp_path/'models', ignore_errors=True)
-        after *= .8
+        killed_after *= .8
     finish(start(tmp_path))
-    assert same(torch.load(tmp_path/'done.pth', weights_only=True), want)
+    assert same(torch.load(tmp_path/'done.pth', weights_only=True), expected)
 
 
 class Die(Callback):
@@ -107,113 +108,117 @@ CELLS = {
 }
 
 
-def losses(learn): return [float(loss) for loss in learn.recorder.losses]
-def values(learn): return [list(row) for row in learn.recorder.values]
+def losses(learner): return [float(loss) for loss in learner.recorder.losses]
+def values(learner): return [list(row) for row in learner.recorder.values]
 
 
-def one_run(how, cbs, path, monkeypatch, die=(), args=(4, .05)):
+def one_run(method_name, callbacks, path, monkeypatch, die_at=(), args=(4, .05)):
     "A learner and its fit, as a process of its own would have it."
     monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
     seed_everything(0)
-    learn = learner(net(), ranger, path, shuffle=True, cbs=[make() for make in cbs])
-    fit(learn, how, *args, cbs=[Resume(), Die(*die)])
-    return learn
+    learner = make_learner(net(), ranger, path, shuffle=True,
+                           cbs=[make_callback() for make_callback in callbacks])
+    fit(learner, method_name, *args, cbs=[Resume(), Die(*die_at)])
+    return learner
 
 
-@pytest.mark.parametrize('how', ['fit', 'fit_flat_cos', 'fit_one_cycle'])
+@pytest.mark.parametrize('method_name', ['fit', 'fit_flat_cos', 'fit_one_cycle'])
 @pytest.mark.parametrize('cell', CELLS)
-def test_resumed_is_uninterrupted(cell, how, tmp_path, monkeypatch):
+def test_resumed_is_uninterrupted(cell, method_name, tmp_path, monkeypatch):
     "Broken off in the third epoch, and again in the fourth."
-    want = one_run(how, CELLS[cell], tmp_path/'a', monkeypatch)
-    for die in ((2, 3), (3, 0)) if cell != 'early stop' else ((2, 3),):
-        with pytest.raises(KeyboardInterrupt): one_run(how, CELLS[cell], tmp_path/'b', monkeypatch, die)
-    got = one_run(how, CELLS[cell], tmp_path/'b', monkeypatch)
-    assert torch.equal(everything(want), everything(got))
-    for name in ('lrs', 'iters'): assert getattr(want.recorder, name) == getattr(got.recorder, name)
-    np.testing.assert_array_equal(losses(want), losses(got))
-    assert values(want) == values(got)
-    assert want.epoch == got.epoch
-    if cell == 'EMA': assert all(map(torch.equal, want.ema._set_aside, got.ema._set_aside))
+    expected = one_run(method_name, CELLS[cell], tmp_path/'a', monkeypatch)
+    for die_at in ((2, 3), (3, 0)) if cell != 'early stop' else ((2, 3),):
+        with pytest.raises(KeyboardInterrupt):
+            one_run(method_name, CELLS[cell], tmp_path/'b', monkeypatch, die_at)
+    actual = one_run(method_name, CELLS[cell], tmp_path/'b', monkeypatch)
+    assert torch.equal(everything(expected), everything(actual))
+    for name in ('lrs', 'iters'): assert getattr(expected.recorder, name) == getattr(actual.recorder, name)
+    np.testing.assert_array_equal(losses(expected), losses(actual))
+    assert values(expected) == values(actual)
+    assert expected.epoch == actual.epoch
+    if cell == 'EMA': assert all(map(torch.equal, expected.ema._set_aside, actual.ema._set_aside))
 
 
 class DieIn(Die):
     "In one of several fits."
-    def __init__(self, nth, *at):
+    def __init__(self, fit_number, *at):
         super().__init__(*at)
-        self._nth = nth
+        self._fit_number = fit_number
         self._fits = -1
 
     def before_fit(self): self._fits += 1
     def before_batch(self):
-        if self._fits == self._nth: super().before_batch()
+        if self._fits == self._fit_number: super().before_batch()
 
 
 @pytest.mark.parametrize('patience', [None, 2])
 def test_trained_to_the_best_epoch_through_kills(patience, tmp_path, monkeypatch):
     "Broken off in the first training after its best epoch, at the start of the second, and at its end."
-    def run(folder, *die):
+    def run(folder, *die_at):
         monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
         seed_everything(0)
-        learn = learner(net(), ranger, tmp_path/folder, shuffle=True, cbs=EMA(.7))
-        best = fit(learn, 'fit_to_best', 6, .6, patience=patience, cbs=[Resume(), DieIn(*(die or (-1,)))])
-        return learn, best
-    want, best = run('a')
-    assert 0 < best < 4
-    for die in ((0, best + 1, 2), (1, 0, 3), (1, best, 1)):
-        with pytest.raises(KeyboardInterrupt): run('b', *die)
-    got, again = run('b')
-    assert again == best and torch.equal(everything(want), everything(got))
-    assert len(got.recorder.values) == best + 1
-    assert values(want) == values(got)
+        learner = make_learner(net(), ranger, tmp_path/folder, shuffle=True, cbs=EMA(.7))
+        best_epoch = fit(learner, 'fit_to_best', 6, .6, patience=patience,
+                         cbs=[Resume(), DieIn(*(die_at or (-1,)))])
+        return learner, best_epoch
+    expected, best_epoch = run('a')
+    assert 0 < best_epoch < 4
+    for die_at in ((0, best_epoch + 1, 2), (1, 0, 3), (1, best_epoch, 1)):
+        with pytest.raises(KeyboardInterrupt): run('b', *die_at)
+    actual, best_again = run('b')
+    assert best_again == best_epoch and torch.equal(everything(expected), everything(actual))
+    assert len(actual.recorder.values) == best_epoch + 1
+    assert values(expected) == values(actual)
 
 
 def test_a_fit_that_was_done_is_not_done_again(tmp_path, monkeypatch, capsys):
     "In a process killed after it: nothing is trained, the end is there."
-    want = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
+    expected = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
     batches = []
     class Count(Callback):
         run_valid = False
         def after_batch(self): batches.append(1)
-    got = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
-    assert torch.equal(everything(want), everything(got)) and got.recorder.values == values(want)
-    assert all(map(torch.equal, want.ema._set_aside, got.ema._set_aside))
+    actual = one_run('fit', [lambda: EMA(.7)], tmp_path, monkeypatch)
+    assert torch.equal(everything(expected), everything(actual))
+    assert actual.recorder.values == values(expected)
+    assert all(map(torch.equal, expected.ema._set_aside, actual.ema._set_aside))
     # in the same process a call is a new one
-    learn = learner(net(), ranger, tmp_path, cbs=[Count()])
-    fit(learn, 'fit', 2, .05, cbs=Resume())
-    fit(learn, 'fit', 2, .05, cbs=Resume())
+    learner = make_learner(net(), ranger, tmp_path, cbs=[Count()])
+    fit(learner, 'fit', 2, .05, cbs=Resume())
+    fit(learner, 'fit', 2, .05, cbs=Resume())
     assert len(batches) == 4 * 6
 
 
 def test_another_call_is_refused(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): one_run('fit', [], tmp_path, monkeypatch, (2, 1))
     monkeypatch.setattr(resume, 'PROCESS', 'another')
-    others = [
+    other_calls = [
         (dict(), 5, .05, 'epochs were 4, now 5'),
         (dict(bs=8), 4, .05, 'batches were 6, now 3'),
         (dict(), 4, .1, 'rates were'),
         (dict(opt_func=sgd), 4, .05, 'optimizer were AdamFamily'),
         (dict(cbs=MixUp()), 4, .05, 'callbacks were'),
     ]
-    for kwargs, n_epoch, lr, found in others:
-        learn = learner(net(), **{'opt_func': ranger, 'path': tmp_path, 'shuffle': True, **kwargs})
-        with pytest.raises(InputError, match=found): fit(learn, 'fit', n_epoch, lr, cbs=Resume())
+    for kwargs, n_epoch, lr, message in other_calls:
+        learner = make_learner(net(), **{'opt_func': ranger, 'path': tmp_path, 'shuffle': True, **kwargs})
+        with pytest.raises(InputError, match=message): fit(learner, 'fit', n_epoch, lr, cbs=Resume())
 
 
 def test_validation_and_lr_find_are_let_alone(tmp_path):
-    learn = learner(net(), ranger, tmp_path, cbs=Resume())
-    fit(learn, 'validate')
-    fit(learn, 'lr_find', show_plot=False, num_it=8)
-    assert not learn.resume.file.exists() and 'fits_begun' not in learn.__dict__
-    fit(learn, 'fit', 2, .05)
-    fit(learn, 'validate')
-    assert learn.fits_begun == {'resume': 0} and learn.resume.file.exists()
+    learner = make_learner(net(), ranger, tmp_path, cbs=Resume())
+    fit(learner, 'validate')
+    fit(learner, 'lr_find', show_plot=False, num_it=8)
+    assert not learner.resume.file.exists() and 'fits_begun' not in learner.__dict__
+    fit(learner, 'fit', 2, .05)
+    fit(learner, 'validate')
+    assert learner.fits_begun == {'resume': 0} and learner.resume.file.exists()
 
 
 def test_snapshots_go_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, (2, 3), (4, 1, .05))
-    learn = one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, args=(4, 1, .05))
-    assert [file.name for file in learn.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
+    learner = one_run('fit_cycles', [Snapshots], tmp_path, monkeypatch, args=(4, 1, .05))
+    assert [file.name for file in learner.snapshots.files] == [f'snapshot_{i}.pth' for i in range(4)]
 
 
 class Spoil(Callback):
@@ -223,21 +228,22 @@ class Spoil(Callback):
         if (self.epoch, self.iter) in ((1, 5), (2, 0), (2, 1)): self.learn.xb = (self.xb[0] * float('nan'),)
 
 
-@pytest.mark.parametrize('die', [(2, 0), (2, 2), (3, 1)])
-def test_guard_knows_what_it_left_out(die, tmp_path, monkeypatch):
+@pytest.mark.parametrize('die_at', [(2, 0), (2, 2), (3, 1)])
+def test_guard_knows_what_it_left_out(die_at, tmp_path, monkeypatch):
     "Batches left out before the kill are still told, and those in a row counted on across it."
-    cbs = [lambda: Guard(skip=3), Spoil]
-    want = one_run('fit', cbs, tmp_path/'a', monkeypatch)
-    with pytest.raises(KeyboardInterrupt): one_run('fit', cbs, tmp_path/'b', monkeypatch, die)
-    got = one_run('fit', cbs, tmp_path/'b', monkeypatch)
-    assert [(epoch, batch) for epoch, batch, _ in want.guard.bad] == [(1, 5), (2, 0), (2, 1)]
-    assert 'input 0 is not finite' in got.guard.bad[0][2]
-    assert got.guard.bad == want.guard.bad and torch.equal(everything(want), everything(got))
+    callbacks = [lambda: Guard(skip=3), Spoil]
+    expected = one_run('fit', callbacks, tmp_path/'a', monkeypatch)
+    with pytest.raises(KeyboardInterrupt): one_run('fit', callbacks, tmp_path/'b', monkeypatch, die_at)
+    actual = one_run('fit', callbacks, tmp_path/'b', monkeypatch)
+    assert [(epoch, batch) for epoch, batch, _ in expected.guard.bad] == [(1, 5), (2, 0), (2, 1)]
+    assert 'input 0 is not finite' in actual.guard.bad[0][2]
+    assert actual.guard.bad == expected.guard.bad and torch.equal(everything(expected), everything(actual))
     # the figure that a lost loss is replaced by, too
-    np.testing.assert_array_equal(losses(want), losses(got))
-    few = [lambda: Guard(skip=2), Spoil]
-    with pytest.raises(KeyboardInterrupt): one_run('fit', few, tmp_path/'c', monkeypatch, (2, 0))
-    with pytest.raises(NonFinite, match='epoch 2, batch 1'): one_run('fit', few, tmp_path/'c', monkeypatch)
+    np.testing.assert_array_equal(losses(expected), losses(actual))
+    fewer_skips = [lambda: Guard(skip=2), Spoil]
+    with pytest.raises(KeyboardInterrupt): one_run('fit', fewer_skips, tmp_path/'c', monkeypatch, (2, 0))
+    with pytest.raises(NonFinite, match='epoch 2, batch 1'):
+        one_run('fit', fewer_skips, tmp_path/'c', monkeypatch)
 
 
 def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):
@@ -250,23 +256,24 @@ def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):
     from fastmatch.learner import match_learner
     df = few_listings(8)
 
-    def run(folder, *die):
+    def run(folder, *die_at):
         monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
         seed_everything(0)
         dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold',
                                        item_tfms=Resize(32), batch_tfms=augs('colour'), bs=16, num_workers=0,
                                        phash=False, sampler='pk', seed=0)
-        learn = match_learner(dls, 'test_efficientnet', pretrained=False, path=tmp_path/folder,
+        learner = match_learner(dls, 'test_efficientnet', pretrained=False, path=tmp_path/folder,
                               cbs=[LookSAM(.1, 2), EMA(.8)])
-        learn.fit_flat_cos(3, 1e-3, cbs=[Resume(), Die(*die)])
-        return learn
-    want = run('a')
+        learner.fit_flat_cos(3, 1e-3, cbs=[Resume(), Die(*die_at)])
+        return learner
+    expected = run('a')
     with pytest.raises(KeyboardInterrupt): run('b', 2, 1)
-    got = run('b')
-    assert torch.equal(everything(want), everything(got))
-    assert got.trained_on.ids == want.trained_on.ids and got.trained_on.ids
-    assert values(want) == values(got)
+    actual = run('b')
+    assert torch.equal(everything(expected), everything(actual))
+    assert actual.trained_on.ids == expected.trained_on.ids and actual.trained_on.ids
+    assert values(expected) == values(actual)
     assert 'Resume: 2 of 3 epochs were done before' in capsys.readouterr().out
     # and once more, when all is done
-    again = run('b')
-    assert torch.equal(everything(again), everything(got)) and again.trained_on.ids == got.trained_on.ids
+    once_more = run('b')
+    assert torch.equal(everything(once_more), everything(actual))
+    assert once_more.trained_on.ids == actual.trained_on.ids

@@ -9,4 +9,4 @@ def shop(tmp_path): return make_shop(tmp_path)
 
 
 @pytest.fixture
-def tiny(tmp_path): return tiny_weights(tmp_path)
+def tiny_encoder(tmp_path): return tiny_weights(tmp_path)

@@ -33,20 +33,20 @@ def test_one_picture_size_for_commands_and_functions():
 
 @pytest.mark.parametrize('command, options', [('train', Training()), ('tune', TRIAL)])
 def test_commands_and_functions_share_their_defaults(command, options):
-    names = dict(image_arch='image_arch', text_arch='text_arch', epochs='epochs', bs='bs', aug='aug',
-                 folds='n_folds', seed='seed', on_error='on_error', workers='num_workers', device='device')
-    told = defaults(command)
-    want = {name: getattr(options, field) for name, field in names.items()}
-    assert {name: told[name] for name in names} == want
+    field_of = dict(image_arch='image_arch', text_arch='text_arch', epochs='epochs', bs='bs', aug='aug',
+                    folds='n_folds', seed='seed', on_error='on_error', workers='num_workers', device='device')
+    command_defaults = defaults(command)
+    wanted = {option: getattr(options, field) for option, field in field_of.items()}
+    assert {option: command_defaults[option] for option in field_of} == wanted
 
 
 def test_the_searchs_defaults():
-    told = defaults('tune')
+    command_defaults = defaults('tune')
     search = Search()
-    for name, field in dict(study='name', storage='storage', n_trials='n_trials', jobs='jobs',
-                            monitor='monitor', sampler='sampler', pruner='pruner').items():
-        assert told[name] == getattr(search, field)
-    assert tuple(told['space'].split(',')) == search.space
+    for option, field in dict(study='name', storage='storage', n_trials='n_trials', jobs='jobs',
+                              monitor='monitor', sampler='sampler', pruner='pruner').items():
+        assert command_defaults[option] == getattr(search, field)
+    assert tuple(command_defaults['space'].split(',')) == search.space
 
 
 def test_keywords_win_and_are_taken_out():
@@ -56,12 +56,12 @@ def test_keywords_win_and_are_taken_out():
     assert keywords == {'monitr': 'x'}
 
 
-@pytest.mark.parametrize('keyword, near', [
+@pytest.mark.parametrize('keyword, near_name', [
     ('epohcs', 'epochs'), ('valid_fld', 'valid_fold'), ('titel_col', 'title_col'), ('fn_kol', 'fn_col')])
 @pytest.mark.parametrize('job', [train_and_judge, tune_listings])
-def test_an_unknown_keyword_and_its_near_name(job, keyword, near):
-    if job is tune_listings and near == 'valid_fold': keyword, near = 'n_trails', 'n_trials'
-    with pytest.raises(InputError, match=rf"{keyword}=7: no option \(did you mean {near}\?\)"):
+def test_an_unknown_keyword_and_its_near_name(job, keyword, near_name):
+    if job is tune_listings and near_name == 'valid_fold': keyword, near_name = 'n_trails', 'n_trials'
+    with pytest.raises(InputError, match=rf"{keyword}=7: no option \(did you mean {near_name}\?\)"):
         job(None, '.', **{keyword: 7})
 
 
@@ -70,11 +70,11 @@ def test_nothing_near_and_nothing_wrong():
     refuse_unknown({}, train_and_judge)
 
 
-@pytest.mark.parametrize('change, words', [
+@pytest.mark.parametrize('change, message', [
     (dict(epochs=0), 'epochs=0: give 1'), (dict(size=2), 'size=2: give 8'), (dict(bs=1), 'bs=1: give 2'),
     (dict(n_folds=2), 'n_folds=2: give 3'), (dict(num_workers=-1), 'num_workers=-1: give 0'),
     (dict(device='gpu'), "device='gpu'")])
-def test_numbers_that_are_too_small(change, words):
-    with pytest.raises(InputError, match=words): Training(**change).check(least_folds=3)
+def test_numbers_that_are_too_small(change, message):
+    with pytest.raises(InputError, match=message): Training(**change).check(least_folds=3)
     Training(n_folds=2).check()
     with pytest.raises(InputError, match='jobs=0: give 1'): check_least(n_trials=(5, 1), jobs=(0, 1))

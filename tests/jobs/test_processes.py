@@ -12,23 +12,23 @@ def note(folder, echo):
 
 
 def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(.05)
 
 
 def test_others_run_the_job_and_end_with_the_block(tmp_path, monkeypatch):
     monkeypatch.setattr('fastmatch.jobs.processes.FAREWELL', 0)
-    before = os.environ.get('OMP_NUM_THREADS')
-    with helpers(2, note, dict(folder=tmp_path)) as start:
+    threads_before = os.environ.get('OMP_NUM_THREADS')
+    with helpers(2, note, dict(folder=tmp_path)) as start_others:
         assert not list(tmp_path.iterdir())
-        start()
-        start()
+        start_others()
+        start_others()
         wait_for(lambda: list(tmp_path.iterdir()))
     file, = tmp_path.iterdir()
     assert int(file.name) != os.getpid() and int(file.read_text()) >= 1
-    assert os.environ.get('OMP_NUM_THREADS') == before
+    assert os.environ.get('OMP_NUM_THREADS') == threads_before
 
     def is_gone():
         try: return os.waitpid(int(file.name), os.WNOHANG)[0] != 0
@@ -37,5 +37,5 @@ def test_others_run_the_job_and_end_with_the_block(tmp_path, monkeypatch):
 
 
 def test_one_process_starts_no_other(tmp_path):
-    with helpers(1, note, dict(folder=tmp_path)) as start: start()
+    with helpers(1, note, dict(folder=tmp_path)) as start_others: start_others()
     assert not list(tmp_path.iterdir())

@@ -8,19 +8,19 @@ from fastmatch.study.engine.storage import pack_array
 from tests.report.reader import Reader
 
 
-def make_study(values, default=0, name='<b>shop</b>'):
+def make_study(values, default=0, study_name='<b>shop</b>'):
     "A study whose trials have these values; row F1 on 8 listings put aside is their value, give or take."
     import optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(study_name=name, direction='maximize')
+    study = optuna.create_study(study_name=study_name, direction='maximize')
     study.set_user_attr('kept', {'monitor': 'recall@1'})
     study.set_user_attr('test_groups', [0, 0, 1, 1, 2, 2, 3, 3])
-    for i, value in enumerate(values):
+    for number, value in enumerate(values):
         row_f1 = value + .01 * np.arange(8)
         attributes = {'test_row_f1': round(float(row_f1.mean()), 5), 'test_rows': pack_array(row_f1)}
-        if i == default: attributes['default'] = True
+        if number == default: attributes['default'] = True
         study.add_trial(optuna.trial.create_trial(
-            value=value, params={'lr': .001 * (i + 1), 'loss': '<i>arc</i>'}, user_attrs=attributes,
+            value=value, params={'lr': .001 * (number + 1), 'loss': '<i>arc</i>'}, user_attrs=attributes,
             distributions={'lr': optuna.distributions.FloatDistribution(1e-4, 1.),
                            'loss': optuna.distributions.CategoricalDistribution(['<i>arc</i>', 'cos'])}))
     return study
@@ -43,17 +43,17 @@ def test_no_default_and_a_default_that_is_the_best():
 
 
 def test_the_page():
-    html = study_page(make_study([.5, .7, .6]))
-    page = Reader(html)
-    assert page.words('h1') == ['Study <b>shop</b>'] and 'Best trials' in page.words('h2')
-    images = page.of('img')
+    page_html = study_page(make_study([.5, .7, .6]))
+    reader = Reader(page_html)
+    assert reader.texts('h1') == ['Study <b>shop</b>'] and 'Best trials' in reader.texts('h2')
+    images = reader.elements('img')
     assert images and all(image['src'].startswith('data:image/png;base64,') for image in images)
-    head = page.words('th')
-    assert head == ['trial', 'recall@1', 'row F1 put aside', 'lr', 'loss']
-    cells = page.words('td')
+    headings = reader.texts('th')
+    assert headings == ['trial', 'recall@1', 'row F1 put aside', 'lr', 'loss']
+    cells = reader.texts('td')
     assert cells[:5] == ['1', '0.7000', '0.735', '0.002', '<i>arc</i>']
     assert cells[5] == '2' and len(cells) == 15
-    assert '<script' not in html and html.endswith('</html>\n')
+    assert '<script' not in page_html and page_html.endswith('</html>\n')
 
 
 def test_the_files(tmp_path):

@@ -32,12 +32,12 @@ def test_out_is_a_file(shop, tmp_path):
     assert (tmp_path/'out').read_text() == 'mine'
 
 
-def test_what_it_writes(shop, tiny, tmp_path):
+def test_what_it_writes(shop, tiny_encoder, tmp_path):
     lines = []
-    summary = quick_run(shop, tmp_path/'out', tiny, echo=lines.append)
-    names = {file.name for file in (tmp_path/'out').iterdir()}
-    assert names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'}
-    assert all(map(is_result, names))
+    summary = quick_run(shop, tmp_path/'out', tiny_encoder, echo=lines.append)
+    file_names = {file.name for file in (tmp_path/'out').iterdir()}
+    assert file_names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'}
+    assert all(map(is_result, file_names))
     assert json.loads((tmp_path/'out'/'summary.json').read_text(encoding='utf-8')) == summary
     assert set(summary) == {'heldout', 'gain', 'rule', 'seconds', 'seed', 'settings', 'listings', 'versions'}
     assert set(summary['seconds']) == {'data', 'untrained', 'train', 'embed', 'rule', 'matcher'}
@@ -48,51 +48,53 @@ def test_what_it_writes(shop, tiny, tmp_path):
     assert 'training 1 epochs ...' in lines and any('recall@1' in line for line in lines)
 
 
-def test_options_by_object_and_by_keyword_are_the_same(shop, tiny):
-    df, path = shop
-    quiet = dict(fold_col='fold', title_col=None, echo=lambda line: None)
-    options = dict(image_arch=tiny, size=32, epochs=1, bs=8, aug='none')
-    one = train_and_judge(df, path, **quiet, **options)
-    other = train_and_judge(df, path, training=Training(**options), **quiet)
-    assert one.settings == other.settings and one.rule == other.rule
-    np.testing.assert_array_equal(one.emb['image'], other.emb['image'])
+def test_options_by_object_and_by_keyword_are_the_same(shop, tiny_encoder):
+    listings, folder = shop
+    common = dict(fold_col='fold', title_col=None, echo=lambda line: None)
+    options = dict(image_arch=tiny_encoder, size=32, epochs=1, bs=8, aug='none')
+    by_keyword = train_and_judge(listings, folder, **common, **options)
+    by_object = train_and_judge(listings, folder, training=Training(**options), **common)
+    assert by_keyword.settings == by_object.settings and by_keyword.rule == by_object.rule
+    np.testing.assert_array_equal(by_keyword.emb['image'], by_object.emb['image'])
 
 
-def test_skip_trains_without_the_broken_ones_and_says_so(shop, tiny, tmp_path):
+def test_skip_trains_without_the_broken_ones_and_says_so(shop, tiny_encoder, tmp_path):
     "The summary lists id, row, column and reason, and the broken listings are in no result."
     break_three(shop[1])
-    df, path = put(shop, 10, 'label_group', None)
-    with pytest.raises(InputError, match='4 unusable rows'): quick_run((df, path), tmp_path/'out', tiny)
-    summary = quick_run((df, path), tmp_path/'out', tiny, on_error='skip')
+    broken_shop = put(shop, 10, 'label_group', None)
+    with pytest.raises(InputError, match='4 unusable rows'):
+        quick_run(broken_shop, tmp_path/'out', tiny_encoder)
+    summary = quick_run(broken_shop, tmp_path/'out', tiny_encoder, on_error='skip')
     skipped = {row['id']: row for row in summary['listings']['skipped']}
     assert list(skipped) == ['p3', 'p10', 'p11', 'p24']
     assert [row['row'] for row in skipped.values()] == [3, 10, 11, 24]
-    for name, reason in BROKEN.items():
-        assert reason in skipped[name]['reason'] and skipped[name]['column'] == 'image'
+    for posting_id, reason in BROKEN.items():
+        assert reason in skipped[posting_id]['reason'] and skipped[posting_id]['column'] == 'image'
     assert skipped['p10']['column'] == 'label_group'
     assert summary['listings']['train'] + summary['listings']['heldout'] == 36
-    found = pd.read_csv(tmp_path/'out'/'matches.csv')
-    assert set(found.posting_id) == set(df.posting_id[df.fold == 0]) - set(skipped)
+    matches = pd.read_csv(tmp_path/'out'/'matches.csv')
+    listings, _ = broken_shop
+    assert set(matches.posting_id) == set(listings.posting_id[listings.fold == 0]) - set(skipped)
 
 
-def test_a_report_that_fails_costs_no_training(shop, tiny, tmp_path, monkeypatch):
+def test_a_report_that_fails_costs_no_training(shop, tiny_encoder, tmp_path, monkeypatch):
     import fastmatch.jobs.train
 
     def broken(*args, **kwargs): raise ValueError('no pictures today')
     monkeypatch.setattr(fastmatch.jobs.train, 'write_report', broken)
     lines = []
-    quick_run(shop, tmp_path/'out', tiny, echo=lines.append)
+    quick_run(shop, tmp_path/'out', tiny_encoder, echo=lines.append)
     assert 'no report.html: ValueError: no pictures today' in lines
     assert (tmp_path/'out'/'manifest.json').exists() and not (tmp_path/'out'/'report.html').exists()
 
 
-def vectors(n=12, seed=0):
-    drawn = np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+def vectors(n_listings=12, seed=0):
+    drawn = np.random.default_rng(seed).normal(size=(n_listings, 8)).astype(np.float32)
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def test_rules_are_not_judged_on_listings_trained_on_or_ungrouped():
-    ids = [f'p{i}' for i in range(12)]
+    ids = [f'p{number}' for number in range(12)]
     groups = np.arange(12) // 2
     with pytest.raises(InputError, match=r'1 of 12 listings were trained on \(p4\)'):
         judge(Embeddings({'image': vectors()}, ids, groups=groups, trained_on=np.arange(12) == 4))

@@ -9,52 +9,58 @@ from fastmatch.jobs.tune import split_off, tune_listings
 COLUMNS = Columns(title=None, fold='fold')
 
 
-def small(tiny): return Training(image_arch=tiny, size=32, epochs=1, bs=8, aug='none')
+def small_training(image_arch): return Training(image_arch=image_arch, size=32, epochs=1, bs=8, aug='none')
 
 
 def test_the_fold_put_aside_shares_no_group(shop):
-    df, path = shop
-    rest, test = split_off(df, path, COLUMNS, test_fold=2)
-    assert set(test.fold) == {2} and 2 not in set(rest.fold) and len(rest) + len(test) == 40
-    assert not set(rest.label_group) & set(test.label_group)
+    listings, folder = shop
+    remaining, put_aside = split_off(listings, folder, COLUMNS, test_fold=2)
+    assert set(put_aside.fold) == {2} and 2 not in set(remaining.fold)
+    assert len(remaining) + len(put_aside) == 40
+    assert not set(remaining.label_group) & set(put_aside.label_group)
     # without folds of its own, the seed makes them
     columns = Columns(title=None)
-    sides = [set(split_off(df, path, columns, seed=seed)[1].posting_id) for seed in (0, 0, 1)]
+    sides = [set(split_off(listings, folder, columns, seed=seed)[1].posting_id) for seed in (0, 0, 1)]
     assert sides[0] == sides[1] != sides[2]
 
 
 def test_an_equal_picture_is_on_one_side(shop):
-    df, path = shop
-    (path/'0.png').write_bytes((path/'2.png').read_bytes())
-    rest, test = split_off(df, path, COLUMNS)
-    assert ('p0' in set(test.posting_id)) == ('p2' in set(test.posting_id))
+    listings, folder = shop
+    (folder/'0.png').write_bytes((folder/'2.png').read_bytes())
+    remaining, put_aside = split_off(listings, folder, COLUMNS)
+    assert ('p0' in set(put_aside.posting_id)) == ('p2' in set(put_aside.posting_id))
 
 
-def test_a_study_by_keyword_and_by_object(shop, tiny, tmp_path):
-    df, path = shop
+def test_a_study_by_keyword_and_by_object(shop, tiny_encoder, tmp_path):
+    listings, folder = shop
     lines = []
-    options = dict(image_arch=tiny, size=32, epochs=1, bs=8, aug='none')
-    study = tune_listings(df, path, title_col=None, fold_col='fold', name='s', storage=tmp_path/'s.db',
-                          n_trials=2, space=('lr',), pruner=None, echo=lines.append, **options)
-    first = [trial.params for trial in study.trials]
-    assert len(first) == 2 and list(first[0]) == ['lr']
+    options = dict(image_arch=tiny_encoder, size=32, epochs=1, bs=8, aug='none')
+    study = tune_listings(listings, folder, title_col=None, fold_col='fold', name='s',
+                          storage=tmp_path/'s.db', n_trials=2, space=('lr',), pruner=None,
+                          echo=lines.append, **options)
+    first_parameters = [trial.params for trial in study.trials]
+    assert len(first_parameters) == 2 and list(first_parameters[0]) == ['lr']
     assert all(0 <= trial.user_attrs['test_row_f1'] <= 1 for trial in study.trials)
-    about = study.user_attrs['kept']
-    assert about['size'] == 32 and about['monitor'] == 'recall@1' and about['modalities'] == ['image']
+    question = study.user_attrs['kept']
+    assert question['size'] == 32 and question['monitor'] == 'recall@1'
+    assert question['modalities'] == ['image']
     assert lines[0] == 'reading 40 listings ...' and lines[1].endswith('8 put aside')
     # the same question goes on; another is refused
     search = Search('s', tmp_path/'s.db', 3, space=('lr',), pruner=None)
-    more = tune_listings(df, path, COLUMNS, search=search, training=small(tiny), echo=lines.append)
-    assert len(more.trials) == 3 and [trial.params for trial in more.trials[:2]] == first
+    training = small_training(tiny_encoder)
+    continued = tune_listings(listings, folder, COLUMNS, search=search, training=training, echo=lines.append)
+    assert len(continued.trials) == 3 and [trial.params for trial in continued.trials[:2]] == first_parameters
     with pytest.raises(InputError, match='size 32'):
-        tune_listings(df, path, COLUMNS, search=search, training=small(tiny), size=48, echo=lines.append)
+        tune_listings(listings, folder, COLUMNS, search=search, training=training, size=48,
+                      echo=lines.append)
 
 
-@pytest.mark.parametrize('change, words', [
+@pytest.mark.parametrize('change, message', [
     (dict(jobs=0), 'jobs=0'), (dict(n_trials=0), 'n_trials=0'), (dict(n_folds=2), 'n_folds=2'),
     (dict(epochs=0), 'epochs=0'), (dict(space=('zest',)), 'zest'), (dict(bs=64), 'bs=64'),
     (dict(n_trails=3), 'n_trials')])
-def test_refused(shop, tiny, change, words):
-    df, path = shop
-    with pytest.raises(InputError, match=words):
-        tune_listings(df, path, COLUMNS, training=small(tiny), storage=None, echo=lambda line: None, **change)
+def test_refused(shop, tiny_encoder, change, message):
+    listings, folder = shop
+    with pytest.raises(InputError, match=message):
+        tune_listings(listings, folder, COLUMNS, training=small_training(tiny_encoder), storage=None,
+                      echo=lambda line: None, **change)

@@ -19,11 +19,12 @@ def test_cosines_gradcheck(rows, block_rows, monkeypatch):
     rows = None if rows is None else torch.tensor(rows)
     embeddings, weight = F.normalize(rand(N, D)).requires_grad_(), rand(C, D, seed=1).requires_grad_()
     monkeypatch.setattr(core, 'BLOCK_SIZE', block_rows * D)
-    assert torch.autograd.gradcheck(lambda x, w: Cosines.apply(x, w, rows), (embeddings, weight))
-    assert torch.autograd.gradcheck(lambda x, w: Cosines.apply(x, w, rows)[1], (embeddings, weight))
-    found, norms = Cosines.apply(embeddings, weight, rows)
+    def both(vectors, matrix): return Cosines.apply(vectors, matrix, rows)
+    assert torch.autograd.gradcheck(both, (embeddings, weight))
+    assert torch.autograd.gradcheck(lambda vectors, matrix: both(vectors, matrix)[1], (embeddings, weight))
+    found_cosines, norms = Cosines.apply(embeddings, weight, rows)
     centers = weight if rows is None else weight[rows]
-    torch.testing.assert_close(found, embeddings @ F.normalize(centers).t())
+    torch.testing.assert_close(found_cosines, embeddings @ F.normalize(centers).t())
     torch.testing.assert_close(norms, centers.norm(dim=1))
 
 

@@ -23,17 +23,17 @@ def test_head_is_the_normalised_form(k, dtype, tolerance):
     loss = ArcFace(s=9.)(output, TARGETS)
     gradients = torch.autograd.grad(loss, (embeddings, head.weight))
     # the nearest of a class's centers, one by one in numpy
-    units, centers = reference.unit(embeddings.detach()), reference.unit(head.weight.detach())
-    expected = np.array([[max(unit @ centers[c * k + j] for j in range(k)) for c in range(C)]
-                         for unit in units])
+    unit_vectors, centers = reference.unit(embeddings.detach()), reference.unit(head.weight.detach())
+    expected = np.array([[max(vector @ centers[label * k + j] for j in range(k)) for label in range(C)]
+                         for vector in unit_vectors])
     np.testing.assert_allclose(output.cos.detach(), expected, atol=tolerance)
     expected_loss = reference.arcface(expected.clip(-1, 1), TARGETS, .5, 9.).mean()
     np.testing.assert_allclose(loss.item(), expected_loss, rtol=10 * tolerance)
     products = F.linear(F.normalize(embeddings), F.normalize(head.weight))
-    plain = HeadOutput(products.unflatten(1, (C, k)).max(2).values, embeddings)
-    plain_gradients = torch.autograd.grad(ArcFace(s=9.)(plain, TARGETS), (embeddings, head.weight))
-    for ours, theirs in zip(gradients, plain_gradients):
-        torch.testing.assert_close(ours, theirs, atol=tolerance * 100, rtol=tolerance * 100)
+    plain_output = HeadOutput(products.unflatten(1, (C, k)).max(2).values, embeddings)
+    plain_gradients = torch.autograd.grad(ArcFace(s=9.)(plain_output, TARGETS), (embeddings, head.weight))
+    for gradient, plain_gradient in zip(gradients, plain_gradients):
+        torch.testing.assert_close(gradient, plain_gradient, atol=tolerance * 100, rtol=tolerance * 100)
     assert output.emb is not None and torch.equal(output.emb, embeddings)
     assert ('norms' in output.extra) == (k == 1)
 
@@ -45,19 +45,19 @@ def test_large_margin_softmax_trains_the_lengths():
         return LargeMarginSoftmax(3)(output, TARGETS)
     assert torch.autograd.gradcheck(loss_of, 5 * rand(C, D, seed=2).requires_grad_())
     LargeMarginSoftmax(3)(head(embeddings), TARGETS).backward()
-    along = (head.weight.grad * head.weight).sum(1)
-    assert along.abs().max() > 1e-6
+    along_centers = (head.weight.grad * head.weight).sum(1)
+    assert along_centers.abs().max() > 1e-6
     head.zero_grad()
     ArcFace()(head(embeddings), TARGETS).backward()
     # a cosine doesn't depend on how long its center is
-    along = (head.weight.grad * head.weight).sum(1)
-    torch.testing.assert_close(along, torch.zeros(C, dtype=torch.float64), atol=1e-12, rtol=0)
+    along_centers = (head.weight.grad * head.weight).sum(1)
+    torch.testing.assert_close(along_centers, torch.zeros(C, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
 def test_embedding_length_does_not_matter():
     head, embeddings = CosineHead(D, C).double(), rand(N, D)
-    longer = ArcFace()(head(17 * embeddings), TARGETS)
-    torch.testing.assert_close(longer, ArcFace()(head(embeddings), TARGETS))
+    longer_loss = ArcFace()(head(17 * embeddings), TARGETS)
+    torch.testing.assert_close(longer_loss, ArcFace()(head(embeddings), TARGETS))
 
 
 def test_head_stays_in_float32_under_autocast():
@@ -79,12 +79,12 @@ def sampled(share, k=1, labels=TARGETS):
                                   CrossEntropy(torch.arange(1., C + 1)), ArcFace(label_smoothing=.1)])
 def test_all_centres_sampled_is_the_full_head(loss, k):
     head, embeddings = sampled(1., k), rand(N, D)
-    full = CosineHead(D, C, k).double()
-    full.load_state_dict(head.state_dict())
-    of_sampled, of_full = loss(head(embeddings), TARGETS), loss(full(embeddings), TARGETS)
+    full_head = CosineHead(D, C, k).double()
+    full_head.load_state_dict(head.state_dict())
+    of_sampled, of_full = loss(head(embeddings), TARGETS), loss(full_head(embeddings), TARGETS)
     torch.testing.assert_close(of_sampled, of_full)
     gradient, = torch.autograd.grad(of_sampled, head.weight)
-    torch.testing.assert_close(gradient, torch.autograd.grad(of_full, full.weight)[0])
+    torch.testing.assert_close(gradient, torch.autograd.grad(of_full, full_head.weight)[0])
 
 
 OTHER = torch.tensor([1, 1, 2, 9, 0, 4])
@@ -96,26 +96,26 @@ def test_sampling_keeps_the_batchs_classes_and_maps_them():
     output = head(embeddings)
     # the share is less than what the batch needs: exactly the batch's
     assert output.extra['classes'].tolist() == BATCH_CLASSES
-    units, centers = reference.unit(embeddings), reference.unit(head.weight.detach())
-    loss = CosFace(m=[.05 * i for i in range(C)], s=9., reduction='none')
+    unit_vectors, centers = reference.unit(embeddings), reference.unit(head.weight.detach())
+    loss = CosFace(m=[.05 * label for label in range(C)], s=9., reduction='none')
     for targets in (TARGETS, OTHER):
-        rows = []
-        for i, target in enumerate(targets.tolist()):
-            logits = {c: 9 * units[i] @ centers[c] for c in BATCH_CLASSES}
+        row_losses = []
+        for row, target in enumerate(targets.tolist()):
+            logits = {label: 9 * unit_vectors[row] @ centers[label] for label in BATCH_CLASSES}
             logits[target] -= 9 * .05 * target
-            rows.append(math.log(sum(math.exp(logit) for logit in logits.values())) - logits[target])
-        np.testing.assert_allclose(loss(output, targets).detach(), rows)
+            row_losses.append(math.log(sum(math.exp(logit) for logit in logits.values())) - logits[target])
+        np.testing.assert_allclose(loss(output, targets).detach(), row_losses)
     loss(output, OTHER).sum().backward()
-    assert all((head.weight.grad[c] != 0).any() == (c in BATCH_CLASSES) for c in range(C))
+    assert all((head.weight.grad[label] != 0).any() == (label in BATCH_CLASSES) for label in range(C))
 
 
 def test_class_weights_are_picked_by_class_too():
     output = sampled(.1)(rand(N, D))
     classes = output.extra['classes']
     logits = (auto_scale(len(classes)) * output.cos).detach()
-    rows = reference.cross_entropy(logits, torch.searchsorted(classes, TARGETS), (classes + 1.).numpy())
+    row_losses = reference.cross_entropy(logits, torch.searchsorted(classes, TARGETS), (classes + 1.).numpy())
     loss = CrossEntropy(torch.arange(1., C + 1), reduction='none')
-    np.testing.assert_allclose(loss(output, TARGETS).detach(), rows)
+    np.testing.assert_allclose(loss(output, TARGETS).detach(), row_losses)
 
 
 def test_negatives_are_drawn_evenly_and_anew():
@@ -142,32 +142,33 @@ def test_labels_are_asked_for(head):
 def test_tracked_head_follows_the_papers():
     torch.manual_seed(0)
     head = TrackedHead(D, C).double()
-    t, s = 0., 2**.5 * math.log(C - 1)
+    easiness, scale = 0., 2**.5 * math.log(C - 1)
     for step in range(5):
         embeddings = rand(N, D, seed=step)
         head.labels = TARGETS
         output = head(embeddings)
         cosines = reference.unit(embeddings) @ reference.unit(head.weight.detach()).T
-        t = .99 * t + .01 * np.mean([cosines[i, target] for i, target in enumerate(TARGETS)])
-        s = reference.adacos_scale(cosines, TARGETS, s)
-        np.testing.assert_allclose([output.extra['t'], output.extra['s']], [t, s], rtol=1e-6)
-        adacos = reference.cross_entropy(s * cosines, TARGETS).mean()
-        np.testing.assert_allclose(AdaCos()(output, TARGETS).item(), adacos, rtol=1e-6)
-        curricular = reference.curricular(cosines, TARGETS, .5, 9., t).mean()
-        np.testing.assert_allclose(CurricularFace(s=9.)(output, TARGETS).item(), curricular, rtol=1e-6)
+        own_cosines = [cosines[row, target] for row, target in enumerate(TARGETS)]
+        easiness = .99 * easiness + .01 * np.mean(own_cosines)
+        scale = reference.adacos_scale(cosines, TARGETS, scale)
+        np.testing.assert_allclose([output.extra['t'], output.extra['s']], [easiness, scale], rtol=1e-6)
+        adacos_loss = reference.cross_entropy(scale * cosines, TARGETS).mean()
+        np.testing.assert_allclose(AdaCos()(output, TARGETS).item(), adacos_loss, rtol=1e-6)
+        curricular_loss = reference.curricular(cosines, TARGETS, .5, 9., easiness).mean()
+        np.testing.assert_allclose(CurricularFace(s=9.)(output, TARGETS).item(), curricular_loss, rtol=1e-6)
     assert set(dict(head.named_buffers())) == {'t', 's'}
     head.eval()(embeddings)
-    np.testing.assert_allclose(head.t, t, rtol=1e-6)
+    np.testing.assert_allclose(head.t, easiness, rtol=1e-6)
 
 
 def test_an_output_keeps_its_figures_when_the_next_batch_moves_them():
     head = TrackedHead(D, C)
     head.labels = TARGETS
     output = head(torch.randn(N, D))
-    before, loss = float(output.extra['t']), AdaCos()(output, TARGETS)
+    easiness_before, loss = float(output.extra['t']), AdaCos()(output, TARGETS)
     head(torch.randn(N, D))
     loss.backward()
-    assert float(output.extra['t']) == before != float(head.t)
+    assert float(output.extra['t']) == easiness_before != float(head.t)
 
 
 def test_center_head_has_a_parameter_of_its_own():
@@ -177,10 +178,10 @@ def test_center_head_has_a_parameter_of_its_own():
     assert dict(head.named_parameters()).keys() == {'weight', 'centers'}
 
 
-@pytest.mark.parametrize('make, words', [(lambda: CosineHead(4, 4, 0), 'k=0'),
-                                         (lambda: SampledHead(4, 4, share=0), 'share=0')])
-def test_bad_input_is_named(make, words):
-    with pytest.raises(InputError, match=words): make()
+@pytest.mark.parametrize('make_head, message', [(lambda: CosineHead(4, 4, 0), 'k=0'),
+                                                (lambda: SampledHead(4, 4, share=0), 'share=0')])
+def test_bad_input_is_named(make_head, message):
+    with pytest.raises(InputError, match=message): make_head()
 
 
 def test_the_bench_compares_like_with_like():
@@ -203,4 +204,4 @@ def test_the_bench_compares_like_with_like():
     gradient_theirs, = torch.autograd.grad(loss_theirs, theirs.W)
     torch.testing.assert_close(gradient_one_hot, gradient, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(gradient_theirs.t(), gradient, atol=1e-5, rtol=1e-4)
-    for run in sides(8, 4, 50).values(): run()
+    for run_side in sides(8, 4, 50).values(): run_side()

@@ -26,10 +26,10 @@ def test_project_neck_changes_the_width():
 
 def test_gem_is_the_power_mean_and_its_limits():
     features = rand(2, 3, 4, 5).abs()
-    for p in (1., 3., 4.5):
-        expected = [[np.mean([float(value)**p for value in channel.flatten()])**(1 / p) for channel in image]
-                    for image in features]
-        np.testing.assert_allclose(GeM(p)(features).detach(), expected, rtol=1e-6)
+    for power in (1., 3., 4.5):
+        expected = [[np.mean([float(value)**power for value in channel.flatten()])**(1 / power)
+                     for channel in image] for image in features]
+        np.testing.assert_allclose(GeM(power)(features).detach(), expected, rtol=1e-6)
     torch.testing.assert_close(GeM(1.)(features), features.mean((2, 3)))
     scaled = features / features.max()
     torch.testing.assert_close(GeM(500.)(scaled), scaled.amax((2, 3)), rtol=1e-2, atol=0)
@@ -65,7 +65,8 @@ def test_gem_power_stays_above_one_and_decays_to_its_start():
     for _ in range(200):
         gem.log_rise.grad = torch.zeros(())
         optimizer.step()
-    assert abs(gem.p.item() - 1.5) < 1e-3 and [type(param) for param in gem.parameters()] == [nn.Parameter]
+    assert abs(gem.p.item() - 1.5) < 1e-3
+    assert [type(parameter) for parameter in gem.parameters()] == [nn.Parameter]
 
 
 def test_bad_input_is_named():

@@ -67,7 +67,7 @@ class HeadInputs(LogitInputs):
     def build(self, cosines, embeddings):
         dtype = torch.float64 if cosines.dtype == torch.float64 else torch.float32
         extra = dict(norms=self.norms, centers=self.centers, t=torch.tensor(T), s=torch.tensor(S))
-        return HeadOutput(cosines, embeddings, {key: value.to(dtype) for key, value in extra.items()})
+        return HeadOutput(cosines, embeddings, {name: value.to(dtype) for name, value in extra.items()})
 
     def numpy(self, cosines, embeddings):
         return cosines.double().detach().numpy(), embeddings.double().detach().numpy()
@@ -162,13 +162,14 @@ def naive_margin(scale, margin, smoothing=0.):
     return rows
 
 
-def naive_by_length(m, with_centers):
+def naive_by_length(margin, with_centers):
     """The twin of SphereFace and L-Softmax: the scale is the length of the embedding, or of embedding and
     center."""
     def rows(cosines, embeddings, targets):
         lengths = np.sqrt((embeddings**2).sum(1, keepdims=True))
         scale = lengths * HeadInputs.norms.numpy() if with_centers else lengths
-        return reference.with_target(cosines, targets, scale, lambda theta, k: reference.psi(theta, m))
+        psi = lambda theta, target: reference.psi(theta, margin)
+        return reference.with_target(cosines, targets, scale, psi)
     return rows
 
 
@@ -182,7 +183,7 @@ def naive_center(cosines, embeddings, targets):
 
 
 def naive_sum(cosines, embeddings, targets):
-    cosface = naive_margin(9., lambda theta, k: cos(theta) - .35)(cosines, embeddings, targets)
+    cosface = naive_margin(9., lambda theta, target: cos(theta) - .35)(cosines, embeddings, targets)
     return cosface + .1 * naive_center(cosines, embeddings, targets)
 
 
@@ -193,35 +194,36 @@ def naive_hard_rows(logits, targets):
 
 
 def naive_soft_target(logits, probabilities):
-    return sum(probabilities[:, k] * reference.cross_entropy(logits, np.full(len(logits), k))
-               for k in range(C))
+    return sum(probabilities[:, target] * reference.cross_entropy(logits, np.full(len(logits), target))
+               for target in range(C))
 
 
-def arc(theta, m): return cos(theta + m) if theta + m < pi else cos(theta) - m * sin(m)
+def arc(theta, margin):
+    return cos(theta + margin) if theta + margin < pi else cos(theta) - margin * sin(margin)
 
 
 AUTO = 2**.5 * np.log(C - 1)  # AdaCos' rule
 HEAD_CASES = [
-    (NormSoftmax(), naive_margin(AUTO, lambda theta, k: cos(theta))),
-    (NormSoftmax(s=12., label_smoothing=.1), naive_margin(12., lambda theta, k: cos(theta), .1)),
-    (ArcFace(m=.5, s=30.), lambda cosines, e, targets: reference.arcface(cosines, targets, .5, 30.)),
+    (NormSoftmax(), naive_margin(AUTO, lambda theta, target: cos(theta))),
+    (NormSoftmax(s=12., label_smoothing=.1), naive_margin(12., lambda theta, target: cos(theta), .1)),
+    (ArcFace(m=.5, s=30.), lambda cosines, embeddings, targets: reference.arcface(cosines, targets, .5, 30.)),
     (ArcFace(m=.8, s=16., label_smoothing=.1),
-     lambda cosines, e, targets: reference.arcface(cosines, targets, .8, 16., .1)),
-    (ArcFace(m=MARGINS, s=16.), naive_margin(16., lambda theta, k: arc(theta, MARGINS[k]))),
+     lambda cosines, embeddings, targets: reference.arcface(cosines, targets, .8, 16., .1)),
+    (ArcFace(m=MARGINS, s=16.), naive_margin(16., lambda theta, target: arc(theta, MARGINS[target]))),
     (ArcFace(m=.5, s=16., easy_margin=True),
-     naive_margin(16., lambda theta, k: cos(theta + .5) if theta < pi / 2 else cos(theta))),
-    (CosFace(s=30.), naive_margin(30., lambda theta, k: cos(theta) - .35)),
+     naive_margin(16., lambda theta, target: cos(theta + .5) if theta < pi / 2 else cos(theta))),
+    (CosFace(s=30.), naive_margin(30., lambda theta, target: cos(theta) - .35)),
     (CosFace(m=MARGINS, label_smoothing=.2),
-     naive_margin(AUTO, lambda theta, k: cos(theta) - MARGINS[k], .2)),
-    (CombinedMargin(s=16.), naive_margin(16., lambda theta, k: reference.psi(theta + .3, 1) - .2)),
+     naive_margin(AUTO, lambda theta, target: cos(theta) - MARGINS[target], .2)),
+    (CombinedMargin(s=16.), naive_margin(16., lambda theta, target: reference.psi(theta + .3, 1) - .2)),
     (CombinedMargin(1.4, .5, .1, s=9., label_smoothing=.1),
-     naive_margin(9., lambda theta, k: reference.psi(1.4 * theta + .5, 1) - .1, .1)),
+     naive_margin(9., lambda theta, target: reference.psi(1.4 * theta + .5, 1) - .1, .1)),
     (SphereFace(m=4), naive_by_length(4, with_centers=False)),
-    (SphereFace(m=1.35, s=12.), naive_margin(12., lambda theta, k: reference.psi(theta, 1.35))),
+    (SphereFace(m=1.35, s=12.), naive_margin(12., lambda theta, target: reference.psi(theta, 1.35))),
     (LargeMarginSoftmax(m=3), naive_by_length(3, with_centers=True)),
-    (AdaCos(label_smoothing=.1), naive_margin(S, lambda theta, k: cos(theta), .1)),
+    (AdaCos(label_smoothing=.1), naive_margin(S, lambda theta, target: cos(theta), .1)),
     (CurricularFace(m=.5, s=16.),
-     lambda cosines, e, targets: reference.curricular(cosines, targets, .5, 16., T)),
+     lambda cosines, embeddings, targets: reference.curricular(cosines, targets, .5, 16., T)),
     (CenterLoss(), naive_center),
     (CrossEntropy(), naive_on_cosines(reference.cross_entropy, AUTO)),
     (CrossEntropy(WEIGHT, s=8., label_smoothing=.1),

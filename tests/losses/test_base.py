@@ -40,7 +40,7 @@ def test_nan_is_told_by_heads_too():
     cosines = torch.linspace(-.5, .7, 6).view(2, 3)
     with_nan = cosines.clone()
     with_nan[1, 2] = math.nan
-    words = (r'ArcFace: NaN in 1 of 2 rows \(1\). Of the 6 values it reads 1 are NaN, '
-             'the others run from -0.5 to 0.46')
-    with pytest.raises(NotANumber, match=words):
+    message = (r'ArcFace: NaN in 1 of 2 rows \(1\). Of the 6 values it reads 1 are NaN, '
+               'the others run from -0.5 to 0.46')
+    with pytest.raises(NotANumber, match=message):
         ArcFace()({'image': head_output(cosines), 'title': head_output(with_nan)}, TARGETS)

@@ -17,6 +17,6 @@ def test_weighted_mean_is_torchs():
 
 def test_focal_weight_leaves_p_t_alone():
     logits, targets = torch.tensor([[0., 2.75]], dtype=torch.float64), torch.tensor([0])
-    p = 1 / (1 + math.exp(2.75))
+    probability = 1 / (1 + math.exp(2.75))
     loss = float(FocalLoss(2., [10., 1.], reduction='none')(logits, targets))
-    assert math.isclose(loss, 10 * (1 - p)**2 * -math.log(p), rel_tol=1e-12)
+    assert math.isclose(loss, 10 * (1 - probability)**2 * -math.log(probability), rel_tol=1e-12)

@@ -8,8 +8,9 @@ from fastmatch.losses import CrossEntropy, HardRows
 def test_hard_rows_keep_at_least_one():
     "A filter by share of the total would keep nothing where the first loss is most of it."
     logits, targets = torch.tensor([[-50., 50.], [9., 0.], [9., 0.]]), torch.tensor([0, 0, 0])
-    rows = F.cross_entropy(logits, targets, reduction='none')
+    row_losses = F.cross_entropy(logits, targets, reduction='none')
     for share, n_kept in ((1e-9, 1), (1 / 3, 1), (.34, 2), (1., 3)):
-        torch.testing.assert_close(HardRows(CrossEntropy(), share)(logits, targets), rows[:n_kept].mean())
-        summed = HardRows(CrossEntropy(), share, reduction='sum')
-        torch.testing.assert_close(summed(logits, targets), rows[:n_kept].sum())
+        mean_loss = HardRows(CrossEntropy(), share)
+        torch.testing.assert_close(mean_loss(logits, targets), row_losses[:n_kept].mean())
+        summed_loss = HardRows(CrossEntropy(), share, reduction='sum')
+        torch.testing.assert_close(summed_loss(logits, targets), row_losses[:n_kept].sum())

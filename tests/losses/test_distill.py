@@ -17,7 +17,8 @@ def test_distillation_limits():
     torch.testing.assert_close(SoftTarget()(logits, F.one_hot(targets, C)), CrossEntropy()(logits, targets))
     # at a high temperature: half the squared difference of centered logits, over the number of classes
     # (section 2.1)
-    centered, teacher_centered = (x - x.mean(1, keepdim=True) for x in (logits, teacher))
+    centered = logits - logits.mean(1, keepdim=True)
+    teacher_centered = teacher - teacher.mean(1, keepdim=True)
     expected = ((centered - teacher_centered)**2).sum(1).mean() / 2 / C
     torch.testing.assert_close(Distill(1e4, 1.)(logits, targets, teacher), expected, rtol=1e-3, atol=0)
 
@@ -31,9 +32,9 @@ def test_a_teacher_gets_no_gradient():
 
 def test_a_teacher_of_several_heads():
     logits, teacher, targets = 3 * rand(N, C), 3 * rand(N, C, seed=4), labels()
-    both = Distill()({'image': logits, 'title': teacher}, targets, teacher)
+    summed_loss = Distill()({'image': logits, 'title': teacher}, targets, teacher)
     expected = Distill()(logits, targets, teacher) + Distill()(teacher, targets, teacher)
-    torch.testing.assert_close(both, expected)
+    torch.testing.assert_close(summed_loss, expected)
 
 
 def test_a_teacher_of_other_classes_is_refused():

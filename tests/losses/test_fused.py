@@ -10,8 +10,8 @@ from tests.losses.cases import CASES, C, HeadInputs, N, class_name, labels, with
 
 class Mixed(ArcFace):
     "The cosines with other classes depend on the target too."
-    def other_cosines(self, cosines, hard, output):
-        return cosines - .2 * hard * cosines**2 + .01 * output.emb.sum(1, keepdim=True)
+    def other_cosines(self, cosines, hard_cosines, output):
+        return cosines - .2 * hard_cosines * cosines**2 + .01 * output.emb.sum(1, keepdim=True)
 
 
 SOFTMAX_LOSSES = [*(case.loss for case in CASES if isinstance(case.loss, NormSoftmax)), Mixed(.3, 9.),
@@ -32,14 +32,15 @@ def test_the_hand_written_backward_is_autograds(loss, block_size, monkeypatch):
     monkeypatch.setattr(core, 'BLOCK_SIZE', block_size)
     monkeypatch.setattr(fused, 'row_blocks', recorded)
     share = torch.linspace(.5, 1, N, dtype=torch.float64)
-    own, partner = labels(), labels().flip(0)
+    own_targets, partner_targets = labels(), labels().flip(0)
 
     def value_and_gradients(row_losses):
         leaves = [leaf.requires_grad_() for leaf in HeadInputs().leaves()]
         output = HeadInputs().build(*leaves)
         output.extra['norms'] = output.extra['norms'].clone().requires_grad_()
         if isinstance(loss, Mixed): output = output._replace(emb=output.emb.detach())
-        value = (share * row_losses(output, own) + (1 - share) * row_losses(output, partner)).mean()
+        own_losses, partner_losses = row_losses(output, own_targets), row_losses(output, partner_targets)
+        value = (share * own_losses + (1 - share) * partner_losses).mean()
         return value, *torch.autograd.grad(value, [*leaves, output.extra['norms']], allow_unused=True)
 
     def by_autograd(output, targets):
@@ -48,8 +49,8 @@ def test_the_hand_written_backward_is_autograds(loss, block_size, monkeypatch):
 
     expected = value_and_gradients(by_autograd)
     assert not sizes
-    for ours, theirs in zip(value_and_gradients(with_reduction(loss, 'none')), expected):
-        torch.testing.assert_close(ours, theirs)
+    for actual, wanted in zip(value_and_gradients(with_reduction(loss, 'none')), expected):
+        torch.testing.assert_close(actual, wanted)
     # forward and backward, for both targets; a scale for each row is left to autograd
     one_pass = [N] if block_size == core.BLOCK_SIZE > N * C else [5, 5, 5, 5, 4]
     assert sizes == ([] if isinstance(loss, SphereFace) and loss.s is None else [one_pass] * 4)

@@ -7,7 +7,7 @@ from fastmatch.losses import *
 from tests.losses.cases import WEIGHT, C, N, labels, rand
 
 
-@pytest.mark.parametrize('loss, same', [
+@pytest.mark.parametrize('loss, same_loss', [
     (ArcFace(m=0., s=9.), CrossEntropy(s=9.)),
     (CosFace(m=0., s=9.), CrossEntropy(s=9.)),
     (NormSoftmax(s=9.), CrossEntropy(s=9.)),
@@ -25,8 +25,8 @@ from tests.losses.cases import WEIGHT, C, N, labels, rand
     (SumLoss({'a': ArcFace()}), ArcFace()),
     (SumLoss({'a': ArcFace(), 'b': CosFace()}, {'b': 0.}), ArcFace()),
 ])
-def test_limits(loss, same, output):
-    torch.testing.assert_close(loss(output, labels()), same(output, labels()))
+def test_limits(loss, same_loss, output):
+    torch.testing.assert_close(loss(output, labels()), same_loss(output, labels()))
 
 
 def test_activation_and_decodes():
@@ -63,14 +63,15 @@ def test_fastais_learner_takes_them(loss, targets):
     from fastai.learner import Learner
     torch.manual_seed(0)
     loader = DataLoader(list(zip(FEATURES, targets)), bs=8)
-    learn = Learner(DataLoaders(loader, loader), torch.nn.Linear(5, 3), loss_func=loss)
-    with learn.no_bar(), learn.no_logging():
-        learn.fit(8, .05)
-        first, last = learn.recorder.values[0][1], learn.recorder.values[-1][1]
-        predictions, returned, decoded, row_losses = learn.get_preds(with_decoded=True, with_loss=True)
-    logits = learn.model(FEATURES).detach()
+    learner = Learner(DataLoaders(loader, loader), torch.nn.Linear(5, 3), loss_func=loss)
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(8, .05)
+        first_loss, last_loss = learner.recorder.values[0][1], learner.recorder.values[-1][1]
+        returned = learner.get_preds(with_decoded=True, with_loss=True)
+    predictions, returned_targets, decoded, row_losses = returned
+    logits = learner.model(FEATURES).detach()
     torch.testing.assert_close(predictions, loss.activation(logits))
     assert (decoded == targets).float().mean() > .8
-    assert row_losses.shape == (32,) and torch.equal(returned, targets)
+    assert row_losses.shape == (32,) and torch.equal(returned_targets, targets)
     torch.testing.assert_close(row_losses.mean(), loss(logits, targets).detach())
-    assert last < .7 * first
+    assert last_loss < .7 * first_loss

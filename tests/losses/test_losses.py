@@ -22,8 +22,9 @@ each_loss = pytest.mark.parametrize('case', CASES, ids=IDS)
 
 
 def test_every_loss_is_proved():
-    public = (getattr(fastmatch.losses, name) for name in fastmatch.losses.__all__)
-    assert {item for item in public if isinstance(item, type)} - {Loss} == {type(case.loss) for case in CASES}
+    public_items = (getattr(fastmatch.losses, name) for name in fastmatch.losses.__all__)
+    public_losses = {item for item in public_items if isinstance(item, type)} - {Loss}
+    assert public_losses == {type(case.loss) for case in CASES}
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
@@ -33,10 +34,10 @@ def test_equals_the_paper(case, dtype):
     targets = case.inputs.targets()
     expected = case.rows(leaves)
     rtol, atol = TOLERANCE[dtype]
-    rows = with_reduction(case.loss, 'none')(case.inputs.build(*leaves), *targets)
-    assert rows.shape == expected.shape
-    assert rows.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    np.testing.assert_allclose(rows.double().numpy(), expected, rtol=rtol, atol=atol)
+    row_losses = with_reduction(case.loss, 'none')(case.inputs.build(*leaves), *targets)
+    assert row_losses.shape == expected.shape
+    assert row_losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    np.testing.assert_allclose(row_losses.double().numpy(), expected, rtol=rtol, atol=atol)
     total = with_reduction(case.loss, 'sum')(case.inputs.build(*leaves), *targets)
     assert math.isclose(float(total), expected.sum(), rel_tol=max(rtol, 1e-12))
 
@@ -112,12 +113,12 @@ def test_two_targets_are_the_blend_of_two_losses(case):
     reduction = case.loss.reduction
     with NoneReduce(case.loss) as loss:
         blended = torch.lerp(loss(output, target.flip(0)), loss(output, target), share)
-        got = reduce_loss(blended, case.loss.reduction)
-    numbers = case.inputs.numpy(*case.inputs.leaves())
-    own = case.naive(*numbers, target.numpy())
-    partner = case.naive(*numbers, target.flip(0).numpy())
-    expected = (share.numpy() * own + (1 - share.numpy()) * partner).mean()
-    np.testing.assert_allclose(got.mean().item(), expected, rtol=1e-10)
+        reduced = reduce_loss(blended, case.loss.reduction)
+    arrays = case.inputs.numpy(*case.inputs.leaves())
+    own_losses = case.naive(*arrays, target.numpy())
+    partner_losses = case.naive(*arrays, target.flip(0).numpy())
+    expected = (share.numpy() * own_losses + (1 - share.numpy()) * partner_losses).mean()
+    np.testing.assert_allclose(reduced.mean().item(), expected, rtol=1e-10)
     assert case.loss.reduction == reduction
 
 
@@ -136,7 +137,7 @@ SAMPLED = head_output(LOGITS, [1, 4, 6])
 MASKS = torch.zeros(2, 1, 3, 3)
 
 
-@pytest.mark.parametrize('make, words', [
+@pytest.mark.parametrize('make_loss, message', [
     (lambda: ArcFace(m=3.5), 'm=3.5.*pi'),
     (lambda: ArcFace(s=0), 's=0'),
     (lambda: FocalLoss(gamma=-1), 'gamma=-1'),
@@ -174,11 +175,11 @@ MASKS = torch.zeros(2, 1, 3, 3)
     (lambda: class_weights([1], beta=1), 'beta=1'),
     (lambda: class_margins([1, 0]), 'counts'),
 ])
-def test_bad_options_are_named(make, words):
-    with pytest.raises(InputError, match=words): make()
+def test_bad_options_are_named(make_loss, message):
+    with pytest.raises(InputError, match=message): make_loss()
 
 
-@pytest.mark.parametrize('loss, output, targets, words', [
+@pytest.mark.parametrize('loss, output, targets, message', [
     (ArcFace(m=[.1, .2]), HEAD, [0, 2], '2 margins, the head 3 classes'),
     (ArcFace([.1] * 4), HEAD, [0, 1], '4 margins, the head 3 classes'),
     (ArcFace([.1] * 6), SAMPLED, [4, 6], '6 margins'),
@@ -208,8 +209,8 @@ def test_bad_options_are_named(make, words):
     (SoftDice(), MASKS, torch.zeros(2, 4, 3), 'masks'),
     (SoftDice(), torch.zeros(1, 1, 2, 2), 255 * torch.ones(1, 2, 2), 'masks from 255 to 255 for 2 classes'),
 ])
-def test_bad_input_is_named(loss, output, targets, words):
-    with pytest.raises(InputError, match=words): loss(output, torch.as_tensor(targets))
+def test_bad_input_is_named(loss, output, targets, message):
+    with pytest.raises(InputError, match=message): loss(output, torch.as_tensor(targets))
 
 
 @each_loss

@@ -19,34 +19,35 @@ from tests.losses.cases import N, labels
 
 def test_combined_is_arcface_up_to_pi(output):
     loss, targets = ArcFace(.3, 9., reduction='none'), labels()
-    near = output.cos[torch.arange(N), targets] > math.cos(math.pi - .3)
-    assert near.sum() > N / 2
+    is_near = output.cos[torch.arange(N), targets] > math.cos(math.pi - .3)
+    assert is_near.sum() > N / 2
     combined = CombinedMargin(1., .3, 0., s=9., reduction='none')
-    torch.testing.assert_close(combined(output, targets)[near], loss(output, targets)[near])
+    torch.testing.assert_close(combined(output, targets)[is_near], loss(output, targets)[is_near])
 
 
 def test_curricular_at_the_start(output):
     "At t = 0 hard negatives count by their square, easy ones as they are."
     targets, cosines = labels(), output.cos
-    own = cosines[torch.arange(N), targets]
-    near = own > math.cos(math.pi - .3)
-    hard = torch.cos(own.acos() + .3)[:, None]
-    harder = torch.where(cosines > hard, cosines**2, cosines).scatter(1, targets[:, None], own[:, None])
+    own_cosines = cosines[torch.arange(N), targets]
+    is_near = own_cosines > math.cos(math.pi - .3)
+    hard_cosines = torch.cos(own_cosines.acos() + .3)[:, None]
+    harder_cosines = torch.where(cosines > hard_cosines, cosines**2, cosines)
+    harder_cosines = harder_cosines.scatter(1, targets[:, None], own_cosines[:, None])
     loss = CurricularFace(.3, 9., reduction='none')
     at_start = loss(output._replace(extra={'t': torch.zeros(())}), targets)
-    expected = ArcFace(.3, 9., reduction='none')(HeadOutput(harder, output.emb), targets)
-    torch.testing.assert_close(at_start[near], expected[near])
+    expected = ArcFace(.3, 9., reduction='none')(HeadOutput(harder_cosines, output.emb), targets)
+    torch.testing.assert_close(at_start[is_near], expected[is_near])
 
 
 @pytest.mark.parametrize('loss', [ArcFace(m=.8), ArcFace(m=.1), CosFace(), SphereFace(4), SphereFace(1.35),
                                   CombinedMargin(1.4, .5, .1), ArcFace(m=.5, easy_margin=True)])
 def test_harder_and_monotone(loss):
     cosines = torch.linspace(-.9999, .9999, 20001, dtype=torch.float64)
-    hard = loss.margin(cosines, None)
-    assert (hard <= cosines).all()
-    rising = (hard.diff() > 0).all()
+    hard_cosines = loss.margin(cosines, None)
+    assert (hard_cosines <= cosines).all()
+    is_rising = (hard_cosines.diff() > 0).all()
     # the easy margin falls off where the angle passes 90 degrees: one reason why it is off
-    assert rising == (not getattr(loss, 'easy_margin', False))
+    assert is_rising == (not getattr(loss, 'easy_margin', False))
 
 
 def test_the_jumps_that_are_and_are_not():
@@ -66,8 +67,9 @@ def test_cosines_past_one_are_taken():
     "A float32 cosine of a vector with itself can be 1.00000036."
     cosines = torch.tensor([[1.00000036, .1], [-1.00000036, .2]], requires_grad=True)
     for loss in (ArcFace(), SphereFace(s=9.), CombinedMargin(), CosFace()):
-        value = loss(HeadOutput(cosines, cosines), torch.tensor([0, 0]))
-        assert torch.isfinite(torch.autograd.grad(value, cosines)[0]).all() and torch.isfinite(value)
+        loss_value = loss(HeadOutput(cosines, cosines), torch.tensor([0, 0]))
+        assert torch.isfinite(torch.autograd.grad(loss_value, cosines)[0]).all()
+        assert torch.isfinite(loss_value)
 
 
 def test_class_margins_fall_as_a_power():

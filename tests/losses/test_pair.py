@@ -30,10 +30,11 @@ def test_batches_without_pairs(loss, targets):
     last one in validation) such batches cost a finite amount."""
     embeddings, targets = rand(len(targets), 4).requires_grad_(), torch.tensor(targets)
     needed = {Contrastive: len(targets) > 1, SupCon: len(targets.unique()) < len(targets)}
-    enough = needed.get(type(loss), False)
-    if not enough:
-        words = f'{class_name(loss)} .* {len(targets)} rows and {len(targets.unique())} classes.*needs 2 .*pk'
-        with pytest.raises(InputError, match=words): loss(embeddings, targets)
+    is_enough = needed.get(type(loss), False)
+    if not is_enough:
+        n_classes = len(targets.unique())
+        message = f'{class_name(loss)} .* {len(targets)} rows and {n_classes} classes.*needs 2 .*pk'
+        with pytest.raises(InputError, match=message): loss(embeddings, targets)
     with torch.no_grad(): in_validation = loss(embeddings, targets)
     loss.check_values = lambda output, targets: None
     unchecked = loss(embeddings, targets)
@@ -51,12 +52,12 @@ def test_equal_rows_have_distance_zero_and_a_gradient(loss):
     embeddings = torch.tensor([[3., 4.], [3., 4.], [3., 4.], [0., 1.], [0., 1.]], requires_grad=True)
     loss(embeddings, torch.tensor([0, 0, 1, 1, 2])).backward()
     assert torch.isfinite(embeddings.grad).all() and embeddings.grad.abs().sum() > 0
-    twice = F.normalize(rand(50, 300).float()).repeat(2, 1)
-    found = distances(twice)
-    assert (found.diagonal() == 0).all(), 'rounding is no distance'
-    assert (found[:50, 50:].diagonal() == 0).all(), 'rounding is no distance'
-    expected = torch.cdist(twice.double(), twice.double()).float()
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    repeated = F.normalize(rand(50, 300).float()).repeat(2, 1)
+    found_distances = distances(repeated)
+    assert (found_distances.diagonal() == 0).all(), 'rounding is no distance'
+    assert (found_distances[:50, 50:].diagonal() == 0).all(), 'rounding is no distance'
+    expected = torch.cdist(repeated.double(), repeated.double()).float()
+    torch.testing.assert_close(found_distances, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('loss', PAIR_LOSSES, ids=class_name)
@@ -70,11 +71,11 @@ def test_pair_losses_look_at_directions(loss):
 
 def test_the_mean_is_over_rows_with_pairs():
     (embeddings,), (targets,) = PairInputs().leaves(), PairInputs().targets()
-    units = reference.unit(embeddings)
-    rows = reference.supcon(units, targets, .1)
-    assert (rows == 0).sum() == 1
-    np.testing.assert_allclose(SupCon()(embeddings, targets), rows[rows != 0].mean())
-    rows = reference.batch_hard(units, targets, .2)
-    np.testing.assert_allclose(Triplet()(embeddings, targets), rows.sum() / (len(targets) - 1))
-    rows = reference.multi_similarity(units, targets, 2., 50., .5, .1)
-    np.testing.assert_allclose(MultiSimilarity()(embeddings, targets), rows.mean())
+    unit_vectors = reference.unit(embeddings)
+    row_losses = reference.supcon(unit_vectors, targets, .1)
+    assert (row_losses == 0).sum() == 1
+    np.testing.assert_allclose(SupCon()(embeddings, targets), row_losses[row_losses != 0].mean())
+    row_losses = reference.batch_hard(unit_vectors, targets, .2)
+    np.testing.assert_allclose(Triplet()(embeddings, targets), row_losses.sum() / (len(targets) - 1))
+    row_losses = reference.multi_similarity(unit_vectors, targets, 2., 50., .5, .1)
+    np.testing.assert_allclose(MultiSimilarity()(embeddings, targets), row_losses.mean())

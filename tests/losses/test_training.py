@@ -26,16 +26,17 @@ def features():
     """Features of 140 groups of three and more emoji at 64 px: (features, groups) to train on, and the
     same of a listing of each group kept out."""
     listings = pd.read_csv(demo_path()/'listings.csv')
-    names = listings.label_group.value_counts().loc[lambda sizes: sizes >= 3].index.sort_values()
-    listings = listings[listings.label_group.isin(np.random.default_rng(0).permutation(names)[:140])]
-    images = [np.asarray(read_image(demo_path()/'images'/name).resize((64, 64))) for name in listings.image]
+    large_groups = listings.label_group.value_counts().loc[lambda sizes: sizes >= 3].index.sort_values()
+    listings = listings[listings.label_group.isin(np.random.default_rng(0).permutation(large_groups)[:140])]
+    images = [np.asarray(read_image(demo_path()/'images'/file_name).resize((64, 64)))
+              for file_name in listings.image]
     pixels = torch.stack([torch.tensor(image).permute(2, 0, 1) for image in images]) / 127.5 - 1
     encoder = ImageEncoder('tf_efficientnet_lite0').eval()
     with torch.no_grad(): vectors = torch.cat([encoder(batch) for batch in pixels.split(64)])
     groups = torch.tensor(pd.factorize(listings.label_group)[0])
-    out = torch.tensor(~listings.label_group.duplicated(keep='last').to_numpy())
-    vectors = (vectors - vectors[~out].mean(0)) / vectors[~out].std()
-    return (vectors[~out], groups[~out]), (vectors[out], groups[out])
+    is_kept_out = torch.tensor(~listings.label_group.duplicated(keep='last').to_numpy())
+    vectors = (vectors - vectors[~is_kept_out].mean(0)) / vectors[~is_kept_out].std()
+    return (vectors[~is_kept_out], groups[~is_kept_out]), (vectors[is_kept_out], groups[is_kept_out])
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def gain(loss, head_func, features, groups, steps=120):
     nn.init.orthogonal_(projection.weight)
     before = recall_at_1(projection, features)
     rates = {'weight': .01, 'centers': .1}
-    of_head = [{'params': [param], 'lr': rates[name]} for name, param in head.named_parameters()]
+    of_head = [{'params': [parameter], 'lr': rates[name]} for name, parameter in head.named_parameters()]
     optimizer = torch.optim.Adam([{'params': projection.parameters()}, *of_head], lr=3e-3)
     for _ in range(steps):
         rows = draw_batch(groups, head.n_out)
@@ -121,17 +122,20 @@ def discs(n=12, size=20):
     pixels = torch.arange(size)
     masks = torch.zeros(n, size, size, dtype=torch.long)
     for i in range(n):
-        for k in (1, 2):
+        for label in (1, 2):
             row, column = torch.randint(5, size - 5, (2,), generator=generator)
-            if i % 4: masks[i][(pixels[:, None] - row)**2 + (pixels - column)**2 < 16] = k
+            if i % 4: masks[i][(pixels[:, None] - row)**2 + (pixels - column)**2 < 16] = label
     noise = torch.randn(n, 1, size, size, generator=generator)
     return torch.tensor([0., 1., .5])[masks][:, None] + .15 * noise, masks
 
 
 def worst_overlap(predicted, masks, n_classes):
     "Intersection over union of the class that is found worst."
-    return min(float(((predicted == k) & (masks == k)).sum() / ((predicted == k) | (masks == k)).sum())
-               for k in range(n_classes))
+    overlaps = []
+    for label in range(n_classes):
+        found, true = predicted == label, masks == label
+        overlaps.append(float((found & true).sum() / (found | true).sum()))
+    return min(overlaps)
 
 
 @pytest.mark.parametrize('n_channels', [1, 3])

@@ -12,54 +12,56 @@ SCORES = [np.float32(.5), np.float32(.5 + 2**-24), np.float32(.5 + 2**-23), np.f
           np.float32(-.75), np.float32(0), np.float32(100), np.float32(1)]
 
 
-def halves_of_one(n, d, seed):
+def halves_of_one(count, dim, seed):
     """Vectors with four entries of +-1: normalized and multiplied without rounding, full of ties and
     duplicates."""
     rng = np.random.default_rng(seed)
-    vectors = np.zeros((n, d))
-    for row in vectors: row[rng.choice(d, 4, replace=False)] = rng.choice([-1., 1.], 4)
+    vectors = np.zeros((count, dim))
+    for vector in vectors: vector[rng.choice(dim, 4, replace=False)] = rng.choice([-1., 1.], 4)
     return vectors
 
 
-def noisy(n, d, seed, copies=0):
+def noisy(count, dim, seed, copies=0):
     "Normal vectors, `copies` of them exact or rescaled duplicates."
     rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(n, d)).astype(np.float32)
-    for _ in range(copies): vectors[rng.integers(n)] = vectors[rng.integers(n)] * rng.choice([1, 2, .25])
+    vectors = rng.normal(size=(count, dim)).astype(np.float32)
+    for _ in range(copies):
+        vectors[rng.integers(count)] = vectors[rng.integers(count)] * rng.choice([1, 2, .25])
     return vectors
 
 
-def titles(n, seed):
+def titles(count, seed):
     "Titles of one to four words, some of them twice, some empty."
     rng = np.random.default_rng(seed)
-    made = [' '.join(rng.choice(WORDS, rng.integers(1, 5))) for _ in range(n)]
-    for i in range(0, n, 6): made[i] = made[int(rng.integers(n))]
-    for i in range(0, n, 7): made[i] = ''
-    return made
+    texts = [' '.join(rng.choice(WORDS, rng.integers(1, 5))) for _ in range(count)]
+    for i in range(0, count, 6): texts[i] = texts[int(rng.integers(count))]
+    for i in range(0, count, 7): texts[i] = ''
+    return texts
 
 
-def grid(n):
-    "Rows and ids of all pairs of n listings, to score: (n,1) and (n,)."
-    return np.arange(n)[:, None], np.arange(n)
+def pair_grid(count):
+    "Rows and ids of all pairs of `count` listings, to score: (count, 1) and (count,)."
+    return np.arange(count)[:, None], np.arange(count)
 
 
-def asked(search, k, n):
+def checked_search(search, k, count):
     "`search(k)`; of fewer than `k` listings the error that says so, and then what is found without a `k`."
-    if k <= n: return search(k)
-    with pytest.raises(InputError, match=f'^k={k}: there are {n} listings$'): search(k)
+    if k <= count: return search(k)
+    with pytest.raises(InputError, match=f'^k={k}: there are {count} listings$'): search(k)
     return search(None)
 
 
 @st.composite
 def cases(draw, smallest=2, largest=9):
     "A self-join with heavy ties and padding, and groups, some of one listing."
-    n = draw(st.integers(smallest, largest))
+    count = draw(st.integers(smallest, largest))
     values = draw(st.lists(st.sampled_from(SCORES), min_size=1, max_size=5, unique=True))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
-    pairs = rng.random((n, n)) < draw(st.sampled_from([0., .3, .8, 1.]))
+    pairs = rng.random((count, count)) < draw(st.sampled_from([0., .3, .8, 1.]))
     rows, ids = np.nonzero(pairs)
-    groups = rng.integers(0, draw(st.integers(1, n)), n)
+    groups = rng.integers(0, draw(st.integers(1, count)), count)
     # most scores follow the groups, so that a threshold in the middle is worth something
     scores = np.sort(rng.choice(values, (len(rows), 2)), axis=1)
-    same = (groups[rows] == groups[ids]) ^ (rng.random(len(rows)) < .2)
-    return Neighbors.from_pairs(rows, ids, scores[np.arange(len(rows)), same.astype(int)], n), groups
+    same_group = (groups[rows] == groups[ids]) ^ (rng.random(len(rows)) < .2)
+    chosen_scores = scores[np.arange(len(rows)), same_group.astype(int)]
+    return Neighbors.from_pairs(rows, ids, chosen_scores, count), groups

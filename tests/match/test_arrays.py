@@ -14,9 +14,9 @@ FLOATS = st_numpy.arrays(np.float32, st.integers(0, 30), elements=st.floats(allo
 @settings(max_examples=100, deadline=None)
 @given(counts=st.lists(st.integers(0, 6), max_size=12), dtype=st.sampled_from([np.int64, np.int32]))
 def test_rank_within_row(counts, dtype):
-    want = [rank for count in counts for rank in range(count)]
-    got = rank_within_row(np.array(counts, dtype))
-    assert got.tolist() == want and got.dtype == np.int64
+    expected = [rank for count in counts for rank in range(count)]
+    actual = rank_within_row(np.array(counts, dtype))
+    assert actual.tolist() == expected and actual.dtype == np.int64
 
 
 def test_rank_within_row_changes_nothing_in_place():
@@ -32,8 +32,8 @@ def test_find_pairs(pairs, wanted, seed, dtype):
     pairs = [pairs[i] for i in order]
     rows, ids = np.array(pairs, dtype).reshape(-1, 2).T
     wanted_rows, wanted_ids = np.array(wanted, dtype).reshape(-1, 2).T
-    want = [pairs.index(pair) if pair in pairs else -1 for pair in wanted]
-    assert find_pairs(rows, ids, wanted_rows, wanted_ids, 7).tolist() == want
+    expected = [pairs.index(pair) if pair in pairs else -1 for pair in wanted]
+    assert find_pairs(rows, ids, wanted_rows, wanted_ids, 7).tolist() == expected
 
 
 def test_find_pairs_of_many_listings():

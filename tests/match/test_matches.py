@@ -9,11 +9,11 @@ from fastmatch.match import (
     decide,
 )
 
-NB = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
+NEIGHBORS = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
 
 
 def test_to_frame():
-    matches = decide(NB, .5)
+    matches = decide(NEIGHBORS, .5)
     df = matches.to_frame(['p0', 'p1', 'p2', 'p3', 'p4'])
     assert df.columns.tolist() == ['posting_id', 'matches'] and df.posting_id.tolist() == [
         'p0',
@@ -23,7 +23,7 @@ def test_to_frame():
         'p4',
     ]
     assert df.matches.tolist() == ['p0 p1 p2', 'p1 p0', 'p2 p0', 'p3', 'p4']
-    assert decide(NB, -1, 2).to_frame(np.arange(5) * 7).matches.tolist() == [
+    assert decide(NEIGHBORS, -1, 2).to_frame(np.arange(5) * 7).matches.tolist() == [
         '0 7',
         '7 0',
         '14 0',
@@ -31,14 +31,14 @@ def test_to_frame():
         '28',
     ]
     with pytest.raises(InputError, match='4 for 5'): matches.to_frame(list('abcd'))
-    big = decide(Dense(np.ones((70, 2))).search(70), .5).to_frame(range(70))
-    assert (big.matches.str.split(' ').str.len() == 50).all() and (
-        big.matches.str.split(' ').str[0] == big.posting_id
+    capped = decide(Dense(np.ones((70, 2))).search(70), .5).to_frame(range(70))
+    assert (capped.matches.str.split(' ').str.len() == 50).all() and (
+        capped.matches.str.split(' ').str[0] == capped.posting_id
     ).all()
 
 
 def test_matches_indexing():
-    matches = decide(NB, .5)
+    matches = decide(NEIGHBORS, .5)
     assert (
         matches[-1].tolist() == [4]
         and matches[-5].tolist() == [0, 1, 2]

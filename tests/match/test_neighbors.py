@@ -14,8 +14,9 @@ from tests.reference import match as ref
 PAIR = st.tuples(st.integers(0, 5), st.integers(-1, 5), st.sampled_from([-.5, 0., .25, .5, 1., 1.5]))
 
 
-def assert_same(got, want):
-    for mine, theirs in zip(got, want): np.testing.assert_array_equal(mine, theirs)
+def assert_same(actual, expected):
+    for actual_array, expected_array in zip(actual, expected):
+        np.testing.assert_array_equal(actual_array, expected_array)
 
 
 @settings(max_examples=200, deadline=None)
@@ -23,16 +24,18 @@ def assert_same(got, want):
        seed=st.integers(0, 9))
 def test_from_pairs(pairs, self_join, k, seed):
     rows, ids, scores = (np.array(column) for column in zip(*pairs)) if pairs else (np.zeros(0, int),) * 3
-    want = ref.from_pairs(rows, ids, scores, 6, self_join)
+    expected = ref.from_pairs(rows, ids, scores, 6, self_join)
     neighbors = Neighbors.from_pairs(rows, ids, scores, 6, self_join, k).check(self_join)
-    width = k or max(1, max(map(len, want)))
+    width = k or max(1, max(map(len, expected)))
     assert neighbors.ids.shape == (6, width)
     assert neighbors.ids.dtype == np.int64 and neighbors.scores.dtype == np.float32
-    for i, row in enumerate(want):
+    for i, row in enumerate(expected):
         row = (row + [(-1, -np.inf)] * width)[:width]
         assert list(zip(neighbors.ids[i].tolist(), neighbors.scores[i].tolist())) == row
-    mixed = np.random.default_rng(seed).permutation(len(rows))
-    assert_same(neighbors, Neighbors.from_pairs(rows[mixed], ids[mixed], scores[mixed], 6, self_join, k))
+    shuffled = np.random.default_rng(seed).permutation(len(rows))
+    assert_same(
+        neighbors, Neighbors.from_pairs(rows[shuffled], ids[shuffled], scores[shuffled], 6, self_join, k)
+    )
 
 
 def test_pairs_and_top():
@@ -56,7 +59,7 @@ def test_head():
     assert_same(neighbors.head(9), neighbors)
 
 
-@pytest.mark.parametrize('args, says', [
+@pytest.mark.parametrize('arguments, message', [
     (([0], [1, 2], [.5, .5], 3), '1-D arrays of one length'),
     (([[0]], [[1]], [[.5]], 3), '1-D arrays of one length'),
     (([3], [1], [.5], 3), 'rows from 3 to 3, but n=3'),
@@ -64,8 +67,8 @@ def test_head():
     (([0], [3], [.5], 3), 'id 3'),
     (([0, 2], [1, 1], [.5, np.nan], 3), 'rows 2 are not finite'),
     (([1], [1], [np.inf], 3), 'rows 1 are not finite')])
-def test_from_pairs_refuses(args, says):
-    with pytest.raises(InputError, match=says): Neighbors.from_pairs(*args)
+def test_from_pairs_refuses(arguments, message):
+    with pytest.raises(InputError, match=message): Neighbors.from_pairs(*arguments)
 
 
 def test_from_pairs_without_self_takes_any_id():
@@ -109,12 +112,12 @@ def test_check_passes_and_returns_itself():
 
 def test_check_shape_and_dtype():
     ids, scores = broken('')
-    for bad, says in [((ids.astype(np.int32), scores), 'ids has dtype int32'),
+    for invalid, message in [((ids.astype(np.int32), scores), 'ids has dtype int32'),
                       ((ids, scores.astype(np.float64)), 'scores has dtype float64'),
                       ((ids[0], scores), 'ids: give a 2-D array, not 1-D'),
                       ((ids, scores.tolist()), 'scores: give a 2-D array, not list'),
                       ((ids, scores[:, :2]), r'shape \(3, 3\), neighbors.scores \(3, 2\)')]:
-        with pytest.raises(InputError, match=says): Neighbors(*bad).check()
+        with pytest.raises(InputError, match=message): Neighbors(*invalid).check()
     nothing = Neighbors(ids[:, :0], scores[:, :0])
     with pytest.raises(InputError, match='no columns'): nothing.check(self_join=True)
 

@@ -5,4 +5,4 @@ from tests.matcher.trained import KINDS, made_of
 
 
 @pytest.fixture(scope='package', params=KINDS)
-def made(request): return made_of(request.param)
+def trained(request): return made_of(request.param)

@@ -6,7 +6,7 @@ from fastmatch.match import Embeddings, Rule, Step
 TITLES = ['susu 500ml', 'susu uht 0.5 l', 'susu 250 ml', 'kaos merah', 'kaos  Merah', 'lampu', 'lampu']
 VECTORS = np.array([[1, 0, 0, .1], [1, .1, 0, 0], [1, 0, .1, 0], [0, 1, 0, 0], [0, .6, .8, 0], [0, 0, .1, 1],
                     [0, 0, 1, 1]], np.float32)
-KNOWN = Embeddings({'image': VECTORS}, [f'p{i}' for i in range(7)], TITLES)
+KNOWN = Embeddings({'image': VECTORS}, [f'p{number}' for number in range(7)], TITLES)
 RULE = Rule('mean', {'image': 1.}, .9, steps=['veto', Step('min2', threshold=.5)], join=('same_title',))
 BELOW = 'below the threshold'
 

@@ -21,7 +21,7 @@ def test_titles_of_a_length_come_together():
 def test_each_row_gets_its_own_embedding():
     class Double:
         widths = {'image': 1}
-        def embed(self, x, tta): return {'image': (3 if tta else 2) * x}
+        def embed(self, inputs, tta): return {'image': (3 if tta else 2) * inputs}
     batches = [Batch(np.array([3, 1]), [torch.tensor([[3.], [1.]])], 3), Batch(np.array([], int), [], 1)]
     vectors = embed_batches(Double(), iter(batches), 4, tta=False)['image']
     np.testing.assert_array_equal(vectors, [[np.nan], [2], [np.nan], [6]])
@@ -48,9 +48,9 @@ def test_batches_of_titles_change_nothing_but_rounding():
     tokenizer = load_tokenizer('all-MiniLM-L6-v2')
     title = TitleEncoder('all-MiniLM-L6-v2', pretrained=False, pad_id=tokenizer.pad_token_id)
     encoder = Encoder(MatchNet(None, title=title), tokenizer=tokenizer, max_len=16)
-    titles = [' '.join(['red', 'bag', 'of', 'cloth'][:n % 5] * (1 + n % 3)) for n in range(23)]
+    titles = [' '.join(['red', 'bag', 'of', 'cloth'][:number % 5] * (1 + number % 3)) for number in range(23)]
     alone = encoder.embed(titles=titles, bs=1)[0]['title']
-    for bs in (4, 64):
-        together = encoder.embed(titles=titles, bs=bs)[0]['title']
+    for batch_size in (4, 64):
+        together = encoder.embed(titles=titles, bs=batch_size)[0]['title']
         np.testing.assert_allclose(together, alone, atol=1e-5)
     assert encoder.made_with == {'max_len': 16}

@@ -9,68 +9,70 @@ from tests.matcher.stepped import KNOWN, TITLES, VECTORS
 from tests.matcher.trained import IMAGES, as_sets
 
 
-def test_new_against_catalogue_is_one_self_join(made):
-    df, matcher, rule = made.learn.dls.valid_df, made.matcher, made.rule
-    first = np.arange(len(df)) % 2 == 0
-    small, _ = Matcher.from_df(df[~first], IMAGES, rule, matcher.encoder)
+def test_new_against_catalogue_is_one_self_join(trained):
+    listings, matcher, rule = trained.learn.dls.valid_df, trained.matcher, trained.rule
+    is_new = np.arange(len(listings)) % 2 == 0
+    rest, _ = Matcher.from_df(listings[~is_new], IMAGES, rule, matcher.encoder)
     # the same idf, so that the scores are the same
-    if 'tfidf' in small.spaces: small.spaces['tfidf'] = matcher.spaces['tfidf'].take(~first)
-    result, want = small.match(df[first], IMAGES), as_sets(matcher.match())
+    if 'tfidf' in rest.spaces: rest.spaces['tfidf'] = matcher.spaces['tfidf'].take(~is_new)
+    result, wanted = rest.match(listings[is_new], IMAGES), as_sets(matcher.match())
     found = as_sets(result)
-    assert found == {listing: want[listing] for listing in found}
+    assert found == {listing: wanted[listing] for listing in found}
     pairs = result.pairs()
-    assert (pairs.match.isin(df.posting_id[first]) == (pairs['where'] == 'new')).all()
+    assert (pairs.match.isin(listings.posting_id[is_new]) == (pairs['where'] == 'new')).all()
     assert set(pairs['where']) == {'new', 'catalogue'}
     assert (pairs.score >= rule.threshold).all() and (pairs.why == 'score').all()
-    assert len(pairs) == sum(len(want[listing]) - 1 for listing in df.posting_id[first])
+    assert len(pairs) == sum(len(wanted[listing]) - 1 for listing in listings.posting_id[is_new])
 
 
-def test_add_and_remove(made, tmp_path):
-    matcher, df = made.matcher, made.learn.dls.valid_df
+def test_add_and_remove(trained, tmp_path):
+    matcher, listings = trained.matcher, trained.learn.dls.valid_df
     matcher.save(tmp_path/'shop')
     grown = load_matcher(tmp_path/'shop')
-    few = df.posting_id[:4].tolist()
+    few_ids = listings.posting_id[:4].tolist()
     before = as_sets(matcher.match())
-    grown.remove(few)
-    assert len(grown) == len(matcher) - 4 and not np.isin(few, grown.ids).any()
-    with pytest.raises(InputError, match=few[0]): grown.remove(few[0])
-    grown.add(df.iloc[:4], IMAGES)
+    grown.remove(few_ids)
+    assert len(grown) == len(matcher) - 4 and not np.isin(few_ids, grown.ids).any()
+    with pytest.raises(InputError, match=few_ids[0]): grown.remove(few_ids[0])
+    grown.add(listings.iloc[:4], IMAGES)
     assert as_sets(grown.match()) == before
-    with pytest.raises(InputError, match=few[1]): grown.add(df.iloc[1:2], IMAGES)
+    with pytest.raises(InputError, match=few_ids[1]): grown.add(listings.iloc[1:2], IMAGES)
     assert len(grown) == len(matcher)
     with pytest.raises(InputError, match='empty catalogue'): grown.remove(grown.ids)
 
 
-def test_wrong_embeddings_are_refused(made):
-    emb, matcher = made.emb, made.matcher
-    modality = next(name for name in made.rule.modalities if name in emb)
-    few = Embeddings({name: vectors[:3] for name, vectors in emb.items()}, ['x', 'y', 'z'],
-                     None if emb.titles is None else emb.titles[:3])
-    assert len(matcher.match(few)) == 3
-    few[modality] = few[modality][:, :7]
+def test_wrong_embeddings_are_refused(trained):
+    embeddings, matcher = trained.emb, trained.matcher
+    modality = next(name for name in trained.rule.modalities if name in embeddings)
+    titles = None if embeddings.titles is None else embeddings.titles[:3]
+    few_listings = Embeddings({name: vectors[:3] for name, vectors in embeddings.items()},
+                              ['x', 'y', 'z'], titles)
+    assert len(matcher.match(few_listings)) == 3
+    few_listings[modality] = few_listings[modality][:, :7]
     for catalogue in (True, False):
         with pytest.raises(InputError, match=f'{modality}: queries have 7 dimensions'):
-            matcher.match(few, catalogue=catalogue)
-    del few[modality]
-    with pytest.raises(InputError, match=modality): matcher.match(few)
+            matcher.match(few_listings, catalogue=catalogue)
+    del few_listings[modality]
+    with pytest.raises(InputError, match=modality): matcher.match(few_listings)
 
 
-@pytest.mark.parametrize('ids, word', [(['a', 'a'], 'twice: a'), (['a b', 'c'], 'blanks'),
-                                       (['', 'c'], 'empty')])
-def test_ids_that_would_break_the_output(ids, word):
-    with pytest.raises(InputError, match=word):
+@pytest.mark.parametrize('ids, message', [(['a', 'a'], 'twice: a'), (['a b', 'c'], 'blanks'),
+                                          (['', 'c'], 'empty')])
+def test_ids_that_would_break_the_output(ids, message):
+    with pytest.raises(InputError, match=message):
         Matcher(Rule('mean', {'image': 1.}, .5), Embeddings({'image': np.eye(2)}, ids))
 
 
 def test_new_listings_as_in_one_self_join():
     steps = [Step('blend', threshold=.6, by='fused'), Step('k_reciprocal', k1=2), 'veto']
     rule = Rule('mean', {'image': .5, 'tfidf': .5}, .4, steps=steps, join=('same_title',))
-    want = as_sets(Matcher(rule, KNOWN).match())
+    wanted = as_sets(Matcher(rule, KNOWN).match())
     grown = Matcher(rule, KNOWN)
     grown.remove(['p0', 'p3', 'p6'])
-    new = Embeddings({'image': VECTORS[[0, 3, 6]]}, ['p0', 'p3', 'p6'], [TITLES[i] for i in (0, 3, 6)])
-    found = as_sets(grown.match(new))
-    assert found == {listing: want[listing] for listing in ('p0', 'p3', 'p6')}
-    grown.add(new)
-    assert as_sets(grown.match()) == want
-    with pytest.raises(InputError, match='within=False'): grown.match(new, within=False)
+    new_listings = Embeddings({'image': VECTORS[[0, 3, 6]]}, ['p0', 'p3', 'p6'],
+                              [TITLES[row] for row in (0, 3, 6)])
+    found = as_sets(grown.match(new_listings))
+    assert found == {listing: wanted[listing] for listing in ('p0', 'p3', 'p6')}
+    grown.add(new_listings)
+    assert as_sets(grown.match()) == wanted
+    with pytest.raises(InputError, match='within=False'): grown.match(new_listings, within=False)

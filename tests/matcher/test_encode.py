@@ -19,14 +19,14 @@ WAYS = [('squish', 'reflect'), ('crop', 'reflect'), ('pad', 'constant'), ('pad',
 def noise(seed, *shape): return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize('method, pad', WAYS)
+@pytest.mark.parametrize('method, padding', WAYS)
 @pytest.mark.parametrize('shape', [(64, 64), (50, 70), (71, 33), (7, 9), (300, 201)])
 @pytest.mark.parametrize('size', [(32, 32), (24, 48)])
-def test_resize_is_fastais(method, pad, shape, size):
+def test_resize_is_fastais(method, padding, shape, size):
     image = Image.fromarray(noise(0, *shape))
     width, height = size
-    want = Resize((height, width), METHODS[method], PADS[pad])(PILImage.create(image), split_idx=1)
-    np.testing.assert_array_equal(Picture(size, method, pad)(image), np.asarray(want))
+    wanted = Resize((height, width), METHODS[method], PADS[padding])(PILImage.create(image), split_idx=1)
+    np.testing.assert_array_equal(Picture(size, method, padding)(image), np.asarray(wanted))
 
 
 def test_unknown_method():
@@ -41,12 +41,12 @@ def encoder():
 
 
 def test_embeddings_are_the_models(encoder):
-    images = [Image.fromarray(noise(i, 40, 32)) for i in range(7)]
+    images = [Image.fromarray(noise(seed, 40, 32)) for seed in range(7)]
     vectors, unreadable, hashes = encoder.embed(images, bs=3)
     resized = [torch.tensor(np.asarray(image.resize((32, 32), Image.BILINEAR)).copy()) for image in images]
-    x = torch.stack(resized).permute(0, 3, 1, 2) / 255
-    with torch.no_grad(): want = encoder.model((x - .5) / .5)['image']
-    np.testing.assert_allclose(vectors['image'], want, atol=1e-5)
+    batch = torch.stack(resized).permute(0, 3, 1, 2) / 255
+    with torch.no_grad(): wanted = encoder.model((batch - .5) / .5)['image']
+    np.testing.assert_allclose(vectors['image'], wanted, atol=1e-5)
     assert not unreadable and hashes is None
     np.testing.assert_allclose(encoder.embed(images, bs=64)[0]['image'], vectors['image'], atol=1e-6)
     with pytest.raises(InputError, match='bs=0'): encoder.embed(images, bs=0)
@@ -65,11 +65,11 @@ def test_what_cant_be_read_is_named(encoder, tmp_path):
 
 
 def test_tta_is_the_mean_with_the_mirror_image(encoder):
-    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    plain, mirrored = encoder.model(x)['image'], encoder.model(x.flip(-1))['image']
-    want = torch.nn.functional.normalize(plain + mirrored)
-    torch.testing.assert_close(encoder.model.embed(x, tta=True)['image'], want, atol=1e-5, rtol=1e-4)
-    assert (want - plain).abs().max() > 1e-3
+    batch = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain, mirrored = encoder.model(batch)['image'], encoder.model(batch.flip(-1))['image']
+    wanted = torch.nn.functional.normalize(plain + mirrored)
+    torch.testing.assert_close(encoder.model.embed(batch, tta=True)['image'], wanted, atol=1e-5, rtol=1e-4)
+    assert (wanted - plain).abs().max() > 1e-3
 
 
 def test_parts_must_fit_the_model():
@@ -91,8 +91,8 @@ def test_settings_that_agree_as_far_as_they_are_known(made_with, settings):
     check_made_alike(made_with, settings, 'embeddings')
 
 
-@pytest.mark.parametrize('made_with, settings, words', [
+@pytest.mark.parametrize('made_with, settings, message', [
     ({'tta': True}, {'tta': False}, 'rule made with tta=True, but here tta=False'),
     ({'tta': True, 'size': (8, 9)}, {'tta': True, 'size': [9, 8]}, r'size=\[8, 9\], but here size=\[9, 8\]')])
-def test_settings_that_differ_are_named(made_with, settings, words):
-    with pytest.raises(InputError, match=words): check_made_alike(made_with, settings, 'rule')
+def test_settings_that_differ_are_named(made_with, settings, message):
+    with pytest.raises(InputError, match=message): check_made_alike(made_with, settings, 'rule')

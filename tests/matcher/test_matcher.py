@@ -15,12 +15,12 @@ from tests.matcher.stepped import KNOWN, RULE, VECTORS, reasons
 from tests.matcher.trained import IMAGES
 
 
-def test_matching_the_catalogue_is_matching_within(made):
-    df, matcher = made.learn.dls.valid_df, made.matcher
-    known, new = matcher.match(), matcher.match(df, IMAGES)
-    assert known.to_frame().equals(new.to_frame()) and len(new) == len(df)
-    alone = matcher.match(df.iloc[:5], IMAGES, within=False, catalogue=False)
-    assert alone.to_frame().matches.tolist() == df.posting_id[:5].tolist()
+def test_matching_the_catalogue_is_matching_within(trained):
+    listings, matcher = trained.learn.dls.valid_df, trained.matcher
+    known, as_new = matcher.match(), matcher.match(listings, IMAGES)
+    assert known.to_frame().equals(as_new.to_frame()) and len(as_new) == len(listings)
+    alone = matcher.match(listings.iloc[:5], IMAGES, within=False, catalogue=False)
+    assert alone.to_frame().matches.tolist() == listings.posting_id[:5].tolist()
 
 
 LOAD_AND_MATCH = '''
@@ -35,27 +35,29 @@ imported = [name for name in ('fastai', 'fastcore') if name in sys.modules]
 print(json.dumps([imported, result.to_frame().matches.tolist(), matcher.info]))'''
 
 
-def test_saved_and_loaded_without_fastai(made, tmp_path):
-    emb, matcher = made.emb, made.matcher
+def test_saved_and_loaded_without_fastai(trained, tmp_path):
+    embeddings, matcher = trained.emb, trained.matcher
     matcher.save(tmp_path/'shop')
-    made.learn.dls.valid_df.to_csv(tmp_path/'new.csv', index=False)
-    args = [str(path) for path in (tmp_path/'shop', tmp_path/'new.csv', IMAGES, tmp_path/'out.npz')]
-    command = [sys.executable, '-W', 'ignore', '-c', LOAD_AND_MATCH, *args]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    imported, matches, info = json.loads(ran.stdout.splitlines()[-1])
+    trained.learn.dls.valid_df.to_csv(tmp_path/'new.csv', index=False)
+    arguments = [str(path) for path in (tmp_path/'shop', tmp_path/'new.csv', IMAGES, tmp_path/'out.npz')]
+    command = [sys.executable, '-W', 'ignore', '-c', LOAD_AND_MATCH, *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    imported, matches, info = json.loads(finished.stdout.splitlines()[-1])
     assert imported == [] and matches == matcher.match().to_frame().matches.tolist() and info == {'seed': 0}
     with np.load(tmp_path/'out.npz') as found:
-        assert set(found) == {modality for modality in made.rule.modalities if modality in emb}
-        for modality in found: np.testing.assert_allclose(found[modality], emb[modality], atol=1e-5)
-    again = load_matcher(tmp_path/'shop')
-    assert again.rule == made.rule and again.titles == matcher.titles and again.columns == matcher.columns
-    assert (again.trained_on == matcher.trained_on).all()
+        assert set(found) == {modality for modality in trained.rule.modalities if modality in embeddings}
+        for modality in found: np.testing.assert_allclose(found[modality], embeddings[modality], atol=1e-5)
+    loaded = load_matcher(tmp_path/'shop')
+    assert loaded.rule == trained.rule
+    assert loaded.titles == matcher.titles and loaded.columns == matcher.columns
+    assert (loaded.trained_on == matcher.trained_on).all()
 
     # what was loaded saves to the same content; a tokenizer may note how it was loaded
     def files(matcher):
-        return {name: data for name, data in matcher.files().items() if not name.startswith('tokenizer')}
-    assert files(again) == files(matcher)
+        return {name: content for name, content in matcher.files().items()
+                if not name.startswith('tokenizer')}
+    assert files(loaded) == files(matcher)
 
 
 def test_arrays_alone(tmp_path):
@@ -64,44 +66,48 @@ def test_arrays_alone(tmp_path):
     matcher = Matcher(Rule('mean', {'clip': 1.}, .6), Embeddings({'clip': vectors[:9]}, range(9)))
     matcher.save(tmp_path/'m')
     result = load_matcher(tmp_path/'m').match(Embeddings({'clip': vectors[9:]}, ['a', 'b', 'c']))
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit_vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     order = [9, 10, 11, *range(9)]
-    similarity = (unit @ unit.T)[np.ix_(order, order)]
+    similarity = (unit_vectors @ unit_vectors.T)[np.ix_(order, order)]
     np.fill_diagonal(similarity, 1)
-    want = [sorted(np.flatnonzero(row >= .6).tolist()) for row in similarity[:3]]
-    assert [sorted(others.tolist()) for others in result.matches] == want
+    wanted = [sorted(np.flatnonzero(scores >= .6).tolist()) for scores in similarity[:3]]
+    assert [sorted(others.tolist()) for others in result.matches] == wanted
     assert submission(result).posting_id.tolist() == ['a', 'b', 'c']
     with pytest.raises(InputError, match='clip'): matcher.match(pd.DataFrame({'posting_id': ['q']}))
 
 
 def test_explain_a_new_listing():
     matcher = Matcher(RULE, KNOWN)
-    new = Embeddings({'image': VECTORS[:1] + .01}, ['new'], ['susu 250ml baru'])
-    found = reasons(matcher.explain('new', new))
+    new_listing = Embeddings({'image': VECTORS[:1] + .01}, ['new'], ['susu 250ml baru'])
+    found = reasons(matcher.explain('new', new_listing))
     assert found['p2'] == (True, 'score')
     assert found['p0'] == (False, 'veto') and found['p1'] == (False, 'veto')
-    with pytest.raises(InputError, match="'p0': is none of the 1 matched"): matcher.explain('p0', new)
+    with pytest.raises(InputError, match="'p0': is none of the 1 matched"):
+        matcher.explain('p0', new_listing)
     with pytest.raises(InputError, match="'px'"): matcher.explain('px')
 
 
 # --- embeddings made in another way
 
 
-def test_embeddings_made_with_another_tta_are_refused(made):
-    learn, emb = made.learn, made.learn.embeddings(tta=False)
+def test_embeddings_made_with_another_tta_are_refused(trained):
+    learner, matcher = trained.learn, trained.matcher
+    embeddings = learner.embeddings(tta=False)
     # a rule that does not know what it was chosen on
-    rule = replace(made.rule, made_with=None)
-    words = 'made with tta=False, but here tta=True'
-    encoder = made.matcher.encoder
-    with pytest.raises(InputError, match=f'catalogue: embeddings {words}'): Matcher(rule, emb, encoder)
-    with pytest.raises(InputError, match=f'new listings: embeddings {words}'): made.matcher.match(emb)
-    with pytest.raises(InputError, match=f'new listings: embeddings {words}'): made.matcher.add(emb)
+    rule = replace(trained.rule, made_with=None)
+    message = 'made with tta=False, but here tta=True'
+    encoder = matcher.encoder
+    with pytest.raises(InputError, match=f'catalogue: embeddings {message}'):
+        Matcher(rule, embeddings, encoder)
+    with pytest.raises(InputError, match=f'new listings: embeddings {message}'): matcher.match(embeddings)
+    with pytest.raises(InputError, match=f'new listings: embeddings {message}'): matcher.add(embeddings)
     # without an encoder the catalogue's embeddings say it
-    with pytest.raises(InputError, match=words): Matcher(rule, made.emb).match(emb)
-    assert len(Matcher(rule, emb, learn.encoder()).match(emb)) == len(emb)
-    assert len(Matcher(rule, made.emb, encoder).match(made.emb)) == len(emb)
+    with pytest.raises(InputError, match=message): Matcher(rule, trained.emb).match(embeddings)
+    assert len(Matcher(rule, embeddings, learner.encoder()).match(embeddings)) == len(embeddings)
+    assert len(Matcher(rule, trained.emb, encoder).match(trained.emb)) == len(embeddings)
 
 
-def test_a_loaded_matcher_still_knows_how_its_catalogue_was_made(made, tmp_path):
-    made.matcher.save(tmp_path/'shop')
-    with pytest.raises(InputError, match='tta'): load_matcher(tmp_path/'shop').match(made.learn.embeddings())
+def test_a_loaded_matcher_still_knows_how_its_catalogue_was_made(trained, tmp_path):
+    trained.matcher.save(tmp_path/'shop')
+    loaded = load_matcher(tmp_path/'shop')
+    with pytest.raises(InputError, match='tta'): loaded.match(trained.learn.embeddings())

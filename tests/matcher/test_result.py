@@ -8,14 +8,15 @@ from tests.matcher.stepped import BELOW, KNOWN, RULE, VECTORS, reasons
 from tests.matcher.trained import as_sets
 
 
-def test_scores_of_pairs_by_modality(made):
-    emb, rule = made.emb, made.rule
-    pairs, row_of = made.matcher.match().pairs(), {listing: row for row, listing in enumerate(emb.ids)}
+def test_scores_of_pairs_by_modality(trained):
+    embeddings, rule = trained.emb, trained.rule
+    pairs = trained.matcher.match().pairs()
+    row_of = {listing: row for row, listing in enumerate(embeddings.ids)}
     rows, others = pairs.posting_id.map(row_of).to_numpy(), pairs.match.map(row_of).to_numpy()
     for modality in rule.modalities:
-        if modality not in emb: continue
-        want = (emb[modality][rows].astype(np.float64) * emb[modality][others]).sum(1)
-        np.testing.assert_allclose(pairs[modality], want, atol=1e-5)
+        if modality not in embeddings: continue
+        wanted = (embeddings[modality][rows].astype(np.float64) * embeddings[modality][others]).sum(1)
+        np.testing.assert_allclose(pairs[modality], wanted, atol=1e-5)
     if rule.how == 'mean':
         total = sum(weight * pairs[modality] for modality, weight in rule.weights.items())
         np.testing.assert_allclose(pairs.score, total / sum(rule.weights.values()), atol=1e-5)
@@ -38,9 +39,9 @@ def test_explain_says_what_each_step_did():
     pairs = result.pairs()
     for listing in KNOWN.ids:
         found = reasons(result.explain(listing))
-        mine = pairs[pairs.posting_id == listing]
-        matches = {(other, why) for other, (match, why) in found.items() if match}
-        assert matches == set(zip(mine.match, mine.why))
+        its_pairs = pairs[pairs.posting_id == listing]
+        matches = {(other, reason) for other, (is_match, reason) in found.items() if is_match}
+        assert matches == set(zip(its_pairs.match, its_pairs.why))
         assert set(found) == set(KNOWN.ids) - {listing}
 
 
@@ -50,9 +51,9 @@ def test_explain_forced_dropped_and_too_many():
     result = matcher.match()
     matches = as_sets(result)
     for listing in KNOWN.ids:
-        for other, (match, why) in reasons(matcher.explain(listing)).items():
-            assert match == (other in matches[listing])
-            assert why in (('score', 'min2') if match else ('mutual', BELOW, 'past 2 matches'))
+        for other, (is_match, reason) in reasons(matcher.explain(listing)).items():
+            assert is_match == (other in matches[listing])
+            assert reason in (('score', 'min2') if is_match else ('mutual', BELOW, 'past 2 matches'))
     assert 'min2' in set(result.pairs().why)
     assert (False, 'past 2 matches') in reasons(matcher.explain('p0')).values()
 

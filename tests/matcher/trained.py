@@ -21,22 +21,24 @@ needs_titles = pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is N
 DLS = dict(fold_col='fold', bs=16, num_workers=0, phash=False)
 
 
-def some_listings(n=8):
-    df = pd.read_csv(demo_path()/'listings.csv')
-    few = df.groupby('fold').label_group.transform(lambda groups: groups.isin(sorted(groups.unique())[:n]))
-    return df[few & (df.fold < 3)].reset_index(drop=True)
+def some_listings(n_groups=8):
+    "The listings of the first groups of three folds."
+    listings = pd.read_csv(demo_path()/'listings.csv')
+    groups_by_fold = listings.groupby('fold').label_group
+    in_few = groups_by_fold.transform(lambda groups: groups.isin(sorted(groups.unique())[:n_groups]))
+    return listings[in_few & (listings.fold < 3)].reset_index(drop=True)
 
 
 def make_learner(kind):
     "A random image encoder, where asked for beside the real title encoder."
     seed_everything(0)
-    dls = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None if kind == 'image' else 'title',
-                                   item_tfms=Resize((32, 40)), batch_tfms=augs('colour'), **DLS)
-    learn = match_learner(dls, 'test_efficientnet', pretrained=False)
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None if kind == 'image' else 'title',
+                                       item_tfms=Resize((32, 40)), batch_tfms=augs('colour'), **DLS)
+    learner = match_learner(loaders, 'test_efficientnet', pretrained=False)
     if kind == 'both':
-        trained = TitleEncoder('all-MiniLM-L6-v2', pad_id=learn.model.encoders['title'].pad_id)
-        learn.model.encoders['title'].body.load_state_dict(trained.body.state_dict())
-    return learn
+        trained = TitleEncoder('all-MiniLM-L6-v2', pad_id=learner.model.encoders['title'].pad_id)
+        learner.model.encoders['title'].body.load_state_dict(trained.body.state_dict())
+    return learner
 
 
 @dataclass
@@ -54,13 +56,13 @@ KINDS = 'image', pytest.param('both', marks=needs_titles)  # what the encoders o
 def made_of(kind):
     "A trained Learner, the rule chosen on its embeddings, and the matcher that it gives."
     pytest.importorskip('timm')
-    learn = make_learner(kind)
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    emb = learn.embeddings(tta=True)
-    spaces = emb.spaces()
-    rule = choose_rule(candidates(spaces), emb.groups)
-    matcher = learn.matcher(learn.dls.valid_df, rule, tta=True, info={'seed': 0})
-    return Made(learn, emb, spaces, rule, matcher)
+    learner = make_learner(kind)
+    with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
+    embeddings = learner.embeddings(tta=True)
+    spaces = embeddings.spaces()
+    rule = choose_rule(candidates(spaces), embeddings.groups)
+    matcher = learner.matcher(learner.dls.valid_df, rule, tta=True, info={'seed': 0})
+    return Made(learner, embeddings, spaces, rule, matcher)
 
 
 def as_sets(result):

@@ -8,14 +8,14 @@ from fastmatch.optim import AdaBelief, RAdam, adamw, ranger, ranger_adabelief
 SHAPES = [[(6, 3, 3, 3), (6,)], [(6, 1, 3, 3), (6,), (5, 1)], [(4, 6), (4,)]]
 
 
-def adamw_l2(params, lr, **options): return adamw(params, lr, decouple_wd=False, **options)
-def adamw_softplus(params, lr, **options): return adamw(params, lr, beta=50., **options)
-def rectified_adabelief(params, lr, **options): return AdaBelief(params, lr, rectify=True, **options)
-def ranger_nogc(params, lr, **options): return ranger(params, lr, gc=False, **options)
+def adamw_l2(parameters, lr, **options): return adamw(parameters, lr, decouple_wd=False, **options)
+def adamw_softplus(parameters, lr, **options): return adamw(parameters, lr, beta=50., **options)
+def rectified_adabelief(parameters, lr, **options): return AdaBelief(parameters, lr, rectify=True, **options)
+def ranger_nogc(parameters, lr, **options): return ranger(parameters, lr, gc=False, **options)
 
 
-def ranger_adabelief_nogc(params, lr, **options):
-    return ranger_adabelief(params, lr, gc=False, k=4, alpha=.3, **options)
+def ranger_adabelief_nogc(parameters, lr, **options):
+    return ranger_adabelief(parameters, lr, gc=False, k=4, alpha=.3, **options)
 
 
 # name -> (optimizer, options of `tests.reference.optim.Reference`)
@@ -41,18 +41,18 @@ def make_groups(dtype=torch.float64, seed=0):
     return [[weight(shape) for shape in shapes] for shapes in SHAPES]
 
 
-def flat(groups): return [param for group in groups for param in group]
-def vector(groups): return torch.cat([param.detach().flatten() for param in flat(groups)])
+def flat(groups): return [parameter for group in groups for parameter in group]
+def vector(groups): return torch.cat([parameter.detach().flatten() for parameter in flat(groups)])
 
 
-def random_grad(param, step, generator):
+def random_grad(parameter, step, generator):
     "A gradient of the weight's shape, whose mean depends on the step."
-    noise = torch.randn(param.shape, generator=generator, dtype=torch.float64)
-    return (noise * .3 + .1 * (step % 7)).to(param.dtype)
+    noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return (noise * .3 + .1 * (step % 7)).to(parameter.dtype)
 
 
 def set_grads(groups, step, generator):
-    for param in flat(groups): param.grad = random_grad(param, step, generator)
+    for parameter in flat(groups): parameter.grad = random_grad(parameter, step, generator)
 
 
 def run(make_optimizer, steps=50, dtype=torch.float64):

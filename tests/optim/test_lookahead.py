@@ -12,80 +12,82 @@ from fastmatch.core import InputError
 from fastmatch.optim import Lookahead, adamw, ranger, ranger_adabelief, sgd
 from fastmatch.optim.lookahead import Watch
 from tests.optim.steps import flat, make_groups
-from tests.optim.tiny import fit, learner, weights
+from tests.optim.tiny import fit, make_learner, weights_of
 
 
-def take_steps(learn, lr, n=1):
+def take_steps(learner, lr, n_steps=1):
     "`n` steps on the first training batch."
-    learn.opt.set_hyper('lr', lr)
-    for _ in range(n):
-        inputs, targets = next(iter(learn.dls.train))
-        learn.loss_func(learn.model(inputs), targets).backward()
-        learn.opt.step()
-        learn.opt.zero_grad()
+    learner.opt.set_hyper('lr', lr)
+    for _ in range(n_steps):
+        inputs, targets = next(iter(learner.dls.train))
+        learner.loss_func(learner.model(inputs), targets).backward()
+        learner.opt.step()
+        learner.opt.zero_grad()
 
 
-def lookahead_over_sgd(params, lr): return Lookahead(sgd(params, lr, .9))
+def lookahead_over_sgd(parameters, lr): return Lookahead(sgd(parameters, lr, .9))
 
 
 @pytest.fixture(params=[ranger, lookahead_over_sgd], ids=['ranger', 'over-sgd'])
 def trained(request, tmp_path):
     """A Learner two steps before its fast and slow weights meet, and other weights, which are saved
     beside it too."""
-    learn = learner(request.param, tmp_path, wd=0.)
+    learner = make_learner(request.param, tmp_path, wd=0.)
     torch.manual_seed(9)
-    other = {name: torch.rand_like(value) if value.is_floating_point() else value
-             for name, value in learn.model.state_dict().items()}
+    other_weights = {name: torch.rand_like(value) if value.is_floating_point() else value
+                     for name, value in learner.model.state_dict().items()}
     (tmp_path/'models').mkdir()
-    torch.save(other, tmp_path/'models'/'other.pth')
-    fit(learn, 'fit', 1, .05)
-    for _ in range(4): take_steps(learn, .05)
-    return learn, other
+    torch.save(other_weights, tmp_path/'models'/'other.pth')
+    fit(learner, 'fit', 1, .05)
+    for _ in range(4): take_steps(learner, .05)
+    return learner, other_weights
 
 
-def by_load(learn, other): learn.load('other', with_opt=False)
-def by_state_dict(learn, other): learn.model.load_state_dict(other)
+def by_load(learner, other_weights): learner.load('other', with_opt=False)
+def by_state_dict(learner, other_weights): learner.model.load_state_dict(other_weights)
 
 
-def by_copy(learn, other):
-    for name, param in learn.model.named_parameters(): param.data.copy_(other[name])
+def by_copy(learner, other_weights):
+    for name, parameter in learner.model.named_parameters(): parameter.data.copy_(other_weights[name])
 
 
-def by_swap(learn, other):
-    for name, param in learn.model.named_parameters(): param.data = other[name].clone()
+def by_swap(learner, other_weights):
+    for name, parameter in learner.model.named_parameters(): parameter.data = other_weights[name].clone()
 
 
-@pytest.mark.parametrize('write', [by_load, by_state_dict, by_copy, by_swap])
-def test_slow_weights_follow_other_weights(trained, write):
-    learn, other = trained
-    write(learn, other)
+@pytest.mark.parametrize('overwrite', [by_load, by_state_dict, by_copy, by_swap])
+def test_slow_weights_follow_other_weights(trained, overwrite):
+    learner, other_weights = trained
+    overwrite(learner, other_weights)
     # a momentum from before must not move them here
-    learn.opt.opt.clear_state()
-    take_steps(learn, 0., 7)
-    for name, param in learn.model.named_parameters(): assert torch.equal(param, other[name]), name
+    learner.opt.opt.clear_state()
+    take_steps(learner, 0., 7)
+    for name, parameter in learner.model.named_parameters():
+        assert torch.equal(parameter, other_weights[name]), name
 
 
 def test_fastais_slow_weights_do_not(tmp_path):
     "What the test above would say of fastai's own ranger."
-    learn = learner(fastai_ranger, tmp_path, wd=0.)
-    fit(learn, 'fit', 1, .05)
-    take_steps(learn, .05, 4)
-    other = {name: value + 1 if value.is_floating_point() else value
-             for name, value in learn.model.state_dict().items()}
-    learn.model.load_state_dict(other)
-    learn.opt.opt.clear_state()
-    take_steps(learn, 0., 7)
-    assert max((param - other[name]).abs().max() for name, param in learn.model.named_parameters()) > .4
+    learner = make_learner(fastai_ranger, tmp_path, wd=0.)
+    fit(learner, 'fit', 1, .05)
+    take_steps(learner, .05, 4)
+    other_weights = {name: value + 1 if value.is_floating_point() else value
+                     for name, value in learner.model.state_dict().items()}
+    learner.model.load_state_dict(other_weights)
+    learner.opt.opt.clear_state()
+    take_steps(learner, 0., 7)
+    assert max((parameter - other_weights[name]).abs().max()
+               for name, parameter in learner.model.named_parameters()) > .4
 
 
 def test_one_rewritten_weight_alone_starts_anew(trained):
-    learn, _ = trained
-    before = {param: slow.clone() for param, slow in learn.opt.slow.items()}
-    rewritten = learn.model.head.weight
+    learner, _ = trained
+    before = {parameter: slow.clone() for parameter, slow in learner.opt.slow.items()}
+    rewritten = learner.model.head.weight
     with torch.no_grad(): rewritten.fill_(3.)
-    take_steps(learn, 0.)
-    for param, slow in learn.opt.slow.items():
-        assert torch.equal(slow, torch.full_like(slow, 3.) if param is rewritten else before[param])
+    take_steps(learner, 0.)
+    for parameter, slow in learner.opt.slow.items():
+        assert torch.equal(slow, torch.full_like(slow, 3.) if parameter is rewritten else before[parameter])
 
 
 def test_best_model_reload(tmp_path):
@@ -100,68 +102,69 @@ def test_best_model_reload(tmp_path):
     class Keep(Callback):
         order = 90
         def after_epoch(self):
-            if self.epoch == 0: best['weights'] = weights(self.learn)
+            if self.epoch == 0: best['weights'] = weights_of(self.learn)
 
-    learn = learner(ranger, tmp_path, wd=0.)
-    fit(learn, 'fit', 3, .05, cbs=[SaveModelCallback(comp=np.less, monitor='valid_loss'), Keep(), Worse()])
+    learner = make_learner(ranger, tmp_path, wd=0.)
+    fit(learner, 'fit', 3, .05, cbs=[SaveModelCallback(comp=np.less, monitor='valid_loss'), Keep(), Worse()])
     saved = torch.load(tmp_path/'models'/'model.pth', weights_only=True)
-    saved = torch.cat([saved[name].flatten() for name, _ in learn.model.named_parameters()])
-    assert torch.equal(weights(learn), saved) and torch.equal(saved, best['weights'])
-    learn.opt.opt.clear_state()
-    take_steps(learn, 0., 7)
-    assert torch.equal(weights(learn), saved)
+    saved = torch.cat([saved[name].flatten() for name, _ in learner.model.named_parameters()])
+    assert torch.equal(weights_of(learner), saved) and torch.equal(saved, best['weights'])
+    learner.opt.opt.clear_state()
+    take_steps(learner, 0., 7)
+    assert torch.equal(weights_of(learner), saved)
 
 
 @torch.no_grad()
-def climb_and_fall(params):
+def climb_and_fall(parameters):
     "What SAM does to the weights before a step."
-    shifts = [torch.randn_like(param) * .3 for param in params]
-    for param, shift in zip(params, shifts): param.add_(shift)
-    for param, shift in zip(params, shifts): param.sub_(shift)
+    shifts = [torch.randn_like(parameter) * .3 for parameter in parameters]
+    for parameter, shift in zip(parameters, shifts): parameter.add_(shift)
+    for parameter, shift in zip(parameters, shifts): parameter.sub_(shift)
 
 
 @torch.no_grad()
-def swap_out_and_in(params):
+def swap_out_and_in(parameters):
     "What averaged weights do around a validation."
-    kept = [param.clone() for param in params]
-    for param in params: param.zero_()
-    for param, old in zip(params, kept): param.copy_(old)
+    kept = [parameter.clone() for parameter in parameters]
+    for parameter in parameters: parameter.zero_()
+    for parameter, earlier in zip(parameters, kept): parameter.copy_(earlier)
 
 
-@pytest.mark.parametrize('func', [ranger, ranger_adabelief])
-def test_writes_that_are_undone_change_nothing(func):
+@pytest.mark.parametrize('make_optimizer', [ranger, ranger_adabelief])
+def test_writes_that_are_undone_change_nothing(make_optimizer):
     "SAM's climb and fall before each step, and averages swapped in and out, leave slow weights alone."
     def train(with_writes):
-        learn = learner(func, wd=0.)
-        learn.create_opt()
+        learner = make_learner(make_optimizer, wd=0.)
+        learner.create_opt()
         n_changed = 0
         for step in range(30):
             if with_writes and step:
-                params = list(learn.model.parameters())
-                climb_and_fall(params)
-                if step % 5 == 0: swap_out_and_in(params)
-                n_changed += len(learn.opt.watch.changed())
-            take_steps(learn, 1e-3)
-        return weights(learn), n_changed
+                parameters = list(learner.model.parameters())
+                climb_and_fall(parameters)
+                if step % 5 == 0: swap_out_and_in(parameters)
+                n_changed += len(learner.opt.watch.changed())
+            take_steps(learner, 1e-3)
+        return weights_of(learner), n_changed
     with_writes, n_changed = train(True)
     assert n_changed == 0
     torch.testing.assert_close(with_writes, train(False)[0], rtol=1e-3, atol=1e-4)
 
 
 def test_unfreeze_starts_slow_weights_from_the_model(tmp_path):
-    learn = learner(ranger, tmp_path, wd=0.)
-    learn.freeze()
-    fit(learn, 'fit', 1, .05)
-    take_steps(learn, .05, 2)
-    learn.unfreeze()
-    assert learn.opt.count == 0 and not learn.opt.slow
-    before = [param.detach().clone() for param in learn.model.parameters()]
-    take_steps(learn, 0.)
-    assert len(learn.opt.slow) == 5
-    for param, old in zip(learn.model.parameters(), before): assert torch.equal(learn.opt.slow[param], old)
+    learner = make_learner(ranger, tmp_path, wd=0.)
+    learner.freeze()
+    fit(learner, 'fit', 1, .05)
+    take_steps(learner, .05, 2)
+    learner.unfreeze()
+    assert learner.opt.count == 0 and not learner.opt.slow
+    before = [parameter.detach().clone() for parameter in learner.model.parameters()]
+    take_steps(learner, 0.)
+    assert len(learner.opt.slow) == 5
+    for parameter, earlier in zip(learner.model.parameters(), before):
+        assert torch.equal(learner.opt.slow[parameter], earlier)
 
 
-def ids(params): return [id(param) for param in params]
+def ids(parameters): return [id(parameter) for parameter in parameters]
 
 
 def test_watch_tells_rounding_from_writing():
@@ -186,20 +189,20 @@ def test_lookahead_over_a_torch_optimizer_is_scheduled():
     groups = make_groups()
     optimizer = Lookahead(sgd(groups, .5), k=3, alpha=.25)
     optimizer.set_hyper('lr', [.1, .2, .3])
-    before = [param.detach().clone() for param in flat(groups)]
+    before = [parameter.detach().clone() for parameter in flat(groups)]
     for _ in range(3):
-        for param in flat(groups): param.grad = torch.ones_like(param)
+        for parameter in flat(groups): parameter.grad = torch.ones_like(parameter)
         optimizer.step()
     rates = [.1] * 2 + [.2] * 3 + [.3] * 2
-    for param, old, lr in zip(flat(groups), before, rates, strict=True):
-        torch.testing.assert_close(param.detach(), old - .25 * 3 * lr)
+    for parameter, earlier, lr in zip(flat(groups), before, rates, strict=True):
+        torch.testing.assert_close(parameter.detach(), earlier - .25 * 3 * lr)
 
 
-@pytest.mark.parametrize('make, words', [
+@pytest.mark.parametrize('make_invalid, message', [
     (lambda: ranger(make_groups(), .1, k=0), 'k=0'),
     (lambda: ranger(make_groups(), .1, alpha=2), 'alpha=2'),
     (lambda: ranger(make_groups(), .1).load_state_dict(adamw(make_groups(), .1).state_dict()),
      'none of Lookahead'),
 ])
-def test_bad_input_is_named(make, words):
-    with pytest.raises(InputError, match=words): make()
+def test_bad_input_is_named(make_invalid, message):
+    with pytest.raises(InputError, match=message): make_invalid()

@@ -16,35 +16,35 @@ from tests.reference import optim as reference
 def test_sgd_decays_apart(nesterov):
     groups, generator = make_groups(), torch.Generator().manual_seed(1)
     optimizer = sgd(groups, .01, .9, .1, nesterov)
-    expected = [(param.detach().numpy().copy(), 0.) for param in flat(groups)]
+    expected = [(parameter.detach().numpy().copy(), 0.) for parameter in flat(groups)]
     for step in range(50):
-        for index, param in enumerate(flat(groups)):
-            param.grad = random_grad(param, step, generator)
+        for index, parameter in enumerate(flat(groups)):
+            parameter.grad = random_grad(parameter, step, generator)
             weight, buffer = expected[index]
-            expected[index] = reference.sgd(weight, param.grad.numpy(), buffer, .01, .9, .1, nesterov)
+            expected[index] = reference.sgd(weight, parameter.grad.numpy(), buffer, .01, .9, .1, nesterov)
         optimizer.step()
-    for param, (weight, _) in zip(flat(groups), expected):
-        np.testing.assert_allclose(param.detach().numpy(), weight, rtol=1e-11)
+    for parameter, (weight, _) in zip(flat(groups), expected):
+        np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=1e-11)
 
 
 def test_rmsprop_decays_apart():
     groups, generator = make_groups(), torch.Generator().manual_seed(1)
     optimizer = rmsprop(groups, .01, wd=.1)
-    expected = [(param.detach().numpy().copy(), 0.) for param in flat(groups)]
+    expected = [(parameter.detach().numpy().copy(), 0.) for parameter in flat(groups)]
     for step in range(50):
-        for index, param in enumerate(flat(groups)):
-            param.grad = random_grad(param, step, generator)
+        for index, parameter in enumerate(flat(groups)):
+            parameter.grad = random_grad(parameter, step, generator)
             weight, squares = expected[index]
-            expected[index] = reference.rmsprop(weight, param.grad.numpy(), squares, .01, .99, 1e-8, .1)
+            expected[index] = reference.rmsprop(weight, parameter.grad.numpy(), squares, .01, .99, 1e-8, .1)
         optimizer.step()
-    for param, (weight, _) in zip(flat(groups), expected):
-        np.testing.assert_allclose(param.detach().numpy(), weight, rtol=1e-9)
+    for parameter, (weight, _) in zip(flat(groups), expected):
+        np.testing.assert_allclose(parameter.detach().numpy(), weight, rtol=1e-9)
 
 
-@pytest.mark.parametrize('func', [ranger, sgd, opt_func('lion')], ids=['ranger', 'sgd', 'lion'])
-def test_group_rates_reach_the_wrapped(func):
+@pytest.mark.parametrize('make_optimizer', [ranger, sgd, opt_func('lion')], ids=['ranger', 'sgd', 'lion'])
+def test_group_rates_reach_the_wrapped(make_optimizer):
     "`set_hyper` with one rate a group, read back from `hypers`."
-    optimizer = func([[nn.Parameter(torch.ones(2))], [nn.Parameter(torch.ones(2))]], lr=1.)
+    optimizer = make_optimizer([[nn.Parameter(torch.ones(2))], [nn.Parameter(torch.ones(2))]], lr=1.)
     optimizer.set_hyper('lr', [.1, .2])
     optimizer.set_hyper('wd', [.3, .4])
     assert [(hypers['lr'], hypers['wd']) for hypers in optimizer.hypers] == [(.1, .3), (.2, .4)]
@@ -63,10 +63,10 @@ def test_a_saved_state_is_copied():
     assert state['own'] == [{'wd': 0.}] * 3
 
 
-@pytest.mark.parametrize('make, words', [
+@pytest.mark.parametrize('make_invalid, message', [
     (lambda: sgd(make_groups(), .1).load_state_dict(adamw(make_groups(), .1).state_dict()), 'none of torch'),
     (lambda: sgd(make_groups(), .1, sqr_mom=.9), 'sqr_mom=0.9: SGD has only'),
     (lambda: sgd(make_groups(), .1).set_hyper('eps', 1.), "SGD has no 'eps'"),
 ])
-def test_bad_input_is_named(make, words):
-    with pytest.raises(InputError, match=words): make()
+def test_bad_input_is_named(make_invalid, message):
+    with pytest.raises(InputError, match=message): make_invalid()

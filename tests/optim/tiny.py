@@ -7,17 +7,17 @@ from torch import nn
 
 from fastmatch.learner.base import ListingLearner
 
-N, BS = 24, 4
+N_ITEMS, BATCH_SIZE = 24, 4
 
 
-class Tiny(nn.Module):
+class TinyNet(nn.Module):
     "Two groups: a body with a norm, a head. A bias before the norm would have gradients of rounding alone."
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh())
         self.head = nn.Linear(6, 3)
 
-    def forward(self, x): return self.head(self.body(x))
+    def forward(self, inputs): return self.head(self.body(inputs))
 
     def param_groups(self):
         return {'image': list(self.body.parameters()), 'head': list(self.head.parameters())}
@@ -31,53 +31,55 @@ class Items(list):
     def new_empty(self): return Items()
 
 
-def data(seed=0):
-    "`N` pairs of an input (5,) and a class."
+def make_items(seed=0):
+    "`N_ITEMS` pairs of an input (5,) and a class."
     generator = torch.Generator().manual_seed(seed)
     return Items([(torch.randn(5, generator=generator), torch.randint(3, (), generator=generator))
-                  for _ in range(N)])
+                  for _ in range(N_ITEMS)])
 
 
-def learner(opt_func, path=None, seed=0, model=None, **kwargs):
-    "This package's Learner of a `Tiny`, or of another model on the same data."
+def make_learner(make_optimizer, folder=None, seed=0, model=None, learner_class=ListingLearner, **options):
+    "A Learner of a `TinyNet`, or of another model on the same items, validated on the first eight of them."
     torch.manual_seed(seed)
-    items = data()
-    train = DataLoader(items, bs=BS, shuffle=False, num_workers=0)
-    valid = DataLoader(Items(items[:8]), bs=BS, num_workers=0)
-    return ListingLearner(DataLoaders(train, valid, device='cpu'), model or Tiny(), nn.CrossEntropyLoss(),
-                          opt_func=opt_func, splitter=split, path=path, **kwargs)
+    items = make_items()
+    training = DataLoader(items, bs=BATCH_SIZE, shuffle=False, num_workers=0)
+    validation = DataLoader(Items(items[:8]), bs=BATCH_SIZE, num_workers=0)
+    loaders = DataLoaders(training, validation, device='cpu')
+    return learner_class(loaders, model or TinyNet(), nn.CrossEntropyLoss(), opt_func=make_optimizer,
+                         splitter=split, path=folder, **options)
 
 
-def fit(learn, how, *args, **kwargs):
-    "`learn.fit_...` without output."
-    with learn.no_bar(), learn.no_logging(): return getattr(learn, how)(*args, **kwargs)
+def fit(learner, method, *arguments, **options):
+    "Call the learner's `method`, such as 'fit_flat_cos', without output."
+    with learner.no_bar(), learner.no_logging(): return getattr(learner, method)(*arguments, **options)
 
 
-def weights(learn):
-    "All weights of a Learner or a model as one vector."
-    return torch.cat([param.detach().flatten() for param in getattr(learn, 'model', learn).parameters()])
+def weights_of(learner_or_model):
+    "All weights as one vector."
+    model = getattr(learner_or_model, 'model', learner_or_model)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def by_hand(
-    opt_func,
-    lrs,  # (steps,) rate of each step, or (steps, groups)
-    moms=None,  # (steps,) momentum of each step
+def trained_by_hand(
+    make_optimizer,
+    rates,  # (steps,) rate of each step, or (steps, groups)
+    momenta=None,  # (steps,) momentum of each step
     wd=None,
     seed=0,
 ):
     "Weights after the steps of a plain loop over the same batches: norms and biases aren't decayed."
     torch.manual_seed(seed)
-    model, items = Tiny(), data()
-    optimizer = opt_func(split(model), lr=1.)
-    for param in model.parameters():
-        if param.ndim == 1: optimizer.state[param]['do_wd'] = False
+    model, items = TinyNet(), make_items()
+    optimizer = make_optimizer(split(model), lr=1.)
+    for parameter in model.parameters():
+        if parameter.ndim == 1: optimizer.state[parameter]['do_wd'] = False
     if wd is not None: optimizer.set_hyper('wd', wd)
-    for step, lr in enumerate(lrs):
-        optimizer.set_hyper('lr', [float(rate) for rate in np.broadcast_to(lr, 2)])
-        if moms is not None: optimizer.set_hyper('mom', float(moms[step]))
-        start = step * BS % N
-        inputs, targets = (torch.stack(values) for values in zip(*items[start:start + BS]))
+    for step, step_rates in enumerate(rates):
+        optimizer.set_hyper('lr', [float(rate) for rate in np.broadcast_to(step_rates, 2)])
+        if momenta is not None: optimizer.set_hyper('mom', float(momenta[step]))
+        start = step * BATCH_SIZE % N_ITEMS
+        inputs, targets = (torch.stack(values) for values in zip(*items[start:start + BATCH_SIZE]))
         nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return weights(model)
+    return weights_of(model)

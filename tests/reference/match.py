@@ -11,9 +11,9 @@ INF = math.inf
 def cosine(queries, listings):
     "The whole matrix of cosines."
     similarity = np.empty((len(queries), len(listings)))
-    for i, x in enumerate(np.asarray(queries, np.float64)):
-        for j, y in enumerate(np.asarray(listings, np.float64)):
-            similarity[i, j] = x @ y / math.sqrt((x @ x) * (y @ y))
+    for row, query in enumerate(np.asarray(queries, np.float64)):
+        for column, listing in enumerate(np.asarray(listings, np.float64)):
+            similarity[row, column] = query @ listing / math.sqrt((query @ query) * (listing @ listing))
     return similarity
 
 
@@ -25,12 +25,12 @@ def nearest(similarity, k, self_join=True):
     ids = np.full((n, k), -1)
     scores = np.full((n, k), -INF)
     for i in range(n):
-        candidates = [j for j in range(columns) if similarity[i, j] > -INF and not (self_join and i == j)]
-        found = sorted((-similarity[i, j], j) for j in candidates)
+        others = [j for j in range(columns) if similarity[i, j] > -INF and not (self_join and i == j)]
+        ordered = sorted((-similarity[i, j], j) for j in others)
         if self_join:
-            own = min([-similarity[i, i]] + [negative for negative, _ in found])
-            found = [(own, i)] + found
-        for rank, (negative, j) in enumerate(found[:k]):
+            own_score = min([-similarity[i, i]] + [negative for negative, _ in ordered])
+            ordered = [(own_score, i)] + ordered
+        for rank, (negative, j) in enumerate(ordered[:k]):
             ids[i, rank] = j
             scores[i, rank] = -negative
     return ids, scores
@@ -41,50 +41,52 @@ def from_pairs(rows, ids, scores, n, self_join):
     best = [{} for _ in range(n)]
     for row, id_, score in zip(rows, ids, scores):
         if id_ >= 0: best[row][id_] = max(score, best[row].get(id_, -INF))
-    lists = []
+    neighbor_lists = []
     for row, found in enumerate(best):
         own = found.pop(row, 1.) if self_join else None
         ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
         if self_join: ordered = [(row, max([own] + [score for _, score in ordered]))] + ordered
-        lists.append(ordered)
-    return lists
+        neighbor_lists.append(ordered)
+    return neighbor_lists
 
 
-def row_f1(sets, groups):
+def row_f1(matches, groups):
     "F1 of each row's set of matches against its group, the listing itself included in both."
     values = []
-    for i, found in enumerate(sets):
-        true = {j for j, group_ in enumerate(groups) if group_ == groups[i]}
-        values.append(2 * len(true & set(found)) / (len(true) + len(set(found))))
+    for row, found in enumerate(matches):
+        true_matches = {other for other, other_group in enumerate(groups) if other_group == groups[row]}
+        values.append(2 * len(true_matches & set(found)) / (len(true_matches) + len(set(found))))
     return np.array(values)
 
 
-def mates(groups, i):
-    "The other listings of the group of listing `i`."
-    return [j for j, group_ in enumerate(groups) if group_ == groups[i] and j != i]
+def mates(groups, listing):
+    "The other listings of the group of a listing."
+    return [other for other, other_group in enumerate(groups)
+            if other_group == groups[listing] and other != listing]
 
 
 def recall_at(ids, groups, k):
     "Whether one of a row's k nearest is of its group; NaN for a listing that is alone."
     values = []
-    for i in range(len(ids)):
-        true = mates(groups, i)
-        values.append(float(any(j in true for j in ids[i][1:k + 1])) if true else math.nan)
+    for row in range(len(ids)):
+        row_mates = mates(groups, row)
+        hit = any(neighbor in row_mates for neighbor in ids[row][1:k + 1])
+        values.append(float(hit) if row_mates else math.nan)
     return np.array(values)
 
 
 def map_at_r(ids, groups):
     "Mean average precision at R, the number of mates; NaN for a listing that is alone."
     values = []
-    for i in range(len(ids)):
-        true = mates(groups, i)
-        total = 0.
+    for row in range(len(ids)):
+        row_mates = mates(groups, row)
+        precision_sum = 0.
         right = 0
-        for rank, j in enumerate(ids[i][1:len(true) + 1], 1):
-            if j in true:
+        for rank, neighbor in enumerate(ids[row][1:len(row_mates) + 1], 1):
+            if neighbor in row_mates:
                 right += 1
-                total += right / rank
-        values.append(total / len(true) if true else math.nan)
+                precision_sum += right / rank
+        values.append(precision_sum / len(row_mates) if row_mates else math.nan)
     return np.array(values)
 
 
@@ -96,23 +98,24 @@ def decide(ids, scores, threshold, max_matches):
 def decide_by_rank(ids, scores, thresholds, max_matches):
     "As `decide`, with a threshold for each rank; the last one is for all ranks behind it."
     matches = []
-    for i in range(len(ids)):
-        found = [i]
-        for rank, (j, score) in enumerate(zip(ids[i][1:max_matches], scores[i][1:max_matches])):
-            if j >= 0 and float(score) >= thresholds[min(rank, len(thresholds) - 1)]: found.append(int(j))
+    for row in range(len(ids)):
+        found = [row]
+        for rank, (neighbor, score) in enumerate(zip(ids[row][1:max_matches], scores[row][1:max_matches])):
+            threshold = thresholds[min(rank, len(thresholds) - 1)]
+            if neighbor >= 0 and float(score) >= threshold: found.append(int(neighbor))
         matches.append(found)
     return matches
 
 
 def listed_scores(ids, scores, rows, max_matches):
     "Every score that a decision on `rows` looks at."
-    return [float(score) for i in rows
-            for j, score in zip(ids[i][1:max_matches], scores[i][1:max_matches]) if j >= 0]
+    return [float(score) for row in rows
+            for neighbor, score in zip(ids[row][1:max_matches], scores[row][1:max_matches]) if neighbor >= 0]
 
 
-def mean_row_f1(sets, groups, rows):
-    values = row_f1(sets, groups)
-    return sum(values[i] for i in rows) / len(rows)
+def mean_row_f1(matches, groups, rows):
+    values = row_f1(matches, groups)
+    return sum(values[row] for row in rows) / len(rows)
 
 
 def best_threshold(ids, scores, groups, rows, max_matches):
@@ -138,72 +141,85 @@ def best_by_rank(ids, scores, groups, rows, max_matches, ranks):
                for thresholds in itertools.combinations_with_replacement(edges, ranks))
 
 
-def union(candidates, names, thresholds, always):
+def union(candidates, modalities, thresholds, always):
     "Each row's matches: what is `always` one, and what reaches the threshold of one of two modalities."
-    first, second = (candidates.scores[name] for name in names)
+    first, second = (candidates.scores[modality] for modality in modalities)
     matches = []
-    for i, row in enumerate(candidates.ids):
-        found = [i]
-        for column, j in enumerate(row):
-            reached = float(first[i, column]) >= thresholds[0] or float(second[i, column]) >= thresholds[1]
-            if column and j >= 0 and (always[i, column] or reached): found.append(int(j))
+    for row, row_ids in enumerate(candidates.ids):
+        found = [row]
+        for column, neighbor in enumerate(row_ids):
+            reached_first = float(first[row, column]) >= thresholds[0]
+            reached = reached_first or float(second[row, column]) >= thresholds[1]
+            if column and neighbor >= 0 and (always[row, column] or reached): found.append(int(neighbor))
         matches.append(found)
     return matches
 
 
-def best_union(candidates, names, groups, rows, always):
+def best_union(candidates, modalities, groups, rows, always):
     "Mean row F1 of the best of all pairs of thresholds."
     edges = []
-    for name in names:
-        listed = {float(score) for i in rows for column, score in enumerate(candidates.scores[name][i])
-                  if column and candidates.ids[i, column] >= 0}
+    for modality in modalities:
+        listed = {float(score) for row in rows
+                  for column, score in enumerate(candidates.scores[modality][row])
+                  if column and candidates.ids[row, column] >= 0}
         edges.append(sorted(listed) + [INF])
-    return max(np.mean(row_f1(union(candidates, names, thresholds, always), groups)[list(rows)])
+    return max(np.mean(row_f1(union(candidates, modalities, thresholds, always), groups)[list(rows)])
                for thresholds in itertools.product(*edges))
 
 
-def group(sets):
+def group(matches):
     "Union-find, numbered by first appearance."
-    parent = list(range(len(sets)))
-    def root(i):
-        while parent[i] != i: i = parent[i]
-        return i
-    for i, found in enumerate(sets):
-        for j in found: parent[root(i)] = root(j)
+    parent = list(range(len(matches)))
+    def root(listing):
+        while parent[listing] != listing: listing = parent[listing]
+        return listing
+    for listing, found in enumerate(matches):
+        for other in found: parent[root(listing)] = root(other)
     number = {}
-    return np.array([number.setdefault(root(i), len(number)) for i in range(len(sets))])
+    return np.array([number.setdefault(root(listing), len(number)) for listing in range(len(matches))])
 
 
-def fuse(sims, how, weights, power=6., planes=None):
+def fuse(similarities, how, weights, power=6., planes=None):
     "The whole n x n fused score of {modality: n x n similarities}."
-    n = len(next(iter(sims.values())))
+    n = len(next(iter(similarities.values())))
     fused = np.empty((n, n))
-    for i in range(n):
-        for j in range(n):
-            scores = {name: float(sims[name][i, j]) for name in weights}
-            # what is similar to itself is there
-            present = [sum(w for name, w in weights.items() if sims[name][x, x] > 0) for x in (i, j)]
-            fused[i, j] = fuse_pair(scores, present, how, weights, power, planes)
+    # what is similar to itself is there
+    def present_weight(listing):
+        return sum(weight for modality, weight in weights.items()
+                   if similarities[modality][listing, listing] > 0)
+
+    for row in range(n):
+        for column in range(n):
+            scores = {modality: float(similarities[modality][row, column]) for modality in weights}
+            present = [present_weight(row), present_weight(column)]
+            fused[row, column] = fuse_pair(scores, present, how, weights, power, planes)
     return fused
 
 
 def fuse_pair(scores, present, how, weights, power, planes):
     "The fused score of one pair; `present`: the weight of what the one and the other listing have."
     total = sum(weights.values())
-    if how == 'mean': return sum(w * scores[name] for name, w in weights.items()) / total
-    if how == 'square': return sum(w * max(scores[name], 0)**2 for name, w in weights.items()) / total
+    if how == 'mean': return sum(weight * scores[modality] for modality, weight in weights.items()) / total
+    if how == 'square':
+        return sum(weight * max(scores[modality], 0)**2 for modality, weight in weights.items()) / total
     if how == 'joint':
         product = present[0] * present[1]
-        return sum(w * scores[name] for name, w in weights.items()) / math.sqrt(product) if product else 0.
+        if not product: return 0.
+        return sum(weight * scores[modality] for modality, weight in weights.items()) / math.sqrt(product)
     if how == 'prob_or':
-        return 1 - math.prod(1 - min(max(scores[name], 0), 1)**w for name, w in weights.items() if w > 0)
+        return 1 - math.prod(1 - min(max(scores[modality], 0), 1)**weight
+                             for modality, weight in weights.items() if weight > 0)
     if how == 'power':
-        return sum((max(scores[name], 0) / t)**power for name, t in weights.items())**(1 / power)
-    if how == 'above': return sum(max(scores[name] - t, 0) for name, t in weights.items())
-    if how == 'union': return max(scores[name] - t for name, t in weights.items())
+        return sum((max(scores[modality], 0) / threshold)**power
+                   for modality, threshold in weights.items())**(1 / power)
+    if how == 'above':
+        return sum(max(scores[modality] - threshold, 0) for modality, threshold in weights.items())
+    if how == 'union': return max(scores[modality] - threshold for modality, threshold in weights.items())
     assert how == 'piecewise'
-    return max(sum(factor * weights[name] * scores[name] for name, factor in plane.items()) - threshold
-               for plane, threshold in planes)
+    def height(plane):
+        return sum(factor * weights[modality] * scores[modality] for modality, factor in plane.items())
+
+    return max(height(plane) - threshold for plane, threshold in planes)
 
 
 def heldout(options, groups, masks, max_matches):
@@ -215,18 +231,18 @@ def heldout(options, groups, masks, max_matches):
     picks = []
     for mask in masks:
         for side in (True, False):
-            chosen_on = [i for i in range(n) if mask[i] == side]
+            chosen_on = [row for row in range(n) if mask[row] == side]
             best = None
-            for name, (ids, scores) in options.items():
+            for option, (ids, scores) in options.items():
                 threshold, value = best_threshold(ids, scores, groups, chosen_on, max_matches)
-                if best is None or value > best[2] + 1e-12: best = name, threshold, value
-            name, threshold, _ = best
-            picks.append((name, threshold))
-            values = row_f1(decide(*options[name], threshold, max_matches), groups)
-            for i in range(n):
-                if mask[i] != side:
-                    total[i] += values[i]
-                    times[i] += 1
+                if best is None or value > best[2] + 1e-12: best = option, threshold, value
+            option, threshold, _ = best
+            picks.append((option, threshold))
+            values = row_f1(decide(*options[option], threshold, max_matches), groups)
+            for row in range(n):
+                if mask[row] != side:
+                    total[row] += values[row]
+                    times[row] += 1
     assert (times == len(masks)).all()
     return total / len(masks), picks
 
@@ -235,11 +251,12 @@ def cluster_se(values, clusters):
     "Cameron & Miller 2015, the mean as a regression on a constant, errors clustered."
     n = len(values)
     mean = sum(values) / n
-    seen = sorted(set(clusters))
-    total = 0.
-    for cluster in seen:
-        total += sum(value - mean for value, own in zip(values, clusters) if own == cluster)**2
-    return math.sqrt(len(seen) / (len(seen) - 1) * total) / n
+    distinct = sorted(set(clusters))
+    squared_sums = 0.
+    for cluster in distinct:
+        inside = [value for value, own_cluster in zip(values, clusters) if own_cluster == cluster]
+        squared_sums += sum(value - mean for value in inside)**2
+    return math.sqrt(len(distinct) / (len(distinct) - 1) * squared_sums) / n
 
 
 def sims(neighbors, missing=0.):
@@ -247,13 +264,13 @@ def sims(neighbors, missing=0.):
     n = len(neighbors.ids)
     scores = np.full((n, n), float(missing))
     listed = np.zeros((n, n), bool)
-    lists = [[int(j) for j in row if j >= 0] for row in neighbors.ids]
-    for i in range(n):
-        for j, score in zip(neighbors.ids[i], neighbors.scores[i]):
-            if j >= 0:
-                scores[i, j] = float(score)
-                listed[i, j] = True
-    return scores, listed, lists
+    neighbor_lists = [[int(neighbor) for neighbor in row_ids if neighbor >= 0] for row_ids in neighbors.ids]
+    for row in range(n):
+        for neighbor, score in zip(neighbors.ids[row], neighbors.scores[row]):
+            if neighbor >= 0:
+                scores[row, neighbor] = float(score)
+                listed[row, neighbor] = True
+    return scores, listed, neighbor_lists
 
 
 def unit(vectors):
@@ -262,12 +279,13 @@ def unit(vectors):
     return np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
 
 
-def mixed(vectors, lists, weight):
-    "Rows as weighted sums: `weight(i, rank, j)` of each listed neighbor."
+def mixed(vectors, neighbor_lists, weight):
+    "Rows as weighted sums: `weight(row, rank, neighbor)` of each listed neighbor."
     vectors = np.asarray(vectors, np.float64)
     sums = np.zeros_like(vectors)
-    for i, row in enumerate(lists):
-        for rank, j in enumerate(row): sums[i] += weight(i, rank, j) * vectors[j]
+    for row, neighbor_ids in enumerate(neighbor_lists):
+        for rank, neighbor in enumerate(neighbor_ids):
+            sums[row] += weight(row, rank, neighbor) * vectors[neighbor]
     return unit(sums)
 
 
@@ -281,27 +299,30 @@ def cross_mean(vectors, keys):
 
 def neighbor_mean(neighbors, k, weight):
     "Each row's scores mixed with the mean scores of its k nearest."
-    scores, _, lists = sims(neighbors)
-    return np.array([weight * np.mean([scores[j] for j in row[:k]], axis=0) + (1 - weight) * scores[i]
-                     for i, row in enumerate(lists)])
+    scores, _, neighbor_lists = sims(neighbors)
+    means = [np.mean([scores[neighbor] for neighbor in neighbor_ids[:k]], axis=0)
+             for neighbor_ids in neighbor_lists]
+    return np.array([weight * mean + (1 - weight) * own for mean, own in zip(means, scores)])
 
 
-def k_reciprocal(distance, lists, k1, k2, lam):
+def k_reciprocal(distance, neighbor_lists, k1, k2, lam):
     "Zhong et al. 2017 on n x n distances (each row over its largest), with the ranks given."
     n = len(distance)
-    def mutual(i, k): return [j for j in lists[i][:k + 1] if i in lists[j][:k + 1]]
+    def mutual(i, k): return [j for j in neighbor_lists[i][:k + 1] if i in neighbor_lists[j][:k + 1]]
     half = int(np.round(k1 / 2))
     features = np.zeros((n, n))
     for i in range(n):
-        near = set(mutual(i, k1))
-        region = set(near)
-        for candidate in near:
+        reciprocal = set(mutual(i, k1))
+        region = set(reciprocal)
+        for candidate in reciprocal:
             more = set(mutual(candidate, half))
-            if len(more & near) > 2 / 3 * len(more): region |= more
+            if len(more & reciprocal) > 2 / 3 * len(more): region |= more
         for j in region: features[i, j] = math.exp(-distance[i, j])
         features[i] /= features[i].sum()
-    if k2 > 1: features = np.array([np.mean([features[j] for j in row[:k2]], axis=0) for row in lists])
-    def jaccard(a, b): return 1 - np.minimum(a, b).sum() / np.maximum(a, b).sum()
+    if k2 > 1:
+        features = np.array([np.mean([features[j] for j in neighbor_ids[:k2]], axis=0)
+                             for neighbor_ids in neighbor_lists])
+    def jaccard(first, second): return 1 - np.minimum(first, second).sum() / np.maximum(first, second).sum()
     distances = np.array([[jaccard(features[i], features[j]) for j in range(n)] for i in range(n)])
     return (1 - lam) * distances + lam * distance
 
@@ -313,11 +334,11 @@ def standardize(neighbors, k, floor):
     mean = np.zeros(n)
     deviation = np.ones(n)
     for i in range(n):
-        near = zip(neighbors.ids[i][1:k + 1], neighbors.scores[i][1:k + 1])
-        top = [float(score) for j, score in near if j >= 0]
-        if top:
-            mean[i] = np.mean(top)
-            deviation[i] = np.std(top)
+        nearest_others = zip(neighbors.ids[i][1:k + 1], neighbors.scores[i][1:k + 1])
+        nearest_scores = [float(score) for j, score in nearest_others if j >= 0]
+        if nearest_scores:
+            mean[i] = np.mean(nearest_scores)
+            deviation[i] = np.std(nearest_scores)
     deviation = np.maximum(deviation, floor)
     def standard(i, j, side): return (scores[i, j] - mean[side]) / deviation[side]
     standardized = [[(standard(i, j, i) + standard(i, j, j)) / 2 for j in range(n)] for i in range(n)]
@@ -327,15 +348,16 @@ def standardize(neighbors, k, floor):
 def min2(sets, ids, scores, threshold, mutual, gap):
     "Listings that are alone take their nearest, under up to three conditions."
     completed = []
-    for i, found in enumerate(sets):
-        others = [(int(j), float(score)) for j, score in zip(ids[i][1:], scores[i][1:]) if j >= 0]
+    for row, found in enumerate(sets):
+        others = [(int(neighbor), float(score))
+                  for neighbor, score in zip(ids[row][1:], scores[row][1:]) if neighbor >= 0]
         if len(found) == 1 and others:
-            j, score = others[0]
+            neighbor, score = others[0]
             lead = score - others[1][1] if len(others) > 1 else INF
-            back = [int(id_) for id_ in ids[j][1:2] if id_ >= 0]
-            near = threshold is None or score >= threshold
+            nearest_of_neighbor = [int(id_) for id_ in ids[neighbor][1:2] if id_ >= 0]
+            near_enough = threshold is None or score >= threshold
             clear = gap is None or lead >= gap
-            if near and clear and (not mutual or back == [i]): found = [i, j]
+            if near_enough and clear and (not mutual or nearest_of_neighbor == [row]): found = [row, neighbor]
         completed.append(list(found))
     return completed
 
@@ -343,15 +365,16 @@ def min2(sets, ids, scores, threshold, mutual, gap):
 def chisel(ids, scores, shares):
     "Matches such that a given share of the listings has two, three, ... of them."
     n = len(ids)
-    sets = [[i] for i in range(n)]
+    matches = [[row] for row in range(n)]
     for rank, share in enumerate(shares, 1):
-        ready = [i for i in range(n) if len(sets[i]) == rank and rank < len(ids[i]) and ids[i][rank] >= 0]
+        ready = [row for row in range(n)
+                 if len(matches[row]) == rank and rank < len(ids[row]) and ids[row][rank] >= 0]
         room = int(round(share * n))
-        for i in ready:
+        for row in ready:
             # in, if all with this score or a better one fit
-            if sum(float(scores[j][rank]) >= float(scores[i][rank]) for j in ready) <= room:
-                sets[i].append(int(ids[i][rank]))
-    return sets
+            if sum(float(scores[other][rank]) >= float(scores[row][rank]) for other in ready) <= room:
+                matches[row].append(int(ids[row][rank]))
+    return matches
 
 
 def pair_scores(neighbors):
@@ -366,13 +389,16 @@ def agglomerate(neighbors, mean_size, least):
     "Average linkage from the definition: means over all pairs of two groups, unlisted ones 0."
     scores = pair_scores(neighbors)
     scores[scores == -INF] = 0
-    groups = [[i] for i in range(len(scores))]
-    def linkage(a, b): return np.mean([scores[i, j] for i in groups[a] for j in groups[b]])
+    groups = [[listing] for listing in range(len(scores))]
+    def linkage(first, second): return np.mean([scores[i, j] for i in groups[first] for j in groups[second]])
     while len(scores) / len(groups) < mean_size and len(groups) > 1:
-        means = {(a, b): linkage(a, b) for a in range(len(groups)) for b in range(a)}
-        (a, b), best = max(means.items(), key=lambda item: item[1])
+        means = {(first, second): linkage(first, second)
+                 for first in range(len(groups)) for second in range(first)}
+        (first, second), best = max(means.items(), key=lambda item: item[1])
         if best < least or best <= 0: break
-        groups = [members for i, members in enumerate(groups) if i not in (a, b)] + [groups[a] + groups[b]]
+        both = groups[first] + groups[second]
+        rest = [members for number, members in enumerate(groups) if number not in (first, second)]
+        groups = rest + [both]
     return {frozenset(members) for members in groups}
 
 
@@ -380,13 +406,14 @@ def tiers(neighbors, merge, join, pair):
     "Pairs best first; what they need grows from two single listings to a listing and a group to two groups."
     scores = pair_scores(neighbors)
     n = len(scores)
-    members = {i: {i} for i in range(n)}
-    pairs = sorted((-scores[i, j], i, j) for i in range(n) for j in range(i + 1, n) if scores[i, j] >= pair)
-    for _, i, j in pairs:
-        mine, theirs = members[i], members[j]
+    members = {listing: {listing} for listing in range(n)}
+    pairs = sorted((-scores[first, second], first, second)
+                   for first in range(n) for second in range(first + 1, n) if scores[first, second] >= pair)
+    for _, first, second in pairs:
+        mine, theirs = members[first], members[second]
         if mine is theirs: continue
         least = pair if len(mine) == len(theirs) == 1 else join if 1 in (len(mine), len(theirs)) else merge
-        if scores[i, j] >= least:
-            both = mine | theirs
-            for listing in both: members[listing] = both
+        if scores[first, second] >= least:
+            merged = mine | theirs
+            for listing in merged: members[listing] = merged
     return {frozenset(group_) for group_ in members.values()}

@@ -11,9 +11,9 @@ class Reference:
     def __init__(self, weight, belief=False, rectify=False, centralize=False, decouple=True, beta=0., k=None,
                  alpha=.5):
         self.weight = np.array(weight, np.float64)
-        self.m = np.zeros_like(self.weight)
-        self.s = np.zeros_like(self.weight)
-        self.t = 0
+        self.mean = np.zeros_like(self.weight)
+        self.square_mean = np.zeros_like(self.weight)
+        self.steps = 0
         self.belief = belief
         self.rectify = rectify
         self.centralize = centralize
@@ -25,26 +25,28 @@ class Reference:
 
     def step(self, grad, lr, mom, sqr_mom, eps, wd):
         if self.slow is None: self.slow = self.weight.copy()
-        g = np.array(grad, np.float64)
-        if self.centralize: g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+        gradient = np.array(grad, np.float64)
+        if self.centralize:
+            gradient = gradient - gradient.mean(axis=tuple(range(1, gradient.ndim)), keepdims=True)
         if self.decouple: self.weight = self.weight - lr * wd * self.weight
-        else: g = g + wd * self.weight
-        self.t += 1
-        self.m = mom * self.m + (1 - mom) * g
-        if self.belief: self.s = sqr_mom * self.s + (1 - sqr_mom) * (g - self.m)**2 + eps
-        else: self.s = sqr_mom * self.s + (1 - sqr_mom) * g**2
-        m_hat = self.m / (1 - mom**self.t)
-        root = np.sqrt(self.s / (1 - sqr_mom**self.t)) + eps
+        else: gradient = gradient + wd * self.weight
+        self.steps += 1
+        self.mean = mom * self.mean + (1 - mom) * gradient
+        surprise = gradient - self.mean if self.belief else gradient
+        self.square_mean = sqr_mom * self.square_mean + (1 - sqr_mom) * surprise**2
+        if self.belief: self.square_mean = self.square_mean + eps
+        corrected_mean = self.mean / (1 - mom**self.steps)
+        root = np.sqrt(self.square_mean / (1 - sqr_mom**self.steps)) + eps
         if self.beta: root = np.log1p(np.exp(self.beta * root)) / self.beta
         if not self.rectify:
-            self.weight = self.weight - lr * m_hat / root
+            self.weight = self.weight - lr * corrected_mean / root
             return
         rho_inf = 2 / (1 - sqr_mom) - 1
-        rho = rho_inf - 2 * self.t * sqr_mom**self.t / (1 - sqr_mom**self.t)
+        rho = rho_inf - 2 * self.steps * sqr_mom**self.steps / (1 - sqr_mom**self.steps)
         if rho > 5:
-            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-            self.weight = self.weight - lr * r * m_hat / root
-        else: self.weight = self.weight - lr * m_hat
+            rectification = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            self.weight = self.weight - lr * rectification * corrected_mean / root
+        else: self.weight = self.weight - lr * corrected_mean
 
     def meet(self):
         "The end of `k` steps of Lookahead."

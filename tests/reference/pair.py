@@ -5,13 +5,14 @@ import re
 
 def levenshtein(first, second):
     "The number of letters to insert, delete or replace."
-    above = list(range(len(second) + 1))
-    for i, letter in enumerate(first, 1):
-        row = [i]
-        for j, other in enumerate(second, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (letter != other)))
-        above = row
-    return above[-1]
+    row_above = list(range(len(second) + 1))
+    for position, letter in enumerate(first, 1):
+        row = [position]
+        for column, other_letter in enumerate(second, 1):
+            replaced = row_above[column - 1] + (letter != other_letter)
+            row.append(min(row_above[column] + 1, row[-1] + 1, replaced))
+        row_above = row
+    return row_above[-1]
 
 
 def pagerank(weights, damping=.85, steps=400):
@@ -20,11 +21,11 @@ def pagerank(weights, damping=.85, steps=400):
     ranks = [1 / n] * n
     for _ in range(steps):
         following = [(1 - damping) / n] * n
-        for i in range(n):
-            total = sum(weights[i])
-            for j in range(n):
-                share = weights[i][j] / total if total > 0 else 1 / n
-                following[j] += damping * ranks[i] * share
+        for source in range(n):
+            total = sum(weights[source])
+            for target in range(n):
+                share = weights[source][target] / total if total > 0 else 1 / n
+                following[target] += damping * ranks[source] * share
         ranks = following
     return ranks
 
@@ -41,40 +42,45 @@ def mean(values): return sum(values) / len(values) if values else 0.
 def features(near, scores, keys, titles, radii, top):
     "{(i, j): {name: number}}; `near[i]`: candidates of i, `scores[modality][i][j]`, `keys`: exact keys."
     n = len(near)
-    modalities = [name for name in scores if name not in keys]
-    def weight(i, j): return max(0., sum(scores[name][i][j] for name in modalities) / len(modalities))
+    modalities = [modality for modality in scores if modality not in keys]
+    def weight(i, j): return max(0., sum(scores[modality][i][j] for modality in modalities) / len(modalities))
     weights = [[weight(i, j) if j in near[i] else 0. for j in range(n)] for i in range(n)]
     ranks = pagerank(weights)
     words = [re.findall(r'[a-z0-9]+', title.lower()) for title in titles]
     codes = [[word for word in of_title if re.search(r'\d', word)] for of_title in words]
-    found = {}
-    for i in range(n):
-        for j in near[i]:
-            values = {}
-            for name in scores:
-                values[name] = scores[name][i][j]
-                if name not in keys: values |= of_modality(name, i, j, near, scores[name], radii[name], top)
-            for side, listing in (('_i', i), ('_j', j)):
-                values[f'pagerank{side}'] = n * ranks[listing]
-                values[f'length{side}'] = len(titles[listing])
-            first, second = titles[i].lower(), titles[j].lower()
-            values['edit'] = 1 - levenshtein(first, second) / max(len(first), len(second), 1)
-            values['words'], values['codes'] = overlap(words[i], words[j]), overlap(codes[i], codes[j])
-            found[i, j] = values
-    return found
+    all_features = {}
+    for listing in range(n):
+        for other in near[listing]:
+            pair_values = {}
+            for modality in scores:
+                pair_values[modality] = scores[modality][listing][other]
+                if modality in keys: continue
+                pair_values |= of_modality(
+                    modality, listing, other, near, scores[modality], radii[modality], top)
+            for side, of_side in (('_i', listing), ('_j', other)):
+                pair_values[f'pagerank{side}'] = n * ranks[of_side]
+                pair_values[f'length{side}'] = len(titles[of_side])
+            first, second = titles[listing].lower(), titles[other].lower()
+            pair_values['edit'] = 1 - levenshtein(first, second) / max(len(first), len(second), 1)
+            pair_values['words'] = overlap(words[listing], words[other])
+            pair_values['codes'] = overlap(codes[listing], codes[other])
+            all_features[listing, other] = pair_values
+    return all_features
 
 
-def of_modality(name, i, j, near, scores, radii, top):
+def of_modality(modality, i, j, near, scores, radii, top):
     "The features of a pair that one modality gives."
     def rank(i, j):
         if j not in near[i]: return len(near[i]) + 1
         return 1 + sum(scores[i][other] > scores[i][j] for other in near[i])
-    values = {f'{name} rank': rank(i, j), f'{name} rank back': rank(j, i)}
+    values = {f'{modality} rank': rank(i, j), f'{modality} rank back': rank(j, i)}
     for side, listing in (('_i', i), ('_j', j)):
-        of_listing = [scores[listing][other] for other in near[listing]]
+        listed_scores = [scores[listing][other] for other in near[listing]]
         for number, radius in enumerate(radii):
-            values[f'{name} within {number}{side}'] = sum(score >= radius for score in of_listing)
-        best = sorted(of_listing, reverse=True)[:top]
-        values[f'{name} top mean{side}'] = mean(best)
-        values[f'{name} top deviation{side}'] = math.sqrt(mean([(score - mean(best))**2 for score in best]))
+            values[f'{modality} within {number}{side}'] = sum(score >= radius for score in listed_scores)
+        best_scores = sorted(listed_scores, reverse=True)[:top]
+        top_mean = mean(best_scores)
+        values[f'{modality} top mean{side}'] = top_mean
+        variance = mean([(score - top_mean)**2 for score in best_scores])
+        values[f'{modality} top deviation{side}'] = math.sqrt(variance)
     return values

@@ -1,26 +1,27 @@
 "A run to report on without training: vectors with groups in them, the sample's pictures, and hostile titles."
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from fastmatch.data.demo import demo_path
 from fastmatch.jobs.train import judge
-from fastmatch.match import Embeddings, candidates, choose_rule
+from fastmatch.match import Embeddings, Rule, candidates, choose_rule
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'); --", 'a & b &lt; c &amp;lt;',
            'قميص قطني أبيض للرجال', '👟🇮🇩 sepatu 100%',
            'x' * 300, '</style></title><b>bold</b>', '{{7*7}} ${7*7} {% raw %}', ' \u202eturned round']
 
 
-def listings(n=60):
-    "`n` of the sample's listings in whole groups."
-    df = pd.read_csv(demo_path()/'listings.csv')
-    order = df.label_group.drop_duplicates().tolist()
-    return df.set_index('label_group').loc[order].reset_index().iloc[:n].reset_index(drop=True)
+def some_listings(n_listings=60):
+    "`n_listings` of the sample's listings in whole groups."
+    listings = pd.read_csv(demo_path()/'listings.csv')
+    order = listings.label_group.drop_duplicates().tolist()
+    return listings.set_index('label_group').loc[order].reset_index().iloc[:n_listings].reset_index(drop=True)
 
 
-def vectors(groups, noise, seed):
+def noisy_vectors(groups, noise, seed):
     "A direction for each group, and noise."
     rng = np.random.default_rng(seed)
     codes = pd.factorize(np.asarray(groups))[0]
@@ -28,14 +29,23 @@ def vectors(groups, noise, seed):
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
+class MadeRun(NamedTuple):
+    "Pieces of a report."
+    embeddings: Embeddings
+    rule: Rule
+    table: dict
+    image_files: list
+
+
 @cache
-def run(modalities=('image', 'title'), titles=True, k=8, n=60):
-    "Pieces of a report: (embeddings, rule, table, files)."
-    df = listings(n)
-    made = {modality: vectors(df.label_group, 1.1 + .3 * i, i) for i, modality in enumerate(modalities)}
+def made_run(modalities=('image', 'title'), titles=True, k=8, n_listings=60):
+    "A `MadeRun` whose rule was chosen on its embeddings."
+    listings = some_listings(n_listings)
+    vectors = {modality: noisy_vectors(listings.label_group, 1.1 + .3 * seed, seed)
+               for seed, modality in enumerate(modalities)}
     embeddings = Embeddings(
-        made, df.posting_id, [*HOSTILE, *df.title[len(HOSTILE):]] if titles else None,
-        df.label_group.to_numpy())
+        vectors, listings.posting_id, [*HOSTILE, *listings.title[len(HOSTILE):]] if titles else None,
+        listings.label_group.to_numpy())
     rule = choose_rule(candidates(embeddings.spaces(), k), embeddings.groups)
-    files = [demo_path()/'images'/image for image in df.image]
-    return embeddings, rule, judge(embeddings, k=k)[0], files
+    image_files = [demo_path()/'images'/image for image in listings.image]
+    return MadeRun(embeddings, rule, judge(embeddings, k=k)[0], image_files)

@@ -1,6 +1,7 @@
 "Reads a report's page back: its elements and text, the mistakes it shows, the points of a drawn line."
 import re
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,13 @@ ELEMENTS = '''html head meta title style body main h1 h2 h3 p b i small bdi br n
 
 class Reader(HTMLParser):
     "Every element as (tag, attributes), the text by element, and whether what is opened is closed again."
-    def __init__(self, html):
+    def __init__(self, page_html):
         super().__init__()
         self.tags = []
         self.text = []
         self.by_id = {}
         self._open = []
-        self.feed(html)
+        self.feed(page_html)
         self.close()
         assert self._open == []
 
@@ -36,37 +37,46 @@ class Reader(HTMLParser):
         if any(tag == 'style' for tag, _ in self._open): return
         self.text.append((self._open[-1][0] if self._open else '', data))
         for _, attributes in self._open:
-            name = attributes.get('id')
-            self.by_id[name] = self.by_id.get(name, '') + data
+            element_id = attributes.get('id')
+            self.by_id[element_id] = self.by_id.get(element_id, '') + data
 
-    def of(self, tag): return [attributes for name, attributes in self.tags if name == tag]
-    def words(self, tag): return [text for name, text in self.text if name == tag]
+    def elements(self, tag): return [attributes for found_tag, attributes in self.tags if found_tag == tag]
+    def texts(self, tag): return [text for found_tag, text in self.text if found_tag == tag]
 
 
-def mistakes_of(html):
-    "The mistakes shown: (kind, ids, scores, whether no modality had it as candidate)."
+class Mistake(NamedTuple):
+    "A mistake as the page shows it."
+    kind: str  # 'wrong' or 'missed'
+    posting_ids: tuple
+    scores: dict
+    no_candidate: bool  # no modality had it as candidate
+
+
+def mistakes_of(page_html):
+    "The mistakes shown, in their order."
     shown = []
-    for kind, body in re.findall(r'<article class="pair is-(\w+)">(.+?)</article>', html, re.S):
-        scores = dict(re.findall(r'<td>(\w+)</td><td>(-?[\d.]+)</td>', body))
-        ids = tuple(re.findall(r'class="id">([^<]+)<', body))
-        shown.append((kind, ids, {name: float(score) for name, score in scores.items()},
-                      'No modality had it' in body))
+    for kind, article in re.findall(r'<article class="pair is-(\w+)">(.+?)</article>', page_html, re.S):
+        scores = dict(re.findall(r'<td>(\w+)</td><td>(-?[\d.]+)</td>', article))
+        posting_ids = tuple(re.findall(r'class="id">([^<]+)<', article))
+        scores = {score_name: float(score) for score_name, score in scores.items()}
+        shown.append(Mistake(kind, posting_ids, scores, 'No modality had it' in article))
     return shown
 
 
-def table_of(html):
+def table_of(page_html):
     "The rows of the table of what each part is worth, as cells."
-    section = html[html.index('id="s1"'):html.index('id="s2"')]
+    section = page_html[page_html.index('id="s1"'):page_html.index('id="s2"')]
     rows = [re.findall(r'<td>(.*?)</td>', row) for row in re.findall(r'<tr[^>]*>(.*?)</tr>', section)]
     return [row for row in rows if row]
 
 
-def charts_of(html): return re.findall(r'<svg class="chart".*?</svg>', html, re.S)
+def charts_of(page_html): return re.findall(r'<svg class="chart".*?</svg>', page_html, re.S)
 
 
-def line_of(svg, style='s0'):
+def line_of(chart, style='s0'):
     "The points of a drawn line, (n, 2)."
-    return points(re.search(rf'<path class="line {style}" d="([^"]+)"', svg)[1])
+    return points(re.search(rf'<path class="line {style}" d="([^"]+)"', chart)[1])
 
 
-def points(path): return np.array([point.split(' ') for point in path.removeprefix('M').split('L')], float)
+def points(drawn_path):
+    return np.array([point.split(' ') for point in drawn_path.removeprefix('M').split('L')], float)

@@ -1,12 +1,13 @@
 "Pairs and their scores against a loop over the definition; the report judges what the rule does."
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Keys, Rule, Step, Tfidf, row_f1
-from fastmatch.report.pairs import judge_pairs
+from fastmatch.report.pairs import Judged, judge_pairs
 from tests.match.cases import noisy, titles
 from tests.reference import match as reference
 
@@ -14,57 +15,73 @@ RULES = [('mean', {'image': .7, 'tfidf': .3}), ('prob_or', {'image': 2., 'tfidf'
          ('union', {'image': .4, 'tfidf': .3}), ('mean', {'image': 1., 'tfidf': 0.})]
 
 
-def case(seed, how, weights, n=24, k=4, max_matches=3, quantile=.7):
-    "Random spaces and groups: (spaces, groups, rule, fused similarities (n,n), judged)."
+class Case(NamedTuple):
+    "Listings with a rule, and how the report judges their pairs."
+    spaces: dict
+    groups: np.ndarray
+    rule: Rule
+    fused: np.ndarray  # similarities (n, n)
+    judged: Judged
+
+
+def random_case(seed, how, weights, n_listings=24, k=4, max_matches=3, quantile=.7):
+    "A `Case` of random spaces and groups."
     rng = np.random.default_rng(seed)
-    spaces = {'image': Dense(noisy(n, 5, seed, copies=3)), 'tfidf': Tfidf(titles(n, seed))}
-    groups = rng.choice(['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'], n)
-    rows = np.arange(n)
+    spaces = {'image': Dense(noisy(n_listings, 5, seed, copies=3)), 'tfidf': Tfidf(titles(n_listings, seed))}
+    groups = rng.choice(['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'], n_listings)
+    rows = np.arange(n_listings)
     similarities = {name: space.scores(rows[:, None], rows[None]) for name, space in spaces.items()}
     fused = reference.fuse(similarities, how, weights)
     rule = Rule(how, weights, float(np.quantile(fused, quantile)), k, max_matches)
-    return spaces, groups, rule, fused, judge_pairs(spaces, rule, groups)
+    return Case(spaces, groups, rule, fused, judge_pairs(spaces, rule, groups))
 
 
-def truth(spaces, groups, rule):
+def judged_by_hand(spaces, groups, rule):
     "Pair -> (same group, candidate, matched), from each listing's own lists."
-    n = len(groups)
+    n_listings = len(groups)
     found = rule.apply(spaces)
-    near = [{int(j) for space in spaces.values() for j in space.search(rule.k).ids[i] if j >= 0}
-            for i in range(n)]
+    neighbors = [space.search(rule.k).ids for space in spaces.values()]
+    candidates_of = [{int(other) for nearest in neighbors for other in nearest[row] if other >= 0}
+                     for row in range(n_listings)]
     pairs = {}
-    for i, j in itertools.combinations(range(n), 2):
-        same = groups[i] == groups[j]
-        candidate = j in near[i] or i in near[j]
-        if same or candidate: pairs[i, j] = same, candidate, j in found[i] or i in found[j]
+    for row, other in itertools.combinations(range(n_listings), 2):
+        same_group = groups[row] == groups[other]
+        candidate = other in candidates_of[row] or row in candidates_of[other]
+        matched = other in found[row] or row in found[other]
+        if same_group or candidate: pairs[row, other] = same_group, candidate, matched
     return pairs
+
+
+def as_lists(matches): return [rows.tolist() for rows in matches]
 
 
 def scores_of(neighbors):
     "Pair -> the better of the scores that its listings have for each other."
     best = {}
-    for i, j, score in zip(*neighbors.pairs()):
-        if i != j: best[min(i, j), max(i, j)] = max(score, best.get((min(i, j), max(i, j)), -np.inf))
+    for row, other, score in zip(*neighbors.pairs()):
+        pair = min(row, other), max(row, other)
+        if row != other: best[pair] = max(score, best.get(pair, -np.inf))
     return best
 
 
 @pytest.mark.parametrize('how, weights', RULES)
 @pytest.mark.parametrize('seed', range(4))
 def test_pairs_are_those_of_the_definition(seed, how, weights):
-    spaces, groups, rule, fused, judged = case(seed, how, weights)
+    spaces, groups, rule, fused, judged = random_case(seed, how, weights)
     pairs = judged.pairs
-    want = truth(spaces, groups, rule)
-    assert list(zip(pairs.first.tolist(), pairs.second.tolist())) == sorted(want)
-    assert list(zip(pairs.true, pairs.candidate, pairs.matched)) == [want[pair] for pair in sorted(want)]
+    expected = judged_by_hand(spaces, groups, rule)
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist())) == sorted(expected)
+    judgements = list(zip(pairs.true, pairs.candidate, pairs.matched))
+    assert judgements == [expected[pair] for pair in sorted(expected)]
     np.testing.assert_allclose(pairs.fused, fused[pairs.first, pairs.second], atol=2e-6)
     for name, space in spaces.items():
         np.testing.assert_array_equal(pairs.scores[name], space.scores(pairs.first, pairs.second))
     # the same bits as the rule compared: a pair above the threshold in one is above it in the other
     found = scores_of(judged.neighbors)
-    assert all(found[i, j] == score for i, j, score, near
-               in zip(pairs.first, pairs.second, pairs.fused, pairs.candidate) if near)
+    assert all(found[first, second] == score for first, second, score, is_candidate
+               in zip(pairs.first, pairs.second, pairs.fused, pairs.candidate) if is_candidate)
     assert (pairs.scored == pairs.candidate).all()
-    assert [ids.tolist() for ids in judged.matches] == [ids.tolist() for ids in rule.apply(spaces)]
+    assert as_lists(judged.matches) == as_lists(rule.apply(spaces))
 
 
 def test_the_rule_names_a_modality_that_is_missing():
@@ -74,10 +91,10 @@ def test_the_rule_names_a_modality_that_is_missing():
 
 def test_other_modalities_bring_no_candidates():
     "A rule on images alone looks at the images' neighbors alone, whatever other spaces there are."
-    spaces, groups, *_ = case(0, *RULES[0])
+    case = random_case(0, *RULES[0])
     rule = Rule('mean', {'image': 1.}, .5, 4)
-    few = judge_pairs({'image': spaces['image']}, rule, groups)
-    many = judge_pairs(spaces, rule, groups)
+    few = judge_pairs({'image': case.spaces['image']}, rule, case.groups)
+    many = judge_pairs(case.spaces, rule, case.groups)
     assert few.pairs.first.tolist() == many.pairs.first.tolist() and list(many.pairs.scores) == ['image']
 
 
@@ -101,18 +118,21 @@ STEPS = [('expand',), ('standardize',), ('mutual',), ('k_reciprocal', 'min2'),
 @pytest.mark.parametrize('steps', STEPS)
 @pytest.mark.parametrize('how, weights', RULES[:2])
 def test_steps_and_keys_are_the_rules_own(how, weights, steps, join):
-    spaces, groups, *_ = case(1, how, weights, n=30, k=6)
-    spaces['phash'] = Keys([str(i % 12) if i < 24 else None for i in range(30)])
+    case = random_case(1, how, weights, n_listings=30, k=6)
+    spaces, groups = case.spaces, case.groups
+    spaces['phash'] = Keys([str(row % 12) if row < 24 else None for row in range(30)])
     for threshold, max_matches in ((.2, 50), (.6, 3)):
         rule = Rule(how, weights, threshold, 6, max_matches, join=join, steps=steps)
         decision = rule.run(spaces)
         judged = judge_pairs(spaces, rule, groups)
-        assert [ids.tolist() for ids in judged.matches] == [ids.tolist() for ids in decision.matches]
+        assert as_lists(judged.matches) == as_lists(decision.matches)
         pairs = judged.pairs
         found = scores_of(decision.neighbors)
-        by_pair = {(i, j): score for i, j, score, scored
-                   in zip(pairs.first, pairs.second, pairs.fused, pairs.scored) if scored}
-        assert by_pair == found and np.isfinite(pairs.fused).all()
-        matched = {(min(i, j), max(i, j)) for i, ids in enumerate(decision.matches) for j in ids if i != j}
-        at = {pair for pair, is_matched in zip(zip(pairs.first, pairs.second), pairs.matched) if is_matched}
-        assert at == matched and list(pairs.scores) == rule.modalities
+        scored_pairs = {(first, second): score for first, second, score, scored
+                        in zip(pairs.first, pairs.second, pairs.fused, pairs.scored) if scored}
+        assert scored_pairs == found and np.isfinite(pairs.fused).all()
+        decided = {(min(row, other), max(row, other)) for row, matches in enumerate(decision.matches)
+                   for other in matches if row != other}
+        matched = {(first, second) for first, second, is_matched
+                   in zip(pairs.first, pairs.second, pairs.matched) if is_matched}
+        assert matched == decided and list(pairs.scores) == rule.modalities

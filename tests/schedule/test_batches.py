@@ -8,7 +8,8 @@ from torch import nn
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation
-from tests.schedule.small import BS, Items, N, SmallNet, data, fit, learner, weights
+from tests.optim.tiny import BATCH_SIZE, N_ITEMS, Items, TinyNet, fit, make_items, weights_of
+from tests.schedule.small import make_learner
 
 
 class Plain(nn.Module):
@@ -16,28 +17,28 @@ class Plain(nn.Module):
     def __init__(self):
         super().__init__()
         self.body, self.head = nn.Sequential(nn.Linear(5, 6), nn.Tanh()), nn.Linear(6, 3)
-    def forward(self, x): return self.head(self.body(x))
+    def forward(self, inputs): return self.head(self.body(inputs))
     def param_groups(self): return {'image': [*self.body.parameters()], 'head': [*self.head.parameters()]}
 
 
-def model():
+def make_plain():
     "The same `Plain` each time."
     torch.manual_seed(0)
     return Plain()
 
 
-def by_hand(ranges, epochs=1, lr=.1):
+def trained_by_hand(ranges, epochs=1, lr=.1):
     "Weights after SGD on the mean gradient of items start..end-1 for each (start, end)."
-    net = model()
-    items = data()
+    model = make_plain()
+    items = make_items()
     for _ in range(epochs):
         for start, end in ranges:
             inputs, targets = map(torch.stack, zip(*items[start:end]))
-            loss = nn.functional.cross_entropy(net(inputs), targets)
-            gradients = torch.autograd.grad(loss, list(net.parameters()))
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
             with torch.no_grad():
-                for weight, gradient in zip(net.parameters(), gradients): weight -= lr * gradient
-    return weights(net)
+                for weight, gradient in zip(model.parameters(), gradients): weight -= lr * gradient
+    return weights_of(model)
 
 
 class Stepped(Callback):
@@ -46,35 +47,35 @@ class Stepped(Callback):
     def after_step(self): self.steps.append((self.epoch, self.iter))
 
 
-@pytest.mark.parametrize('n_acc, ranges', [
+@pytest.mark.parametrize('n_items, ranges', [
     (8, [(0, 8), (8, 16), (16, 24)]), (10, [(0, 12), (12, 24)]), (16, [(0, 16), (16, 24)]), (100, [(0, 24)])])
-def test_accumulated_steps_are_of_the_whole(n_acc, ranges):
-    learn = learner(sgd, model=model(), wd=0., cbs=[GradientAccumulation(n_acc), Stepped()])
-    fit(learn, 'fit', 2, .1)
-    torch.testing.assert_close(weights(learn), by_hand(ranges, 2), rtol=1e-5, atol=1e-6)
-    assert learn.stepped.steps == [(epoch, end // BS - 1) for epoch in (0, 1) for _, end in ranges]
+def test_accumulated_steps_are_of_the_whole(n_items, ranges):
+    learner = make_learner(sgd, model=make_plain(), wd=0., cbs=[GradientAccumulation(n_items), Stepped()])
+    fit(learner, 'fit', 2, .1)
+    torch.testing.assert_close(weights_of(learner), trained_by_hand(ranges, 2), rtol=1e-5, atol=1e-6)
+    assert learner.stepped.steps == [(epoch, end // BATCH_SIZE - 1) for epoch in (0, 1) for _, end in ranges]
 
 
 def test_a_short_last_batch_counts_as_much_as_it_holds():
-    learn = learner(sgd, model=model(), wd=0., cbs=GradientAccumulation(12))
-    dl = learn.dls.train.new(dataset=Items(data()[:22]))
-    learn.dls.loaders[0] = dl
-    fit(learn, 'fit', 1, .1)
-    torch.testing.assert_close(weights(learn), by_hand([(0, 12), (12, 22)]), rtol=1e-5, atol=1e-6)
+    learner = make_learner(sgd, model=make_plain(), wd=0., cbs=GradientAccumulation(12))
+    learner.dls.loaders[0] = learner.dls.train.new(dataset=Items(make_items()[:22]))
+    fit(learner, 'fit', 1, .1)
+    expected = trained_by_hand([(0, 12), (12, 22)])
+    torch.testing.assert_close(weights_of(learner), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_an_interrupted_epoch_leaves_nothing_over():
     class Stop(Callback):
         def after_batch(self):
             if self.training and self.epoch == 0 and self.iter == 2: raise CancelTrainException
-    learn = learner(sgd, model=model(), wd=0., cbs=[GradientAccumulation(8), Stop()])
-    fit(learn, 'fit', 2, .1)
-    net = learner(sgd, model=model(), wd=0., cbs=GradientAccumulation(8))
-    net.dls.loaders[0] = net.dls.train.new(dataset=Items(data()[:8]))
-    fit(net, 'fit', 1, .1)
-    net.dls.loaders[0] = net.dls.train.new(dataset=Items(data()))
-    fit(net, 'fit', 1, .1)
-    torch.testing.assert_close(weights(learn), weights(net), rtol=1e-6, atol=1e-7)
+    interrupted = make_learner(sgd, model=make_plain(), wd=0., cbs=[GradientAccumulation(8), Stop()])
+    fit(interrupted, 'fit', 2, .1)
+    uninterrupted = make_learner(sgd, model=make_plain(), wd=0., cbs=GradientAccumulation(8))
+    uninterrupted.dls.loaders[0] = uninterrupted.dls.train.new(dataset=Items(make_items()[:8]))
+    fit(uninterrupted, 'fit', 1, .1)
+    uninterrupted.dls.loaders[0] = uninterrupted.dls.train.new(dataset=Items(make_items()))
+    fit(uninterrupted, 'fit', 1, .1)
+    torch.testing.assert_close(weights_of(interrupted), weights_of(uninterrupted), rtol=1e-6, atol=1e-7)
 
 
 class Wide(Plain):
@@ -82,58 +83,58 @@ class Wide(Plain):
     def __init__(self, limit):
         super().__init__()
         self.limit = limit
-    def forward(self, x):
-        if self.training and len(x) > self.limit: torch.empty(2**46, dtype=torch.uint8)
-        return super().forward(x)
+    def forward(self, inputs):
+        if self.training and len(inputs) > self.limit: torch.empty(2**46, dtype=torch.uint8)
+        return super().forward(inputs)
 
 
 @pytest.mark.parametrize('limit', [8, 24, 40, 100])
 def test_largest_batch(limit, tmp_path):
-    learn = learner(ranger, tmp_path, model=Wide(limit))
-    before = weights(learn)
-    with pytest.raises(RuntimeError): learn.model.train()(torch.zeros(limit + 1, 5))
-    assert learn.largest_bs(8, 256) == limit // 8 * 8
-    assert torch.equal(weights(learn), before)
-    assert all(weight.grad is None for weight in learn.model.parameters())
-    assert len(learn.cbs) == len(learner(ranger).cbs) and not learn.opt.slow
-    assert learn.largest_bs(2, 6) == 6
+    learner = make_learner(ranger, tmp_path, model=Wide(limit))
+    before = weights_of(learner)
+    with pytest.raises(RuntimeError): learner.model.train()(torch.zeros(limit + 1, 5))
+    assert learner.largest_bs(8, 256) == limit // 8 * 8
+    assert torch.equal(weights_of(learner), before)
+    assert all(parameter.grad is None for parameter in learner.model.parameters())
+    assert len(learner.cbs) == len(make_learner(ranger).cbs) and not learner.opt.slow
+    assert learner.largest_bs(2, 6) == 6
 
 
 def test_largest_batch_says_when_nothing_fits_and_passes_other_errors_on(tmp_path):
     with pytest.raises(InputError, match='not even 8'):
-        learner(ranger, tmp_path, model=Wide(0)).largest_bs()
+        make_learner(ranger, tmp_path, model=Wide(0)).largest_bs()
     class Broken(Plain):
-        def forward(self, x): raise RuntimeError('size mismatch')
+        def forward(self, inputs): raise RuntimeError('size mismatch')
     with pytest.raises(RuntimeError, match='size mismatch'):
-        learner(ranger, tmp_path, model=Broken()).largest_bs()
-    with pytest.raises(InputError, match='start=0'): learner(ranger, tmp_path).largest_bs(0)
+        make_learner(ranger, tmp_path, model=Broken()).largest_bs()
+    with pytest.raises(InputError, match='start=0'): make_learner(ranger, tmp_path).largest_bs(0)
 
 
 def test_sizing_leaves_a_trained_model_as_it_was(tmp_path):
-    learn = learner(ranger, tmp_path, model=SmallNet())
-    fit(learn, 'fit', 1, .01)
-    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
-    step = learn.opt.state[learn.model.head.weight]['step']
-    random = torch.random.get_rng_state()
-    assert learn.largest_bs(8, 64) == 64 and 0 < learn.noise_scale(4)
-    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
-    assert learn.opt.state[learn.model.head.weight]['step'] == step == 6
-    assert torch.equal(torch.random.get_rng_state(), random)
+    learner = make_learner(ranger, tmp_path, model=TinyNet())
+    fit(learner, 'fit', 1, .01)
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    step = learner.opt.state[learner.model.head.weight]['step']
+    random_state = torch.random.get_rng_state()
+    assert learner.largest_bs(8, 64) == 64 and 0 < learner.noise_scale(4)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.state_dict().items())
+    assert learner.opt.state[learner.model.head.weight]['step'] == step == 6
+    assert torch.equal(torch.random.get_rng_state(), random_state)
 
 
 def test_noise_scale_is_the_papers(tmp_path):
     "tr(cov) / |G|^2 of the items' gradients, from disjoint batches that together are all items."
-    learn = learner(sgd, tmp_path, model=model())
+    learner = make_learner(sgd, tmp_path, model=make_plain())
     by_item = []
-    for x, y in data():
-        loss = nn.functional.cross_entropy(learn.model(x[None]), y[None])
-        gradients = torch.autograd.grad(loss, list(learn.model.parameters()))
+    for inputs, target in make_items():
+        loss = nn.functional.cross_entropy(learner.model(inputs[None]), target[None])
+        gradients = torch.autograd.grad(loss, list(learner.model.parameters()))
         by_item.append(torch.cat([gradient.flatten() for gradient in gradients]).double().numpy())
-    batches = np.stack(by_item).reshape(N // BS, BS, -1).mean(1)
+    batches = np.stack(by_item).reshape(N_ITEMS // BATCH_SIZE, BATCH_SIZE, -1).mean(1)
     # unbiased estimates over the six batches: the covariance of a batch's gradient is an item's / batch size
-    noise = BS * batches.var(0, ddof=1).sum()
-    gradient = (batches.mean(0)**2).sum() - noise / N
-    want = noise / gradient if gradient > 0 else np.inf
-    assert np.isfinite(want)
-    np.testing.assert_allclose(learn.noise_scale(N // BS), want, rtol=1e-4)
-    with pytest.raises(InputError, match='n=1'): learn.noise_scale(1)
+    noise = BATCH_SIZE * batches.var(0, ddof=1).sum()
+    gradient = (batches.mean(0)**2).sum() - noise / N_ITEMS
+    expected = noise / gradient if gradient > 0 else np.inf
+    assert np.isfinite(expected)
+    np.testing.assert_allclose(learner.noise_scale(N_ITEMS // BATCH_SIZE), expected, rtol=1e-4)
+    with pytest.raises(InputError, match='n=1'): learner.noise_scale(1)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from fastmatch.core import InputError
 from fastmatch.schedule import curves
 
-lengths_of_cycles = st.lists(st.floats(.1, 10), min_size=1, max_size=5)
+cycle_lengths = st.lists(st.floats(.1, 10), min_size=1, max_size=5)
 
 
-@given(lengths_of_cycles, st.floats(0, 1), st.floats(.1, 1), st.floats(0, 1))
+@given(cycle_lengths, st.floats(0, 1), st.floats(.1, 1), st.floats(0, 1))
 def test_cycles_stay_between_floor_and_top(lengths, floor, decay, progress):
     curve = curves.cycles(lengths, floor, decay)
     assert floor - 1e-9 <= curve(progress) <= 1 + 1e-9
@@ -19,13 +19,13 @@ def test_cycles_stay_between_floor_and_top(lengths, floor, decay, progress):
 
 
 @given(st.floats(0, .99), st.floats(1, 10), st.floats(0, 1))
-def test_warm_up_joins_what_follows(pct, multiplier, progress):
-    curve = curves.warmed(curves.flat_cos(.5), pct, multiplier)
-    assert math.isclose(curve(pct), multiplier, rel_tol=1e-9) and 0 <= curve(progress) <= multiplier + 1e-9
-    if pct: assert math.isclose(curve(pct * (1 - 1e-9)), multiplier, rel_tol=1e-6)
+def test_warm_up_joins_what_follows(share, multiplier, progress):
+    curve = curves.warmed(curves.flat_cos(.5), share, multiplier)
+    assert math.isclose(curve(share), multiplier, rel_tol=1e-9) and 0 <= curve(progress) <= multiplier + 1e-9
+    if share: assert math.isclose(curve(share * (1 - 1e-9)), multiplier, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize('make, words', [
+@pytest.mark.parametrize('make_invalid, message', [
     (lambda: curves.flat_cos(2.), 'pct_start=2'),
     (lambda: curves.steps([3]), r'at=\[3\]'),
     (lambda: curves.exponential(0), 'end=0'),
@@ -34,5 +34,5 @@ def test_warm_up_joins_what_follows(pct, multiplier, progress):
     (lambda: curves.warmed(curves.flat(), 1.), 'warm-up'),
     (lambda: curves.warmed(curves.flat(), .1, .5), 'multiplier=0.5'),
 ])
-def test_bad_input_is_named(make, words):
-    with pytest.raises(InputError, match=words): make()
+def test_bad_input_is_named(make_invalid, message):
+    with pytest.raises(InputError, match=message): make_invalid()

@@ -10,7 +10,8 @@ from fastai.optimizer import SGD, OptimWrapper
 from fastmatch.core import InputError
 from fastmatch.optim import opt_func, ranger, sgd
 from fastmatch.schedule import named_rates
-from tests.schedule.small import fit, learner, weights
+from tests.optim.tiny import fit, weights_of
+from tests.schedule.small import make_learner
 
 LR, STEPS = .01, 6
 
@@ -22,11 +23,11 @@ class Rates(Callback):
     def after_step(self): self.seen.append([hypers['lr'] for hypers in self.opt.hypers])
 
 
-def rates(how, *args, opt=sgd, **kwargs):
+def rates(method, *arguments, make_optimizer=sgd, **options):
     "float64 (steps, groups) rates of a fit."
-    learn = learner(opt, cbs=Rates())
-    fit(learn, how, *args, **kwargs)
-    return np.array(learn.rates.seen)
+    learner = make_learner(make_optimizer, cbs=Rates())
+    fit(learner, method, *arguments, **options)
+    return np.array(learner.rates.seen)
 
 
 def cos(start, end, progress): return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
@@ -74,13 +75,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('start_epoch', [0, 2])
-def test_rates_of_every_step(name, start_epoch):
-    how, args, kwargs, rate_at = CASES[name]
-    got = rates(how, *args, start_epoch=start_epoch, **kwargs)
-    want = [[rate_at(step)] * 2 for step in range(start_epoch * STEPS, 24)]
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+def test_rates_of_every_step(case, start_epoch):
+    method, arguments, options, rate_at = CASES[case]
+    actual = rates(method, *arguments, start_epoch=start_epoch, **options)
+    expected = [[rate_at(step)] * 2 for step in range(start_epoch * STEPS, 24)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_a_resumed_run_is_the_run(tmp_path):
@@ -89,17 +90,17 @@ def test_a_resumed_run_is_the_run(tmp_path):
         order = 80
         def after_epoch(self):
             if self.epoch == 0: self.learn.save('one')
-    whole = learner(ranger, tmp_path, cbs=SaveFirst())
+    whole = make_learner(ranger, tmp_path, cbs=SaveFirst())
     fit(whole, 'fit_flat_cos', 3, .01, warmup=.5)
-    rest = learner(ranger, tmp_path, seed=4).load('one')
-    fit(rest, 'fit_flat_cos', 3, .01, warmup=.5, start_epoch=1)
-    torch.testing.assert_close(weights(rest), weights(whole), rtol=0, atol=0)
+    resumed = make_learner(ranger, tmp_path, seed=4).load('one')
+    fit(resumed, 'fit_flat_cos', 3, .01, warmup=.5, start_epoch=1)
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('opt', [sgd, ranger, opt_func('lion')])
-def test_rates_by_group_and_by_name(opt):
-    by_slice = rates('fit_flat_cos', 1, slice(1e-4, 1e-2), opt=opt)
-    by_name = rates('fit_flat_cos', 1, {'head': 1e-2, 'image': 1e-4}, opt=opt)
+@pytest.mark.parametrize('make_optimizer', [sgd, ranger, opt_func('lion')])
+def test_rates_by_group_and_by_name(make_optimizer):
+    by_slice = rates('fit_flat_cos', 1, slice(1e-4, 1e-2), make_optimizer=make_optimizer)
+    by_name = rates('fit_flat_cos', 1, {'head': 1e-2, 'image': 1e-4}, make_optimizer=make_optimizer)
     np.testing.assert_allclose(by_slice, by_name)
     np.testing.assert_allclose(by_name[0], [1e-4, 1e-2])
 
@@ -108,15 +109,15 @@ def test_names_of_groups():
     class Model:
         def __init__(self, *names): self.names = names
         def param_groups(self): return dict.fromkeys(self.names)
-    net = Model('image', 'title', 'head')
-    want = [5e-6, 5e-5, 5e-4]
-    assert named_rates(net, {'text': 5e-5, 'image': 5e-6, 'head': 5e-4}) == want
-    assert named_rates(net, {'title': 5e-5, 'image': 5e-6, 'head': 5e-4}) == want
+    model = Model('image', 'title', 'head')
+    expected = [5e-6, 5e-5, 5e-4]
+    assert named_rates(model, {'text': 5e-5, 'image': 5e-6, 'head': 5e-4}) == expected
+    assert named_rates(model, {'title': 5e-5, 'image': 5e-6, 'head': 5e-4}) == expected
     assert named_rates(Model('text', 'title'), {'title': 2., 'text': 1.}) == [1., 2.]
     with pytest.raises(InputError, match=r"\['image'\].*'image', 'title', 'head'"):
-        named_rates(net, {'image': 1.})
+        named_rates(model, {'image': 1.})
     with pytest.raises(InputError, match='same group'):
-        named_rates(net, {'image': 1., 'text': 1., 'title': 2., 'head': 1.})
+        named_rates(model, {'image': 1., 'text': 1., 'title': 2., 'head': 1.})
     with pytest.raises(InputError, match='Linear has none'): named_rates(torch.nn.Linear(1, 1), {'head': 1.})
 
 
@@ -127,33 +128,36 @@ class Score(Callback):
     def after_validate(self): self.recorder.log[-1] = self.values[self.epoch]
 
 
-def wrapped_sgd(params, lr): return OptimWrapper(params, torch.optim.SGD, lr=lr)
+def wrapped_sgd(parameters, lr): return OptimWrapper(parameters, torch.optim.SGD, lr=lr)
 
 
-@pytest.mark.parametrize('opt', [sgd, ranger, SGD, wrapped_sgd], ids=['sgd', 'ranger', 'fastai', 'wrapper'])
-def test_plateau_reaches_the_optimizer(opt):
+@pytest.mark.parametrize('make_optimizer', [sgd, ranger, SGD, wrapped_sgd],
+                         ids=['sgd', 'ranger', 'fastai', 'wrapper'])
+def test_plateau_reaches_the_optimizer(make_optimizer):
     values = [5., 6., 4., 4., 4.5, 3., 3.]
-    learn = learner(opt, cbs=Rates())
-    fit(learn, 'fit_plateau', 7, [.1, .2], patience=2, factor=10., min_lr=.015, warmup=1., cbs=Score(values))
+    learner = make_learner(make_optimizer, cbs=Rates())
+    fit(learner, 'fit_plateau', 7, [.1, .2], patience=2, factor=10., min_lr=.015, warmup=1.,
+        cbs=Score(values))
     # epoch 0 warms up and doesn't count; gains in epochs 1 and 2, none in 3 and 4: down; a gain in 5
-    first = [[.1 * factor, .2 * factor] for factor in (.001 + .999 * i / 6 for i in range(6))]
-    np.testing.assert_allclose(learn.rates.seen[:6], first, rtol=1e-6)
-    np.testing.assert_allclose(learn.rates.seen[6:30], [[.1, .2]] * 24)
-    np.testing.assert_allclose(learn.rates.seen[30:], [[.015, .02]] * 12)
+    warm_up_rates = [[.1 * factor, .2 * factor] for factor in (.001 + .999 * step / 6 for step in range(6))]
+    np.testing.assert_allclose(learner.rates.seen[:6], warm_up_rates, rtol=1e-6)
+    np.testing.assert_allclose(learner.rates.seen[6:30], [[.1, .2]] * 24)
+    np.testing.assert_allclose(learner.rates.seen[30:], [[.015, .02]] * 12)
 
 
 def test_plateau_goes_on_in_mid_run_and_names_its_monitor():
-    learn = learner(sgd, cbs=Rates())
-    fit(learn, 'fit_plateau', 4, .1, cbs=Score([1., 1., 1., 1.]), start_epoch=2)
-    np.testing.assert_allclose(learn.rates.seen, [[.1, .1]] * 12)
-    np.testing.assert_allclose([hypers['lr'] for hypers in learn.opt.hypers], .01)
-    with pytest.raises(InputError, match="'map@r'.*train_loss"): fit(learn, 'fit_plateau', 1, monitor='map@r')
+    learner = make_learner(sgd, cbs=Rates())
+    fit(learner, 'fit_plateau', 4, .1, cbs=Score([1., 1., 1., 1.]), start_epoch=2)
+    np.testing.assert_allclose(learner.rates.seen, [[.1, .1]] * 12)
+    np.testing.assert_allclose([hypers['lr'] for hypers in learner.opt.hypers], .01)
+    with pytest.raises(InputError, match="'map@r'.*train_loss"):
+        fit(learner, 'fit_plateau', 1, monitor='map@r')
 
 
-@pytest.mark.parametrize('make, words', [
+@pytest.mark.parametrize('make_invalid, message', [
     (lambda: rates('fit_cycles', 2, 1, LR, mult=1.3), 'mid-epoch'),
     (lambda: rates('fit_steps', 4, LR, at=(1,), warmup=2), 'warm-up of 2 epochs'),
     (lambda: rates('fit_plateau', 2, LR, warmup=2), 'warmup=2 of 2'),
 ])
-def test_bad_input_is_named(make, words):
-    with pytest.raises(InputError, match=words): make()
+def test_bad_input_is_named(make_invalid, message):
+    with pytest.raises(InputError, match=message): make_invalid()

@@ -37,17 +37,17 @@ for method in (Learner.fit_flat_cos, ListingLearner.fit_flat_cos):
     assert 'warm-up' in docments(method)['warmup']
 assert 'data' in Learner.fit_to_best.__doc__ and docments(Learner.fit_to_best)['patience']
 from fastmatch.optim import sgd
-from tests.schedule.small import learner
-small = learner(sgd)
-learn = Learner(small.dls, small.model, small.loss_func, opt_func=sgd)
-with learn.no_bar(), learn.no_logging():
-    learn.fit_flat_cos(1, .1, warmup=.5)
-    assert learn.fit_to_best(2, .1) in (0, 1)
+from tests.schedule.small import make_learner
+small = make_learner(sgd)
+learner = Learner(small.dls, small.model, small.loss_func, opt_func=sgd)
+with learner.no_bar(), learner.no_logging():
+    learner.fit_flat_cos(1, .1, warmup=.5)
+    assert learner.fit_to_best(2, .1) in (0, 1)
 '''
 
 
-@pytest.mark.parametrize('code', [UNTOUCHED, PATCHED], ids=['imports change nothing', 'patched'])
-def test_what_a_plain_learner_can_do(code):
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=root)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize('script', [UNTOUCHED, PATCHED], ids=['imports change nothing', 'patched'])
+def test_what_a_plain_learner_can_do(script):
+    repository = Path(__file__).parents[2]
+    finished = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=repository)
+    assert finished.returncode == 0, finished.stderr

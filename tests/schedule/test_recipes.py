@@ -8,7 +8,8 @@ from torch import nn
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import Still, between, layered_rates
-from tests.schedule.small import SmallNet, fit, learner
+from tests.optim.tiny import TinyNet, fit
+from tests.schedule.small import make_learner
 from tests.schedule.test_fit import Rates
 
 
@@ -17,18 +18,18 @@ class Noted(Callback):
     def before_fit(self): self.learn.fits = [*getattr(self.learn, 'fits', []), self.n_epoch]
 
     def after_epoch(self):
-        free = [weight.requires_grad for group in self.opt.param_lists for weight in group]
+        trained = [parameter.requires_grad for group in self.opt.param_lists for parameter in group]
         rates = [hypers['lr'] for hypers in self.opt.hypers]
-        self.learn.log_free = [*getattr(self.learn, 'log_free', []), free]
+        self.learn.log_free = [*getattr(self.learn, 'log_free', []), trained]
         self.learn.log_lr = [*getattr(self.learn, 'log_lr', []), rates]
 
 
-class Three(SmallNet):
+class ThreeGroups(TinyNet):
     "Three parameter groups, two norms."
     def __init__(self):
         super().__init__()
         self.mid = nn.Sequential(nn.Linear(6, 6, bias=False), nn.BatchNorm1d(6, affine=False))
-    def forward(self, x): return self.head(self.mid(self.body(x)))
+    def forward(self, inputs): return self.head(self.mid(self.body(inputs)))
     def param_groups(self):
         return {name: list(getattr(self, name).parameters()) for name in ('body', 'mid', 'head')}
 
@@ -37,79 +38,84 @@ def test_layered_rates(): np.testing.assert_allclose(layered_rates(.01, 3), [.01
 
 
 def test_gradual_unfreezing():
-    learn = learner(ranger, model=Three(), cbs=Noted(), train_bn=False)
-    fit(learn, 'fit_gradual', .01, [1, 2, 1], fit='fit')
-    assert learn.fits == [1, 2, 1]
+    learner = make_learner(ranger, model=ThreeGroups(), cbs=Noted(), train_bn=False)
+    fit(learner, 'fit_gradual', .01, [1, 2, 1], fit='fit')
+    assert learner.fits == [1, 2, 1]
     # body: weight, norm's weight and bias; mid: weight; head: weight, bias
     from_mid = [False] * 3 + [True] * 3
-    assert learn.log_free == [[False] * 4 + [True] * 2, from_mid, from_mid, [True] * 6]
-    want = [[.01 / 2.6**(2 - i) / divisor for i in range(3)] for divisor in (1, 2, 2, 4)]
-    np.testing.assert_allclose(learn.log_lr, want)
-    with pytest.raises(InputError, match='3 stages'): learn.fit_gradual(.01, [1, 1])
+    assert learner.log_free == [[False] * 4 + [True] * 2, from_mid, from_mid, [True] * 6]
+    expected = [[.01 / 2.6**(2 - i) / divisor for i in range(3)] for divisor in (1, 2, 2, 4)]
+    np.testing.assert_allclose(learner.log_lr, expected)
+    with pytest.raises(InputError, match='3 stages'): learner.fit_gradual(.01, [1, 1])
 
 
 @pytest.mark.parametrize('lr', [.01, {'head': .01, 'image': .002}])
 def test_head_first(lr):
-    learn = learner(ranger, cbs=Noted(), train_bn=False)
-    body = learn.model.body[0].weight.detach().clone()
+    learner = make_learner(ranger, cbs=Noted(), train_bn=False)
+    body_weight = learner.model.body[0].weight.detach().clone()
     class Look(Callback):
         def after_epoch(self):
-            if self.learn.fits == [1]: self.learn.same = torch.equal(self.learn.model.body[0].weight, body)
-    learn.add_cb(Look())
-    fit(learn, 'fit_head_first', 1, 2, lr, fit='fit')
-    assert learn.fits == [1, 2] and learn.same and not torch.equal(learn.model.body[0].weight, body)
-    first, last = ([.002, .01], [.001, .005]) if isinstance(lr, dict) else ([.01] * 2, [.005] * 2)
-    np.testing.assert_allclose(learn.log_lr, [first, last, last])
+            if self.learn.fits == [1]:
+                self.learn.same = torch.equal(self.learn.model.body[0].weight, body_weight)
+    learner.add_cb(Look())
+    fit(learner, 'fit_head_first', 1, 2, lr, fit='fit')
+    assert learner.fits == [1, 2] and learner.same
+    assert not torch.equal(learner.model.body[0].weight, body_weight)
+    first_rates, last_rates = ([.002, .01], [.001, .005]) if isinstance(lr, dict) else ([.01] * 2, [.005] * 2)
+    np.testing.assert_allclose(learner.log_lr, [first_rates, last_rates, last_rates])
     with pytest.raises(InputError, match='one parameter group'):
-        one = learner(sgd)
-        one.splitter = lambda net: list(net.parameters())
-        one.fit_head_first(1, 1, .1)
+        one_group = make_learner(sgd)
+        one_group.splitter = lambda model: list(model.parameters())
+        one_group.fit_head_first(1, 1, .1)
 
 
 @pytest.mark.parametrize('still', [True, False])
 def test_frozen_norms_stay_still(still):
     "fastai's BatchNorm in a frozen group goes on learning and counting; under Still nothing of it changes."
-    learn = learner(ranger, model=Three(), wd=.1)
-    fit(learn, 'fit', 1, .01)
-    learn.freeze()
-    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
-    fit(learn, 'fit', 2, .01, cbs=Still() if still else None)
-    same = {name: torch.equal(value, before[name]) for name, value in learn.model.state_dict().items()}
-    assert not same['head.weight'] and same['body.0.weight'] and same['mid.0.weight']
-    moving = ('body.1.weight', 'body.1.running_mean', 'body.1.num_batches_tracked', 'mid.1.running_var')
-    assert all(same[name] == still for name in moving)
+    learner = make_learner(ranger, model=ThreeGroups(), wd=.1)
+    fit(learner, 'fit', 1, .01)
+    learner.freeze()
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    fit(learner, 'fit', 2, .01, cbs=Still() if still else None)
+    after = learner.model.state_dict()
+    unchanged = {name: torch.equal(tensor, before[name]) for name, tensor in after.items()}
+    assert not unchanged['head.weight'] and unchanged['body.0.weight'] and unchanged['mid.0.weight']
+    norm_state = ('body.1.weight', 'body.1.running_mean', 'body.1.num_batches_tracked', 'mid.1.running_var')
+    assert all(unchanged[name] == still for name in norm_state)
     # afterwards it is as freeze left it: the norm may train
-    assert learn.model.body[1].weight.requires_grad and not learn.model.body[0].weight.requires_grad
+    assert learner.model.body[1].weight.requires_grad and not learner.model.body[0].weight.requires_grad
 
 
 def test_shallow_blocks_by_name_stay_still():
-    learn = learner(ranger, model=Three(), wd=.1)
-    before = {name: value.clone() for name, value in learn.model.state_dict().items()}
-    fit(learn, 'fit', 2, .01, cbs=Still('body'))
-    same = {name: torch.equal(value, before[name]) for name, value in learn.model.state_dict().items()}
-    kept = {name for name, is_same in same.items() if is_same}
-    assert kept == {name for name in same if name.startswith('body')}
-    assert all(weight.requires_grad for weight in learn.model.parameters())
-    with pytest.raises(InputError, match=r"\['boddy'\].*body"): fit(learn, 'fit', 1, .01, cbs=Still('boddy'))
+    learner = make_learner(ranger, model=ThreeGroups(), wd=.1)
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    fit(learner, 'fit', 2, .01, cbs=Still('body'))
+    after = learner.model.state_dict()
+    unchanged = {name: torch.equal(tensor, before[name]) for name, tensor in after.items()}
+    kept = {name for name, is_same in unchanged.items() if is_same}
+    assert kept == {name for name in unchanged if name.startswith('body')}
+    assert all(parameter.requires_grad for parameter in learner.model.parameters())
+    with pytest.raises(InputError, match=r"\['boddy'\].*body"):
+        fit(learner, 'fit', 1, .01, cbs=Still('boddy'))
 
 
 def test_rate_between_steepest_and_a_tenth_of_the_minimum(tmp_path):
-    lrs = torch.logspace(-6, 0, 61)
-    decades = lrs.log10()
+    rates = torch.logspace(-6, 0, 61)
+    decades = rates.log10()
     losses = -torch.sigmoid((decades + 4) * 4) + .5 * (decades + 1).clamp(min=0)**2 + .01 * (decades + 1)**2
     # steepest at 1e-4 but for rounding of the grid, minimum near 1e-1
-    rate, (at, loss) = between(lrs, losses, 100)
-    steepest = lrs[((losses[1:] - losses[:-1]) / (lrs[1:].log() - lrs[:-1].log())).argmin()]
-    lowest = lrs[losses.argmin()] / 10
-    assert float(steepest) < rate < float(lowest) and at == rate and loss in losses
+    rate, (marked_rate, marked_loss) = between(rates, losses, 100)
+    steepest = rates[((losses[1:] - losses[:-1]) / (rates[1:].log() - rates[:-1].log())).argmin()]
+    lowest = rates[losses.argmin()] / 10
+    assert float(steepest) < rate < float(lowest) and marked_rate == rate and marked_loss in losses
     assert np.isclose(rate, float(steepest * lowest)**.5, rtol=1e-5)
-    learn = learner(sgd, tmp_path)
-    with learn.no_bar(): found = learn.lr_find(num_it=20, show_plot=False, suggest_funcs=between)
+    learner = make_learner(sgd, tmp_path)
+    with learner.no_bar(): found = learner.lr_find(num_it=20, show_plot=False, suggest_funcs=between)
     assert 1e-7 < found.between < 10
 
 
 def test_rates_are_seen_by_every_stage():
-    learn = learner(sgd, cbs=Rates())
-    fit(learn, 'fit_head_first', 1, 1, .01, warmup=.5)
-    want = [[.005 * factor] * 2 for factor in (.001, .334, .667)]
-    np.testing.assert_allclose(learn.rates.seen[:3], want, rtol=1e-6)
+    learner = make_learner(sgd, cbs=Rates())
+    fit(learner, 'fit_head_first', 1, 1, .01, warmup=.5)
+    expected = [[.005 * factor] * 2 for factor in (.001, .334, .667)]
+    np.testing.assert_allclose(learner.rates.seen[:3], expected, rtol=1e-6)

@@ -6,13 +6,15 @@ from fastmatch.study.rule_space import RuleChoices
 from fastmatch.study.workbench import Workbench
 
 
-def embeddings(n=120, n_groups=40, seed=0, noise=.8):
+def embeddings(n_listings=120, n_groups=40, seed=0, noise=.8):
     "Listings whose image and title vectors are their group's, with noise."
     rng = np.random.default_rng(seed)
-    groups = np.concatenate([np.arange(n_groups), rng.integers(0, n_groups, n - n_groups)])
+    groups = np.concatenate([np.arange(n_groups), rng.integers(0, n_groups, n_listings - n_groups)])
 
-    def vectors(): return rng.normal(size=(n_groups, 8))[groups] + noise * rng.normal(size=(n, 8))
-    return Embeddings({'image': vectors(), 'title': vectors()}, np.arange(n), groups=groups)
+    def noisy_vectors():
+        return rng.normal(size=(n_groups, 8))[groups] + noise * rng.normal(size=(n_listings, 8))
+    vectors = {'image': noisy_vectors(), 'title': noisy_vectors()}
+    return Embeddings(vectors, np.arange(n_listings), groups=groups)
 
 
 def workbench(listings, steps=('none',), groups=None):

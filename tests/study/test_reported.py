@@ -11,7 +11,7 @@ from fastmatch.study.reported import store_test_score
 GROUPS = np.array([0, 0, 1, 1, 2])
 
 
-def scores_of(number): return (np.arange(5) + number).astype(np.float32) / 10
+def scores_of(trial_number): return (np.arange(5) + trial_number).astype(np.float32) / 10
 
 
 def test_scores_are_read_back():

@@ -17,8 +17,8 @@ def test_the_rule_does_what_its_score_says():
     listings = embeddings()
     rule, study = tune_rule(listings, n_trials=25, k=20, halvings=0, seed=1)
     assert len(study.trials) == 25 and 'heldout' not in rule.score
-    again = Rule.from_dict(json.loads(json.dumps(rule.to_dict())))
-    scores = row_f1(again.apply(listings.spaces()), listings.groups)
+    read_back = Rule.from_dict(json.loads(json.dumps(rule.to_dict())))
+    scores = row_f1(read_back.apply(listings.spaces()), listings.groups)
     assert scores.mean() == pytest.approx(rule.score['row_f1_chosen_on'], abs=1e-5)
     assert rule.score['row_f1_crossed'] == pytest.approx(study.best_value, abs=1e-5)
     # each trial too: its parameters as a rule, thresholds chosen on one half, scored on the other
@@ -28,72 +28,75 @@ def test_the_rule_does_what_its_score_says():
 def test_the_first_trial_is_the_plain_rule():
     listings = embeddings()
     _, study = tune_rule(listings, n_trials=1, k=20, halvings=0, inner=3, seed=4)
-    first = study.trials[0]
-    assert first.params['how'] == 'mean' and first.params['steps'] == 'none' and first.params['min2'] is False
-    assert first.params['weight.image'] == first.params['weight.title'] == 1
+    first_trial = study.trials[0]
+    params = first_trial.params
+    assert params['how'] == 'mean' and params['steps'] == 'none' and params['min2'] is False
+    assert params['weight.image'] == params['weight.title'] == 1
     neighbors = fuse(candidates(listings.spaces(), 20), 'mean')
-    want = heldout(neighbors, listings.groups, halvings=3, seed=4)
-    assert first.value == pytest.approx(want.mean, abs=1e-9)
+    expected = heldout(neighbors, listings.groups, halvings=3, seed=4)
+    assert first_trial.value == pytest.approx(expected.mean, abs=1e-9)
 
 
 def test_held_out_figures():
     listings = embeddings(noise=1.1)
     rule, study = tune_rule(listings, n_trials=12, k=20, halvings=2, seed=3)
-    held = {protocol: scores.row_f1 for protocol, scores in heldout_rules(study).items()}
+    heldout_scores = {protocol: scores.row_f1 for protocol, scores in heldout_rules(study).items()}
     # the fused protocol is the kit's own, on the same halves
-    found = candidates(listings.spaces(), 20)
-    want = heldout_fused(found, listings.groups, halvings=2, seed=3)
-    np.testing.assert_allclose(held['fused'], want.row_f1, atol=1e-5)
-    want = heldout(fuse(found, 'mean'), listings.groups, halvings=2, seed=3)
-    np.testing.assert_allclose(held['plain'], want.row_f1, atol=1e-5)
+    found_candidates = candidates(listings.spaces(), 20)
+    expected = heldout_fused(found_candidates, listings.groups, halvings=2, seed=3)
+    np.testing.assert_allclose(heldout_scores['fused'], expected.row_f1, atol=1e-5)
+    expected = heldout(fuse(found_candidates, 'mean'), listings.groups, halvings=2, seed=3)
+    np.testing.assert_allclose(heldout_scores['plain'], expected.row_f1, atol=1e-5)
     score = rule.score
-    assert score['heldout']['fused']['row_f1'] == pytest.approx(np.mean(held['fused']), abs=1e-5)
+    assert score['heldout']['fused']['row_f1'] == pytest.approx(np.mean(heldout_scores['fused']), abs=1e-5)
     gain = score['gain']['tuned over plain']
-    assert gain['diff'] == pytest.approx(np.mean(held['tuned']) - np.mean(held['plain']), abs=1e-5)
+    expected_gain = np.mean(heldout_scores['tuned']) - np.mean(heldout_scores['plain'])
+    assert gain['diff'] == pytest.approx(expected_gain, abs=1e-5)
     assert gain['low'] <= gain['diff'] <= gain['high']
 
 
 def test_one_modality_titles_and_a_choice_of_limits():
     listings = embeddings(60, 20)
-    image = {'image': listings['image']}
-    rule, study = tune_rule(image, 8, groups=listings.groups, k=10, halvings=1, max_matches=(50, 3))
+    image_only = {'image': listings['image']}
+    rule, study = tune_rule(image_only, 8, groups=listings.groups, k=10, halvings=1, max_matches=(50, 3))
     assert rule.how == 'mean' and set(rule.weights) == {'image'}
     assert 'min2' in study.best_params and 'max_matches' in study.best_params
-    rule, study = tune_rule(image, 6, groups=listings.groups, titles=titles(60, 0), k=10, halvings=0,
+    rule, study = tune_rule(image_only, 6, groups=listings.groups, titles=titles(60, 0), k=10, halvings=0,
                             min2=False)
     assert set(rule.weights) == {'image', 'tfidf'}
     assert not any('min2' in trial.params for trial in study.trials)
 
 
 def test_continues_where_it_was(tmp_path):
-    listings, keywords = embeddings(60, 20), dict(k=10, halvings=1, storage=tmp_path/'rules.db')
-    first = [trial.params for trial in tune_rule(listings, 5, **keywords)[1].trials]
-    more = tune_rule(listings, 7, **keywords)[1].trials
-    assert len(more) == 7 and [trial.params for trial in more[:5]] == first
-    other = Embeddings(listings, listings.ids, groups=listings.groups[::-1])
-    with pytest.raises(InputError, match='groups'): tune_rule(other, 7, **keywords)
+    listings, options = embeddings(60, 20), dict(k=10, halvings=1, storage=tmp_path/'rules.db')
+    first_params = [trial.params for trial in tune_rule(listings, 5, **options)[1].trials]
+    more_trials = tune_rule(listings, 7, **options)[1].trials
+    assert len(more_trials) == 7 and [trial.params for trial in more_trials[:5]] == first_params
+    other_listings = Embeddings(listings, listings.ids, groups=listings.groups[::-1])
+    with pytest.raises(InputError, match='groups'): tune_rule(other_listings, 7, **options)
 
 
 def test_only_the_same_question_is_continued(tmp_path):
     "Other embeddings of these listings, or other choices: what was found under the name is no answer."
     listings = embeddings(60, 20)
     listings = Embeddings(listings, listings.ids, titles(60, 0), listings.groups)
-    keywords = dict(n_trials=2, k=10, halvings=0, hows='mean', storage=tmp_path/'rules.db')
-    first = tune_rule(listings, **keywords)[0]
+    options = dict(n_trials=2, k=10, halvings=0, hows='mean', storage=tmp_path/'rules.db')
+    first_rule = tune_rule(listings, **options)[0]
     other_vectors = Embeddings(embeddings(60, 20, seed=1), listings.ids, listings.titles, listings.groups)
     other_titles = Embeddings(listings, listings.ids, titles(60, 1), listings.groups)
-    for changed, change, word in (
+    for changed_listings, changed_options, changed_name in (
             (other_vectors, {}, 'vectors'), (listings, dict(hows='square'), 'hows'),
             (listings, dict(max_matches=2), 'max_matches'), (other_titles, {}, 'titles'),
             (listings, dict(only=('image', 'tfidf')), 'space')):
-        with pytest.raises(InputError, match=word): tune_rule(changed, **{**keywords, **change})
+        with pytest.raises(InputError, match=changed_name):
+            tune_rule(changed_listings, **{**options, **changed_options})
     # the same encoder once more, on another machine: equal but for rounding
-    rounded = {modality: vectors + np.float32(1e-6) for modality, vectors in listings.items()}
-    again = Embeddings(rounded, listings.ids, listings.titles, listings.groups)
-    assert tune_rule(again, **keywords)[0].score == first.score
-    one = dict(keywords, study_name='one', min2=False)
-    tune_rule(listings, only=('image',), **one)
-    with pytest.raises(InputError, match='modalities'): tune_rule(listings, only=('title',), **one)
+    rounded_vectors = {modality: vectors + np.float32(1e-6) for modality, vectors in listings.items()}
+    listings_again = Embeddings(rounded_vectors, listings.ids, listings.titles, listings.groups)
+    assert tune_rule(listings_again, **options)[0].score == first_rule.score
+    other_options = dict(options, study_name='one', min2=False)
+    tune_rule(listings, only=('image',), **other_options)
+    with pytest.raises(InputError, match='modalities'): tune_rule(listings, only=('title',), **other_options)
 
 
 def test_finds_what_is_there():
@@ -103,20 +106,20 @@ def test_finds_what_is_there():
     listings = Embeddings(vectors, listings.ids, groups=listings.groups)
     rule, _ = tune_rule(listings, 40, k=20, halvings=2, seed=1, steps='none')
     assert rule.score['gain']['tuned over plain']['low'] > 0
-    image_alone = heldout(Dense(listings['image']).search(20), listings.groups)
-    tuned = heldout(rule.neighbors(listings.spaces()), listings.groups)
-    assert paired(image_alone, tuned).diff < .03
+    image_score = heldout(Dense(listings['image']).search(20), listings.groups)
+    tuned_score = heldout(rule.neighbors(listings.spaces()), listings.groups)
+    assert paired(image_score, tuned_score).diff < .03
 
 
-def trained(listings):
+def partly_trained(listings):
     return Embeddings(listings, listings.ids, groups=listings.groups, trained_on=np.arange(len(listings)) < 3)
 
 
 def with_groups(listings, groups): return Embeddings(listings, listings.ids, groups=groups)
 
 
-@pytest.mark.parametrize('do, words', [
-    (lambda listings: tune_rule(trained(listings), 3), '3 of 60 listings were trained on'),
+@pytest.mark.parametrize('refused_call, message', [
+    (lambda listings: tune_rule(partly_trained(listings), 3), '3 of 60 listings were trained on'),
     (lambda listings: tune_rule(with_groups(listings, None), 3), 'against the true groups'),
     (lambda listings: tune_rule({}, 3), 'no modality'),
     (lambda listings: tune_rule(np.zeros(3), 3), 'give Embeddings'),
@@ -132,5 +135,5 @@ def with_groups(listings, groups): return Embeddings(listings, listings.ids, gro
     (lambda listings: tune_rule(listings, 3, storages='a.db'), r'did you mean storage\?'),
     (lambda listings: tune_rule(with_groups(listings, np.zeros(60)), 3), 'too few groups'),
     (lambda listings: tune_rule(with_groups(listings, np.arange(60) // 30), 3), 'too few groups')])
-def test_refused(do, words):
-    with pytest.raises(InputError, match=words): do(embeddings(60, 20))
+def test_refused(refused_call, message):
+    with pytest.raises(InputError, match=message): refused_call(embeddings(60, 20))

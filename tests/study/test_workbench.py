@@ -20,36 +20,36 @@ def test_a_study_sees_no_group_of_the_other_half():
     listings = embeddings()
     groups = listings.groups
     half = next(random_halves(groups, 1, 0))
-    changed = groups.copy()
-    changed[~half] = np.random.default_rng(9).permutation(groups[~half])
+    changed_groups = groups.copy()
+    changed_groups[~half] = np.random.default_rng(9).permutation(groups[~half])
     for steps in ('none', 'standardize'):
         structure = RuleStructure('mean', (('image', .4), ('title', .6)), steps=steps, ranks=2)
-        seen = []
-        for known_groups in (groups, changed):
+        found = []
+        for known_groups in (groups, changed_groups):
             bench, rows = workbench(listings, (steps,), known_groups), VisibleRows('a', half, groups, 2, 0)
             search = bench.threshold_search(structure, rows)
-            seen.append((rows.crossed(search), search.best(half)))
-        assert seen[0] == seen[1]
+            found.append((rows.crossed(search), search.best(half)))
+        assert found[0] == found[1]
         # whereas what is scored there changes
-        fused = fuse(candidates(listings.spaces(), 20))
-        assert heldout(fused, groups).mean != heldout(fused, changed).mean
+        neighbors = fuse(candidates(listings.spaces(), 20))
+        assert heldout(neighbors, groups).mean != heldout(neighbors, changed_groups).mean
 
 
-def same(neighbors): return neighbors
+def unchanged(neighbors): return neighbors
 
 
 @pytest.mark.parametrize('ranks', [1, 2])
 def test_the_quick_search_is_the_plain_one(ranks):
-    bench = workbench(embeddings(noise=1.), {'none': (), 'same': (Step(same),)})
+    bench = workbench(embeddings(noise=1.), {'none': (), 'same': (Step(unchanged),)})
     rows = all_rows(bench, 3)
-    for how, numbers in (('mean', (.3, .7)), ('prob_or', (2., 1.)), ('union', (.5, .6))):
-        weights = tuple(zip(('image', 'title'), numbers))
+    for how, modality_weights in (('mean', (.3, .7)), ('prob_or', (2., 1.)), ('union', (.5, .6))):
+        weights = tuple(zip(('image', 'title'), modality_weights))
         searches = [bench.threshold_search(RuleStructure(how, weights, steps=steps, ranks=ranks), rows)
                     for steps in ('none', 'same')]
         assert isinstance(searches[0], CrossedSearch) and not isinstance(searches[1], CrossedSearch)
-        quick, plain = map(rows.crossed, searches)
+        quick_value, plain_value = map(rows.crossed, searches)
         # thresholds for the nearest may stand elsewhere between two scores
-        assert quick == pytest.approx(plain, abs=1e-9 if ranks == 1 else 5e-3)
+        assert quick_value == pytest.approx(plain_value, abs=1e-9 if ranks == 1 else 5e-3)
 
 
 @pytest.mark.parametrize('how', FUSED)
@@ -77,16 +77,17 @@ def test_refined_rules_do_what_was_tuned(steps, ranks):
 
 def test_searches_are_kept_until_forgotten():
     bench = workbench(embeddings(), ('standardize',))
-    first, second = all_rows(bench), VisibleRows('half', np.arange(120) % 40 < 20, bench.groups.codes, 2, 0)
+    visible_rows = all_rows(bench)
+    half_of_rows = VisibleRows('half', np.arange(120) % 40 < 20, bench.groups.codes, 2, 0)
     structure = RuleStructure('mean', (('image', .5), ('title', .5)))
-    for rows in (first, second, first): bench.threshold_search(structure, rows)
-    assert len(bench._candidates) == 1 and {key for _, key in bench._pairs} == {'all', 'half'}
-    bench.forget(second)
-    assert {key for _, key in bench._pairs} == {'all'}
+    for rows in (visible_rows, half_of_rows, visible_rows): bench.threshold_search(structure, rows)
+    assert len(bench._candidates) == 1 and {rows_name for _, rows_name in bench._pairs} == {'all', 'half'}
+    bench.forget(half_of_rows)
+    assert {rows_name for _, rows_name in bench._pairs} == {'all'}
 
 
 def test_a_search_has_the_common_form():
-    bench = workbench(embeddings(), {'same': (Step(same),)})
+    bench = workbench(embeddings(), {'same': (Step(unchanged),)})
     structure = RuleStructure('mean', (('image', .5), ('title', .5)), steps='same')
     search = bench.threshold_search(structure, all_rows(bench))
     threshold, value = search.best()

@@ -12,8 +12,9 @@ ENCODER = dict(image_arch='test_efficientnet', pretrained=False)
 def demo_listings():
     "(listings of folds 0 and 1, of fold 2): eight groups of each."
     df = pd.read_csv(demo_path()/'listings.csv')
-    keep = df.groupby('fold').label_group.transform(lambda groups: groups.isin(sorted(groups.unique())[:8]))
-    df = df[keep].drop(columns=[column for column in df if 'phash' in column])
+    by_fold = df.groupby('fold').label_group
+    is_kept = by_fold.transform(lambda groups: groups.isin(sorted(groups.unique())[:8]))
+    df = df[is_kept].drop(columns=[column for column in df if 'phash' in column])
     return df[df.fold < 2].reset_index(drop=True), df[df.fold == 2].reset_index(drop=True)
 
 

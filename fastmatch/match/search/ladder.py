@@ -4,24 +4,26 @@ The whole search is done on one half of the groups and scored on the other half,
 of
 each rung is what a rule that was chosen like this scores on groups it was not chosen on.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
 from ...core import InputError
 from ..judge.heldout import HeldOut, alone_heldout, random_halves
 from ..judge.paired import Paired, paired
+from ..judge.score import map_at_r, recall_at
 from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
 from ..steps.step import Step
-from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, fusions, menu_of
+from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, finder_fusions, fusions, menu_of
 from .structure import RuleStructure
 from .workbench import Workbench
 
 # what a step must add on the half that it is chosen on: less is noise, and the plainer rule stays
 WORTH = .002
-FUSIONS_KEPT = 5  # fusions that did best on a half, which are tried again after the steps on vectors
+FUSIONS_KEPT = 3  # fusions that did best on a half, which are tried again after the steps on vectors
 HALVINGS = 10
 LARGE_HALVINGS = 2  # of more than `MANY` listings: their figures vary little, and each halving takes long
 MANY = 2_000
@@ -35,17 +37,47 @@ class Rung:
     over_before: Paired | None  # The paired difference to the rung before
 
 
+@dataclass(frozen=True)
+class HalfRule:
+    "The rule that was chosen on one half of the groups."
+    structure: RuleStructure
+    thresholds: object  # One, or two: (that of the nearest, that of all others)
+    scored: np.ndarray  # bool (n,), the rows it was not chosen on
+
+
 @dataclass
 class LadderResult:
     "A rule, and what each step on the way to it was worth."
     rule: Rule  # Chosen on all rows
     structure: RuleStructure  # Of the rule
     rungs: list  # `Rung`s, the last of them what the rule promises
+    halves: list = field(default_factory=list)  # `HalfRule`s that the last rung's figure is made of
 
     @property
     def heldout(self) -> HeldOut:
         "What the whole search promises: chosen on one half of the groups, scored on the other."
         return self.rungs[-1].heldout
+
+    @property
+    def fused(self) -> HeldOut:
+        "What the plain fusion with one threshold is worth: the first rung."
+        return next(rung.heldout for rung in self.rungs if rung.name == 'fused')
+
+    def scores_in(
+        self,
+        setting: Setting,  # Another setting with the same rows in the same order
+        shift: float = 0.,  # Added to the thresholds, whose best values depend on the pool
+    ) -> HeldOut:
+        "What the rules of the halves score in another setting, on the groups they were not chosen on."
+        workbench = Workbench(setting, self.rule.k)
+        row_f1, times = np.zeros(len(setting)), np.zeros(len(setting))
+        for half in self.halves:
+            search = workbench.threshold_search(half.structure)
+            thresholds = tuple(np.add(half.thresholds, shift)) if np.ndim(half.thresholds) else (
+                half.thresholds + shift)
+            row_f1[half.scored] += search.at(thresholds)[half.scored]
+            times[half.scored] += 1
+        return HeldOut(row_f1 / times, setting.groups.row_codes)
 
     def table(self):
         "The rungs as a DataFrame: row F1, its standard error, and the difference to the rung before."
@@ -84,7 +116,8 @@ def ladder(
     final = climb.everything
     score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary()}
     rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
-    return LadderResult(rule, final.structure, rungs)
+    halves = [HalfRule(side.structure, side.thresholds, side.scored) for side in climb.halves]
+    return LadderResult(rule, final.structure, rungs, halves)
 
 
 class _Side:
@@ -95,21 +128,31 @@ class _Side:
         self.fusions = {}  # structure without steps -> its value here
         self.structure = None
         self.thresholds = None
-        self.row_f1 = None  # of the rows that are scored
+        self.scores = ()  # row F1, recall@1 and mAP@R of the rows that are scored
         self.value = -np.inf
         self.least = -np.inf  # what an option must reach
 
-    def offer(self, structure, search):
-        "Take an option where it reaches more than what is held, by as much as a step must add."
+    def offer(self, structure, search, recall_and_precision):
+        """Take an option where it reaches more than what is held, by as much as a step must add.
+
+        `recall_and_precision` gives its recall@1 and map@r for each listing, which cost a look at all
+        neighbors.
+        """
         thresholds, value = search.best(self.chosen_on)
         if value > self.value and value >= self.least:
             self.structure, self.thresholds, self.value = structure, thresholds, value
-            self.row_f1 = search.at(thresholds)[self.scored]
+            scores = search.at(thresholds), *recall_and_precision()
+            self.scores = [of_rows[self.scored] for of_rows in scores]
         return value
 
     def must_add(self, worth):
         "From here on an option must beat what is held now by `worth`."
         self.least = self.value + worth
+
+    def finder(self):
+        "The fusion that finds the neighbors of steps on vectors, the best of `finder_fusions`."
+        modalities = [modality for modality, _ in self.structure.weights]
+        return max(finder_fusions(modalities), key=self.fusions.get)
 
     def best_fusions(self):
         "Those that were worth most here, the plainest first in ties."
@@ -143,21 +186,31 @@ class _Climb:
 
     def heldout(self) -> HeldOut:
         "What the rules of the halves score on the other halves."
-        groups = self.workbench.groups
-        row_f1 = np.zeros(len(groups))
-        for side in self.halves: row_f1[side.scored] += side.row_f1 / self.halvings
-        return HeldOut(row_f1, groups.row_codes, picks=[(str(side.structure), side.thresholds)
-                                                        for side in self.halves])
+        totals = np.zeros((3, len(self.workbench.groups)))
+        for side in self.halves:
+            for row_totals, scores in zip(totals, side.scores): row_totals[side.scored] += scores
+        picks = [(str(side.structure), side.thresholds) for side in self.halves]
+        return HeldOut(*(totals[:1] / self.halvings), self.workbench.groups.row_codes,
+                       *(totals[1:] / self.halvings), picks)
 
     def _offer(self, wanted):
         "Make what each structure needs once, and offer it to the sides that asked for it."
         # by what is searched: each refinement of the spaces is made once and then dropped
         for structure, sides in sorted(wanted.items(), key=lambda item: repr(item[0].vector_steps)):
             search = self.workbench.threshold_search(structure)
+            recall_and_precision = self._recall_and_precision(search)
             for side in sides:
-                value = side.offer(structure, search)
+                value = side.offer(structure, search, recall_and_precision)
                 if not (structure.vector_steps or structure.score_steps):
                     side.fusions[replace(structure, ranks=1)] = value
+
+    def _recall_and_precision(self, search):
+        "A function that gives recall@1 and mAP@R of what is searched, made once when first asked for."
+        @cache
+        def of_neighbors():
+            neighbors, groups = search.neighbors, self.workbench.groups
+            return recall_at(neighbors, groups), map_at_r(neighbors, groups)
+        return of_neighbors
 
     def _try_fusions(self, structures, worth=-np.inf):
         for side in self.sides: side.must_add(worth)
@@ -185,12 +238,12 @@ class _Climb:
                     wanted.setdefault(structure, []).append(side)
         self._offer(wanted)
 
-    def _refinements(self, side): return [bound(steps, side.structure) for steps in self.menu.refinements]
+    def _refinements(self, side): return [bound(steps, side.finder()) for steps in self.menu.refinements]
 
     def _blends(self, side):
         "Stages of blending around the threshold that a side holds, after its steps or in their place."
         threshold = np.atleast_1d(side.thresholds)[-1]
-        by = side.structure.fusion
+        by = side.finder().fusion
         kept_steps = tuple(step for step in side.structure.vector_steps if step.do != 'expand')
         options = []
         for steps in dict.fromkeys([(), kept_steps]):

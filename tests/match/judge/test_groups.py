@@ -40,22 +40,22 @@ def test_of_hands_back_what_is_factorised():
     assert Groups.of(np.array([7, 7, 3]), 3).codes.tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize('groups, words', [
+@pytest.mark.parametrize('groups, message', [
     ([1, 2], r'^clusters of shape \(2,\): give 3'), (Groups([1, 2]), r'^clusters of shape \(2,\): give 3'),
     (['a', None, 'b'], '^clusters are missing in rows 1')])
-def test_refuses(groups, words):
-    with pytest.raises(InputError, match=words): Groups.of(groups, 3, 'clusters')
+def test_refuses(groups, message):
+    with pytest.raises(InputError, match=message): Groups.of(groups, 3, 'clusters')
 
 
 @pytest.fixture
 def factorised(monkeypatch):
     "Counts the calls that factorise groups."
     calls = []
-    plain = groups_module.group_codes
+    factorise = groups_module.group_codes
 
     def counted(*args, **kwargs):
         calls.append(args)
-        return plain(*args, **kwargs)
+        return factorise(*args, **kwargs)
 
     monkeypatch.setattr(groups_module, 'group_codes', counted)
     return calls
@@ -65,26 +65,27 @@ def some_candidates(n=60):
     rng = np.random.default_rng(0)
     groups = rng.integers(0, n // 5, n)
     centers = rng.normal(size=(n, 6))
-    return candidates({name: Dense(centers[groups] + rng.normal(size=(n, 6))) for name in 'ab'}, 10), groups
+    spaces = {modality: Dense(centers[groups] + rng.normal(size=(n, 6))) for modality in 'ab'}
+    return candidates(spaces, 10), groups
 
 
 def test_a_grid_factorises_once(factorised):
-    found, groups = some_candidates()
+    scored_candidates, groups = some_candidates()
     for function in (heldout_fused, choose_rule, lambda *args: heldout_pairs(*args, halvings=2)):
         factorised.clear()
-        function(found, groups)
+        function(scored_candidates, groups)
         assert len(factorised) == 1
     factorised.clear()
-    heldout_fused(found, groups, clusters=groups // 2)
+    heldout_fused(scored_candidates, groups, clusters=groups // 2)
     assert len(factorised) == 2  # groups, and the clusters
     factorised.clear()
-    heldout_fused(found, Groups.of(groups), halvings=2)
+    heldout_fused(scored_candidates, Groups.of(groups), halvings=2)
     assert len(factorised) == 1
 
 
 def test_everything_takes_the_object(factorised):
-    found, groups = some_candidates()
-    neighbors = fuse(found)
+    scored_candidates, groups = some_candidates()
+    neighbors = fuse(scored_candidates)
     everything = {
         'recall_at': lambda groups: recall_at(neighbors, groups).tobytes(),
         'map_at_r': lambda groups: map_at_r(neighbors, groups).tobytes(),
@@ -92,13 +93,13 @@ def test_everything_takes_the_object(factorised):
         'alone_heldout': lambda groups: alone_heldout(groups).row_f1.tobytes(),
         'best_threshold': lambda groups: best_threshold(neighbors, groups),
         'best_by_rank': lambda groups: best_by_rank(neighbors, groups),
-        'best_union': lambda groups: best_union(found, groups),
-        'flat': lambda groups: Flat(found, groups).sweep().best(),
+        'best_union': lambda groups: best_union(scored_candidates, groups),
+        'flat': lambda groups: Flat(scored_candidates, groups).sweep().best(),
         'heldout': lambda groups: heldout(neighbors, groups, halvings=2).picks,
-        'pair model': lambda groups: PairModel().score_unseen(found, groups).scores.tobytes()}
+        'pair model': lambda groups: PairModel().score_unseen(scored_candidates, groups).scores.tobytes()}
     for name, function in everything.items():
-        wanted = function(groups)
-        made = Groups.of(groups)
+        expected = function(groups)
+        groups_object = Groups.of(groups)
         factorised.clear()
-        assert function(made) == wanted, name
+        assert function(groups_object) == expected, name
         assert not factorised, name

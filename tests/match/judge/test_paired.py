@@ -12,9 +12,9 @@ def test_cluster_standard_error_against_a_simulation():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(60), rng.integers(1, 8, 60))
     def draw(): return rng.normal(size=60)[groups] + rng.normal(size=len(groups)) * .5
-    drawn = [HeldOut(draw(), groups) for _ in range(1500)]
-    spread = np.std([one.mean for one in drawn])
-    assert np.mean([one.se for one in drawn]) == pytest.approx(spread, rel=.1)
+    simulations = [HeldOut(draw(), groups) for _ in range(1500)]
+    spread = np.std([simulated.mean for simulated in simulations])
+    assert np.mean([simulated.se for simulated in simulations]) == pytest.approx(spread, rel=.1)
     values = draw()
     assert HeldOut(values, groups).se == pytest.approx(reference.cluster_se(values, list(groups)), rel=1e-9)
     assert np.std(values) / len(values)**.5 < .7 * spread
@@ -25,38 +25,42 @@ def test_cluster_standard_error_against_a_simulation():
 def test_paired():
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(150), rng.integers(1, 5, 150))
-    shared, n = rng.random(150)[groups], len(groups)
-    def draw(shift): return shared + shift + rng.normal(size=150)[groups] * .1 + rng.normal(size=n) * .1
-    a, b = (HeldOut(draw(shift), groups) for shift in (.03, 0))
-    got = paired(a, b)
-    difference = a.row_f1 - b.row_f1
-    assert got.diff == pytest.approx(difference.mean())
-    assert got.se == pytest.approx(reference.cluster_se(difference, list(groups)), rel=1e-9)
-    assert got.low == pytest.approx(got.diff - 1.96 * got.se, abs=.15 * got.se)
-    assert got.high == pytest.approx(got.diff + 1.96 * got.se, abs=.15 * got.se)
-    wide = paired(a, b, level=.99)
-    assert wide.high == pytest.approx(got.diff + 2.576 * got.se, abs=.3 * got.se) and wide.low < got.low
-    back = paired(b, a)
-    assert back.diff == -got.diff and back.low == pytest.approx(-got.high, abs=1e-12)
-    assert back.se == pytest.approx(got.se)
-    assert vars(paired(a, b)) == vars(got) and vars(paired(a, b, seed=1)) != vars(got)
-    assert set(got.to_dict()) == {'diff', 'se', 'low', 'high'} and got.to_dict()['diff'] == round(got.diff, 5)
+    shared, n_listings = rng.random(150)[groups], len(groups)
+    def draw(shift):
+        return shared + shift + rng.normal(size=150)[groups] * .1 + rng.normal(size=n_listings) * .1
+
+    first, second = (HeldOut(draw(shift), groups) for shift in (.03, 0))
+    actual = paired(first, second)
+    difference = first.row_f1 - second.row_f1
+    assert actual.diff == pytest.approx(difference.mean())
+    assert actual.se == pytest.approx(reference.cluster_se(difference, list(groups)), rel=1e-9)
+    assert actual.low == pytest.approx(actual.diff - 1.96 * actual.se, abs=.15 * actual.se)
+    assert actual.high == pytest.approx(actual.diff + 1.96 * actual.se, abs=.15 * actual.se)
+    wide_interval = paired(first, second, level=.99)
+    assert wide_interval.high == pytest.approx(actual.diff + 2.576 * actual.se, abs=.3 * actual.se)
+    assert wide_interval.low < actual.low
+    swapped = paired(second, first)
+    assert swapped.diff == -actual.diff and swapped.low == pytest.approx(-actual.high, abs=1e-12)
+    assert swapped.se == pytest.approx(actual.se)
+    assert vars(paired(first, second)) == vars(actual) and vars(paired(first, second, seed=1)) != vars(actual)
+    assert set(actual.to_dict()) == {'diff', 'se', 'low', 'high'}
+    assert actual.to_dict()['diff'] == round(actual.diff, 5)
     # pairing takes out what both share
-    assert got.se < .6 * np.hypot(a.se, b.se)
+    assert actual.se < .6 * np.hypot(first.se, second.se)
 
 
 def test_paired_of_itself_is_nothing():
     rng = np.random.default_rng(0)
-    held = heldout(Dense(rng.normal(size=(40, 6))).search(6), rng.integers(0, 13, 40))
-    assert set(paired(held, held).to_dict().values()) == {0}
+    held_out = heldout(Dense(rng.normal(size=(40, 6))).search(6), rng.integers(0, 13, 40))
+    assert set(paired(held_out, held_out).to_dict().values()) == {0}
 
 
 def test_paired_refuses():
-    a = HeldOut(np.ones(4), np.array([0, 0, 1, 1]))
-    for b in (HeldOut(np.ones(3), np.array([0, 0, 1])), HeldOut(np.ones(4), np.array([0, 1, 1, 1]))):
-        with pytest.raises(InputError, match='different listings'): paired(a, b)
+    first = HeldOut(np.ones(4), np.array([0, 0, 1, 1]))
+    for second in (HeldOut(np.ones(3), np.array([0, 0, 1])), HeldOut(np.ones(4), np.array([0, 1, 1, 1]))):
+        with pytest.raises(InputError, match='different listings'): paired(first, second)
     for level in (0, 1, 95):
-        with pytest.raises(InputError, match=f'level={level}'): paired(a, a, level)
+        with pytest.raises(InputError, match=f'level={level}'): paired(first, first, level)
 
 
 def test_the_interval_resamples_groups_of_any_size():
@@ -64,9 +68,9 @@ def test_the_interval_resamples_groups_of_any_size():
     rng = np.random.default_rng(0)
     groups = np.repeat([0, 1, 2, 3], [1, 2, 10, 4])
     values = rng.normal(size=17) + groups
-    got = paired(HeldOut(values, groups), HeldOut(np.zeros(17), groups), n_boot=20_000)
-    means = []
+    actual = paired(HeldOut(values, groups), HeldOut(np.zeros(17), groups), n_boot=20_000)
+    sampled_means = []
     for _ in range(20_000):
-        drawn = rng.integers(0, 4, 4)
-        means.append(np.concatenate([values[groups == group] for group in drawn]).mean())
-    np.testing.assert_allclose([got.low, got.high], np.quantile(means, [.025, .975]), atol=.05)
+        drawn_groups = rng.integers(0, 4, 4)
+        sampled_means.append(np.concatenate([values[groups == group] for group in drawn_groups]).mean())
+    np.testing.assert_allclose([actual.low, actual.high], np.quantile(sampled_means, [.025, .975]), atol=.05)

@@ -11,35 +11,39 @@ from tests.reference import match as reference
 
 
 @settings(max_examples=200, deadline=None)
-@given(case=cases(smallest=1), k=st.integers(1, 6))
-def test_neighbors_against_loops(case, k):
-    neighbors, groups = case
-    names = [f'g{group}' for group in groups]
-    for given_groups in (groups, names, groups * 1000 - 3, np.array(names)):
-        wanted = reference.recall_at(neighbors.ids, groups, k)
-        np.testing.assert_array_equal(recall_at(neighbors, given_groups, k), wanted)
-        wanted = reference.map_at_r(neighbors.ids, groups)
-        np.testing.assert_allclose(map_at_r(neighbors, given_groups), wanted, atol=1e-12)
+@given(random_case=cases(smallest=1), k=st.integers(1, 6))
+def test_neighbors_against_loops(random_case, k):
+    neighbors, groups = random_case
+    group_names = [f'g{group}' for group in groups]
+    for given_groups in (groups, group_names, groups * 1000 - 3, np.array(group_names)):
+        expected = reference.recall_at(neighbors.ids, groups, k)
+        np.testing.assert_array_equal(recall_at(neighbors, given_groups, k), expected)
+        expected = reference.map_at_r(neighbors.ids, groups)
+        np.testing.assert_allclose(map_at_r(neighbors, given_groups), expected, atol=1e-12)
 
 
 @settings(max_examples=200, deadline=None)
 @given(groups=st.lists(st.integers(0, 3), min_size=1, max_size=8), seed=st.integers(0, 999))
 def test_row_f1_against_loops(groups, seed):
     rng, n = np.random.default_rng(seed), len(groups)
-    sets = [[i] + [j for j in rng.permutation(n).tolist() if j != i][:rng.integers(n)] for i in range(n)]
-    lonely = [[i] for i in range(n)]
-    wanted = reference.row_f1(sets, groups)
+    match_lists = [[i] + [j for j in rng.permutation(n).tolist() if j != i][:rng.integers(n)]
+                   for i in range(n)]
+    all_alone = [[i] for i in range(n)]
+    expected = reference.row_f1(match_lists, groups)
     for given_groups in (groups, [f'g{group}' for group in groups]):
-        np.testing.assert_allclose(row_f1(sets, given_groups), wanted, atol=1e-12)
-        np.testing.assert_allclose(row_f1([np.array(ids) for ids in sets], given_groups), wanted, atol=1e-12)
-        np.testing.assert_allclose(alone(given_groups), reference.row_f1(lonely, groups), atol=1e-12)
-        np.testing.assert_allclose(alone(given_groups), row_f1(lonely, given_groups), atol=1e-12)
+        np.testing.assert_allclose(row_f1(match_lists, given_groups), expected, atol=1e-12)
+        matches = [np.array(ids) for ids in match_lists]
+        np.testing.assert_allclose(row_f1(matches, given_groups), expected, atol=1e-12)
+        np.testing.assert_allclose(alone(given_groups), reference.row_f1(all_alone, groups), atol=1e-12)
+        np.testing.assert_allclose(alone(given_groups), row_f1(all_alone, given_groups), atol=1e-12)
 
 
 def test_by_hand():
     # a singleton, a pair and a group of three; two of row 3's nearest are right
     groups = ['x', 'p', 'p', 't', 't', 't']
-    rows, ids, scores = [0, 1, 1, 3, 3, 3, 4, 5], [1, 0, 2, 4, 0, 5, 0, 3], [.9, .9, .8, .9, .8, .7, .9, .9]
+    rows = [0, 1, 1, 3, 3, 3, 4, 5]
+    ids = [1, 0, 2, 4, 0, 5, 0, 3]
+    scores = [.9, .9, .8, .9, .8, .7, .9, .9]
     neighbors = Neighbors.from_pairs(rows, ids, scores, 6)
     assert recall_at(neighbors, groups).tolist()[1:] == [0, 0, 1, 0, 1]
     assert recall_at(neighbors, groups, 2).tolist()[1:] == [1, 0, 1, 0, 1]
@@ -63,11 +67,13 @@ def test_columns_are_not_missed():
 
 def test_refuses():
     neighbors = Dense(noisy(4, 3, 0)).search(2)
-    scores = (lambda groups: recall_at(neighbors, groups), lambda groups: map_at_r(neighbors, groups),
-              lambda groups: row_f1(decide(neighbors, .5), groups))
-    for score in scores:
-        with pytest.raises(InputError, match='groups of shape'): score([0, 1, 2])
-        with pytest.raises(InputError, match='groups are missing in rows 2'): score(['a', 'b', None, 'a'])
+    score_functions = (
+        lambda groups: recall_at(neighbors, groups), lambda groups: map_at_r(neighbors, groups),
+        lambda groups: row_f1(decide(neighbors, .5), groups))
+    for score_function in score_functions:
+        with pytest.raises(InputError, match='groups of shape'): score_function([0, 1, 2])
+        with pytest.raises(InputError, match='groups are missing in rows 2'):
+            score_function(['a', 'b', None, 'a'])
     with pytest.raises(InputError, match='k=0'): recall_at(neighbors, [0, 0, 1, 1], 0)
     with pytest.raises(InputError, match='rows 1'): alone([1, np.nan])
 
@@ -82,6 +88,6 @@ def test_neighbors_of_a_catalogue_are_refused():
     "New listings have no self at rank 0; a decision that took its place for granted would let in a stranger."
     neighbors = Neighbors(np.array([[1, 0], [0, 1]]), np.array([[.9, .2], [.9, .2]], np.float32))
     groups = [0, 1]
-    for refused in (lambda: decide(neighbors, .95), lambda: recall_at(neighbors, groups),
-                    lambda: map_at_r(neighbors, groups), lambda: best_threshold(neighbors, groups)):
-        with pytest.raises(InputError, match='itself'): refused()
+    for refused_call in (lambda: decide(neighbors, .95), lambda: recall_at(neighbors, groups),
+                         lambda: map_at_r(neighbors, groups), lambda: best_threshold(neighbors, groups)):
+        with pytest.raises(InputError, match='itself'): refused_call()

@@ -21,16 +21,16 @@ def test_pagerank_of_what_is_known():
     assert np.allclose(pagerank(sparse.csr_matrix((4, 4))), .25)
     rng = np.random.default_rng(0)
     weights = rng.random((9, 9)) * (rng.random((9, 9)) < .3)
-    wanted = reference.pagerank(weights.tolist())
-    np.testing.assert_allclose(pagerank(sparse.csr_matrix(weights)), wanted, atol=1e-8)
+    expected = reference.pagerank(weights.tolist())
+    np.testing.assert_allclose(pagerank(sparse.csr_matrix(weights)), expected, atol=1e-8)
 
 
 def test_a_link_weighs_the_mean_similarity():
     ids = np.array([[0, 1], [1, 0]])
     first, second = np.array([[1, .5], [1, -.9]]), np.array([[1, .1], [1, .1]])
-    found = Candidates(ids, {'a': first, 'b': second, 'key': np.ones((2, 2))}, join=('key',))
+    candidates = Candidates(ids, {'a': first, 'b': second, 'key': np.ones((2, 2))}, join=('key',))
     rows, columns = np.array([0, 1]), np.array([1, 1])
     # keys have no part in it, and nothing weighs less than nothing
-    np.testing.assert_allclose(graph_of(found, rows, columns).toarray(), [[0, .3], [0, 0]])
-    only_key = Candidates(ids, {'key': np.ones((2, 2))}, join=('key',))
-    np.testing.assert_allclose(graph_of(only_key, rows, columns).toarray(), [[0, 1], [1, 0]])
+    np.testing.assert_allclose(graph_of(candidates, rows, columns).toarray(), [[0, .3], [0, 0]])
+    key_alone = Candidates(ids, {'key': np.ones((2, 2))}, join=('key',))
+    np.testing.assert_allclose(graph_of(key_alone, rows, columns).toarray(), [[0, 1], [1, 0]])

@@ -14,29 +14,29 @@ from tests.match.pairs.made import linear, listings
 
 class Own(ClassifierMixin, BaseEstimator):
     "A classifier of somebody's own."
-    def fit(self, x, y):
-        self.classes_ = np.unique(y)
+    def fit(self, features, classes):
+        self.classes_ = np.unique(classes)
         return self
 
-    def predict_proba(self, x): return np.stack([1 - x[:, 0], x[:, 0]], 1)
+    def predict_proba(self, features): return np.stack([1 - features[:, 0], features[:, 0]], 1)
 
 
 def test_refuses_to_save_what_needs_pickle(tmp_path):
     pytest.importorskip('skl2onnx')
     pytest.importorskip('onnxruntime')
-    found, groups, _ = listings()
-    model = PairModel(Own(), use=['score']).fit(found, groups)
-    assert model.score(found).check(self_join=True)
-    words = ("Own can't be saved without pickle, skl2onnx says: "
-             '.*Take HistGradientBoostingClassifier, LGBMClassifier')
-    with pytest.raises(InputError, match=words): model.save(tmp_path/'m')
+    scored_candidates, groups, _ = listings()
+    model = PairModel(Own(), use=['score']).fit(scored_candidates, groups)
+    assert model.score(scored_candidates).check(self_join=True)
+    message = ("Own can't be saved without pickle, skl2onnx says: "
+               '.*Take HistGradientBoostingClassifier, LGBMClassifier')
+    with pytest.raises(InputError, match=message): model.save(tmp_path/'m')
     assert not (tmp_path/'m').exists()
 
 
 def test_a_save_that_scores_otherwise_is_refused(tmp_path, monkeypatch):
     from fastmatch.match.pairs import saving
-    found, groups, _ = listings()
-    model = PairModel(use=['score']).fit(found, groups)
+    scored_candidates, groups, _ = listings()
+    model = PairModel(use=['score']).fit(scored_candidates, groups)
     monkeypatch.setattr(saving, 'tree_probabilities', lambda trees, features: np.full(len(features), .5))
     with pytest.raises(InputError, match='gives other probabilities'): model.save(tmp_path/'m')
     assert not (tmp_path/'m').exists()
@@ -58,10 +58,10 @@ def test_saved_probabilities_are_the_classifiers(kind):
     classifier.fit(features, features[:, 0] + rng.normal(size=300) > 0)
     saved = SavedClassifier.of(classifier, features)
     assert saved.kind == kind
-    again = SavedClassifier(kind, bytes(saved.data))
+    loaded = SavedClassifier(kind, bytes(saved.data))
     unseen = rng.normal(size=(50, 5)).astype(np.float32)
-    wanted = classifier.predict_proba(unseen)[:, 1]
-    np.testing.assert_allclose(again.probabilities(unseen), wanted, atol=1e-5)
+    expected = classifier.predict_proba(unseen)[:, 1]
+    np.testing.assert_allclose(loaded.probabilities(unseen), expected, atol=1e-5)
     # as json takes it, and the same bits again
     from_json = SavedClassifier.from_dict(json.loads(json.dumps(saved.to_dict())), 5)
     np.testing.assert_array_equal(from_json.probabilities(unseen), saved.probabilities(unseen))

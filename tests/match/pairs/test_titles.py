@@ -6,8 +6,8 @@ from fastmatch.match.pairs.titles import edit_similarity, overlap, with_digits, 
 
 def test_edit_similarity():
     titles = ['kitten', 'sitting', '', 'kitten', 'läuft', 'laeuft']
-    got = edit_similarity(titles, [0, 0, 2, 2, 4], [1, 3, 2, 0, 5])
-    np.testing.assert_allclose(got, [1 - 3 / 7, 1, 1, 0, 1 - 2 / 6], atol=1e-6)
+    actual = edit_similarity(titles, [0, 0, 2, 2, 4], [1, 3, 2, 0, 5])
+    np.testing.assert_allclose(actual, [1 - 3 / 7, 1, 1, 0, 1 - 2 / 6], atol=1e-6)
 
 
 def test_words():

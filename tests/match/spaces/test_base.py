@@ -8,12 +8,12 @@ from fastmatch.core import InputError
 from fastmatch.match import Dense, Index, Keys, Pool, Tfidf, Units, candidates, expand
 from fastmatch.match.spaces import base, dense
 from fastmatch.match.spaces.base import PairwiseSpace, Space, VectorSpace
-from tests.match.cases import grid, noisy, titles
+from tests.match.cases import noisy, pair_grid, titles
 from tests.match.spaces.promises import all_scores, assert_same
 
-MAKERS = {'dense': lambda n: Dense(noisy(n, 4, 1)), 'tfidf': lambda n: Tfidf(titles(n, 1)),
-          'keys': lambda n: Keys(titles(n, 1)), 'units': lambda n: Units(titles(n, 1)),
-          'index': lambda n: Index(noisy(n, 4, 1))}
+MAKERS = {'dense': lambda count: Dense(noisy(count, 4, 1)), 'tfidf': lambda count: Tfidf(titles(count, 1)),
+          'keys': lambda count: Keys(titles(count, 1)), 'units': lambda count: Units(titles(count, 1)),
+          'index': lambda count: Index(noisy(count, 4, 1))}
 
 
 @pytest.mark.parametrize('kind, missing', [
@@ -24,7 +24,7 @@ MAKERS = {'dense': lambda n: Dense(noisy(n, 4, 1)), 'tfidf': lambda n: Tfidf(tit
 def test_what_a_new_space_must_write(kind, missing):
     assert set(kind.__abstractmethods__) == missing
     with pytest.raises(TypeError, match='abstract'): kind()
-    for name in missing - {'__len__'}: assert getattr(kind, name).__doc__
+    for method in missing - {'__len__'}: assert getattr(kind, method).__doc__
 
 
 class Numbers(PairwiseSpace):
@@ -37,9 +37,11 @@ class Numbers(PairwiseSpace):
 
     def search(self, k=None, queries=None):
         from fastmatch.match import Neighbors
-        n = len(self if queries is None else queries)
-        rows, ids = np.divmod(np.arange(n * len(self)), len(self))
-        return Neighbors.from_pairs(rows, ids, self.scores(rows, ids, queries), n, queries is None, k)
+        query_count = len(self if queries is None else queries)
+        rows, ids = np.divmod(np.arange(query_count * len(self)), len(self))
+        return Neighbors.from_pairs(
+            rows, ids, self.scores(rows, ids, queries), query_count, queries is None, k
+        )
 
     def _pair_scores(self, queries, query_rows, listing_ids):
         return 1 - np.abs(queries.numbers[query_rows] - self.numbers[listing_ids]) / 10
@@ -55,47 +57,50 @@ def test_a_space_of_ones_own():
     np.testing.assert_array_equal(pool.scores(np.arange(2)[:, None], np.arange(4)), all_scores(space)[:2])
 
 
-@pytest.mark.parametrize('name', MAKERS)
-def test_protocol(name):
-    space = MAKERS[name](12)
+@pytest.mark.parametrize('space_name', MAKERS)
+def test_protocol(space_name):
+    space = MAKERS[space_name](12)
     assert isinstance(space, Space)
-    assert isinstance(space, VectorSpace) == (name in ('dense', 'tfidf', 'index'))
+    assert isinstance(space, VectorSpace) == (space_name in ('dense', 'tfidf', 'index'))
     assert space.pool == len(space) == 12 and space.removed.tolist() == [False] * 12
     if isinstance(space, VectorSpace):
-        again = space._with_vectors(space.vectors[:5])
-        assert type(again) is type(space) and len(again) == 5 and again.dim == space.dim
-        np.testing.assert_array_equal(all_scores(again), all_scores(space)[:5, :5])
+        first_five = space._with_vectors(space.vectors[:5])
+        assert type(first_five) is type(space) and len(first_five) == 5 and first_five.dim == space.dim
+        np.testing.assert_array_equal(all_scores(first_five), all_scores(space)[:5, :5])
 
 
-@pytest.mark.parametrize('name', MAKERS)
-def test_take_and_append(name):
-    whole = MAKERS[name](20)
+@pytest.mark.parametrize('space_name', MAKERS)
+def test_take_and_append(space_name):
+    whole_space = MAKERS[space_name](20)
     rows = np.array([3, 1, 19, 7])
-    np.testing.assert_array_equal(all_scores(whole.take(rows)), all_scores(whole)[np.ix_(rows, rows)])
+    np.testing.assert_array_equal(
+        all_scores(whole_space.take(rows)), all_scores(whole_space)[np.ix_(rows, rows)]
+    )
     mask = np.arange(20) < 12
-    both = whole.take(mask).append(whole.take(~mask))
-    np.testing.assert_array_equal(all_scores(both), all_scores(whole))
-    assert_same(both.search(6), whole.search(6))
+    joined = whole_space.take(mask).append(whole_space.take(~mask))
+    np.testing.assert_array_equal(all_scores(joined), all_scores(whole_space))
+    assert_same(joined.search(6), whole_space.search(6))
 
 
-@pytest.mark.parametrize('make', [
-    *MAKERS.values(), lambda n: expand(Dense(noisy(n, 4, 1))),
-    lambda n: Pool(Dense(noisy(2, 4, 0)), Dense(noisy(n - 2, 4, 1)))])
-def test_as_many_as_there_are_and_no_more(make):
+@pytest.mark.parametrize('make_space', [
+    *MAKERS.values(), lambda count: expand(Dense(noisy(count, 4, 1))),
+    lambda count: Pool(Dense(noisy(2, 4, 0)), Dense(noisy(count - 2, 4, 1)))])
+def test_as_many_as_there_are_and_no_more(make_space):
     "In every space: without a `k` 50, or all of fewer; a `k` above that is an error."
-    for n in (4, 49, 50, 51, 60):
-        space = make(n)
-        assert space.search().ids.shape[1] == space.search(None).ids.shape[1] == min(50, n)
-        assert space.search(n).ids.shape[1] == n
-        assert candidates({'a': space}).k == 50 and candidates({'a': space}, n).k == n
+    for listing_count in (4, 49, 50, 51, 60):
+        space = make_space(listing_count)
+        assert space.search().ids.shape[1] == space.search(None).ids.shape[1] == min(50, listing_count)
+        assert space.search(listing_count).ids.shape[1] == listing_count
+        assert candidates({'a': space}).k == 50 and candidates({'a': space}, listing_count).k == listing_count
         for search in (space.search, lambda k, space=space: candidates({'a': space}, k)):
-            with pytest.raises(InputError, match=f'^k={n + 1}: there are {n} listings$'): search(n + 1)
+            message = f'^k={listing_count + 1}: there are {listing_count} listings$'
+            with pytest.raises(InputError, match=message): search(listing_count + 1)
 
 
-@pytest.mark.parametrize('name', ['dense', 'tfidf', 'index'])
-def test_refuses_a_k_that_is_no_count(name):
+@pytest.mark.parametrize('space_name', ['dense', 'tfidf', 'index'])
+def test_refuses_a_k_that_is_no_count(space_name):
     for k in (0, 2.5, True, '3'):
-        with pytest.raises(InputError, match='k='): MAKERS[name](5).search(k)
+        with pytest.raises(InputError, match='k='): MAKERS[space_name](5).search(k)
 
 
 def test_refuses_other_queries():
@@ -109,12 +114,12 @@ def test_refuses_other_queries():
     with pytest.raises(InputError, match='keys: queries are Units'): Keys('a').search(1, Units(['a']))
 
 
-@pytest.mark.parametrize('rows, ids, says', [
+@pytest.mark.parametrize('rows, ids, message', [
     ([9], [0], 'rows up to 9'), ([0], [9], 'ids up to 9'), ([-1], [0], 'rows'), ([0.], [0], 'rows of dtype'),
     ([0], [1.], 'ids of dtype')])
-def test_scores_refuse(rows, ids, says):
+def test_scores_refuse(rows, ids, message):
     space = Dense(noisy(9, 4, 1, 3))
-    with pytest.raises(InputError, match=says): space.scores(rows, ids)
+    with pytest.raises(InputError, match=message): space.scores(rows, ids)
     with pytest.raises(InputError, match='rows up to 5'): space.scores([5], [0], Dense(noisy(5, 4, 2)))
 
 
@@ -123,9 +128,9 @@ def test_small_blocks_change_nothing(monkeypatch):
     def results():
         spaces = Dense(vectors), Tfidf(texts)
         return [array for space in spaces for array in (*space.search(6), all_scores(space))]
-    want = results()
+    expected = results()
     for module in (base, dense): monkeypatch.setattr(module, 'BLOCK_FLOATS', 20)
-    assert_same(results(), want)
+    assert_same(results(), expected)
 
 
 def test_a_long_search_shows_a_bar(monkeypatch):
@@ -147,4 +152,4 @@ def test_as_grid():
 def test_scores_of_one_pair_and_of_none():
     space = Dense(noisy(4, 3, 0))
     assert space.scores(2, 3).shape == () and space.scores([], []).shape == (0,)
-    assert space.scores(*grid(4)).shape == (4, 4)
+    assert space.scores(*pair_grid(4)).shape == (4, 4)

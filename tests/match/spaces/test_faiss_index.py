@@ -32,36 +32,40 @@ def test_memory_needed(monkeypatch):
 
 
 def test_proposal_count():
-    for kind, count in ((None, 18), ('hnsw', 18), ('ivf', 18), ('ivfpq', 104)):
-        assert proposal_count(kind, 10, 1000) == count and proposal_count(kind, 10, 15) == 15
+    for index_kind, count in ((None, 18), ('hnsw', 18), ('ivf', 18), ('ivfpq', 104)):
+        assert proposal_count(index_kind, 10, 1000) == count and proposal_count(index_kind, 10, 15) == 15
 
 
-@pytest.mark.parametrize('kind', BUILT)
-def test_proposes_the_nearest_and_nobody_removed(kind, vectors):
-    index = build_index(kind, vectors, np.arange(700), 0)
-    efforts = effort_steps(kind, index, 10)
+@pytest.mark.parametrize('index_kind', BUILT)
+def test_proposes_the_nearest_and_nobody_removed(index_kind, vectors):
+    index = build_index(index_kind, vectors, np.arange(700), 0)
+    efforts = effort_steps(index_kind, index, 10)
     assert efforts == sorted(efforts)
-    want = np.argsort(-vectors @ vectors.T, axis=1)[:, :10]
+    expected = np.argsort(-vectors @ vectors.T, axis=1)[:, :10]
     def share(effort):
-        ids = propose(kind, index, vectors, 60, effort, NOBODY)
+        ids = propose(index_kind, index, vectors, 60, effort, NOBODY)
         assert ids.shape == (700, 60)
-        return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids.tolist(), want.tolist())])
+        both = zip(ids.tolist(), expected.tolist())
+        return np.mean([len(set(row) & set(expected_row)) / 10 for row, expected_row in both])
+
     assert share(efforts[-1]) > .95 and share(efforts[-1]) >= share(efforts[0])
     removed = np.arange(700) % 3 == 0
-    ids = propose(kind, index, vectors[:50], 60, efforts[-1], removed)
+    ids = propose(index_kind, index, vectors[:50], 60, efforts[-1], removed)
     assert not removed[ids[ids >= 0]].any()
     add_vectors(index, vectors[:9])
     assert index.ntotal == 709
 
 
-@pytest.mark.parametrize('kind', ['ivf', 'ivfpq'])
-def test_cell_order(kind, vectors):
-    index = build_index(kind, vectors, np.arange(700), 0)
+@pytest.mark.parametrize('index_kind', ['ivf', 'ivfpq'])
+def test_cell_order(index_kind, vectors):
+    index = build_index(index_kind, vectors, np.arange(700), 0)
     order = cell_order(index)
     assert sorted(order) == list(range(700)) and (order != np.arange(700)).any()
 
 
-@pytest.mark.parametrize('kind', ['ivf', 'ivfpq'])
-def test_the_seed_decides_what_is_trained_on(kind, vectors):
-    first, again, other = (cell_order(build_index(kind, vectors, np.arange(700), seed)) for seed in (0, 0, 1))
+@pytest.mark.parametrize('index_kind', ['ivf', 'ivfpq'])
+def test_the_seed_decides_what_is_trained_on(index_kind, vectors):
+    first, again, other = (
+        cell_order(build_index(index_kind, vectors, np.arange(700), seed)) for seed in (0, 0, 1)
+    )
     assert first.tolist() == again.tolist() != other.tolist()

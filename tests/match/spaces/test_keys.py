@@ -8,50 +8,61 @@ from fastmatch.core import InputError
 from fastmatch.match import Dense, Keys, Pool, Rule, candidates, fuse
 from fastmatch.match.spaces.keys import title_keys
 from tests.match.cases import noisy
-from tests.match.spaces.promises import all_scores, listed
+from tests.match.spaces.promises import all_scores, listed_ids
 from tests.reference import match as ref
 
 
 @settings(max_examples=60, deadline=None)
-@given(keys=st.lists(st.sampled_from(['a', 'b', 'c', None]), min_size=2, max_size=12), m=st.integers(0, 3),
-       limit=st.integers(1, 4))
-def test_keys_equal_brute_force(keys, m, limit):
-    m = min(m, len(keys) - 1)
-    known = len(keys) - m
+@given(
+    keys=st.lists(st.sampled_from(['a', 'b', 'c', None]), min_size=2, max_size=12),
+    new_count=st.integers(0, 3),
+    limit=st.integers(1, 4),
+)
+def test_keys_equal_brute_force(keys, new_count, limit):
+    new_count = min(new_count, len(keys) - 1)
+    known_count = len(keys) - new_count
     def same(i, j):
         equal = keys[i] is not None and keys[i] == keys[j]
-        return i == j or (equal and keys[m:].count(keys[i]) <= limit)
-    space = Keys(keys[m:], limit)
-    for i, row in enumerate(listed(space.search(known).check(self_join=True))):
-        assert row == [i] + [j for j in range(known) if j != i and same(i + m, j + m)]
-    assert (all_scores(space) == [[same(i + m, j + m) for j in range(known)] for i in range(known)]).all()
-    if m:
-        queries = space.transform(keys[:m])
-        want = [[same(i, j + m) for j in range(known)] for i in range(m)]
-        assert (space.scores(np.arange(m)[:, None], np.arange(known), queries=queries) == want).all()
-        found = space.search(known, queries=queries)
-        assert listed(found) == [[j for j in range(known) if same(i, j + m)] for i in range(m)]
+        return i == j or (equal and keys[new_count:].count(keys[i]) <= limit)
+    space = Keys(keys[new_count:], limit)
+    for i, row in enumerate(listed_ids(space.search(known_count).check(self_join=True))):
+        assert row == [i] + [j for j in range(known_count) if j != i and same(i + new_count, j + new_count)]
+    expected = [[same(i + new_count, j + new_count) for j in range(known_count)] for i in range(known_count)]
+    assert (all_scores(space) == expected).all()
+    if new_count:
+        queries = space.transform(keys[:new_count])
+        expected = [[same(i, j + new_count) for j in range(known_count)] for i in range(new_count)]
+        actual = space.scores(np.arange(new_count)[:, None], np.arange(known_count), queries=queries)
+        assert (actual == expected).all()
+        found = space.search(known_count, queries=queries)
+        assert listed_ids(found) == [
+            [j for j in range(known_count) if same(i, j + new_count)] for i in range(new_count)
+        ]
 
 
 @settings(max_examples=60, deadline=None)
-@given(keys=st.lists(st.sampled_from(['a', 'b', None]), min_size=2, max_size=12), m=st.integers(1, 11),
-       limit=st.integers(1, 5))
-def test_a_pool_of_keys_is_one_self_join(keys, m, limit):
-    m = min(m, len(keys) - 1)
-    n = len(keys)
-    pool, whole = Pool(Keys(keys[:m], limit), Keys(keys[m:], limit)), Keys(keys, limit)
-    assert listed(pool.search(n)) == listed(whole.search(n))[:m]
-    pairs = np.arange(m)[:, None], np.arange(n)
-    np.testing.assert_array_equal(pool.scores(*pairs), whole.scores(*pairs))
+@given(
+    keys=st.lists(st.sampled_from(['a', 'b', None]), min_size=2, max_size=12),
+    new_count=st.integers(1, 11),
+    limit=st.integers(1, 5),
+)
+def test_a_pool_of_keys_is_one_self_join(keys, new_count, limit):
+    new_count = min(new_count, len(keys) - 1)
+    listing_count = len(keys)
+    pool, whole_space = Pool(Keys(keys[:new_count], limit), Keys(keys[new_count:], limit)), Keys(keys, limit)
+    assert listed_ids(pool.search(listing_count)) == listed_ids(whole_space.search(listing_count))[:new_count]
+    pairs = np.arange(new_count)[:, None], np.arange(listing_count)
+    np.testing.assert_array_equal(pool.scores(*pairs), whole_space.scores(*pairs))
 
 
 def test_codes():
     space = Keys(['b', 'a', None, 'b', 'c', 'c', 'c'], max_shared=2)
-    own, theirs = space.codes()
-    assert own.tolist() == theirs.tolist() == [0, 1, -1, 0, -1, -1, -1]
-    own, theirs = space.codes(space.transform(['c', 'x', None, 'a']))
-    assert own.tolist() == [0, 1, -1, 0, -1, -1, -1]
-    assert theirs[[0, 2]].tolist() == [-1, -1] and theirs[3] == own[1] and theirs[1] not in own
+    own_codes, query_codes = space.codes()
+    assert own_codes.tolist() == query_codes.tolist() == [0, 1, -1, 0, -1, -1, -1]
+    own_codes, query_codes = space.codes(space.transform(['c', 'x', None, 'a']))
+    assert own_codes.tolist() == [0, 1, -1, 0, -1, -1, -1]
+    assert query_codes[[0, 2]].tolist() == [-1, -1]
+    assert query_codes[3] == own_codes[1] and query_codes[1] not in own_codes
     for codes in Keys([None, None]).codes(): assert codes.tolist() == [-1, -1]
 
 
@@ -70,17 +81,19 @@ def test_title_keys():
 
 
 def test_an_equal_key_matches_by_itself():
-    x = noisy(6, 5, 3)
-    spaces = {'image': Dense(x), 'phash': Keys(['p', None, 'q', 'p', 'q', None])}
-    cand = candidates(spaces)
-    assert cand.join == ('phash',)
+    vectors = noisy(6, 5, 3)
+    spaces = {'image': Dense(vectors), 'phash': Keys(['p', None, 'q', 'p', 'q', None])}
+    scored_candidates = candidates(spaces)
+    assert scored_candidates.join == ('phash',)
     rule = Rule('mean', {'image': 1.}, .999, join=['phash'])
-    assert [row.tolist() for row in rule.apply(spaces)] == [[0, 3], [1], [2, 4], [3, 0], [4, 2], [5]]
+    matches = [matched_ids.tolist() for matched_ids in rule.apply(spaces)]
+    assert matches == [[0, 3], [1], [2, 4], [3, 0], [4, 2], [5]]
     without = Rule('mean', {'image': 1.}, .999)
-    assert [row.tolist() for row in without.apply(spaces)] == [[i] for i in range(6)]
+    assert [matched_ids.tolist() for matched_ids in without.apply(spaces)] == [[i] for i in range(6)]
     assert Rule.from_dict(rule.to_dict()) == rule
     # what isn't joined keeps its score
-    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float64)
-    plain = fuse(cand, 'mean', {'image': 1.}, join=())
-    np.testing.assert_allclose(plain.scores, ref.nearest(unit @ unit.T, 6)[1], atol=1e-6)
-    with pytest.raises(InputError, match='join'): fuse(cand, 'mean', {'image': 1.}, join=('sha',))
+    unit_vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float64)
+    plain = fuse(scored_candidates, 'mean', {'image': 1.}, join=())
+    np.testing.assert_allclose(plain.scores, ref.nearest(unit_vectors @ unit_vectors.T, 6)[1], atol=1e-6)
+    with pytest.raises(InputError, match='join'):
+        fuse(scored_candidates, 'mean', {'image': 1.}, join=('sha',))

@@ -6,52 +6,58 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Index, Keys, Neighbors, Pool, decide
-from tests.match.cases import asked, halves_of_one, noisy
-from tests.match.spaces.promises import assert_same, listed
+from tests.match.cases import checked_search, halves_of_one, noisy
+from tests.match.spaces.promises import assert_same, listed_ids
 
 
-def brute(similarity, m, k, within=True):
-    "The k nearest of rows 0 to m-1 in the full similarity matrix, itself first, ties to the smaller id."
+def brute_force(similarity, new_count, k, within=True):
+    "The k nearest of the first rows in the full similarity matrix, itself first, ties to the smaller id."
     rows = []
-    for i in range(m):
-        searched = [j for j in range(len(similarity)) if within or j >= m]
-        others = [j for j in searched if j != i and similarity[i, j] > -np.inf]
-        rows.append([i, *sorted(others, key=lambda j, row=similarity[i]: (-row[j], j))][:k])
+    for i in range(new_count):
+        searched = [listing for listing in range(len(similarity)) if within or listing >= new_count]
+        others = [listing for listing in searched if listing != i and similarity[i, listing] > -np.inf]
+        rows.append([i, *sorted(others, key=lambda listing, row=similarity[i]: (-row[listing], listing))][:k])
     return rows
 
 
 @settings(max_examples=60, deadline=None)
-@given(m=st.integers(1, 9), n=st.integers(1, 9), k=st.integers(1, 20), seed=st.integers(0, 999),
-       within=st.booleans())
-def test_dense_pool_is_one_self_join(m, n, k, seed, within):
-    x = halves_of_one(m + n, 5, seed)
-    pool = Pool(Dense(x[:m]), Dense(x[m:]), within)
-    neighbors = asked(pool.search, k, m + n).check()
-    similarity = x @ x.T / 4
-    assert listed(neighbors) == brute(similarity, m, k, within)
-    got = pool.scores(np.arange(m)[:, None], np.arange(m + n))
-    np.testing.assert_array_equal(got, similarity[:m].astype(np.float32))
+@given(
+    new_count=st.integers(1, 9),
+    known_count=st.integers(1, 9),
+    k=st.integers(1, 20),
+    seed=st.integers(0, 999),
+    within=st.booleans(),
+)
+def test_dense_pool_is_one_self_join(new_count, known_count, k, seed, within):
+    vectors = halves_of_one(new_count + known_count, 5, seed)
+    pool = Pool(Dense(vectors[:new_count]), Dense(vectors[new_count:]), within)
+    neighbors = checked_search(pool.search, k, new_count + known_count).check()
+    similarity = vectors @ vectors.T / 4
+    assert listed_ids(neighbors) == brute_force(similarity, new_count, k, within)
+    actual = pool.scores(np.arange(new_count)[:, None], np.arange(new_count + known_count))
+    np.testing.assert_array_equal(actual, similarity[:new_count].astype(np.float32))
 
 
 def test_a_pool_without_catalogue_is_a_self_join():
-    x = noisy(9, 4, 0)
-    assert_same(Pool(Dense(x)).search(4), Dense(x).search(4))
-    assert Pool(Dense(x)).pool == 9 and Pool(Dense(x)).removed.tolist() == [False] * 9
+    vectors = noisy(9, 4, 0)
+    assert_same(Pool(Dense(vectors)).search(4), Dense(vectors).search(4))
+    assert Pool(Dense(vectors)).pool == 9 and Pool(Dense(vectors)).removed.tolist() == [False] * 9
 
 
 def test_whole():
-    new, known = Dense(noisy(3, 4, 0)), Dense(noisy(2, 4, 1))
-    both = np.concatenate([new.vectors, known.vectors])
-    np.testing.assert_array_equal(Pool(new, known).whole('x').vectors, both)
-    assert Pool(new).whole('x') is new
-    says = "^within=False: step 'blend' uses the neighbors of neighbors"
-    with pytest.raises(InputError, match=says): Pool(new, known, within=False).whole("step 'blend'")
+    new_listings, catalogue = Dense(noisy(3, 4, 0)), Dense(noisy(2, 4, 1))
+    all_vectors = np.concatenate([new_listings.vectors, catalogue.vectors])
+    np.testing.assert_array_equal(Pool(new_listings, catalogue).whole('x').vectors, all_vectors)
+    assert Pool(new_listings).whole('x') is new_listings
+    message = "^within=False: step 'blend' uses the neighbors of neighbors"
+    with pytest.raises(InputError, match=message):
+        Pool(new_listings, catalogue, within=False).whole("step 'blend'")
 
 
 def test_removed_from_the_catalogue():
-    known = Index(noisy(5, 4, 1))
-    known.remove([1, 4])
-    pool = Pool(Dense(noisy(3, 4, 0)), known)
+    catalogue = Index(noisy(5, 4, 1))
+    catalogue.remove([1, 4])
+    pool = Pool(Dense(noisy(3, 4, 0)), catalogue)
     assert pool.removed.tolist() == [False] * 4 + [True, False, False, True]
     assert not np.isin(pool.search(8).ids, [4, 7]).any()
 
@@ -65,7 +71,7 @@ def test_ids_past_the_pool_are_refused():
 def test_placeholders_are_counted_over_new_and_known():
     "A key on one new and two known listings is on three, as in one self-join."
     pool = Pool(Keys(['a', 'b'], 2), Keys(['a', 'a', 'b'], 2))
-    assert listed(pool.search(5)) == [[0], [1, 4]]
+    assert listed_ids(pool.search(5)) == [[0], [1, 4]]
 
 
 def test_matches_name_the_catalogue():

@@ -8,22 +8,22 @@ from fastmatch.match.spaces.recall import Recall, draw_rows, measure_recall
 
 
 @settings(max_examples=100, deadline=None)
-@given(n=st.integers(1, 8), k=st.integers(0, 5), seed=st.integers(0, 999), fewer=st.booleans())
-def test_measure_recall(n, k, seed, fewer):
+@given(row_count=st.integers(1, 8), k=st.integers(0, 5), seed=st.integers(0, 999), fewer=st.booleans())
+def test_measure_recall(row_count, k, seed, fewer):
     rng = np.random.default_rng(seed)
-    exact = -np.sort(-rng.choice(np.float32([.25, .5, .75, 1]), (n, k)), axis=1)
-    if fewer: exact[rng.random(n) < .5, k // 2:] = -np.inf
+    exact = -np.sort(-rng.choice(np.float32([.25, .5, .75, 1]), (row_count, k)), axis=1)
+    if fewer: exact[rng.random(row_count) < .5, k // 2:] = -np.inf
     # what is found is never above what is nearest
-    found = np.where(rng.random((n, k)) < .4, np.float32(-1), exact)
+    found = np.where(rng.random((row_count, k)) < .4, np.float32(-1), exact)
     found = -np.sort(-found, axis=1)
     shares = []
-    for i in range(n):
+    for i in range(row_count):
         best = [score for score in exact[i] if score > -np.inf]
         hits = [score for score in found[i] if best and score >= best[-1]]
         shares.append(min(len(hits), len(best)) / len(best) if best else 1)
-    got = measure_recall(found, exact, k + 1)
-    assert (got.k, got.rows) == (k + 1, n) and got.mean == pytest.approx(np.mean(shares))
-    assert got.se == pytest.approx(np.std(shares) / n**.5)
+    actual = measure_recall(found, exact, k + 1)
+    assert (actual.k, actual.rows) == (k + 1, row_count) and actual.mean == pytest.approx(np.mean(shares))
+    assert actual.se == pytest.approx(np.std(shares) / row_count**.5)
 
 
 def test_any_of_equals_counts():

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Keys, Pool, Units, quantities
-from tests.match.cases import asked, grid
+from tests.match.cases import checked_search, pair_grid
 
 
-@pytest.mark.parametrize('title, want', [
+@pytest.mark.parametrize('title, expected', [
     ('Susu UHT 500ml', {'volume': [500]}), ('susu 0,5 L', {'volume': [500]}), ('0.5 ltr', {'volume': [500]}),
     ('2 x 500 ml', {'volume': [500], 'count': [2]}), ('10x20x30cm', {'length': [100, 200, 300]}),
     ('10 cm x 2 m', {'length': [100, 2000]}), ('1.000 gr beras', {'mass': [1000]}),
@@ -24,8 +24,8 @@ from tests.match.cases import asked, grid
     ('8 fl oz', {'volume': [236.588]}), ('8 oz', {'mass': [226.796184]}), ('5 in 1', {}), ('v1.5l', {}),
     ('10.5.3 ml', {}), ('0 ml', {}), ('1/0 kg', {}), ('5m²', {}), ('iphone 12', {}), ('', {}),
     ('12 lemons', {})])
-def test_quantities(title, want):
-    assert quantities(title) == {dimension: pytest.approx(values) for dimension, values in want.items()}
+def test_quantities(title, expected):
+    assert quantities(title) == {dimension: pytest.approx(values) for dimension, values in expected.items()}
 
 
 WORDS = ['500ml', '0.5 l', '250 ml', '1kg', '1.000 gr', '2 x 500ml', 'isi 2', 'isi 3', '8 fl oz', '237 ml',
@@ -40,24 +40,24 @@ def agree(first, second):
 
 
 @settings(max_examples=60, deadline=None)
-@given(words=st.lists(st.sampled_from(WORDS), min_size=2, max_size=9), m=st.integers(1, 8))
-def test_units_against_loops(words, m):
-    texts = [f'{a} {b}' for a, b in zip(words, words[::-1])]
+@given(words=st.lists(st.sampled_from(WORDS), min_size=2, max_size=9), new_count=st.integers(1, 8))
+def test_units_against_loops(words, new_count):
+    texts = [f'{word} {other}' for word, other in zip(words, words[::-1])]
     found = [quantities(text) for text in texts]
-    n = len(texts)
-    want = np.array([[float(agree(first, second)) for second in found] for first in found])
-    assert (want.diagonal() == 1).all() and (want == want.T).all()
+    listing_count = len(texts)
+    expected = np.array([[float(agree(first, second)) for second in found] for first in found])
+    assert (expected.diagonal() == 1).all() and (expected == expected.T).all()
     space = Units(texts)
-    np.testing.assert_array_equal(space.scores(*grid(n)), want)
-    m = min(m, n - 1)
-    mask = np.arange(n) < m
+    np.testing.assert_array_equal(space.scores(*pair_grid(listing_count)), expected)
+    new_count = min(new_count, listing_count - 1)
+    mask = np.arange(listing_count) < new_count
     pool = Pool(space.take(mask), space.take(~mask))
-    rows, ids = grid(n)
-    np.testing.assert_array_equal(pool.scores(rows[:m], ids), want[:m])
-    again = space.take(mask).append(space.transform(texts[m:]))
-    np.testing.assert_array_equal(again.scores(*grid(n)), want)
-    assert (asked(space.search, 3, n).check(self_join=True).ids[:, 1:] < 0).all()
-    assert (asked(pool.search, 3, n).ids[:, 1:] < 0).all()
+    rows, ids = pair_grid(listing_count)
+    np.testing.assert_array_equal(pool.scores(rows[:new_count], ids), expected[:new_count])
+    rejoined = space.take(mask).append(space.transform(texts[new_count:]))
+    np.testing.assert_array_equal(rejoined.scores(*pair_grid(listing_count)), expected)
+    assert (checked_search(space.search, 3, listing_count).check(self_join=True).ids[:, 1:] < 0).all()
+    assert (checked_search(pool.search, 3, listing_count).ids[:, 1:] < 0).all()
 
 
 def test_nobody_is_found_for_queries():

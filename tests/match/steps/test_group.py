@@ -22,78 +22,85 @@ from tests.match.cases import cases, noisy
 from tests.reference import match as ref
 
 
-def as_sets(groups): return {frozenset(np.flatnonzero(groups == item).tolist()) for item in np.unique(groups)}
+def as_sets(groups): return {frozenset(np.flatnonzero(groups == code).tolist()) for code in np.unique(groups)}
 
 
-def numbered(groups):
+def numbered_in_order(groups):
     first = [np.flatnonzero(groups == index)[0] for index in range(groups.max() + 1)]
     return groups.dtype == np.int64 and first == sorted(first)
 
 
-@pytest.mark.parametrize('n, k, seed', [(1, 1, 0), (12, 5, 1), (40, 6, 2), (40, 40, 3), (60, 9, 4)])
+@pytest.mark.parametrize(
+    'listing_count, k, seed', [(1, 1, 0), (12, 5, 1), (40, 6, 2), (40, 40, 3), (60, 9, 4)]
+)
 @pytest.mark.parametrize('mean_size, least', [(1., 0.), (2.6, 0.), (2.6, .5), (1e9, 0.), (1e9, .3)])
-def test_agglomerate(n, k, seed, mean_size, least):
-    neighbors = Dense(noisy(n, 5, seed)).search(k)
-    got = agglomerate(neighbors, mean_size, least)
-    assert numbered(got) and as_sets(got) == ref.agglomerate(neighbors, mean_size, least)
+def test_agglomerate(listing_count, k, seed, mean_size, least):
+    neighbors = Dense(noisy(listing_count, 5, seed)).search(k)
+    actual = agglomerate(neighbors, mean_size, least)
+    assert numbered_in_order(actual) and as_sets(actual) == ref.agglomerate(neighbors, mean_size, least)
 
 
 @pytest.mark.parametrize('clusters', [40, 15, 3])
 def test_agglomerate_is_scipys(clusters):
     neighbors = Dense(np.abs(noisy(40, 5, 7))).search(40)
-    s = ref.pair_scores(neighbors)
-    np.fill_diagonal(s, 1)
-    tree = linkage(squareform(1 - s, checks=False), 'average')
+    similarity = ref.pair_scores(neighbors)
+    np.fill_diagonal(similarity, 1)
+    tree = linkage(squareform(1 - similarity, checks=False), 'average')
     assert as_sets(agglomerate(neighbors, 40 / clusters)) == as_sets(fcluster(tree, clusters, 'maxclust'))
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    case=cases(smallest=1),
-    cuts=st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0, 101.0]), min_size=3, max_size=3),
+    random_case=cases(smallest=1),
+    thresholds=st.lists(st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0, 101.0]), min_size=3, max_size=3),
 )
-def test_tiers(case, cuts):
-    neighbors, _ = case
-    got = tiers(neighbors, *sorted(cuts, reverse=True))
-    assert numbered(got) and as_sets(got) == ref.tiers(neighbors, *sorted(cuts, reverse=True))
+def test_tiers(random_case, thresholds):
+    neighbors, _ = random_case
+    falling_thresholds = sorted(thresholds, reverse=True)
+    actual = tiers(neighbors, *falling_thresholds)
+    assert numbered_in_order(actual) and as_sets(actual) == ref.tiers(neighbors, *falling_thresholds)
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    case=cases(smallest=1),
+    random_case=cases(smallest=1),
     mean_size=st.sampled_from([1.0, 1.5, 2.6, 99.0]),
     least=st.sampled_from([0.0, 0.3, 0.5]),
 )
-def test_promises_hold_in_ties(case, mean_size, least):
-    neighbors, _ = case
-    n, groups = len(neighbors.ids), agglomerate(neighbors, mean_size, least)
-    whole = group(decide(neighbors, max(least, 1e-9), n))
+def test_promises_hold_in_ties(random_case, mean_size, least):
+    neighbors, _ = random_case
+    listing_count, groups = len(neighbors.ids), agglomerate(neighbors, mean_size, least)
+    linked = group(decide(neighbors, max(least, 1e-9), listing_count))
     # within what is linked at all, and no more groups are merged than asked for
-    assert numbered(groups) and all(len({whole[i] for i in as_set}) == 1 for as_set in as_sets(groups))
-    assert n / (len(as_sets(groups)) + 1) < mean_size or len(as_sets(groups)) == n
-    if mean_size == 1: assert groups.tolist() == list(range(n))
+    assert numbered_in_order(groups)
+    assert all(len({linked[i] for i in members}) == 1 for members in as_sets(groups))
+    assert listing_count / (len(as_sets(groups)) + 1) < mean_size or len(as_sets(groups)) == listing_count
+    if mean_size == 1: assert groups.tolist() == list(range(listing_count))
 
 
 @settings(max_examples=80, deadline=None)
-@given(case=cases(smallest=1), limit=st.integers(1, 9))
-def test_matches_of_groups(case, limit):
-    neighbors, labels = case
+@given(random_case=cases(smallest=1), limit=st.integers(1, 9))
+def test_matches_of_groups(random_case, limit):
+    neighbors, labels = random_case
     matches = same_group(labels, neighbors, limit)
-    for i, item in enumerate(matches):
+    for i, matched_ids in enumerate(matches):
         known = [int(j) for j in neighbors.ids[i, 1:] if j >= 0 and labels[j] == labels[i]]
         rest = [j for j in range(len(labels)) if labels[j] == labels[i] and j != i and j not in known]
-        assert item.tolist() == ([i] + known + rest)[:limit]
+        assert matched_ids.tolist() == ([i] + known + rest)[:limit]
         scores = matches.scores[matches.indptr[i]:matches.indptr[i + 1]]
         assert np.isfinite(scores).all() and scores.dtype == np.float32
-        at = {int(j): s for j, s in zip(neighbors.ids[i], neighbors.scores[i])}
-        assert [at[j] for j in item if j in at] == [s for j, s in zip(item, scores) if j in at]
+        score_of = {int(j): score for j, score in zip(neighbors.ids[i], neighbors.scores[i])}
+        expected = [score_of[j] for j in matched_ids if j in score_of]
+        assert expected == [score for j, score in zip(matched_ids, scores) if j in score_of]
 
 
 def test_row_order_does_not_matter():
-    x, perm = noisy(40, 4, 0), np.random.default_rng(0).permutation(40)
+    vectors, permutation = noisy(40, 4, 0), np.random.default_rng(0).permutation(40)
     for function in (agglomerate, lambda neighbors: tiers(neighbors, .9, .8, .6)):
-        a, b = (as_sets(function(Dense(item).search(40))) for item in (x, x[perm]))
-        assert a == {frozenset(perm[list(item)].tolist()) for item in b} and len(a) < 40
+        plain = as_sets(function(Dense(vectors).search(40)))
+        permuted = as_sets(function(Dense(vectors[permutation]).search(40)))
+        assert plain == {frozenset(permutation[list(members)].tolist()) for members in permuted}
+        assert len(plain) < 40
 
 
 def test_by_hand():
@@ -117,11 +124,11 @@ def test_refuses():
             function(Neighbors(neighbors.ids[:, 1:], neighbors.scores[:, 1:]))
 
 
-NB = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
+NEIGHBORS = Neighbors.from_pairs([0, 0, 1, 2, 3], [1, 2, 0, 0, 4], [.75, .5, .75, .5, .25], 5)
 
 
 def test_group():
-    assert group(decide(NB, .5)).tolist() == [0, 0, 0, 1, 2]
+    assert group(decide(NEIGHBORS, .5)).tolist() == [0, 0, 0, 1, 2]
     # a chain that is linked one way only, its first listing last
     matches = Matches(np.array([0, 1, 3, 5, 6]), np.array([0, 1, 3, 2, 0, 3]), np.ones(6, np.float32))
     assert group(matches).tolist() == [0, 1, 0, 1] and group(matches).dtype == np.int64
@@ -129,12 +136,14 @@ def test_group():
 
 
 @settings(max_examples=80, deadline=None)
-@given(n=st.integers(1, 30), links=st.integers(0, 30), seed=st.integers(0, 999))
-def test_group_is_union_find(n, links, seed):
+@given(listing_count=st.integers(1, 30), link_count=st.integers(0, 30), seed=st.integers(0, 999))
+def test_group_is_union_find(listing_count, link_count, seed):
     rng = np.random.default_rng(seed)
-    sets = [[i] for i in range(n)]
-    for i, j in rng.integers(0, n, (links, 2)): sets[i].append(int(j))
+    linked = [[i] for i in range(listing_count)]
+    for i, j in rng.integers(0, listing_count, (link_count, 2)): linked[i].append(int(j))
     matches = Matches(
-        np.cumsum([0] + [len(item) for item in sets]), np.concatenate(sets), np.ones(n + links, np.float32)
+        np.cumsum([0] + [len(linked_ids) for linked_ids in linked]),
+        np.concatenate(linked),
+        np.ones(listing_count + link_count, np.float32),
     )
-    np.testing.assert_array_equal(group(matches), ref.group(sets))
+    np.testing.assert_array_equal(group(matches), ref.group(linked))

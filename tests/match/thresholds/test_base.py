@@ -13,11 +13,13 @@ from tests.match.cases import noisy
 
 
 def test_every_search_derives_from_the_protocol():
-    for kind in (Sweep, RankSweep, UnionSweep, FlatSweep): assert issubclass(kind, ThresholdSearch)
+    for search_class in (Sweep, RankSweep, UnionSweep, FlatSweep):
+        assert issubclass(search_class, ThresholdSearch)
     public = [getattr(match, name) for name in match.__all__]
-    classes = [kind for kind in public if inspect.isclass(kind)]
-    searches = [kind for kind in classes if hasattr(kind, 'best') and hasattr(kind, 'at')]
-    assert searches and all(issubclass(kind, ThresholdSearch) for kind in searches)
+    classes = [public_class for public_class in public if inspect.isclass(public_class)]
+    searches = [public_class for public_class in classes
+                if hasattr(public_class, 'best') and hasattr(public_class, 'at')]
+    assert searches and all(issubclass(search_class, ThresholdSearch) for search_class in searches)
     with pytest.raises(TypeError, match='abstract'): ThresholdSearch()
 
 
@@ -39,9 +41,9 @@ def test_a_search_of_ones_own():
         "No search."
         best = at = None
 
-    got = heldout(Fixed(), groups, halvings=2)
-    np.testing.assert_allclose(got.row_f1, Sweep(neighbors, groups).at(.3))
-    assert {threshold for _, threshold in got.picks} == {.3}
+    actual = heldout(Fixed(), groups, halvings=2)
+    np.testing.assert_allclose(actual.row_f1, Sweep(neighbors, groups).at(.3))
+    assert {threshold for _, threshold in actual.picks} == {.3}
     with pytest.raises(InputError, match="option 'a' is of type LooksLikeIt"):
         heldout({'a': LooksLikeIt()}, groups)
 
@@ -53,8 +55,8 @@ def test_row_mask():
     assert row_mask([], 3).tolist() == [False] * 3
     refused = [([3], 'rows from 3 to 3, but there are 3'), ([-1], 'rows from -1'), ([.5], 'dtype float64'),
                ([[0]], r'shape \(1, 1\)'), ([True, False], r'bool \(3,\)')]
-    for bad, words in refused:
-        with pytest.raises(InputError, match=words): row_mask(bad, 3)
+    for invalid_rows, message in refused:
+        with pytest.raises(InputError, match=message): row_mask(invalid_rows, 3)
 
 
 def test_the_first_of_equal_totals_wins():

@@ -9,15 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
-def program(name):
+def program_path(name):
     "Debian keeps the server's programs off the path."
-    found = sorted(Path('/usr/lib/postgresql').glob(f'*/bin/{name}'))
-    return shutil.which(name) or (str(found[-1]) if found else None)
+    found_programs = sorted(Path('/usr/lib/postgresql').glob(f'*/bin/{name}'))
+    return shutil.which(name) or (str(found_programs[-1]) if found_programs else None)
 
 
-def lacking():
+def why_no_server():
     "Why there can be no server, or None."
-    if program('initdb') is None or program('pg_ctl') is None: return 'PostgreSQL is not installed'
+    if program_path('initdb') is None or program_path('pg_ctl') is None: return 'PostgreSQL is not installed'
     if os.getuid() == 0:
         import pwd
         try: pwd.getpwnam('postgres')
@@ -33,17 +33,17 @@ def server():
         listener.bind(('127.0.0.1', 0))
         port = listener.getsockname()[1]
     # it refuses to run as root
-    user = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
-    if user: shutil.chown(folder, 'postgres', 'postgres')
+    user_options = {'user': 'postgres', 'group': 'postgres', 'extra_groups': []} if os.getuid() == 0 else {}
+    if user_options: shutil.chown(folder, 'postgres', 'postgres')
 
-    def call(name, *arguments):
-        subprocess.run([program(name), *arguments], cwd=folder, check=True, timeout=60,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **user)
-    data = f'{folder}/data'
+    def run_program(name, *arguments):
+        subprocess.run([program_path(name), *arguments], cwd=folder, check=True, timeout=60,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **user_options)
+    data_folder = f'{folder}/data'
     try:
-        call('initdb', '-D', data, '-U', 'shop', '-A', 'trust', '--no-sync')
-        options = f'-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off'
-        call('pg_ctl', '-D', data, '-w', '-l', f'{folder}/log', '-o', options, 'start')
+        run_program('initdb', '-D', data_folder, '-U', 'shop', '-A', 'trust', '--no-sync')
+        server_options = f'-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off'
+        run_program('pg_ctl', '-D', data_folder, '-w', '-l', f'{folder}/log', '-o', server_options, 'start')
         try: yield f'postgresql://shop:secret@127.0.0.1:{port}/postgres'
-        finally: call('pg_ctl', '-D', data, '-m', 'immediate', 'stop')
+        finally: run_program('pg_ctl', '-D', data_folder, '-m', 'immediate', 'stop')
     finally: shutil.rmtree(folder, ignore_errors=True)

@@ -20,28 +20,28 @@ def storage(request, tmp_path):
 def test_the_same_call_continues(storage):
     study = open_study('s', storage, space=SPACE)
     work(study, lambda trial: trial.suggest_float('margin', 0, .8), 3)
-    again = open_study('s', storage, space=SPACE)
-    assert [trial.value for trial in again.trials] == [trial.value for trial in study.trials]
-    assert len(again.trials) == 3
+    study_again = open_study('s', storage, space=SPACE)
+    assert [trial.value for trial in study_again.trials] == [trial.value for trial in study.trials]
+    assert len(study_again.trials) == 3
     # the first is the kit as it comes, and was queued once
-    first = again.trials[0]
-    assert first.params == {'margin': .3} and first.user_attrs['default']
-    assert first.user_attrs['given'] == {'margin': .3, 'lr': 2e-3}
+    first_trial = study_again.trials[0]
+    assert first_trial.params == {'margin': .3} and first_trial.user_attrs['default']
+    assert first_trial.user_attrs['given'] == {'margin': .3, 'lr': 2e-3}
     # another name is another study; a name alone opens what there is
     assert len(open_study('t', storage, space=SPACE).trials) == 1
     assert open_study('s', storage, None).direction.name == 'MAXIMIZE'
 
 
-@pytest.mark.parametrize('change, words', [
+@pytest.mark.parametrize('changed_options, message_parts', [
     (dict(direction='minimize'), ['to maximize', 'to minimize']),
     (dict(space=spaces('margin')), ["'lr'", '0.0001 to 0.01 log', 'space']),
     (dict(space=spaces('margin', lr=(1e-4, 1e-1, 'log'))), ['0.0001 to 0.1 log', '0.0001 to 0.01 log']),
     (dict(about={'monitor': 'map@r'}), ['recall@1', 'map@r'])])
-def test_another_study_of_the_name_is_refused(storage, change, words):
-    call = dict(space=SPACE, about={'monitor': 'recall@1'})
-    open_study('s', storage, **call)
-    with pytest.raises(InputError) as error: open_study('s', storage, **{**call, **change})
-    assert all(word in str(error.value) for word in ["'s'", *words])
+def test_another_study_of_the_name_is_refused(storage, changed_options, message_parts):
+    options = dict(space=SPACE, about={'monitor': 'recall@1'})
+    open_study('s', storage, **options)
+    with pytest.raises(InputError) as error: open_study('s', storage, **{**options, **changed_options})
+    assert all(part in str(error.value) for part in ["'s'", *message_parts])
 
 
 def test_a_first_trial_that_draws_is_not_the_kit_as_it_comes():
@@ -52,13 +52,13 @@ def test_a_first_trial_that_draws_is_not_the_kit_as_it_comes():
 
 def test_a_study_half_made_is_completed(tmp_path):
     "Whoever made it was killed before it queued its first trial, or right after."
-    values = {'margin': .3, 'lr': 2e-3}
-    for file, is_queued in (('a.db', False), ('b.db', True)):
-        address = f'sqlite:///{tmp_path}/{file}'
-        half = optuna.create_study(study_name='s', storage=address, direction='maximize')
-        if is_queued: half.enqueue_trial(values, user_attrs={'given': {}, 'default': True})
-        study = open_study('s', tmp_path/file, space=SPACE)
-        assert [trial.system_attrs['fixed_params'] for trial in study.trials] == [values]
+    default_params = {'margin': .3, 'lr': 2e-3}
+    for file_name, is_queued in (('a.db', False), ('b.db', True)):
+        address = f'sqlite:///{tmp_path}/{file_name}'
+        half_made_study = optuna.create_study(study_name='s', storage=address, direction='maximize')
+        if is_queued: half_made_study.enqueue_trial(default_params, user_attrs={'given': {}, 'default': True})
+        study = open_study('s', tmp_path/file_name, space=SPACE)
+        assert [trial.system_attrs['fixed_params'] for trial in study.trials] == [default_params]
         assert study.user_attrs['kept']['space']
 
 
@@ -90,31 +90,31 @@ def test_many_open_at_once(tmp_path):
 
 
 def test_memory_is_a_study_each():
-    first, second = open_study('s', space=SPACE), open_study('s', space=SPACE)
-    work(first, lambda trial: 1., 2)
-    assert len(first.trials) == 2 and len(second.trials) == 1
+    first_study, second_study = open_study('s', space=SPACE), open_study('s', space=SPACE)
+    work(first_study, lambda trial: 1., 2)
+    assert len(first_study.trials) == 2 and len(second_study.trials) == 1
 
 
 def test_files_have_a_lock(tmp_path):
     assert claim_lock(open_study('s')) is None and claim_lock(optuna.create_study()) is None
-    first, second = (claim_lock(open_study('s', tmp_path/'a.db')) for _ in range(2))
-    assert first.lock_file == second.lock_file == str(tmp_path/'a.db.claims')
+    first_lock, second_lock = (claim_lock(open_study('s', tmp_path/'a.db')) for _ in range(2))
+    assert first_lock.lock_file == second_lock.lock_file == str(tmp_path/'a.db.claims')
 
 
 def test_vectors_are_recognized_but_for_rounding(tmp_path):
     vectors = {'image': np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)}
 
-    def call(vectors):
+    def open_with(vectors):
         return open_study('s', tmp_path/'a.db', about={'vectors': fingerprint_vectors(vectors)})
     # a trial, without which there is nothing yet that could be another question
-    call(vectors).enqueue_trial({'x': 1})
-    call({'image': vectors['image'] + np.float32(1e-6)})
-    for other in ({'image': vectors['image'] + np.float32(.01)}, {'title': vectors['image']}):
-        with pytest.raises(InputError, match='begun with vectors'): call(other)
+    open_with(vectors).enqueue_trial({'x': 1})
+    open_with({'image': vectors['image'] + np.float32(1e-6)})
+    for other_vectors in ({'image': vectors['image'] + np.float32(.01)}, {'title': vectors['image']}):
+        with pytest.raises(InputError, match='begun with vectors'): open_with(other_vectors)
 
 
-@pytest.mark.parametrize('keywords, word', [
+@pytest.mark.parametrize('options, message', [
     (dict(sampler='tpee'), 'tpee'), (dict(pruner='axe'), 'axe'), (dict(pruner='hyperband'), 'epochs'),
     (dict(direction='up'), 'up'), (dict(space={}), 'empty')])
-def test_options_that_cant_be(keywords, word):
-    with pytest.raises(InputError, match=word): open_study('s', **keywords)
+def test_options_that_cant_be(options, message):
+    with pytest.raises(InputError, match=message): open_study('s', **options)

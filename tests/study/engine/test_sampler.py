@@ -16,15 +16,16 @@ def objective(trial):
 def test_samplers_by_name_draw_the_same_again(sampler):
     if sampler == 'cmaes': pytest.importorskip('cmaes')
 
-    def run(seed, parts=(14,)):
+    def drawn_params(seed, study_sizes=(14,)):
         study = open_study('s', space=SPACE, sampler=sampler, seed=seed)
-        for n_trials in parts:
+        for n_trials in study_sizes:
             # a resumed study has a sampler that has forgotten everything
             study.sampler = make_sampler(sampler, seed)
             work(study, objective, n_trials)
         return [tuple(trial.params.values()) for trial in study.trials]
-    alone = run(0)
-    assert alone == run(0, (3, 9, 14)) and alone != run(1) and len(set(alone)) == 14
+    drawn_alone = drawn_params(0)
+    assert drawn_alone == drawn_params(0, (3, 9, 14)) and drawn_alone != drawn_params(1)
+    assert len(set(drawn_alone)) == 14
 
 
 def test_hyperband_knows_its_resource():

@@ -18,18 +18,19 @@ from fastmatch.study.engine.space import NAMED, as_space, default_values, descri
 
 @pytest.mark.parametrize('name', list(NAMED))
 def test_a_named_space_holds_the_kits_own_value(name):
-    param = spaces(name)[name]
-    assert param.default == NAMED[name].default
-    if isinstance(param.dist, CategoricalDistribution): assert param.default in param.dist.choices
-    else: assert param.dist.low <= param.default <= param.dist.high
+    parameter = spaces(name)[name]
+    assert parameter.default == NAMED[name].default
+    if isinstance(parameter.dist, CategoricalDistribution): assert parameter.default in parameter.dist.choices
+    else: assert parameter.dist.low <= parameter.default <= parameter.dist.high
 
 
 def test_the_named_values_are_the_kits():
     "By the signatures themselves: whoever changes a default must change it here."
-    own = {name: parameter.default for name, parameter in inspect.signature(match_learner).parameters.items()}
+    parameters = inspect.signature(match_learner).parameters
+    kit_defaults = {name: parameter.default for name, parameter in parameters.items()}
     for name in ('wd', 'image_arch', 'text_arch', 'image_pool', 'pool'):
-        assert NAMED[name].default == own[name], name
-    assert own['opt_func'] is adamw and NAMED['opt'].default == 'adamw'
+        assert NAMED[name].default == kit_defaults[name], name
+    assert kit_defaults['opt_func'] is adamw and NAMED['opt'].default == 'adamw'
     assert NAMED['eps'].default == inspect.signature(adamw).parameters['eps'].default
     assert NAMED['loss'].default == ArcFace.__name__
     assert 'ArcFace(m=.3, s=20)' in inspect.getsource(match_learner)
@@ -52,7 +53,7 @@ def test_plain_tuples_and_lists():
     assert default_values(spaces('image_pool')) == {'image_pool': None}
 
 
-@pytest.mark.parametrize('names, own, words', [
+@pytest.mark.parametrize('names, own_ranges, message', [
     (('margn',), {}, "'margn'"), (('lr',), {'lr': (1, 2)}, 'lr'),
     ((), {'lr': (1e-2, 1e-4)}, 'lr=(0.01, 0.0001)'),
     ((), {'lr': (0, 1, 'log')}, 'log'), ((), {'lr': (1, 2, 'lin')}, "'lin'"), ((), {'opt': []}, 'opt'),
@@ -61,20 +62,20 @@ def test_plain_tuples_and_lists():
     ((), {'x': (0., math.inf)}, 'finite'), ((), {'x': Param((0., 1.), 5.)}, '5.0'),
     ((), {'x': Param(['a', 'b'], 'c')}, "'c'"), ((), {'x': Param((1, 9), 2.5)}, '2.5'),
     ((), {'x': Param(3, 3)}, 'x=3'), ((), {'lr': 3}, 'lr=3')])
-def test_bad_spaces_are_refused(names, own, words):
-    with pytest.raises(InputError) as error: spaces(*names, **own)
-    assert words in str(error.value)
+def test_bad_spaces_are_refused(names, own_ranges, message):
+    with pytest.raises(InputError) as error: spaces(*names, **own_ranges)
+    assert message in str(error.value)
 
 
-@pytest.mark.parametrize('bad', [{}, None, ('margin',)])
-def test_an_empty_space_is_refused(bad):
-    with pytest.raises(InputError, match='space'): as_space(bad)
+@pytest.mark.parametrize('empty_space', [{}, None, ('margin',)])
+def test_an_empty_space_is_refused(empty_space):
+    with pytest.raises(InputError, match='space'): as_space(empty_space)
 
 
-@given(low=st.floats(1e-6, 1), ratio=st.floats(1.1, 1e4), log=st.booleans(), seed=st.integers(0, 99))
-def test_suggestions_lie_within(low, ratio, log, seed):
-    ends = (low, low * ratio, 'log') if log else (low, low * ratio)
-    space = spaces(x=ends, n=(2, 7), choice=['a', None, 3, .5, True])
+@given(low=st.floats(1e-6, 1), ratio=st.floats(1.1, 1e4), is_log=st.booleans(), seed=st.integers(0, 99))
+def test_suggestions_lie_within(low, ratio, is_log, seed):
+    bounds = (low, low * ratio, 'log') if is_log else (low, low * ratio)
+    space = spaces(x=bounds, n=(2, 7), choice=['a', None, 3, .5, True])
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     params = suggest(study.ask(), space)
     assert low <= params['x'] <= low * ratio
@@ -85,16 +86,16 @@ def test_suggestions_lie_within(low, ratio, log, seed):
 def test_log_ranges_are_drawn_by_decades():
     space = spaces(lr=(1e-6, 1e-2, 'log'))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    rates = [suggest(study.ask(), space)['lr'] for _ in range(400)]
+    learning_rates = [suggest(study.ask(), space)['lr'] for _ in range(400)]
     # half of them below the middle of the logarithms; evenly drawn, one in a hundred would be
-    assert .4 < sum(math.log10(rate) < -4 for rate in rates) / 400 < .6
+    assert .4 < sum(math.log10(rate) < -4 for rate in learning_rates) / 400 < .6
 
 
 def test_words_tell_spaces_apart():
-    words = {'lr': '0.0002 to 0.02 log', 'margin': '0 to 0.8'}
-    assert describe_space(spaces('margin', 'lr')) == describe_space(spaces('lr', 'margin')) == words
-    different = ((0., 1.), (.5, 1.), (.5, 1., 'log'), [.5, 1.], ['0.5', '1.0'], (1, 2), (1., 2.))
-    assert len({repr(describe_space(spaces(x=values))) for values in different}) == 7
+    expected = {'lr': '0.0002 to 0.02 log', 'margin': '0 to 0.8'}
+    assert describe_space(spaces('margin', 'lr')) == describe_space(spaces('lr', 'margin')) == expected
+    different_ranges = ((0., 1.), (.5, 1.), (.5, 1., 'log'), [.5, 1.], ['0.5', '1.0'], (1, 2), (1., 2.))
+    assert len({repr(describe_space(spaces(x=range_given))) for range_given in different_ranges}) == 7
 
 
 def test_words_are_those_of_stored_studies():

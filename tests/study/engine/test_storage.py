@@ -12,9 +12,9 @@ from fastmatch.study.engine.storage import open_storage, pack_array, unpack_arra
 
 
 def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
 
 
 def test_a_server_that_isnt_there():
@@ -30,13 +30,13 @@ def test_a_file_that_is_something_else(tmp_path):
     with pytest.raises(InputError, match='journal'): open_study('s', tmp_path/'a.log')
 
 
-@pytest.mark.parametrize('bad, error_type, word', [
+@pytest.mark.parametrize('wrong_address, error_type, message', [
     ('studies', InputError, '.db'), ('none/here/a.db', InputError, 'no folder'),
     ('fish://a/b', InputError, 'fish'), ('mysql+nodriver://a:secret@b/c', InputError, 'nodriver'),
     ('oracle://me:secret@h/x', MissingPackage, 'oracle')])
-def test_storages_that_cant_be(bad, error_type, word, tmp_path, monkeypatch):
+def test_storages_that_cant_be(wrong_address, error_type, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error_type, match=word) as error: open_study('s', bad)
+    with pytest.raises(error_type, match=message) as error: open_study('s', wrong_address)
     assert 'secret' not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -49,21 +49,22 @@ def test_arrays_are_packed_and_unpacked():
     assert unpack_array('eJxjYAADewaGBnsAAoYA/w==').tolist() == [0., .5, 1.]
 
 
-@pytest.mark.parametrize('file', ['a.db', 'a.log'])
-def test_the_dashboard_opens_the_storage_as_it_is(file, tmp_path):
+@pytest.mark.parametrize('file_name', ['a.db', 'a.log'])
+def test_the_dashboard_opens_the_storage_as_it_is(file_name, tmp_path):
     dashboard = pytest.importorskip('optuna_dashboard')
     space = spaces('margin', lr=(1e-4, 1e-2, 'log'))
-    study = open_study('mine', tmp_path/file, space=space)
+    study = open_study('mine', tmp_path/file_name, space=space)
     work(study, lambda trial: trial.suggest_float('margin', 0, .8), 3)
-    app, statuses = dashboard.wsgi(open_storage(tmp_path/file).storage), []
+    app, statuses = dashboard.wsgi(open_storage(tmp_path/file_name).storage), []
 
-    def get(path):
-        request = {'REQUEST_METHOD': 'GET', 'PATH_INFO': path, 'SERVER_NAME': 'x', 'SERVER_PORT': '80',
-                   'wsgi.input': io.BytesIO(), 'wsgi.errors': io.StringIO(), 'wsgi.url_scheme': 'http',
-                   'QUERY_STRING': ''}
-        answer = app(request, lambda status, headers, error=None: statuses.append(error or status))
-        return json.loads(b''.join(answer))
-    study = get('/api/studies')['study_summaries'][0]
-    trials = get(f'/api/studies/{study["study_id"]}')['trials']
-    assert study['study_name'] == 'mine' and [trial['state'] for trial in trials] == ['Complete'] * 3
+    def get_json(path):
+        environment = {
+            'REQUEST_METHOD': 'GET', 'PATH_INFO': path, 'SERVER_NAME': 'x', 'SERVER_PORT': '80',
+            'wsgi.input': io.BytesIO(), 'wsgi.errors': io.StringIO(), 'wsgi.url_scheme': 'http',
+            'QUERY_STRING': ''}
+        response = app(environment, lambda status, headers, error=None: statuses.append(error or status))
+        return json.loads(b''.join(response))
+    summary = get_json('/api/studies')['study_summaries'][0]
+    trials = get_json(f'/api/studies/{summary["study_id"]}')['trials']
+    assert summary['study_name'] == 'mine' and [trial['state'] for trial in trials] == ['Complete'] * 3
     assert statuses == ['200 OK'] * 2

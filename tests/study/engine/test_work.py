@@ -26,17 +26,17 @@ from fastmatch.study.engine.work import (
 )
 
 SPACE = spaces('margin')
-def draw(trial): return trial.suggest_float('margin', 0, .8)
+def draw_margin(trial): return trial.suggest_float('margin', 0, .8)
 
 
 def draw_after(seconds):
     def objective(trial):
         time.sleep(seconds)
-        return draw(trial)
+        return draw_margin(trial)
     return objective
 
 
-def states(study): return Counter(trial.state.name for trial in study.trials)
+def count_states(study): return Counter(trial.state.name for trial in study.trials)
 
 
 @pytest.fixture(params=[None, 'a.db', 'a.log'])
@@ -44,31 +44,32 @@ def study(request, tmp_path): return open_study('s', request.param and tmp_path/
 
 
 @pytest.fixture
-def database(tmp_path): return open_study('s', tmp_path/'a.db', space=SPACE)
+def stored_study(tmp_path): return open_study('s', tmp_path/'a.db', space=SPACE)
 
 
-def abandoned(study, worker, params=True):
+def abandon_trial(study, worker, with_params=True):
     "A trial that a worker took and never finished."
     trial = study.ask()
     if worker: trial.set_user_attr('worker', worker)
-    if params: draw(trial)
+    if with_params: draw_margin(trial)
     return trial.number
 
 
 def dead_worker():
     "A worker on this machine whose process is gone."
     machine = worker_name().rsplit(':', 2)[0]
-    job = subprocess.Popen([sys.executable, '-c', ''])
-    job.wait()
-    return f'{machine}:{job.pid}:1'
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    return f'{machine}:{process.pid}:1'
 
 
 def test_so_many_and_no_more(study):
-    work(study, draw, 4)
-    work(study, draw, 4)
-    assert states(study) == {'COMPLETE': 4}
-    work(study, draw, 7)
-    assert states(study) == {'COMPLETE': 7} and [trial.number for trial in study.trials] == list(range(7))
+    work(study, draw_margin, 4)
+    work(study, draw_margin, 4)
+    assert count_states(study) == {'COMPLETE': 4}
+    work(study, draw_margin, 7)
+    assert count_states(study) == {'COMPLETE': 7}
+    assert [trial.number for trial in study.trials] == list(range(7))
 
 
 def test_failures_are_recorded_and_dont_count(study):
@@ -77,9 +78,9 @@ def test_failures_are_recorded_and_dont_count(study):
         if trial.number == 2: return float('nan')
         if trial.number == 3: return None
         if trial.number == 4: raise optuna.TrialPruned
-        return draw(trial)
+        return draw_margin(trial)
     work(study, objective, 6)
-    assert states(study) == {'COMPLETE': 5, 'PRUNED': 1, 'FAIL': 3}
+    assert count_states(study) == {'COMPLETE': 5, 'PRUNED': 1, 'FAIL': 3}
     assert [study.trials[number].user_attrs['reason'] for number in (1, 2, 3)] == [
         "KeyError: 'no such file'", 'the objective returned nan', 'the objective returned None']
 
@@ -97,146 +98,150 @@ def test_values_of_numpy_and_torch_are_numbers():
 def test_too_many_failures_stop_the_study(study):
     def objective(trial):
         if trial.number % 3: raise ValueError(f'bad {trial.number}')
-        return draw(trial)
+        return draw_margin(trial)
     with pytest.raises(InputError, match='5 of 8 trials failed') as error:
         work(study, objective, 20, max_failed=.6)
-    assert 'bad 7' in str(error.value) and states(study) == {'FAIL': 5, 'COMPLETE': 3}
+    assert 'bad 7' in str(error.value) and count_states(study) == {'FAIL': 5, 'COMPLETE': 3}
     # the cause is mended: earlier failures are forgiven
-    work(study, draw, 20)
-    assert states(study) == {'FAIL': 5, 'COMPLETE': 20}
+    work(study, draw_margin, 20)
+    assert count_states(study) == {'FAIL': 5, 'COMPLETE': 20}
 
 
 def test_what_no_trial_can_mend_stops_at_once(study):
     def objective(trial): raise WrongStudy('no such monitor')
     for n_failed in range(1, 6):
         with pytest.raises(WrongStudy, match='no such monitor'): work(study, objective, 20)
-        assert states(study)['FAIL'] == n_failed
+        assert count_states(study)['FAIL'] == n_failed
     # mended, however often it took: the kit as it comes is the first again
-    work(study, draw, 2)
+    work(study, draw_margin, 2)
     assert study.trials[5].params == {'margin': .3} and study.trials[5].user_attrs['default']
-    assert states(study) == {'FAIL': 5, 'COMPLETE': 2}
+    assert count_states(study) == {'FAIL': 5, 'COMPLETE': 2}
 
 
 def test_an_interrupted_trial_is_tried_again(study):
-    seen = []
+    drawn_margins = []
 
     def objective(trial):
-        seen.append(draw(trial))
-        if len(seen) == 3: raise KeyboardInterrupt
-        return seen[-1]
+        drawn_margins.append(draw_margin(trial))
+        if len(drawn_margins) == 3: raise KeyboardInterrupt
+        return drawn_margins[-1]
     with pytest.raises(KeyboardInterrupt): work(study, objective, 5)
-    assert states(study) == {'COMPLETE': 2, 'FAIL': 1, 'WAITING': 1}
+    assert count_states(study) == {'COMPLETE': 2, 'FAIL': 1, 'WAITING': 1}
     assert 'interrupted' in study.trials[2].user_attrs['reason']
     work(study, objective, 5)
-    assert states(study) == {'COMPLETE': 5, 'FAIL': 1}
+    assert count_states(study) == {'COMPLETE': 5, 'FAIL': 1}
     # the next that ran had the same parameters
-    assert seen[3] == seen[2] and study.trials[3].user_attrs['retry_of'] == 2 and len(set(seen)) == 5
+    assert drawn_margins[3] == drawn_margins[2] and len(set(drawn_margins)) == 5
+    assert study.trials[3].user_attrs['retry_of'] == 2
 
 
-def test_a_dead_workers_trial_is_tried_again(database):
-    work(database, draw, 2)
-    lost = abandoned(database, dead_worker())
-    assert database.trials[lost].state.name == 'RUNNING'
-    work(database, draw, 4)
-    assert states(database) == {'COMPLETE': 4, 'FAIL': 1}
-    assert 'died' in database.trials[lost].user_attrs['reason']
-    assert database.trials[lost + 1].params == database.trials[lost].params
+def test_a_dead_workers_trial_is_tried_again(stored_study):
+    work(stored_study, draw_margin, 2)
+    lost_number = abandon_trial(stored_study, dead_worker())
+    assert stored_study.trials[lost_number].state.name == 'RUNNING'
+    work(stored_study, draw_margin, 4)
+    assert count_states(stored_study) == {'COMPLETE': 4, 'FAIL': 1}
+    assert 'died' in stored_study.trials[lost_number].user_attrs['reason']
+    assert stored_study.trials[lost_number + 1].params == stored_study.trials[lost_number].params
 
 
-def test_the_first_trial_is_tried_again_even_if_it_drew_nothing(database):
-    for worker in (dead_worker(), None): abandoned(database, worker, params=False)
-    work(database, draw, 2)
-    assert [trial.params for trial in database.trials if trial.state.name == 'COMPLETE'][0] == {'margin': .3}
-    assert states(database) == {'FAIL': 2, 'COMPLETE': 2} and database.trials[2].user_attrs['default']
+def test_the_first_trial_is_tried_again_even_if_it_drew_nothing(stored_study):
+    for worker in (dead_worker(), None): abandon_trial(stored_study, worker, with_params=False)
+    work(stored_study, draw_margin, 2)
+    complete_trials = [trial for trial in stored_study.trials if trial.state.name == 'COMPLETE']
+    assert complete_trials[0].params == {'margin': .3}
+    assert count_states(stored_study) == {'FAIL': 2, 'COMPLETE': 2}
+    assert stored_study.trials[2].user_attrs['default']
 
 
-def test_parameters_that_kill_are_given_up(database):
+def test_parameters_that_kill_are_given_up(stored_study):
     for _ in range(MAX_TRIES):
-        abandoned(database, dead_worker())
-        mark_lost_trials(database)
-    assert states(database) == {'FAIL': MAX_TRIES}
-    assert len({trial.params['margin'] for trial in database.trials}) == 1
+        abandon_trial(stored_study, dead_worker())
+        mark_lost_trials(stored_study)
+    assert count_states(stored_study) == {'FAIL': MAX_TRIES}
+    assert len({trial.params['margin'] for trial in stored_study.trials}) == 1
 
 
-def test_the_living_are_left_alone(database):
-    other = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
+def test_the_living_are_left_alone(stored_study):
+    other_process = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
     try:
-        worker = worker_name(other.pid)
-        abandoned(database, worker)
-        assert mark_lost_trials(database) == [] and states(database) == {'RUNNING': 1}
-        other.kill()
+        worker = worker_name(other_process.pid)
+        abandon_trial(stored_study, worker)
+        assert mark_lost_trials(stored_study) == [] and count_states(stored_study) == {'RUNNING': 1}
+        other_process.kill()
         for _ in range(200):
             if not is_alive(worker): break
             time.sleep(.02)
         # killed, and its parent has not noticed: that is dead too
-        assert other.returncode is None and mark_lost_trials(database) == [0]
+        assert other_process.returncode is None and mark_lost_trials(stored_study) == [0]
     finally:
-        other.kill()
-        other.wait()
+        other_process.kill()
+        other_process.wait()
 
 
-def test_a_trial_of_this_process_that_nobody_runs_is_dead(database):
-    abandoned(database, worker_name())
-    assert mark_lost_trials(database) == [0]
-    found = []
+def test_a_trial_of_this_process_that_nobody_runs_is_dead(stored_study):
+    abandon_trial(stored_study, worker_name())
+    assert mark_lost_trials(stored_study) == [0]
+    lost_trials = []
 
     def objective(trial):
-        found.append(mark_lost_trials(database))
-        return draw(trial)
-    work(database, objective, 2)
-    assert found == [[], []]
+        lost_trials.append(mark_lost_trials(stored_study))
+        return draw_margin(trial)
+    work(stored_study, objective, 2)
+    assert lost_trials == [[], []]
 
 
-def test_another_machines_worker_is_dead_when_it_is_silent(database):
-    beating, lost = database.ask(), abandoned(database, 'elsewhere:7:9')
-    beating.set_user_attr('worker', 'elsewhere:8:9')
-    assert is_alive('elsewhere:7:9') is None and mark_lost_trials(database) == []
+def test_another_machines_worker_is_dead_when_it_is_silent(stored_study):
+    beating_trial, lost_number = stored_study.ask(), abandon_trial(stored_study, 'elsewhere:7:9')
+    beating_trial.set_user_attr('worker', 'elsewhere:8:9')
+    assert is_alive('elsewhere:7:9') is None and mark_lost_trials(stored_study) == []
     messages, n_beats = [], [0]
     # one of them goes on giving signs, until the other is taken for dead
-    stop = threading.Event()
+    stop_beating = threading.Event()
 
     def beat():
-        while not stop.wait(.05):
+        while not stop_beating.wait(.05):
             n_beats[0] += 1
-            beating.set_user_attr('beat', n_beats[0])
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try: work(database, draw, 3, timeout=3, echo=messages.append, beat=.1)
+            beating_trial.set_user_attr('beat', n_beats[0])
+    beating_thread = threading.Thread(target=beat)
+    beating_thread.start()
+    try: work(stored_study, draw_margin, 3, timeout=3, echo=messages.append, beat=.1)
     finally:
-        stop.set()
-        thread.join()
-    assert database.trials[lost].state.name == 'FAIL'
-    assert database.trials[beating.number].state.name == 'RUNNING' and n_beats[0] > 5
-    assert states(database) == {'RUNNING': 1, 'FAIL': 1, 'COMPLETE': 2}
+        stop_beating.set()
+        beating_thread.join()
+    assert stored_study.trials[lost_number].state.name == 'FAIL'
+    assert stored_study.trials[beating_trial.number].state.name == 'RUNNING' and n_beats[0] > 5
+    assert count_states(stored_study) == {'RUNNING': 1, 'FAIL': 1, 'COMPLETE': 2}
     assert any('waiting' in message for message in messages if isinstance(message, str))
 
 
-def test_a_worker_gives_signs_of_life(database):
-    work(database, draw_after(.4), 1, beat=.05)
-    first = database.trials[0]
-    assert first.user_attrs['beat'] >= 3 and first.user_attrs['worker'] == worker_name()
+def test_a_worker_gives_signs_of_life(stored_study):
+    work(stored_study, draw_after(.4), 1, beat=.05)
+    first_trial = stored_study.trials[0]
+    assert first_trial.user_attrs['beat'] >= 3 and first_trial.user_attrs['worker'] == worker_name()
 
 
-def test_one_taken_for_dead_while_asleep_is_not_counted_twice(database):
+def test_one_taken_for_dead_while_asleep_is_not_counted_twice(stored_study):
     def objective(trial):
-        value = draw(trial)
-        if trial.number != 1: return value
-        frozen = find_trial(database, 1)
-        assert fail_trial(database, frozen, 'silent', 'died')
-        assert not fail_trial(database, frozen, 'silent', 'died')
-        requeue_trial(database, frozen)
+        margin = draw_margin(trial)
+        if trial.number != 1: return margin
+        frozen_trial = find_trial(stored_study, 1)
+        assert fail_trial(stored_study, frozen_trial, 'silent', 'died')
+        assert not fail_trial(stored_study, frozen_trial, 'silent', 'died')
+        requeue_trial(stored_study, frozen_trial)
         return .5
-    work(database, objective, 4)
-    assert states(database) == {'COMPLETE': 4, 'FAIL': 1} and database.trials[1].value is None
-    assert database.trials[2].params == database.trials[1].params
+    work(stored_study, objective, 4)
+    assert count_states(stored_study) == {'COMPLETE': 4, 'FAIL': 1} and stored_study.trials[1].value is None
+    assert stored_study.trials[2].params == stored_study.trials[1].params
 
 
 def test_one_process_alone_fails_a_trial(tmp_path):
     "The other finds it ended, wherever it was when that happened."
-    study, other = (open_study('s', tmp_path/'a.db', space=SPACE) for _ in range(2))
+    study, other_study = (open_study('s', tmp_path/'a.db', space=SPACE) for _ in range(2))
     study.ask()
-    frozen = find_trial(study, 0)
-    assert fail_trial(other, frozen, 'lost', 'died') and not fail_trial(study, frozen, 'lost too', 'died')
+    frozen_trial = find_trial(study, 0)
+    assert fail_trial(other_study, frozen_trial, 'lost', 'died')
+    assert not fail_trial(study, frozen_trial, 'lost too', 'died')
     assert find_trial(study, 0).user_attrs['reason'] == 'lost'
 
     # it ended between the note of the reason and that of the state
@@ -245,68 +250,69 @@ def test_one_process_alone_fails_a_trial(tmp_path):
         def __getattr__(self, name): return getattr(self.study, name)
 
         def tell(self, number, state):
-            other.tell(number, 1.)
+            other_study.tell(number, 1.)
             return self.study.tell(number, state=state)
     study.ask()
     assert not fail_trial(EndedMeanwhile(study), find_trial(study, 1), 'lost', 'died')
     assert find_trial(study, 1).value == 1.
 
 
-def test_whoever_comes_too_late_gives_way(database):
+def test_whoever_comes_too_late_gives_way(stored_study):
     "Two workers without a common lock see the last place free at once: the later number gives up."
-    work(database, draw, 2)
-    first, second = claim_trial(database, 3), claim_trial(database, 3)
-    assert first is not None and second is None
-    assert database.trials[3].user_attrs['reason'] == 'more than asked'
-    run_trial(database, first, draw, 1.)
+    work(stored_study, draw_margin, 2)
+    first_claim, second_claim = claim_trial(stored_study, 3), claim_trial(stored_study, 3)
+    assert first_claim is not None and second_claim is None
+    assert stored_study.trials[3].user_attrs['reason'] == 'more than asked'
+    run_trial(stored_study, first_claim, draw_margin, 1.)
 
 
-def test_a_trial_taken_and_not_yet_begun_is_alive(database):
+def test_a_trial_taken_and_not_yet_begun_is_alive(stored_study):
     "Another thread of this process comes between the claim and the start."
-    trial = claim_trial(database, 2)
-    assert mark_lost_trials(database) == []
-    assert run_trial(database, trial, draw, 1.).state.name == 'COMPLETE'
+    trial = claim_trial(stored_study, 2)
+    assert mark_lost_trials(stored_study) == []
+    assert run_trial(stored_study, trial, draw_margin, 1.).state.name == 'COMPLETE'
     # given up or through, it is nobody's
-    assert claim_trial(database, 1) is None and not _running_here
+    assert claim_trial(stored_study, 1) is None and not _running_here
 
 
 def test_threads_share_a_study(study):
     errors = []
 
-    def run():
-        try: work(study, draw, 24)
+    def work_in_thread():
+        try: work(study, draw_margin, 24)
         except BaseException as error: errors.append(error)
-    threads = [threading.Thread(target=run) for _ in range(3)]
+    threads = [threading.Thread(target=work_in_thread) for _ in range(3)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
-    assert not errors and states(study)['COMPLETE'] == 24
+    assert not errors and count_states(study)['COMPLETE'] == 24
     assert {trial.user_attrs['failed'] for trial in study.trials if trial.state.name == 'FAIL'} <= {'surplus'}
 
 
-def test_a_storage_lost_on_the_way_is_said_in_words(database, tmp_path):
+def test_a_storage_lost_on_the_way_is_said_in_words(stored_study, tmp_path):
     def objective(trial):
         if trial.number == 2: (tmp_path/'a.db').write_bytes(b'x' * 5000)
-        return draw(trial)
-    words = "'s': its storage can not be read or written any more.*not a database"
-    with pytest.raises(InputError, match=words): work(database, objective, 5)
+        return draw_margin(trial)
+    message = "'s': its storage can not be read or written any more.*not a database"
+    with pytest.raises(InputError, match=message): work(stored_study, objective, 5)
 
 
 def test_timeout_begins_no_more(study):
     work(study, draw_after(.2), 50, timeout=.5)
-    assert 2 <= len(study.trials) <= 6 and set(states(study)) == {'COMPLETE'}
+    assert 2 <= len(study.trials) <= 6 and set(count_states(study)) == {'COMPLETE'}
 
 
-@pytest.mark.parametrize('keywords', [
+@pytest.mark.parametrize('options', [
     dict(n_trials=0), dict(n_trials=2, max_failed=2), dict(n_trials=2, max_failed=1)])
-def test_bad_options(keywords):
-    with pytest.raises(InputError, match=next(reversed(keywords))): work(open_study('s'), draw, **keywords)
+def test_bad_options(options):
+    with pytest.raises(InputError, match=next(reversed(options))):
+        work(open_study('s'), draw_margin, **options)
 
 
 def test_queued_trials_beyond_the_number_wait(study):
     for i in range(5): study.enqueue_trial({'margin': i / 10})
-    work(study, draw, 3)
-    assert states(study) == {'COMPLETE': 3, 'WAITING': 3}
-    work(study, draw, 6)
+    work(study, draw_margin, 3)
+    assert count_states(study) == {'COMPLETE': 3, 'WAITING': 3}
+    work(study, draw_margin, 6)
     assert [trial.params['margin'] for trial in study.trials] == [.3, 0, .1, .2, .3, .4]
 
 
@@ -326,12 +332,12 @@ work(open_study('s', sys.argv[1], space=spaces('margin'), sampler='random'), obj
 @pytest.mark.slow
 def test_processes_share_a_study(tmp_path):
     "Two at once: exactly so many trials, all different, each run by one."
-    for name in ('a.db', 'a.log'):
-        command = [sys.executable, '-c', CODE, str(tmp_path/name), str(tmp_path/f'{name}.ran')]
-        jobs = [subprocess.Popen(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}) for _ in range(2)]
-        assert [job.wait(120) for job in jobs] == [0, 0]
-        study = open_study('s', tmp_path/name, space=SPACE)
-        ran = [line.split() for line in (tmp_path/f'{name}.ran').read_text().splitlines()]
-        assert states(study) == {'COMPLETE': 40}
-        assert sorted(int(number) for number, _ in ran) == list(range(40))
+    for file_name in ('a.db', 'a.log'):
+        command = [sys.executable, '-c', CODE, str(tmp_path/file_name), str(tmp_path/f'{file_name}.ran')]
+        processes = [subprocess.Popen(command, env={**os.environ, 'OMP_NUM_THREADS': '1'}) for _ in range(2)]
+        assert [process.wait(120) for process in processes] == [0, 0]
+        study = open_study('s', tmp_path/file_name, space=SPACE)
+        noted_trials = [line.split() for line in (tmp_path/f'{file_name}.ran').read_text().splitlines()]
+        assert count_states(study) == {'COMPLETE': 40}
+        assert sorted(int(number) for number, _ in noted_trials) == list(range(40))
         assert len({trial.params['margin'] for trial in study.trials}) == 40

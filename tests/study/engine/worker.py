@@ -11,10 +11,10 @@ from fastmatch.study import open_study, spaces, suggest, work
 SPACE = spaces('margin', 'scale', lr=(1e-4, 1e-2, 'log'))
 
 
-def main(storage, n_trials, file, seconds):
+def main(storage, n_trials, notes_file, seconds):
     def note(*words):
         # one write: lines of several processes don't mix
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = os.open(notes_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, (' '.join(map(str, words)) + '\n').encode())
         os.close(descriptor)
 

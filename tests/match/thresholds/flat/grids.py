@@ -16,23 +16,23 @@ def random_grid(n, width, seed, modalities=2, levels=None, fill=1.):
         others = rng.permutation(np.delete(np.arange(n), i))[:min(width - 1, int((n - 1) * fill))]
         mates = np.flatnonzero((groups == groups[i]) & (np.arange(n) != i))
         ids[i, 0] = i
-        row = np.unique(np.concatenate([mates, others]))[:width - 1]
-        ids[i, 1:1 + len(row)] = row
-    same = groups[ids] == groups[:, None]
+        row_ids = np.unique(np.concatenate([mates, others]))[:width - 1]
+        ids[i, 1:1 + len(row_ids)] = row_ids
+    same_group = groups[ids] == groups[:, None]
     all_scores = {}
-    for name in 'abc'[:modalities]:
-        scores = np.where(same, .7, .35) + rng.normal(0, .2, ids.shape)
+    for modality in 'abc'[:modalities]:
+        scores = np.where(same_group, .7, .35) + rng.normal(0, .2, ids.shape)
         if levels: scores = np.round(scores * levels) / levels
-        all_scores[name] = np.where(ids >= 0, np.clip(scores, -1, 1), -np.inf).astype(np.float32)
+        all_scores[modality] = np.where(ids >= 0, np.clip(scores, -1, 1), -np.inf).astype(np.float32)
     return Candidates(ids, all_scores, width), groups
 
 
-def random_weights(found, how, rng):
-    names = [name for name in found.scores if name not in found.join]
-    if how in ('union', 'above'): return {name: float(rng.uniform(-.3, .6)) for name in names}
-    if how == 'power': return {name: float(rng.uniform(.3, 1)) for name in names}
-    weights = {name: float(rng.choice([0, .3, 1, 2.5])) for name in names}
-    return weights if any(weights.values()) else dict.fromkeys(names, 1.)
+def random_weights(candidates, how, rng):
+    modalities = [modality for modality in candidates.scores if modality not in candidates.join]
+    if how in ('union', 'above'): return {modality: float(rng.uniform(-.3, .6)) for modality in modalities}
+    if how == 'power': return {modality: float(rng.uniform(.3, 1)) for modality in modalities}
+    weights = {modality: float(rng.choice([0, .3, 1, 2.5])) for modality in modalities}
+    return weights if any(weights.values()) else dict.fromkeys(modalities, 1.)
 
 
 def full_sweep(neighbors, groups, ranks, max_matches=50):

@@ -9,8 +9,8 @@ from tests.match.thresholds.flat.grids import example_of_three
 def test_not_exceeded():
     first, second = np.array([[.9, .1, .5, .5, .4]]), np.array([[.1, .9, .5, .4, .4]])
     # equal in one is not exceeded: a weight of 0 would make them ties
-    got = not_exceeded([first, second], np.ones((1, 5), bool))
-    assert got.tolist() == [[True, True, True, True, False]]
+    actual = not_exceeded([first, second], np.ones((1, 5), bool))
+    assert actual.tolist() == [[True, True, True, True, False]]
 
 
 def test_first_of_runs():

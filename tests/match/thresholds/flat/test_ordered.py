@@ -8,12 +8,12 @@ from tests.match.thresholds.flat.grids import pairs_of_three
 def test_sorted_within_rows():
     rng = np.random.default_rng(0)
     for longest in (0, 1, 2, 4, 5, 70):
-        count = rng.integers(0, longest + 1, 50)
-        row = np.repeat(np.arange(50), count)
-        keys = rng.integers(0, 2**63, count.sum()).astype(np.uint64) * 2 + 1
-        wanted = keys[np.lexsort((keys, row))]
-        sort_within_rows(keys, count)
-        assert (keys == wanted).all()
+        pairs_per_row = rng.integers(0, longest + 1, 50)
+        pair_rows = np.repeat(np.arange(50), pairs_per_row)
+        keys = rng.integers(0, 2**63, pairs_per_row.sum()).astype(np.uint64) * 2 + 1
+        expected = keys[np.lexsort((keys, pair_rows))]
+        sort_within_rows(keys, pairs_per_row)
+        assert (keys == expected).all()
 
 
 def test_the_example_of_the_docstring():
