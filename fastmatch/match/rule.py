@@ -11,6 +11,7 @@ from .embeddings import check_made_alike
 from .fuse import FUSIONS, check_thresholds, check_weights, fuse
 from .matches import MAX_MATCHES, Matches, at_most
 from .neighbors import NEAREST, Neighbors, check_self_first
+from .pairs.rule_pairs import RulePairs, scores_read
 from .pools import PoolThresholds, check_pool
 from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_keys
@@ -26,6 +27,7 @@ class Decision:
     matches: Matches  # What was decided
     trail: list  # (step, `Neighbors` or `Matches` after it): 'fuse' first; 'score' is the threshold
     rule: 'Rule'  # That was carried out, with the threshold for this pool
+    pairs: RulePairs | None = None  # What the rule's pair model looked at, where it has one
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Rule:
                 raise InputError(
                     f'step {step.do!r} on {sorted(unknown_modalities)}: '
                     f'the weights name {list(self.weights)}')
+            if step.pair_model is not None: scores_read(step.pair_model, self.weights, self.join)
 
     def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
 
@@ -144,6 +147,7 @@ class Rule:
             reason = f'step {looking_further[0].do!r}'
             spaces = {space_name: space.whole(reason) if isinstance(space, Pool) else space
                       for space_name, space in spaces.items()}
+        plain = spaces
         spaces = self.refined(spaces)
         if all(step.rowwise for step in self.steps if step.stage != 'vectors'):
             # nothing asks for the neighbors of the catalogue's listings any more
@@ -151,7 +155,10 @@ class Rule:
                       for space_name, space in spaces.items()}
         neighbors = self._fuse(spaces)
         pool = next(iter(spaces.values())).pool
-        trail = [('fuse', neighbors), *self.reranked(neighbors, spaces)]
+        trail, pairs = [('fuse', neighbors)], None
+        for step, after, pairs_of_step in self._reranked(neighbors, spaces, plain, n_listings):
+            trail.append((step.do, after))
+            if pairs_of_step is not None: pairs = pairs_of_step
         neighbors = trail[-1][1]
         matches = decide(neighbors, self.threshold, self.max_matches, pool)
         trail.append(('score', matches))
@@ -160,7 +167,7 @@ class Rule:
             matches = at_most(changed, self.max_matches)
             trail.append((step.do, matches))
         own_trail = [(step_name, outcome.head(n_listings)) for step_name, outcome in trail]
-        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail, self)
+        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail, self, pairs)
 
     def at(
         self,
@@ -194,15 +201,30 @@ class Rule:
         self,
         neighbors: Neighbors,  # Fused
         spaces: dict,  # Name -> space, after the steps on vectors
+        plain: dict | None = None,  # Name -> space before them, which a pair model reads; default `spaces`
     ) -> list:  # (name of the step, `Neighbors` after it)
         "What each step on neighbors leaves."
-        step_results = []
+        return [(step.do, after) for step, after, _ in self._reranked(neighbors, spaces, plain or spaces)]
+
+    def _reranked(self, neighbors, spaces, plain, n_listings=None):
+        """(step, `Neighbors` after it, `RulePairs` of a pair model) for each step on neighbors.
+
+        Where no later step asks for others, a pair model scores the first `n_listings` alone.
+        """
         pool = next(iter(spaces.values())).pool
-        for step in self._steps('neighbors'):
-            rescored = _checked(step, step(neighbors, spaces=spaces), neighbors, pool)
+        steps, last_steps = self._steps('neighbors'), self._steps('matches')
+        for place, step in enumerate(steps, 1):
+            pairs, given = None, {}
+            if step.pair_model is not None:
+                rows_suffice = all(later.rowwise for later in (*steps[place:], *last_steps))
+                pairs = RulePairs(neighbors, spaces, plain=plain, modalities=list(self.weights),
+                                  join=self.join, n_rows=n_listings if rows_suffice else None,
+                                  model=step.pair_model)
+                given = {'pairs': pairs}
+                neighbors = neighbors.head(pairs.n_rows)
+            rescored = _checked(step, step(neighbors, spaces=spaces, **given), neighbors, pool)
             neighbors = self._with_equal_keys_on_top(rescored, spaces)
-            step_results.append((step.do, neighbors))
-        return step_results
+            yield step, neighbors, pairs
 
     def _fuse(self, spaces, by='fused'):
         "The candidates of the spaces as the rule fuses them, or as a step says."

@@ -133,7 +133,7 @@ class Matcher:
     def _decide(self, listing_ids, spaces, skipped):
         decision = self.rule.run(spaces)
         return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, self.rule, skipped,
-                           decision.trail)
+                           decision.trail, decision.pairs)
 
     def explain(
         self,

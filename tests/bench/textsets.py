@@ -30,10 +30,11 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fastmatch.match import Candidates, Dense, PairModel, Tfidf, candidates
+from fastmatch.match.judge.groups import Groups
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
 from fastmatch.match.pairs.features import pair_features
-from fastmatch.match.pairs.model import random_parts
+from fastmatch.match.pairs.learning import KnownPairs, random_parts
 from tests.bench.million import SETS, TEXT, title_vectors
 
 # Ditto, DeepMatcher (hybrid)
@@ -99,12 +100,13 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
         'MiniLM': Dense(vectors, 'MiniLM'),
     }
     scored = across(candidates(spaces, min(K, len(df))), shop)
-    rows, cols, x, names = pair_features(scored, titles)
+    rows, cols, x, _ = pair_features(scored, titles)
     # each pair once, as the smaller shop sees it
     own = shop[rows] == 0
     rows, cols, x = rows[own], cols[own], x[own]
     ids = scored.ids[rows, cols]
-    true, part = y[rows] == y[ids], random_parts(y, FOLDS, 0)[rows]
+    pairs, parts = KnownPairs(rows, ids, x, Groups(y)), random_parts(y, FOLDS, 0)
+    true = pairs.same
     flat = {name: s[rows, cols] for name, s in scored.scores.items()}
     fused = {
         str(weights): sum(value / 5 * flat[name] for name, value in weights.items())
@@ -118,11 +120,8 @@ def measure(name: str, vectors: np.ndarray, halvings: int = 5, df: pd.DataFrame 
         for fit in (side, ~side):
             here, left = fit[rows], ~fit[rows]
             positives = [int(size[y[(shop == 0) & item]].sum()) for item in (fit, ~fit)]
-            model, p = PairModel(), np.empty(len(rows), np.float32)
-            model.names = names
-            p[here] = model.unseen_probabilities(x[here], true[here], part[here], FOLDS)
-            model.fit_pairs(x[here], true[here])
-            p[left] = model.probabilities(x[left])
+            p = pairs.unseen(PairModel(), fit, parts)
+            p[left] = pairs.fit(PairModel(), fit).probabilities(x[left])
             for way, options in {**ways, 'pair model': {'pair model': p}}.items():
                 best = (-1.,)
                 for score in options.values():

@@ -7,7 +7,8 @@ import pytest
 
 from fastmatch.match import Rule
 from fastmatch.report.pairs import judge_pairs
-from fastmatch.report.settings import words
+from fastmatch.report.settings import settings_html, words
+from tests.matcher.paired import matcher_and_new
 from tests.report.made import made_run
 from tests.report.reader import Reader
 
@@ -42,6 +43,15 @@ def test_keys_and_steps_are_told():
     sentence = words(Rule('mean', {'image': 1.}, .5, join=('phash',), steps=('standardize', 'min2')))
     assert 'an equal phash match by that alone' in sentence
     assert 'Steps, in order: standardize, min2.' in sentence
+
+
+def test_a_pair_model_is_told_in_a_line():
+    matcher, *_ = matcher_and_new()
+    reader = Reader(settings_html(matcher.rule, None))
+    shown = json.loads(''.join(reader.texts('pre')))
+    assert len(json.dumps(shown)) < 1500
+    assert shown['steps'][1]['params'] == repr(matcher.rule.steps[1].pair_model)
+    assert 'probability that the pair model gives them is' in words(matcher.rule)
 
 
 def test_the_settings(page_html):

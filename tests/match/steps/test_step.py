@@ -11,10 +11,12 @@ from fastmatch.match import (
     Embeddings,
     Keys,
     Neighbors,
+    PairModel,
     Pool,
     Rule,
     Step,
     Tfidf,
+    Titles,
     Units,
     agglomerate,
     at_most,
@@ -31,11 +33,13 @@ from fastmatch.match import (
     min2,
     mutual,
     neighbor_mean,
+    pair_model,
     same_group,
     standardize,
     tiers,
     veto,
 )
+from fastmatch.match.pairs.rule_pairs import RulePairs
 from fastmatch.match.spaces.keys import title_keys
 from tests.match.cases import noisy, titles
 
@@ -52,6 +56,7 @@ SPACES = {
     'phash': Keys(HASHES),
     'units': Units(TEXTS),
     'same_title': Keys(title_keys(TEXTS)),
+    'titles': Titles(TEXTS),
 }
 
 
@@ -67,7 +72,7 @@ def pools(new_count):
         'tfidf': Pool(tfidf.take(mask), tfidf.take(~mask)),
         **{
             modality: Pool(SPACES[modality].take(mask), SPACES[modality].take(~mask))
-            for modality in ('phash', 'units', 'same_title')
+            for modality in ('phash', 'units', 'same_title', 'titles')
         },
     }
 
@@ -85,6 +90,9 @@ def alone(matches, neighbors): return at_most(matches, 1)
 
 PLAIN = fused(SPACES)
 for array in PLAIN: array.setflags(write=False)
+PAIRS = RulePairs(PLAIN, {**refined(lambda space: space), 'titles': SPACES['titles']})
+# a group for every title: most pairs of one group are near
+MODEL = PairModel.from_dict(PAIRS.fit(TEXTS).to_dict())
 BY_HAND = {
     'expand': (
         dict(k=4, alpha=2.0),
@@ -105,6 +113,7 @@ BY_HAND = {
     'neighbor_mean': (dict(k=2), lambda: decided(neighbor_mean(PLAIN, 2))),
     'k_reciprocal': (dict(k1=3, lam=0.5), lambda: decided(k_reciprocal(PLAIN, 3, lam=0.5))),
     'standardize': (dict(k=5), lambda: decided(standardize(PLAIN, 5))),
+    'pair_model': (dict(model=MODEL), lambda: decided(pair_model(PLAIN, MODEL, PAIRS))),
     'mutual': (dict(k=3), lambda: decided(mutual(PLAIN, 3))),
     'veto': ({}, lambda: decided(veto(PLAIN, SPACES['units']))),
     'min2': (dict(threshold=0.2), lambda: min2(decided(PLAIN), PLAIN, 0.2)),
