@@ -25,7 +25,7 @@ from .score import hits
 from .setting import Setting
 
 HALVINGS = 3  # of the pool: parts of a half, a quarter, an eighth
-SMALLEST = 8  # listings of a part: fewer say nothing
+SMALLEST = 30  # listings of a part: fewer say little, and steps need neighbors
 DOUBLINGS = 4  # beyond the largest size for which thresholds are predicted
 POINTS = 4_000  # thresholds that are compared
 NEAR_BEST = .05  # row F1 below the best: the power of the pool is measured at thresholds as good as this
