@@ -29,9 +29,11 @@ SMALLEST = 30  # listings of a part: fewer say little, and steps need neighbors
 DOUBLINGS = 4  # beyond the largest size for which thresholds are predicted
 POINTS = 4_000  # thresholds that are compared
 NEAR_BEST = .05  # row F1 below the best: the power of the pool is measured at thresholds as good as this
-# The power in title sets, where it was .8 to 1; what the parts of a small pool say has an error of about .1,
-# and half of each carried better than either
+# The power in title sets, where it was .8 to 1. What the parts of a small pool say has an error of about .1:
+# the
+# usual power counts as much as so many wrong matches that say .9, which is an error of .05
 USUAL_POWER = .9
+USUAL_WEIGHT = 800
 
 
 def pool_thresholds(
@@ -56,7 +58,7 @@ def pool_thresholds(
     levels = measured_levels(setting, rule, sizes, draws, seed, neighbors)
     alone = _rows_alone(setting, rule) if sizes is None else []
     shifts = _shifts([*levels, *alone], rule)
-    law = WrongMatches.fitted([level.pool for level in levels], [level.curves(shifts) for level in levels])
+    law = WrongMatches.fitted(levels, shifts)
     if alone: levels = [*(level for level in levels if level.pool > alone[0].pool), *alone]
     largest = setting.pool
     beyond = [int(round(largest * 2**(half / 2))) for half in range(1, 2 * DOUBLINGS + 1)]
@@ -98,6 +100,7 @@ class Curves:
     "Mean row F1 over shifts of the thresholds."
     row_f1: np.ndarray  # float64 (s,)
     only_right: np.ndarray  # float64 (s,), what it would be if no wrong listing were let in
+    n_wrong: np.ndarray  # int (s,), wrong matches of all rows
 
 
 @dataclass
@@ -129,10 +132,9 @@ class Level:
     ) -> Curves:
         "The mean row F1 at each of the shifts."
         let_in = np.searchsorted(-self.entries, -shifts, side='right')
-        sums = [
-            self.alone + np.append(0.0, gains.cumsum())[let_in] for gains in (self.gains, self.right_gains)
-        ]
-        return Curves(*(total / self.n_rows for total in sums))
+        row_f1, only_right = ((self.alone + np.append(0., gains.cumsum())[let_in]) / self.n_rows
+                              for gains in (self.gains, self.right_gains))
+        return Curves(row_f1, only_right, np.append(0, (self.right_gains == 0).cumsum())[let_in])
 
 
 @dataclass
@@ -149,18 +151,22 @@ class WrongMatches:
     @classmethod
     def fitted(
         cls,
-        pools: list,  # Listings of each level, the largest first
-        curves: list,  # `Curves` of each level
+        levels: list,  # `Level`s, the largest first
+        shifts: np.ndarray,  # float (s,), what is added to the thresholds
     ) -> 'WrongMatches':
-        "The power of the pool and the drift of right matches, by least squares through the largest pool."
+        """The power of the pool and the drift of right matches, by least squares through the largest pool;
+        the
+        fewer wrong matches there are to count, the more the power is the usual one."""
+        curves = [level.curves(shifts) for level in levels]
         here = curves[0]
         wrong = [np.maximum(curve.only_right / curve.row_f1 - 1, 0) for curve in curves]
-        doublings = np.log2(np.array(pools) / pools[0])
+        doublings = np.log2([level.pool / levels[0].pool for level in levels])
         moment = max((doublings**2).sum(), 1e-12)
         is_good = here.row_f1 >= here.row_f1.max() - NEAR_BEST
         sums = np.array([each[is_good].sum() for each in wrong]) + 1e-12
-        power = float(np.clip(doublings @ np.log2(sums / sums[0]) / moment, 0, 1))
-        power = (power + USUAL_POWER) / 2
+        power = np.clip(doublings @ np.log2(sums / sums[0]) / moment, 0, 1)
+        weight = here.n_wrong[is_good].mean() if len(levels) > 1 else 0
+        power = float((weight * power + USUAL_WEIGHT * USUAL_POWER) / (weight + USUAL_WEIGHT))
         drift = doublings @ [np.log(curve.only_right / here.only_right) for curve in curves] / moment
         return cls(here, wrong[0], power, np.minimum(drift, 0))
 

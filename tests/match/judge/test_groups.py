@@ -6,7 +6,6 @@ from fastmatch.core import InputError
 from fastmatch.match import (
     Dense,
     PairModel,
-    Sweep,
     alone_heldout,
     best_by_rank,
     best_threshold,
