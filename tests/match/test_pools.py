@@ -56,7 +56,7 @@ def test_kept_as_json():
 
 
 @pytest.mark.parametrize(
-    'fields, words',
+    'fields, message',
     [
         (dict(sizes=(), thresholds=()), '0 sizes, 0 thresholds'),
         (dict(sizes=(1, 2), thresholds=(0.1,)), '2 sizes, 1 thresholds'),
@@ -68,8 +68,8 @@ def test_kept_as_json():
         (dict(sizes=(1, 2), thresholds=(0.1, 0.2), measured=3), 'measured=3: give one of the sizes'),
     ],
 )
-def test_refuses(fields, words):
-    with pytest.raises(InputError, match=f'^pools: .*{words}'): PoolThresholds(**fields)
+def test_refuses(fields, message):
+    with pytest.raises(InputError, match=f'^pools: .*{message}'): PoolThresholds(**fields)
 
 
 @pytest.mark.parametrize('saved', [{}, {'sizes': [1]}, [1], 'x', {**POOLS.to_dict(), 'more': 1}])

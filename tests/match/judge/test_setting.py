@@ -231,7 +231,7 @@ def trained(): return some_embeddings(trained=True)
 
 
 @pytest.mark.parametrize(
-    'make, words',
+    'make, message',
     [
         (lambda: among_themselves(trained()), '^16 of 24 listings were trained on .*: judging a rule'),
         (lambda: in_the_catalogue(trained(), np.arange(24) < 10), '^rows: 2 listings were trained on'),
@@ -264,5 +264,5 @@ def trained(): return some_embeddings(trained=True)
         ),
     ],
 )
-def test_refuses(make, words):
-    with pytest.raises(InputError, match=words): make()
+def test_refuses(make, message):
+    with pytest.raises(InputError, match=message): make()

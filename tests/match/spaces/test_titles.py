@@ -50,9 +50,9 @@ def test_a_pool_reads_the_same(n_new):
     ]
 
 
-@pytest.mark.parametrize('make, words', [
+@pytest.mark.parametrize('make, message', [
     (lambda: Titles(['a']).search(), 'they are read and not searched'),
     (lambda: Titles(['a']).append(Dense(np.eye(1))), 'queries are Dense, give Titles'),
     (lambda: Titles(['a']).scores([0], [0], Dense(np.eye(1))), 'queries are Dense, give Titles')])
-def test_refuses(make, words):
-    with pytest.raises(InputError, match=f'^titles: {words}'): make()
+def test_refuses(make, message):
+    with pytest.raises(InputError, match=f'^titles: {message}'): make()
