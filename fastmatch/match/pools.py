@@ -10,14 +10,14 @@ from ..core import InputError
 class PoolThresholds:
     """The best threshold for several sizes of the pool that listings are looked up in.
 
-    Among more listings more strangers come near by chance, so the best threshold rises: about linearly with
-    the logarithm of the pool. Between the sizes it is interpolated on that scale, beyond the largest it goes
-    on
-    by `per_doubling`, and below the smallest it stays, since nothing was measured there.
+    Among more listings more strangers come near by chance, so the best threshold rises with the logarithm of
+    the pool. Between the sizes it is interpolated on that scale, beyond the largest it goes on by
+    `per_doubling`, and below the smallest it stays, since nothing was measured there.
     """
     sizes: tuple  # Listings searched, rising
     thresholds: tuple  # The threshold for each of them
     per_doubling: float = 0.  # What one doubling beyond the largest size adds
+    measured: int | None = None  # The largest size that was searched, others are predicted; None: all were
 
     def __post_init__(self):
         sizes, thresholds = tuple(map(int, self.sizes)), tuple(map(float, self.thresholds))
@@ -28,9 +28,11 @@ class PoolThresholds:
         if not np.isfinite([*thresholds, self.per_doubling]).all():
             raise InputError(f'pools: thresholds={list(thresholds)}, per_doubling={self.per_doubling}: '
                              'give finite numbers')
+        measured = sizes[-1] if self.measured is None else self.measured
+        if measured not in sizes: raise InputError(f'pools: measured={measured!r}: give one of the sizes')
         # object.__setattr__ since it is frozen
         for field_name, value in (('sizes', sizes), ('thresholds', thresholds),
-                                  ('per_doubling', float(self.per_doubling))):
+                                  ('per_doubling', float(self.per_doubling)), ('measured', int(measured))):
             object.__setattr__(self, field_name, value)
 
     @classmethod
@@ -40,7 +42,8 @@ class PoolThresholds:
     ) -> 'PoolThresholds | None':
         "The thresholds in any of these forms as one object."
         if saved is None or isinstance(saved, cls): return saved
-        if not isinstance(saved, dict) or set(saved) != {'sizes', 'thresholds', 'per_doubling'}:
+        needed = {'sizes', 'thresholds', 'per_doubling'}
+        if not isinstance(saved, dict) or set(saved) - {'measured'} != needed:
             raise InputError(f'pools={saved!r}: give sizes, thresholds and per_doubling')
         return cls(**saved)
 
@@ -61,7 +64,7 @@ class PoolThresholds:
         pool: int,  # Listings searched
     ) -> bool:
         "Whether a pool of this size lies outside those that were measured."
-        return not self.sizes[0] <= pool <= self.sizes[-1]
+        return not self.sizes[0] <= pool <= self.measured
 
     def to_dict(self) -> dict:
         "The fields as json takes them."
@@ -69,6 +72,7 @@ class PoolThresholds:
             'sizes': list(self.sizes),
             'thresholds': list(self.thresholds),
             'per_doubling': self.per_doubling,
+            'measured': self.measured,
         }
 
 

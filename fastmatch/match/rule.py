@@ -17,6 +17,7 @@ from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_keys
 from .steps.step import STAGES, Step, as_step, plain_value
 
+HIGHEST = 1.01  # threshold of cosines: with it nothing matches
 COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
 
 
@@ -87,7 +88,7 @@ class Rule:
             raise InputError(f'join={self.join!r}: give a list of names')
 
     def _check_steps(self, given_threshold):
-        if self.how in COSINE_FUSIONS and not self._steps('neighbors'):
+        if self.scores_are_cosines:
             check_thresholds({'threshold': given_threshold})
         for step, following in zip(self.steps, self.steps[1:]):
             if STAGES.index(following.stage) < STAGES.index(step.stage):
@@ -102,6 +103,11 @@ class Rule:
             if step.pair_model is not None: scores_read(step.pair_model, self.weights, self.join)
 
     def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
+
+    @property
+    def scores_are_cosines(self) -> bool:
+        "Whether what the threshold is compared with stays within -1 to 1."
+        return self.how in COSINE_FUSIONS and not self._steps('neighbors')
 
     @property
     def modalities(self) -> list[str]:
@@ -176,12 +182,11 @@ class Rule:
         "The rule with the threshold for a pool of this size; itself where it knows no thresholds for others."
         check_pool(pool)
         if self.pools is None: return self
-        shift = self.pools.at(pool) - self.threshold
+        threshold = self.pools.at(pool)
         # fusions whose scores are cosines take no threshold beyond these
-        if self.how in COSINE_FUSIONS and not self._steps('neighbors'):
-            shift = float(np.clip(self.threshold + shift, -1.01, 1.01)) - self.threshold
-        return replace(self, threshold=self.threshold + shift,
-                       steps=tuple(_shifted(step, shift) for step in self.steps))
+        if self.scores_are_cosines: threshold = float(np.clip(threshold, -HIGHEST, HIGHEST))
+        shift = threshold - self.threshold
+        return replace(self, threshold=threshold, steps=tuple(_shifted(step, shift) for step in self.steps))
 
     def refined(
         self,

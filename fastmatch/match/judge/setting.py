@@ -62,11 +62,10 @@ class Setting:
         A group that has a row in it stays whole. Raises `InputError` for a pool smaller than what stays, or
         larger than there is.
         """
-        is_kept = np.zeros(self.pool, bool)
         codes = self.groups.codes
-        is_kept[np.isin(codes, self.groups.row_codes)] = True
-        if not is_kept.sum() <= pool <= self.pool:
-            raise InputError(f'pool={pool}: from {is_kept.sum()}, the listings that are looked up and their '
+        is_kept = self._is_needed()
+        if not self.needed <= pool <= self.pool:
+            raise InputError(f'pool={pool}: from {self.needed}, the listings that are looked up and their '
                              f'groups, to {self.pool}, all there are')
         other_codes = np.unique(codes[~is_kept])
         sizes = np.bincount(codes)
@@ -74,6 +73,37 @@ class Setting:
         room = pool - is_kept.sum()
         is_kept |= np.isin(codes, shuffled[sizes[shuffled].cumsum() <= room])
         return self._keep(is_kept)
+
+    @property
+    def needed(self) -> int:
+        "The size of the smallest pool that `part` can make: the rows and the listings of their groups."
+        return int(self._is_needed().sum())
+
+    def _is_needed(self): return np.isin(self.groups.codes, self.groups.row_codes)
+
+    def dealt(
+        self,
+        pool: int,  # Listings of a part, about
+        seed: int = 0,  # Of the draw
+    ) -> list:  # `Setting`s
+        """As many smaller settings as there are in this one: whole groups are dealt at random, rows and
+        others
+        alike, and no listing is in two of them. Parts without a row are left out.
+
+        Where `part` can go no lower, and where there is nothing but rows. Raises `InputError` for a pool
+        below
+        1 or above what there is.
+        """
+        if not 1 <= pool <= self.pool: raise InputError(f'pool={pool}: from 1 to {self.pool}, all there are')
+        sizes = np.bincount(self.groups.codes)
+        shuffled = np.random.default_rng(seed).permutation(len(sizes))
+        # a group belongs where its middle falls
+        middles = sizes[shuffled].cumsum() - sizes[shuffled] / 2
+        part_of_group = np.empty(len(sizes), int)
+        part_of_group[shuffled] = (middles / pool).astype(int)
+        part_of_listing = part_of_group[self.groups.codes]
+        of_rows = np.unique(part_of_listing[:len(self)])
+        return [self._keep(part_of_listing == part) for part in of_rows if part < self.pool // pool]
 
     def without_mates(
         self,
