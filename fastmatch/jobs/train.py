@@ -12,12 +12,13 @@ from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
 from ..match.candidates import candidates
 from ..match.embeddings import Embeddings
-from ..match.judge.choose import choose_rule, heldout_fused
+from ..match.judge.choose import heldout_fused
 from ..match.judge.groups import Groups
 from ..match.judge.heldout import alone_heldout, heldout
 from ..match.judge.paired import paired
 from ..match.matches import Matches
 from ..match.rule import Rule
+from ..match.search.choose import choose_rule
 from ..matcher import Matcher, check_blanks
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1

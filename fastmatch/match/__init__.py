@@ -3,7 +3,7 @@ from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
 from .fuse import FUSIONS, ensemble, fuse
-from .judge.choose import choose_rule, fusion_grid, heldout_fused
+from .judge.choose import fusion_grid, heldout_fused
 from .judge.groups import Groups
 from .judge.heldout import HeldOut, alone_heldout, heldout
 from .judge.paired import Paired, paired, summary_table
@@ -16,6 +16,8 @@ from .pairs.model import PairModel, heldout_pairs
 from .pairs.rule_pairs import RulePairs, pair_model
 from .pools import PoolThresholds
 from .rule import Decision, Rule
+from .search.choose import choose_rule
+from .search.ladder import ladder
 from .spaces.approx import Index
 from .spaces.dense import Dense
 from .spaces.keys import Keys
@@ -40,6 +42,6 @@ __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS
            'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates',
            'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
            'group', 'heldout', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal',
-           'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'pair_model', 'paired',
+           'ladder', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'pair_model', 'paired',
            'quantities', 'recall_at', 'row_f1', 'same_group', 'shares', 'standardize', 'summary_table',
            'tiers', 'veto', 'with_scores']
