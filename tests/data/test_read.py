@@ -282,7 +282,7 @@ def test_the_sample_is_whole():
 
 def test_reading_needs_no_torch():
     program = ("import sys, fastmatch.data.read, fastmatch.data.split; "
-            "print([name for name in ('torch', 'fastai', 'imagehash') if name in sys.modules])")
+               "print([name for name in ('torch', 'fastai', 'imagehash') if name in sys.modules])")
     assert (
         subprocess.run(
             [sys.executable, '-c', program], capture_output=True, text=True, check=True

@@ -45,9 +45,9 @@ def cells(listings):
 
 def test_a_shopee_table_works_as_it_is(write_file):
     path = write_file(SHOP + 'train_101,0a1b.jpg,94f0c3a51e2b6d78,Tas kertas polos,249000001\n'
-               rf'train_102,0a1c.jpg,af00c2e19d3b5a64,"Selotip 5 cm, {HEART}",2900000002' '\n'
-               r'''train_103,0a1d.jpg,1e50000000000000,"b'Caf\xc3\xa9 TTS'",2300000003''' '\n'
-               r'''train_104,0a1e.jpg,85c1fc58a9e2b073,"b""Kopi \xc3\x89clair's""",0004000004''' '\n')
+                      rf'train_102,0a1c.jpg,af00c2e19d3b5a64,"Selotip 5 cm, {HEART}",2900000002' '\n'
+                      r'''train_103,0a1d.jpg,1e50000000000000,"b'Caf\xc3\xa9 TTS'",2300000003''' '\n'
+                      r'''train_104,0a1e.jpg,85c1fc58a9e2b073,"b""Kopi \xc3\x89clair's""",0004000004''' '\n')
     listings = read_table(path)
     columns = recognise(listings, required=('id_col', 'fn_col', 'text_col', 'label_col'))
     assert columns == Columns('posting_id', 'image', 'title', 'label_group', None, 'image_phash')
@@ -451,8 +451,8 @@ def test_unescape_keeps_index_and_missing_titles():
 
 def test_reading_a_table_needs_no_torch():
     program = ("import sys, fastmatch.data.table; "
-            "print([name for name in ('torch', 'fastai', 'pyarrow.parquet', 'openpyxl') "
-            "if name in sys.modules])")
+               "print([name for name in ('torch', 'fastai', 'pyarrow.parquet', 'openpyxl') "
+               "if name in sys.modules])")
     assert (
         subprocess.run(
             [sys.executable, '-c', program], capture_output=True, text=True, check=True
