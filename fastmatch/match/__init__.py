@@ -6,6 +6,7 @@ from .fuse import FUSIONS, ensemble, fuse
 from .judge.choose import choose_rule, fusion_grid, heldout_fused
 from .judge.heldout import HeldOut, alone_heldout, heldout
 from .judge.paired import Paired, paired, summary_table
+from .judge.pool_thresholds import pool_thresholds, threshold_curves
 from .judge.score import alone, map_at_r, recall_at, row_f1
 from .judge.setting import Setting, among_themselves, in_the_catalogue
 from .matches import Matches, at_most
@@ -31,12 +32,12 @@ from .thresholds.flat import Flat
 from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
 from .thresholds.union import UnionSweep, best_union
 
-__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'HeldOut',
-           'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool', 'PoolThresholds',
-           'RankSweep', 'Rule', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf', 'Titles', 'UnionSweep',
-           'Units', 'agglomerate', 'alone', 'alone_heldout', 'among_themselves', 'at_most', 'augment',
-           'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates', 'chisel', 'choose_rule',
-           'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid', 'group', 'heldout',
-           'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal', 'map_at_r', 'min2',
-           'mutual', 'neighbor_mean', 'pair_features', 'paired', 'quantities', 'recall_at', 'row_f1',
-           'same_group', 'shares', 'standardize', 'summary_table', 'tiers', 'veto', 'with_scores']
+__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'HeldOut', 'Index',
+           'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool', 'PoolThresholds', 'RankSweep',
+           'Rule', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf', 'Titles', 'UnionSweep', 'Units',
+           'agglomerate', 'alone', 'alone_heldout', 'among_themselves', 'at_most', 'augment', 'best_by_rank',
+           'best_threshold', 'best_union', 'blend', 'candidates', 'chisel', 'choose_rule', 'cross_mean',
+           'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid', 'group', 'heldout', 'heldout_fused',
+           'heldout_pairs', 'in_the_catalogue', 'k_reciprocal', 'map_at_r', 'min2', 'mutual', 'neighbor_mean',
+           'pair_features', 'paired', 'pool_thresholds', 'quantities', 'recall_at', 'row_f1', 'same_group',
+           'shares', 'standardize', 'summary_table', 'threshold_curves', 'tiers', 'veto', 'with_scores']
