@@ -59,6 +59,7 @@ from .study import (
     heldout_rules,
     learner_maker,
     open_study,
+    pools_figure,
     repeat,
     show_study,
     spaces,

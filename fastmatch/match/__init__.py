@@ -7,6 +7,7 @@ from .judge.choose import fusion_grid, heldout_fused
 from .judge.groups import Groups
 from .judge.heldout import HeldOut, alone_heldout, heldout
 from .judge.paired import Paired, paired, summary_table
+from .judge.pool_thresholds import pool_thresholds, threshold_curves
 from .judge.score import alone, map_at_r, recall_at, row_f1
 from .judge.setting import Setting, among_themselves, in_the_catalogue
 from .matches import Matches, at_most
@@ -43,5 +44,5 @@ __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS
            'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
            'group', 'heldout', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal',
            'ladder', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'pair_model', 'paired',
-           'quantities', 'recall_at', 'row_f1', 'same_group', 'shares', 'standardize', 'summary_table',
-           'tiers', 'veto', 'with_scores']
+           'pool_thresholds', 'quantities', 'recall_at', 'row_f1', 'same_group', 'shares', 'standardize',
+           'summary_table', 'threshold_curves', 'tiers', 'veto', 'with_scores']

@@ -68,18 +68,8 @@ class Rule:
         self._check_steps(given_threshold)
 
     def _check(self):
-        if self.how not in FUSIONS: raise InputError(f'how={self.how!r}: choose one of {", ".join(FUSIONS)}')
-        if not isinstance(self.weights, dict):
-            raise InputError(f'weights={self.weights!r}: give a dict, a number for each modality')
-        numbers = {'threshold': self.threshold,
-                   **{f'weights[{modality!r}]': weight for modality, weight in self.weights.items()}}
-        for number_name, number in numbers.items():
-            is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
-            if not is_number or not np.isfinite(number):
-                raise InputError(f'{number_name}={number!r}: give a finite number')
-        if not isinstance(self.options, dict) or set(self.options) - {'power', 'planes'}:
-            raise InputError(f'options={self.options!r}: power, planes')
-        check_weights(self.how, self.weights, **self.options)
+        check_fusion(self.how, self.weights, self.options)
+        _check_number('threshold', self.threshold)
         for field_name in ('k', 'max_matches'):
             count = getattr(self, field_name)
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
@@ -101,6 +91,14 @@ class Rule:
                     f'step {step.do!r} on {sorted(unknown_modalities)}: '
                     f'the weights name {list(self.weights)}')
             if step.pair_model is not None: scores_read(step.pair_model, self.weights, self.join)
+            if isinstance(step.by, dict): self._check_fusion_of(step)
+
+    def _check_fusion_of(self, step):
+        try: check_fusion(step.by['how'], step.by['weights'], step.by.get('options', {}))
+        except InputError as error: raise InputError(f'step {step.do!r} by: {error}') from None
+        if unknown_modalities := set(step.by['weights']) - set(self.weights):
+            raise InputError(f'step {step.do!r} by {sorted(unknown_modalities)}: '
+                             f'the weights name {list(self.weights)}')
 
     def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
 
@@ -284,6 +282,27 @@ class Rule:
         if missing_entries := {'how', 'weights', 'threshold'} - set(saved):
             raise InputError(f'rule: {sorted(missing_entries)} missing')
         return cls(**{**saved, 'steps': [Step.from_dict(step, functions) for step in saved.get('steps', ())]})
+
+
+def check_fusion(
+    how,  # As for `Rule`
+    weights,  # As for `Rule`
+    options,  # Further arguments of `fuse`
+):
+    "Raise `InputError` unless candidates can be fused like this."
+    if how not in FUSIONS: raise InputError(f'how={how!r}: choose one of {", ".join(FUSIONS)}')
+    if not isinstance(weights, dict):
+        raise InputError(f'weights={weights!r}: give a dict, a number for each modality')
+    for modality, weight in weights.items(): _check_number(f'weights[{modality!r}]', weight)
+    if not isinstance(options, dict) or set(options) - {'power', 'planes'}:
+        raise InputError(f'options={options!r}: power, planes')
+    check_weights(how, weights, **options)
+
+
+def _check_number(number_name, number):
+    is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
+    if not is_number or not np.isfinite(number):
+        raise InputError(f'{number_name}={number!r}: give a finite number')
 
 
 def _shifted(step, shift):

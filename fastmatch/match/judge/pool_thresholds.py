@@ -19,7 +19,7 @@ from ..pools import PoolThresholds, check_pool
 from ..rule import HIGHEST, Rule
 from ..search.structure import RuleStructure
 from ..search.workbench import Workbench
-from ..thresholds.base import BEYOND
+from ..thresholds.base import BEYOND, ROUNDING
 from ..thresholds.sweep import Sweep
 from .score import hits
 from .setting import Setting
@@ -62,12 +62,8 @@ def pool_thresholds(
     if alone: levels = [*(level for level in levels if level.pool > alone[0].pool), *alone]
     largest = setting.pool
     beyond = [int(round(largest * 2**(half / 2))) for half in range(1, 2 * DOUBLINGS + 1)]
-    best_here = _best(shifts, law.here.row_f1)
-    # the best threshold never falls as the pool grows; where it seems to, that is chance
-    smaller = np.minimum.accumulate(
-        [0., *(_best(shifts, level.curves(shifts).row_f1) - best_here for level in levels[1:])])
-    larger = np.maximum.accumulate(
-        [0., *(_best(shifts, law.row_f1(pool / largest)) - best_here for pool in beyond)])
+    smaller = _monotone_best(shifts, [level.curves(shifts).row_f1 for level in levels], -1)
+    larger = _monotone_best(shifts, [law.row_f1(pool / largest) for pool in (largest, *beyond)], 1)
     shift_of_pool = dict(zip([level.pool for level in levels], smaller)) | dict(zip(beyond, larger[1:]))
     rising = sorted(shift_of_pool)
     return PoolThresholds(tuple(rising), tuple(rule.threshold + shift_of_pool[pool] for pool in rising),
@@ -288,6 +284,14 @@ def _shifts(levels, rule):
     return shifts[shifts <= above_all]
 
 
-def _best(shifts, row_f1):
-    "The shift with the best row F1, of equally good ones the highest."
-    return float(shifts[np.flatnonzero(row_f1 >= row_f1.max() - 1e-12)[-1]])
+def _monotone_best(shifts, curves, sign):
+    """The best shift of each curve, of equally good ones the highest, less that of the first; each is sought
+    on
+    one side of the one before, above it or (-1) below: the best threshold rises with the pool, all else is
+    chance."""
+    chosen = []
+    for row_f1 in curves:
+        allowed = sign * shifts >= sign * chosen[-1] if chosen else np.ones(len(shifts), bool)
+        best = row_f1[allowed].max()
+        chosen.append(shifts[np.flatnonzero(allowed & (row_f1 >= best - ROUNDING))[-1]])
+    return [float(shift - chosen[0]) for shift in chosen]
