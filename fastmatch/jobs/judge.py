@@ -133,7 +133,11 @@ def judge(
     that the rule takes for a pool of that size.
     """
     choice = choice or RuleChoice()
+    choice.check()
     seed = choice.seed or 0
+    if not isinstance(settings, dict) or not all(isinstance(each, Setting) for each in settings.values()):
+        raise InputError(f'settings of type {type(settings).__name__}: give {{name: Setting}}, '
+                         'as `settings_for` gives them')
     main, *others = settings.values()
     found = _found(main, choice, echo)
     rule = replace(found.rule, pools=pool_thresholds(main, found.rule, seed=seed),

@@ -11,6 +11,7 @@ from .embeddings import check_made_alike
 from .fuse import FUSIONS, check_thresholds, check_weights, fuse
 from .matches import MAX_MATCHES, Matches, at_most
 from .neighbors import NEAREST, Neighbors, check_self_first
+from .pairs.rule_pairs import RulePairs, scores_read
 from .pools import PoolThresholds, check_pool
 from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_keys
@@ -27,6 +28,7 @@ class Decision:
     matches: Matches  # What was decided
     trail: list  # (step, `Neighbors` or `Matches` after it): 'fuse' first; 'score' is the threshold
     rule: 'Rule'  # That was carried out, with the threshold for this pool
+    pairs: RulePairs | None = None  # What the rule's pair model looked at, where it has one
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,8 @@ class Rule:
         self._check_steps(given_threshold)
 
     def _check(self):
-        if self.how not in FUSIONS: raise InputError(f'how={self.how!r}: choose one of {", ".join(FUSIONS)}')
-        if not isinstance(self.weights, dict):
-            raise InputError(f'weights={self.weights!r}: give a dict, a number for each modality')
-        numbers = {'threshold': self.threshold,
-                   **{f'weights[{modality!r}]': weight for modality, weight in self.weights.items()}}
-        for number_name, number in numbers.items():
-            is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
-            if not is_number or not np.isfinite(number):
-                raise InputError(f'{number_name}={number!r}: give a finite number')
-        if not isinstance(self.options, dict) or set(self.options) - {'power', 'planes'}:
-            raise InputError(f'options={self.options!r}: power, planes')
-        check_weights(self.how, self.weights, **self.options)
+        check_fusion(self.how, self.weights, self.options)
+        _check_number('threshold', self.threshold)
         for field_name in ('k', 'max_matches'):
             count = getattr(self, field_name)
             if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
@@ -98,6 +90,15 @@ class Rule:
                 raise InputError(
                     f'step {step.do!r} on {sorted(unknown_modalities)}: '
                     f'the weights name {list(self.weights)}')
+            if step.pair_model is not None: scores_read(step.pair_model, self.weights, self.join)
+            if isinstance(step.by, dict): self._check_fusion_of(step)
+
+    def _check_fusion_of(self, step):
+        try: check_fusion(step.by['how'], step.by['weights'], step.by.get('options', {}))
+        except InputError as error: raise InputError(f'step {step.do!r} by: {error}') from None
+        if unknown_modalities := set(step.by['weights']) - set(self.weights):
+            raise InputError(f'step {step.do!r} by {sorted(unknown_modalities)}: '
+                             f'the weights name {list(self.weights)}')
 
     def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
 
@@ -150,6 +151,7 @@ class Rule:
             reason = f'step {looking_further[0].do!r}'
             spaces = {space_name: space.whole(reason) if isinstance(space, Pool) else space
                       for space_name, space in spaces.items()}
+        plain = spaces
         spaces = self.refined(spaces)
         if all(step.rowwise for step in self.steps if step.stage != 'vectors'):
             # nothing asks for the neighbors of the catalogue's listings any more
@@ -157,7 +159,10 @@ class Rule:
                       for space_name, space in spaces.items()}
         neighbors = self._fuse(spaces)
         pool = next(iter(spaces.values())).pool
-        trail = [('fuse', neighbors), *self.reranked(neighbors, spaces)]
+        trail, pairs = [('fuse', neighbors)], None
+        for step, after, pairs_of_step in self._reranked(neighbors, spaces, plain, n_listings):
+            trail.append((step.do, after))
+            if pairs_of_step is not None: pairs = pairs_of_step
         neighbors = trail[-1][1]
         matches = decide(neighbors, self.threshold, self.max_matches, pool)
         trail.append(('score', matches))
@@ -166,7 +171,7 @@ class Rule:
             matches = at_most(changed, self.max_matches)
             trail.append((step.do, matches))
         own_trail = [(step_name, outcome.head(n_listings)) for step_name, outcome in trail]
-        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail, self)
+        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail, self, pairs)
 
     def at(
         self,
@@ -199,15 +204,30 @@ class Rule:
         self,
         neighbors: Neighbors,  # Fused
         spaces: dict,  # Name -> space, after the steps on vectors
+        plain: dict | None = None,  # Name -> space before them, which a pair model reads; default `spaces`
     ) -> list:  # (name of the step, `Neighbors` after it)
         "What each step on neighbors leaves."
-        step_results = []
+        return [(step.do, after) for step, after, _ in self._reranked(neighbors, spaces, plain or spaces)]
+
+    def _reranked(self, neighbors, spaces, plain, n_listings=None):
+        """(step, `Neighbors` after it, `RulePairs` of a pair model) for each step on neighbors.
+
+        Where no later step asks for others, a pair model scores the first `n_listings` alone.
+        """
         pool = next(iter(spaces.values())).pool
-        for step in self._steps('neighbors'):
-            rescored = _checked(step, step(neighbors, spaces=spaces), neighbors, pool)
+        steps, last_steps = self._steps('neighbors'), self._steps('matches')
+        for place, step in enumerate(steps, 1):
+            pairs, given = None, {}
+            if step.pair_model is not None:
+                rows_suffice = all(later.rowwise for later in (*steps[place:], *last_steps))
+                pairs = RulePairs(neighbors, spaces, plain=plain, modalities=list(self.weights),
+                                  join=self.join, n_rows=n_listings if rows_suffice else None,
+                                  model=step.pair_model)
+                given = {'pairs': pairs}
+                neighbors = neighbors.head(pairs.n_rows)
+            rescored = _checked(step, step(neighbors, spaces=spaces, **given), neighbors, pool)
             neighbors = self._with_equal_keys_on_top(rescored, spaces)
-            step_results.append((step.do, neighbors))
-        return step_results
+            yield step, neighbors, pairs
 
     def _fuse(self, spaces, by='fused'):
         "The candidates of the spaces as the rule fuses them, or as a step says."
@@ -262,6 +282,27 @@ class Rule:
         if missing_entries := {'how', 'weights', 'threshold'} - set(saved):
             raise InputError(f'rule: {sorted(missing_entries)} missing')
         return cls(**{**saved, 'steps': [Step.from_dict(step, functions) for step in saved.get('steps', ())]})
+
+
+def check_fusion(
+    how,  # As for `Rule`
+    weights,  # As for `Rule`
+    options,  # Further arguments of `fuse`
+):
+    "Raise `InputError` unless candidates can be fused like this."
+    if how not in FUSIONS: raise InputError(f'how={how!r}: choose one of {", ".join(FUSIONS)}')
+    if not isinstance(weights, dict):
+        raise InputError(f'weights={weights!r}: give a dict, a number for each modality')
+    for modality, weight in weights.items(): _check_number(f'weights[{modality!r}]', weight)
+    if not isinstance(options, dict) or set(options) - {'power', 'planes'}:
+        raise InputError(f'options={options!r}: power, planes')
+    check_weights(how, weights, **options)
+
+
+def _check_number(number_name, number):
+    is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
+    if not is_number or not np.isfinite(number):
+        raise InputError(f'{number_name}={number!r}: give a finite number')
 
 
 def _shifted(step, shift):

@@ -6,7 +6,8 @@ import pandas as pd
 
 from ..core import InputError
 from ..match import Matches, Neighbors, Pool, Rule
-from .explain import Explanation
+from ..match.pairs.rule_pairs import RulePairs
+from .explain import Explanation, add_pair_model
 
 
 @dataclass
@@ -21,6 +22,7 @@ class MatchResult:
     skipped: pd.DataFrame = field(default_factory=pd.DataFrame)
     # (step, `Neighbors` or `Matches` after it) for each step, as `Rule.run` gives them
     trail: list = field(default_factory=list)
+    rule_pairs: RulePairs | None = None  # What the rule's pair model looked at, where it has one
     setting: str = ''  # Which threshold was taken for how many listings, and where it was chosen, in words
 
     def __len__(self): return len(self.matches)
@@ -85,9 +87,12 @@ class MatchResult:
         table['matches'] = is_match
         why_not = [reasons.get(int(candidate), '') for candidate in candidates]
         table['why'] = np.where(is_match, table['why'], why_not)
+        moved = None
+        if self.rule_pairs is not None: moved = add_pair_model(table, candidates, row_number, self.rule_pairs)
         best_first = np.lexsort((candidates, -table.score.to_numpy(), ~is_match))
         table = table.iloc[best_first].drop(columns='posting_id').reset_index(drop=True)
-        return Explanation(str(posting_id), table, self.rule, titles or {}, files or {})
+        if moved is not None: moved = moved.iloc[best_first].reset_index(drop=True)
+        return Explanation(str(posting_id), table, self.rule, titles or {}, files or {}, moved)
 
     def _reasons_against(self, scores_after_steps):
         "Candidate -> what took it out: a step's name, or in words what the decision by score found."

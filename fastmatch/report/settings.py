@@ -36,8 +36,18 @@ def settings_html(
         elif isinstance(setting, list): tables[heading] = setting
         else: plain_values[heading] = setting
     if plain_values: tables['run'] = plain_values
-    return render('settings.html', rule_json=json.dumps(rule.to_dict(), indent=2),
+    return render('settings.html', rule_json=json.dumps(_shown(rule), indent=2),
                   blocks=[_block(heading, setting) for heading, setting in tables.items()])
+
+
+def _shown(rule):
+    "The rule as plain values, without the thousands of numbers of a fitted pair model."
+    plain_values = rule.to_dict()
+    steps = [
+        step.to_dict() if step.pair_model is None else {**step.to_dict(), 'params': repr(step.pair_model)}
+        for step in rule.steps
+    ]
+    return {**plain_values, 'steps': steps} if steps else plain_values
 
 
 def _block(heading, setting):

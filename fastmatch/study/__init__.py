@@ -2,6 +2,7 @@
 from ..match.judge.compare import Comparison, compare
 from ..match.judge.repeat import Repeated, repeat
 from .draw import show_study, study_figures
+from .draw_pools import pools_figure
 from .engine.open_study import open_study
 from .engine.pruner import PruneTrial
 from .engine.space import Param, spaces, suggest
@@ -14,7 +15,25 @@ from .rule_space import REFINEMENTS
 from .tune import tune
 
 __all__ = [
-    'Comparison', 'Param', 'PruneTrial', 'REFINEMENTS', 'Repeated', 'WrongStudy', 'compare', 'heldout_rules',
-    'learner_maker', 'open_study', 'repeat', 'show_study', 'spaces', 'study_figures', 'suggest', 'tested',
-    'tune', 'tune_head', 'tune_rule', 'work',
+    'Comparison',
+    'Param',
+    'PruneTrial',
+    'REFINEMENTS',
+    'Repeated',
+    'WrongStudy',
+    'compare',
+    'heldout_rules',
+    'learner_maker',
+    'open_study',
+    'pools_figure',
+    'repeat',
+    'show_study',
+    'spaces',
+    'study_figures',
+    'suggest',
+    'tested',
+    'tune',
+    'tune_head',
+    'tune_rule',
+    'work',
 ]

@@ -22,10 +22,12 @@ CALLBACKS = {
 def saf_with_a_past(learn, batches, step):
     "As after the first epochs: each row of the batches has an output of an earlier one."
     import torch
-    saf, n = learn.saf, cycle(range(len(batches)))
+    saf = learn.saf
+    numbers = cycle(range(len(batches)))
+
     def rows():
         size = len(learn.yb[0])
-        return torch.arange(size) + next(n) * size
+        return torch.arange(size) + next(numbers) * size
     # batches made beforehand are drawn from no dataset
     saf.rows = rows
     for learn.epoch in range(saf.back):
@@ -33,36 +35,34 @@ def saf_with_a_past(learn, batches, step):
     learn.epoch = saf.back
 
 
-def steps(quick, name=None, kwargs=None, n=1):
-    "One run: `n` steps of a Learner's own loop, with the callback `name` or none."
-    from fastmatch.callback import adversarial, averaging, sharpness
+def steps(quick, name=None, arguments=None, n_steps=1):
+    "One run: `n_steps` steps of a Learner's own loop, with the callback `name` or none."
+    from fastmatch.callback import adversarial, averaging, saf, sharpness
 
-    cb = (
-        next(
-            (getattr(item, name) for item in (sharpness, adversarial, averaging) if hasattr(item, name)), None
-        )
-        if name
-        else None
-    )
-    learn, batches = learner(quick, text=False, cbs=[] if cb is None else [cb(**kwargs)])
+    callbacks = []
+    if name:
+        modules = sharpness, adversarial, averaging, saf
+        callback = next(getattr(module, name) for module in modules if hasattr(module, name))
+        callbacks = [callback(**arguments)]
+    learn, batches = learner(quick, text=False, cbs=callbacks)
     step = learner_step(learn, batches, n_epoch=9)
     if name == 'SAF': saf_with_a_past(learn, batches, step)
 
     def run():
-        for _ in range(n): step()
+        for _ in range(n_steps): step()
     return run
 
 
 @bench('callbacks')
 def step(quick):
     "A training step with each callback against one without, each a Learner's own loop on the same batches."
-    for name, (cls, kwargs, bar, n) in CALLBACKS.items():
+    for name, (callback, arguments, bar, n_steps) in CALLBACKS.items():
         yield Case(
             name,
-            {'without': partial(steps, quick), name: partial(steps, quick, cls, kwargs, n)},
-            ref='without',
+            {'without': partial(steps, quick), name: partial(steps, quick, callback, arguments, n_steps)},
+            reference='without',
             bar=bar,
-            scale={} if n == 1 else {name: 1 / n},
+            scale={} if n_steps == 1 else {name: 1 / n_steps},
         )
 
 
@@ -70,13 +70,14 @@ def step(quick):
 def memory(quick):
     "The most memory that five steps hold beyond the imports, each in a process of its own."
     sides = {
-        'without': partial(steps, quick, n=5),
-        **{name: partial(steps, quick, cls, kwargs, 5) for name, (cls, kwargs, *_) in CALLBACKS.items()},
+        'without': partial(steps, quick, n_steps=5),
+        **{name: partial(steps, quick, callback, arguments, 5)
+           for name, (callback, arguments, *_) in CALLBACKS.items()},
     }
     yield Case(
         'memory',
         sides,
-        ref='without',
+        reference='without',
         memory=True,
         pairs=3,
         imports=('fastmatch.learner', 'timm', 'transformers'),

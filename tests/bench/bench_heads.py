@@ -9,26 +9,27 @@ from fastmatch.layers.heads import CosineHead, SampledHead, TrackedHead
 from fastmatch.losses import ArcFace, CurricularFace
 from tests.bench.harness import Case, bench
 
-M, S = .5, 30.
+MARGIN, SCALE = .5, 30.
 CLASSES = 11_014, 100_000  # Shopee's training groups, and many
 
 
 class OneHot(nn.Module):
     "The common form: normalised centres, the margin worked out for every class, picked by a one-hot matrix."
-    def __init__(self, d, c):
+    def __init__(self, width, classes):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(c, d) * .01)
+        self.weight = nn.Parameter(torch.randn(classes, width) * .01)
 
-    def forward(self, x, y, m=M, s=S):
-        cos = F.linear(F.normalize(x), F.normalize(self.weight)).clamp(-1 + 1e-6, 1 - 1e-6)
-        hot = F.one_hot(y, len(self.weight)).float()
-        return F.cross_entropy(s * (hot * (cos.acos() + m).cos() + (1 - hot) * cos), y)
+    def forward(self, embeddings, targets, margin=MARGIN, scale=SCALE):
+        cosines = F.linear(F.normalize(embeddings), F.normalize(self.weight)).clamp(-1 + 1e-6, 1 - 1e-6)
+        one_hot = F.one_hot(targets, len(self.weight)).float()
+        logits = one_hot * (cosines.acos() + margin).cos() + (1 - one_hot) * cosines
+        return F.cross_entropy(scale * logits, targets)
 
 
 def sides(
-    n: int = 64,  # Rows a batch
-    d: int = 512,  # Width of the embedding
-    c: int = 100_000,  # Classes
+    rows: int = 64,  # Rows a batch
+    width: int = 512,  # Width of the embedding
+    classes: int = 100_000,  # Classes
     share: float = .1,  # Of the centres that the sampled head looks at
     device: str = 'cpu',
     # Which to build
@@ -36,67 +37,72 @@ def sides(
 ) -> dict:
     "Name -> callable that runs forward and backward once and leaves no gradient."
     torch.manual_seed(0)
-    x, y = torch.randn(n, d, device=device, requires_grad=True), torch.randint(c, (n,), device=device)
+    embeddings = torch.randn(rows, width, device=device, requires_grad=True)
+    targets = torch.randint(classes, (rows,), device=device)
 
     def linear():
-        layer = nn.Linear(d, c, bias=False)
-        return layer, lambda: F.cross_entropy(layer(x), y)
+        layer = nn.Linear(width, classes, bias=False)
+        return layer, lambda: F.cross_entropy(layer(embeddings), targets)
 
     def ours(head, loss):
-        head.labels = y
-        return head, lambda: loss(head(x), y)
+        head.labels = targets
+        return head, lambda: loss(head(embeddings), targets)
 
     def one_hot():
-        head = OneHot(d, c)
-        return head, lambda: head(x, y)
+        head = OneHot(width, classes)
+        return head, lambda: head(embeddings, targets)
 
     def theirs():
         from pytorch_metric_learning.losses import ArcFaceLoss
-        loss = ArcFaceLoss(c, d, margin=math.degrees(M), scale=S)
-        return loss, lambda: loss(x, y)
+        loss = ArcFaceLoss(classes, width, margin=math.degrees(MARGIN), scale=SCALE)
+        return loss, lambda: loss(embeddings, targets)
 
     def once(layer, forward):
         def run():
             forward().backward()
-            x.grad = None
+            embeddings.grad = None
             layer.zero_grad()
         layer.to(device)
         return run
 
     made = {
         'linear': linear,
-        'ArcFace': lambda: ours(CosineHead(d, c), ArcFace(M, S)),
-        'CurricularFace': lambda: ours(TrackedHead(d, c), CurricularFace(M, S)),
-        'sampled': lambda: ours(SampledHead(d, c, share=share), ArcFace(M, S)),
+        'ArcFace': lambda: ours(CosineHead(width, classes), ArcFace(MARGIN, SCALE)),
+        'CurricularFace': lambda: ours(TrackedHead(width, classes), CurricularFace(MARGIN, SCALE)),
+        'sampled': lambda: ours(SampledHead(width, classes, share=share), ArcFace(MARGIN, SCALE)),
         'one-hot': one_hot,
         'pytorch-metric-learning': theirs,
     }
-    return {k: once(*made[k]()) for k in names}
+    return {name: once(*made[name]()) for name in names}
 
 
-def side(name, quick, **kwargs):
-    return lambda: sides(names=(name,), **({'n': 8, 'd': 16, **kwargs, 'c': 500} if quick else kwargs))[name]
+def side(name, quick, **sizes):
+    if quick: sizes = {'rows': 8, 'width': 16, **sizes, 'classes': 500}
+    return lambda: sides(names=(name,), **sizes)[name]
 
 
 @bench('heads')
 def seconds(quick):
     "Forward and backward of a head (512-d, batch 64) against a plain linear layer and cross-entropy."
-    for c in CLASSES:
-        for name, bar in (
+    for classes in CLASSES:
+        for head, bar in (
             ('ArcFace', 1.25),
             ('CurricularFace', 1.25),
-            ('sampled', 0.3 if c == CLASSES[-1] else None),
+            ('sampled', 0.3 if classes == CLASSES[-1] else None),
             ('pytorch-metric-learning', None),
             ('one-hot', None),
         ):
             yield Case(
-                f'{c:,} classes', {k: side(k, quick, c=c) for k in ('linear', name)}, ref='linear', bar=bar
+                f'{classes:,} classes',
+                {name: side(name, quick, classes=classes) for name in ('linear', head)},
+                reference='linear',
+                bar=bar,
             )
         yield Case(
-            f'{c:,} classes',
-            {k: side(k, quick, c=c) for k in ('pytorch-metric-learning', 'ArcFace')},
-            ref='pytorch-metric-learning',
-            bar=0.4 if c == CLASSES[-1] else None,
+            f'{classes:,} classes',
+            {name: side(name, quick, classes=classes) for name in ('pytorch-metric-learning', 'ArcFace')},
+            reference='pytorch-metric-learning',
+            bar=0.4 if classes == CLASSES[-1] else None,
         )
 
 
@@ -105,8 +111,8 @@ def memory(quick):
     "The same with 100,000 classes: most memory over what the imports took."
     yield Case(
         'memory, 100,000 classes',
-        {k: side(k, quick) for k in ('linear', 'ArcFace', 'CurricularFace')},
-        ref='linear',
+        {name: side(name, quick) for name in ('linear', 'ArcFace', 'CurricularFace')},
+        reference='linear',
         bar=1.1,
         memory=True,
         imports=('fastmatch.losses', 'fastmatch.layers.heads'),

@@ -14,16 +14,16 @@ def listings(n=34_250, groups=11_014, largest=51, widths=(512, 384), seed=0):
     or both."""
     from tests.bench.bench_threshold import shopee_like
     labels, rng = shopee_like(n, groups, largest), np.random.default_rng(seed)
-    out = []
-    for d in widths:
-        x = rng.standard_normal((n, d), np.float32)
+    modalities = []
+    for width in widths:
+        vectors = rng.standard_normal((n, width), np.float32)
         # a part of the listings says nothing of its group in this modality; all in place, so that a process
         # holds little more than the vectors
-        x *= rng.choice([.5, .7, 3.], (n, 1)).astype(np.float32)
-        x += rng.standard_normal((groups, d), np.float32)[labels]
-        x /= np.sqrt(np.einsum('nd,nd->n', x, x))[:, None]
-        out.append(x)
-    return out
+        vectors *= rng.choice([.5, .7, 3.], (n, 1)).astype(np.float32)
+        vectors += rng.standard_normal((groups, width), np.float32)[labels]
+        vectors /= np.sqrt(np.einsum('nd,nd->n', vectors, vectors))[:, None]
+        modalities.append(vectors)
+    return modalities
 
 
 def sparse_rule(image, title, k=50):
@@ -32,60 +32,53 @@ def sparse_rule(image, title, k=50):
     from fastmatch.match import blend, candidates, decide, fuse, min2
     spaces = _spaces(image, title)
     neighbors = fuse(candidates(spaces, k), 'prob_or').top(k)
-    neighbors = fuse(
-        candidates({name: blend(item, neighbors, BLEND, k) for name, item in spaces.items()}, k), 'prob_or'
-    ).top(k)
+    blended = {name: blend(space, neighbors, BLEND, k) for name, space in spaces.items()}
+    neighbors = fuse(candidates(blended, k), 'prob_or').top(k)
     return min2(decide(neighbors, CUT, k), neighbors)
 
 
-def candidates_rule(spaces, cand, k=50):
+def candidates_rule(spaces, scored, k=50):
     """From candidates that were found: fuse, blend, score the same candidates by the blended vectors, fuse,
     decide, force the nearest in."""
     from fastmatch.match import blend, decide, fuse, min2
-    neighbors, rows = fuse(cand, 'prob_or').top(k), np.arange(len(cand.ids))[:, None]
-    again = replace(
-        cand,
-        scores={
-            name: blend(item, neighbors, BLEND, k).scores(rows, cand.ids) for name, item in spaces.items()
-        },
-    )
-    neighbors = fuse(again, 'prob_or').top(k)
+    neighbors, rows = fuse(scored, 'prob_or').top(k), np.arange(len(scored.ids))[:, None]
+    scores = {
+        name: blend(space, neighbors, BLEND, k).scores(rows, scored.ids) for name, space in spaces.items()
+    }
+    neighbors = fuse(replace(scored, scores=scores), 'prob_or').top(k)
     return min2(decide(neighbors, CUT, k), neighbors)
 
 
-def dense_rule(image, title, k=50, sims=None):
+def dense_rule(image, title, k=50, similarities=None):
     """The same in torch on whole matrices, as notebooks write it, in place where that saves memory: the form
     that is kindest to it."""
     import torch
     from torch.nn import functional as F
-    x = [torch.from_numpy(item) for item in (image, title)]
-    def near(sims=None):
+    modalities = [torch.from_numpy(vectors) for vectors in (image, title)]
+
+    def nearest(similarities=None):
         miss = None
-        for i, item in enumerate(x):
-            s = (item @ item.T if sims is None else sims[i]).clamp_(0, 1).neg_().add_(1)
-            miss = s if miss is None else miss.mul_(s)
-            del s
+        for i, vectors in enumerate(modalities):
+            similarity = vectors @ vectors.T if similarities is None else similarities[i]
+            distance = similarity.clamp_(0, 1).neg_().add_(1)
+            miss = distance if miss is None else miss.mul_(distance)
+            del similarity, distance
         return miss.neg_().add_(1).fill_diagonal_(2.).topk(k, dim=1)
-    top = near(sims)
-    if sims is not None: sims.clear()
+
+    def blended(vectors, rows):
+        return F.normalize(torch.einsum('nk,nkd->nd', weights[rows], vectors[top.indices[rows]]))
+
+    top = nearest(similarities)
+    if similarities is not None: similarities.clear()
     weights = torch.where(top.values >= BLEND, top.values, 0.)
     weights[:, 0] = 1
     # gathering k rows a listing: a matrix product with the n x n weights would take several times longer
-    x = [
-        torch.cat(
-            [
-                F.normalize(
-                    torch.einsum('nk,nkd->nd', weights[i : i + 1024], item[top.indices[i : i + 1024]])
-                )
-                for i in range(0, len(weights), 1024)
-            ]
-        )
-        for item in x
-    ]
-    top = near()
+    parts = [slice(start, start + 1024) for start in range(0, len(weights), 1024)]
+    modalities = [torch.cat([blended(vectors, rows) for rows in parts]) for vectors in modalities]
+    top = nearest()
     keep = top.values >= CUT
     keep[:, :2] = True
-    return [ids[m].numpy() for ids, m in zip(top.indices, keep)]
+    return [ids[kept].numpy() for ids, kept in zip(top.indices, keep)]
 
 
 def _spaces(image, title):
@@ -93,36 +86,40 @@ def _spaces(image, title):
     return {'image': Dense(image, normalized=True), 'title': Dense(title, normalized=True)}
 
 
-def _found(v, k=50):
+def _found(modalities, k=50):
     "Set-up of the second case: what a search gives, and the matrices that n x n starts from."
     from fastmatch.match import candidates
-    scored = candidates(spaces := _spaces(*v), k)
+    spaces = _spaces(*modalities)
+    scored = candidates(spaces, k)
     return lambda: candidates_rule(spaces, scored, k)
 
 
-def _matrices(v):
+def _matrices(modalities):
     import torch
-    sims = [torch.from_numpy(item) @ torch.from_numpy(item).T for item in v]
-    return lambda: dense_rule(*v, sims=sims)
+    similarities = [torch.from_numpy(vectors) @ torch.from_numpy(vectors).T for vectors in modalities]
+    return lambda: dense_rule(*modalities, similarities=similarities)
 
 
 @bench('match')
 def rule(quick):
     """Two modalities of 34,250 listings to matches: search, fuse, one stage of neighbourhood blending,
     search, fuse, min2, cut; against n x n matrices in torch."""
-    v = listings(*QUICK if quick else ())
+    modalities = listings(*QUICK if quick else ())
     # a run of the other side takes a minute and 10 GB
-    few = dict(
-        ref='n x n',
+    options = dict(
+        reference='n x n',
         bar=0.05,
         memory=True,
         imports=('torch', 'faiss', 'fastmatch.match'),
         pairs=2,
         time_bar=0.5,
     )
-    yield Case(
-        'rule', {'rule': lambda: lambda: sparse_rule(*v), 'n x n': lambda: lambda: dense_rule(*v)}, **few
-    )
+    sides = {
+        'rule': lambda: lambda: sparse_rule(*modalities),
+        'n x n': lambda: lambda: dense_rule(*modalities),
+    }
+    yield Case('rule', sides, **options)
     # the first search done and not timed: fusion, blending and decision on 34,250 x 50 neighbours of each,
     # which stay the candidates
-    yield Case('rule on candidates', {'rule': lambda: _found(v), 'n x n': lambda: _matrices(v)}, **few)
+    sides = {'rule': lambda: _found(modalities), 'n x n': lambda: _matrices(modalities)}
+    yield Case('rule on candidates', sides, **options)

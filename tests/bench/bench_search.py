@@ -10,17 +10,20 @@ def search(quick):
     import faiss
 
     from fastmatch.match import Dense
-    n, d, k = (400, 32, 10) if quick else (34_250, 512, 50)
-    v = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
+    n, width, k = (400, 32, 10) if quick else (34_250, 512, 50)
+    vectors = np.random.default_rng(0).normal(size=(n, width)).astype(np.float32)
 
     # both from the raw float32 array to ids and scores: normalising a copy is work that both have
     def flat():
-        x = v.copy()
-        faiss.normalize_L2(x)
-        index = faiss.IndexFlatIP(d)
-        index.add(x)
-        return index.search(x, k)
+        normalized = vectors.copy()
+        faiss.normalize_L2(normalized)
+        index = faiss.IndexFlatIP(width)
+        index.add(normalized)
+        return index.search(normalized, k)
 
     yield Case(
-        'search', {'Dense': lambda: lambda: Dense(v).search(k), 'faiss': lambda: flat}, ref='faiss', bar=1.1
+        'search',
+        {'Dense': lambda: lambda: Dense(vectors).search(k), 'faiss': lambda: flat},
+        reference='faiss',
+        bar=1.1,
     )

@@ -31,7 +31,7 @@ def learner(quick, text=True, **kwargs):
     if quick: df = df[df.label_group.isin(sorted(df.label_group.unique())[:40])].reset_index(drop=True)
     dls = MatchDataLoaders.from_df(
         df,
-        demo_path() / 'images',
+        demo_path()/'images',
         fold_col='fold',
         item_tfms=Resize(32 if quick else 96),
         bs=8 if quick else 32,
@@ -39,9 +39,9 @@ def learner(quick, text=True, **kwargs):
         phash=False,
         **({} if text and not quick else dict(text_col=None)),
     )
-    arch = dict(image_arch='test_efficientnet', pretrained=False) if quick else {}
-    learn = match_learner(dls, **arch, **kwargs)
-    return learn, [b for b, _ in zip(dls.train, range(2 if quick else BATCHES))]
+    encoder = dict(image_arch='test_efficientnet', pretrained=False) if quick else {}
+    learn = match_learner(dls, **encoder, **kwargs)
+    return learn, [batch for batch, _ in zip(dls.train, range(2 if quick else BATCHES))]
 
 
 def learner_step(learn, batches, n_epoch=1):
@@ -51,7 +51,7 @@ def learner_step(learn, batches, n_epoch=1):
     learn.n_epoch, learn.epoch, learn.dl = n_epoch, 0, Prepared(batches)
     learn.n_iter = len(learn.dl)
     with redirect_stdout(io.StringIO()):
-        for item in ('before_fit', 'before_epoch', 'before_train'): learn(item)
+        for event in ('before_fit', 'before_epoch', 'before_train'): learn(event)
     steps = enumerate(learn.dl)
 
     def step():
@@ -64,20 +64,23 @@ def param_groups(learn, model):
     """Parameter lists of `model` with the rate and the weight decay the Learner gives them: none for biases
     and norms."""
     from fastai.torch_core import norm_bias_params
-    mults = learn.group_rates.mults
-    bare = {id(p) for p in norm_bias_params(model)}
-    for name, params in model.param_groups().items():
+    factors = learn.group_rates.mults
+    spared = {id(parameter) for parameter in norm_bias_params(model)}
+    for name, parameters in model.param_groups().items():
+        lr = LR * factors.get(name, 1.)
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
         for free in (False, True):
-            own = [p for p in params if p.requires_grad and (id(p) in bare) == free]
-            if own: yield dict(params=own, lr=LR * mults.get(name, 1.), weight_decay=0. if free else learn.wd)
+            members = [parameter for parameter in trained if (id(parameter) in spared) == free]
+            if members: yield dict(params=members, lr=lr, weight_decay=0. if free else learn.wd)
 
 
 def same_adam(learn, model):
     "The Learner's own optimizer: what is left is the price of the Learner alone."
     groups = list(param_groups(learn, model))
-    opt = learn.opt_func([g['params'] for g in groups], lr=LR)
-    for h, g in zip(opt.hypers, groups, strict=True): h.update(lr=g['lr'], wd=g['weight_decay'])
-    return opt
+    optimizer = learn.opt_func([group['params'] for group in groups], lr=LR)
+    for settings, group in zip(optimizer.hypers, groups, strict=True):
+        settings.update(lr=group['lr'], wd=group['weight_decay'])
+    return optimizer
 
 
 def fused_adamw(learn, model):
@@ -87,19 +90,19 @@ def fused_adamw(learn, model):
     return torch.optim.AdamW(list(param_groups(learn, model)), betas=(.9, .99), eps=1e-5, fused=True)
 
 
-def bare_step(learn, batches, model, make_opt):
+def bare_step(learn, batches, model, make_optimizer):
     "The loop of torch's tutorials: forward, loss, backward, step, zero."
     import torch
-    loss_func, opt = learn.loss_func, make_opt(learn, model)
+    loss_func, optimizer = learn.loss_func, make_optimizer(learn, model)
     # plain tensors: a loop of one's own would not carry fastai's types
-    plain = cycle([[item.as_subclass(torch.Tensor) for item in b] for b in batches])
+    plain = cycle([[tensor.as_subclass(torch.Tensor) for tensor in batch] for batch in batches])
     model.train()
 
     def step():
-        *xs, y = next(plain)
-        loss_func(model(*xs), y).backward()
-        opt.step()
-        opt.zero_grad()
+        *inputs, targets = next(plain)
+        loss_func(model(*inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     step.model = model
     return step
 
@@ -109,17 +112,13 @@ def step(quick):
     """A step of match_learner (lite0 + MiniLM, 32 listings of the sample at 96 px), against a bare loop on
     the same model and batches."""
     learn, batches = learner(quick)
-    start = deepcopy(learn.model)
-    for name, loop, make_opt in (
+    untrained = deepcopy(learn.model)
+    for name, loop, make_optimizer in (
         ('step', 'loop, same Adam', same_adam),
         ('step, fused', 'loop, fused AdamW', fused_adamw),
     ):
-        yield Case(
-            name,
-            {
-                'Learner': lambda: learner_step(learn, batches),
-                loop: lambda make_opt=make_opt: bare_step(learn, batches, deepcopy(start), make_opt),
-            },
-            ref=loop,
-            bar=1.05,
-        )
+        def bare(make_optimizer=make_optimizer):
+            return bare_step(learn, batches, deepcopy(untrained), make_optimizer)
+
+        sides = {'Learner': lambda: learner_step(learn, batches), loop: bare}
+        yield Case(name, sides, reference=loop, bar=1.05)

@@ -12,11 +12,11 @@ def objective(vectors, groups, rows, cuts, k=50):
     """Mean row F1 over `rows` of the union of two modalities above their cuts: search, then python sets, all
     of it in each trial."""
     import faiss
-    near = [faiss.knn(v[rows], v, k, faiss.METRIC_INNER_PRODUCT) for v in vectors]
+    nearest = [faiss.knn(modality[rows], modality, k, faiss.METRIC_INNER_PRODUCT) for modality in vectors]
     f1 = 0.
     for i, row in enumerate(rows):
         found = {row}
-        for (scores, ids), cut in zip(near, cuts): found |= set(ids[i][scores[i] > cut])
+        for (scores, ids), cut in zip(nearest, cuts): found |= set(ids[i][scores[i] > cut])
         f1 += 2 * len(found & groups[row]) / (len(found) + len(groups[row]))
     return f1 / len(rows)
 
@@ -25,13 +25,14 @@ def study_of_sets(vectors, groups, rows, cut):
     "One trial of a study with that objective; the same two numbers each time."
     import optuna
     from optuna.distributions import FloatDistribution
-    space = {k: FloatDistribution(0, 1) for k in ('image', 'title')}
-    def one():
+    space = {modality: FloatDistribution(0, 1) for modality in ('image', 'title')}
+
+    def one_trial():
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(direction='maximize')
         trial = study.ask(space)
         study.tell(trial, objective(vectors, groups, rows, (cut, cut)))
-    return one
+    return one_trial
 
 
 @bench('studies')
@@ -43,24 +44,26 @@ def rules(quick):
     size = QUICK[:3] if quick else (34_250, 11_014, 51)
     vectors, labels = listings(*QUICK if quick else ()), shopee_like(*size)
     embeddings = Embeddings(dict(zip(('image', 'title'), vectors)), np.arange(len(labels)), groups=labels)
-    groups = {g: set(np.flatnonzero(labels == g).tolist()) for g in range(labels.max() + 1)}
-    groups = [groups[g] for g in labels]
+    members = [set(np.flatnonzero(labels == label).tolist()) for label in range(labels.max() + 1)]
+    groups = [members[label] for label in labels]
     # queries cost what they cost one by one, and so do sets: every tenth listing stands for all
     rows = np.arange(0, len(labels), PART)
-    n, last = 5 if quick else TRIALS, []
+    n_trials = 5 if quick else TRIALS
+    last_study = []
+
     def tuned():
-        last[:] = [tune_rule(embeddings, n, halvings=0, steps='none')[1]]
+        last_study[:] = [tune_rule(embeddings, n_trials, halvings=0, steps='none')[1]]
 
     yield Case(
         'a trial',
         {'tune_rule': lambda: tuned, 'search and sets': lambda: study_of_sets(vectors, groups, rows, 0.6)},
-        ref='search and sets',
+        reference='search and sets',
         bar=0.02,
-        scale={'tune_rule': 1 / n, 'search and sets': PART},
+        scale={'tune_rule': 1 / n_trials, 'search and sets': PART},
         pairs=2,
     )
     # the first trial waits for the search
-    ends = [t.datetime_complete.timestamp() for t in last[0].trials]
-    seconds = (ends[-1] - ends[0]) / (n - 1)
+    ends = [trial.datetime_complete.timestamp() for trial in last_study[0].trials]
+    seconds = (ends[-1] - ends[0]) / (n_trials - 1)
     yield Value('trials a second', 'tune_rule', 1 / seconds, '1/s')
     yield Value('a trial without the search', 'tune_rule', 1000 * seconds, 'ms', 25.)

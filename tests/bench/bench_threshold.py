@@ -12,9 +12,9 @@ def shopee_like(n, n_groups, largest, seed=0):
     sizes = np.minimum(2 + rng.pareto(1.55, n_groups), largest).astype(int)
     sizes[0] = largest
     # to the very number of listings, group by group
-    while (off := n - sizes.sum()) != 0:
-        i = rng.permutation(n_groups)[:abs(off)]
-        sizes[i] = np.clip(sizes[i] + np.sign(off), 2, largest)
+    while (missing := n - sizes.sum()) != 0:
+        changed = rng.permutation(n_groups)[:abs(missing)]
+        sizes[changed] = np.clip(sizes[changed] + np.sign(missing), 2, largest)
     return rng.permutation(np.repeat(np.arange(n_groups), sizes))
 
 
@@ -24,18 +24,18 @@ def neighbors(labels, k, seed=0):
     from fastmatch.match import Neighbors
     rng, n = np.random.default_rng(seed), len(labels)
     order = np.argsort(labels, kind='stable')
-    mates = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     ids, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-    for i in range(n):
-        own = mates[labels[i]]
-        own = own[own != i][:k - 1]
-        others = rng.integers(0, n, 3 * k)
-        others = np.setdiff1d(others, [*own, i])[:k - 1 - len(own)]
-        ids[i] = [i, *own, *others]
-        scores[i] = [1, *rng.normal(.7, .15, len(own)), *rng.normal(.4, .1, len(others))]
+    for row in range(n):
+        mates = members[labels[row]]
+        mates = mates[mates != row][:k - 1]
+        strangers = rng.integers(0, n, 3 * k)
+        strangers = np.setdiff1d(strangers, [*mates, row])[:k - 1 - len(mates)]
+        ids[row] = [row, *mates, *strangers]
+        scores[row] = [1, *rng.normal(.7, .15, len(mates)), *rng.normal(.4, .1, len(strangers))]
     scores = np.clip(scores, -1, 1)
-    at = np.argsort(-scores[:, 1:], axis=1, kind='stable') + 1
-    ids[:, 1:], scores[:, 1:] = np.take_along_axis(ids, at, 1), np.take_along_axis(scores, at, 1)
+    order = np.argsort(-scores[:, 1:], axis=1, kind='stable') + 1
+    ids[:, 1:], scores[:, 1:] = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
     return Neighbors(ids, scores)
 
 
@@ -43,12 +43,12 @@ def grid(ids, scores, true, thresholds):
     "The (threshold, mean row F1) of the best of `thresholds`, set by set as notebooks do it."
     # the usual code, not the fastest: `.tolist()` inside `set` would save it about half
     best = (None, -1.)
-    for t in thresholds:
+    for threshold in thresholds:
         f1 = 0.
-        for row, near, truth in zip(ids, scores, true):
-            found = set(row[near > t])
+        for row_ids, row_scores, truth in zip(ids, scores, true):
+            found = set(row_ids[row_scores > threshold])
             f1 += 2 * len(found & truth) / (len(found) + len(truth))
-        best = max(best, (t, f1 / len(true)), key=lambda value: value[1])
+        best = max(best, (threshold, f1 / len(true)), key=lambda candidate: candidate[1])
     return best
 
 
@@ -60,11 +60,20 @@ def threshold(quick):
     labels = shopee_like(n, 100 if quick else 11_014, 9 if quick else 51)
     nearest = neighbors(labels, k)
     # the true sets are ready beforehand: a notebook makes them once
-    groups = [set(np.flatnonzero(labels == g).tolist()) for g in range(labels.max() + 1)]
-    true = [groups[g] for g in labels]
+    groups = [set(np.flatnonzero(labels == label).tolist()) for label in range(labels.max() + 1)]
+    true = [groups[label] for label in labels]
     # low cuts let in more and cost more: the cuts of a timed run stand in the middle of equal parts of the
     # grid's range
-    part = np.linspace(0, 1, 2 * PART + 1)[1::2].tolist()
-    yield Case('threshold', {'best_threshold': lambda: lambda: best_threshold(nearest, labels),
-                             'grid of sets': lambda: lambda: grid(nearest.ids, nearest.scores, true, part)},
-               ref='grid of sets', bar=.01, scale={'grid of sets': STEPS / PART}, aim={'best_threshold': .15})
+    cuts = np.linspace(0, 1, 2 * PART + 1)[1::2].tolist()
+    sides = {
+        'best_threshold': lambda: lambda: best_threshold(nearest, labels),
+        'grid of sets': lambda: lambda: grid(nearest.ids, nearest.scores, true, cuts),
+    }
+    yield Case(
+        'threshold',
+        sides,
+        reference='grid of sets',
+        bar=.01,
+        scale={'grid of sets': STEPS / PART},
+        aim={'best_threshold': .15},
+    )

@@ -46,10 +46,11 @@ from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.demo import demo_path
-from fastmatch.jobs.train import judge
+from fastmatch.jobs.judge import judge_modalities
 from fastmatch.layers.heads import CenterHead, CosineHead, TrackedHead
 from fastmatch.learner import match_learner
 from fastmatch.losses import *
+from fastmatch.match import among_themselves
 from fastmatch.optim import opt_func
 from fastmatch.schedule import Still
 
@@ -75,51 +76,55 @@ def pairs(loss, **kwargs): return Way(sampler='pk', loss_func=loss, **kwargs)
 def optimizer(name, lr, fit='fit_flat_cos', **kwargs): return Way(lr, fit, opt_func=opt_func(name, **kwargs))
 
 
-S = 20  # the default's scale for groups of two or three
+SCALE = 20  # the default's, for groups of two or three
 LOSSES = {
     'default': Way(),  # ArcFace, m=.3, s=20
     'untrained': Way(fit=None),
-    'softmax (NormFace)': Way(loss_func=NormSoftmax(S)),
-    'ArcFace m=.5': Way(loss_func=ArcFace(0.5, S)),
-    'CosFace': Way(loss_func=CosFace(0.2, S)),
-    'SphereFace': Way(loss_func=SphereFace(1.35, S)),
-    'combined': Way(loss_func=CombinedMargin(1.0, 0.2, 0.1, S)),
+    'softmax (NormFace)': Way(loss_func=NormSoftmax(SCALE)),
+    'ArcFace m=.5': Way(loss_func=ArcFace(0.5, SCALE)),
+    'CosFace': Way(loss_func=CosFace(0.2, SCALE)),
+    'SphereFace': Way(loss_func=SphereFace(1.35, SCALE)),
+    'combined': Way(loss_func=CombinedMargin(1.0, 0.2, 0.1, SCALE)),
     'AdaCos': Way(loss_func=AdaCos(), head_func=TrackedHead),
-    'CurricularFace': Way(loss_func=CurricularFace(0.3, S), head_func=TrackedHead),
+    'CurricularFace': Way(loss_func=CurricularFace(0.3, SCALE), head_func=TrackedHead),
     'sub-centers k=3': Way(head_func=partial(CosineHead, k=3)),
-    'class-size margin': Way(loss_func=lambda dls: ArcFace(class_margins(class_counts(dls), 0.4, 0.2), S)),
+    'class-size margin': Way(
+        loss_func=lambda dls: ArcFace(class_margins(class_counts(dls), 0.4, 0.2), SCALE)
+    ),
     'margin ramp': Way(cbs=MarginSchedule(SchedLin(0.1, 0.5))),
-    'ArcFace + triplet': pairs(SumLoss({'softmax': ArcFace(0.3, S), 'triplet': Triplet(0.2)})),
+    'ArcFace + triplet': pairs(SumLoss({'softmax': ArcFace(0.3, SCALE), 'triplet': Triplet(0.2)})),
     'triplet': pairs(Triplet(0.2)),
     'SupCon': pairs(SupCon(0.1)),
     'multi-similarity': pairs(MultiSimilarity(base=0.3)),  # on fold 1 better than the paper's .5
     'contrastive': pairs(Contrastive(1.3)),  # on fold 1 better than .8 and 1
     'ArcFace + center': Way(
-        loss_func=SumLoss({'softmax': ArcFace(0.3, S), 'center': CenterLoss()}, {'center': 1e-3}),
+        loss_func=SumLoss({'softmax': ArcFace(0.3, SCALE), 'center': CenterLoss()}, {'center': 1e-3}),
         head_func=CenterHead,
     ),
 }
 # rates by mAP@R on fold 1, of three to five a factor of three apart; where fold 1 was not asked, the
 # sibling's
-R = 3.6e-2  # ranger's and its kin's
+RANGER_LR = 3.6e-2  # ranger's and its kin's
 OPTIMIZERS = {
     'default': Way(),  # adamw
-    'ranger': optimizer('ranger', R),
-    'ranger, one cycle': optimizer('ranger', R, 'fit_one_cycle'),
-    'ranger_nogc': optimizer('ranger_nogc', R),
-    'rangeradabelief': optimizer('rangeradabelief', R),
-    'rangeradabelief_nogc': optimizer('rangeradabelief_nogc', R),
-    'radam': optimizer('radam', R),
+    'ranger': optimizer('ranger', RANGER_LR),
+    'ranger, one cycle': optimizer('ranger', RANGER_LR, 'fit_one_cycle'),
+    'ranger_nogc': optimizer('ranger_nogc', RANGER_LR),
+    'rangeradabelief': optimizer('rangeradabelief', RANGER_LR),
+    'rangeradabelief_nogc': optimizer('rangeradabelief_nogc', RANGER_LR),
+    'radam': optimizer('radam', RANGER_LR),
     'adabelief': optimizer('adabelief', 4e-3),
     'sgd_momentum': optimizer('sgd_momentum', .1),
     'sgd_nesterov': optimizer('sgd_nesterov', .1),
     'rmsprop': optimizer('rmsprop', 4e-3),
     # the default is 1e-6
-    **{f'ranger eps={item:g}': optimizer('ranger', R, eps=item) for item in (1, .1, .01, 1e-4)},
+    **{f'ranger eps={eps:g}': optimizer('ranger', RANGER_LR, eps=eps) for eps in (1, .1, .01, 1e-4)},
 }
+
+
 def callbacks(*names):
     "Each callback with its defaults; `names`: of the weights that FGM and PGD move."
-    cbs = {
+    rows = {
         'SAM': SAM(),
         'ASAM': ASAM(),
         'LookSAM': LookSAM(),
@@ -131,7 +136,7 @@ def callbacks(*names):
         'SWA, last half': SWA(0.5),
         'hard half': HardMining(0.5),
     }
-    return {'default': Way(), **{name: Way(cbs=item) for name, item in cbs.items()}}
+    return {'default': Way(), **{name: Way(cbs=callback) for name, callback in rows.items()}}
 
 
 GRIDS = {
@@ -171,7 +176,7 @@ def measure(
     way, (df, fold) = deepcopy(way), listings(tune, df)
     dls = MatchDataLoaders.from_df(
         df,
-        demo_path() / 'images',
+        demo_path()/'images',
         text_col=None,
         fold_col='fold',
         valid_fold=fold,
@@ -186,14 +191,15 @@ def measure(
     if isinstance(way.learner.get('loss_func'), FunctionType):
         way.learner['loss_func'] = way.learner['loss_func'](dls)
     learn = match_learner(dls, arch, metrics=[], **way.learner, **kwargs)
-    still = [Still(*(f'encoders.image.body.{item}' for item in STILL))] if arch == ARCH else []
+    still = [Still(*(f'encoders.image.body.{block}' for block in STILL))] if arch == ARCH else []
     start = time.process_time()
     if way.fit:
         with learn.no_bar(), learn.no_logging():
             getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
     minutes = (time.process_time() - start) / 60
-    result = judge(learn.embeddings(), seed)[0]['image'].summary()
-    return {**{k: result[k] for k in ('recall_at_1', 'row_f1', 'map_at_r')}, 'minutes': round(minutes, 4)}
+    summary = judge_modalities(among_themselves(learn.embeddings()), seed)['image'].summary()
+    scores = {score: summary[score] for score in ('recall_at_1', 'row_f1', 'map_at_r')}
+    return {**scores, 'minutes': round(minutes, 4)}
 
 
 def measure_parts(
@@ -212,26 +218,24 @@ def measure_parts(
     start = time.process_time()
     with learn.no_bar(), learn.no_logging(): getattr(learn, way.fit)(epochs, lr, cbs=TrainOnly())
     minutes, names = (time.process_time() - start) / 60, sorted(df.category.unique())
-    probs = learn.predictions()[names].to_numpy()
-    return {'macro_f1': round(score(df[df.fold == seed], probs, names), 5), 'minutes': round(minutes, 4)}
+    probabilities = learn.predictions()[names].to_numpy()
+    macro_f1 = score(df[df.fold == seed], probabilities, names)
+    return {'macro_f1': round(macro_f1, 5), 'minutes': round(minutes, 4)}
 
 
 def done(out: Path) -> set:
     "The (name, seed) that the csv holds."
-    return (
-        {(item['name'], int(item['seed'])) for item in csv.DictReader(out.open(encoding='utf-8'))}
-        if out.exists()
-        else set()
-    )
+    if not out.exists(): return set()
+    return {(row['name'], int(row['seed'])) for row in csv.DictReader(out.open(encoding='utf-8'))}
 
 
 def add(out: Path, row: dict):
     "Append a row; the first writes the heading."
-    new = not out.exists()
-    with out.open('a', newline='', encoding='utf-8') as function:
-        weights = csv.DictWriter(function, list(row))
-        if new: weights.writeheader()
-        weights.writerow(row)
+    is_new = not out.exists()
+    with out.open('a', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new: writer.writeheader()
+        writer.writerow(row)
 
 
 SHORT = {'recall_at_1': 'recall@1', 'row_f1': 'row F1', 'map_at_r': 'mAP@R', 'macro_f1': 'macro-F1'}
@@ -244,53 +248,53 @@ def worth(
     """Mean and standard error over the seeds, what a row gains over the default with the same seeds
     (Student's interval of pairs), and its time against it."""
     df, rows = pd.read_csv(path), {}
-    scores = {k: SHORT.get(k, k) for k in df.columns.drop(['name', 'seed', 'minutes'])}
-    by = {k: df.pivot(index='seed', columns='name', values=k) for k in (*scores, 'minutes')}
+    scores = {score: SHORT.get(score, score) for score in df.columns.drop(['name', 'seed', 'minutes'])}
+    pivots = {value: df.pivot(index='seed', columns='name', values=value) for value in (*scores, 'minutes')}
+    minutes = pivots['minutes']
     for name in df.name.unique():
-        row = {'seeds': int(by['minutes'][name].count())}
-        for item, short in scores.items():
-            a, b = (
-                by[item][[name, 'default']].dropna().to_numpy().T
-                if name != 'default'
-                else by[item][['default'] * 2].to_numpy().T
-            )
-            row |= {short: by[item][name].mean(), f'{short} s.e.': by[item][name].sem()}
+        row = {'seeds': int(minutes[name].count())}
+        for score, short in scores.items():
+            by_seed = pivots[score]
+            row |= {short: by_seed[name].mean(), f'{short} s.e.': by_seed[name].sem()}
             if name == 'default': continue
-            ci = ttest_rel(a, b).confidence_interval(level) if len(a) > 1 else (float('nan'),) * 2
-            row |= {f'{short} gain': (a - b).mean(), f'{short} low': ci[0], f'{short} high': ci[1]}
-        rows[name] = {**row, 'time': (by['minutes'][name] / by['minutes']['default']).median()}
+            ours, default = by_seed[[name, 'default']].dropna().to_numpy().T
+            low = high = float('nan')
+            if len(ours) > 1: low, high = ttest_rel(ours, default).confidence_interval(level)
+            row |= {f'{short} gain': (ours - default).mean(), f'{short} low': low, f'{short} high': high}
+        rows[name] = {**row, 'time': (minutes[name] / minutes['default']).median()}
     return pd.DataFrame(rows).T.infer_objects()
 
 
-def main(args=None):
+def main(arguments=None):
     "Run what the csv lacks, all rows of a seed before the next seed."
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('grid', choices=GRIDS)
-    p.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    p.add_argument('--only', nargs='+', metavar='NAME', help='rows by name; default all')
-    p.add_argument('--lr', type=float, nargs='+', help='with --tune: rates to try in place of the rows\' own')
-    p.add_argument('--tune', action='store_true', help='judge on fold 1, without fold 0')
-    p.add_argument('--out', type=Path, required=True)
-    a = p.parse_args(args)
-    grid = GRIDS[a.grid]
-    if unknown := set(a.only or []) - set(grid):
-        p.error(f'no rows {sorted(unknown)}: there are {", ".join(grid)}')
-    if a.tune and a.grid == 'parts': p.error('--tune is of the sample')
-    if a.lr and not a.tune: p.error('--lr goes with --tune: no rate is chosen on the fold that is reported')
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('grid', choices=GRIDS)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='rows by name; default all')
+    parser.add_argument('--lr', type=float, nargs='+',
+                        help='with --tune: rates to try in place of the rows\' own')
+    parser.add_argument('--tune', action='store_true', help='judge on fold 1, without fold 0')
+    parser.add_argument('--out', type=Path, required=True)
+    options = parser.parse_args(arguments)
+    grid = GRIDS[options.grid]
+    if unknown := set(options.only or []) - set(grid):
+        parser.error(f'no rows {sorted(unknown)}: there are {", ".join(grid)}')
+    if options.tune and options.grid == 'parts': parser.error('--tune is of the sample')
+    if options.lr and not options.tune:
+        parser.error('--lr goes with --tune: no rate is chosen on the fold that is reported')
     rows = {}
-    for name in a.only or grid:
-        for lr in a.lr or [None]:
+    for name in options.only or grid:
+        for lr in options.lr or [None]:
             rows[name if lr is None else f'{name} lr={lr:g}'] = way = deepcopy(grid[name])
             if lr is not None: way.lr = lr
-    for seed in a.seeds:
+    for seed in options.seeds:
         for name, way in rows.items():
-            if (name, seed) in done(a.out): continue
-            row = {
-                'name': name,
-                'seed': seed,
-                **(measure_parts(way, seed) if a.grid == 'parts' else measure(way, seed, a.tune)),
-            }
-            add(a.out, row)
+            if (name, seed) in done(options.out): continue
+            of_parts = options.grid == 'parts'
+            figures = measure_parts(way, seed) if of_parts else measure(way, seed, options.tune)
+            row = {'name': name, 'seed': seed, **figures}
+            add(options.out, row)
             print(row, flush=True)
             # a Learner and its callbacks point at each other: without this every model stays until the
             # collector happens to run

@@ -24,7 +24,7 @@ by:
         "What is compared with what, and why that is fair."
         vectors = make_vectors(500 if quick else 34_250)
         yield Case('search', {'fastmatch': lambda: lambda: Dense(vectors).search(50),
-                              'faiss': lambda: lambda: flat(vectors)}, ref='faiss', bar=1.1)
+                              'faiss': lambda: lambda: flat(vectors)}, reference='faiss', bar=1.1)
 
 A side is a factory: what it does is set-up and not timed; what it returns is called again and again.
 """
@@ -60,7 +60,7 @@ class Case:
     """
     name: str  # What is compared
     sides: dict[str, Callable]  # Side -> factory of the call to measure
-    ref: str  # The side that the others are compared with
+    reference: str  # The side that the others are compared with
     bar: float | None = None  # Largest cost over the reference's cost; None: none is set
     aim: dict[str, float] = field(default_factory=dict)  # Side -> its own largest seconds, a row of their own
     # Side -> how often its run goes into the whole job, where it runs a part of it
@@ -141,14 +141,14 @@ def interval(
     resamples: int = 4999,  # Draws of n of the n
 ) -> tuple[float, float, float]:  # (geometric median, low, high)
     "The median, taken of logarithms so that inverse ratios give the inverse, and its 95% bootstrap interval."
-    logs = np.log(np.asarray(costs, np.float64))
-    if len(logs) < 2 or not np.isfinite(logs).all():
+    logarithms = np.log(np.asarray(costs, np.float64))
+    if len(logarithms) < 2 or not np.isfinite(logarithms).all():
         raise ValueError('costs: two runs at least, each above 0')
-    drawn = bootstrap(
-        (logs,), np.median, n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed)
+    resampled = bootstrap(
+        (logarithms,), np.median, n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed)
     )
-    ends = drawn.confidence_interval
-    return tuple(float(np.exp(value)) for value in (np.median(logs), ends.low, ends.high))
+    ends = resampled.confidence_interval
+    return tuple(float(np.exp(value)) for value in (np.median(logarithms), ends.low, ends.high))
 
 
 def timed(call, number=1):
@@ -169,55 +169,55 @@ def take_turns(
     # Rounds; default `PAIRS`, or `FEW_PAIRS` where a call takes over `LONG` seconds
     pairs: int | None = None,
     timer=timed,  # (call, number) -> seconds
-    tick=lambda done, total: None,  # Called after each round
+    progress=lambda done, total: None,  # Called after each round
 ) -> dict:  # Side -> seconds (pairs,)
     """Time each call once a round, in an order that turns round from round to round, after two calls to warm
     up."""
-    warm = [{side: timer(call, 1) for side, call in calls.items()} for _ in range(2)]
-    quickest = {side: min(seconds[side] for seconds in warm) for side in calls}
+    warm_up = [{side: timer(call, 1) for side, call in calls.items()} for _ in range(2)]
+    quickest = {side: min(seconds[side] for seconds in warm_up) for side in calls}
     repeats = {side: max(1, min(10_000, int(np.ceil(SHORT / max(seconds, 1e-9)))))
                for side, seconds in quickest.items()}
     total = pairs or (FEW_PAIRS if max(quickest.values()) > LONG else PAIRS)
     seconds = {side: [] for side in calls}
-    for turn in range(total):
-        for side in list(calls)[::-1 if turn % 2 else 1]:
+    for round_number in range(total):
+        for side in list(calls)[::-1 if round_number % 2 else 1]:
             seconds[side].append(timer(calls[side], repeats[side]))
-        tick(turn + 1, total)
+        progress(round_number + 1, total)
     return {side: np.array(values) for side, values in seconds.items()}
 
 
-def own_processes(key, case, pairs, quick, tick=lambda done, total: None):
+def own_processes(key, case, pairs, quick, progress=lambda done, total: None):
     "Run each side `pairs` times in a process of its own; returns side -> seconds, side -> MB."
-    seconds, peak = {side: [] for side in case.sides}, {side: [] for side in case.sides}
+    seconds, peaks = {side: [] for side in case.sides}, {side: [] for side in case.sides}
     root = Path(__file__).parents[2]
-    for turn in range(pairs):
-        for side in list(case.sides)[::-1 if turn % 2 else 1]:
+    for round_number in range(pairs):
+        for side in list(case.sides)[::-1 if round_number % 2 else 1]:
             arguments = BENCHES[key].__module__, key, case.name, side, quick
             code = f'from {__name__} import child; child(*{arguments!r})'
-            res = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
-            if res.returncode:
-                raise RuntimeError(
-                    f'{key}, {case.name}, {side}: the run ended with {res.returncode}\n{res.stderr}')
-            printed = json.loads(res.stdout.splitlines()[-1])
+            finished = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
+            if finished.returncode:
+                raise RuntimeError(f'{key}, {case.name}, {side}: '
+                                   f'the run ended with {finished.returncode}\n{finished.stderr}')
+            printed = json.loads(finished.stdout.splitlines()[-1])
             seconds[side].append(printed['seconds'])
-            peak[side].append(printed['peak_mb'])
-        tick(turn + 1, pairs)
-    return tuple({side: np.array(values) for side, values in table.items()} for table in (seconds, peak))
+            peaks[side].append(printed['peak_mb'])
+        progress(round_number + 1, pairs)
+    return tuple({side: np.array(values) for side, values in table.items()} for table in (seconds, peaks))
 
 
-def child(module, key, case, side, quick):
+def child(module, key, case_name, side, quick):
     "One memory run: import, take the baseline, set up, call once, print."
     import_module(module)
-    cases = BENCHES[key](quick)
-    case = next(found for found in cases if isinstance(found, Case) and found.name == case)
+    cases = (case for case in BENCHES[key](quick) if isinstance(case, Case))
+    case = next(case for case in cases if case.name == case_name)
     for name in case.imports: import_module(name)
     gc.collect()
-    base = memory('VmRSS')
+    baseline = memory('VmRSS')
     call = case.sides[side]()
     start = time.perf_counter()
     call()
     seconds = time.perf_counter() - start
-    print(json.dumps({'seconds': seconds, 'peak_mb': max(memory('VmHWM') - base, 1e-3)}))
+    print(json.dumps({'seconds': seconds, 'peak_mb': max(memory('VmHWM') - baseline, 1e-3)}))
 
 
 def memory(what):
@@ -227,49 +227,49 @@ def memory(what):
         return next(int(line.split()[1]) for line in file if line.startswith(what + ':')) / 1024
 
 
-def rows_of(key, case, quick=False, pairs=None, tick=lambda done, total: None):
+def rows_of(key, case, quick=False, pairs=None, progress=lambda done, total: None):
     "Measure one `Case` or `Value`; yields its `Row`s, the reference's first."
     bench_name = key.split('/')[0]
     if isinstance(case, Value):
         yield Row(bench_name, case.name, case.side, value=float(case.value), unit=case.unit, bar=case.aim)
         return
-    if unknown := {case.ref, *case.aim, *case.scale} - set(case.sides):
+    if unknown := {case.reference, *case.aim, *case.scale} - set(case.sides):
         raise ValueError(f'{key}, {case.name}: no sides {sorted(unknown)}')
-    seconds, peak = _measure(key, case, quick, pairs, tick)
-    rows = _rows(bench_name, case, seconds, peak)
+    seconds, peaks = _measure(key, case, quick, pairs, progress)
+    rows = _rows(bench_name, case, seconds, peaks)
     # a fixed number of pairs was asked for: it is not raised
     for times in () if pairs else MORE_PAIRS:
         if not any(row.verdict == 'too noisy' for row in rows): break
-        seconds, peak = _measure(key, case, quick, times * len(seconds[case.ref]), tick)
-        rows = _rows(bench_name, case, seconds, peak)
+        seconds, peaks = _measure(key, case, quick, times * len(seconds[case.reference]), progress)
+        rows = _rows(bench_name, case, seconds, peaks)
     yield from rows
 
 
-def _measure(key, case, quick, pairs, tick):
+def _measure(key, case, quick, pairs, progress):
     "Side -> seconds of each run of a whole job, side -> MB ({} where memory is not measured)."
     pairs = pairs or case.pairs
-    peak = {}
-    if case.memory: seconds, peak = own_processes(key, case, pairs or FEW_PAIRS, quick, tick)
-    else: seconds = take_turns({side: make() for side, make in case.sides.items()}, pairs, tick=tick)
-    return {side: values * case.scale.get(side, 1) for side, values in seconds.items()}, peak
+    peaks = {}
+    if case.memory: seconds, peaks = own_processes(key, case, pairs or FEW_PAIRS, quick, progress)
+    else: seconds = take_turns({side: make() for side, make in case.sides.items()}, pairs, progress=progress)
+    return {side: values * case.scale.get(side, 1) for side, values in seconds.items()}, peaks
 
 
-def _rows(bench_name, case, seconds, peak):
-    cost = peak if case.memory else seconds
+def _rows(bench_name, case, seconds, peaks):
+    costs = peaks if case.memory else seconds
     rows = []
-    for side in sorted(case.sides, key=lambda side: side != case.ref):
+    for side in sorted(case.sides, key=lambda side: side != case.reference):
         note = f'a run times {case.scale[side]:g}' if side in case.scale else ''
-        peak_mb = float(np.median(peak[side])) if peak else None
+        peak_mb = float(np.median(peaks[side])) if peaks else None
         row = Row(bench_name, case.name, side, float(np.median(seconds[side])), peak_mb, note=note)
-        if side == case.ref: row.ratio = 1.
+        if side == case.reference: row.ratio = 1.
         else:
-            row.ratio, row.low, row.high = interval(cost[side] / cost[case.ref])
+            row.ratio, row.low, row.high = interval(costs[side] / costs[case.reference])
             row.bar = case.bar
         rows.append(row)
     if case.memory and case.time_bar is not None:
         for side in case.sides:
-            if side == case.ref: continue
-            ratio, low, high = interval(seconds[side] / seconds[case.ref])
+            if side == case.reference: continue
+            ratio, low, high = interval(seconds[side] / seconds[case.reference])
             rows.append(Row(bench_name, f'{case.name}, seconds', side, float(np.median(seconds[side])), None,
                             ratio, low, high, case.time_bar))
     for side, aim in case.aim.items():

@@ -8,11 +8,10 @@ from tests.bench.harness import Case, Value, bench
 @bench('self')
 def blocks(quick):
     "Peaks that are known: 64 MB beside 16."
-    def fill(mb): return lambda: lambda: np.ones(mb << 17).sum()
+    def fill(megabytes): return lambda: lambda: np.ones(megabytes << 17).sum()
 
-    yield Case(
-        'blocks', {'large': fill(64), 'small': fill(16)}, ref='small', bar=5, memory=True, imports=('numpy',)
-    )
+    sides = {'large': fill(64), 'small': fill(16)}
+    yield Case('blocks', sides, reference='small', bar=5, memory=True, imports=('numpy',))
 
 
 @bench('self')

@@ -27,13 +27,13 @@ from fastmatch.losses import AsymmetricLoss, CrossEntropy, FocalLoss, HardRows, 
 
 FRITZING = Path(__file__).resolve().parents[3]/'shared'/'data'/'fritzing'
 LOSSES = {  # on a head over the frozen text encoder: seconds a seed, so that small differences show
-    'cross-entropy': lambda n: CrossEntropy(),
-    'smoothing': lambda n: CrossEntropy(label_smoothing=0.1),
-    'weighted (sqrt)': lambda n: CrossEntropy(class_weights(n)),
-    'weighted (inverse)': lambda n: CrossEntropy(class_weights(n, 'inverse')),
-    'focal': lambda n: FocalLoss(),
-    'asl': lambda n: AsymmetricLoss(),
-    'hard half': lambda n: HardRows(CrossEntropy(), 0.5),
+    'cross-entropy': lambda counts: CrossEntropy(),
+    'smoothing': lambda counts: CrossEntropy(label_smoothing=0.1),
+    'weighted (sqrt)': lambda counts: CrossEntropy(class_weights(counts)),
+    'weighted (inverse)': lambda counts: CrossEntropy(class_weights(counts, 'inverse')),
+    'focal': lambda counts: FocalLoss(),
+    'asl': lambda counts: AsymmetricLoss(),
+    'hard half': lambda counts: HardRows(CrossEntropy(), 0.5),
 }
 
 
@@ -70,7 +70,7 @@ def learner(
     seed_everything(seed)
     dls = ClassifyDataLoaders.from_df(
         df,
-        FRITZING / 'images',
+        FRITZING/'images',
         Columns(
             id='part_id',
             image=fn_col,
@@ -95,46 +95,43 @@ def learnt(df, fold, epochs=5, lr=2e-3, **kwargs):
     "Probabilities (n,c) of the fold's parts by `classify_learner`, encoders and all."
     learn = learner(df, fold, **kwargs)
     with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(epochs, lr)
-    probs = learn.predictions()[sorted(df.category.unique())].to_numpy()
+    probabilities = learn.predictions()[sorted(df.category.unique())].to_numpy()
     del learn
     gc.collect()
-    return probs
+    return probabilities
 
 
 def frozen_features(df, **kwargs) -> torch.Tensor:  # (n,d)
     "What one untrained encoder says of every part, of unit length."
     learn = learner(df, 0, **kwargs)
-    model, dl = learn.model.eval(), learn.dls.test_dl(learn.dls.widen(df))
+    model, loader = learn.model.eval(), learn.dls.test_dl(learn.dls.widen(df))
     with torch.inference_mode():
-        parts = [model.features(*(item.as_subclass(torch.Tensor) for item in b)) for b in dl]
-    return F.normalize(torch.cat([next(iter(p.values())) for p in parts]))
+        plain = ([tensor.as_subclass(torch.Tensor) for tensor in batch] for batch in loader)
+        said = [model.features(*inputs) for inputs in plain]
+    return F.normalize(torch.cat([next(iter(features.values())) for features in said]))
 
 
-def head_learnt(df, fold, feats, loss, seed, steps=300, lr=3e-3, wd=.01):
+def head_learnt(df, fold, features, loss, seed, steps=300, lr=3e-3, wd=.01):
     """Probabilities (n,c) of the fold's parts by `classify_learner`'s head on frozen features: BatchNorm,
     dropout and a linear layer."""
     torch.manual_seed(seed)
-    y, names = pd.factorize(df.category, sort=True)
-    held, y = torch.tensor((df.fold == fold).to_numpy()), torch.tensor(y)
-    net = nn.Sequential(nn.BatchNorm1d(feats.shape[1]), nn.Dropout(.2), nn.Linear(feats.shape[1], len(names)))
-    opt, loss_func = (
-        torch.optim.AdamW(net.parameters(), lr, weight_decay=wd),
-        LOSSES[loss](torch.bincount(y[~held], minlength=len(names))),
-    )
+    codes, names = pd.factorize(df.category, sort=True)
+    held, targets = torch.tensor((df.fold == fold).to_numpy()), torch.tensor(codes)
+    width = features.shape[1]
+    head = nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(.2), nn.Linear(width, len(names)))
+    optimizer = torch.optim.AdamW(head.parameters(), lr, weight_decay=wd)
+    loss_func = LOSSES[loss](torch.bincount(targets[~held], minlength=len(names)))
     for _ in range(steps):
-        loss_func(net(feats[~held]), y[~held]).backward()
-        opt.step()
-        opt.zero_grad()
-    with torch.inference_mode(): return loss_func.activation(net.eval()(feats[held])).numpy()
+        loss_func(head(features[~held]), targets[~held]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.inference_mode(): return loss_func.activation(head.eval()(features[held])).numpy()
 
 
-def score(df, probs, names=None):
+def score(df, probabilities, names=None):
     "Macro-F1 of probabilities whose columns are `names`; default the categories of `df`."
-    return f1_score(
-        df.category,
-        np.array(sorted(df.category.unique()) if names is None else names)[probs.argmax(1)],
-        average='macro',
-    )
+    names = np.array(sorted(df.category.unique()) if names is None else names)
+    return f1_score(df.category, names[probabilities.argmax(1)], average='macro')
 
 
 WEIGHTS = (.1, .2, .3, .5, .7, 1.)
@@ -143,17 +140,18 @@ WEIGHTS = (.1, .2, .3, .5, .7, 1.)
 def blend(df, text, views):
     """The heads' say put together as in evaluation; the views' weight for a fold is the one that did best on
     the other folds' parts."""
-    result = np.log(np.clip(text, 1e-6, None))
+    log_text, log_views = (np.log(np.clip(probabilities, 1e-6, None)) for probabilities in (text, views))
     for fold in sorted(df.fold.unique()):
-        held = (df.fold == fold).to_numpy()
-        both = {weights: result + weights * np.log(np.clip(views, 1e-6, None)) for weights in WEIGHTS}
-        best = max(WEIGHTS, key=lambda weights: score(df[~held], both[weights][~held]))
-        yield held, best, both[best][held]
+        held_out = (df.fold == fold).to_numpy()
+        blended = {weight: log_text + weight * log_views for weight in WEIGHTS}
+        best = max(WEIGHTS, key=lambda weight: score(df[~held_out], blended[weight][~held_out]))
+        yield held_out, best, blended[best][held_out]
 
 
 def put_together(df, text, views):
+    "Scores of every part, each fold's by the weight that the others chose."
     result = np.zeros_like(text)
-    for held, _, p in blend(df, text, views): result[held] = p
+    for held_out, _, blended in blend(df, text, views): result[held_out] = blended
     return result
 
 
@@ -166,24 +164,28 @@ TABLE = {
     'text + frozen views': 'text',
     'tfidf + frozen views': 'tfidf',
     'cross-entropy + frozen views': 'cross-entropy',
-    **{item: 'cross-entropy' if item != 'cross-entropy' else None for item in LOSSES},
+    **{loss: 'cross-entropy' if loss != 'cross-entropy' else None for loss in LOSSES},
 }
 
 
-def paired(df, a, b, n=2000, seed=0):
-    """Macro-F1 of `a` less that of `b`, each probabilities a seed, with the 95% interval of a bootstrap over
-    parts."""
-    y, names = pd.factorize(df.category, sort=True)
-    rng, c = np.random.default_rng(seed), len(names)
-    def f1(p, i):
-        hit = np.bincount(y[i][p[i] == y[i]], minlength=c)
-        return (
-            2 * hit / np.maximum(1, np.bincount(p[i], minlength=c) + np.bincount(y[i], minlength=c))
-        ).mean()
+def paired(df, ours, other, n_draws=2000, seed=0):
+    """Macro-F1 of `ours` less that of `other`, each probabilities a seed, with the 95% interval of a
+    bootstrap over parts."""
+    codes, names = pd.factorize(df.category, sort=True)
+    rng = np.random.default_rng(seed)
 
-    def diff(i): return np.mean([f1(p.argmax(1), i) for p in a]) - np.mean([f1(p.argmax(1), i) for p in b])
-    draws = [diff(rng.integers(len(y), size=len(y))) for _ in range(n)]
-    return diff(np.arange(len(y))), *np.quantile(draws, [.025, .975])
+    def counts(labels): return np.bincount(labels, minlength=len(names))
+
+    def macro_f1(predicted, true):
+        right = counts(true[predicted == true])
+        return (2 * right / np.maximum(1, counts(predicted) + counts(true))).mean()
+
+    def mean_f1(seeds, rows):
+        return np.mean([macro_f1(probabilities.argmax(1)[rows], codes[rows]) for probabilities in seeds])
+
+    def difference(rows): return mean_f1(ours, rows) - mean_f1(other, rows)
+    draws = [difference(rng.integers(len(codes), size=len(codes))) for _ in range(n_draws)]
+    return difference(np.arange(len(codes))), *np.quantile(draws, [.025, .975])
 
 
 def table(df, folder) -> pd.DataFrame:
@@ -191,83 +193,75 @@ def table(df, folder) -> pd.DataFrame:
     found = {}
     for name in TABLE:
         if ' + ' in name: continue
-        all_seeds = [np.load(item) for item in sorted(folder.glob(f'{name}_?.npy'))]
+        runs = [np.load(file) for file in sorted(folder.glob(f'{name}_?.npy'))]
         # runs that were cut off wait for their folds
-        if all_seeds := [all_seed for all_seed in all_seeds if not np.isnan(all_seed).any()]:
-            found[name] = all_seeds
+        runs = [run for run in runs if not np.isnan(run).any()]
+        if runs: found[name] = runs
     for name in TABLE:
-        a, _, b = name.partition(' + ')
-        if b and a in found and b in found:
-            found[name] = [put_together(df, found[a][i % len(found[a])], v) for i, v in enumerate(found[b])]
+        first, _, second = name.partition(' + ')
+        if second and first in found and second in found:
+            found[name] = [put_together(df, found[first][i % len(found[first])], views)
+                           for i, views in enumerate(found[second])]
     rows = []
-    for name, ref in TABLE.items():
+    for name, reference in TABLE.items():
         if name not in found: continue
-        scores = [score(df, p) for p in found[name]]
+        scores = [score(df, probabilities) for probabilities in found[name]]
         row = {
             'name': name,
             'seeds': len(scores),
             'macro_f1': np.mean(scores),
             'spread': np.std(scores, ddof=1) if len(scores) > 1 else np.nan,
         }
-        for fromkey in dict.fromkeys((ref, 'tfidf' if '+ frozen' in name else ref)):
-            if fromkey in found:
-                rows.append(
-                    row
-                    | dict(
-                        zip(
-                            ('over', 'diff', 'low', 'high'),
-                            (fromkey, *paired(df, found[name], found[fromkey])),
-                        )
-                    )
-                )
-        if ref not in found: rows.append(row)
+        for over in dict.fromkeys((reference, 'tfidf' if '+ frozen' in name else reference)):
+            if over not in found: continue
+            difference, low, high = paired(df, found[name], found[over])
+            rows.append({**row, 'over': over, 'diff': difference, 'low': low, 'high': high})
+        if reference not in found: rows.append(row)
     return pd.DataFrame(rows).round(3)
 
 
 if __name__ == '__main__':
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
-    p = argparse.ArgumentParser()
-    p.add_argument(
+    parser = argparse.ArgumentParser()
+    parser.add_argument(
         'names',
         nargs='+',
         help="'tfidf', 'text', 'views' (encoders trained), 'frozen views', or a loss "
         "(its head on the frozen text encoder): "
         + ', '.join(LOSSES),
     )
-    p.add_argument(
-        '--out',
-        type=Path,
-        required=True,
-        help='folder of probabilities, a file a name and seed; what is there is kept',
-    )
-    p.add_argument('--seeds', type=int, nargs='*', default=[0])
-    p.add_argument(
-        '--table', type=Path, help='CSV of the figures and paired differences of all that is in the folder'
-    )
-    for o, t in dict(epochs=int, size=int, frames=int, lr=float, bs=int, max_len=int).items():
-        p.add_argument(f'--{o}', type=t)
-    a = vars(p.parse_args())
-    names, out, seeds, csv = (a.pop(item) for item in ('names', 'out', 'seeds', 'table'))
-    given, df = {name: value for name, value in a.items() if value is not None}, parts()
+    parser.add_argument('--out', type=Path, required=True,
+                        help='folder of probabilities, a file a name and seed; what is there is kept')
+    parser.add_argument('--seeds', type=int, nargs='*', default=[0])
+    parser.add_argument('--table', type=Path,
+                        help='CSV of the figures and paired differences of all that is in the folder')
+    settings = dict(epochs=int, size=int, frames=int, lr=float, bs=int, max_len=int)
+    for setting, kind in settings.items(): parser.add_argument(f'--{setting}', type=kind)
+    options = vars(parser.parse_args())
+    names, out, seeds, csv = (options.pop(option) for option in ('names', 'out', 'seeds', 'table'))
+    given, df = {setting: value for setting, value in options.items() if value is not None}, parts()
     out.mkdir(parents=True, exist_ok=True)
-    kinds, feats = {'text': dict(fn_col=None), 'views': dict(text_col=None)}, {}
+    modalities = {'text': dict(fn_col=None), 'views': dict(text_col=None)}
+    features = {}
     for seed in seeds:
         for name in names:
             file = out/f'{name}_{seed}.npy'
-            res = np.load(file) if file.exists() else np.full((len(df), df.category.nunique()), np.nan)
+            shape = len(df), df.category.nunique()
+            probabilities = np.load(file) if file.exists() else np.full(shape, np.nan)
             for fold in sorted(df.fold.unique()):
-                rows = (df.fold == fold).to_numpy()
-                if not np.isnan(res[rows]).any(): continue
-                if name == 'tfidf': res[rows] = tfidf(df, fold)
-                elif name in kinds: res[rows] = learnt(df, fold, seed=seed, **kinds[name], **given)
+                held = (df.fold == fold).to_numpy()
+                if not np.isnan(probabilities[held]).any(): continue
+                if name == 'tfidf': probabilities[held] = tfidf(df, fold)
+                elif name in modalities:
+                    probabilities[held] = learnt(df, fold, seed=seed, **modalities[name], **given)
                 else:
-                    only = dict(text_col=None) if name == 'frozen views' else dict(fn_col=None)
-                    if (key := tuple(only)) not in feats: feats[key] = frozen_features(df, **only, **given)
-                    res[rows] = head_learnt(
-                        df, fold, feats[key], 'cross-entropy' if name == 'frozen views' else name, seed
-                    )
-                np.save(file, res)
-                print(f'{name} seed {seed} fold {fold}: {score(df[rows], res[rows]):.3f}', flush=True)
+                    modality, loss = ('views', 'cross-entropy') if name == 'frozen views' else ('text', name)
+                    if modality not in features:
+                        features[modality] = frozen_features(df, **modalities[modality], **given)
+                    probabilities[held] = head_learnt(df, fold, features[modality], loss, seed)
+                np.save(file, probabilities)
+                macro_f1 = score(df[held], probabilities[held])
+                print(f'{name} seed {seed} fold {fold}: {macro_f1:.3f}', flush=True)
     rows = table(df, out)
     if csv: rows.to_csv(csv, index=False)
     print(rows.to_string(index=False))

@@ -139,8 +139,9 @@ class Whole:
         for name, structure in STRUCTURES.items():
             workbench = Workbench(quarter)
             rule = workbench.rule(structure, workbench.threshold_search(structure).best()[0])
-            rule = replace(rule, pools=pool_thresholds(quarter, rule, seed=seed))
-            levels = measured_levels(quarter, rule, seed=seed)
+            neighbors = workbench.neighbors(structure)
+            rule = replace(rule, pools=pool_thresholds(quarter, rule, seed=seed, neighbors=neighbors))
+            levels = measured_levels(quarter, rule, seed=seed, neighbors=neighbors)
             pool = self.setting.pool
             yield name, ~is_known[:self.own.sum()] & is_asked, quarter.pool, {
                 'as_is': rule.threshold, 'carried': rule.at(pool).threshold,

@@ -28,28 +28,30 @@ def pooled(tables: list[dict]) -> dict:
     "The folds' scores as if of one table: groups of different folds are different groups."
     result = {}
     for name in tables[0]:
-        parts, shift, groups = [t[name] for t in tables], 0, []
-        for part in parts:
-            groups.append(part.clusters + shift)
-            shift += part.clusters.max() + 1
-        result[name] = HeldOut(*(np.concatenate(item) for item in ([p.row_f1 for p in parts], groups)))
+        folds = [table[name] for table in tables]
+        groups, shift = [], 0
+        for fold in folds:
+            groups.append(fold.clusters + shift)
+            shift += fold.clusters.max() + 1
+        result[name] = HeldOut(np.concatenate([fold.row_f1 for fold in folds]), np.concatenate(groups))
     return result
 
 
 def measure(name: str, folds=None, echo=print, **settings):
     "Train and judge on each fold; returns the pooled scores {row: `HeldOut`} and a table, a row a fold."
-    path, default, given = SETS[name]
-    df, tables, rows = pd.read_csv(path/'listings.csv'), [], []
-    for fold in folds or default:
+    path, all_folds, given = SETS[name]
+    df = pd.read_csv(path/'listings.csv')
+    tables, rows = [], []
+    for fold in folds or all_folds:
         result = train_and_judge(
-            df, path / 'images', fold_col='fold', valid_fold=fold, echo=echo, **{**given, **settings}
+            df, path/'images', fold_col='fold', valid_fold=fold, echo=echo, **{**given, **settings}
         )
         tables.append(result.table)
         rows.append(
             {
                 'set': name,
                 'fold': fold,
-                **{name: round(value.mean, 4) for name, value in result.table.items()},
+                **{row: round(scores.mean, 4) for row, scores in result.table.items()},
                 'gain': round(result.gain.diff, 4),
                 'low': round(result.gain.low, 4),
                 'high': round(result.gain.high, 4),
@@ -66,16 +68,18 @@ def measure(name: str, folds=None, echo=print, **settings):
 
 if __name__ == '__main__':
     warnings.filterwarnings('ignore', category=FutureWarning, message='.*torch.jit.*')
-    p = argparse.ArgumentParser()
-    p.add_argument('name', choices=SETS)
-    p.add_argument('--folds', type=int, nargs='*')
-    p.add_argument('--out')
-    for o, t in dict(epochs=int, size=int, bs=int, lr=float, aug=str, seed=int, sampler=str).items():
-        p.add_argument(f'--{o}', type=t)
-    a = vars(p.parse_args())
-    name, folds, out = a.pop('name'), a.pop('folds'), a.pop('out')
-    table, rows = measure(name, folds, **{name: value for name, value in a.items() if value is not None})
+    parser = argparse.ArgumentParser()
+    parser.add_argument('name', choices=SETS)
+    parser.add_argument('--folds', type=int, nargs='*')
+    parser.add_argument('--out')
+    settings = dict(epochs=int, size=int, bs=int, lr=float, aug=str, seed=int, sampler=str)
+    for setting, kind in settings.items(): parser.add_argument(f'--{setting}', type=kind)
+    options = vars(parser.parse_args())
+    name, folds, out = (options.pop(option) for option in ('name', 'folds', 'out'))
+    given = {setting: value for setting, value in options.items() if value is not None}
+    table, rows = measure(name, folds, **given)
     if out: rows.to_csv(out, index=False)
     print(rows.to_string(index=False))
-    for k, v in table.items(): print(f'{k:>16} {v.mean:.3f} (s.e. {v.se:.3f}, n={len(v.row_f1)})')
+    for row, scores in table.items():
+        print(f'{row:>16} {scores.mean:.3f} (s.e. {scores.se:.3f}, n={len(scores.row_f1)})')
     print('fused over untrained_fused:', paired(table['fused'], table['untrained_fused']))

@@ -47,14 +47,14 @@ def line(row):
             f'{figure:>9}  {span:<16} {number(row.bar, "g"):>6} {row.verdict} {row.note}').rstrip()
 
 
-def main(args=None):
+def main(arguments=None):
     "Run the benches named; returns the exit code: 0, 1 where one crashed, 2 for a name that isn't there."
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME', help='bench, or bench/part; default all')
     parser.add_argument('--list', action='store_true', help='print the names')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
     parser.add_argument('--quick', action='store_true', help=argparse.SUPPRESS)
-    options = parser.parse_args(args)
+    options = parser.parse_args(arguments)
     benches = load()
     try: keys = chosen(options.names, benches)
     except KeyError as error:
@@ -100,11 +100,11 @@ def measured(key, function, quick):
     "The rows of one bench, one after the other; on a terminal with a line that says how far it is."
     watched = sys.stderr.isatty()
     for case in function(quick):
-        def tick(done, total, case=case):
+        def progress(done, total, case=case):
             if not watched: return
             end = '\r' if done < total else '\r\033[K'
             print(f'\r{case.name}: {done} of {total}\033[K', end=end, file=sys.stderr, flush=True)
-        yield from rows_of(key, case, quick, 3 if quick else None, tick)
+        yield from rows_of(key, case, quick, 3 if quick else None, progress)
 
 
 if __name__ == '__main__': sys.exit(main())

@@ -19,29 +19,23 @@ FIELDS = ['name', 'seed', 'recall_at_1', 'row_f1', 'map_at_r', 'minutes']
 def df():
     df = pd.read_csv(demo_path()/'listings.csv')
     # groups of two and more: 16 a batch, drawn by products
-    big = df[df.fold > 1].label_group.value_counts().index[:20]
-    return df[
-        df.label_group.isin(
-            [*big, *(item for k in (0, 1) for item in df[df.fold == k].label_group.unique()[:12])]
-        )
-    ].reset_index(drop=True)
+    groups = [*df[df.fold > 1].label_group.value_counts().index[:20]]
+    for fold in (0, 1): groups += [*df[df.fold == fold].label_group.unique()[:12]]
+    return df[df.label_group.isin(groups)].reset_index(drop=True)
 
 
 @pytest.mark.parametrize(
-    'which, name', [(g, k) for g, rows in grid.GRIDS.items() if g != 'parts' for k in rows]
+    'grid_name, name',
+    [(grid_name, name) for grid_name, rows in grid.GRIDS.items() if grid_name != 'parts' for name in rows],
 )
-def test_rows_train(which, name, df):
+def test_rows_train(grid_name, name, df):
     # what looks back an epoch needs two, and the test's net has other names
-    more = dict(epochs=2) if which == 'callbacks' else {}
-    way = deepcopy(grid.GRIDS[which][name])
+    more = dict(epochs=2) if grid_name == 'callbacks' else {}
+    way = deepcopy(grid.GRIDS[grid_name][name])
     if name in ('FGM', 'PGD'): way.learner['cbs'].names = ('conv_stem',)
     result = grid.measure(way, 0, df=df, **{**TINY, **more})
-    assert (
-        0 <= result['recall_at_1'] <= 1
-        and 0 < result['row_f1'] <= 1
-        and 0 <= result['map_at_r'] <= 1
-        and result['minutes'] >= 0
-    )
+    assert 0 <= result['recall_at_1'] <= 1 and 0 < result['row_f1'] <= 1
+    assert 0 <= result['map_at_r'] <= 1 and result['minutes'] >= 0
 
 
 @pytest.mark.skipif(not FRITZING.exists(), reason='the parts are not there: ../shared/data/fritzing')
@@ -55,9 +49,9 @@ def test_rows_train_on_parts():
 
 def test_a_run_does_not_depend_on_what_ran_before(df):
     way = grid.LOSSES['margin ramp']
-    a, b, c = (grid.measure(way, item, df=df, **TINY) for item in (3, 3, 4))
-    for item in (a, b, c): item.pop('minutes')
-    assert a == b != c
+    first, again, other = (grid.measure(way, seed, df=df, **TINY) for seed in (3, 3, 4))
+    for result in (first, again, other): result.pop('minutes')
+    assert first == again != other
 
 
 class Look(Callback):
@@ -73,81 +67,52 @@ def test_what_is_reported_was_never_tuned_on(df):
 
 
 def test_main_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
-    ran = []
+    runs = []  # (rate, seed, tune)
+
     def measure(way, seed, tune):
-        ran.append((way.lr, seed, tune))
-        if len(ran) == 4: raise KeyboardInterrupt
+        runs.append((way.lr, seed, tune))
+        if len(runs) == 4: raise KeyboardInterrupt
         return dict(recall_at_1=.5, row_f1=.6, map_at_r=.4, minutes=1.)
     monkeypatch.setattr(grid, 'measure', measure)
-    out = tmp_path/'x.csv'
-    args = [
-        'optimizers',
-        '--only',
-        'default',
-        'ranger',
-        'sgd_momentum',
-        '--seeds',
-        '0',
-        '1',
-        '--out',
-        str(out),
-    ]
-    with pytest.raises(KeyboardInterrupt): grid.main(args)
-    grid.main(args)
-    rows = list(csv.DictReader(out.open()))
-    assert [(row['name'], row['seed']) for row in rows] == [
-        (k, s) for s in '01' for k in ('default', 'ranger', 'sgd_momentum')
-    ] and list(rows[0]) == FIELDS
-    assert len(ran) == 7 and not any(item[2] for item in ran)
-    ran.clear()
-    grid.main(
-        [
-            'optimizers',
-            '--only',
-            'ranger',
-            '--tune',
-            '--lr',
-            '.001',
-            '.01',
-            '--seeds',
-            '5',
-            '--out',
-            str(tmp_path / 'y.csv'),
-        ]
-    )
-    assert ran == [(0.001, 5, True), (0.01, 5, True)] and grid.done(tmp_path / 'y.csv') == {
-        ('ranger lr=0.001', 5),
-        ('ranger lr=0.01', 5),
-    }
-    for bad in (['--only', 'nobody'], ['--lr', '.1']):
-        with pytest.raises(SystemExit): grid.main(['optimizers', *bad, '--out', str(out)])
+    csv_file, tuned_csv = tmp_path/'x.csv', tmp_path/'y.csv'
+    names = ['default', 'ranger', 'sgd_momentum']
+    arguments = ['optimizers', '--only', *names, '--seeds', '0', '1', '--out', str(csv_file)]
+    with pytest.raises(KeyboardInterrupt): grid.main(arguments)
+    grid.main(arguments)
+    rows = list(csv.DictReader(csv_file.open()))
+    assert [(row['name'], row['seed']) for row in rows] == [(name, seed) for seed in '01' for name in names]
+    assert list(rows[0]) == FIELDS
+    assert len(runs) == 7 and not any(tune for _, _, tune in runs)
+    runs.clear()
+    rates = ['--lr', '.001', '.01']
+    grid.main(['optimizers', '--only', 'ranger', '--tune', *rates, '--seeds', '5', '--out', str(tuned_csv)])
+    assert runs == [(.001, 5, True), (.01, 5, True)]
+    assert grid.done(tuned_csv) == {('ranger lr=0.001', 5), ('ranger lr=0.01', 5)}
+    for wrong in (['--only', 'nobody'], ['--lr', '.1']):
+        with pytest.raises(SystemExit): grid.main(['optimizers', *wrong, '--out', str(csv_file)])
     assert "'nobody'" in capsys.readouterr().err
 
 
 def test_worth(tmp_path):
     "Against the formula: t of two degrees of freedom is 4.303 at 97.5%."
     rows = [
-        ('default', s, 0.5, function, 0.4, m)
-        for s, function, m in ((0, 0.6, 2.0), (1, 0.62, 1.0), (2, 0.61, 4.0))
-    ] + [
-        ('a', s, 0.5, function, 0.3, m) for s, function, m in ((0, 0.63, 3.0), (1, 0.63, 2.0), (2, 0.66, 4.0))
+        ('default', 0, .5, .6, .4, 2.),
+        ('default', 1, .5, .62, .4, 1.),
+        ('default', 2, .5, .61, .4, 4.),
+        ('several', 0, .5, .63, .3, 3.),
+        ('several', 1, .5, .63, .3, 2.),
+        ('several', 2, .5, .66, .3, 4.),
+        ('once', 1, .7, .7, .7, 1.),
     ]
-    rows += [('b', 1, .7, .7, .7, 1.)]
     pd.DataFrame(rows, columns=FIELDS).to_csv(tmp_path/'x.csv', index=False)
-    t = grid.worth(tmp_path/'x.csv')
-    assert list(t.index) == ['default', 'a', 'b'] and t.seeds.tolist() == [3, 3, 1]
-    a, d = t.loc['a'], pd.Series([.03, .01, .05])
-    assert (
-        a['row F1'] == pytest.approx(0.64)
-        and a['row F1 s.e.'] == pytest.approx(0.01)
-        and a['row F1 gain'] == pytest.approx(0.03)
-    )
-    assert (a['row F1 high'] - a['row F1 low']) / 2 == pytest.approx(
-        4.3027 * d.std() / 3**0.5, rel=1e-4
-    ) and a['time'] == 1.5
-    assert (a['recall@1 gain'], t.loc['b', 'row F1 gain'], t.loc['default', 'time']) == (
-        0,
-        pytest.approx(0.08),
-        1,
-    )
-    assert pd.isna(t.loc['default', 'row F1 gain']) and pd.isna(t.loc['b', 'row F1 low'])
+    table = grid.worth(tmp_path/'x.csv')
+    assert list(table.index) == ['default', 'several', 'once'] and table.seeds.tolist() == [3, 3, 1]
+    several, gains = table.loc['several'], pd.Series([.03, .01, .05])
+    assert several['row F1'] == pytest.approx(.64)
+    assert several['row F1 s.e.'] == pytest.approx(.01)
+    assert several['row F1 gain'] == pytest.approx(.03)
+    half_width = (several['row F1 high'] - several['row F1 low']) / 2
+    assert half_width == pytest.approx(4.3027 * gains.std() / 3**.5, rel=1e-4)
+    assert several['time'] == 1.5 and several['recall@1 gain'] == 0
+    assert table.loc['once', 'row F1 gain'] == pytest.approx(.08) and table.loc['default', 'time'] == 1
+    assert pd.isna(table.loc['default', 'row F1 gain']) and pd.isna(table.loc['once', 'row F1 low'])

@@ -19,6 +19,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def loaders(df, size, valid=INNER, seed=0):
     seed_everything(seed)
     return MatchDataLoaders.from_df(
         df,
-        demo_path() / 'images',
+        demo_path()/'images',
         fn_col='image',
         text_col='title',
         label_col='label_group',
@@ -67,166 +68,161 @@ def loaders(df, size, valid=INNER, seed=0):
     )
 
 
-def row(study, data, what, c, **more):
+def row(study, data, what, comparison, **more):
     "A row of the table from a `Comparison`."
-    print(f'{study}, {data}, {what}: {c.sentence}', flush=True)
-    return {'study': study, 'data': data, 'compared': what, **c.to_dict(), **more}
+    print(f'{study}, {data}, {what}: {comparison.sentence}', flush=True)
+    return {'study': study, 'data': data, 'compared': what, **comparison.to_dict(), **more}
 
 
-def head(a):
+def head(options):
+    "The study of a head on frozen embeddings: rows of its best against the default, and that against none."
     df = listings()
-    embeddings = match_learner(loaders(df, a.size)).embeddings(df)
-    x, y = as_frozen(embeddings, None)
-    test, valid = ((df.fold == item).to_numpy() for item in (TEST, INNER))
+    embeddings = match_learner(loaders(df, options.size)).embeddings(df)
+    vectors, groups = as_frozen(embeddings, None)
+    test, valid = ((df.fold == fold).to_numpy() for fold in (TEST, INNER))
     study = tune_head(
         embeddings,
-        n_trials=a.n_trials,
+        n_trials=options.n_trials,
         valid=valid,
         test=test,
-        epochs=a.epochs,
-        echo=lambda t: print(describe_trial(t), flush=True),
+        epochs=options.epochs,
+        echo=lambda trial: print(describe_trial(trial), flush=True),
     )
-    train, codes = ~test & ~valid, np.unique(y[~test & ~valid], return_inverse=True)[1]
-    def runs(params):
-        return repeat(
-            lambda seed: judge_head(
-                fit_head(x[train], codes, params, a.epochs, seed=seed), x[test], y[test], 0
-            ),
-            range(1, a.seeds + 1),
-        )
+    train = ~test & ~valid
+    codes = np.unique(groups[train], return_inverse=True)[1]
+    seeds = range(1, options.seeds + 1)
 
-    best, default, frozen = (
-        runs(study.best_params),
-        runs({}),
-        repeat(lambda seed: judge_head(None, x[test], y[test], 0), range(1, a.seeds + 1)),
-    )
-    info = dict(trials=a.n_trials, chosen=json.dumps(study.best_params))
-    yield row(
-        'head', 'fold 0', 'best over default', compare(best, default), a=best.mean, b=default.mean, **info
-    )
-    yield row(
-        'head',
-        'fold 0',
-        'default over no head',
-        compare(default, frozen),
-        a=default.mean,
-        b=frozen.mean,
-        **info,
-    )
+    def judged(fitted): return judge_head(fitted, vectors[test], groups[test], 0)
+
+    def runs(parameters):
+        def run(seed):
+            return judged(fit_head(vectors[train], codes, parameters, options.epochs, seed=seed))
+        return repeat(run, seeds)
+
+    best, default = runs(study.best_params), runs({})
+    frozen = repeat(lambda seed: judged(None), seeds)
+    info = dict(trials=options.n_trials, chosen=json.dumps(study.best_params))
+    for what, ours, other in (
+        ('best over default', best, default),
+        ('default over no head', default, frozen),
+    ):
+        yield row('head', 'fold 0', what, compare(ours, other), a=ours.mean, b=other.mean, **info)
 
 
-def rule(a):
+def rule(options):
+    "The study of a rule: rows of what was tuned against plain fusion, on trained and untrained embeddings."
     df = listings()
-    untrained, found, held = match_learner(loaders(df, a.size, TEST)).embeddings(df), {}, {}
-    for seed in range(a.seeds):
-        learn = match_learner(loaders(df, a.size, TEST, seed))
-        with learn.no_bar(): learn.fit_flat_cos(a.epochs, 2e-3)
+    untrained = match_learner(loaders(df, options.size, TEST)).embeddings(df)
+    rules, scores = {}, {}
+    for seed in range(options.seeds):
+        learn = match_learner(loaders(df, options.size, TEST, seed))
+        with learn.no_bar(): learn.fit_flat_cos(options.epochs, 2e-3)
         for data, embeddings in (
             ('fold 0, trained', learn.embeddings()),
             ('all folds, untrained', untrained),
         ):
-            best, study = tune_rule(embeddings, a.n_trials, halvings=a.halvings, seed=seed)
-            found.setdefault(data, best.to_dict())
-            for k, value in heldout_rules(study).items(): held.setdefault((data, k), []).append(value)
-    def mean(o): return float(np.mean([v.mean for v in o]))
-    for data, best in found.items():
-        for k in ('fused', 'plain'):
-            ours, other = held[data, 'tuned'], held[data, k]
+            best, study = tune_rule(embeddings, options.n_trials, halvings=options.halvings, seed=seed)
+            rules.setdefault(data, best.to_dict())
+            for name, heldout in heldout_rules(study).items():
+                scores.setdefault((data, name), []).append(heldout)
+
+    def mean(runs): return float(np.mean([run.mean for run in runs]))
+    for data, best in rules.items():
+        told = ('how', 'weights', 'threshold', 'steps', 'options')
+        chosen = json.dumps({name: value for name, value in best.items() if name in told})
+        for name in ('fused', 'plain'):
+            ours, other = scores[data, 'tuned'], scores[data, name]
             yield row(
                 'rule',
                 data,
-                f'tuned over {k}',
+                f'tuned over {name}',
                 compare(ours, other),
                 a=mean(ours),
                 b=mean(other),
-                trials=a.n_trials,
-                chosen=json.dumps(
-                    {
-                        name: value
-                        for name, value in best.items()
-                        if name in ('how', 'weights', 'threshold', 'steps', 'options')
-                    }
-                ),
+                trials=options.n_trials,
+                chosen=chosen,
             )
 
 
-def training(a):
+def training(options):
+    "The study of the whole training: a row of its best against the default."
     df = listings()
     test, rest = df[df.fold == TEST].reset_index(drop=True), df[df.fold != TEST]
     begun = time.process_time()
     study = tune(
-        learner_maker(lambda trial: loaders(rest, a.size)),
+        learner_maker(lambda trial: loaders(rest, options.size)),
         spaces('margin', 'scale', 'lr'),
-        a.n_trials,
-        epochs=a.epochs,
+        options.n_trials,
+        epochs=options.epochs,
         test=test,
-        storage=a.storage,
-        study_name=f'training {a.size} px, {a.epochs} epochs',
+        storage=options.storage,
+        study_name=f'training {options.size} px, {options.epochs} epochs',
         pruner='hyperband',
-        echo=lambda value: print(value, flush=True),
+        echo=lambda line: print(line, flush=True),
     )
     # a study that was broken off has had its minutes before
     earlier = study.user_attrs.get('cpu_minutes', 0.)
     study.set_user_attr('cpu_minutes', earlier + (time.process_time() - begun) / 60)
-    def one(params, seed):
-        learn = match_learner(
-            loaders(rest, a.size, seed=seed),
-            loss_func=ArcFace(params.get('margin', 0.3), params.get('scale', 20.0)),
-        )
-        with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(a.epochs, params.get('lr', 2e-3))
+
+    def trained(parameters, seed):
+        loss_func = ArcFace(parameters.get('margin', .3), parameters.get('scale', 20.))
+        learn = match_learner(loaders(rest, options.size, seed=seed), loss_func=loss_func)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_flat_cos(options.epochs, parameters.get('lr', 2e-3))
         embeddings = learn.embeddings(test)
         return heldout_fused(candidates(embeddings.spaces(), k=50), embeddings.groups)
-    whole = sorted((t for t in study.trials if t.state.name == 'COMPLETE'), key=lambda t: -t.value)
+
+    complete = [trial for trial in study.trials if trial.state.name == 'COMPLETE']
+    complete.sort(key=lambda trial: -trial.value)
     # where the default itself came out best, what is said is what the next one is worth
-    stood, found = (
-        bool(whole[0].user_attrs.get('default')),
-        next(t for t in whole if not t.user_attrs.get('default')),
-    )
-    best, default = (
-        repeat(lambda seed, p=p: one(p, seed), range(1, a.seeds + 1)) for p in (found.params, {})
-    )
+    default_is_best = bool(complete[0].user_attrs.get('default'))
+    found = next(trial for trial in complete if not trial.user_attrs.get('default'))
+    seeds = range(1, options.seeds + 1)
+    best, default = (repeat(partial(trained, parameters), seeds) for parameters in (found.params, {}))
     yield row(
         'training',
         'fold 0',
-        'second best over default' if stood else 'best over default',
+        'second best over default' if default_is_best else 'best over default',
         compare(best, default),
         a=best.mean,
         b=default.mean,
-        trials=a.n_trials,
+        trials=options.n_trials,
         chosen=json.dumps(found.params),
         earlier=earlier,
-        pruned=sum(t.state.name == 'PRUNED' for t in study.trials),
+        pruned=sum(trial.state.name == 'PRUNED' for trial in study.trials),
     )
 
 
-def main(args=None):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('study', choices=('head', 'rule', 'training'))
-    p.add_argument('--n-trials', type=int, default=40)
-    p.add_argument('--epochs', type=int, default=4)
-    p.add_argument('--size', type=int, default=64, help='side of the pictures')
-    p.add_argument(
-        '--seeds', type=int, default=3, help='of the last comparison; of `rule`: of training and study'
-    )
-    p.add_argument('--halvings', type=int, default=5, help='of `rule`')
-    p.add_argument('--storage', default='worth.db', help='of `training`')
-    p.add_argument('--out', type=Path)
-    a = p.parse_args(args)
-    start, rows = time.process_time(), []
-    for item in {'head': head, 'rule': rule, 'training': training}[a.study](a): rows.append(item)
+def main(arguments=None):
+    "Run one study and put its rows into the table, in the place of earlier ones of the same study."
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('study', choices=('head', 'rule', 'training'))
+    parser.add_argument('--n-trials', type=int, default=40)
+    parser.add_argument('--epochs', type=int, default=4)
+    parser.add_argument('--size', type=int, default=64, help='side of the pictures')
+    parser.add_argument('--seeds', type=int, default=3,
+                        help='of the last comparison; of `rule`: of training and study')
+    parser.add_argument('--halvings', type=int, default=5, help='of `rule`')
+    parser.add_argument('--storage', default='worth.db', help='of `training`')
+    parser.add_argument('--out', type=Path)
+    options = parser.parse_args(arguments)
+    start = time.process_time()
+    rows = list({'head': head, 'rule': rule, 'training': training}[options.study](options))
     command = 'python tests/bench/worth.py ' + ' '.join(
-        item for item in (sys.argv[1:] if args is None else args) if not str(item).startswith('/')
+        word for word in (sys.argv[1:] if arguments is None else arguments) if not str(word).startswith('/')
     )
     earlier = sum(row.pop('earlier', 0.) for row in rows)
     table = pd.DataFrame(rows).assign(
         cpu_minutes=round((time.process_time() - start) / 60 + earlier, 2),
         command=command.split(' --out')[0].split(' --storage')[0],
     )
-    for k in ('a', 'b'): table[k] = table[k].round(4)
-    if a.out:
-        old = pd.read_csv(a.out) if a.out.exists() else pd.DataFrame(columns=['study'])
-        table = pd.concat([item for item in (old[old.study != a.study], table) if len(item)])
-        table.to_csv(a.out, index=False)
+    for side in ('a', 'b'): table[side] = table[side].round(4)
+    if options.out:
+        before = pd.read_csv(options.out) if options.out.exists() else pd.DataFrame(columns=['study'])
+        others = before[before.study != options.study]
+        table = pd.concat([part for part in (others, table) if len(part)])
+        table.to_csv(options.out, index=False)
     print(table.drop(columns=['command', 'chosen']).to_string(index=False))
 
 

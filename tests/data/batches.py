@@ -12,9 +12,11 @@ needs_titles = pytest.mark.skipif(
 IMAGES = demo_path()/'images'
 
 
-def make(df, **kwargs):
-    basic = dict(path=IMAGES, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False)
-    return MatchDataLoaders.from_df(df, **{**basic, **kwargs})
+def make_loaders(listings, **kwargs):
+    options = dict(path=IMAGES, fold_col='fold', item_tfms=Resize(32), bs=8, num_workers=0, phash=False)
+    return MatchDataLoaders.from_df(listings, **{**options, **kwargs})
 
 
-def texts(dls, ids): return [str(dls.before_batch.fs[0].decodes(row)) for row in ids]
+def texts(loaders, token_ids):
+    tokenize = loaders.before_batch.fs[0]
+    return [str(tokenize.decodes(title_ids)) for title_ids in token_ids]

@@ -7,6 +7,7 @@ from fastmatch.data.demo import demo_path
 
 @pytest.fixture(scope='module')
 def listings():
-    df = pd.read_csv(demo_path()/'listings.csv')
-    keep = df.groupby('fold').label_group.transform(lambda groups: groups.isin(sorted(groups.unique())[:4]))
-    return df[keep].reset_index(drop=True)
+    sample = pd.read_csv(demo_path()/'listings.csv')
+    groups_of_folds = sample.groupby('fold').label_group
+    is_first = groups_of_folds.transform(lambda groups: groups.isin(sorted(groups.unique())[:4]))
+    return sample[is_first].reset_index(drop=True)

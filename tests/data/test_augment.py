@@ -26,14 +26,15 @@ CHANGES = [name for name in list_augs() if name != 'none']
 def photos():
     "Sixteen pictures of the sample, uint8 (16,3,64,64)."
     files = sorted((demo_path()/'images').glob('*.png'))[::130][:16]
-    return torch.stack([torch.tensor(np.asarray(read_image(f))).permute(2, 0, 1) for f in files])
+    return torch.stack([torch.tensor(np.asarray(read_image(file))).permute(2, 0, 1) for file in files])
 
 
 @pytest.fixture(scope='module')
 def listings():
-    df = pd.read_csv(demo_path()/'listings.csv')
-    few = df.groupby('fold').label_group.transform(lambda groups: groups.isin(sorted(groups.unique())[:3]))
-    return df[few].reset_index(drop=True)
+    sample = pd.read_csv(demo_path()/'listings.csv')
+    groups_of_folds = sample.groupby('fold').label_group
+    is_first = groups_of_folds.transform(lambda groups: groups.isin(sorted(groups.unique())[:3]))
+    return sample[is_first].reset_index(drop=True)
 
 
 def sized(photos, size):
@@ -41,28 +42,31 @@ def sized(photos, size):
     return torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) for image in images])
 
 
-def apply(tfms, x, split_idx=0, seed=0, erase=False):
+def apply(transforms, images, split_idx=0, seed=0, erase=False):
     "A uint8 batch through a preset as a DataLoader does it, by default up to where Normalize would come."
     seed_everything(seed)
-    tfms = [tfm for tfm in tfms if erase or not isinstance(tfm, Erase)]
-    return Pipeline([IntToFloatTensor(), *tfms], split_idx=split_idx)(TensorImage(x.clone()))
+    transforms = [transform for transform in transforms if erase or not isinstance(transform, Erase)]
+    return Pipeline([IntToFloatTensor(), *transforms], split_idx=split_idx)(TensorImage(images.clone()))
 
 
 @pytest.mark.parametrize('size', [32, 64, 224])
 @pytest.mark.parametrize('name', list_augs())
 def test_shape_type_and_range_stay(photos, name, size):
-    x = sized(photos[:4], size)
+    images = sized(photos[:4], size)
     for seed in range(3):
-        out = apply(augs(name), x, seed=seed)
-        assert type(out) is TensorImage and out.shape == x.shape and out.dtype == torch.float32
-        assert torch.isfinite(out).all() and out.min() >= -1e-5 and out.max() <= 1 + 1e-5 and out.std() > .05
+        augmented = apply(augs(name), images, seed=seed)
+        assert type(augmented) is TensorImage and augmented.shape == images.shape
+        assert augmented.dtype == torch.float32
+        assert torch.isfinite(augmented).all() and augmented.min() >= -1e-5 and augmented.max() <= 1 + 1e-5
+        assert augmented.std() > .05
 
 
 @pytest.mark.parametrize('name', CHANGES)
 def test_training_batches_change_and_seeds_repeat(photos, name):
-    a, b, c = (apply(augs(name), photos, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(a, b) and not torch.equal(a, c) and (a - photos / 255).abs().mean() > .01
-    assert len({float(change) for change in (a - photos / 255).abs().mean((1, 2, 3))}) > 2, (
+    first, again, other_seed = (apply(augs(name), photos, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other_seed)
+    assert (first - photos / 255).abs().mean() > .01
+    assert len({float(change) for change in (first - photos / 255).abs().mean((1, 2, 3))}) > 2, (
         'each image is drawn anew'
     )
 
@@ -85,7 +89,7 @@ def test_through_the_dataloaders(listings, name):
     noise."""
     from fastai.data.transforms import Normalize
 
-    def make(tfms):
+    def loaders_with(presets):
         seed_everything(0)
         return MatchDataLoaders.from_df(
             listings,
@@ -96,58 +100,64 @@ def test_through_the_dataloaders(listings, name):
             bs=16,
             item_tfms=Resize(32),
             phash=False,
-            batch_tfms=[*tfms, Normalize.from_stats([0.5] * 3, [0.5] * 3, cuda=False)],
+            batch_tfms=[*presets, Normalize.from_stats([0.5] * 3, [0.5] * 3, cuda=False)],
         )
-    dls, plain = make(augs(name)), make([])
-    torch.testing.assert_close(dls.valid.one_batch()[0], plain.valid.one_batch()[0], atol=4e-5, rtol=0)
-    a, b = dls.train.one_batch(), plain.train.one_batch()
-    assert torch.equal(a[1], b[1]) and (a[0] - b[0]).abs().mean() > .01
-    kinds = [type(tfm).__name__ for tfm in dls.after_batch.fs]
+    loaders, plain_loaders = loaders_with(augs(name)), loaders_with([])
+    valid_images, plain_images = (made.valid.one_batch()[0] for made in (loaders, plain_loaders))
+    torch.testing.assert_close(valid_images, plain_images, atol=4e-5, rtol=0)
+    augmented, unchanged = loaders.train.one_batch(), plain_loaders.train.one_batch()
+    assert torch.equal(augmented[1], unchanged[1]) and (augmented[0] - unchanged[0]).abs().mean() > .01
+    kinds = [type(transform).__name__ for transform in loaders.after_batch.fs]
     assert 'Erase' not in kinds or kinds.index('Erase') > kinds.index('Normalize')
     assert 'RandAugment' not in kinds or kinds.index('RandAugment') < kinds.index('IntToFloatTensor')
     assert 'Colour' not in kinds or kinds.index('Colour') < kinds.index('Normalize')
 
 
-def naive_turn(x, angle, sat):
+def naive_turn(image, angle, saturation):
     "Hue turned and saturation scaled pixel by pixel in YIQ, float64."
-    def yiq(r, g, b): return (.299*r + .587*g + .114*b, .596*r - .274*g - .322*b, .211*r - .523*g + .312*b)
-    back = np.linalg.inv(np.array([yiq(*unit) for unit in np.eye(3)]).T)
-    out = np.empty(x.shape)
-    for h in range(x.shape[1]):
-        for w in range(x.shape[2]):
-            y, i, q = yiq(*x[:, h, w])
-            chroma = complex(i, q) * sat * np.exp(1j * angle)
-            out[:, h, w] = back @ [y, chroma.real, chroma.imag]
-    return out.clip(0, 1)
+    def yiq(red, green, blue):
+        luma = .299*red + .587*green + .114*blue
+        chroma_i = .596*red - .274*green - .322*blue
+        chroma_q = .211*red - .523*green + .312*blue
+        return luma, chroma_i, chroma_q
+    to_rgb = np.linalg.inv(np.array([yiq(*unit) for unit in np.eye(3)]).T)
+    turned = np.empty(image.shape)
+    for row in range(image.shape[1]):
+        for column in range(image.shape[2]):
+            luma, chroma_i, chroma_q = yiq(*image[:, row, column])
+            chroma = complex(chroma_i, chroma_q) * saturation * np.exp(1j * angle)
+            turned[:, row, column] = to_rgb @ [luma, chroma.real, chroma.imag]
+    return turned.clip(0, 1)
 
 
 @pytest.mark.parametrize(
-    'hue, sat, p', [(0.05, 0.3, 1.0), (0.5, 0.8, 1.0), (0.5, 0.0, 1.0), (0.0, 0.8, 1.0), (0.5, 0.8, 0.5)]
+    'max_hue, max_saturation, share',
+    [(0.05, 0.3, 1.0), (0.5, 0.8, 1.0), (0.5, 0.0, 1.0), (0.0, 0.8, 1.0), (0.5, 0.8, 0.5)],
 )
-def test_colour_equals_a_pixelwise_turn(hue, sat, p):
-    x = torch.rand(12, 3, 5, 4, generator=torch.Generator().manual_seed(1))
+def test_colour_equals_a_pixelwise_turn(max_hue, max_saturation, share):
+    images = torch.rand(12, 3, 5, 4, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(3)
-    out = Colour(hue, sat, p).encodes(TensorImage(x.clone()))
+    turned = Colour(max_hue, max_saturation, share).encodes(TensorImage(images.clone()))
     torch.manual_seed(3)
-    on, angle, scale = (torch.rand(12).double() for _ in range(3))
-    on = (on < p).double()
-    assert p == 1 or 0 < on.sum() < 12
-    for i in range(12):
+    chosen, angle, scale = (torch.rand(12).double() for _ in range(3))
+    chosen = (chosen < share).double()
+    assert share == 1 or 0 < chosen.sum() < 12
+    for index in range(12):
         turn, factor = (
-            float(on[i] * (angle[i] * 2 - 1) * hue * 2 * np.pi),
-            float(1 + on[i] * (scale[i] * 2 - 1) * sat),
+            float(chosen[index] * (angle[index] * 2 - 1) * max_hue * 2 * np.pi),
+            float(1 + chosen[index] * (scale[index] * 2 - 1) * max_saturation),
         )
-        want = naive_turn(x[i].double().numpy(), turn, factor)
-        np.testing.assert_allclose(out[i], want, atol=3e-6)
-        if not on[i]: np.testing.assert_allclose(out[i], x[i], atol=2e-6)
+        expected = naive_turn(images[index].double().numpy(), turn, factor)
+        np.testing.assert_allclose(turned[index], expected, atol=3e-6)
+        if not chosen[index]: np.testing.assert_allclose(turned[index], images[index], atol=2e-6)
 
 
 def test_colour_of_no_strength_changes_nothing(photos):
-    x = TensorImage(photos / 255)
-    for tfm in (Colour(0., 0., 1.), Colour(.5, .8, 0.)):
-        torch.testing.assert_close(tfm(x, split_idx=0), x, atol=2e-6, rtol=0)
-    assert torch.equal(Colour(.5, .8, 1.)(x, split_idx=1), x), 'nor does it in validation'
-    assert (Colour(.5, .8, 1.)(x, split_idx=0) - x).abs().max() > .1
+    images = TensorImage(photos / 255)
+    for no_change in (Colour(0., 0., 1.), Colour(.5, .8, 0.)):
+        torch.testing.assert_close(no_change(images, split_idx=0), images, atol=2e-6, rtol=0)
+    assert torch.equal(Colour(.5, .8, 1.)(images, split_idx=1), images), 'nor does it in validation'
+    assert (Colour(.5, .8, 1.)(images, split_idx=0) - images).abs().max() > .1
 
 
 def test_grey_stays_grey_and_luma_stays():
@@ -156,33 +166,35 @@ def test_grey_stays_grey_and_luma_stays():
     torch.testing.assert_close(
         Colour(0.5, 0.8, 1.0)(TensorImage(grey), split_idx=0), TensorImage(grey), atol=2e-3, rtol=0
     )
-    x = .5 + .05 * torch.rand(8, 3, 6, 6)  # far from the walls: nothing is clipped
+    muted = .5 + .05 * torch.rand(8, 3, 6, 6)  # far from the walls: nothing is clipped
     luma = torch.tensor([.299, .587, .114])[:, None, None]
-    out = Colour(.5, .8, 1.).encodes(TensorImage(x)).as_subclass(torch.Tensor)
-    assert (out - x).abs().max() > .01
-    torch.testing.assert_close((out * luma).sum(1), (x * luma).sum(1), atol=1e-5, rtol=0)
+    turned = Colour(.5, .8, 1.).encodes(TensorImage(muted)).as_subclass(torch.Tensor)
+    assert (turned - muted).abs().max() > .01
+    torch.testing.assert_close((turned * luma).sum(1), (muted * luma).sum(1), atol=1e-5, rtol=0)
 
 
-def hue_of(x): return colorsys.rgb_to_hsv(*x.mean((1, 2)).tolist())[0]
+def hue_of(image): return colorsys.rgb_to_hsv(*image.mean((1, 2)).tolist())[0]
 
 
 def test_recolour_turns_the_hue_and_colour_hardly_does():
     """A dull red (so that nothing is clipped) ends all around the circle under 'recolour', and stays red
     under 'colour'."""
-    x = (torch.tensor([.6, .4, .4])[None, :, None, None].expand(200, 3, 32, 32) * 255).to(torch.uint8)
-    turned = {
-        k: np.array([hue_of(image) for image in apply(augs(k), x)]) for k in ('recolour', 'colour', 'light')
+    reds = (torch.tensor([.6, .4, .4])[None, :, None, None].expand(200, 3, 32, 32) * 255).to(torch.uint8)
+    hues_by_preset = {
+        preset: np.array([hue_of(image) for image in apply(augs(preset), reds)])
+        for preset in ('recolour', 'colour', 'light')
     }
-    away = {k: np.minimum(v, 1 - v) for k, v in turned.items()}
+    away = {preset: np.minimum(hues, 1 - hues) for preset, hues in hues_by_preset.items()}
     assert away['light'].max() < .02 and away['colour'].max() < .12 and .01 < away['colour'].mean()
-    assert (away['recolour'] > .2).mean() > .35 and np.histogram(turned['recolour'], 6, (0, 1))[0].min() > 10
+    assert (away['recolour'] > .2).mean() > .35
+    assert np.histogram(hues_by_preset['recolour'], 6, (0, 1))[0].min() > 10
 
 
 def test_share_and_strength_of_colour():
-    x = torch.tensor([.6, .4, .4])[None, :, None, None].expand(2000, 3, 2, 2)
+    images = torch.tensor([.6, .4, .4])[None, :, None, None].expand(2000, 3, 2, 2)
     torch.manual_seed(0)
     changed = (
-        ((Colour(0.5, 0.8, 0.6)(TensorImage(x), split_idx=0) - x).abs().amax((1, 2, 3)) > 1e-4)
+        ((Colour(0.5, 0.8, 0.6)(TensorImage(images), split_idx=0) - images).abs().amax((1, 2, 3)) > 1e-4)
         .float()
         .mean()
     )
@@ -190,77 +202,78 @@ def test_share_and_strength_of_colour():
 
 
 def test_flip_only_mirrors(photos):
-    out, x = apply(augs('flip'), photos), photos / 255
-    same, mirrored = ((out - other).abs().amax((1, 2, 3)) < 2e-3 for other in (x, x.flip(-1)))
+    flipped, images = apply(augs('flip'), photos), photos / 255
+    same, mirrored = ((flipped - other).abs().amax((1, 2, 3)) < 2e-3 for other in (images, images.flip(-1)))
     assert (same | mirrored).all() and 0 < mirrored.sum() < 16
 
 
 def test_randaugment_works_on_bytes(photos):
     seed_everything(0)
-    tfm = RandAugment()
-    out = tfm(TensorImage(photos), split_idx=0)
-    assert type(out) is TensorImage and out.dtype == torch.uint8 and out.shape == photos.shape
-    assert ((out != photos).float().mean((1, 2, 3)) > .01).float().mean() > .5
-    for transform, split_idx in ((tfm, 1), (RandAugment(p=0.), 0)):
+    randaugment = RandAugment()
+    augmented = randaugment(TensorImage(photos), split_idx=0)
+    assert type(augmented) is TensorImage and augmented.dtype == torch.uint8
+    assert augmented.shape == photos.shape
+    assert ((augmented != photos).float().mean((1, 2, 3)) > .01).float().mean() > .5
+    for transform, split_idx in ((randaugment, 1), (RandAugment(p=0.), 0)):
         assert torch.equal(transform(TensorImage(photos), split_idx=split_idx), photos)
 
 
 def test_randaugment_at_every_strength(photos):
     """Posterize at low strengths asks for no bits at all, which Pillow refuses: it must be drawn here, and
     pass."""
-    many = TensorImage(photos.repeat(4, 1, 1, 1))
-    for m in (0, 1, 4, 10):
-        tfm = RandAugment(m, 4)
-        out = tfm(many, split_idx=0)
-        assert out.shape == many.shape and out.float().std() > 20
-    op = next(operation for operation in RandAugment(1).tfm.ops if operation.name == 'Posterize')
-    op.prob = 1.
-    assert len(np.unique(np.asarray(op(Image.fromarray(photos[0].permute(1, 2, 0).numpy()))))) == 2
+    images = TensorImage(photos.repeat(4, 1, 1, 1))
+    for magnitude in (0, 1, 4, 10):
+        randaugment = RandAugment(magnitude, 4)
+        augmented = randaugment(images, split_idx=0)
+        assert augmented.shape == images.shape and augmented.float().std() > 20
+    posterize = next(operation for operation in RandAugment(1).tfm.ops if operation.name == 'Posterize')
+    posterize.prob = 1.
+    assert len(np.unique(np.asarray(posterize(Image.fromarray(photos[0].permute(1, 2, 0).numpy()))))) == 2
     pickle.loads(pickle.dumps(RandAugment(7)))
 
 
-@pytest.mark.parametrize('m', [7.5, -1, 11])
-def test_a_wrong_magnitude_is_named(m):
-    with pytest.raises(InputError, match=f'magnitude={m}'): RandAugment(m)
+@pytest.mark.parametrize('magnitude', [7.5, -1, 11])
+def test_a_wrong_magnitude_is_named(magnitude):
+    with pytest.raises(InputError, match=f'magnitude={magnitude}'): RandAugment(magnitude)
 
 
 def test_what_moves_in_is_white():
     "RandAugment's shears and shifts fill with white, what shops stand their goods on."
     seed_everything(0)
-    x = torch.full((300, 3, 32, 32), 255, dtype=torch.uint8)
+    white_images = torch.full((300, 3, 32, 32), 255, dtype=torch.uint8)
     geometric = [
         operation
         for operation in RandAugment(10).tfm.ops
-        if any(w in operation.name for w in ('Shear', 'Translate', 'Rotate'))
+        if any(kind in operation.name for kind in ('Shear', 'Translate', 'Rotate'))
     ]
     assert len(geometric) >= 4
-    im = Image.fromarray(x[0].permute(1, 2, 0).numpy())
-    for op in geometric:
-        op.prob = 1.
-        assert (np.asarray(op(im)) == 255).all(), op.name
+    image = Image.fromarray(white_images[0].permute(1, 2, 0).numpy())
+    for operation in geometric:
+        operation.prob = 1.
+        assert (np.asarray(operation(image)) == 255).all(), operation.name
 
 
 def test_an_unknown_preset_is_named_with_the_list():
     words = "aug='colors': choose one of none, flip, light, colour, recolour, strong, randaugment"
     with pytest.raises(InputError, match=words): augs('colors')
     assert list_augs() == ['none', 'flip', 'light', 'colour', 'recolour', 'strong', 'randaugment']
-    a, b = augs('colour'), augs('colour')
-    assert a is not b and not {id(transform) for transform in a} & {id(transform) for transform in b}, (
-        'transforms hold state: two loaders must not share one'
-    )
+    first, second = augs('colour'), augs('colour')
+    assert first is not second
+    shared = {id(transform) for transform in first} & {id(transform) for transform in second}
+    assert not shared, 'transforms hold state: two loaders must not share one'
 
 
 def test_erase_draws_a_box_for_each_image():
     "Boxes differ within a batch, about a share `p` of images has one, and none is larger than asked."
     random.seed(0)
-    x = TensorImage(torch.rand(400, 3, 32, 32) + .5)
-    out = Erase(p=.4, max_area=.15)(x, split_idx=0)
-    removed = (out == 0).all(1)
+    images = TensorImage(torch.rand(400, 3, 32, 32) + .5)
+    erased = Erase(p=.4, max_area=.15)(images, split_idx=0)
+    removed = (erased == 0).all(1)
     area = removed.float().mean((1, 2))
     assert .3 < (area > 0).float().mean() < .5 and area.max() < .2
     assert len({tuple(box.flatten().tolist()) for box in removed[area > 0]}) > 100
     assert torch.equal(
-        out.as_subclass(torch.Tensor)[~removed[:, None].expand(-1, 3, -1, -1)],
-        x.as_subclass(torch.Tensor)[~removed[:, None].expand(-1, 3, -1, -1)],
+        erased.as_subclass(torch.Tensor)[~removed[:, None].expand(-1, 3, -1, -1)],
+        images.as_subclass(torch.Tensor)[~removed[:, None].expand(-1, 3, -1, -1)],
     )
-    assert (x > 0).all(), 'the batch handed in is left alone'
+    assert (images > 0).all(), 'the batch handed in is left alone'

@@ -19,168 +19,180 @@ from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.image import read_image
 from fastmatch.data.show import wrap
 from fastmatch.data.title import TensorTitle
-from tests.data.batches import IMAGES, make, texts
+from tests.data.batches import IMAGES, make_loaders, texts
 
 
-def rows_of(dls, dl):
+def rows_of(loaders, loader):
     """Row numbers of a loader's table by the batches that it draws; titles only, so that each row can be
     known again."""
-    number = {t: i for i, t in enumerate(dl.items.title)}
-    return [[number[t] for t in texts(dls, b[0])] for b in dl]
+    row_of_title = {title: row for row, title in enumerate(loader.items.title)}
+    return [[row_of_title[title] for title in texts(loaders, batch[0])] for batch in loader]
 
 
-def unique_titles(df): return df.assign(title=[f'{title} {i}' for i, title in enumerate(df.title)])
+def unique_titles(listings):
+    return listings.assign(title=[f'{title} {number}' for number, title in enumerate(listings.title)])
 
 
 @pytest.mark.parametrize(
-    'cols, kinds',
+    'columns, kinds',
     [
         (dict(text_col=None), [TensorImage]),
         (dict(fn_col=None), [TensorTitle]),
         ({}, [TensorImage, TensorTitle]),
     ],
 )
-def test_a_batch_is_picture_title_and_group(listings, cols, kinds):
-    dls = make(listings, **cols)
-    for dl, n in ((dls.train, 8), (dls.valid, min(16, dls.is_valid.sum()))):
-        *xs, y = dl.one_batch()
-        assert [type(part) for part in xs] == kinds and type(y) is TensorCategory and y.dtype == torch.int64
-        assert y.shape == (n,)
-        for x in xs:
-            if isinstance(x, TensorImage):
-                assert x.shape == (n, 3, 32, 32) and x.dtype == torch.float32
-                assert 0 <= x.min() < .5 < x.max() <= 1
-            else: assert x.ndim == 2 and len(x) == n and x.dtype == torch.int64
-    assert len(dls.valid) == -(-dls.is_valid.sum() // 16)
+def test_a_batch_is_picture_title_and_group(listings, columns, kinds):
+    loaders = make_loaders(listings, **columns)
+    for loader, batch_size in ((loaders.train, 8), (loaders.valid, min(16, loaders.is_valid.sum()))):
+        *inputs, labels = loader.one_batch()
+        assert [type(part) for part in inputs] == kinds and type(labels) is TensorCategory
+        assert labels.dtype == torch.int64
+        assert labels.shape == (batch_size,)
+        for part in inputs:
+            if isinstance(part, TensorImage):
+                assert part.shape == (batch_size, 3, 32, 32) and part.dtype == torch.float32
+                assert 0 <= part.min() < .5 < part.max() <= 1
+            else: assert part.ndim == 2 and len(part) == batch_size and part.dtype == torch.int64
+    assert len(loaders.valid) == -(-loaders.is_valid.sum() // 16)
 
 
 def test_pictures_and_titles_are_those_of_the_row(listings):
     """The validation loader keeps the order of `valid_df`: each picture, title and group is compared with
     the file's."""
-    dls = make(listings, item_tfms=Resize(64), val_bs=7)
-    df, at = dls.valid_df, 0
-    for x, t, y in dls.valid:
-        for i in range(len(x)):
-            want = np.asarray(read_image(IMAGES/df.image[at]))
-            np.testing.assert_allclose(x[i].permute(1, 2, 0) * 255, want, atol=1e-3)
-            assert texts(dls, t[i:i + 1]) == [df.title[at]] and dls.vocab[int(y[i])] == df.label_group[at]
-            at += 1
-    assert at == len(df) == dls.is_valid.sum()
+    loaders = make_loaders(listings, item_tfms=Resize(64), val_bs=7)
+    valid_df, row = loaders.valid_df, 0
+    for images, titles, labels in loaders.valid:
+        for index in range(len(images)):
+            expected = np.asarray(read_image(IMAGES/valid_df.image[row]))
+            np.testing.assert_allclose(images[index].permute(1, 2, 0) * 255, expected, atol=1e-3)
+            assert texts(loaders, titles[index:index + 1]) == [valid_df.title[row]]
+            assert loaders.vocab[int(labels[index])] == valid_df.label_group[row]
+            row += 1
+    assert row == len(valid_df) == loaders.is_valid.sum()
 
 
 def test_training_labels_are_0_to_c_and_validation_comes_after(listings):
-    dls = make(listings, fn_col=None, valid_fold=2)
-    train = torch.cat([b[-1] for b in dls.test_dl(dls.train_df, with_labels=True)])
-    valid = torch.cat([b[-1] for b in dls.valid])
-    assert dls.n_groups == dls.train_df.label_group.nunique() == 16
-    assert train.unique().tolist() == list(range(16)) and valid.unique().tolist() == list(range(16, 20))
-    assert [dls.vocab[i] for i in train] == list(dls.train_df.label_group)
-    assert list(dls.vocab[:16]) == sorted(dls.train_df.label_group.unique())
+    loaders = make_loaders(listings, fn_col=None, valid_fold=2)
+    train_labels = torch.cat([batch[-1] for batch in loaders.test_dl(loaders.train_df, with_labels=True)])
+    valid_labels = torch.cat([batch[-1] for batch in loaders.valid])
+    assert loaders.n_groups == loaders.train_df.label_group.nunique() == 16
+    assert train_labels.unique().tolist() == list(range(16))
+    assert valid_labels.unique().tolist() == list(range(16, 20))
+    assert [loaders.vocab[label] for label in train_labels] == list(loaders.train_df.label_group)
+    assert list(loaders.vocab[:16]) == sorted(loaders.train_df.label_group.unique())
 
 
-@pytest.mark.parametrize('labels', ['numbers', 'mixed', 'category'])
-def test_labels_of_any_kind(listings, labels):
-    df = listings.copy()
-    code = pd.factorize(df.label_group)[0]
-    df['label_group'] = {
-        'numbers': code * 10,
-        'mixed': pd.Series([int(c) if c % 2 else f'g{c}' for c in code], dtype=object),
-        'category': df.label_group.astype('category'),
-    }[labels]
-    dls = make(df, fn_col=None)
-    y = torch.cat([b[-1] for b in dls.test_dl(dls.df, with_labels=True)])
-    assert [dls.vocab[i] for i in y] == list(dls.df.label_group)
-    assert y[~dls.is_valid].max() == dls.n_groups - 1 == 15
+@pytest.mark.parametrize('kind', ['numbers', 'mixed', 'category'])
+def test_labels_of_any_kind(listings, kind):
+    changed = listings.copy()
+    codes = pd.factorize(changed.label_group)[0]
+    changed['label_group'] = {
+        'numbers': codes * 10,
+        'mixed': pd.Series([int(code) if code % 2 else f'g{code}' for code in codes], dtype=object),
+        'category': changed.label_group.astype('category'),
+    }[kind]
+    loaders = make_loaders(changed, fn_col=None)
+    labels = torch.cat([batch[-1] for batch in loaders.test_dl(loaders.df, with_labels=True)])
+    assert [loaders.vocab[label] for label in labels] == list(loaders.df.label_group)
+    assert labels[~loaders.is_valid].max() == loaders.n_groups - 1 == 15
 
 
 def test_the_table_is_parted(listings):
-    dls = make(listings.sample(frac=1, random_state=0).set_index(np.arange(len(listings)) * 3))
-    assert len(dls.train_df) + len(dls.valid_df) == len(listings) == len(dls.df) == len(dls.is_valid)
-    assert set(dls.train_df.posting_id) | set(dls.valid_df.posting_id) == set(listings.posting_id)
-    assert set(dls.valid_df.fold) == {0} and 0 not in set(dls.train_df.fold)
-    assert not set(dls.train_df.label_group) & set(dls.valid_df.label_group)
-    pd.testing.assert_frame_equal(dls.train.items.reset_index(drop=True), dls.train_df)
-    assert len(dls.skipped) == 0 and len(dls.moved) == 0 and list(dls.moved) == ['id', 'row', 'fold', 'to']
+    loaders = make_loaders(listings.sample(frac=1, random_state=0).set_index(np.arange(len(listings)) * 3))
+    assert len(loaders.train_df) + len(loaders.valid_df) == len(listings)
+    assert len(listings) == len(loaders.df) == len(loaders.is_valid)
+    assert set(loaders.train_df.posting_id) | set(loaders.valid_df.posting_id) == set(listings.posting_id)
+    assert set(loaders.valid_df.fold) == {0} and 0 not in set(loaders.train_df.fold)
+    assert not set(loaders.train_df.label_group) & set(loaders.valid_df.label_group)
+    pd.testing.assert_frame_equal(loaders.train.items.reset_index(drop=True), loaders.train_df)
+    assert len(loaders.skipped) == 0 and len(loaders.moved) == 0
+    assert list(loaders.moved) == ['id', 'row', 'fold', 'to']
 
 
 def test_no_fold_trains_on_everything(listings):
-    dls = make(listings, valid_fold=None, fn_col=None)
-    assert len(dls.train_df) == len(listings) and len(dls.valid_df) == 0 and dls.n_groups == 20
-    assert len(dls.valid) == 0
-    assert len(dls.moved) == 0 and list(dls.moved) == list(make(listings, fn_col=None).moved)
-    assert sum(len(b[0]) for b in dls.train) == len(listings) // 8 * 8
+    loaders = make_loaders(listings, valid_fold=None, fn_col=None)
+    assert len(loaders.train_df) == len(listings) and len(loaders.valid_df) == 0 and loaders.n_groups == 20
+    assert len(loaders.valid) == 0
+    assert len(loaders.moved) == 0 and list(loaders.moved) == list(make_loaders(listings, fn_col=None).moved)
+    assert sum(len(batch[0]) for batch in loaders.train) == len(listings) // 8 * 8
 
 
 def test_folds_are_made_by_group_and_seed(listings):
-    def valid(seed):
+    def valid_ids(seed):
         return tuple(
-            make(
+            make_loaders(
                 listings.drop(columns='fold'), fn_col=None, fold_col=None, seed=seed, n_folds=3
             ).valid_df.posting_id
         )
-    assert valid(0) == valid(0) and len({valid(seed) for seed in range(4)}) > 1
-    dls = make(listings.drop(columns='fold'), fold_col=None, n_folds=3)
-    assert not set(dls.train_df.label_group) & set(dls.valid_df.label_group)
-    assert abs(dls.is_valid.mean() - 1/3) < .1
+    assert valid_ids(0) == valid_ids(0) and len({valid_ids(seed) for seed in range(4)}) > 1
+    loaders = make_loaders(listings.drop(columns='fold'), fold_col=None, n_folds=3)
+    assert not set(loaders.train_df.label_group) & set(loaders.valid_df.label_group)
+    assert abs(loaders.is_valid.mean() - 1/3) < .1
 
 
 def test_a_shared_picture_wins_over_the_fold_column(listings):
     """A training listing with the bytes of a validation picture moves with its whole group, and `moved`
     says so."""
-    df = listings.copy()
-    inside, outside = df.index[df.fold == 0], df.index[df.fold == 1]
-    df.loc[outside[0], 'image'] = df.image[inside[0]]
-    with pytest.warns(UserWarning, match='share a group or a picture'): dls = make(df)
-    linked = df.label_group.isin([df.label_group[inside[0]], df.label_group[outside[0]]])
-    assert len(set(dls.is_valid[linked])) == 1
-    goes = df[linked & (df.fold != (0 if dls.is_valid[linked].all() else 1))]
-    assert set(dls.moved.id) == set(goes.posting_id) and set(dls.moved['to']) == {
-        0 if dls.is_valid[linked].all() else 1
+    changed = listings.copy()
+    inside, outside = changed.index[changed.fold == 0], changed.index[changed.fold == 1]
+    changed.loc[outside[0], 'image'] = changed.image[inside[0]]
+    with pytest.warns(UserWarning, match='share a group or a picture'): loaders = make_loaders(changed)
+    linked = changed.label_group.isin([changed.label_group[inside[0]], changed.label_group[outside[0]]])
+    assert len(set(loaders.is_valid[linked])) == 1
+    moving = changed[linked & (changed.fold != (0 if loaders.is_valid[linked].all() else 1))]
+    assert set(loaders.moved.id) == set(moving.posting_id) and set(loaders.moved['to']) == {
+        0 if loaders.is_valid[linked].all() else 1
     }
-    assert set(df.posting_id[dls.is_valid]) == set(dls.valid_df.posting_id)
+    assert set(changed.posting_id[loaders.is_valid]) == set(loaders.valid_df.posting_id)
 
 
-def test_equal_hashes_stay_together(listings, tmp_path):
+def test_equal_hashes_stay_together(tmp_path):
     "The same picture saved at another size has other bytes and the same perceptual hash."
     pytest.importorskip('imagehash')
     rng = np.random.default_rng(0)
-    im = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize(
+    shared_picture = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize(
         (128, 128), Image.Resampling.BICUBIC
     )
-    df = pd.DataFrame([(f'p{i}', f'{i}.png', f'tea {i}', f'g{i // 2}', i // 2 % 3) for i in range(12)],
-                      columns=['posting_id', 'image', 'title', 'label_group', 'fold'])
-    for i in range(12):
-        a = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize(
+    listings = pd.DataFrame(
+        [
+            (f'p{number}', f'{number}.png', f'tea {number}', f'g{number // 2}', number // 2 % 3)
+            for number in range(12)
+        ],
+        columns=['posting_id', 'image', 'title', 'label_group', 'fold'],
+    )
+    for number in range(12):
+        own_picture = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize(
             (128, 128), Image.Resampling.BICUBIC
         )
-        (im if i in (0, 3) else a).resize((128 + 2 * i,) * 2).save(tmp_path/f'{i}.png')
-    with pytest.warns(UserWarning, match='share'): on = make(df, path=tmp_path, phash=True)
-    assert len(set(on.is_valid[[0, 1, 2, 3]])) == 1 and len(on.moved) == 2
-    off = make(df, path=tmp_path, phash=False)
-    assert len(set(off.is_valid[[0, 1, 2, 3]])) == 2 and len(off.moved) == 0
+        picture = shared_picture if number in (0, 3) else own_picture
+        picture.resize((128 + 2 * number,) * 2).save(tmp_path/f'{number}.png')
+    with pytest.warns(UserWarning, match='share'):
+        with_hash = make_loaders(listings, path=tmp_path, phash=True)
+    assert len(set(with_hash.is_valid[[0, 1, 2, 3]])) == 1 and len(with_hash.moved) == 2
+    without_hash = make_loaders(listings, path=tmp_path, phash=False)
+    assert len(set(without_hash.is_valid[[0, 1, 2, 3]])) == 2 and len(without_hash.moved) == 0
 
 
-@pytest.mark.parametrize('cols', [dict(text_col=None), dict(fn_col=None), {}])
-def test_show_batch_draws_each_listing(listings, cols):
-    df = listings.assign(title=['costs $5 or $6', *listings.title[1:]])
-    dls = make(df, **cols, bs=6)
-    b = dls.test_dl(df.head(5), with_labels=True).one_batch()
-    dls.show_batch(b, cols=3)
-    fig = plt.gcf()
-    shown = [ax for ax in fig.axes if ax.axison]
-    assert len(fig.axes) == 6 and len(shown) == 5
-    assert [ax.get_xlabel() for ax in shown] == list(df.label_group[:5])
-    assert [len(ax.images) for ax in shown] == [int('fn_col' not in cols)] * 5
+@pytest.mark.parametrize('columns', [dict(text_col=None), dict(fn_col=None), {}])
+def test_show_batch_draws_each_listing(listings, columns):
+    changed = listings.assign(title=['costs $5 or $6', *listings.title[1:]])
+    loaders = make_loaders(changed, **columns, bs=6)
+    batch = loaders.test_dl(changed.head(5), with_labels=True).one_batch()
+    loaders.show_batch(batch, cols=3)
+    figure = plt.gcf()
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert len(figure.axes) == 6 and len(shown) == 5
+    assert [ax.get_xlabel() for ax in shown] == list(changed.label_group[:5])
+    assert [len(ax.images) for ax in shown] == [int('fn_col' not in columns)] * 5
     drawn = [ax.get_title() if ax.images else ax.texts[0].get_text() for ax in shown]
-    assert drawn == (
-        [''] * 5 if 'text_col' in cols else [wrap(t, 6 if 'fn_col' in cols else 3) for t in df.title[:5]]
-    )
-    if 'fn_col' not in cols:
-        for ax, x in zip(shown, b[0]):
-            np.testing.assert_allclose(ax.images[0].get_array(), x.permute(1, 2, 0), atol=1/254)
-    fig.canvas.draw()
+    if 'text_col' in columns: assert drawn == [''] * 5
+    else: assert drawn == [wrap(title, 6 if 'fn_col' in columns else 3) for title in changed.title[:5]]
+    if 'fn_col' not in columns:
+        for ax, image in zip(shown, batch[0]):
+            np.testing.assert_allclose(ax.images[0].get_array(), image.permute(1, 2, 0), atol=1/254)
+    figure.canvas.draw()
     plt.close('all')
-    dls.show_batch(max_n=4)
+    loaders.show_batch(max_n=4)
     assert sum(ax.axison for ax in plt.gcf().axes) == 4
     plt.close('all')
 
@@ -188,91 +200,101 @@ def test_show_batch_draws_each_listing(listings, cols):
 def test_show_batch_undoes_the_normalisation(listings):
     from fastai.data.transforms import Normalize
 
-    dls = make(
+    loaders = make_loaders(
         listings, batch_tfms=[Normalize.from_stats([0.5] * 3, [0.5] * 3, cuda=False)], item_tfms=Resize(64)
     )
-    dls.valid.show_batch(max_n=3)
-    for ax, f in zip(plt.gcf().axes, dls.valid_df.image):
+    loaders.valid.show_batch(max_n=3)
+    for ax, file_name in zip(plt.gcf().axes, loaders.valid_df.image):
         np.testing.assert_allclose(
-            ax.images[0].get_array() * 255, np.asarray(read_image(IMAGES / f)), atol=1.01
+            ax.images[0].get_array() * 255, np.asarray(read_image(IMAGES / file_name)), atol=1.01
         )
     plt.close('all')
 
 
-def epoch_labels(dls): return [b[-1].tolist() for b in dls.train]
+def epoch_labels(loaders): return [batch[-1].tolist() for batch in loaders.train]
 
 
 def test_pk_batches_are_groups_of_k(listings):
-    dls = make(listings, fn_col=None, sampler='pk', k=2, bs=9)
-    got = epoch_labels(dls)
-    assert len(got) == len(dls.train) and {len(batch) for batch in got} == {8} and dls.train.bs == 8
-    for y in got: assert sorted(collections.Counter(y).values()) == [2] * 4
-    assert epoch_labels(dls) != got, 'another epoch, other batches'
-    assert torch.cat([b[-1] for b in dls.valid]).tolist() == [
-        dls.vocab.o2i[group] for group in dls.valid_df.label_group
+    loaders = make_loaders(listings, fn_col=None, sampler='pk', k=2, bs=9)
+    batches = epoch_labels(loaders)
+    assert len(batches) == len(loaders.train) and {len(labels) for labels in batches} == {8}
+    assert loaders.train.bs == 8
+    for labels in batches: assert sorted(collections.Counter(labels).values()) == [2] * 4
+    assert epoch_labels(loaders) != batches, 'another epoch, other batches'
+    assert torch.cat([batch[-1] for batch in loaders.valid]).tolist() == [
+        loaders.vocab.o2i[group] for group in loaders.valid_df.label_group
     ], 'in order'
 
 
 def test_weighted_draws_groups_alike(listings):
-    df = unique_titles(listings)
-    big = df[df.fold == 1].label_group.iloc[0]
-    more = [
-        df[df.label_group == big].assign(posting_id=lambda rows, i=i: rows.posting_id + f'_{i}')
-        for i in range(15)
+    unbalanced = unique_titles(listings)
+    big_group = unbalanced[unbalanced.fold == 1].label_group.iloc[0]
+    in_big_group = unbalanced[unbalanced.label_group == big_group]
+    copies = [
+        in_big_group.assign(posting_id=in_big_group.posting_id + f'_{number}')
+        for number in range(15)
     ]
-    df = pd.concat([df, *more], ignore_index=True)
-    share = {}
+    unbalanced = pd.concat([unbalanced, *copies], ignore_index=True)
+    shares = {}
     for sampler in (None, 'weighted'):
-        dls = make(df, fn_col=None, sampler=sampler)
-        y = np.concatenate([np.concatenate(epoch_labels(dls)) for _ in range(10)])
-        share[sampler] = np.mean(y == dls.vocab.o2i[big])
-    assert share[None] > .35 and abs(share['weighted'] - 1/16) < .04
+        loaders = make_loaders(unbalanced, fn_col=None, sampler=sampler)
+        labels = np.concatenate([np.concatenate(epoch_labels(loaders)) for _ in range(10)])
+        shares[sampler] = np.mean(labels == loaders.vocab.o2i[big_group])
+    assert shares[None] > .35 and abs(shares['weighted'] - 1/16) < .04
 
 
 def test_oversampling_fills_small_groups(listings):
-    df = unique_titles(listings)
-    dls = make(df, fn_col=None, sampler='oversample', k=6, drop_last=False)
-    rows = np.concatenate(rows_of(dls, dls.train))
-    counts = collections.Counter(dls.train_df.label_group[rows])
-    assert set(rows) == set(range(len(dls.train_df)))
-    assert counts == {k: max(6, n) for k, n in dls.train_df.label_group.value_counts().items()}
+    unique = unique_titles(listings)
+    loaders = make_loaders(unique, fn_col=None, sampler='oversample', k=6, drop_last=False)
+    rows = np.concatenate(rows_of(loaders, loaders.train))
+    counts = collections.Counter(loaders.train_df.label_group[rows])
+    assert set(rows) == set(range(len(loaders.train_df)))
+    sizes = loaders.train_df.label_group.value_counts()
+    assert counts == {group: max(6, size) for group, size in sizes.items()}
 
 
 def test_plain_training_draws_every_row_once(listings):
-    df = unique_titles(listings)
-    dls = make(df, fn_col=None, drop_last=False)
-    rows = np.concatenate(rows_of(dls, dls.train))
-    assert sorted(rows) == list(range(len(dls.train_df))) and list(rows) != sorted(rows)
-    assert np.concatenate(rows_of(dls, dls.valid)).tolist() == list(range(len(dls.valid_df)))
+    unique = unique_titles(listings)
+    loaders = make_loaders(unique, fn_col=None, drop_last=False)
+    rows = np.concatenate(rows_of(loaders, loaders.train))
+    assert sorted(rows) == list(range(len(loaders.train_df))) and list(rows) != sorted(rows)
+    assert np.concatenate(rows_of(loaders, loaders.valid)).tolist() == list(range(len(loaders.valid_df)))
 
 
 @pytest.mark.parametrize('sampler', [None, 'pk'])
 def test_same_seed_same_batches_whatever_the_workers(listings, sampler):
-    def epoch(seed, n):
+    def epoch(seed, num_workers):
         seed_everything(seed)
-        dls = make(listings, sampler=sampler, seed=seed, num_workers=n, item_tfms=Resize(16, method='squish'))
-        return [part for b in dls.train for part in b]
-    one, two, three, other = epoch(0, 0), epoch(0, 0), epoch(0, 2), epoch(1, 0)
-    assert len(one) == len(two) == len(three) > 6
-    for a, b, c in zip(one, two, three): assert torch.equal(a, b) and torch.equal(a, c)
-    assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other))
+        resize = Resize(16, method='squish')
+        loaders = make_loaders(
+            listings, sampler=sampler, seed=seed, num_workers=num_workers, item_tfms=resize
+        )
+        return [part for batch in loaders.train for part in batch]
+    first, again, by_workers, other_seed = epoch(0, 0), epoch(0, 0), epoch(0, 2), epoch(1, 0)
+    assert len(first) == len(again) == len(by_workers) > 6
+    for part, same, by_worker in zip(first, again, by_workers):
+        assert torch.equal(part, same) and torch.equal(part, by_worker)
+    assert not all(
+        part.shape == other.shape and torch.equal(part, other) for part, other in zip(first, other_seed)
+    )
 
 
 def test_transparency_reaches_the_batch_as_white(listings, tmp_path):
     "Black lies under the transparent pixels, as it does in the sample's own emoji."
-    df = listings.assign(image='glass.png')
-    a = np.zeros((32, 32, 4), np.uint8)
-    a[:16], a[16:, :16] = (255, 0, 0, 255), (0, 0, 255, 128)
-    Image.fromarray(a).save(tmp_path/'glass.png')
-    x = make(df, path=tmp_path, valid_fold=None).one_batch()[0][0]
-    np.testing.assert_allclose(x[:, 20, 25], [1, 1, 1])
-    np.testing.assert_allclose(x[:, 5, 5], [1, 0, 0])
-    np.testing.assert_allclose(x[:, 20, 5], [127/255, 127/255, 1], atol=2/255)
+    glass = listings.assign(image='glass.png')
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[:16], pixels[16:, :16] = (255, 0, 0, 255), (0, 0, 255, 128)
+    Image.fromarray(pixels).save(tmp_path/'glass.png')
+    image = make_loaders(glass, path=tmp_path, valid_fold=None).one_batch()[0][0]
+    np.testing.assert_allclose(image[:, 20, 25], [1, 1, 1])
+    np.testing.assert_allclose(image[:, 5, 5], [1, 0, 0])
+    np.testing.assert_allclose(image[:, 20, 5], [127/255, 127/255, 1], atol=2/255)
 
 
 def test_absolute_file_names_are_read(listings, tmp_path):
-    dls = make(listings.assign(image=[str(IMAGES/name) for name in listings.image]), path=tmp_path)
-    assert torch.equal(dls.valid.one_batch()[0], make(listings).valid.one_batch()[0])
+    absolute = listings.assign(image=[str(IMAGES/name) for name in listings.image])
+    loaders = make_loaders(absolute, path=tmp_path)
+    assert torch.equal(loaders.valid.one_batch()[0], make_loaders(listings).valid.one_batch()[0])
 
 
 def test_columns_of_any_name(listings):
@@ -283,7 +305,7 @@ def test_columns_of_any_name(listings):
         'posting_id': 'name',
         'fold': 'values',
     }
-    dls = make(
+    loaders = make_loaders(
         listings.rename(columns=names),
         fn_col='image file',
         text_col=0,
@@ -291,34 +313,41 @@ def test_columns_of_any_name(listings):
         id_col='name',
         fold_col='values',
     )
-    for a, b in zip(dls.valid.one_batch(), make(listings).valid.one_batch()): assert torch.equal(a, b)
+    for part, expected in zip(loaders.valid.one_batch(), make_loaders(listings).valid.one_batch()):
+        assert torch.equal(part, expected)
 
 
 def test_default_size_and_augmentation(listings):
-    assert make(listings.head(40), item_tfms=None, valid_fold=None).one_batch()[0].shape == (8, 3, 224, 224)
-    dls = make(listings, batch_tfms=augs('light'))
-    a, b = (dls.test_dl(listings.head(4)).one_batch()[0] for _ in range(2))
-    assert torch.equal(a, b), 'listings to embed are not augmented'
+    loaders = make_loaders(listings.head(40), item_tfms=None, valid_fold=None)
+    assert loaders.one_batch()[0].shape == (8, 3, 224, 224)
+    loaders = make_loaders(listings, batch_tfms=augs('light'))
+    first, second = (loaders.test_dl(listings.head(4)).one_batch()[0] for _ in range(2))
+    assert torch.equal(first, second), 'listings to embed are not augmented'
 
 
 def test_listings_to_embed_need_no_label(listings):
-    dls = make(listings)
-    df = listings.sample(9, random_state=0)[['title', 'image']]
-    b = dls.test_dl(df).one_batch()
-    assert [type(part) for part in b] == [TensorImage, TensorTitle] and texts(dls, b[1]) == list(df.title)
-    assert torch.equal(b[0], dls.test_dl(listings.loc[df.index], with_labels=True).one_batch()[0])
+    loaders = make_loaders(listings)
+    unlabelled = listings.sample(9, random_state=0)[['title', 'image']]
+    batch = loaders.test_dl(unlabelled).one_batch()
+    assert [type(part) for part in batch] == [TensorImage, TensorTitle]
+    assert texts(loaders, batch[1]) == list(unlabelled.title)
+    labelled = listings.loc[unlabelled.index]
+    assert torch.equal(batch[0], loaders.test_dl(labelled, with_labels=True).one_batch()[0])
 
 
 def test_an_empty_copy_keeps_the_columns_not_the_listings(listings):
-    dls = make(listings)
-    new = pickle.loads(pickle.dumps(dls.new_empty()))
-    assert new.columns == dls.columns and new.image_folder == dls.image_folder == IMAGES
-    assert new.image_columns == dls.image_columns == ['image']
-    assert len(new.df) == len(new.train_df) == len(new.valid_df) == 0 and list(new.df) == list(dls.df)
-    assert new.n_groups == 16
-    for a, b in zip(new.test_dl(listings.head(3)).one_batch(), dls.test_dl(listings.head(3)).one_batch()):
-        assert torch.equal(a, b)
-    assert listings.posting_id[0].encode() not in pickle.dumps(new)
+    loaders = make_loaders(listings)
+    empty = pickle.loads(pickle.dumps(loaders.new_empty()))
+    assert empty.columns == loaders.columns and empty.image_folder == loaders.image_folder == IMAGES
+    assert empty.image_columns == loaders.image_columns == ['image']
+    assert len(empty.df) == len(empty.train_df) == len(empty.valid_df) == 0
+    assert list(empty.df) == list(loaders.df)
+    assert empty.n_groups == 16
+    first_three = listings.head(3)
+    batches = (made.test_dl(first_three).one_batch() for made in (empty, loaders))
+    for part, expected in zip(*batches):
+        assert torch.equal(part, expected)
+    assert listings.posting_id[0].encode() not in pickle.dumps(empty)
 
 
 @pytest.mark.parametrize(
@@ -333,11 +362,11 @@ def test_an_empty_copy_keeps_the_columns_not_the_listings(listings):
     ],
 )
 def test_wrong_options_are_named(listings, change, words):
-    with pytest.raises(InputError, match=words): make(listings, **{'fn_col': None, **change})
+    with pytest.raises(InputError, match=words): make_loaders(listings, **{'fn_col': None, **change})
 
 
 def test_from_df_forwards_to_fastai(listings):
     assert 'drop_last' not in inspect.signature(MatchDataLoaders.from_df).parameters
-    assert sum(len(b[0]) for b in make(listings, fn_col=None, drop_last=False).train) == len(
-        make(listings).train_df
+    assert sum(len(batch[0]) for batch in make_loaders(listings, fn_col=None, drop_last=False).train) == len(
+        make_loaders(listings).train_df
     )

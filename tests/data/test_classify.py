@@ -23,25 +23,25 @@ IMAGES = demo_path()/'images'
 def items():
     """An item is an emoji of which 2 to 4 vendors' drawings are the views; its class is the alphabet's
     half that its name starts in."""
-    df = pd.read_csv(demo_path()/'listings.csv')
-    sizes = df.groupby('label_group').label_group.transform('size')
-    groups = df[sizes >= 2].groupby('label_group')
+    sample = pd.read_csv(demo_path()/'listings.csv')
+    sizes = sample.groupby('label_group').label_group.transform('size')
+    groups = sample[sizes >= 2].groupby('label_group')
     rows = [
         dict(
-            part=str(g),
+            part=str(group),
             images=' '.join(listings.image.iloc[:4]),
             title=listings.title.iloc[0],
-            description=None if i % 3 else listings.title.iloc[1],
-            kind='ab'[i % 5 > 2],
-            fold=i % 4,
+            description=None if number % 3 else listings.title.iloc[1],
+            kind='ab'[number % 5 > 2],
+            fold=number % 4,
         )
-        for i, (g, listings) in enumerate(list(groups)[:60])
+        for number, (group, listings) in enumerate(list(groups)[:60])
     ]
     return pd.DataFrame(rows)
 
 
-def make(df, **kwargs):
-    basic = dict(
+def make_loaders(items, **kwargs):
+    options = dict(
         path=IMAGES,
         fn_col='images',
         text_col=['title', 'description'],
@@ -53,100 +53,97 @@ def make(df, **kwargs):
         bs=8,
         num_workers=0,
     )
-    return ClassifyDataLoaders.from_df(df, **{**basic, **kwargs})
+    return ClassifyDataLoaders.from_df(items, **{**options, **kwargs})
 
 
 def test_a_batch_holds_every_view_the_text_and_the_class(items):
-    dls = make(items)
-    *views, text, y = dls.train.one_batch()
+    loaders = make_loaders(items)
+    *views, token_ids, labels = loaders.train.one_batch()
     assert [type(view) for view in views] == [TensorImage] * 3 and all(
         view.shape == (8, 3, 64, 64) for view in views
     )
-    assert isinstance(text, TensorTitle) and isinstance(y, TensorCategory) and list(dls.vocab) == ['a', 'b']
+    assert isinstance(token_ids, TensorTitle) and isinstance(labels, TensorCategory)
+    assert list(loaders.vocab) == ['a', 'b']
     # the validation loader keeps the table's order: each view, text and class against the file's
-    at, df = 0, items[items.fold == 0].reset_index(drop=True)
-    for *views, text, y in dls.valid:
-        for i in range(len(y)):
-            row, names = df.iloc[at + i], df.images[at + i].split()
-            for j, v in enumerate(views):
-                want = (
-                    np.asarray(
-                        read_image(IMAGES / names[j % len(names)]).resize((64, 64)), dtype=np.float32
-                    )
-                    / 255
-                )
-                assert np.abs(v[i].permute(1, 2, 0).cpu().numpy() - want).max() < 1e-6
-            said = str(dls.before_batch.fs[0].decodes(text[i]))
+    start, valid_items = 0, items[items.fold == 0].reset_index(drop=True)
+    for *views, token_ids, labels in loaders.valid:
+        for index in range(len(labels)):
+            row, file_names = valid_items.iloc[start + index], valid_items.images[start + index].split()
+            for view_number, view in enumerate(views):
+                picture = read_image(IMAGES / file_names[view_number % len(file_names)]).resize((64, 64))
+                expected = np.asarray(picture, dtype=np.float32) / 255
+                assert np.abs(view[index].permute(1, 2, 0).cpu().numpy() - expected).max() < 1e-6
+            decoded = str(loaders.before_batch.fs[0].decodes(token_ids[index]))
             assert (
-                said == (row.title if pd.isna(row.description) else f'{row.title}. {row.description}')
-                and 'ab'[y[i]] == row.kind
+                decoded == (row.title if pd.isna(row.description) else f'{row.title}. {row.description}')
+                and 'ab'[labels[index]] == row.kind
             )
-        at += len(y)
-    assert at == len(df) == len(dls.valid_df)
+        start += len(labels)
+    assert start == len(valid_items) == len(loaders.valid_df)
 
 
 def test_widen_leaves_the_table_and_repeats_views():
-    df = pd.DataFrame(
+    table = pd.DataFrame(
         {'f': ['a b', ['c d', 'e', 'f'], ('g',)], 't': ['x ', None, 'y'], 'u': [None, 'z', ' ']}
     )
-    wide, files, text = widen(df, 'f', ['t', 'u'], 2)
-    assert files == ['f 1', 'f 2'] and wide[files].values.tolist() == [['a', 'b'], ['c d', 'e'], ['g', 'g']]
-    assert wide[text].tolist() == ['x', 'z', 'y'] and list(df) == ['f', 't', 'u']
+    widened, image_columns, text_column = widen(table, 'f', ['t', 'u'], 2)
+    assert image_columns == ['f 1', 'f 2']
+    assert widened[image_columns].values.tolist() == [['a', 'b'], ['c d', 'e'], ['g', 'g']]
+    assert widened[text_column].tolist() == ['x', 'z', 'y'] and list(table) == ['f', 't', 'u']
     # one picture an item: a name may hold a blank
-    assert widen(df.iloc[:1], 'f', 't')[1:] == (['f'], 't')
+    assert widen(table.iloc[:1], 'f', 't')[1:] == (['f'], 't')
 
 
 def test_folds_have_their_share_and_keep_equal_pictures_together(items):
     # two items with the same pictures in another order, under a class each
-    df = items.assign(kind=np.where(np.arange(len(items)) % 4 == 0, 'rare', 'usual'))
-    df.loc[8, 'images'] = ' '.join(reversed(df.images[9].split()))
-    df.loc[8, 'kind'] = df.loc[9, 'kind'] = 'usual'
-    seen, sides = [], []
+    changed = items.assign(kind=np.where(np.arange(len(items)) % 4 == 0, 'rare', 'usual'))
+    changed.loc[8, 'images'] = ' '.join(reversed(changed.images[9].split()))
+    changed.loc[8, 'kind'] = changed.loc[9, 'kind'] = 'usual'
+    seen, kept_together = [], []
     for fold in range(4):
-        dls = make(df, fold_col=None, n_folds=4, valid_fold=fold, text_col='title', frames=4)
-        counts = collections.Counter(dls.valid_df.kind)
+        loaders = make_loaders(changed, fold_col=None, n_folds=4, valid_fold=fold, text_col='title', frames=4)
+        counts = collections.Counter(loaders.valid_df.kind)
         assert 2 <= counts['rare'] <= 5 and 10 <= counts['usual'] <= 14, counts
-        seen += list(dls.valid_df.part)
-        sides.append(
-            set(df.part[[8, 9]]) <= set(dls.valid_df.part)
-            or not set(df.part[[8, 9]]) & set(dls.valid_df.part)
+        seen += list(loaders.valid_df.part)
+        kept_together.append(
+            set(changed.part[[8, 9]]) <= set(loaders.valid_df.part)
+            or not set(changed.part[[8, 9]]) & set(loaders.valid_df.part)
         )
-    assert sorted(seen) == sorted(df.part) and all(sides)
-    same = make(df, fold_col=None, n_folds=4, valid_fold=0, text_col='title', frames=4)
-    again = make(df, fold_col=None, n_folds=4, valid_fold=0, text_col='title', frames=4)
+    assert sorted(seen) == sorted(changed.part) and all(kept_together)
+    same = make_loaders(changed, fold_col=None, n_folds=4, valid_fold=0, text_col='title', frames=4)
+    again = make_loaders(changed, fold_col=None, n_folds=4, valid_fold=0, text_col='title', frames=4)
     assert list(same.valid_df.part) == list(again.valid_df.part)
     with pytest.warns(UserWarning, match='move there'):
-        moved = make(
-            df.assign(fold=[0 if i == 8 else 1 + i % 3 for i in range(len(df))]), valid_fold=1, frames=4
-        ).moved
-    assert set(moved.id) <= set(df.part[[8, 9]]) and len(moved) == 1
+        given_folds = [0 if row == 8 else 1 + row % 3 for row in range(len(changed))]
+        moved = make_loaders(changed.assign(fold=given_folds), valid_fold=1, frames=4).moved
+    assert set(moved.id) <= set(changed.part[[8, 9]]) and len(moved) == 1
 
 
 def test_samplers_even_out_the_classes(items):
-    df = items.assign(kind=np.where(np.arange(len(items)) % 10 == 0, 'rare', 'usual'))
-    y = torch.cat(
+    changed = items.assign(kind=np.where(np.arange(len(items)) % 10 == 0, 'rare', 'usual'))
+    labels = torch.cat(
         [
-            make(df, fn_col=None, sampler='weighted', valid_fold=None).train.one_batch()[-1]
+            make_loaders(changed, fn_col=None, sampler='weighted', valid_fold=None).train.one_batch()[-1]
             for _ in range(12)
         ]
     )
-    assert .3 < float((y == 0).float().mean()) < .7
+    assert .3 < float((labels == 0).float().mean()) < .7
 
 
 def test_rows_that_cannot_be_used_are_named(items):
-    df = items.copy()
-    df.loc[3, 'images'] = 'gone.png ' + df.images[3]
-    df.loc[7, ['title', 'description']] = [' ', None]
-    df.loc[11, 'kind'] = None
-    df.loc[12, 'images'] = None
-    with pytest.raises(InputError) as e: make(df)
-    text = str(e.value)
-    for part in ('row 3', 'gone.png', 'row 7', 'row 11', 'row 12', repr(df.part[3])):
-        assert part in text, part
-    dls = make(df, on_error='skip')
-    assert len(dls.df) == len(df) - 4 and sorted(dls.skipped.row) == [3, 7, 11, 12]
-    assert set(dls.skipped.id) == set(df.part[[3, 7, 11, 12]])
-    assert not set(dls.df.part) & set(df.part[[3, 7, 11, 12]])
+    broken = items.copy()
+    broken.loc[3, 'images'] = 'gone.png ' + broken.images[3]
+    broken.loc[7, ['title', 'description']] = [' ', None]
+    broken.loc[11, 'kind'] = None
+    broken.loc[12, 'images'] = None
+    with pytest.raises(InputError) as raised: make_loaders(broken)
+    message = str(raised.value)
+    for part in ('row 3', 'gone.png', 'row 7', 'row 11', 'row 12', repr(broken.part[3])):
+        assert part in message, part
+    loaders = make_loaders(broken, on_error='skip')
+    assert len(loaders.df) == len(broken) - 4 and sorted(loaders.skipped.row) == [3, 7, 11, 12]
+    assert set(loaders.skipped.id) == set(broken.part[[3, 7, 11, 12]])
+    assert not set(loaders.df.part) & set(broken.part[[3, 7, 11, 12]])
 
 
 @pytest.mark.parametrize(
@@ -164,16 +161,16 @@ def test_rows_that_cannot_be_used_are_named(items):
     ],
 )
 def test_options_out_of_range(items, change, message):
-    with pytest.raises(InputError, match=message): make(items, **change)
+    with pytest.raises(InputError, match=message): make_loaders(items, **change)
 
 
 def test_one_class_and_a_class_that_is_only_held_out(items):
-    with pytest.raises(InputError, match='in one group|one value'): make(items.assign(kind='a'))
+    with pytest.raises(InputError, match='in one group|one value'): make_loaders(items.assign(kind='a'))
     with pytest.warns(UserWarning, match='new'):
-        make(items.assign(kind=np.where(items.fold == 0, 'new', items.kind)))
+        make_loaders(items.assign(kind=np.where(items.fold == 0, 'new', items.kind)))
 
 
 def test_what_is_exported_holds_no_items(items):
-    dls = pickle.loads(pickle.dumps(make(items, fn_col=None).new_empty()))
-    assert len(dls.df) == 0 and dls.frames == 3 and list(dls.vocab) == ['a', 'b']
-    assert dls.text_columns == ['title', 'description']
+    loaders = pickle.loads(pickle.dumps(make_loaders(items, fn_col=None).new_empty()))
+    assert len(loaders.df) == 0 and loaders.frames == 3 and list(loaders.vocab) == ['a', 'b']
+    assert loaders.text_columns == ['title', 'description']

@@ -30,13 +30,13 @@ def test_what_nobody_names_is_the_default():
         == Columns()
         == Columns('posting_id', 'image', 'title', 'label_group', None, None)
     )
-    own = Columns(id='sku', title=None)
-    assert Columns.resolve(None, {}, own) == own
-    assert Columns.resolve(None, {'fold_col': 'part'}, own) == Columns(
+    own_columns = Columns(id='sku', title=None)
+    assert Columns.resolve(None, {}, own_columns) == own_columns
+    assert Columns.resolve(None, {'fold_col': 'part'}, own_columns) == Columns(
         'sku', 'image', None, 'label_group', 'part'
     )
     # an object says all roles, so that the default says nothing
-    assert Columns.resolve(Columns(), {}, own) == Columns()
+    assert Columns.resolve(Columns(), {}, own_columns) == Columns()
 
 
 def test_none_is_a_value():
@@ -91,10 +91,10 @@ def test_what_columns_can_not_be(columns):
 
 
 def test_keywords_are_taken_out_of_a_call():
-    call = {'fn_col': 'a', 'bs': 3, 'title_col': None, 'drop_last': False}
-    assert Columns.take_from(call) == {'fn_col': 'a', 'title_col': None}
-    assert call == {'bs': 3, 'drop_last': False}
-    assert Columns.take_from(call) == {}
+    arguments = {'fn_col': 'a', 'bs': 3, 'title_col': None, 'drop_last': False}
+    assert Columns.take_from(arguments) == {'fn_col': 'a', 'title_col': None}
+    assert arguments == {'bs': 3, 'drop_last': False}
+    assert Columns.take_from(arguments) == {}
 
 
 def test_by_keyword_is_plain_and_complete():

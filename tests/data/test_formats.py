@@ -15,8 +15,8 @@ def write(path, *sheets):
     "A spreadsheet with these sheets: (name, rows)."
     book = openpyxl.Workbook()
     book.remove(book.active)
-    for name, rows in sheets:
-        sheet = book.create_sheet(name)
+    for sheet_name, rows in sheets:
+        sheet = book.create_sheet(sheet_name)
         for row in rows: sheet.append(row)
     book.save(path)
     return path
@@ -29,7 +29,8 @@ def fails(path):
     return str(error.value)
 
 
-def cells(df): return [[None if pd.isna(cell) else cell for cell in row] for row in df.to_numpy().tolist()]
+def cells(listings):
+    return [[None if pd.isna(cell) else cell for cell in row] for row in listings.to_numpy().tolist()]
 
 
 def test_cells_are_text_as_they_stand(tmp_path):
@@ -38,15 +39,15 @@ def test_cells_are_text_as_they_stand(tmp_path):
         ['posting_id', ' title ', 'price', 'day', 'sold'],
         ['0012', 'NA', 12, day, True], ['null', 'tea, "green"\nleaf', 1.5, None, False],
         [1234567890123, None, 3.0, '1/2', 'nan'], ['é ☕', '', '007', None, None]]))
-    df = read_table(path)
-    assert df.columns.tolist() == ['posting_id', 'title', 'price', 'day', 'sold']
-    assert cells(df) == [
+    listings = read_table(path)
+    assert listings.columns.tolist() == ['posting_id', 'title', 'price', 'day', 'sold']
+    assert cells(listings) == [
         ['0012', 'NA', '12', '2024-03-01 00:00:00', 'True'],
         ['null', 'tea, "green"\nleaf', '1.5', None, 'False'],
         ['1234567890123', None, '3', '1/2', 'nan'],
         ['é ☕', None, '007', None, None],
     ]
-    assert recognise(df).title == 'title' and isinstance(df.index, pd.RangeIndex)
+    assert recognise(listings).title == 'title' and isinstance(listings.index, pd.RangeIndex)
 
 
 def test_a_spreadsheet_and_a_csv_of_the_same_table_are_equal(tmp_path):
@@ -58,15 +59,16 @@ def test_a_spreadsheet_and_a_csv_of_the_same_table_are_equal(tmp_path):
 
 def test_empty_rows_are_left_out_and_columns_without_a_name_kept(tmp_path):
     rows = [[], [None, None], ['id', None, 'title'], [None], [1, 'x', 'tea'], [], [2, None, 'milk']]
-    df = read_table(write(tmp_path/'a.xlsx', ('x', rows)))
-    assert df.columns.tolist() == ['id', 'Unnamed: 1', 'title']
-    assert cells(df) == [['1', 'x', 'tea'], ['2', None, 'milk']]
+    listings = read_table(write(tmp_path/'a.xlsx', ('x', rows)))
+    assert listings.columns.tolist() == ['id', 'Unnamed: 1', 'title']
+    assert cells(listings) == [['1', 'x', 'tea'], ['2', None, 'milk']]
 
 
 def test_only_one_sheet_may_hold_something(tmp_path):
     table = [['id', 'title'], [1, 'tea']]
-    df = read_table(write(tmp_path/'a.xlsx', ('notes', []), ('listings', table), ('Sheet3', [[None, None]])))
-    assert cells(df) == [['1', 'tea']]
+    path = write(tmp_path/'a.xlsx', ('notes', []), ('listings', table), ('Sheet3', [[None, None]]))
+    listings = read_table(path)
+    assert cells(listings) == [['1', 'tea']]
     message = fails(write(tmp_path/'b.xlsx', ('January', table), ('empty', []), ('May', table)))
     assert "2 sheets" in message and "'January', 'May'" in message and 'empty' not in message
 
@@ -87,20 +89,20 @@ def test_empty_and_header_only(tmp_path):
 def test_a_repeated_column(tmp_path):
     path = write(tmp_path/'a.xlsx', ('x', [['title', 'id', 'title '], ['a', 1, 'b']]))
     assert "more than one column named 'title'" in fails(path)
-    df = read_table(write(tmp_path/'b.xlsx', ('x', [['id', '#N/A', 'title'], [1, 2, 'tea']])))
-    assert df.columns.tolist() == ['id', 'Unnamed: 1', 'title']
+    listings = read_table(write(tmp_path/'b.xlsx', ('x', [['id', '#N/A', 'title'], [1, 2, 'tea']])))
+    assert listings.columns.tolist() == ['id', 'Unnamed: 1', 'title']
 
 
 def test_damaged_files(tmp_path):
-    whole = write(tmp_path/'a.xlsx', ('x', [['id'], *([i] for i in range(99))])).read_bytes()
-    for data in (
+    whole = write(tmp_path/'a.xlsx', ('x', [['id'], *([number] for number in range(99))])).read_bytes()
+    for content in (
         b'',
         b'id,title\n1,tea\n',
         whole[:-200],
         whole[: len(whole) // 2],
         b'\xd0\xcf\x11\xe0' + b'\0' * 600,
     ):
-        (tmp_path/'b.xlsx').write_bytes(data)
+        (tmp_path/'b.xlsx').write_bytes(content)
         assert "can't be read as a spreadsheet" in fails(tmp_path/'b.xlsx')
 
 

@@ -6,7 +6,7 @@ from fastmatch.data.image import read_image
 from tests.data.made import noise
 
 
-def pixel(path, xy=(0, 0)): return read_image(path).getpixel(xy)
+def pixel(path, position=(0, 0)): return read_image(path).getpixel(position)
 
 
 def test_transparency_is_white(tmp_path):
@@ -19,12 +19,12 @@ def test_transparency_is_white(tmp_path):
         pixel(tmp_path / 'rgba.png', (1, 1)),
         pixel(tmp_path / 'rgba.png', (2, 2)),
     ) == ((255, 255, 255), (200, 10, 10), (127, 127, 127))
-    p = Image.new('P', (4, 4), 0)
-    p.putpalette([0, 0, 0, 9, 8, 7])
-    p.putpixel((1, 1), 1)
-    p.save(tmp_path/'p.png', transparency=0)
+    palette = Image.new('P', (4, 4), 0)
+    palette.putpalette([0, 0, 0, 9, 8, 7])
+    palette.putpixel((1, 1), 1)
+    palette.save(tmp_path/'p.png', transparency=0)
     assert (pixel(tmp_path/'p.png'), pixel(tmp_path/'p.png', (1, 1))) == ((255, 255, 255), (9, 8, 7))
-    p.save(tmp_path/'opaque.png')
+    palette.save(tmp_path/'opaque.png')
     assert pixel(tmp_path/'opaque.png') == (0, 0, 0)
     Image.new('LA', (4, 4), (0, 0)).save(tmp_path/'la.png')
     assert pixel(tmp_path/'la.png') == (255, 255, 255)
@@ -36,15 +36,15 @@ def test_transparency_is_white(tmp_path):
 def test_deep_grey_is_scaled_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     Image.fromarray(ramp).save(tmp_path/'16.png')
-    want = (ramp/257).round().astype(np.uint8)
-    assert np.array_equal(np.asarray(read_image(tmp_path/'16.png')), np.stack([want]*3, -1))
+    expected = (ramp/257).round().astype(np.uint8)
+    assert np.array_equal(np.asarray(read_image(tmp_path/'16.png')), np.stack([expected]*3, -1))
     # a dark 16-bit picture stays dark
     Image.fromarray((ramp//300).astype(np.uint16)).save(tmp_path/'dark.png')
     assert np.asarray(read_image(tmp_path/'dark.png')).max() == 1
     Image.fromarray(ramp.astype(np.int32)).save(tmp_path/'32.tif')
     Image.fromarray((ramp/65535).astype(np.float32)).save(tmp_path/'f.tif')
-    for f in ('32.tif', 'f.tif'):
-        assert np.abs(np.asarray(read_image(tmp_path/f)).astype(int) - want[..., None]).max() <= 1
+    for file_name in ('32.tif', 'f.tif'):
+        assert np.abs(np.asarray(read_image(tmp_path/file_name)).astype(int) - expected[..., None]).max() <= 1
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path/'zero.tif')
     assert np.asarray(read_image(tmp_path/'zero.tif')).max() == 0
 
@@ -55,22 +55,22 @@ def test_other_modes_come_out_as_rgb(tmp_path):
     noise().convert('1').save(tmp_path/'1.png')
     noise().convert('P').save(tmp_path/'p.gif')
     noise().save(tmp_path/'webp.webp')
-    for f in tmp_path.iterdir():
+    for file in tmp_path.iterdir():
         for size in (None, (8, 8)):
-            assert (im := read_image(f, size)).mode == 'RGB' and len(im.getextrema()) == 3, f
+            assert (image := read_image(file, size)).mode == 'RGB' and len(image.getextrema()) == 3, file
     Image.new('CMYK', (8, 8), (255, 0, 0, 0)).save(tmp_path/'cyan.jpg', quality=100)
-    r, g, b = pixel(tmp_path/'cyan.jpg')
-    assert r < 10 and g > 245 and b > 245
+    red, green, blue = pixel(tmp_path/'cyan.jpg')
+    assert red < 10 and green > 245 and blue > 245
 
 
 def test_exif_turns_the_image(tmp_path):
-    im = Image.new('RGB', (40, 20), 'white')
-    im.paste('red', (0, 0, 20, 20))
+    image = Image.new('RGB', (40, 20), 'white')
+    image.paste('red', (0, 0, 20, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees clockwise
-    im.save(tmp_path/'turned.jpg', exif=exif, quality=95)
-    res = read_image(tmp_path/'turned.jpg')
-    assert res.size == (20, 40) and res.getpixel((10, 5))[1] < 30 and res.getpixel((10, 35))[1] > 225
+    image.save(tmp_path/'turned.jpg', exif=exif, quality=95)
+    turned = read_image(tmp_path/'turned.jpg')
+    assert turned.size == (20, 40) and turned.getpixel((10, 5))[1] < 30 and turned.getpixel((10, 35))[1] > 225
     noise().save(tmp_path/'junk.png', exif=b'garbage')
     assert read_image(tmp_path/'junk.png').size == (40, 30)
 
@@ -78,5 +78,5 @@ def test_exif_turns_the_image(tmp_path):
 def test_size_decodes_a_jpeg_smaller_but_large_enough(tmp_path):
     noise(800, 600).save(tmp_path/'big.jpg')
     assert read_image(tmp_path/'big.jpg').size == (800, 600)
-    w, h = read_image(tmp_path/'big.jpg', (100, 100)).size
-    assert 100 <= w < 800 and 100 <= h < 600
+    width, height = read_image(tmp_path/'big.jpg', (100, 100)).size
+    assert 100 <= width < 800 and 100 <= height < 600

@@ -30,128 +30,140 @@ def skewed(n_groups=30, seed=0):
 
 @settings(deadline=None)
 @given(LABELS, st.integers(1, 4), st.integers(1, 5), st.integers(0, 5))
-def test_every_batch_is_p_groups_of_k(labels, p, k, i):
+def test_every_batch_is_p_groups_of_k(labels, p, k, epoch):
     labels = np.array(labels)
     if len(set(labels)) < p:
         with pytest.raises(InputError, match=f'p={p}.*training has {len(set(labels))}'):
             PKSampler(labels, p, k, seed=0)
         return
-    s, sizes = PKSampler(labels, p, k, seed=0), Counter(labels.tolist())
-    rows = s.epoch(i)
-    assert len(rows) == len(s) == p*k*max(1, round(len(labels)/(p*k)))
-    for batch in rows.reshape(-1, p*k):
+    sampler, group_sizes = PKSampler(labels, p, k, seed=0), Counter(labels.tolist())
+    drawn = sampler.epoch(epoch)
+    assert len(drawn) == len(sampler) == p*k*max(1, round(len(labels)/(p*k)))
+    for batch in drawn.reshape(-1, p*k):
         groups = Counter(labels[batch].tolist())
         assert len(groups) == p and set(groups.values()) == {k}
         for row, times in Counter(batch.tolist()).items():
-            size = sizes[labels[row]]
-            assert k//size <= times <= -(-k//size)  # 1 where the group is large enough
-        for g in groups:  # as few repeats as possible: as many different listings as there can be
-            assert len(set(batch[labels[batch] == g].tolist())) == min(k, sizes[g])
+            group_size = group_sizes[labels[row]]
+            assert k//group_size <= times <= -(-k//group_size)  # 1 where the group is large enough
+        for group in groups:  # as few repeats as possible: as many different listings as there can be
+            assert len(set(batch[labels[batch] == group].tolist())) == min(k, group_sizes[group])
 
 
 def test_a_pass_gives_every_group_its_turn():
     labels = skewed()
-    s = PKSampler(labels, 4, 2, seed=0)
-    seen = Counter(s.one_pass(0).ravel().tolist())
+    sampler = PKSampler(labels, 4, 2, seed=0)
+    seen = Counter(sampler.one_pass(0).ravel().tolist())
     left_out = set(range(len(labels))) - set(seen)
-    assert s.n_pass*8 >= len(labels) - 8 and len(left_out) <= 8  # all but what doesn't fill a batch
-    many = np.concatenate([s.epoch(i) for i in range(12)])
-    assert set(many.tolist()) == set(range(len(labels)))
+    assert sampler.n_pass*8 >= len(labels) - 8 and len(left_out) <= 8  # all but what doesn't fill a batch
+    drawn = np.concatenate([sampler.epoch(epoch) for epoch in range(12)])
+    assert set(drawn.tolist()) == set(range(len(labels)))
 
 
 def test_one_huge_group_fills_no_batch_twice():
     labels = np.array([0]*50 + [1, 2, 3, 3])
-    s = PKSampler(labels, 3, 2, seed=0)
-    for batch in s.epoch(0).reshape(-1, 6): assert len(set(labels[batch])) == 3
-    assert len({tuple(s.epoch(i)) for i in range(4)}) == 4
+    sampler = PKSampler(labels, 3, 2, seed=0)
+    for batch in sampler.epoch(0).reshape(-1, 6): assert len(set(labels[batch])) == 3
+    assert len({tuple(sampler.epoch(epoch)) for epoch in range(4)}) == 4
 
 
 def test_partners_and_repeats_change_from_pass_to_pass():
-    s = PKSampler([0]*5 + [1]*5, 2, 2, seed=0)
-    pairs = {tuple(sorted(pair)) for j in range(30) for pair in s.one_pass(j).reshape(-1, 2).tolist()}
+    sampler = PKSampler([0]*5 + [1]*5, 2, 2, seed=0)
+    pairs = {
+        tuple(sorted(pair))
+        for number in range(30)
+        for pair in sampler.one_pass(number).reshape(-1, 2).tolist()
+    }
     assert len(pairs) == 20  # all pairs of five, in both groups
-    s = PKSampler([0, 0, 1, 1], 2, 3, seed=0)
-    assert {Counter(s.epoch(i).tolist())[0] for i in range(20)} == {1, 2}
+    sampler = PKSampler([0, 0, 1, 1], 2, 3, seed=0)
+    assert {Counter(sampler.epoch(epoch).tolist())[0] for epoch in range(20)} == {1, 2}
 
 
 def test_parts_of_one_group_are_not_always_in_neighbouring_batches():
     labels = [0]*4 + list(range(1, 13))
-    s = PKSampler(labels, 2, 2, seed=0)
+    sampler = PKSampler(labels, 2, 2, seed=0)
     gaps = {
-        int(np.diff(np.flatnonzero((s.one_pass(j) < 4).any(1)))[0])
-        for j in range(20)
-        if (s.one_pass(j) < 4).any(1).sum() == 2
+        int(np.diff(np.flatnonzero((sampler.one_pass(number) < 4).any(1)))[0])
+        for number in range(20)
+        if (sampler.one_pass(number) < 4).any(1).sum() == 2
     }
-    assert gaps - {1, s.n_pass - 1}  # the last and the first batch count as neighbours too
+    assert gaps - {1, sampler.n_pass - 1}  # the last and the first batch count as neighbours too
 
 
 @pytest.mark.parametrize(
-    'make',
+    'make_sampler',
     [
-        lambda y, seed: PKSampler(y, 5, 3, seed),
-        lambda y, seed: WeightedSampler(y, seed),
-        lambda y, seed: OverSampler(y, seed, min_count=4),
+        lambda labels, seed: PKSampler(labels, 5, 3, seed),
+        lambda labels, seed: WeightedSampler(labels, seed),
+        lambda labels, seed: OverSampler(labels, seed, min_count=4),
     ],
 )
-def test_same_seed_same_epochs_and_every_epoch_differs(make):
-    y = skewed()
-    a, b, c = make(y, 3), make(y, 3), make(y, 4)
-    first = [a() for _ in range(3)]
-    assert all(np.array_equal(rows, b()) for rows in first)
-    assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[0], c())
-    b.i = 1  # what a resumed run does
-    assert np.array_equal(b(), first[1]) and np.array_equal(a.epoch(0), first[0]) and a.i == 3
+def test_same_seed_same_epochs_and_every_epoch_differs(make_sampler):
+    labels = skewed()
+    sampler, twin, other_seed = make_sampler(labels, 3), make_sampler(labels, 3), make_sampler(labels, 4)
+    first_epochs = [sampler() for _ in range(3)]
+    assert all(np.array_equal(rows, twin()) for rows in first_epochs)
+    assert not np.array_equal(first_epochs[0], first_epochs[1])
+    assert not np.array_equal(first_epochs[0], other_seed())
+    twin.i = 1  # what a resumed run does
+    assert np.array_equal(twin(), first_epochs[1]) and np.array_equal(sampler.epoch(0), first_epochs[0])
+    assert sampler.i == 3
 
 
 def test_seed_everything_fixes_an_unseeded_sampler():
     seeds = []
-    for s in (1, 1, 2):
-        seed_everything(s)
+    for seed in (1, 1, 2):
+        seed_everything(seed)
         seeds.append(PKSampler(skewed(), 4, 2).seed)
     assert seeds[0] == seeds[1] != seeds[2]
 
 
 def test_class_weights():
-    y = ['a', 'a', 'a', 'a', 'b']
-    assert class_weights(y).tolist() == [.25]*4 + [1.]
-    assert class_weights(y, power=.5).tolist() == [.5]*4 + [1.]
-    assert class_weights(y, power=0).tolist() == [1.]*5
-    rows = np.concatenate([WeightedSampler(y, seed=0).epoch(i) for i in range(2000)])
+    labels = ['a', 'a', 'a', 'a', 'b']
+    assert class_weights(labels).tolist() == [.25]*4 + [1.]
+    assert class_weights(labels, power=.5).tolist() == [.5]*4 + [1.]
+    assert class_weights(labels, power=0).tolist() == [1.]*5
+    rows = np.concatenate([WeightedSampler(labels, seed=0).epoch(epoch) for epoch in range(2000)])
     assert abs((rows == 4).mean() - .5) < .02  # each group as often as the other
-    rows = np.concatenate([WeightedSampler(y, seed=0, power=0).epoch(i) for i in range(2000)])
+    rows = np.concatenate([WeightedSampler(labels, seed=0, power=0).epoch(epoch) for epoch in range(2000)])
     assert abs((rows == 4).mean() - .2) < .02
 
 
 @given(LABELS, st.integers(1, 6))
-def test_oversample_fills_up_evenly(labels, m):
-    rows = oversample(labels, m)
+def test_oversample_fills_up_evenly(labels, min_count):
+    rows = oversample(labels, min_count)
     assert rows[:len(labels)].tolist() == list(range(len(labels)))
-    counts, y = Counter(rows.tolist()), np.array(labels)
-    for g, size in Counter(labels).items():
-        mine = [counts[i] for i in np.flatnonzero(y == g).tolist()]
-        assert sum(mine) == max(size, m) and max(mine) - min(mine) <= 1
-    assert sorted(OverSampler(labels, 0, m)().tolist()) == sorted(rows.tolist())
+    counts, label_array = Counter(rows.tolist()), np.array(labels)
+    for group, size in Counter(labels).items():
+        repeats = [counts[row] for row in np.flatnonzero(label_array == group).tolist()]
+        assert sum(repeats) == max(size, min_count) and max(repeats) - min(repeats) <= 1
+    assert sorted(OverSampler(labels, 0, min_count)().tolist()) == sorted(rows.tolist())
 
 
 def test_unusable_labels_are_named():
-    for make in (lambda y: PKSampler(y, 1, 2), WeightedSampler, class_weights, lambda y: oversample(y, 2)):
-        with pytest.raises(InputError, match='1 labels are missing, on rows 1'): make(['a', None, 'b'])
-        with pytest.raises(InputError, match='empty'): make([])
+    uses = (
+        lambda labels: PKSampler(labels, 1, 2),
+        WeightedSampler,
+        class_weights,
+        lambda labels: oversample(labels, 2),
+    )
+    for use_labels in uses:
+        with pytest.raises(InputError, match='1 labels are missing, on rows 1'): use_labels(['a', None, 'b'])
+        with pytest.raises(InputError, match='empty'): use_labels([])
     with pytest.raises(InputError, match='p=0, k=2'): PKSampler(['a', 'b'], 0, 2)
     with pytest.raises(InputError, match='min_count=0'): oversample(['a'], 0)
     with pytest.raises(NotImplementedError): Sampler(['a'])()
 
 
-Y = skewed(12)
+GROUPS = skewed(12)
 
 
-def loaders(sampler, num_workers=0, bs=8, **kwargs):
+def make_loaders(sampler, num_workers=0, bs=8, **kwargs):
     "Real fastai loaders: an item is its own row number and its group; the last 20 rows validate."
-    items = list(range(len(Y) + 20))
-    dsets = Datasets(
-        items, [[tensor], [lambda i: tensor(Y[i % len(Y)])]], splits=[items[: len(Y)], items[len(Y) :]]
-    )
-    return dsets.dataloaders(
+    items = list(range(len(GROUPS) + 20))
+    def group_of(row): return tensor(GROUPS[row % len(GROUPS)])
+    splits = [items[:len(GROUPS)], items[len(GROUPS):]]
+    datasets = Datasets(items, [[tensor], [group_of]], splits=splits)
+    return datasets.dataloaders(
         bs=bs,
         num_workers=num_workers,
         device='cpu',
@@ -161,44 +173,50 @@ def loaders(sampler, num_workers=0, bs=8, **kwargs):
     )
 
 
-def epochs(dl, n=2): return [[b[0].tolist() for b in dl] for _ in range(n)]
+def epochs(loader, n_epochs=2): return [[batch[0].tolist() for batch in loader] for _ in range(n_epochs)]
 
 
 def test_batches_of_a_real_loader_are_the_samplers():
-    s = PKSampler(Y, 3, 2, seed=5)
-    dls = loaders(PKSampler(Y, 3, 2, seed=5))
-    assert dls.train.bs == 6 and dls.valid.bs == 8
-    for i, batches in enumerate(epochs(dls.train)):
-        assert len(batches) == len(dls.train) == s.n_batches
-        assert batches == s.epoch(i).reshape(-1, 6).tolist()
-    for x, y in dls.train: assert all(Y[i] == g for i, g in zip(x.tolist(), y.tolist()))
+    sampler = PKSampler(GROUPS, 3, 2, seed=5)
+    real_loaders = make_loaders(PKSampler(GROUPS, 3, 2, seed=5))
+    assert real_loaders.train.bs == 6 and real_loaders.valid.bs == 8
+    for epoch, batches in enumerate(epochs(real_loaders.train)):
+        assert len(batches) == len(real_loaders.train) == sampler.n_batches
+        assert batches == sampler.epoch(epoch).reshape(-1, 6).tolist()
+    for rows, groups in real_loaders.train:
+        assert all(GROUPS[row] == group for row, group in zip(rows.tolist(), groups.tolist()))
 
 
 @pytest.mark.parametrize(
-    'make',
-    [lambda: PKSampler(Y, 3, 2, seed=5), lambda: WeightedSampler(Y, seed=5), lambda: OverSampler(Y, 5, 4)],
+    'make_sampler',
+    [
+        lambda: PKSampler(GROUPS, 3, 2, seed=5),
+        lambda: WeightedSampler(GROUPS, seed=5),
+        lambda: OverSampler(GROUPS, 5, 4),
+    ],
 )
-def test_workers_change_nothing(make):
-    assert epochs(loaders(make(), 0).train) == epochs(loaders(make(), 2).train)
+def test_workers_change_nothing(make_sampler):
+    assert epochs(make_loaders(make_sampler(), 0).train) == epochs(make_loaders(make_sampler(), 2).train)
 
 
 @pytest.mark.parametrize('drop_last', [True, False])
 def test_length_is_what_comes(drop_last):
-    for s in (WeightedSampler(Y, 0), OverSampler(Y, 0, 5), PKSampler(Y, 5, 3, 0)):
-        dl = loaders(s, drop_last=drop_last).train
-        assert len(dl) == len(list(dl))
+    for sampler in (WeightedSampler(GROUPS, 0), OverSampler(GROUPS, 0, 5), PKSampler(GROUPS, 5, 3, 0)):
+        loader = make_loaders(sampler, drop_last=drop_last).train
+        assert len(loader) == len(list(loader))
 
 
 def test_validation_and_unshuffled_loaders_stay_plain():
-    dls = loaders(PKSampler(Y, 3, 2, seed=5))
-    assert dls.valid.sampler is None and sum(epochs(dls.valid, 1)[0], []) == list(range(len(Y), len(Y) + 20))
-    plain = dls.train.new(shuffle=False, drop_last=False)
-    assert sum(epochs(plain, 1)[0], []) == list(range(len(Y))) and len(plain) == -(-len(Y)//6)
-    assert dls.train.new().sampler is dls.train.sampler
-    assert sum(epochs(dls.test_dl(list(range(5))), 1)[0], []) == list(range(5))
-    assert loaders(None).train.bs == 8 and len(epochs(loaders(None).train, 1)[0]) == len(Y)//8
+    real_loaders = make_loaders(PKSampler(GROUPS, 3, 2, seed=5))
+    assert real_loaders.valid.sampler is None
+    assert sum(epochs(real_loaders.valid, 1)[0], []) == list(range(len(GROUPS), len(GROUPS) + 20))
+    plain = real_loaders.train.new(shuffle=False, drop_last=False)
+    assert sum(epochs(plain, 1)[0], []) == list(range(len(GROUPS))) and len(plain) == -(-len(GROUPS)//6)
+    assert real_loaders.train.new().sampler is real_loaders.train.sampler
+    assert sum(epochs(real_loaders.test_dl(list(range(5))), 1)[0], []) == list(range(5))
+    assert make_loaders(None).train.bs == 8 and len(epochs(make_loaders(None).train, 1)[0]) == len(GROUPS)//8
 
 
 def test_a_sampler_for_other_listings_is_refused():
-    with pytest.raises(InputError, match=f'knows 4 listings, its dataset holds {len(Y)}'):
-        loaders(PKSampler([0, 0, 1, 1], 2, 2))
+    with pytest.raises(InputError, match=f'knows 4 listings, its dataset holds {len(GROUPS)}'):
+        make_loaders(PKSampler([0, 0, 1, 1], 2, 2))

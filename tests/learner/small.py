@@ -12,17 +12,18 @@ from fastmatch.learner import match_learner
 from fastmatch.metrics import MAPAtR, RecallAt, RowF1
 
 
-def make(df, seed=0, tfms='none', **kwargs):
+def make(listings, seed=0, tfms='none', **kwargs):
     "Images only: a random 100,000-parameter timm model at 32 px."
     seed_everything(seed)
-    dls = MatchDataLoaders.from_df(df, demo_path()/'images', text_col=None, fold_col='fold',
-                                   item_tfms=Resize(32), batch_tfms=augs(tfms), bs=16, num_workers=0,
-                                   phash=False, seed=seed)
+    loaders = MatchDataLoaders.from_df(listings, demo_path()/'images', text_col=None, fold_col='fold',
+                                       item_tfms=Resize(32), batch_tfms=augs(tfms), bs=16, num_workers=0,
+                                       phash=False, seed=seed)
     kwargs = {'metrics': [RecallAt(1), MAPAtR(), RowF1()], **kwargs}
-    return match_learner(dls, 'test_efficientnet', pretrained=False, **kwargs)
+    return match_learner(loaders, 'test_efficientnet', pretrained=False, **kwargs)
 
 
-def weights(learn): return torch.cat([param.detach().flatten() for param in learn.model.parameters()])
+def weights(learner):
+    return torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()])
 
 
 class Rates(Callback):

@@ -12,42 +12,42 @@ from tests.learner.small import make, weights
 
 
 def test_lr_find_leaves_no_trace(listings, tmp_path):
-    learn = make(listings, path=tmp_path)
-    before = weights(learn)
-    found = learn.lr_find(show_plot=False, num_it=12)
-    assert 1e-7 < found.valley < 10 and torch.equal(weights(learn), before)
-    assert not learn.embeddings(learn.dls.train_df).trained_on.any()
+    learner = make(listings, path=tmp_path)
+    before = weights(learner)
+    found = learner.lr_find(show_plot=False, num_it=12)
+    assert 1e-7 < found.valley < 10 and torch.equal(weights(learner), before)
+    assert not learner.embeddings(learner.dls.train_df).trained_on.any()
 
 
 def test_freeze_trains_the_head_alone(listings, tmp_path):
-    learn = make(listings, path=tmp_path)
-    learn.freeze()
-    first_layer = learn.model.encoders['image'].body.conv_stem
+    learner = make(listings, path=tmp_path)
+    learner.freeze()
+    first_layer = learner.model.encoders['image'].body.conv_stem
     before = first_layer.weight.detach().clone()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
     assert torch.equal(first_layer.weight, before)
-    learn.unfreeze()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    learner.unfreeze()
+    with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
     assert not torch.equal(first_layer.weight, before)
 
 
 @pytest.mark.parametrize('monitor', ['recall@1', 'map@r'])
 def test_trackers_watch_the_scores(listings, tmp_path, monitor):
-    cbs = [SaveModelCallback(monitor), EarlyStoppingCallback(monitor, patience=1, min_delta=2.)]
-    learn = make(listings, path=tmp_path, cbs=cbs)
-    with learn.no_bar(), learn.no_logging(): learn.fit(4, 1e-3)
-    column = list(learn.recorder.metric_names[1:]).index(monitor)
-    values = [row[column] for row in learn.recorder.values]
+    callbacks = [SaveModelCallback(monitor), EarlyStoppingCallback(monitor, patience=1, min_delta=2.)]
+    learner = make(listings, path=tmp_path, cbs=callbacks)
+    with learner.no_bar(), learner.no_logging(): learner.fit(4, 1e-3)
+    column = list(learner.recorder.metric_names[1:]).index(monitor)
+    values = [row[column] for row in learner.recorder.values]
     # no gain of 2 is possible: it stops after the second epoch, and the better of the two is loaded
     assert len(values) == 2
-    np.testing.assert_allclose(learn.validate()[column - 1], max(values), rtol=1e-6)
+    np.testing.assert_allclose(learner.validate()[column - 1], max(values), rtol=1e-6)
 
 
 def test_wrong_dls_and_missing_encoder_are_told(listings):
-    learn = make(listings)
-    with pytest.raises(InputError, match='MatchDataLoaders'): match_learner(copy.copy(learn.dls.train))
-    with pytest.raises(InputError, match='image_arch=None'): match_learner(learn.dls, None)
+    learner = make(listings)
+    with pytest.raises(InputError, match='MatchDataLoaders'): match_learner(copy.copy(learner.dls.train))
+    with pytest.raises(InputError, match='image_arch=None'): match_learner(learner.dls, None)
     images = torch.zeros(2, 3, 32, 32)
     with pytest.raises(InputError, match='evaluation'):
-        learn.loss_func(learn.model.eval()(images), torch.zeros(2).long())
-    assert isinstance(learn.model.train()(images)['image'], HeadOutput)
+        learner.loss_func(learner.model.eval()(images), torch.zeros(2).long())
+    assert isinstance(learner.model.train()(images)['image'], HeadOutput)

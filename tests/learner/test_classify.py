@@ -43,11 +43,11 @@ needs_titles = pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is N
 VENDORS = ['noto', 'fluent-emoji-flat', 'twemoji']
 
 
-def items(n=60):
+def items(per_vendor=60):
     "Emoji by vendor: the picture's style tells who drew it."
-    df = pd.read_csv(demo_path()/'listings.csv')
-    df = df[df.vendor.isin(VENDORS)]
-    return df.groupby('vendor').head(n).reset_index(drop=True)
+    sample = pd.read_csv(demo_path()/'listings.csv')
+    sample = sample[sample.vendor.isin(VENDORS)]
+    return sample.groupby('vendor').head(per_vendor).reset_index(drop=True)
 
 
 def make(folder, seed=0, **kwargs):
@@ -58,21 +58,21 @@ def make(folder, seed=0, **kwargs):
                    seed=seed)
     for name in (*options, 'frames'):
         if name in kwargs: options[name] = kwargs.pop(name)
-    dls = ClassifyDataLoaders.from_df(items(), **options)
-    return classify_learner(dls, 'test_efficientnet', pretrained=False, path=folder, **kwargs)
+    loaders = ClassifyDataLoaders.from_df(items(), **options)
+    return classify_learner(loaders, 'test_efficientnet', pretrained=False, path=folder, **kwargs)
 
 
-def fit(learn, epochs=1, lr=2e-3):
-    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, lr)
-    return learn
+def fit(learner, epochs=1, lr=2e-3):
+    with learner.no_bar(), learner.no_logging(): learner.fit(epochs, lr)
+    return learner
 
 
 def test_figures_are_scikit_learns(tmp_path):
-    learn = fit(make(tmp_path), 2)
-    _, valid_loss, accuracy, macro_f1 = learn.recorder.values[-1]
-    probabilities, targets = (values.numpy() for values in learn.get_preds())
-    predicted, names = probabilities.argmax(1), list(learn.dls.vocab)
-    table = learn.class_table()
+    learner = fit(make(tmp_path), 2)
+    _, valid_loss, accuracy, macro_f1 = learner.recorder.values[-1]
+    probabilities, targets = (values.numpy() for values in learner.get_preds())
+    predicted, names = probabilities.argmax(1), list(learner.dls.vocab)
+    table = learner.class_table()
     for column, score in (('precision', precision_score), ('recall', recall_score), ('f1', f1_score)):
         by_class = score(targets, predicted, average=None, labels=[0, 1, 2], zero_division=0)
         np.testing.assert_allclose(table[column][:-1], by_class)
@@ -81,93 +81,95 @@ def test_figures_are_scikit_learns(tmp_path):
     assert list(table.index) == [*names, 'macro']
     assert table.n.tolist() == [*np.bincount(targets), len(targets)]
     columns = ['epoch', 'train_loss', 'valid_loss', 'accuracy', 'macro_f1', 'time']
-    assert list(learn.recorder.metric_names) == columns
+    assert list(learner.recorder.metric_names) == columns
     np.testing.assert_allclose(accuracy, (predicted == targets).mean(), rtol=1e-6)
     np.testing.assert_allclose(macro_f1, f1_score(targets, predicted, average='macro'), rtol=1e-6)
     loss = -np.log(probabilities)[range(len(targets)), targets].mean()
     np.testing.assert_allclose(valid_loss, loss, rtol=1e-5)
-    confusions = learn.confusions()
+    confusions = learner.confusions()
     assert confusions.n.sum() == (predicted != targets).sum()
     for row in confusions.itertuples():
         is_true = targets == names.index(row.true)
         hits = (is_true & (predicted == names.index(row.said))).sum()
         assert row.n == hits and row.share == pytest.approx(hits / is_true.sum())
-    found = learn.predictions()
+    found = learner.predictions()
     np.testing.assert_allclose(found[names].to_numpy(), probabilities, rtol=1e-5)
     assert found.label.tolist() == [names[column] for column in predicted]
-    assert found.posting_id.tolist() == learn.dls.valid_df.posting_id.tolist()
+    assert found.posting_id.tolist() == learner.dls.valid_df.posting_id.tolist()
 
 
 def test_rows_from_elsewhere_without_a_label(tmp_path):
-    learn = make(tmp_path, frames=2)
-    df = items(5).drop(columns=['vendor', 'fold'])
-    df['image'] = [[file, df.image[0]] for file in df.image]
-    found = learn.predictions(df)
-    assert found.posting_id.tolist() == df.posting_id.tolist()
-    assert np.allclose(found[list(learn.dls.vocab)].sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(learn.predictions(df.iloc[::-1]).prob[::-1], found.prob, rtol=1e-4)
-    with pytest.raises(InputError, match='gone.png'): learn.predictions(df.assign(image='gone.png x.png'))
-    with pytest.raises(InputError, match='image_col'): learn.predictions(df.drop(columns='image'))
+    learner = make(tmp_path, frames=2)
+    unlabelled = items(5).drop(columns=['vendor', 'fold'])
+    unlabelled['image'] = [[file, unlabelled.image[0]] for file in unlabelled.image]
+    found = learner.predictions(unlabelled)
+    assert found.posting_id.tolist() == unlabelled.posting_id.tolist()
+    assert np.allclose(found[list(learner.dls.vocab)].sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(learner.predictions(unlabelled.iloc[::-1]).prob[::-1], found.prob, rtol=1e-4)
+    with pytest.raises(InputError, match='gone.png'):
+        learner.predictions(unlabelled.assign(image='gone.png x.png'))
+    with pytest.raises(InputError, match='image_col'): learner.predictions(unlabelled.drop(columns='image'))
 
 
 def labels_drawn(figure): return [ax.get_xlabel() for ax in figure.axes if ax.get_xlabel()]
 
 
 def test_worst_and_confused_items_are_drawn(tmp_path):
-    learn = fit(make(tmp_path, frames=1))
-    probabilities, targets, losses = learn.get_preds(with_loss=True)
+    learner = fit(make(tmp_path, frames=1))
+    probabilities, targets, losses = learner.get_preds(with_loss=True)
     plt.close('all')
-    learn.show_worst(4, 2)
-    drawn, names = labels_drawn(plt.gcf()), learn.dls.vocab
+    learner.show_worst(4, 2)
+    drawn, names = labels_drawn(plt.gcf()), learner.dls.vocab
     for text, row in zip(drawn, losses.argsort(descending=True)[:4]):
         guess, truth = int(probabilities[row].argmax()), targets[row]
         assert text == (f'{names[guess]} {probabilities[row, guess]:.2f}\n'
                         f'is {names[truth]} {probabilities[row, truth]:.2f}')
     assert len(drawn) == 4
     plt.close('all')
-    learn.show_confusions(1, 3)
-    confusions = learn.confusions()
-    top = confusions.iloc[0]
+    learner.show_confusions(1, 3)
+    confusions = learner.confusions()
+    most_confused = confusions.iloc[0]
     drawn = labels_drawn(plt.gcf())
-    assert len(drawn) == min(3, top.n)
-    assert all(text.endswith(f'is {top.true}') for text in drawn) or top.n == confusions.n.iloc[1]
-    learn.dls.show_batch(max_n=2)
+    assert len(drawn) == min(3, most_confused.n)
+    is_drawn = all(text.endswith(f'is {most_confused.true}') for text in drawn)
+    assert is_drawn or most_confused.n == confusions.n.iloc[1]
+    learner.dls.show_batch(max_n=2)
     plt.close('all')
 
 
 @pytest.mark.parametrize('loss', [ArcFace(.2), CosFace(.1), CrossEntropy(s=10.)],
                          ids=['ArcFace', 'CosFace', 'CrossEntropy'])
 def test_margin_losses_classify(loss, tmp_path):
-    learn = make(tmp_path, head_func=CosineHead, loss_func=loss, lr_mult={})
-    before = learn.validate()[2]
-    fit(learn, 8, 1e-2)
-    after = learn.recorder.values[-1][3]
-    assert learn.loss_func is loss
-    probabilities, targets, losses = learn.get_preds(with_loss=True)
-    assert learn.loss_func is loss and losses.shape == targets.shape
+    learner = make(tmp_path, head_func=CosineHead, loss_func=loss, lr_mult={})
+    before = learner.validate()[2]
+    fit(learner, 8, 1e-2)
+    after = learner.recorder.values[-1][3]
+    assert learner.loss_func is loss
+    probabilities, targets, losses = learner.get_preds(with_loss=True)
+    assert learner.loss_func is loss and losses.shape == targets.shape
     # in validation there is no margin: the loss is the cross-entropy of the scaled cosines
-    learn.model.eval()
+    learner.model.eval()
     with torch.no_grad():
-        x, _ = learn.dls.valid.one_batch()
-        feature = learn.model.necks['image'](learn.model.features(x)['image'])
-        centers = learn.model.heads['image'].weight
+        images, _ = learner.dls.valid.one_batch()
+        feature = learner.model.necks['image'](learner.model.features(images)['image'])
+        centers = learner.model.heads['image'].weight
         cosines = nn.functional.normalize(feature) @ nn.functional.normalize(centers).t()
-    want = nn.functional.softmax(auto_scale(3) * cosines, 1)
-    np.testing.assert_allclose(probabilities[:len(want)], want, rtol=1e-3, atol=1e-5)
-    want = -probabilities.log()[range(len(targets)), targets]
-    np.testing.assert_allclose(losses, want, rtol=1e-4, atol=1e-5)
+    expected = nn.functional.softmax(auto_scale(3) * cosines, 1)
+    np.testing.assert_allclose(probabilities[:len(expected)], expected, rtol=1e-3, atol=1e-5)
+    expected = -probabilities.log()[range(len(targets)), targets]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-5)
     assert after > before + .1, (before, after)
 
 
 def test_a_failed_validation_leaves_the_loss(tmp_path):
     loss = ArcFace(.2)
-    learn = make(tmp_path, head_func=CosineHead, loss_func=loss)
-    def broken(pred, y): raise RuntimeError('broken metric')
-    learn.metrics = [broken]
-    with pytest.raises(RuntimeError, match='broken metric'), learn.no_bar(): learn.validate()
-    learn.metrics = []
-    fit(learn)
-    assert learn.loss_func is loss
+    learner = make(tmp_path, head_func=CosineHead, loss_func=loss)
+    def broken(predictions, labels): raise RuntimeError('broken metric')
+    learner.metrics = [broken]
+    with pytest.raises(RuntimeError, match='broken metric'), learner.no_bar(): learner.validate()
+    learner.metrics = []
+    fit(learner)
+    assert learner.loss_func is loss
 
 
 def test_a_margin_loss_on_a_linear_head_is_refused(tmp_path):
@@ -177,24 +179,24 @@ def test_a_margin_loss_on_a_linear_head_is_refused(tmp_path):
 
 def test_mixing_and_trackers(tmp_path):
     from fastai.callback.tracker import SaveModelCallback
-    learn = make(tmp_path, cbs=[MixUp(.4), SaveModelCallback(monitor='macro_f1')], frames=1)
-    fit(learn, 2)
-    assert len(learn.validate()) == 3
+    learner = make(tmp_path, cbs=[MixUp(.4), SaveModelCallback(monitor='macro_f1')], frames=1)
+    fit(learner, 2)
+    assert len(learner.validate()) == 3
 
 
 @needs_titles
 def test_export_and_another_process(tmp_path):
-    learn = fit(make(tmp_path, text_col=['title', 'lang'], loss_func=FocalLoss()))
-    df = items(4)
-    want = learn.predictions(df)
-    learn.export(tmp_path/'learn.pkl')
-    df.to_csv(tmp_path/'new.csv', index=False)
-    code = ("import sys, pandas as pd; from fastai.learner import load_learner; "
-            "learn = load_learner(sys.argv[1]); "
-            "learn.predictions(pd.read_csv(sys.argv[2])).to_csv(sys.argv[3], index=False)")
-    args = [str(tmp_path/name) for name in ('learn.pkl', 'new.csv', 'out.csv')]
-    subprocess.run([sys.executable, '-c', code, *args], check=True)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'out.csv'), want, check_dtype=False, rtol=1e-4)
+    learner = fit(make(tmp_path, text_col=['title', 'lang'], loss_func=FocalLoss()))
+    some_items = items(4)
+    expected = learner.predictions(some_items)
+    learner.export(tmp_path/'learn.pkl')
+    some_items.to_csv(tmp_path/'new.csv', index=False)
+    program = ("import sys, pandas as pd; from fastai.learner import load_learner; "
+               "learn = load_learner(sys.argv[1]); "
+               "learn.predictions(pd.read_csv(sys.argv[2])).to_csv(sys.argv[3], index=False)")
+    file_names = [str(tmp_path/name) for name in ('learn.pkl', 'new.csv', 'out.csv')]
+    subprocess.run([sys.executable, '-c', program, *file_names], check=True)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/'out.csv'), expected, check_dtype=False, rtol=1e-4)
     assert len(load_learner(tmp_path/'learn.pkl').dls.df) == 0
 
 
@@ -203,12 +205,12 @@ def parts():
     "Electronic parts in four classes, as counts of words: a random encoder's features are too weak."
     if not FRITZING.exists(): pytest.skip('needs ../shared/data/fritzing')
     from sklearn.feature_extraction.text import TfidfVectorizer
-    df = pd.read_csv(FRITZING/'parts.csv')
-    df = df[df.category.isin(['connector', 'sensor', 'lilypad', 'arduino'])].reset_index(drop=True)
-    texts = df.title + ' ' + df.description.fillna('')
+    table = pd.read_csv(FRITZING/'parts.csv')
+    table = table[table.category.isin(['connector', 'sensor', 'lilypad', 'arduino'])].reset_index(drop=True)
+    texts = table.title + ' ' + table.description.fillna('')
     counts = TfidfVectorizer(max_features=600, sublinear_tf=True).fit_transform(texts).toarray()
-    x = torch.tensor(counts, dtype=torch.float32)
-    return x, torch.tensor(pd.factorize(df.category)[0]), torch.tensor((df.fold == 0).to_numpy())
+    features = torch.tensor(counts, dtype=torch.float32)
+    return features, torch.tensor(pd.factorize(table.category)[0]), torch.tensor((table.fold == 0).to_numpy())
 
 
 CLASSIFICATION = {
@@ -223,27 +225,32 @@ CLASSIFICATION = {
     'asl': lambda sizes: AsymmetricLoss(),
     'multi-label focal': lambda sizes: MultiLabelFocalLoss(),
     'f-beta': lambda sizes: SoftFBeta(),
-    'soft targets': lambda sizes: lambda x, y: SoftTarget()(x, .9 * one_hot(y, len(sizes)) + .1 / len(sizes)),
-    'distillation': lambda sizes: lambda x, y: Distill()(x, y, 3. * one_hot(y, len(sizes)))}
+    'soft targets': lambda sizes: lambda logits, labels: SoftTarget()(
+        logits, .9 * one_hot(labels, len(sizes)) + .1 / len(sizes)),
+    'distillation': lambda sizes: lambda logits, labels: Distill()(
+        logits, labels, 3. * one_hot(labels, len(sizes)))}
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION)
 def test_every_classification_loss_raises_macro_f1(parts, name):
-    x, y, held = parts
+    features, labels, held_out = parts
     torch.manual_seed(0)
-    loss, net = CLASSIFICATION[name](torch.bincount(y[~held])), nn.Linear(x.shape[1], 4)
-    def score(): return f1_score(y[held], net(x[held]).argmax(1), average='macro', zero_division=0)
-    opt, before = torch.optim.AdamW(net.parameters(), .03), score()
+    loss, model = CLASSIFICATION[name](torch.bincount(labels[~held_out])), nn.Linear(features.shape[1], 4)
+    def score():
+        predicted = model(features[held_out]).argmax(1)
+        return f1_score(labels[held_out], predicted, average='macro', zero_division=0)
+    optimizer, before = torch.optim.AdamW(model.parameters(), .03), score()
     for _ in range(60):
-        loss(net(x[~held]), y[~held]).backward()
-        opt.step()
-        opt.zero_grad()
+        loss(model(features[~held_out]), labels[~held_out]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     assert score() > max(before, .25) + .3, (before, score())
 
 
 def test_a_class_index_is_a_row_of_one_and_zeros():
-    x, y = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2, 0])
+    logits, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2, 0])
     for loss in (AsymmetricLoss(), MultiLabelFocalLoss(), SoftFBeta()):
-        np.testing.assert_allclose(loss(x, y), loss(x, one_hot(y, 4).double()), rtol=1e-12)
-        with pytest.raises(InputError, match='labels from'): loss(x, y + 2)
-        with pytest.raises(InputError, match='one target'): loss(x, y[:5, None].double())
+        by_rows = loss(logits, one_hot(labels, 4).double())
+        np.testing.assert_allclose(loss(logits, labels), by_rows, rtol=1e-12)
+        with pytest.raises(InputError, match='labels from'): loss(logits, labels + 2)
+        with pytest.raises(InputError, match='one target'): loss(logits, labels[:5, None].double())

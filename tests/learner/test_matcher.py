@@ -20,54 +20,60 @@ def made(request): return made_of(request.param)
 
 
 def test_embeddings_and_decisions_are_the_learners(made):
-    emb, matcher = made.emb, made.matcher
+    embeddings, matcher = made.emb, made.matcher
     for modality in made.rule.modalities:
-        if modality not in emb: continue
-        np.testing.assert_allclose(matcher.spaces[modality].vectors, emb[modality], atol=1e-5)
+        if modality not in embeddings: continue
+        np.testing.assert_allclose(matcher.spaces[modality].vectors, embeddings[modality], atol=1e-5)
     result = matcher.match()
     # pairs within rounding of the threshold may go either way, and the result lists them
     close_calls = result.close_calls()
     close = set(zip(close_calls.posting_id, close_calls.match))
-    mine, theirs = ({(emb.ids[row], emb.ids[other]) for row, others in enumerate(matches) for other in others}
-                    for matches in (result.matches, made.rule.apply(made.spaces)))
-    assert mine ^ theirs <= close and len(close) < len(mine)
-    assert set(matcher.ids) == set(emb.ids) and not matcher.trained_on.any()
+    matcher_pairs, learner_pairs = (
+        {
+            (embeddings.ids[row], embeddings.ids[other])
+            for row, others in enumerate(matches)
+            for other in others
+        }
+        for matches in (result.matches, made.rule.apply(made.spaces))
+    )
+    assert matcher_pairs ^ learner_pairs <= close and len(close) < len(matcher_pairs)
+    assert set(matcher.ids) == set(embeddings.ids) and not matcher.trained_on.any()
 
 
 def test_a_transform_that_cant_be_repeated_is_refused():
-    dls = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=Resize(40),
-                                   batch_tfms=aug_transforms(size=32), **DLS)
-    learn = match_learner(dls, 'test_efficientnet', pretrained=False)
-    with pytest.raises(InputError, match='batch_tfms'): learn.encoder()
-    with pytest.raises(InputError, match='rule=None'): learn.matcher()
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=Resize(40),
+                                       batch_tfms=aug_transforms(size=32), **DLS)
+    learner = match_learner(loaders, 'test_efficientnet', pretrained=False)
+    with pytest.raises(InputError, match='batch_tfms'): learner.encoder()
+    with pytest.raises(InputError, match='rule=None'): learner.matcher()
     # embedding needs no matcher
-    assert len(learn.embeddings()) == len(dls.valid_df)
+    assert len(learner.embeddings()) == len(loaders.valid_df)
 
 
 def test_skipped_listings_of_the_catalogue_are_told(made):
-    df = made.learn.dls.valid_df.iloc[:5].copy()
-    df.loc[2, 'image'] = 'gone.png'
-    with pytest.warns(UserWarning, match=df.posting_id[2]):
-        matcher = made.learn.matcher(df, made.rule, tta=True, on_error='skip')
+    catalogue = made.learn.dls.valid_df.iloc[:5].copy()
+    catalogue.loc[2, 'image'] = 'gone.png'
+    with pytest.warns(UserWarning, match=catalogue.posting_id[2]):
+        matcher = made.learn.matcher(catalogue, made.rule, tta=True, on_error='skip')
     assert len(matcher) == 4 and [row['row'] for row in matcher.info['skipped']] == ['2']
 
 
 def test_embeddings_say_how_they_were_made(made):
-    learn, settings = made.learn, made.emb.made_with
+    learner, settings = made.learn, made.emb.made_with
     assert settings['tta'] is True and settings['size'] == [40, 32]
     assert json.loads(json.dumps(settings)) == settings
-    assert settings == learn.encoder(tta=True).made_with
-    embedded, _ = made.matcher.embed(learn.dls.valid_df.iloc[:3], IMAGES)
-    assert embedded.made_with == settings and learn.embeddings().made_with == {**settings, 'tta': False}
+    assert settings == learner.encoder(tta=True).made_with
+    embedded, _ = made.matcher.embed(learner.dls.valid_df.iloc[:3], IMAGES)
+    assert embedded.made_with == settings and learner.embeddings().made_with == {**settings, 'tta': False}
 
 
 def test_a_rule_chosen_with_another_tta_is_refused_before_the_work(made, monkeypatch):
     rule = Rule('mean', {'image': 1.}, .5, made_with={'tta': True, 'size': [40, 32]})
-    emb = made.learn.embeddings()
+    embeddings = made.learn.embeddings()
     words = 'rule: chosen on embeddings made with tta=True, but here tta=False'
-    with pytest.raises(InputError, match=words): Matcher(rule, emb, made.learn.encoder())
-    with pytest.raises(InputError, match=words): Matcher(rule, emb)
-    assert len(made.learn.matcher(made.learn.dls.valid_df, rule, tta=True)) == len(emb)
+    with pytest.raises(InputError, match=words): Matcher(rule, embeddings, made.learn.encoder())
+    with pytest.raises(InputError, match=words): Matcher(rule, embeddings)
+    assert len(made.learn.matcher(made.learn.dls.valid_df, rule, tta=True)) == len(embeddings)
 
     def nothing_is_embedded(*args, **kwargs): raise AssertionError
     monkeypatch.setattr('fastmatch.matcher.encode.Encoder.embed', nothing_is_embedded)
@@ -75,8 +81,8 @@ def test_a_rule_chosen_with_another_tta_is_refused_before_the_work(made, monkeyp
 
 
 def test_methods_are_there_without_another_import():
-    code = ("from fastmatch.learner import match_learner, MatchLearner; "
-            "print([hasattr(MatchLearner, name) for name in ('matcher', 'encoder', 'embeddings')])")
-    command = [sys.executable, '-W', 'ignore', '-c', code]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == '[True, True, True]'
+    program = ("from fastmatch.learner import match_learner, MatchLearner; "
+               "print([hasattr(MatchLearner, name) for name in ('matcher', 'encoder', 'embeddings')])")
+    command = [sys.executable, '-W', 'ignore', '-c', program]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == '[True, True, True]'

@@ -5,13 +5,13 @@ from tests.learner.small import make
 
 
 def test_pictures_of_matches_and_mistakes(listings, tmp_path):
-    learn = make(listings, path=tmp_path)
-    _, groups, matches, f1 = learn._judged(None)
+    learner = make(listings, path=tmp_path)
+    _, groups, matches, f1 = learner._judged(None)
     plt.close('all')
-    learn.show_matches(2, 3)
+    learner.show_matches(2, 3)
     cells = [ax for ax in plt.gcf().axes if ax.axison]
     assert len(cells) == 2 * 4 and [ax.get_xlabel() for ax in cells[::4]] == ['listing'] * 2
-    learn.show_mistakes(1, 4)
+    learner.show_mistakes(1, 4)
     worst = int(f1.argmin())
     notes = [ax.get_xlabel() for ax in plt.gcf().axes if ax.axison][1:]
     n_wrong = sum(groups[other] != groups[worst] for other in matches[worst])

@@ -53,7 +53,7 @@ def test_the_formula_computes_what_the_fusion_computes(how):
     rng = np.random.default_rng(0)
     scores = {modality: rng.uniform(0, 1, (1, 40)).astype(np.float32) for modality in WEIGHTS[how]}
     options = OPTIONS.get(how, {})
-    found = Candidates(np.arange(40)[None], scores)
+    found = Candidates(np.arange(40)[None], scores, pool=40)
     expected = fused_scores(found, how, WEIGHTS[how], (), **options)[0]
     formula = fusion_in_words(how, WEIGHTS[how], options)
     float_scores = {modality: values[0].astype(float) for modality, values in scores.items()}
@@ -139,25 +139,13 @@ def test_the_thresholds_of_a_union():
 POOLS = PoolThresholds((100, 200, 400), (.4, .5, .6), .04, 200)
 
 
-@pytest.mark.parametrize(
-    'pool, said',
-    [
-        (200, 'threshold 0.500 for a pool of 200 (chosen in the catalogue of 200 listings)'),
-        (
-            1600,
-            'threshold 0.680 for a pool of 1,600 (chosen in the catalogue of 200 listings; extrapolated beyond'
-            ' them)',
-        ),
-        (
-            50,
-            'threshold 0.400 for a pool of 50 (chosen in the catalogue of 200 listings; it was not measured below'
-            ' 100)',
-        ),
-    ],
-)
-def test_the_threshold_in_a_pool(pool, said):
-    score = {'setting': 'in the catalogue', 'pool': 200}
-    assert threshold_in_words(Rule('mean', {'image': 1.}, .5, pools=POOLS, score=score), pool) == said
+@pytest.mark.parametrize('pool, threshold, beyond', [
+    (200, '0.500', ''), (1600, '0.680', '; extrapolated beyond them'),
+    (50, '0.400', '; it was not measured below 100')])
+def test_the_threshold_in_a_pool(pool, threshold, beyond):
+    rule = Rule('mean', {'image': 1.}, .5, pools=POOLS, score={'setting': 'in the catalogue', 'pool': 200})
+    chosen = f'(chosen in the catalogue of 200 listings{beyond})'
+    assert threshold_in_words(rule, pool) == f'threshold {threshold} for a pool of {pool:,} {chosen}'
 
 
 def test_among_themselves_and_older_rules():

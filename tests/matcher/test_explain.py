@@ -1,4 +1,6 @@
 "An explanation drawn: the listing and its candidates with pictures, titles, scores and colours."
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -6,7 +8,9 @@ import pytest
 from PIL import Image
 
 from fastmatch.core import InputError
+from fastmatch.match import Step
 from fastmatch.matcher import Matcher
+from tests.matcher.paired import matcher_and_new
 from tests.matcher.stepped import KNOWN, RULE, TITLES
 
 matplotlib.use('agg')
@@ -31,3 +35,44 @@ def test_show(tmp_path):
     bare = matcher.explain('p0').show()
     assert not any(ax.images for ax in bare.axes)
     with pytest.raises(InputError, match='n=0'): explanation.show(0)
+
+
+def test_a_pair_model_says_what_moved_it():
+    matcher, new, _ = matcher_and_new()
+    result = matcher.match(new)
+    model, pairs = matcher.rule.steps[1].pair_model, result.rule_pairs
+    scores = {(i, j): score for i, j, score in zip(*dict(result.trail)['pair_model'].pairs())}
+    for row in (0, 3, 40):
+        explanation = result.explain(new.ids[row])
+        table, moved = explanation.frame, explanation.moved
+        others = [list(result.ids).index(match) for match in table.match]
+        assert table.probability.tolist() == [scores[row, other] for other in others]
+        ids, features = pairs.of_row(row)
+        assert set(ids) == set(others)
+        wanted = dict(zip(ids, model.moved(features)))
+        np.testing.assert_array_equal(moved, [wanted[other] for other in others])
+        assert list(moved) == model.names and (table.score[table.matches & (table.why == 'score')]
+                                               >= matcher.rule.threshold).all()
+        # the feature named first is the one that moved it most
+        first = moved.abs().to_numpy().argmax(1)
+        for words, feature, effects in zip(table['moved by'], first, moved.to_numpy()):
+            if abs(effects[feature]) < .005:
+                assert words == ''
+                continue
+            name = model.names[feature].replace('_i', ' of this one').replace('_j', ' of the other')
+            assert words.startswith(f'{name} ') and f'({effects[feature]:+.2f})' in words.split(',')[0]
+        assert (table['moved by'] != '')[0]
+        assert 'moved by' in repr(explanation) and 'moved by' in explanation._repr_html_()
+    assert 'probability' not in Matcher(RULE, KNOWN).explain('p0').frame
+
+
+def test_a_candidate_that_the_model_did_not_see():
+    matcher, new, _ = matcher_and_new()
+    rule = matcher.rule
+    steps = [rule.steps[0], Step('mutual', k=3), rule.steps[1]]
+    earlier = Matcher(replace(rule, steps=steps), matcher.catalogue)
+    result = earlier.match(new)
+    seen = result.explain(new.ids[0]).frame
+    gone = seen[seen.why == 'mutual']
+    assert len(gone) and gone.probability.isna().all() and (gone['moved by'] == '').all()
+    assert seen[seen.why != 'mutual'].probability.notna().all()

@@ -28,6 +28,7 @@ from fastmatch.matcher.folder import (
 from fastmatch.models import ImageEncoder, MatchNet, TitleEncoder, load_tokenizer
 from fastmatch.models.weights import TITLE_PACKAGES
 from fastmatch.store import read_manifest, seal
+from tests.matcher.paired import matcher_and_new
 from tests.matcher.stepped import KNOWN, RULE
 
 TITLES = ['red bag', 'bag, red', 'blue shoe', 'a lamp', 'lamp']
@@ -327,3 +328,24 @@ def test_saved_with_its_steps(tmp_path):
     assert loaded.files() == stepped.files()
     plain = Matcher(Rule('mean', {'image': 1.}, .5), KNOWN).match()
     assert loaded.match().matches.ids.tolist() == decide(plain.neighbors.top(3), .5).ids.tolist()
+
+
+def test_a_pair_model_is_saved_with_the_rule(tmp_path):
+    matcher, new, groups = matcher_and_new()
+    matcher.save(tmp_path/'m')
+    again = load_matcher(tmp_path/'m')
+    assert again.rule == matcher.rule and again.files() == matcher.files()
+    assert again.inputs == ['title']
+    first, second = matcher.match(new), again.match(new)
+    for name in ('indptr', 'ids', 'scores'):
+        np.testing.assert_array_equal(getattr(first.matches, name), getattr(second.matches, name))
+    assert first.explain('p3').frame.equals(second.explain('p3').frame)
+    # as in one catalogue of all
+    alone = Matcher(matcher.rule, matcher.catalogue)
+    alone.add(new)
+    together = {listing: set(matches) for listing, matches in zip(
+        alone.ids, (alone.ids[ids] for ids in alone.match().matches))}
+    assert all(set(first.ids[first.matches[row]]) == together[listing] for row, listing in enumerate(new.ids))
+    assert 0 < len(first.matches.ids) - len(new)
+    without = Embeddings({'image': new['image']}, new.ids)
+    with pytest.raises(InputError, match='needs titles'): again.match(without)

@@ -5,4 +5,4 @@ from fastmatch.models import ImageEncoder
 
 
 @pytest.fixture(scope='module')
-def tiny(): return ImageEncoder('test_efficientnet', pretrained=False)
+def tiny_encoder(): return ImageEncoder('test_efficientnet', pretrained=False)

@@ -14,37 +14,30 @@ def test_lite0_knows_what_it_saw():
     "Real weights in the right places: two drawings of one thing are nearer than of two things."
     from fastmatch.data.demo import demo_path
     from fastmatch.data.image import read_image
-    names = ['1f435_noto-v1.png', '1f435_twemoji.png', '1f4f2_twemoji.png']
-    x = (
-        torch.stack(
-            [
-                torch.tensor(
-                    np.asarray(read_image(demo_path() / 'images' / name).resize((160, 160)))
-                ).permute(2, 0, 1)
-                for name in names
-            ]
-        )
-        / 127.5
-        - 1
-    )
-    with torch.no_grad(): v = F.normalize(ImageEncoder('tf_efficientnet_lite0').eval()(x))
-    assert v[0] @ v[1] > v[0] @ v[2] + .1
+    file_names = ['1f435_noto-v1.png', '1f435_twemoji.png', '1f4f2_twemoji.png']
+    pictures = [read_image(demo_path()/'images'/file_name).resize((160, 160)) for file_name in file_names]
+    images = torch.stack([torch.tensor(np.asarray(picture)).permute(2, 0, 1) for picture in pictures])
+    images = images / 127.5 - 1
+    with torch.no_grad(): embeddings = F.normalize(ImageEncoder('tf_efficientnet_lite0').eval()(images))
+    assert embeddings[0] @ embeddings[1] > embeddings[0] @ embeddings[2] + .1
 
 
 @pytest.mark.parametrize(
-    'pool, naive',
+    'pool, expected_pool',
     [
-        ('avg', lambda f: f.mean((2, 3))),
-        ('max', lambda f: f.amax((2, 3))),
-        ('avgmax', lambda f: (f.mean((2, 3)) + f.amax((2, 3))) / 2),
-        ('catavgmax', lambda f: torch.cat([f.mean((2, 3)), f.amax((2, 3))], 1)),
-        ('gem', lambda f: f.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)),
+        ('avg', lambda feature_map: feature_map.mean((2, 3))),
+        ('max', lambda feature_map: feature_map.amax((2, 3))),
+        ('avgmax', lambda feature_map: (feature_map.mean((2, 3)) + feature_map.amax((2, 3))) / 2),
+        ('catavgmax', lambda feature_map: torch.cat([feature_map.mean((2, 3)), feature_map.amax((2, 3))], 1)),
+        ('gem', lambda feature_map: feature_map.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)),
     ],
 )
-def test_pools(pool, naive):
-    enc, x = ImageEncoder('test_efficientnet', pretrained=False, pool=pool).eval(), torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(enc(x), naive(enc.body.forward_features(x)))
-    assert enc.n_out == enc(x).shape[1] and len(list(enc.pool.parameters())) == (pool == 'gem')
+def test_pools(pool, expected_pool):
+    encoder = ImageEncoder('test_efficientnet', pretrained=False, pool=pool).eval()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(encoder(images), expected_pool(encoder.body.forward_features(images)))
+    assert encoder.n_out == encoder(images).shape[1]
+    assert len(list(encoder.pool.parameters())) == (pool == 'gem')
 
 
 def test_pools_that_cannot_be_are_told():

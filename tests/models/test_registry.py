@@ -81,9 +81,9 @@ class LetterTokenizer:
 @pytest.fixture
 def kinds(monkeypatch):
     "A registry that forgets what a test puts into it."
-    own = {modality: dict(known) for modality, known in registry.KINDS.items()}
-    monkeypatch.setattr(registry, 'KINDS', own)
-    return own
+    own_kinds = {modality: dict(known) for modality, known in registry.KINDS.items()}
+    monkeypatch.setattr(registry, 'KINDS', own_kinds)
+    return own_kinds
 
 
 @pytest.fixture

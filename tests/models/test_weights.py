@@ -15,45 +15,47 @@ from tests.models.needs import has_lite0, has_minilm
 
 @has_lite0
 def test_lite0_weights_are_the_packages():
-    enc = ImageEncoder('tf_efficientnet_lite0')
+    encoder = ImageEncoder('tf_efficientnet_lite0')
     state = torch.load(IMAGE_PACKAGES['tf_efficientnet_lite0'].find(), weights_only=True)
-    np.testing.assert_array_equal(enc.body.conv_stem.weight.detach(), state['_conv_stem.weight'])
-    np.testing.assert_array_equal(enc.body.bn2.running_var, state['_bn1.running_var'])
-    assert enc.mean == [.5] * 3 and enc.std == [.5] * 3 and enc.n_out == 1280
+    np.testing.assert_array_equal(encoder.body.conv_stem.weight.detach(), state['_conv_stem.weight'])
+    np.testing.assert_array_equal(encoder.body.bn2.running_var, state['_bn1.running_var'])
+    assert encoder.mean == [.5] * 3 and encoder.std == [.5] * 3 and encoder.n_out == 1280
 
 
 @has_minilm
 def test_short_and_long_name_are_one_model():
-    a, b = TitleEncoder('all-MiniLM-L6-v2'), TitleEncoder('sentence-transformers/all-MiniLM-L6-v2')
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+    by_short_name = TitleEncoder('all-MiniLM-L6-v2')
+    by_long_name = TitleEncoder('sentence-transformers/all-MiniLM-L6-v2')
+    parameters = zip(by_short_name.parameters(), by_long_name.parameters())
+    assert all(torch.equal(parameter, other) for parameter, other in parameters)
 
 
-def test_a_local_file_and_a_folder_lead_to_the_same_weights(tmp_path, tiny):
-    whole = timm.create_model('test_efficientnet', pretrained=False)
-    save_file(whole.state_dict(), tmp_path/'test_efficientnet.safetensors')
-    enc = ImageEncoder(tmp_path/'test_efficientnet.safetensors')
-    assert torch.equal(enc.body.conv_stem.weight, whole.conv_stem.weight)
-    timm.models.save_for_hf(whole, tmp_path/'folder')
-    assert torch.equal(ImageEncoder(tmp_path/'folder').body.conv_stem.weight, whole.conv_stem.weight)
+def test_a_local_file_and_a_folder_lead_to_the_same_weights(tmp_path, tiny_encoder):
+    timm_model = timm.create_model('test_efficientnet', pretrained=False)
+    save_file(timm_model.state_dict(), tmp_path/'test_efficientnet.safetensors')
+    encoder = ImageEncoder(tmp_path/'test_efficientnet.safetensors')
+    assert torch.equal(encoder.body.conv_stem.weight, timm_model.conv_stem.weight)
+    timm.models.save_for_hf(timm_model, tmp_path/'folder')
+    assert torch.equal(ImageEncoder(tmp_path/'folder').body.conv_stem.weight, timm_model.conv_stem.weight)
     # the same tensors under other names, in order
     torch.save(
-        {f'x{i}': v for i, v in enumerate(whole.state_dict().values())},
+        {f'x{number}': weight for number, weight in enumerate(timm_model.state_dict().values())},
         tmp_path / 'test_efficientnet-mine.pth',
     )
-    assert torch.equal(
-        ImageEncoder(tmp_path / 'test_efficientnet-mine.pth').body.conv_stem.weight, whole.conv_stem.weight
-    )
+    encoder = ImageEncoder(tmp_path/'test_efficientnet-mine.pth')
+    assert torch.equal(encoder.body.conv_stem.weight, timm_model.conv_stem.weight)
 
 
-@pytest.mark.parametrize('make, error, words', [
-    (lambda p: ImageEncoder('resnet17', pretrained=False), InputError, "image_arch='resnet17'.*resnet18"),
-    (lambda p: ImageEncoder(p), InputError, 'config.json'),
-    (lambda p: TitleEncoder(p), InputError, 'config.json'),
-    (lambda p: TitleEncoder(pool='max'), InputError, "pool='max'"),
-    (lambda p: MatchNet(5), InputError, 'encoder'),
+@pytest.mark.parametrize('make_encoder, error, words', [
+    (lambda folder: ImageEncoder('resnet17', pretrained=False), InputError,
+     "image_arch='resnet17'.*resnet18"),
+    (lambda folder: ImageEncoder(folder), InputError, 'config.json'),
+    (lambda folder: TitleEncoder(folder), InputError, 'config.json'),
+    (lambda folder: TitleEncoder(pool='max'), InputError, "pool='max'"),
+    (lambda folder: MatchNet(5), InputError, 'encoder'),
 ])
-def test_bad_names_are_told(tmp_path, make, error, words):
-    with pytest.raises(error, match=words): make(tmp_path)
+def test_bad_names_are_told(tmp_path, make_encoder, error, words):
+    with pytest.raises(error, match=words): make_encoder(tmp_path)
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):

@@ -1,15 +1,11 @@
-"Choosing how modalities are fused: a grid of fusions, the held-out protocol over it, the rule chosen."
+"Choosing how modalities are fused: a grid of fusions, and the held-out protocol over it."
 import itertools
 from dataclasses import dataclass, field
 
 from ...core import InputError
 from ..candidates import Candidates
 from ..fuse import fuse
-from ..matches import MAX_MATCHES
 from ..neighbors import Neighbors
-from ..rule import Rule
-from ..thresholds.sweep import Sweep
-from .groups import Groups
 from .heldout import HeldOut, heldout
 
 GRIDS = 'mean', 'square', 'joint', 'prob_or', 'power'  # fusions that `fusion_grid` knows options for
@@ -73,7 +69,10 @@ def fusion_grid(
     return grid
 
 
-def _options(candidates, grid):
+def fusion_options(
+    candidates: Candidates,  # Candidates of the modalities
+    grid: list | None = None,  # `FusionOption`s or tuples; default `fusion_grid`
+) -> list[FusionOption]:
     "The entries of a grid as objects; default `fusion_grid` of the modalities that are not keys."
     if grid is None:
         modalities = [modality for modality in candidates.scores if modality not in candidates.join]
@@ -88,26 +87,5 @@ def heldout_fused(
     **kwargs,  # For `heldout`
 ) -> HeldOut:
     "The held-out protocol over ways to fuse the modalities."
-    options = ((option.key, option.fuse(candidates)) for option in _options(candidates, grid))
+    options = ((option.key, option.fuse(candidates)) for option in fusion_options(candidates, grid))
     return heldout(options, groups, **kwargs)
-
-
-def choose_rule(
-    candidates: Candidates,  # Candidates of the modalities, of a self-join
-    groups,  # (n,) groups, or `Groups`
-    grid: list | None = None,  # `FusionOption`s or tuples to choose from; default `fusion_grid`
-    max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
-) -> Rule:
-    "The fusion and the threshold with the best mean row F1 on all these listings."
-    groups = Groups.of(groups, len(candidates.ids))
-    best_option = None
-    for option in _options(candidates, grid):
-        threshold, mean_f1 = Sweep(option.fuse(candidates), groups, max_matches).best()
-        # of equal options the first stays: a grid starts with its plainest
-        if best_option is None or mean_f1 > best_option[2]: best_option = option, threshold, mean_f1
-    if best_option is None: raise InputError('grid: give one fusion at least')
-    option, threshold, mean_f1 = best_option
-    score = {'row_f1_chosen_on': round(mean_f1, 5)}
-    return Rule(
-        option.how, dict(option.weights), threshold, k=candidates.k, max_matches=max_matches, score=score,
-        join=candidates.join, options=dict(option.options), made_with=candidates.made_with)

@@ -40,6 +40,15 @@ class Groups:
             return cls(groups.row_codes, n, name)  # raises, with the numbers
         return groups
 
+    def check_pool(
+        self,
+        pool: int | None,  # Listings that the ids of neighbors or candidates may point to; None: not known
+    ) -> 'Groups':
+        "Return `self`, or raise `InputError` where these are not the groups of all listings of the pool."
+        if pool in (None, self.pool): return self
+        raise InputError(f'{self.pool} groups for a pool of {pool} listings: where listings are looked up in '
+                         'a catalogue give the groups of all, Groups(groups, rows=...)')
+
     def __len__(self): return len(self.row_codes)
     def __repr__(self):
         among = '' if self.pool == len(self) else f', looked up among {self.pool}'

@@ -19,19 +19,21 @@ from ..pools import PoolThresholds, check_pool
 from ..rule import HIGHEST, Rule
 from ..search.structure import RuleStructure
 from ..search.workbench import Workbench
-from ..thresholds.base import BEYOND
+from ..thresholds.base import BEYOND, ROUNDING
 from ..thresholds.sweep import Sweep
 from .score import hits
 from .setting import Setting
 
 HALVINGS = 3  # of the pool: parts of a half, a quarter, an eighth
-SMALLEST = 8  # listings of a part: fewer say nothing
+SMALLEST = 30  # listings of a part: fewer say little, and steps need neighbors
 DOUBLINGS = 4  # beyond the largest size for which thresholds are predicted
 POINTS = 4_000  # thresholds that are compared
 NEAR_BEST = .05  # row F1 below the best: the power of the pool is measured at thresholds as good as this
-# The power in title sets, where it was .8 to 1; what the parts of a small pool say has an error of about .1,
-# and half of each carried better than either
+# The power in title sets, where it was .8 to 1. What the parts of a small pool say has an error of about .1:
+# the
+# usual power counts as much as so many wrong matches that say .9, which is an error of .05
 USUAL_POWER = .9
+USUAL_WEIGHT = 800
 
 
 def pool_thresholds(
@@ -56,16 +58,12 @@ def pool_thresholds(
     levels = measured_levels(setting, rule, sizes, draws, seed, neighbors)
     alone = _rows_alone(setting, rule) if sizes is None else []
     shifts = _shifts([*levels, *alone], rule)
-    law = WrongMatches.fitted([level.pool for level in levels], [level.curves(shifts) for level in levels])
+    law = WrongMatches.fitted(levels, shifts)
     if alone: levels = [*(level for level in levels if level.pool > alone[0].pool), *alone]
     largest = setting.pool
     beyond = [int(round(largest * 2**(half / 2))) for half in range(1, 2 * DOUBLINGS + 1)]
-    best_here = _best(shifts, law.here.row_f1)
-    # the best threshold never falls as the pool grows; where it seems to, that is chance
-    smaller = np.minimum.accumulate(
-        [0., *(_best(shifts, level.curves(shifts).row_f1) - best_here for level in levels[1:])])
-    larger = np.maximum.accumulate(
-        [0., *(_best(shifts, law.row_f1(pool / largest)) - best_here for pool in beyond)])
+    smaller = _monotone_best(shifts, [level.curves(shifts).row_f1 for level in levels], -1)
+    larger = _monotone_best(shifts, [law.row_f1(pool / largest) for pool in (largest, *beyond)], 1)
     shift_of_pool = dict(zip([level.pool for level in levels], smaller)) | dict(zip(beyond, larger[1:]))
     rising = sorted(shift_of_pool)
     return PoolThresholds(tuple(rising), tuple(rule.threshold + shift_of_pool[pool] for pool in rising),
@@ -98,6 +96,7 @@ class Curves:
     "Mean row F1 over shifts of the thresholds."
     row_f1: np.ndarray  # float64 (s,)
     only_right: np.ndarray  # float64 (s,), what it would be if no wrong listing were let in
+    n_wrong: np.ndarray  # int (s,), wrong matches of all rows
 
 
 @dataclass
@@ -129,10 +128,9 @@ class Level:
     ) -> Curves:
         "The mean row F1 at each of the shifts."
         let_in = np.searchsorted(-self.entries, -shifts, side='right')
-        sums = [
-            self.alone + np.append(0.0, gains.cumsum())[let_in] for gains in (self.gains, self.right_gains)
-        ]
-        return Curves(*(total / self.n_rows for total in sums))
+        row_f1, only_right = ((self.alone + np.append(0., gains.cumsum())[let_in]) / self.n_rows
+                              for gains in (self.gains, self.right_gains))
+        return Curves(row_f1, only_right, np.append(0, (self.right_gains == 0).cumsum())[let_in])
 
 
 @dataclass
@@ -149,18 +147,22 @@ class WrongMatches:
     @classmethod
     def fitted(
         cls,
-        pools: list,  # Listings of each level, the largest first
-        curves: list,  # `Curves` of each level
+        levels: list,  # `Level`s, the largest first
+        shifts: np.ndarray,  # float (s,), what is added to the thresholds
     ) -> 'WrongMatches':
-        "The power of the pool and the drift of right matches, by least squares through the largest pool."
+        """The power of the pool and the drift of right matches, by least squares through the largest pool;
+        the
+        fewer wrong matches there are to count, the more the power is the usual one."""
+        curves = [level.curves(shifts) for level in levels]
         here = curves[0]
         wrong = [np.maximum(curve.only_right / curve.row_f1 - 1, 0) for curve in curves]
-        doublings = np.log2(np.array(pools) / pools[0])
+        doublings = np.log2([level.pool / levels[0].pool for level in levels])
         moment = max((doublings**2).sum(), 1e-12)
         is_good = here.row_f1 >= here.row_f1.max() - NEAR_BEST
         sums = np.array([each[is_good].sum() for each in wrong]) + 1e-12
-        power = float(np.clip(doublings @ np.log2(sums / sums[0]) / moment, 0, 1))
-        power = (power + USUAL_POWER) / 2
+        power = np.clip(doublings @ np.log2(sums / sums[0]) / moment, 0, 1)
+        weight = here.n_wrong[is_good].mean() if len(levels) > 1 else 0
+        power = float((weight * power + USUAL_WEIGHT * USUAL_POWER) / (weight + USUAL_WEIGHT))
         drift = doublings @ [np.log(curve.only_right / here.only_right) for curve in curves] / moment
         return cls(here, wrong[0], power, np.minimum(drift, 0))
 
@@ -282,6 +284,14 @@ def _shifts(levels, rule):
     return shifts[shifts <= above_all]
 
 
-def _best(shifts, row_f1):
-    "The shift with the best row F1, of equally good ones the highest."
-    return float(shifts[np.flatnonzero(row_f1 >= row_f1.max() - 1e-12)[-1]])
+def _monotone_best(shifts, curves, sign):
+    """The best shift of each curve, of equally good ones the highest, less that of the first; each is sought
+    on
+    one side of the one before, above it or (-1) below: the best threshold rises with the pool, all else is
+    chance."""
+    chosen = []
+    for row_f1 in curves:
+        allowed = sign * shifts >= sign * chosen[-1] if chosen else np.ones(len(shifts), bool)
+        best = row_f1[allowed].max()
+        chosen.append(shifts[np.flatnonzero(allowed & (row_f1 >= best - ROUNDING))[-1]])
+    return [float(shift - chosen[0]) for shift in chosen]

@@ -7,25 +7,11 @@ from ...core import InputError, preview
 from ..arrays import find_pairs
 from ..candidates import Candidates
 from ..neighbors import Neighbors, check_self_first
-from .graph import graph_of, pagerank
+from .surroundings import Surroundings, radii_of
 from .titles import edit_similarity, overlap, with_digits, words_of
 
 FEATURES = ['score', 'rank', 'density', 'top', 'pagerank', 'title', 'length']
 TITLES = {'title', 'length'}  # features that read titles
-QUANTILES = (.25, .5, .75)  # of the nearest others' scores: the radii that neighbors are counted within
-
-
-def radii_of(
-    candidates: Candidates,  # Of a self-join
-) -> dict:  # Modality -> floats
-    "Radii (scores) to count neighbors within: quantiles of the scores of each listing's nearest other."
-    radii = {}
-    for modality in _modalities(candidates):
-        best_scores = candidates.scores[modality][:, 1:].max(1, initial=-np.inf)
-        best_scores = best_scores[best_scores > -np.inf]
-        if len(best_scores): radii[modality] = np.quantile(best_scores, QUANTILES).astype(np.float32).tolist()
-        else: radii[modality] = [0.] * len(QUANTILES)
-    return radii
 
 
 def usable_features(
@@ -48,22 +34,41 @@ def pair_features(
     Features of one listing alone are named `_i` and `_j`. Raises `InputError` for candidates in a
     catalogue, unknown features and missing titles.
     """
-    use = usable_features(titles) if use is None else list(use)
-    _check(candidates, titles, use)
-    pairs = _Pairs(candidates)
-    features = {}
-    if 'density' in use: radii = radii or radii_of(candidates)
-    for modality, scores in candidates.scores.items():
-        if 'score' in use: features[modality] = scores[pairs.rows, pairs.columns]
-        if modality in candidates.join: continue
-        features |= _modality_features(pairs, modality, scores, use, radii, top)
-    if 'pagerank' in use:
-        listing_graph = graph_of(candidates, pairs.rows, pairs.columns)
-        features |= pairs.of_both({'pagerank': pairs.n * pagerank(listing_graph)})
-    if titles is not None: features |= _title_features(pairs, titles, use)
-    arrays = [np.asarray(values, np.float32) for values in features.values()]
-    table = np.stack(arrays, 1) if arrays else np.empty((len(pairs.rows), 0), np.float32)
-    return pairs.rows, pairs.columns, table, list(features)
+    return PairFeatures(candidates, titles, use, radii, top).of()
+
+
+class PairFeatures:
+    """The features of candidate pairs, for some rows at a time: what is looked up on both sides of a pair is
+    made once for all listings."""
+    def __init__(
+        self,
+        candidates: Candidates,  # Of a self-join
+        titles=None,  # (n,) strings; needed for 'title' and 'length'
+        use: list | None = None,  # Some of `FEATURES`; default all that can be had
+        radii: dict | None = None,  # Modality -> radii; default `radii_of`
+        top: int = 5,  # Nearest others whose mean and deviation say how crowded it is around a listing
+    ):
+        self.use = usable_features(titles) if use is None else list(use)
+        _check(candidates, titles, self.use)
+        self.candidates, self.titles = candidates, titles
+        if 'density' in self.use: radii = radii or radii_of(candidates)
+        self.surroundings = Surroundings(candidates, self.use, radii, top)
+
+    def of(
+        self,
+        rows=None,  # int (r,), rows whose pairs are wanted, each once; default all
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:  # (rows, columns, features, names)
+        "The features of the pairs of some rows, as `pair_features` gives them."
+        pairs = _Pairs(self.candidates, self.surroundings, rows)
+        features = {}
+        for modality, scores in self.candidates.scores.items():
+            if 'score' in self.use: features[modality] = scores[pairs.rows, pairs.columns]
+            if modality not in self.candidates.join: features |= pairs.of_modality(modality)
+        features |= pairs.of_both(self.surroundings.overall)
+        if self.titles is not None: features |= _title_features(pairs, self.titles, self.use)
+        table = np.empty((len(pairs.rows), len(features)), np.float32)
+        for column, values in enumerate(features.values()): table[:, column] = values
+        return pairs.rows, pairs.columns, table, list(features)
 
 
 def _check(candidates, titles, used_features):
@@ -82,43 +87,38 @@ def _check(candidates, titles, used_features):
 
 
 class _Pairs:
-    "The candidate pairs (i,j) of a self-join without those of a listing with itself."
-    def __init__(self, candidates):
+    "The candidate pairs (i,j) of some rows of a self-join without those of a listing with itself."
+    def __init__(self, candidates, surroundings, rows):
         candidate_ids = candidates.ids
-        self.n = len(candidate_ids)
-        self.real = candidate_ids >= 0
-        self.real[:, 0] = False
-        self.rows, self.columns = np.nonzero(self.real)  # i, and the column of j
+        self.surroundings = surroundings
+        rows = np.arange(len(candidate_ids)) if rows is None else np.asarray(rows, np.int64)
+        row_places, self.columns = np.nonzero(surroundings.real[rows])
+        self.rows = rows[row_places]  # i; `columns` is that of j
         self.others = candidate_ids[self.rows, self.columns]  # j
         # the column at which the row of j names i, -1 where it does not
-        row_numbers, columns = np.nonzero(candidate_ids >= 0)
-        listed_ids = candidate_ids[row_numbers, columns]
-        positions = find_pairs(row_numbers, listed_ids, self.others, self.rows, self.n)
+        named = np.unique(self.others)
+        places, columns = np.nonzero(candidate_ids[named] >= 0)
+        positions = find_pairs(named[places], candidate_ids[named[places], columns], self.others, self.rows,
+                               len(candidate_ids))
         self.back = np.where(positions >= 0, columns[positions], -1)
 
     def of_both(self, listing_features):
         "Features of listings, name -> (n,), as features of pairs: those of i and those of j."
-        return {f'{feature}{suffix}': listing_values[listing_ids]
+        return {f'{feature}{suffix}': np.asarray(listing_values, np.float32)[listing_ids]
                 for feature, listing_values in listing_features.items()
                 for suffix, listing_ids in (('_i', self.rows), ('_j', self.others))}
 
-
-def _modality_features(pairs, modality, scores, used_features, radii, n_top):
-    features, listing_features = {}, {}
-    if 'rank' in used_features:
-        ranks = tied_ranks(scores, pairs.real)
-        # what is no candidate comes after all candidates
-        last_rank = pairs.real.sum(1)[pairs.others] + 1
-        features[f'{modality} rank'] = ranks[pairs.rows, pairs.columns]
-        ranks_back = np.where(pairs.back >= 0, ranks[pairs.others, pairs.back], last_rank)
-        features[f'{modality} rank back'] = ranks_back
-    if 'density' in used_features:
-        for radius_number, radius in enumerate(radii[modality]):
-            listing_features[f'{modality} within {radius_number}'] = (pairs.real & (scores >= radius)).sum(1)
-    if 'top' in used_features:
-        top_mean, top_deviation = top_moments(scores, pairs.real, n_top)
-        listing_features |= {f'{modality} top mean': top_mean, f'{modality} top deviation': top_deviation}
-    return features | pairs.of_both(listing_features)
+    def of_modality(self, modality):
+        "Ranks both ways, and what it looks like around both listings."
+        features = {}
+        ranks = self.surroundings.ranks.get(modality)
+        if ranks is not None:
+            # what is no candidate comes after all candidates
+            last_rank = self.surroundings.counts[self.others] + 1
+            features[f'{modality} rank'] = ranks[self.rows, self.columns]
+            ranks_back = np.where(self.back >= 0, ranks[self.others, self.back], last_rank)
+            features[f'{modality} rank back'] = ranks_back.astype(np.int32)
+        return features | self.of_both(self.surroundings.by_modality[modality])
 
 
 def _title_features(pairs, titles, used_features):
@@ -133,39 +133,6 @@ def _title_features(pairs, titles, used_features):
         features['words'] = overlap(words, pairs.rows, pairs.others)
         features['codes'] = overlap(with_digits(words), pairs.rows, pairs.others)
     return features
-
-
-def _modalities(candidates):
-    return [modality for modality in candidates.scores if modality not in candidates.join]
-
-
-def tied_ranks(
-    scores: np.ndarray,  # (n,K)
-    real: np.ndarray,  # bool (n,K), which count
-) -> np.ndarray:  # int (n,K)
-    "1 + the number of better ones in the row: equal scores share the better rank."
-    scores = np.where(real, scores, -np.inf)
-    best_first = np.argsort(-scores, axis=1, kind='stable')
-    sorted_scores = np.take_along_axis(scores, best_first, 1)
-    first_of_equal = np.zeros(scores.shape, np.int64)
-    is_lower = sorted_scores[:, 1:] != sorted_scores[:, :-1]
-    first_of_equal[:, 1:] = np.where(is_lower, np.arange(1, scores.shape[1]), 0)
-    ranks = np.empty_like(first_of_equal)
-    np.put_along_axis(ranks, best_first, np.maximum.accumulate(first_of_equal, axis=1) + 1, 1)
-    return ranks
-
-
-def top_moments(
-    scores: np.ndarray,  # (n,K)
-    real: np.ndarray,  # bool (n,K), which count
-    top: int,  # How many of the best
-) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,) each; 0 for a row without any
-    "Mean and deviation of the `top` best scores of each row, of fewer where it has fewer."
-    best_scores = -np.sort(-np.where(real, scores, -np.inf).astype(np.float64), axis=1)[:, :top]
-    is_real = best_scores > -np.inf
-    counts = np.maximum(is_real.sum(1), 1)
-    means = np.where(is_real, best_scores, 0).sum(1) / counts
-    return means, np.sqrt((np.where(is_real, best_scores - means[:, None], 0)**2).sum(1) / counts)
 
 
 def with_scores(

@@ -12,10 +12,14 @@ from ..matches import MAX_MATCHES
 from ..neighbors import Neighbors
 from ..thresholds.base import row_mask
 from ..thresholds.sweep import Sweep
-from .features import pair_features, radii_of, usable_features
+from .features import FEATURES, TITLES, pair_features, usable_features
+from .learning import KnownPairs, random_parts, sampled_pairs
 from .saving import FILES, SavedClassifier
+from .surroundings import radii_of
 
 FORMAT = 1  # raised with every change that older code can't read
+# what a saved model holds beside its classifier
+SETTINGS = ('use', 'top', 'names', 'radii', 'medians', 'kept')
 CHECKED = 500  # pairs that a saved model must score as the fitted one does
 
 
@@ -53,12 +57,24 @@ class PairModel:
         self.top = top
         self.names = names  # of the features it was fitted on
         self.radii = radii  # modality -> radii, those of the listings it was fitted on
+        self.medians = None  # of each feature over the pairs it was fitted to, floats (f,)
+        # share of the pairs of different groups that it was fitted to; probabilities allow for the others
+        self.kept = 1.
         self.model = None  # the fitted classifier, in a model that was fitted here
         self._saved = saved  # the fitted classifier, in a model that was loaded
 
     def __repr__(self):
         kind = self._saved.kind if self._saved else self.classifier or 'boosted'
         return f'PairModel({kind}, {"not fitted" if self.names is None else f"{len(self.names)} features"})'
+
+    @property
+    def reads_titles(self) -> bool:
+        "Whether some of its features are made from titles."
+        return bool(TITLES & set(self.use or ()))
+
+    def unfitted(self) -> 'PairModel':
+        "A model with the settings of this one, to be fitted to other pairs."
+        return PairModel(self.classifier, self.use, self.top)
 
     def features(
         self,
@@ -67,8 +83,15 @@ class PairModel:
     ) -> tuple:  # As `pair_features` gives them
         "The features this model reads; raises `InputError` where they are not those it was fitted on."
         all_features = pair_features(candidates, titles, self.use, self.radii, self.top)
-        feature_names = all_features[3]
-        if self.names is None or feature_names == self.names: return all_features
+        self.check_names(all_features[3])
+        return all_features
+
+    def check_names(
+        self,
+        feature_names: list,  # Of the features that it is going to be given
+    ):
+        "Raise `InputError` where these are not the features that it was fitted on."
+        if self.names is None or feature_names == self.names: return
         lacking_features = [feature for feature in self.names if feature not in feature_names]
         if lacking_features:
             raise InputError(f'pair model: lacks the features {preview(lacking_features)}: '
@@ -81,7 +104,9 @@ class PairModel:
         candidates: Candidates,  # Of a self-join; scores of encoders that were not trained on these listings
         groups,  # (n,) groups, or `Groups`
         titles=None,  # (n,) strings
-        rows=None,  # bool (n,) or row numbers: the listings to learn from, whole groups; default all
+        # bool (n,) or row numbers: the listings to learn from, whole groups; default all. No pair with one of
+        # the others is learned from
+        rows=None,
         trained_on=None,  # bool (n,), listings that an encoder was trained on: they are refused
     ) -> 'PairModel':
         "Learn which candidates of `rows` are of the row's group."
@@ -93,23 +118,33 @@ class PairModel:
         self.model = None
         self._saved = None
         self.radii = radii_of(candidates)
-        pair_rows, pair_columns, features, self.names = self.features(candidates, titles)
+        pairs, _, self.names = self._known_pairs(candidates, groups, titles)
         if self.use is None: self.use = usable_features(titles)
-        is_learned = slice(None) if rows is None else row_mask(rows, len(groups))[pair_rows]
-        same_group = _same_group(candidates, groups, pair_rows, pair_columns)
-        self.fit_pairs(features[is_learned], same_group[is_learned])
-        return self
+        on_rows = np.ones(len(groups), bool) if rows is None else row_mask(rows, len(groups))
+        return pairs.fit(self, on_rows)
+
+    def _known_pairs(self, candidates, groups, titles):
+        "The candidate pairs as `KnownPairs`, their columns, and the names of their features."
+        pair_rows, pair_columns, features, names = self.features(candidates, titles)
+        pair_ids = candidates.ids[pair_rows, pair_columns]
+        return KnownPairs(pair_rows, pair_ids, features, groups), pair_columns, names
 
     def fit_pairs(
         self,
         features: np.ndarray,  # float32 (m,f), as `features` gives them
         same: np.ndarray,  # bool (m,), whether the pair is of one group
+        kept: float = 1.,  # Share of the pairs of different groups that these are: probabilities allow for it
     ):
-        "Fit the classifier to pairs whose features are known."
+        "Fit the classifier to pairs whose features are known; of very many others than mates to a sample."
         from sklearn.base import clone
         if len(np.unique(same)) < 2:
             share = 'all' if same.all() and len(same) else 'none'
             raise InputError(f'pair model: of {len(same)} candidate pairs {share} are of one group')
+        taken, share_taken = sampled_pairs(same)
+        features, same = features[taken], same[taken]
+        self.kept = kept * share_taken
+        self.medians = np.median(features, axis=0).astype(float).tolist()
+        self._saved = None
         self.model = clone(self.classifier) if self.classifier is not None else boosted()
         self.model.fit(features, same.astype(np.int64))
         # a few of the pairs: what is saved must score them as the fitted classifier does
@@ -120,28 +155,37 @@ class PairModel:
         features: np.ndarray,  # float32 (m,f), as `features` gives them
     ) -> np.ndarray:  # float32 (m,)
         "The probability that a pair is of one group."
+        return self._exact_probabilities(features).astype(np.float32)
+
+    def _exact_probabilities(self, features):
         if self.model is None and self._saved is None: raise InputError('pair model: not fitted')
-        if not len(features): return np.empty(0, np.float32)
+        if not len(features): return np.empty(0)
         if self._saved: probabilities = self._saved.probabilities(features)
         else: probabilities = self.model.predict_proba(features)[:, 1]
-        return np.asarray(probabilities, np.float32)
+        probabilities = np.asarray(probabilities, np.float64)
+        if self.kept == 1: return probabilities
+        # among fewer pairs of different groups the odds of a match are higher
+        weighted = probabilities * self.kept
+        return weighted / (weighted + 1 - probabilities)
 
-    def unseen_probabilities(
+    def moved(
         self,
-        features: np.ndarray,  # float32 (m,f)
-        same: np.ndarray,  # bool (m,)
-        part: np.ndarray,  # int (m,), the part that the row of each pair is in
-        folds: int,  # How many parts
-    ) -> np.ndarray:  # float32 (m,)
-        "The probability of each pair by a classifier fitted on all other parts."
-        result = np.empty(len(features), np.float32)
-        other_model = PairModel(self.classifier, self.use, self.top)
-        for fold in range(folds):
-            in_fold = part == fold
-            if not in_fold.any(): continue
-            other_model.fit_pairs(features[~in_fold], same[~in_fold])
-            result[in_fold] = other_model.probabilities(features[in_fold])
-        return result
+        features: np.ndarray,  # float32 (m,f), as `features` gives them
+    ) -> np.ndarray:  # float64 (m,f), in log-odds; above 0 where the feature speaks for a match
+        """What each feature did to the probability of each pair: how far its log-odds lie above those with
+        the median of all fitted pairs in the feature's place.
+
+        It asks nothing of the classifier. Features that say the same share what they do, so these numbers do
+        not add up to the log-odds. Raises `InputError` for a model that was saved without medians.
+        """
+        if self.medians is None:
+            raise InputError('pair model: saved by an earlier version, without medians: fit it again')
+        n_pairs, n_features = features.shape
+        changed = np.repeat(features[None], n_features, 0)  # (f,m,f)
+        each = np.arange(n_features)
+        changed[each, :, each] = np.asarray(self.medians, np.float32)[:, None]
+        without = self._exact_probabilities(changed.reshape(-1, n_features)).reshape(n_features, n_pairs)
+        return (_log_odds(self._exact_probabilities(features)) - _log_odds(without)).T
 
     def score(
         self,
@@ -170,22 +214,38 @@ class PairModel:
         """
         groups = Groups.of(groups, len(candidates.ids))
         self.fit(candidates, groups, titles)
-        pair_rows, pair_columns, features, _ = self.features(candidates, titles)
-        same_group = _same_group(candidates, groups, pair_rows, pair_columns)
-        pair_parts = random_parts(groups.codes, folds, seed)[pair_rows]
-        probabilities = self.unseen_probabilities(features, same_group, pair_parts, folds)
-        return _neighbors(candidates, pair_rows, pair_columns, probabilities)
+        pairs, pair_columns, _ = self._known_pairs(candidates, groups, titles)
+        every_row = np.ones(len(groups), bool)
+        probabilities = pairs.unseen(self, every_row, random_parts(groups.codes, folds, seed))
+        return _neighbors(candidates, pairs.rows, pair_columns, probabilities)
+
+    def to_dict(self) -> dict:
+        """The fitted model as json takes it, for a step of a rule; raises `InputError` for a classifier that
+        can't be saved, see `SavedClassifier`."""
+        return {**self._settings(), **self._as_saved().to_dict()}
+
+    @classmethod
+    def from_dict(
+        cls,
+        saved: dict,  # As `to_dict` gives it
+    ) -> 'PairModel':
+        "The model that `to_dict` wrote; raises `InputError` for what can't be one."
+        if not isinstance(saved, dict) or set(saved) != {*SETTINGS, 'kind', 'content'}:
+            raise InputError('pair model: give what `PairModel.to_dict` gave')
+        names, radii = saved['names'], saved['radii']
+        unknown = set(saved['use']) - set(FEATURES)
+        if unknown: raise InputError(f'pair model: use={sorted(unknown)}: choose from {", ".join(FEATURES)}')
+        if len(saved['medians'] or names) != len(names) or not isinstance(radii, dict):
+            raise InputError('pair model: its names, radii and medians do not fit together')
+        return cls._of(saved, SavedClassifier.from_dict(saved, len(names)))
 
     def save(
         self,
         path,  # Folder; one that a pair model was saved to before is replaced
     ):
         "Save without pickle; raises `InputError` for a classifier that can't be, see `SavedClassifier`."
-        if self.names is None: raise InputError('pair model: not fitted')
-        saved = self._saved or SavedClassifier.of(self.model, self._check)
-        content = {
-            'format': FORMAT, 'kind': saved.kind, 'use': self.use, 'top': self.top, 'names': self.names,
-            'radii': self.radii}
+        saved = self._as_saved()
+        content = {'format': FORMAT, 'kind': saved.kind, **self._settings()}
         write_sealed(path, 'pair.json', content, {FILES[saved.kind]: saved.data})
 
     @classmethod
@@ -195,28 +255,26 @@ class PairModel:
     ) -> 'PairModel':
         "Load a saved model after its hashes were checked; it scores as the one that was saved."
         content, files = read_sealed(path, 'pair.json', FORMAT)
-        saved = SavedClassifier(content['kind'], files[FILES[content['kind']]])
-        return cls(use=content['use'], top=content['top'], names=content['names'], radii=content['radii'],
-                   saved=saved)
+        return cls._of(content, SavedClassifier(content['kind'], files[FILES[content['kind']]]))
+
+    def _settings(self): return {name: getattr(self, name) for name in SETTINGS}
+
+    def _as_saved(self):
+        if self.names is None: raise InputError('pair model: not fitted')
+        return self._saved or SavedClassifier.of(self.model, self._check)
+
+    @classmethod
+    def _of(cls, settings, saved):
+        model = cls(use=settings['use'], top=settings['top'], names=settings['names'],
+                    radii=settings['radii'], saved=saved)
+        # models of the first versions lack both
+        model.medians, model.kept = settings.get('medians'), settings.get('kept', 1.)
+        return model
 
 
-def _same_group(candidates, groups, pair_rows, pair_columns):
-    "Whether each pair is of one group, bool (m,)."
-    return groups.codes[pair_rows] == groups.codes[candidates.ids[pair_rows, pair_columns]]
-
-
-def random_parts(
-    codes: np.ndarray,  # int (n,), the group of each listing, from 0
-    folds: int,  # How many parts
-    seed: int,  # Of the draw
-) -> np.ndarray:  # int (n,), from 0
-    "A part for each listing: whole groups together, about as many groups in each part."
-    n_groups = codes.max() + 1
-    if not 2 <= folds <= n_groups:
-        raise InputError(f'folds={folds}: from 2 to the number of groups, {n_groups}')
-    # dealt here and not by `group_folds`, which needs a table and balances listings, nor by scikit-learn's
-    # KFold, which draws other parts from the same seed: all figures of pair models would move
-    return np.random.default_rng(seed).permutation(np.arange(n_groups) % folds)[codes]
+def _log_odds(probabilities):
+    bounded = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    return np.log(bounded / (1 - bounded))
 
 
 def _neighbors(candidates, pair_rows, pair_columns, probabilities):
@@ -242,22 +300,17 @@ def heldout_pairs(
     groups = Groups.of(groups, len(candidates.ids))
     clusters = clusters_of(groups, clusters)
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
-    given_model = model or PairModel()
-    model = PairModel(given_model.classifier, given_model.use, given_model.top)
-    pair_rows, pair_columns, features, _ = model.features(candidates, titles)
-    same_group = _same_group(candidates, groups, pair_rows, pair_columns)
-    pair_parts = random_parts(clusters, folds, seed)[pair_rows]
+    model = (model or PairModel()).unfitted()
+    pairs, pair_columns, _ = model._known_pairs(candidates, groups, titles)
+    parts = random_parts(clusters, folds, seed)
     totals = np.zeros((3, len(groups)))
     picks = []
     for on_side in random_halves(clusters, halvings, seed):
         for chosen_on in (on_side, ~on_side):
-            on_chosen = chosen_on[pair_rows]
-            probabilities = np.empty(len(pair_rows), np.float32)
-            probabilities[on_chosen] = model.unseen_probabilities(
-                features[on_chosen], same_group[on_chosen], pair_parts[on_chosen], folds)
-            model.fit_pairs(features[on_chosen], same_group[on_chosen])
-            probabilities[~on_chosen] = model.probabilities(features[~on_chosen])
-            neighbors = _neighbors(candidates, pair_rows, pair_columns, probabilities)
+            unseen = pairs.unseen(model, chosen_on, parts)
+            fitted = pairs.fit(model.unfitted(), chosen_on)
+            probabilities = np.where(chosen_on[pairs.rows], unseen, fitted.probabilities(pairs.features))
+            neighbors = _neighbors(candidates, pairs.rows, pair_columns, probabilities)
             sweep = Sweep(neighbors, groups, max_matches)
             threshold, _ = sweep.best(chosen_on)
             scores_by_kind = sweep.at(threshold), recall_at(neighbors, groups), map_at_r(neighbors, groups)

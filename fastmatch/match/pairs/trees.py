@@ -1,6 +1,8 @@
 "Boosted trees as plain arrays: a HistGradientBoostingClassifier without scikit-learn and without pickle."
 import numpy as np
 
+from ...core import InputError
+
 # name in our arrays -> (name in scikit-learn's nodes, type)
 FIELDS = {
     'feature': ('feature_idx', np.int64),
@@ -47,3 +49,27 @@ def tree_probabilities(
             nodes[walking] = np.where(goes_left, trees['left'][current_nodes], trees['right'][current_nodes])
         raw_scores += trees['value'][nodes]
     return 1 / (1 + np.exp(-raw_scores))
+
+
+def check_trees(
+    trees: dict,  # Name -> numbers, as `trees_as_arrays` gives them, arrays or lists
+    features: int,  # How many features a row has
+) -> dict:  # Name -> array
+    "The trees as arrays; raises `InputError` for numbers that are no trees: a walk would not end."
+    wanted = {**{name: dtype for name, (_, dtype) in FIELDS.items()}, 'left': np.int64, 'right': np.int64,
+              'start': np.int64, 'base': np.float64}
+    if set(trees) != set(wanted): raise InputError(f'pair model: trees of {sorted(trees)}')
+    try: arrays = {name: np.asarray(trees[name], dtype) for name, dtype in wanted.items()}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f'pair model: its trees are no numbers: {error}') from error
+    nodes = np.arange(len(arrays['leaf']))
+    of_nodes = [arrays[name] for name in wanted if name not in ('start', 'base')]
+    inner = arrays['leaf'] == 0
+    is_whole = (all(array.shape == nodes.shape for array in of_nodes) and arrays['base'].shape == (1,)
+                and np.isin(arrays['start'][:-1], nodes).all() and arrays['start'][-1:] == len(nodes)
+                # children come behind their parent
+                and all(((arrays[child] > nodes) & (arrays[child] < len(nodes)))[inner].all()
+                        for child in ('left', 'right'))
+                and np.isin(arrays['feature'][inner], np.arange(features)).all())
+    if not is_whole: raise InputError('pair model: its trees do not hang together')
+    return arrays

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
+from tqdm import tqdm
 
 from ...core import InputError
 from ..judge.heldout import HeldOut, alone_heldout, random_halves
@@ -17,6 +18,7 @@ from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
 from ..steps.step import Step
+from ..thresholds.sweep import RankSweep
 from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, finder_fusions, fusions, menu_of
 from .structure import RuleStructure
 from .workbench import Workbench
@@ -118,7 +120,8 @@ def ladder(
         rungs.append(Rung(name, heldout, paired(heldout, rungs[-1].heldout)))
         if echo is not None: echo(f'  {name:>16} {heldout.mean:.4f}  {climb.everything.structure}')
     final = climb.everything
-    score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary()}
+    score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary(),
+             'setting': setting.name, 'pool': setting.pool}
     rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
     halves = [HalfRule(side.structure, side.thresholds, side.scored) for side in climb.halves]
     return LadderResult(rule, final.structure, rungs, halves)
@@ -187,6 +190,7 @@ class _Climb:
         if menu.blends: yield '+ blending', lambda: self._refine(self._blends)
         if menu.rerankings: yield '+ re-ranking', lambda: self._rerank(menu.rerankings)
         if menu.vetoes: yield '+ vetoes', lambda: self._rerank(menu.vetoes)
+        if menu.pair_model: yield '+ pair model', self._try_pair_model
 
     def heldout(self) -> HeldOut:
         "What the rules of the halves score on the other halves."
@@ -273,3 +277,24 @@ class _Climb:
                     side
                 )
         self._offer(wanted)
+
+    def _try_pair_model(self):
+        """Offer a classifier of pairs in place of a side's steps on neighbors.
+
+        It is fitted to the pairs of the side's own rows; their probabilities, which the threshold is chosen
+        on,
+        come from models that did not see them.
+        """
+        ranks = 2 if self.menu.min2 else 1
+        wanted = {}
+        for side in self.sides:
+            side.must_add(WORTH)
+            wanted.setdefault(replace(side.structure, score_steps=(), ranks=ranks), []).append(side)
+        groups = self.workbench.groups
+        for structure, sides in wanted.items():
+            pairs = self.workbench.pairs(structure)
+            for side in tqdm(sides, desc='pair model', delay=2, leave=False):
+                model, neighbors = pairs.crossed(groups, side.chosen_on)
+                search = RankSweep(neighbors, groups, ranks)
+                with_model = replace(structure, score_steps=(Step('pair_model', model=model),))
+                side.offer(with_model, search, self._recall_and_precision(search))

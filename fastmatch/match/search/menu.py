@@ -37,8 +37,7 @@ FULL = Menu(
         (_augment(2), _augment(2)), (_augment(3), _augment(2)),
         (_augment(2), _expand(2)), (_augment(3), _expand(3))),
     rerankings=((_k_reciprocal(3, 2, .3),), (_k_reciprocal(5, 2, .6),)),
-    vetoes=((Step('veto'),),),
-    pair_model=True)
+    vetoes=((Step('veto'),),))
 
 # everything that was tried: on the tested sets the steps that FULL leaves out added nothing
 WIDE = replace(
@@ -50,7 +49,8 @@ WIDE = replace(
     rerankings=(
         *FULL.rerankings, (_k_reciprocal(8, 2, .6),), (Step('neighbor_mean', k=2, weight=.5),),
         (Step('standardize', k=10),)),
-    vetoes=(*FULL.vetoes, (Step('mutual', k=8),)))
+    vetoes=(*FULL.vetoes, (Step('mutual', k=8),)),
+    pair_model=True)
 
 SHORT = Menu(
     refinements=((_augment(2),), (_augment(3),), (_augment(2), _expand(2))),

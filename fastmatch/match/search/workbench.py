@@ -6,6 +6,7 @@ from ..candidates import Candidates, candidates, made_with_of
 from ..fuse import fuse
 from ..judge.setting import READ_ONLY, Setting
 from ..neighbors import NEAREST, Neighbors
+from ..pairs.rule_pairs import RulePairs
 from ..rule import Rule
 from ..spaces.pool import Pool, first_rows
 from ..thresholds.flat import FUSED, Flat
@@ -100,11 +101,25 @@ class Workbench:
         if not looks_further:
             fused = self._fused(self.candidates(structure.vector_steps), structure)
             return rule.reranked(fused, self._first_rows(structure.vector_steps))[-1][1]
-        key = structure.vector_steps, structure.how, structure.weights, structure.power
-        fused = self._fused_whole.get(
-            key, lambda: self._fused(self.candidates(structure.vector_steps, whole=True), structure))
-        reranked = rule.reranked(fused, self.spaces(structure.vector_steps))[-1][1]
+        fused = self._fused_of_all(structure)
+        reranked = rule.reranked(fused, self.spaces(structure.vector_steps), self.spaces())[-1][1]
         return reranked.head(len(self.groups))
+
+    def _fused_of_all(self, structure):
+        "The fused neighbors of all listings of the pool, before any step on neighbors."
+        key = structure.vector_steps, structure.how, structure.weights, structure.power
+        return self._fused_whole.get(
+            key, lambda: self._fused(self.candidates(structure.vector_steps, whole=True), structure))
+
+    def pairs(
+        self,
+        structure: RuleStructure,  # Its steps on neighbors are not regarded
+    ) -> RulePairs:
+        "The candidate pairs of the judged rows, for a pair model to be fitted to."
+        return RulePairs(
+            self._fused_of_all(structure), self.spaces(structure.vector_steps), plain=self.spaces(),
+            modalities=[modality for modality, _ in structure.weights], join=self.join,
+            n_rows=len(self.groups))
 
     def _first_rows(self, vector_steps):
         if not vector_steps: return self.setting.spaces

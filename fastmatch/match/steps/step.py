@@ -7,6 +7,8 @@ import inspect
 import numpy as np
 
 from ...core import InputError
+from ..pairs.model import PairModel
+from ..pairs.rule_pairs import pair_model
 from .chisel import chisel
 from .group import agglomerate, group, same_group, tiers
 from .min2 import min2
@@ -32,7 +34,7 @@ def _tiers(matches, neighbors, merge=.8, join=.7, pair=.3):
 STEPS = {
     **{function.__name__: ('vectors', function) for function in (expand, augment, blend, cross_mean)},
     **{function.__name__: ('neighbors', function)
-       for function in (neighbor_mean, k_reciprocal, standardize, mutual, veto)},
+       for function in (neighbor_mean, k_reciprocal, standardize, pair_model, mutual, veto)},
     'min2': ('matches', min2), 'chisel': ('matches', chisel), 'components': ('matches', _components),
     'agglomerate': ('matches', _agglomerate), 'tiers': ('matches', _tiers)}
 
@@ -81,6 +83,8 @@ class Step:
                 f"step {self.do!r}: `on` and `by` are for 'vectors', its stage is {self.stage!r}")
         self.on = (on,) if isinstance(on, str) else None if on is None else tuple(on)
         self.by = by
+        self.pair_model = None  # the fitted model of the step 'pair_model', read once
+        if self.do == 'pair_model': self.pair_model, params = _fitted_model(params)
         self.params = plain_value({**SPACE_ARGUMENTS.get(self.do, {}), **params}, f'step {self.do!r}')
         if self.function is not None: self._check()
 
@@ -90,6 +94,7 @@ class Step:
         if not callable(self.function): raise InputError(f'step {self.do!r}: not a function')
         inputs = [None] * (2 if self.stage == 'matches' else 1)
         given = {} if self.by == 'own' else {'neighbors': None}
+        if self.pair_model is not None: given['pairs'] = None
         try: inspect.signature(self.function).bind(*inputs, **given, **self.params)
         except TypeError as error: raise InputError(f'step {self.do!r} with {self.params}: {error}') from None
 
@@ -99,13 +104,16 @@ class Step:
     def __repr__(self):
         changed_on = {} if self.on is None else {'on': self.on}
         taken_by = {} if self.by == 'own' else {'by': self.by}
-        named = {**changed_on, **taken_by, **self.params}
+        # a fitted model is thousands of numbers
+        fitted = {} if self.pair_model is None else {'model': self.pair_model}
+        named = {**changed_on, **taken_by, **self.params, **fitted}
         arguments = [f'{argument}={value!r}' for argument, value in named.items()]
         return f'Step({", ".join([repr(self.do), *arguments])})'
 
     @property
     def reads(self) -> list[str]:
         "Names of the spaces that it needs beside the rule's modalities."
+        if self.pair_model is not None: return ['titles'] if self.pair_model.reads_titles else []
         return [self.params[argument] for argument in SPACE_ARGUMENTS.get(self.do, ())]
 
     @property
@@ -118,7 +126,9 @@ class Step:
         self,
         *inputs,  # What its stage hands over: a space, neighbors, or matches and neighbors
         spaces: dict,  # Name -> space, for arguments that are spaces
-        **given,  # `neighbors` whose vectors are taken, for a step on vectors by fused neighbors
+        # `neighbors` whose vectors are taken, for a step on vectors by fused neighbors; `pairs`, for a pair
+        # model
+        **given,
     ):
         "Carry the step out; raises `InputError` for a function of somebody else that was not handed in."
         if self.function is None:
@@ -127,6 +137,7 @@ class Step:
         space_arguments = SPACE_ARGUMENTS.get(self.do, ())
         arguments = {argument: spaces[value] if argument in space_arguments else value
                      for argument, value in self.params.items()}
+        if self.pair_model is not None: arguments['model'] = self.pair_model
         return self.function(*inputs, **given, **arguments)
 
     def to_dict(
@@ -161,6 +172,16 @@ class Step:
         step = cls(named_or_function, saved['stage'], saved['on'], saved['by'], **saved['params'])
         step.do = step_name  # saved again under the name that it was saved by
         return step
+
+
+def _fitted_model(params):
+    """The fitted model of a step, which is given as a `PairModel` or as its dict; the parameters with the
+    dict."""
+    model = params.get('model')
+    if isinstance(model, PairModel): params = {**params, 'model': model.to_dict()}
+    elif model is None: raise InputError("step 'pair_model': model: give a fitted `PairModel`")
+    # read from the dict in any case, so that a saved rule gives the same bits
+    return PairModel.from_dict(params['model']), params
 
 
 def as_step(

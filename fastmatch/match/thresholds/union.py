@@ -23,7 +23,7 @@ class UnionSweep(ThresholdSearch):
         if len(self.names) != 2 or not set(self.names) <= set(candidates.scores):
             raise InputError(f'names={self.names}: two of {list(candidates.scores)}')
         n_listings = len(candidates.ids)
-        groups = Groups.of(groups, n_listings)
+        groups = Groups.of(groups, n_listings).check_pool(candidates.pool)
         # the order of a union depends on its thresholds: recall and precision are those under equal ones
         self.neighbors = fuse(candidates, 'union', dict.fromkeys(self.names, 0.))
         candidate_ids = candidates.ids[:, 1:]

@@ -6,6 +6,7 @@ from fastmatch.core import InputError
 from fastmatch.match import (
     Dense,
     PairModel,
+    Sweep,
     alone_heldout,
     best_by_rank,
     best_threshold,
@@ -38,6 +39,42 @@ def test_of_hands_back_what_is_factorised():
     groups = Groups([7, 7, 3])
     assert Groups.of(groups) is groups and Groups.of(groups, 3) is groups
     assert Groups.of(np.array([7, 7, 3]), 3).codes.tolist() == [0, 0, 1]
+
+
+def test_only_the_first_listings_are_judged():
+    groups = Groups(['b', 'a', 'b', 'c', 'a', 'b'], rows=3)
+    assert len(groups) == 3 and groups.pool == 6 and groups.count == 2
+    assert groups.codes.tolist() == [0, 1, 0, 2, 1, 0] and groups.row_codes.tolist() == [0, 1, 0]
+    # the size of a group is that in the whole pool
+    assert groups.sizes.tolist() == [3, 2, 3]
+    assert repr(groups) == 'Groups(3 listings in 2 groups, looked up among 6)'
+    assert Groups.of(groups, 3) is groups
+    assert Groups([*'aab'], rows=3).pool == 3 and Groups([*'aab'], rows=0).sizes.tolist() == []
+    with pytest.raises(InputError, match=r'^groups of shape \(3,\): give 6'): Groups.of(groups, 6)
+    for rows in (-1, 7):
+        with pytest.raises(InputError, match=f'^groups: rows={rows} of 6 listings'):
+            Groups([*'bababc'], rows=rows)
+
+
+@pytest.mark.parametrize('n_rows', [2, 5, 17, 30])
+def test_what_judges_rows_of_a_pool(n_rows):
+    "Scores of the first rows are those of a self-join of all, whichever others there are."
+    rng = np.random.default_rng(n_rows)
+    codes, vectors = rng.integers(0, 9, 30), rng.normal(size=(30, 4))
+    neighbors = Dense(vectors).search(12)
+    everything, first = Groups(codes), Groups(codes, rows=n_rows)
+    for judge in (recall_at, map_at_r):
+        np.testing.assert_array_equal(judge(neighbors.head(n_rows), first),
+                                      judge(neighbors, everything)[:n_rows])
+    matches = [ids[:4] for ids in neighbors.ids]
+    np.testing.assert_array_equal(row_f1(matches[:n_rows], first), row_f1(matches, everything)[:n_rows])
+    for threshold in (-.5, .2, .7):
+        np.testing.assert_array_equal(Sweep(neighbors.head(n_rows), first).at(threshold),
+                                      Sweep(neighbors, everything).at(threshold)[:n_rows])
+    is_row = np.arange(30) < n_rows
+    for search in (best_threshold, best_by_rank):
+        assert search(neighbors.head(n_rows), first)[1] == pytest.approx(
+            search(neighbors, everything, rows=is_row)[1], abs=1e-12)
 
 
 @pytest.mark.parametrize('groups, message', [

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastmatch.core import InputError
 from fastmatch.match import Candidates, Dense, Keys, Neighbors, Pool, Tfidf, candidates, fuse
-from fastmatch.match.pairs.features import FEATURES, pair_features, radii_of, tied_ranks, with_scores
+from fastmatch.match.pairs.features import FEATURES, PairFeatures, pair_features, with_scores
 from tests.match.cases import halves_of_one, noisy, titles
 from tests.reference import pair as reference
 
@@ -69,24 +69,16 @@ def test_row_order_matters_to_none():
         np.testing.assert_allclose(values, second_by_pair[pair], atol=1e-5)
 
 
-def test_ranks_of_equals():
-    scores = np.array([[9, .5, .7, .5, .7, .1, 3]], np.float32)
-    is_listed = np.array([[False, True, True, True, True, True, False]])
-    assert tied_ranks(scores, is_listed)[0, 1:6].tolist() == [3, 1, 3, 1, 5]
-
-
-def test_radii():
-    scored_candidates, _ = some_candidates(16, 3)
-    actual = radii_of(scored_candidates)
-    assert set(actual) == {'image', 'tfidf'}
-    listed_scores = [[float(score) for score in row_scores[1:] if score > -np.inf]
-                     for row_scores in scored_candidates.scores['image']]
-    nearest_scores = [max(row_scores) for row_scores in listed_scores if row_scores]
-    np.testing.assert_allclose(actual['image'], np.quantile(nearest_scores, [.25, .5, .75]), atol=1e-6)
-    with_those_radii = pair_features(scored_candidates, radii=actual)[2]
-    np.testing.assert_array_equal(pair_features(scored_candidates)[2], with_those_radii)
-    all_alone = Candidates(np.arange(3)[:, None], {'a': np.ones((3, 1), np.float32)})
-    assert radii_of(all_alone) == {'a': [0., 0., 0.]} and pair_features(all_alone)[2].shape[0] == 0
+def test_some_rows_are_those_of_all():
+    scored_candidates, texts = some_candidates(16, 4)
+    rows, *arrays, names = pair_features(scored_candidates, texts)
+    of_some = PairFeatures(scored_candidates, texts)
+    for wanted_rows in ([3], [7, 2, 11], np.arange(9), []):
+        *some_arrays, some_names = of_some.of(np.array(wanted_rows, int))
+        places = np.concatenate([np.flatnonzero(rows == row) for row in wanted_rows] or [np.zeros(0, int)])
+        for some, whole in zip(some_arrays, (rows, *arrays)):
+            np.testing.assert_array_equal(some, whole[places])
+        assert some_names == names
 
 
 def test_use():

@@ -1,4 +1,6 @@
 "Pair models: what is learned, held out, saved without pickle; the protocol against a double loop."
+import json
+
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -23,8 +25,9 @@ from fastmatch.match import (
 )
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.neighbors import group_codes
-from fastmatch.match.pairs.features import radii_of
 from fastmatch.match.pairs.model import random_parts
+from fastmatch.match.pairs.surroundings import radii_of
+from fastmatch.store import write_sealed
 from tests.match.cases import titles
 from tests.match.pairs.made import linear, listings
 
@@ -37,10 +40,15 @@ def test_learns_more_than_a_mean():
     neighbors = model.score(scored_candidates, texts).check(self_join=True)
     np.testing.assert_array_equal(np.sort(neighbors.ids, 1), np.sort(scored_candidates.ids, 1))
     assert (neighbors.scores[:, 0] == 1).all() and neighbors.scores[neighbors.ids >= 0].min() >= 0
-    # probabilities of the classifier itself, pair by pair
+    # probabilities of the classifier itself, pair by pair, at the odds of a match among all the half's pairs;
+    # it was fitted to those that lie within the half
     rows, columns, features, _ = model.features(scored_candidates, texts)
-    pairs = zip(rows, scored_candidates.ids[rows, columns])
-    expected = dict(zip(pairs, model.model.predict_proba(features)[:, 1]))
+    other_ids = scored_candidates.ids[rows, columns]
+    is_different = half[rows] & (groups[rows] != groups[other_ids])
+    share = (is_different & half[other_ids]).sum() / is_different.sum()
+    assert model.kept == share and .3 < share < .7
+    all_odds = [p / (1 - p) * share for p in model.model.predict_proba(features)[:, 1]]
+    expected = dict(zip(zip(rows, other_ids), [odds / (1 + odds) for odds in all_odds]))
     for i, j, score in zip(*neighbors.pairs()):
         if i != j: assert score == pytest.approx(expected[i, j], abs=1e-6)
     other_half = ~half
@@ -197,6 +205,53 @@ def test_save_and_load(kind, make_classifier, tmp_path):
     expected = model.score(few_candidates, few_texts).scores
     np.testing.assert_allclose(expected, loaded.score(few_candidates, few_texts).scores, atol=2e-6)
     assert_every_flipped_bit_is_seen(tmp_path/'m')
+
+
+def test_a_model_that_an_earlier_version_saved(tmp_path):
+    "It holds no medians and no share of the pairs."
+    found, groups, texts = listings()
+    model = PairModel().fit(found, groups, texts)
+    saved = model.to_dict()
+    from_dict = PairModel.from_dict(json.loads(json.dumps(saved)))
+    assert from_dict.to_dict() == saved and from_dict.medians == model.medians
+    content = {
+        'format': 1,
+        'kind': 'trees',
+        **{name: saved[name] for name in ('use', 'top', 'names', 'radii')},
+    }
+    data = from_dict._saved.data
+    write_sealed(tmp_path/'m', 'pair.json', content, {'trees.safetensors': data})
+    loaded = PairModel.load(tmp_path/'m')
+    np.testing.assert_array_equal(loaded.score(found, texts).scores, from_dict.score(found, texts).scores)
+    with pytest.raises(InputError, match='without medians'): loaded.moved(loaded.features(found, texts)[2])
+    # it may be a step all the same
+    again = PairModel.from_dict(loaded.to_dict())
+    np.testing.assert_array_equal(again.score(found, texts).scores, from_dict.score(found, texts).scores)
+
+
+def test_what_moved_a_probability_against_a_loop():
+    found, groups, texts = listings()
+    model = PairModel(linear()).fit(found, groups, texts)
+    _, _, features, names = model.features(found, texts)
+    medians = np.median(features, axis=0)
+    np.testing.assert_allclose(model.medians, medians)
+    def log_odds(table):
+        both = np.clip(model.model.predict_proba(table).astype(float), 1e-9, 1)
+        return np.log(both[:, 1] / both[:, 0])
+    # near 0 and 1 float32, in which this classifier counts, rounds odds away
+    some = features[np.abs(log_odds(features)) < 3][:20]
+    moved = model.moved(some)
+    assert moved.shape == (20, len(names))
+    for column, median in enumerate(medians):
+        changed = some.copy()
+        changed[:, column] = median
+        np.testing.assert_allclose(moved[:, column], log_odds(some) - log_odds(changed), atol=1e-3)
+    # of a linear model: the distance to the median times its weight
+    scale, regression = model.model[0].scale_, model.model[1]
+    is_exact = np.abs(log_odds(some)[:, None] - moved) < 3
+    wanted = (some - medians) * regression.coef_[0] / scale
+    np.testing.assert_allclose(moved[is_exact], wanted[is_exact], atol=1e-3)
+    assert is_exact.mean() > .8
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):

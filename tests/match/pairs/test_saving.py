@@ -1,4 +1,6 @@
-"A classifier as bytes gives the probabilities that it gave, or is refused."
+"A classifier as bytes, or as json, gives the probabilities that it gave, or is refused."
+import json
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -60,3 +62,26 @@ def test_saved_probabilities_are_the_classifiers(kind):
     unseen = rng.normal(size=(50, 5)).astype(np.float32)
     expected = classifier.predict_proba(unseen)[:, 1]
     np.testing.assert_allclose(loaded.probabilities(unseen), expected, atol=1e-5)
+    # as json takes it, and the same bits again
+    from_json = SavedClassifier.from_dict(json.loads(json.dumps(saved.to_dict())), 5)
+    np.testing.assert_array_equal(from_json.probabilities(unseen), saved.probabilities(unseen))
+    assert from_json.to_dict() == saved.to_dict()
+
+
+def test_refuses_what_is_no_classifier():
+    features = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
+    model = HistGradientBoostingClassifier(max_iter=3).fit(features, features[:, 0] > 0)
+    good = SavedClassifier.of(model, features).to_dict()
+    trees = good['content']
+    bad = [({'kind': 'pickle', 'content': ''}, "kind='pickle' with str"), ({'kind': 'trees'}, 'NoneType'),
+           ({'kind': 'onnx', 'content': '?!'}, 'ONNX is damaged'),
+           ({**good, 'content': {}}, r'trees of \[\]'),
+           ({**good, 'content': {**trees, 'value': ['a'] * len(trees['value'])}}, 'no numbers'),
+           # a child that is its own parent would be walked for ever
+           ({**good, 'content': {**trees, 'left': [0] * len(trees['left'])}}, 'do not hang together'),
+           ({**good, 'content': {**trees, 'start': [0, 99999]}}, 'do not hang together'),
+           ({**good, 'content': {**trees, 'base': []}}, 'do not hang together'),
+           ({**good, 'content': {**trees, 'value': trees['value'][1:]}}, 'do not hang together')]
+    for saved, says in bad:
+        with pytest.raises(InputError, match=says): SavedClassifier.from_dict(saved, 5)
+    with pytest.raises(InputError, match='do not hang together'): SavedClassifier.from_dict(good, 0)

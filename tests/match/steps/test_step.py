@@ -11,10 +11,12 @@ from fastmatch.match import (
     Embeddings,
     Keys,
     Neighbors,
+    PairModel,
     Pool,
     Rule,
     Step,
     Tfidf,
+    Titles,
     Units,
     agglomerate,
     at_most,
@@ -31,11 +33,13 @@ from fastmatch.match import (
     min2,
     mutual,
     neighbor_mean,
+    pair_model,
     same_group,
     standardize,
     tiers,
     veto,
 )
+from fastmatch.match.pairs.rule_pairs import RulePairs
 from fastmatch.match.spaces.keys import title_keys
 from tests.match.cases import noisy, titles
 
@@ -52,6 +56,7 @@ SPACES = {
     'phash': Keys(HASHES),
     'units': Units(TEXTS),
     'same_title': Keys(title_keys(TEXTS)),
+    'titles': Titles(TEXTS),
 }
 
 
@@ -67,7 +72,7 @@ def pools(new_count):
         'tfidf': Pool(tfidf.take(mask), tfidf.take(~mask)),
         **{
             modality: Pool(SPACES[modality].take(mask), SPACES[modality].take(~mask))
-            for modality in ('phash', 'units', 'same_title')
+            for modality in ('phash', 'units', 'same_title', 'titles')
         },
     }
 
@@ -85,6 +90,9 @@ def alone(matches, neighbors): return at_most(matches, 1)
 
 PLAIN = fused(SPACES)
 for array in PLAIN: array.setflags(write=False)
+PAIRS = RulePairs(PLAIN, {**refined(lambda space: space), 'titles': SPACES['titles']})
+# a group for every title: most pairs of one group are near
+MODEL = PairModel.from_dict(PAIRS.fit(TEXTS).to_dict())
 BY_HAND = {
     'expand': (
         dict(k=4, alpha=2.0),
@@ -105,6 +113,7 @@ BY_HAND = {
     'neighbor_mean': (dict(k=2), lambda: decided(neighbor_mean(PLAIN, 2))),
     'k_reciprocal': (dict(k1=3, lam=0.5), lambda: decided(k_reciprocal(PLAIN, 3, lam=0.5))),
     'standardize': (dict(k=5), lambda: decided(standardize(PLAIN, 5))),
+    'pair_model': (dict(model=MODEL), lambda: decided(pair_model(PLAIN, MODEL, PAIRS))),
     'mutual': (dict(k=3), lambda: decided(mutual(PLAIN, 3))),
     'veto': ({}, lambda: decided(veto(PLAIN, SPACES['units']))),
     'min2': (dict(threshold=0.2), lambda: min2(decided(PLAIN), PLAIN, 0.2)),
@@ -265,6 +274,36 @@ def test_no_step_gives_more_than_a_rule_may(step, most):
     if step == 'min2' and most > 1: assert_same_matches(limited, at_most(unlimited, most))
 
 
+FUSIONS_OF_A_STEP = [
+    {'how': 'mean', 'weights': {'image': 1.}}, {'how': 'mean', 'weights': {'image': .2, 'tfidf': .8}},
+    {'how': 'prob_or', 'weights': {'image': 2., 'tfidf': 1.}},
+    {'how': 'power', 'weights': {'image': .8, 'tfidf': .5}, 'options': {'power': 2.}}]
+
+
+@pytest.mark.parametrize('by', FUSIONS_OF_A_STEP)
+@pytest.mark.parametrize('step_name', ['augment', 'expand', 'blend'])
+def test_neighbors_of_a_fusion_that_is_named_in_full(by, step_name):
+    "As by hand, in a self-join and in a pool, whatever fusion the rule itself has; kept as json."
+    function = STEPS[step_name][1]
+    rule = Rule('mean', WEIGHTS, .4, 8, steps=[Step('blend', by=by, on='image'), Step(step_name, by=by, k=3)])
+    restored = Rule.from_dict(json.loads(json.dumps(rule.to_dict())))
+    assert restored == rule and restored.steps[0].by == by
+    def found(spaces):
+        scored = candidates({modality: spaces[modality] for modality in WEIGHTS}, 8)
+        return fuse(scored, by['how'], by['weights'], **by.get('options', {}))
+    once = {**SPACES, 'image': blend(SPACES['image'], found(SPACES))}
+    # the next step finds its neighbors in what the one before left
+    neighbors = found(once)
+    twice = {modality: function(once[modality], neighbors=neighbors, k=3) for modality in WEIGHTS}
+    expected = decide(fused(twice), .4)
+    assert_same_matches(restored.apply(SPACES), expected)
+    for new_count in (1, 13): assert_same_matches(rule.apply(pools(new_count)), expected.head(new_count))
+    same = Rule('mean', WEIGHTS, .4, 8, steps=[Step(step_name, by={'how': 'mean', 'weights': WEIGHTS}, k=3)])
+    by_word = Rule('mean', WEIGHTS, .4, 8, steps=[Step(step_name, by='fused', k=3)])
+    assert same != by_word
+    assert_same_matches(same.apply(SPACES), by_word.apply(SPACES))
+
+
 def test_options_of_a_fusion():
     for rule in (
         Rule('power', {'image': 0.8, 'tfidf': 0.5}, 1.0, 8, options={'power': 2.0}),
@@ -335,6 +374,11 @@ def test_spaces_for_steps():
     assert title_keys(['Red  Bag', 'red bag ', ' ', 'bag']) == ['red bag', 'red bag', None, 'bag']
 
 
+def by_fusion(how, weights, **more):
+    "A rule whose step takes the neighbors of this fusion."
+    return Rule('mean', WEIGHTS, .5, steps=[Step('augment', by={'how': how, 'weights': weights, **more})])
+
+
 @pytest.mark.parametrize(
     'make, message',
     [
@@ -355,6 +399,15 @@ def test_spaces_for_steps():
             "'mutual' works on neighbors, 'min2' before it on matches",
         ),
         (lambda: Rule('mean', WEIGHTS, 0.5, steps=[Step('blend', on='sound')]), 'sound'),
+        (lambda: by_fusion('mean', {'sound': 1}), r"^step 'augment' by \['sound'\]: the weights name"),
+        (lambda: by_fusion('medn', {'image': 1}), "^step 'augment' by: how='medn': choose one of"),
+        (lambda: by_fusion('mean', {'image': 'x'}), r"^step 'augment' by: weights\['image'\]='x'"),
+        (lambda: by_fusion('mean', [1]), r"^step 'augment' by: weights=\[1\]: give a dict"),
+        (lambda: by_fusion('mean', {}), "^step 'augment' by: weights={}: none is above 0"),
+        (lambda: by_fusion('power', {'image': 1}, options={'powr': 1}), "^step 'augment' by: options="),
+        (lambda: by_fusion('mean', {'image': 1}, k=3), "^step 'augment': by=.*or give a fusion"),
+        (lambda: Step('augment', by={'how': 'mean'}), "^step 'augment': by=.*or give a fusion"),
+        (lambda: Step('mutual', by={'how': 'mean', 'weights': {'image': 1}}), "for 'vectors'"),
         (lambda: Rule('mean', WEIGHTS, 0.5, options={'powr': 2}), 'options'),
         (lambda: Rule('mean', WEIGHTS, 0.5, options={'power': 0}), 'power=0'),
         (lambda: Rule('piecewise', WEIGHTS, 0.5), 'planes'),

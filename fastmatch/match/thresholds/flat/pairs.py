@@ -41,7 +41,7 @@ class Flat:
         self.candidates = candidates
         self.n = len(candidates.ids)
         if max_matches < 1: raise InputError(f'max_matches={max_matches}: 1 or more')
-        groups = Groups.of(groups, self.n)
+        groups = Groups.of(groups, self.n).check_pool(candidates.pool)
         self.pool = groups.pool
         self.max_matches = max_matches
         self.rows = np.arange(self.n) if rows is None else np.flatnonzero(row_mask(rows, self.n))
