@@ -42,12 +42,14 @@ class Judgement:
         pool: int,  # Listings searched
     ) -> float:
         """Mean row F1 to expect in a pool of another size: on a line through those of the settings, over the
-        logarithm of the pool, as long as the listings are as these are."""
+        logarithm of the pool, as long as the listings are like these. It never rises beyond them."""
         by_pool = {self.settings[name].pool: table['rule'].mean for name, table in self.tables.items()}
         if len(by_pool) < 2: return self.promised.mean
         (smaller, in_smaller), (larger, in_larger) = sorted(by_pool.items())
-        slope = (in_larger - in_smaller) / np.log2(larger / smaller)
-        return float(np.clip(in_larger + slope * np.log2(pool / larger), 0, 1))
+        per_doubling = min(0., (in_larger - in_smaller) / np.log2(larger / smaller))
+        doublings_beyond = max(0., np.log2(pool / larger))
+        between = np.interp(np.log2(pool), np.log2([smaller, larger]), [in_smaller, in_larger])
+        return float(max(0., between + per_doubling * doublings_beyond))
 
     def summary(self) -> dict:
         "The figures as plain values: 'promised', 'judged' (by setting) and 'ladder'."
