@@ -108,28 +108,37 @@ def test_columns_by_either_keyword():
 
 def test_columns_as_one_object():
     "The same as by keyword; a keyword wins over the object, and what the object leaves out is not read."
-    df = pd.DataFrame(dict(name=list('abcd'), label=list('xyzz'), photo=['p', 'q', 'q', 'r'],
-                           hash=['ff00ff00ff00ff00', None, None, 'ff00ff00ff00ff00'], part=[0, 0, 1, 1]))
+    listings = pd.DataFrame(
+        dict(
+            name=list('abcd'),
+            label=list('xyzz'),
+            photo=['p', 'q', 'q', 'r'],
+            hash=['ff00ff00ff00ff00', None, None, 'ff00ff00ff00ff00'],
+            part=[0, 0, 1, 1],
+        )
+    )
     columns = Columns('name', None, None, 'label', 'part', 'hash')
-    assert components(df, columns=columns).tolist() == [0, 1, 0, 0]
-    assert components(df, columns=columns).tolist() == components(df, 'label', phash='hash').tolist()
-    assert components(df, columns=columns, phash_col=None).tolist() == [0, 1, 2, 2]
-    assert components(df, fn_col='photo', columns=columns, phash_col=None).tolist() == [0, 1, 1, 1]
-    assert components(df, columns=dict(label_col='photo')).tolist() == [0, 1, 1, 2]
-    dealt = group_folds(df, n_folds=2, columns=columns)
-    assert dealt.tolist() == group_folds(df, 'label', 2, phash='hash').tolist()
+    assert components(listings, columns=columns).tolist() == [0, 1, 0, 0]
+    by_keyword = components(listings, 'label', phash='hash')
+    assert components(listings, columns=columns).tolist() == by_keyword.tolist()
+    assert components(listings, columns=columns, phash_col=None).tolist() == [0, 1, 2, 2]
+    assert components(listings, fn_col='photo', columns=columns, phash_col=None).tolist() == [0, 1, 1, 1]
+    assert components(listings, columns=dict(label_col='photo')).tolist() == [0, 1, 1, 2]
+    dealt = group_folds(listings, n_folds=2, columns=columns)
+    assert dealt.tolist() == group_folds(listings, 'label', 2, phash='hash').tolist()
     with pytest.warns(UserWarning, match='move there: a'):
-        is_valid, moved = valid_split(df, 1, columns=columns)
+        is_valid, moved = valid_split(listings, 1, columns=columns)
     assert is_valid.tolist() == [True, False, True, True] and moved.id.tolist() == ['a']
-    with pytest.warns(UserWarning, match='move there: 0'): valid_split(df, 1, columns=columns, id_col=None)
-    assert valid_split(df, 1, columns=columns, phash_col=None)[0].tolist() == [False, False, True, True]
+    with pytest.warns(UserWarning, match='move there: 0'):
+        valid_split(listings, 1, columns=columns, id_col=None)
+    assert valid_split(listings, 1, columns=columns, phash_col=None)[0].tolist() == [False, False, True, True]
 
 
 def test_a_column_that_is_not_there_is_named():
-    df = pd.DataFrame(dict(label=list('xyzz'), photo=['p', 'q', 'q', 'r']))
+    listings = pd.DataFrame(dict(label=list('xyzz'), photo=['p', 'q', 'q', 'r']))
     for columns in (Columns(group='label'), dict(label_col='label', fn_col='foto')):
-        with pytest.raises(InputError, match='df lacks image_col='): components(df, columns=columns)
-    with pytest.raises(InputError, match='give a Columns'): components(df, columns='label')
+        with pytest.raises(InputError, match='df lacks image_col='): components(listings, columns=columns)
+    with pytest.raises(InputError, match='give a Columns'): components(listings, columns='label')
 
 
 def test_wrong_hashes_are_named():
