@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from fastmatch.cli import app
 from fastmatch.data.demo import demo_path
 from fastmatch.data.table import unescape
+from fastmatch.match import Embeddings, Rule
 from fastmatch.match.words import rule_in_words
-from fastmatch.matcher import load_matcher
+from fastmatch.matcher import Matcher, load_matcher
 from fastmatch.matcher.folder import MANIFEST
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 from fastmatch.store import seal
@@ -169,6 +170,19 @@ def test_a_role_can_be_left_out(tables, tmp_path):
     assert result.exit_code == 0 and load_matcher(tmp_path/'t').rule.join == (), result.output
     result = call('train', tables/'train.csv', '--out', tmp_path/'n', '--title-col', 'none')
     assert result.exit_code == 2 and '--images' in result.output
+
+
+def test_a_matcher_of_an_earlier_version_warns(tmp_path):
+    "Its threshold is used as it is; the matches are written, and stderr says what the threshold was for."
+    known = Embeddings({}, ['t1', 't2', 't3'], ['red bag', 'a lamp', 'blue shoe'])
+    info = {'heldout': {'fused': {'n': 463}}}
+    Matcher(Rule('mean', {'tfidf': 1.}, .5), known, info=info).save(tmp_path/'old')
+    (tmp_path/'new.csv').write_text('posting_id,title\nq,the red bag\n')
+    result = match(tmp_path/'old', tmp_path/'new.csv', tmp_path/'m.csv')
+    assert result.exit_code == 0 and (tmp_path/'m.csv').exists()
+    assert 'threshold 0.500 for a pool of 4, taken as it was chosen, among 463 listings' in result.stderr
+    assert 'threshold' not in result.stdout
+    assert 'It knows no thresholds for other numbers' in call('inspect', tmp_path/'old').output
 
 
 def test_inspect(both, tables):
