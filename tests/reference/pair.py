@@ -37,7 +37,7 @@ def overlap(first, second):
 
 
 def worths(texts):
-    "{word: what it is worth} where `texts` are sets of words: the logarithm of texts over those that hold it."
+    "{word: worth} where `texts` are sets of words: the logarithm of texts over those that hold it."
     return {word: math.log(len(texts) / sum(word in text for text in texts)) for word in set().union(*texts)}
 
 
@@ -126,14 +126,15 @@ class Titles:
         "The features of one pair."
         values = {}
         for name, sets in self.sets.items(): values |= shares(name, sets[i], sets[j], self.worth[name])
-        number_sets = self.sets['number']
-        values |= shares('numbers', number_sets[i], number_sets[j], dict.fromkeys(self.worth['number'], 1))
-        values['number clash'] = bool(number_sets[i] - number_sets[j]) and bool(number_sets[j] - number_sets[i])
+        own, other = self.sets['number'][i], self.sets['number'][j]
+        values |= shares('numbers', own, other, dict.fromkeys(own | other, 1))
+        values['number clash'] = bool(own - other) and bool(other - own)
         worth, words = self.worth['word'], self.sets['word']
         def rarest(rare_words): return max((worth[word] for word in rare_words), default=0)
         values |= {'word rarest': rarest(words[i] & words[j]), 'word lacking': rarest(words[i] - words[j]),
                    'word lacking back': rarest(words[j] - words[i])}
-        return values | code_values(self.titles[i], self.titles[j]) | ratio_values(self.words[i], self.words[j])
+        values |= code_values(self.titles[i], self.titles[j])
+        return values | ratio_values(self.words[i], self.words[j])
 
 
 def mean(values): return sum(values) / len(values) if values else 0.

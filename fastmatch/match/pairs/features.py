@@ -11,7 +11,8 @@ from .surroundings import Surroundings, radii_of
 from .title_pairs import TITLE_FEATURES, TitlePairs
 
 TITLES = {'length', *TITLE_FEATURES}  # features that read titles
-FEATURES = ['score', 'rank', 'density', 'top', 'pagerank', 'title', 'length', 'rarity', 'number', 'code', 'ratio']
+FEATURES = ['score', 'rank', 'density', 'top', 'pagerank', 'title', 'length', 'rarity', 'number', 'code',
+            'ratio']
 
 
 def usable_features(

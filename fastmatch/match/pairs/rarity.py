@@ -76,7 +76,8 @@ class WordTable:
         ids,  # int (m,), the second
     ) -> np.ndarray:  # float32 (m,), 0 where none is lacking
         "What the rarest word of the first title that the second lacks is worth."
-        return self._of_pairs(self.worth, rows, ids, lambda worth, held: _row_maxima(worth - worth.multiply(held)))
+        def lacking(worth, held): return _row_maxima(worth - worth.multiply(held))
+        return self._of_pairs(self.worth, rows, ids, lacking)
 
     def shares(
         self,

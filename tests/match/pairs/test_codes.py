@@ -5,7 +5,8 @@ from fastmatch.match.pairs.codes import MOST_CODES, Codes, codes_of, letters_of
 
 
 def test_what_is_a_code():
-    assert codes_of('sony dcr-trv30, 1234 12345 (x-1) cs3 mp3s 7-inch') == ['dcrtrv30', '12345', '7inch', 'mp3s']
+    codes = codes_of('sony dcr-trv30, 1234 12345 (x-1) cs3 mp3s 7-inch')
+    assert codes == ['dcrtrv30', '12345', '7inch', 'mp3s']
     assert codes_of('turntable') == [] and letters_of(['dcr_trv 30!']) == ['dcrtrv30']
     many = ' '.join(f'a{number}' for number in range(1000, 1020))
     assert codes_of(f'{many} longest123') == ['longest123', *(f'a{number}' for number in range(1000, 1005))]

@@ -10,7 +10,8 @@ WORDS = [['sony', 'tv', 'tv'], ['sony', 'radio'], [], ['sony', 'tv', 'red'], ['h
 def test_worth_by_hand():
     table = WordTable(WORDS)
     sony, tv, radio = np.log(5 / 3), np.log(5 / 2), np.log(5)
-    np.testing.assert_allclose(table.totals, [sony + tv, sony + radio, 0, sony + tv + radio, radio], rtol=1e-6)
+    totals = [sony + tv, sony + radio, 0, sony + tv + radio, radio]
+    np.testing.assert_allclose(table.totals, totals, rtol=1e-6)
     rows, ids = np.array([0, 0, 0, 3, 4]), np.array([1, 3, 2, 0, 1])
     np.testing.assert_allclose(table.common(rows, ids), [sony, sony + tv, 0, sony + tv, 0], rtol=1e-6)
     np.testing.assert_allclose(table.rarest_common(rows, ids), [sony, tv, 0, tv, 0], rtol=1e-6)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from fastmatch.match.pairs.title_pairs import TITLE_FEATURES, TitlePairs, numbers_of
 from tests.reference import pair as reference
 
-PIECES = ['Sony', 'sony', 'turntable', 'DCR-TRV30', 'dcrtrv30', 'dcr-trv330', '(dcr', 'trv30)', 'v5.0', '5', '05',
-          '1,024', '1024', '1,0245', 'mac', 'cs3', '12345', '1234', '0012345678', '50ml', '&', '-', '6.10.2', 'a/b2c3']
+PIECES = ['Sony', 'sony', 'turntable', 'DCR-TRV30', 'dcrtrv30', 'dcr-trv330', '(dcr', 'trv30)', 'v5.0', '5',
+          '05', '1,024', '1024', '1,0245', 'mac', 'cs3', '12345', '1234', '0012345678', '50ml', '&', '-',
+          '6.10.2', 'a/b2c3']
 TITLES = st.lists(st.lists(st.sampled_from(PIECES), max_size=7).map(' '.join), min_size=2, max_size=7)
 
 
