@@ -28,7 +28,9 @@ from .data.read import check_listings
 from .data.split import components, group_folds
 from .data.table import read_table, recognise, unescape
 from .data.title import TitleBlock
-from .jobs.train import judge, train_and_judge
+from .jobs.judge import judge, settings_for
+from .jobs.options import RuleChoice
+from .jobs.train import train_and_judge
 from .jobs.tune import tune_listings
 from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from .layers.pooling import BNNeck, GeM, ProjectNeck

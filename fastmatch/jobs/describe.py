@@ -3,6 +3,8 @@ import json
 
 from ..data.columns import Columns
 from ..match.judge.paired import summary_table
+from ..match.rule import Rule
+from ..match.words import rule_in_words
 from ..matcher.folder import read_matcher_files
 
 
@@ -29,8 +31,24 @@ def describe_matcher(
     columns = Columns.resolve(matcher['cols'], {}, Columns(group=None)).by_keyword()
     described = [f'{role.removesuffix("_col")} {column}' for role, column in columns.items() if column]
     description.append('columns: ' + ', '.join(described))
-    description.append(f'rule: {json.dumps(matcher["rule"])}')
-    # figures of the fold that the rule was chosen on; a matcher made by hand may hold anything as its info
-    if {'heldout', 'gain', 'settings'} <= set(matcher['info']):
-        description.append('\n' + summary_table(matcher['info']))
-    return description
+    return [*description, *_rule_lines(matcher['rule']), *_figures(matcher['info'])]
+
+
+def _rule_lines(saved_rule):
+    "The rule in words; steps of the user's own are named, their functions are not needed."
+    own_steps = {step['do']: _not_at_hand for step in saved_rule.get('steps', ()) if ':' in step['do']}
+    rule = Rule.from_dict(saved_rule, own_steps)
+    lines = ['rule:', *(f'  {sentence}' for sentence in rule_in_words(rule))]
+    if rule.pools is None:
+        lines.append('  It knows no thresholds for other numbers of listings than that it was chosen among.')
+    return lines
+
+
+def _not_at_hand(*inputs, **parameters):
+    "Stands for a function of the user's own, which is named and not run."
+
+
+def _figures(info):
+    "Figures of the fold that the rule was chosen on; a matcher made by hand may hold anything as its info."
+    if not {'gain', 'settings'} <= set(info) or not {'judged', 'heldout'} & set(info): return []
+    return ['\n' + summary_table(info)]

@@ -1,33 +1,26 @@
 "What a trained Learner's embeddings are worth: the rule that is chosen, judged where it will be used."
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ..core import InputError
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import HeldOut, alone_heldout, heldout
 from ..match.judge.pool_thresholds import pool_thresholds
-from ..match.judge.setting import (
-    AMONG_THEMSELVES,
-    IN_THE_CATALOGUE,
-    Setting,
-    among_themselves,
-    in_the_catalogue,
-)
+from ..match.judge.setting import Setting, among_themselves, in_the_catalogue
 from ..match.neighbors import NEAREST
 from ..match.rule import Rule
 from ..match.search.ladder import LadderResult, ladder
 from .options import RuleChoice
-
-KEEP_HALVINGS = 10  # of the table's rows
 
 
 @dataclass
 class Judgement:
     "A rule, and what each part of it and the whole are worth in each setting."
     rule: Rule  # Chosen on all rows of the first setting
-    settings: dict  # Name -> `Setting`, that which the rule was chosen in first
+    settings: dict  # Name -> `Setting`, that which the rule was chosen in first; the same rows in each
     tables: dict  # Name of the setting -> {row: `HeldOut`}: 'alone', each modality, 'fused', 'rule'
     ladder: LadderResult  # How the rule was found
-    seconds: dict = field(default_factory=dict)  # Stage -> seconds
 
     @property
     def main(self) -> str:
@@ -35,42 +28,78 @@ class Judgement:
         return next(iter(self.settings))
 
     @property
+    def setting(self) -> Setting:
+        "The setting that the rule was chosen in: where the matcher is going to work."
+        return self.settings[self.main]
+
+    @property
     def promised(self) -> HeldOut:
         "What a user of the rule gets, measured on groups that took no part in its choice."
         return self.tables[self.main]['rule']
 
+    def promised_at(
+        self,
+        pool: int,  # Listings searched
+    ) -> float:
+        """Mean row F1 to expect in a pool of another size: on a line through those of the settings, over the
+        logarithm of the pool, as long as the listings are like these. It never rises beyond them."""
+        by_pool = {self.settings[name].pool: table['rule'].mean for name, table in self.tables.items()}
+        if len(by_pool) < 2: return self.promised.mean
+        (smaller, in_smaller), (larger, in_larger) = sorted(by_pool.items())
+        per_doubling = min(0., (in_larger - in_smaller) / np.log2(larger / smaller))
+        doublings_beyond = max(0., np.log2(pool / larger))
+        between = np.interp(np.log2(pool), np.log2([smaller, larger]), [in_smaller, in_larger])
+        return float(max(0., between + per_doubling * doublings_beyond))
+
     def summary(self) -> dict:
-        "The figures as plain values."
-        setting = self.settings[self.main]
-        return {
-            'promised': {'setting': self.main, 'pool': setting.pool, **self.promised.summary()},
-            'judged': {name: {'pool': self.settings[name].pool,
-                              'heldout': {row: scores.summary() for row, scores in table.items()}}
-                       for name, table in self.tables.items()},
-            'ladder': [{name: value if isinstance(value, str) else round(float(value), 5)
-                        for name, value in rung.items() if value == value}
-                       for rung in self.ladder.table().to_dict('records')]}
+        "The figures as plain values: 'promised', 'judged' (by setting) and 'ladder'."
+        judged = {name: {'pool': self.settings[name].pool, 'rows': summary_rows(table)}
+                  for name, table in self.tables.items()}
+        return {'promised': {'setting': self.main, 'pool': self.setting.pool, **self.promised.summary()},
+                'judged': judged, 'ladder': [_plain_rung(rung) for rung in self.ladder.rungs]}
+
+
+def summary_rows(
+    table: dict,  # Row -> `HeldOut`
+) -> dict:
+    "The figures of a table as plain values."
+    return {row_name: scores.summary() for row_name, scores in table.items()}
+
+
+def _plain_rung(rung):
+    "A rung of the ladder as plain values: its row F1, and what it adds to the one before."
+    plain_values = {'rung': rung.name, 'row_f1': round(rung.heldout.mean, 5), 'se': round(rung.heldout.se, 5)}
+    if rung.over_before is None: return plain_values
+    step = rung.over_before.to_dict()
+    return {**plain_values, 'adds': step['diff'], 'low': step['low'], 'high': step['high']}
 
 
 def settings_for(
-    embeddings: Embeddings,  # Of all listings that the matcher will hold, those that were trained on flagged
+    embeddings: Embeddings,  # Of all listings, those that were trained on flagged
     held_out,  # bool (n,), the listings that a rule may be judged on
     choice: RuleChoice,
     catalogue: str = 'all',  # What the matcher will hold: 'all' listings, or the 'heldout' ones
 ) -> dict:  # Name -> `Setting`
-    "The settings to judge in, the one that the matcher will work in first."
-    of_rows = among_themselves(embeddings.take(held_out))
-    if catalogue == 'heldout': return {AMONG_THEMSELVES: _with_share(of_rows, choice)}
-    if held_out.sum() * 2 > len(held_out) and not embeddings.trained_on.any():
-        raise InputError(f'{held_out.sum()} of {len(held_out)} listings are held out: '
-                         'the catalogue is smaller than the fold')
-    whole = in_the_catalogue(embeddings, held_out)
-    return {IN_THE_CATALOGUE: _with_share(whole, choice), AMONG_THEMSELVES: _with_share(of_rows, choice)}
+    """The settings to judge in, the one that the matcher will work in first.
+
+    Raises `InputError` where all listings are held out, which leaves no catalogue to look them up in.
+    """
+    held_out = np.asarray(held_out)
+    if held_out.all():
+        raise InputError(f'all {len(held_out)} listings are held out: there is no catalogue of others to '
+                         'look them up in')
+    both = [in_the_catalogue(embeddings, held_out), among_themselves(embeddings.take(held_out))]
+    if catalogue == 'heldout': both.reverse()
+    return {setting.name: with_share(setting, choice) for setting in both}
 
 
-def _with_share(setting, choice):
-    "The setting with as many listings without a match as was asked for."
-    return setting if choice.matchless is None else setting.without_mates(choice.matchless, choice.seed)
+def with_share(
+    setting: Setting,
+    choice: RuleChoice,  # Its `matchless` is the share
+) -> Setting:
+    "The setting with as many listings without a match as was asked for: the same ones in any pool."
+    if choice.matchless is None: return setting
+    return setting.without_mates(choice.matchless, choice.seed or 0)
 
 
 def judge_modalities(
@@ -86,22 +115,47 @@ def judge_modalities(
     return rows
 
 
+def judge_plain(
+    setting: Setting,
+    seed: int = 0,  # Of the halvings
+) -> dict:  # {row: `HeldOut`}
+    "What needs no search for a rule: each listing alone, each modality, and their plain fusion, 'fused'."
+    return {**judge_modalities(setting, seed), 'fused': ladder(setting, 'plain', seed=seed).heldout}
+
+
 def judge(
     settings: dict,  # Name -> `Setting`, as `settings_for` gives them
-    choice: RuleChoice,  # How the rule is chosen
+    choice: RuleChoice | None = None,  # How the rule is chosen; default the ladder
     echo=None,  # Called with a line of text after each step of the ladder
 ) -> Judgement:
-    "Choose a rule in the first setting and judge it, and its parts, in all of them."
-    main, *others = settings
-    found = choice.search(settings[main], echo)
-    rule = found.rule.with_pools(pool_thresholds(settings[main], found.rule, seed=choice.seed))
-    tables = {}
-    for name, setting in settings.items():
-        tables[name] = judge_modalities(setting, choice.seed)
-        if name == main:
-            tables[name] |= {'fused': found.fused, 'rule': found.heldout}
-        else:
-            shift = rule.at(setting.pool).threshold - rule.threshold
-            tables[name] |= {'fused': ladder(setting, 'plain', seed=choice.seed).heldout,
-                             'rule': found.scores_in(setting, shift)}
+    """Choose a rule in the first setting and judge it, and its parts, in all of them.
+
+    No listing is scored by a rule that was chosen on its group: in the first setting the whole search is done
+    on each half and scored on the other; in the others the rules of the halves are scored with the threshold
+    that the rule takes for a pool of that size.
+    """
+    choice = choice or RuleChoice()
+    choice.check()
+    seed = choice.seed or 0
+    if not isinstance(settings, dict) or not all(isinstance(each, Setting) for each in settings.values()):
+        raise InputError(f'settings of type {type(settings).__name__}: give {{name: Setting}}, '
+                         'as `settings_for` gives them')
+    main, *others = settings.values()
+    found = _found(main, choice, echo)
+    rule = replace(found.rule, pools=pool_thresholds(main, found.rule, seed=seed),
+                   score={**found.rule.score, 'setting': main.name, 'pool': main.pool})
+    plain = judge_modalities(main, seed)
+    tables = {main.name: {**plain, 'fused': found.fused, 'rule': found.heldout}}
+    for setting in others:
+        shift = rule.at(setting.pool).threshold - rule.threshold
+        tables[setting.name] = {**judge_plain(setting, seed), 'rule': found.scores_in(setting, shift)}
     return Judgement(rule, settings, tables, found)
+
+
+def _found(setting, choice, echo):
+    "The rule that was asked for, with what each step was worth, as `LadderResult`."
+    if choice.rule == 'tune':
+        from ..study.rule import tuned_ladder
+        return tuned_ladder(setting, choice.n_trials, seed=choice.seed or 0)
+    menu = 'plain' if choice.rule == 'plain' else None
+    return ladder(setting, menu, seed=choice.seed or 0, echo=echo)

@@ -7,6 +7,8 @@ from ..data.columns import FASTAI_NAMES, Columns, keywords_of_roles
 
 SAMPLE_SIZE = 104  # pixels, for the embedded sample: its pictures have 64
 
+RULES = ('ladder', 'plain', 'tune')  # ways to choose a rule: what `--rule` takes
+
 STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` writes
 
 
@@ -49,6 +51,26 @@ class Search:
     monitor: str = 'recall@1'  # Value that it improves; also 'map@r', 'row_f1_max'
     sampler: str = 'tpe'  # As for `open_study`
     pruner: str | None = 'hyperband'  # As for `open_study`
+
+
+@dataclass(frozen=True)
+class RuleChoice:
+    "How the rule is chosen, and how many listings without a match it is judged under."
+    rule: str = 'ladder'  # 'ladder': a step at a time; 'plain': fusion and one threshold; 'tune': by a study
+    # Share of the held-out groups whose mates are taken out of the pool, from 0 to 1; None: none is taken
+    # out, so that as many listings have no match as in the table
+    matchless: float | None = None
+    n_trials: int = 100  # Of each study, for 'tune'
+    seed: int | None = None  # Of halvings and draws; None: that of the training
+
+    def check(self):
+        "Raise `InputError` for an unknown way to choose, a share outside 0 to 1, or no trial."
+        if self.rule not in RULES: raise InputError(f'rule={self.rule!r}: choose one of {", ".join(RULES)}')
+        check_least(n_trials=(self.n_trials, 1))
+        if self.matchless is None: return
+        is_number = isinstance(self.matchless, (int, float)) and not isinstance(self.matchless, bool)
+        if not is_number or not 0 <= self.matchless <= 1:
+            raise InputError(f'matchless={self.matchless!r}: a share of the groups, from 0 to 1')
 
 
 def check_least(

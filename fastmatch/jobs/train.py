@@ -1,7 +1,7 @@
 "The main job: a table of listings in; matches, a rule and figures on groups that training never saw out."
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastai.vision.augment import Resize, ResizeMethod
 
@@ -10,44 +10,26 @@ from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
-from ..match.candidates import candidates
 from ..match.embeddings import Embeddings
-from ..match.judge.choose import heldout_fused
-from ..match.judge.groups import Groups
-from ..match.judge.heldout import alone_heldout, heldout
 from ..match.judge.paired import paired
+from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_themselves
 from ..match.matches import Matches
 from ..match.rule import Rule
-from ..match.search.choose import choose_rule
+from ..match.words import rule_in_words
 from ..matcher import Matcher, check_blanks
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
 from ..store import atomic_folder, check_new_folder
-from .options import Training, refuse_unknown, take_columns, with_keywords
+from .judge import Judgement, judge, judge_plain, settings_for, summary_rows, with_share
+from .options import RuleChoice, Training, refuse_unknown, take_columns, with_keywords
 from .progress import Stages, StepBar, epoch_logger, suggested_rate
 
-UNTRAINABLE = ('tfidf', 'phash')  # modalities without an encoder: training can't change them
+UNTRAINABLE = ('alone', 'tfidf', 'phash')  # rows without an encoder: training can't change them
 PACKAGES = ('fastmatch', 'fastai', 'torch', 'timm', 'transformers', 'faiss-cpu', 'scikit-learn', 'numpy')
 FILES = ('manifest.json', 'matches.csv', 'summary.json', 'report.html')  # and the matcher's state
-INFO = ('heldout', 'gain', 'seed', 'settings', 'listings')  # what a matcher keeps of the summary
-
-
-def judge(
-    emb,  # `Embeddings` with groups of listings no encoder was trained on
-    seed: int = 0,  # Of the halvings
-    k: int = 50,  # Candidates of each modality
-) -> tuple[dict, object, dict]:  # {row of the table: `HeldOut`}, the candidates, the spaces
-    "Score each modality alone and all fused under the held-out protocol (`heldout`)."
-    emb.refuse_trained_on('judging a rule')
-    if emb.groups is None:
-        raise InputError('the listings have no groups: a rule is judged against the true ones')
-    spaces, groups = emb.spaces(), Groups.of(emb.groups)
-    k = min(k, len(emb))
-    judged_rows = {modality: heldout(space.search(k), groups, seed=seed)
-                   for modality, space in spaces.items()}
-    nearest = candidates(spaces, k=k)
-    return {**judged_rows, 'fused': heldout_fused(nearest, groups, seed=seed)}, nearest, spaces
+# what a matcher keeps of the summary
+INFO = ('promised', 'judged', 'heldout', 'gain', 'ladder', 'seed', 'settings', 'listings')
 
 
 @dataclass
@@ -55,25 +37,61 @@ class Outcome:
     "What training and judging on one held-out fold gave."
     learn: MatchLearner  # The trained Learner
     emb: Embeddings  # Of the held-out listings
-    table: dict  # Row -> `HeldOut`: 'alone', each modality, 'fused', and the same with untrained encoders
-    rule: Rule  # Chosen on all held-out listings
-    matches: Matches  # Of the held-out listings
+    everything: Embeddings  # Of all listings, those that were trained on flagged
+    judgement: Judgement  # The rule, and what it and its parts are worth in each setting
+    untrained: dict  # 'untrained_' and a modality or 'fused' -> `HeldOut`, among themselves
+    matches: Matches  # Of the held-out listings among themselves
     seconds: dict  # Stage -> seconds
     seed: int  # Of the run
     settings: dict  # What the run was called with
+
+    @property
+    def rule(self) -> Rule:
+        "The rule, chosen on all held-out listings."
+        return self.judgement.rule
+
+    @property
+    def judged_listings(self) -> Embeddings:
+        "The listings of the setting that the rule was chosen in, in the order that its `order` counts them."
+        return self.everything if self.judgement.main == IN_THE_CATALOGUE else self.emb
+
+    @property
+    def tables(self) -> dict:
+        """Name of the setting -> {row: `HeldOut`}, that which the matcher will work in first: 'alone', each
+        modality, 'fused', 'rule', and, among themselves, the same with untrained encoders."""
+        tables = dict(self.judgement.tables)
+        tables[AMONG_THEMSELVES] = self.table
+        return tables
+
+    @property
+    def table(self) -> dict:
+        "Row -> `HeldOut` of the listings among themselves, the rows of untrained encoders included."
+        return {**self.judgement.tables[AMONG_THEMSELVES], **self.untrained}
 
     @property
     def gain(self):
         "Row F1 of the trained fusion over the untrained one, paired (`Paired`)."
         return paired(self.table['fused'], self.table['untrained_fused'])
 
+    @property
+    def gains(self) -> dict:
+        "What is compared -> `Paired`."
+        main = self.judgement.tables[self.judgement.main]
+        return {'rule over fused': paired(main['rule'], main['fused']),
+                'fused over untrained_fused': self.gain}
+
     def summary(self) -> dict:
         "What `summary.json` holds, in plain values."
         dls = self.learn.dls
+        of_judgement = self.judgement.summary()
+        of_judgement['judged'][AMONG_THEMSELVES]['rows'] = summary_rows(self.table)
         return {
-            'heldout': {row_name: scores.summary() for row_name, scores in self.table.items()},
-            'gain': {'fused over untrained_fused': self.gain.to_dict()},
+            **of_judgement,
+            # the same as in 'judged', where earlier versions have it
+            'heldout': summary_rows(self.table),
+            'gain': {name: gain.to_dict() for name, gain in self.gains.items()},
             'rule': self.rule.to_dict(),
+            'rule_in_words': rule_in_words(self.rule),
             'seconds': self.seconds,
             'seed': self.seed,
             'settings': self.settings,
@@ -92,19 +110,25 @@ def train_and_judge(
     lr: float | str = 2e-3,  # Learning rate, times `LR_MULT` for each parameter group; 'auto' asks lr_find
     sampler: str | None = None,  # How batches are drawn: None, 'pk', 'weighted' or 'oversample'
     loss_func=None,  # Default `match_learner`'s
+    choice: RuleChoice | None = None,  # How the rule is chosen, and under what it is judged
+    catalogue: str = 'all',  # What the matcher will hold, which the rule is chosen for: 'all' or 'heldout'
     echo=print,  # Called with a line of text at each stage of the work
-    **options,  # Fields of `Training` and `Columns` by keyword: `epochs=3`, `image_col='photo'`, ...
+    # Fields of `Training`, `RuleChoice` and `Columns` by keyword: `epochs=3`, `rule='plain'`,
+    # `image_col='photo'`, ...
+    **options,
 ) -> Outcome:
-    "Train on the other folds, search the held-out one, choose the rule and decide."
+    """Train on the other folds, choose the rule on the held-out one, and judge it where it will be used:
+    looked up in the catalogue of all listings, and among themselves."""
     columns = take_columns(columns, options)
     training = with_keywords(training or Training(), options)
-    refuse_unknown(options, train_and_judge, Training)
-    _check_rate(lr)
-    training.check()
+    choice = with_keywords(choice or RuleChoice(), options)
+    refuse_unknown(options, train_and_judge, Training, RuleChoice)
+    if choice.seed is None: choice = replace(choice, seed=training.seed)
+    _check_options(lr, catalogue, training, choice)
     stages = Stages(echo)
-    seed = training.seed
-    seed_everything(seed)
-    settings = _settings(columns, training, lr, sampler, loss_func, valid_fold)
+    seed_everything(training.seed)
+    settings = {**_settings(columns, training, lr, sampler, loss_func, valid_fold),
+                'rule': choice.rule, 'matchless': choice.matchless}
     with stages('data', f'reading {len(df)} listings'):
         dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
         learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
@@ -112,22 +136,34 @@ def train_and_judge(
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
          f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
-        untrained, *_ = judge(learn.embeddings(tta=True), seed)
+        untrained = _untrained(learn, choice)
     with stages('train', f'training {training.epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = epoch_logger(learn, echo)
         if lr == 'auto': settings['lr'] = lr = suggested_rate(learn, echo)
         learn.fit_flat_cos(training.epochs, lr, cbs=StepBar(lr))
-    with stages('embed', 'embedding the held-out listings'):
-        embeddings = learn.embeddings(tta=True)
+    with stages('embed', f'embedding {len(dls.df)} listings'):
+        everything = learn.embeddings(dls.df, tta=True)
     with stages('rule', 'choosing the rule'):
-        judged_rows, nearest, spaces = judge(embeddings, seed)
-        groups = Groups.of(embeddings.groups)
-        rule = choose_rule(nearest, groups)
-        matches = rule.apply(spaces)
-    untrained_rows = {f'untrained_{row_name}': scores for row_name, scores in untrained.items()
-                      if row_name not in UNTRAINABLE}
-    heldout_table = {'alone': alone_heldout(groups), **judged_rows, **untrained_rows}
-    return Outcome(learn, embeddings, heldout_table, rule, matches, stages.seconds, seed, settings)
+        judgement = judge(settings_for(everything, dls.is_valid, choice, catalogue), choice, echo)
+        embeddings = everything.take(dls.is_valid)
+        matches = judgement.rule.apply(among_themselves(embeddings).spaces)
+    return Outcome(learn, embeddings, everything, judgement, untrained, matches, stages.seconds,
+                   training.seed, settings)
+
+
+def _check_options(learning_rate, catalogue, training, choice):
+    "Raise `InputError` for what would fail only after hours of training."
+    _check_rate(learning_rate)
+    _check_catalogue(catalogue)
+    training.check()
+    choice.check()
+
+
+def _untrained(learner, choice):
+    "What each modality and the plain fusion of encoders as they came are worth among themselves."
+    setting = with_share(among_themselves(learner.embeddings(tta=True)), choice)
+    return {f'untrained_{row_name}': scores for row_name, scores in judge_plain(setting, choice.seed).items()
+            if row_name not in UNTRAINABLE}
 
 
 def monitors() -> list:
@@ -161,6 +197,11 @@ def check_one_batch(
                      'give a smaller one')
 
 
+def _check_catalogue(catalogue):
+    if catalogue not in ('all', 'heldout'):
+        raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
+
+
 def _check_rate(learning_rate):
     if learning_rate == 'auto': return
     if isinstance(learning_rate, (int, float)) and 0 < learning_rate < math.inf: return
@@ -188,14 +229,13 @@ def run(
 
     `out` then holds the matcher, `matches.csv` (of the held-out listings), `summary.json` and `report.html`.
     """
-    if catalogue not in ('all', 'heldout'):
-        raise InputError(f"catalogue={catalogue!r}: choose 'all' or 'heldout'")
+    _check_catalogue(catalogue)
     # before the work: a folder that can't be written should cost no training run
     check_new_folder(out, is_result, force)
     echo = kwargs.get('echo', print)
     columns = take_columns(kwargs.pop('columns', None), kwargs)
     if columns.id in df: check_blanks(df[columns.id].dropna().astype(str), columns.id)
-    outcome = train_and_judge(df, path, columns, **kwargs)
+    outcome = train_and_judge(df, path, columns, catalogue=catalogue, **kwargs)
     summary = outcome.summary()
     stages = Stages(echo, outcome.seconds)  # the same seconds that the summary holds
     with stages('matcher', 'making the matcher'):
@@ -213,8 +253,8 @@ def run(
 
 def _matcher(outcome, catalogue, info):
     learner = outcome.learn
-    if catalogue == 'all': return learner.matcher(rule=outcome.rule, tta=True, info=info)
-    return Matcher(outcome.rule, outcome.emb, learner.encoder(tta=True), learner.dls.columns, info)
+    known = outcome.everything if catalogue == 'all' else outcome.emb
+    return Matcher(outcome.rule, known, learner.encoder(tta=True), learner.dls.columns, info)
 
 
 def is_result(

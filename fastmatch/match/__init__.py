@@ -35,6 +35,7 @@ from .steps.vectors import augment, blend, cross_mean, expand
 from .thresholds.flat import Flat
 from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
 from .thresholds.union import UnionSweep, best_union
+from .words import rule_in_words
 
 __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'Groups',
            'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool',
@@ -44,5 +45,5 @@ __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS
            'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
            'group', 'heldout', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal',
            'ladder', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'pair_model', 'paired',
-           'pool_thresholds', 'quantities', 'recall_at', 'row_f1', 'same_group', 'shares', 'standardize',
-           'summary_table', 'threshold_curves', 'tiers', 'veto', 'with_scores']
+           'pool_thresholds', 'quantities', 'recall_at', 'row_f1', 'rule_in_words', 'same_group', 'shares',
+           'standardize', 'summary_table', 'threshold_curves', 'tiers', 'veto', 'with_scores']

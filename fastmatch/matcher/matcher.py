@@ -9,6 +9,7 @@ from ..core import check_device
 from ..data.columns import Columns
 from ..match import Embeddings, Pool, Rule
 from ..match.embeddings import check_made_alike
+from ..match.words import threshold_in_words
 from .catalogue import Catalogue, check_ids
 from .encode import Encoder
 from .explain import Explanation
@@ -132,8 +133,10 @@ class Matcher:
 
     def _decide(self, listing_ids, spaces, skipped):
         decision = self.rule.run(spaces)
-        return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, self.rule, skipped,
-                           decision.trail, decision.pairs)
+        searched = next(iter(spaces.values())).searched
+        setting = threshold_in_words(self.rule, searched, _chosen_among(self.info))
+        return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, decision.rule, skipped,
+                           decision.trail, decision.pairs, setting)
 
     def explain(
         self,
@@ -213,6 +216,14 @@ def load_matcher(
     with told_with_folder(path):
         parts = unpack(files, device, functions)
         return Matcher(parts.rule, parts.catalogue, parts.encoder, parts.columns, parts.info)
+
+
+def _chosen_among(info):
+    "How many listings the rule of an earlier version was chosen among, as its figures say; None: unknown."
+    heldout_rows = info.get('heldout')
+    try: return int(heldout_rows['fused']['n'])
+    # a matcher made by hand may hold anything as its info
+    except (KeyError, TypeError, ValueError): return None
 
 
 def _without_groups(columns):

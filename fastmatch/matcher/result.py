@@ -17,18 +17,20 @@ class MatchResult:
     matches: Matches  # Of the first `len(matches)` of `ids`
     neighbors: Neighbors  # All candidates with their fused scores, matches or not
     spaces: dict  # Modality -> `Pool` or space that gives its scores
-    rule: Rule  # That decided
+    rule: Rule  # That decided, with the threshold for so many listings
     # unusable listings: `id`, `row`, `column`, `reason`
     skipped: pd.DataFrame = field(default_factory=pd.DataFrame)
     # (step, `Neighbors` or `Matches` after it) for each step, as `Rule.run` gives them
     trail: list = field(default_factory=list)
     rule_pairs: RulePairs | None = None  # What the rule's pair model looked at, where it has one
+    setting: str = ''  # Which threshold was taken for how many listings, and where it was chosen, in words
 
     def __len__(self): return len(self.matches)
     def __repr__(self):
         # every listing is in its own matches
         n_matches = len(self.matches.ids) - len(self)
-        return f'MatchResult({len(self)} listings, {n_matches} matches, {len(self.skipped)} skipped)'
+        figures = f'MatchResult({len(self)} listings, {n_matches} matches, {len(self.skipped)} skipped)'
+        return f'{figures}\n{self.setting}' if self.setting else figures
 
     def _repr_html_(self): return self.to_frame(scores=True)._repr_html_()
 

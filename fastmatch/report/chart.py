@@ -12,6 +12,7 @@ TOP, BOTTOM = 22, 40
 POINTS = 400  # most points of a line: more than a phone has pixels across
 STYLES = 6  # kinds of line in the page's style sheet
 ZERO_COUNT = .6  # a count of 0 is drawn as this on a log axis, a little below 1
+MAX_LOG_TICKS = 7
 MAX_DOTS = 20  # a line of more points is drawn without a dot at each
 
 
@@ -49,8 +50,10 @@ def chart(
     level: tuple | None = None,  # (name, y) of a horizontal line
     fill: bool = False,  # Fill below the lines
     whole: bool = False,  # Ticks of x at whole numbers only
+    log_x: bool = False,  # x holds numbers above 0, drawn on a log axis
 ) -> str:  # html
     "A chart with its key; lines differ in color and in dashes. Values that are not finite are left out."
+    if log_x: series = {line_name: (np.log10(x), y) for line_name, (x, y) in series.items()}
     drawable = {line_name: _drawable(*points, log) for line_name, points in series.items()}
     drawable = {line_name: points for line_name, points in drawable.items() if len(points[0])}
     if not drawable: return render('chart.html', lines=[], y_label=y_label)
@@ -58,14 +61,16 @@ def chart(
     x_axis = Axis(x_low, x_high, LEFT, W - RIGHT)
     heights = [y for _, y in drawable.values()]
     y_axis = Axis(*_y_range(heights, level, log), H - BOTTOM, TOP)
-    x_ticks = [position for position in _ticks(x_low, x_high) if not whole or position == int(position)]
+    x_ticks = _log_ticks(x_low, x_high) if log_x else [
+        (position, f'{position:g}') for position in _ticks(x_low, x_high)
+        if not whole or position == int(position)]
     y_ticks = range(int(y_axis.high) + 1) if log else _ticks(y_axis.low, y_axis.high)
     lines = [_line(line_name, f's{line_number % STYLES}', x_axis(x), y_axis(y), fill)
              for line_number, (line_name, (x, y)) in enumerate(drawable.items())]
     return render(
         'chart.html', lines=lines, alt=alt, x_label=x_label, y_label=y_label,
         width=W, height=H, left=LEFT, right=W - RIGHT, top=TOP, bottom=H - BOTTOM,
-        x_ticks=[(f'{x_axis(position):.1f}', f'{position:g}') for position in x_ticks],
+        x_ticks=[(f'{x_axis(position):.1f}', label) for position, label in x_ticks],
         y_ticks=[(y_axis(position), f'{10**position if log else position:g}') for position in y_ticks],
         level=None if level is None else (level[0], f'{y_axis(level[1]):.1f}'),
         threshold=_threshold(threshold, x_axis))
@@ -101,6 +106,17 @@ def _ticks(lowest, highest):
     from matplotlib.ticker import MaxNLocator
     positions = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(lowest, highest)
     return [float(position) for position in positions if lowest - 1e-9 <= position <= highest + 1e-9]
+
+
+def _log_ticks(lowest, highest):
+    "(logarithm, number as words) at 1, 2 and 5 times the powers of 10, or fewer where these are too many."
+    for multiples in ((1, 2, 5), (1, 3), (1,)):
+        numbers = [multiple * 10**power for power in range(int(lowest), int(highest) + 1)
+                   for multiple in multiples]
+        ticks = [(float(np.log10(tick)), f'{tick:,}') for tick in numbers
+                 if lowest <= np.log10(tick) <= highest]
+        if len(ticks) <= MAX_LOG_TICKS: break
+    return ticks
 
 
 def _line(line_name, style, x_positions, y_positions, filled):

@@ -47,7 +47,7 @@ def found_groups(
     judged: Judged,
 ) -> list[Found]:
     "The groups of two or more listings that the matches make, in the order of their first listing."
-    matched_groups = group(judged.matches)
+    matched_groups = group(judged.linked)
     by_group = np.argsort(matched_groups, kind='stable')
     members = np.split(by_group, np.bincount(matched_groups).cumsum()[:-1])
     return [_beside_truth(group_rows, judged.groups) for group_rows in members if len(group_rows) > 1]

@@ -3,7 +3,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..match.rule import Rule
 from .cards import Card, Cards
 from .pairs import Judged
 from .render import render
@@ -50,12 +49,11 @@ def _first_of_each(positions, kinds):
 
 def mistakes(
     judged: Judged,
-    rule: Rule,  # That was judged
     cards: Cards,
     n: int,  # Of each kind, at most
 ) -> str:  # html
     "The worst false and the worst missed matches."
-    pairs = judged.pairs
+    pairs, rule = judged.pairs, judged.rule
     is_missed = pairs.true & ~pairs.matched
     return render(
         'mistakes.html',

@@ -1,10 +1,10 @@
-"The last section: the rule in words and as json, and whatever else is known of the run."
+"The last section: the rule as json, and whatever else is known of the run."
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..match.rule import Rule
-from .render import listed, render
+from .render import render
 
 MAX_ROWS = 50  # most rows of a list, e.g. of skipped listings
 
@@ -17,45 +17,6 @@ class Block:
     head: list | None = None
     text: str = ''  # In place of a table
     hidden: int = 0  # Rows that are not shown
-
-
-def words(
-    rule: Rule,
-) -> str:
-    "The rule in words."
-    sentences = [
-        f'Two listings match {_condition(rule)}.',
-        f'Candidates are the {rule.k} nearest of each modality ({listed(rule.weights)}), '
-        'the listing itself included; '
-        f'a listing has at most {rule.max_matches} matches, itself included.']
-    if rule.join: sentences.append(f'Listings with an equal {" or ".join(rule.join)} match by that alone.')
-    if rule.steps: sentences.append(f'Steps, in order: {", ".join(step.do for step in rule.steps)}.')
-    return ' '.join(sentences)
-
-
-def _condition(rule):
-    if any(step.pair_model is not None for step in rule.steps):
-        return (
-            f'when the probability that the pair model gives them is {rule.threshold:.3f} or more; it reads '
-            f'the fused score, {_formula(rule)}, and others'
-        )
-    if rule.how == 'union':
-        thresholds = ', '.join(f'{modality} {weight + rule.threshold:.3f}'
-                               for modality, weight in rule.weights.items())
-        return f'when one of these is reached: {thresholds}'
-    return f'when the fused score, {_formula(rule)}, is {rule.threshold:.3f} or more'
-
-
-def _formula(rule):
-    weights = {modality: weight for modality, weight in rule.weights.items() if weight > 0}
-    if rule.how == 'mean':
-        weight_sum = sum(weights.values())
-        return ' + '.join(f'{weight / weight_sum:.3g} × {modality}' for modality, weight in weights.items())
-    if rule.how != 'prob_or':
-        weighted_modalities = ', '.join(f'{modality} ({weight:.3g})' for modality, weight in weights.items())
-        return f'{rule.how!r} of {weighted_modalities}'
-    powers = [modality if weight == 1 else f'{modality}^{weight:.3g}' for modality, weight in weights.items()]
-    return '1 − ' + ' × '.join(f'(1 − {power})' for power in powers)
 
 
 def settings_html(
@@ -75,7 +36,7 @@ def settings_html(
         elif isinstance(setting, list): tables[heading] = setting
         else: plain_values[heading] = setting
     if plain_values: tables['run'] = plain_values
-    return render('settings.html', sentence=words(rule), rule_json=json.dumps(_shown(rule), indent=2),
+    return render('settings.html', rule_json=json.dumps(_shown(rule), indent=2),
                   blocks=[_block(heading, setting) for heading, setting in tables.items()])
 
 

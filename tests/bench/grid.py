@@ -46,10 +46,11 @@ from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.demo import demo_path
-from fastmatch.jobs.train import judge
+from fastmatch.jobs.judge import judge_modalities
 from fastmatch.layers.heads import CenterHead, CosineHead, TrackedHead
 from fastmatch.learner import match_learner
 from fastmatch.losses import *
+from fastmatch.match import among_themselves
 from fastmatch.optim import opt_func
 from fastmatch.schedule import Still
 
@@ -196,7 +197,7 @@ def measure(
         with learn.no_bar(), learn.no_logging():
             getattr(learn, way.fit)(epochs, way.lr, cbs=[TrainOnly(), *still])
     minutes = (time.process_time() - start) / 60
-    summary = judge(learn.embeddings(), seed)[0]['image'].summary()
+    summary = judge_modalities(among_themselves(learn.embeddings()), seed)['image'].summary()
     scores = {score: summary[score] for score in ('recall_at_1', 'row_f1', 'map_at_r')}
     return {**scores, 'minutes': round(minutes, 4)}
 

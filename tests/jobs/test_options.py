@@ -7,7 +7,9 @@ from fastmatch.core import InputError
 from fastmatch.data.columns import Columns
 from fastmatch.jobs.options import (
     PICTURE_SIZE,
+    RULES,
     SAMPLE_SIZE,
+    RuleChoice,
     Search,
     Training,
     check_least,
@@ -78,3 +80,19 @@ def test_numbers_that_are_too_small(change, message):
     with pytest.raises(InputError, match=message): Training(**change).check(least_folds=3)
     Training(n_folds=2).check()
     with pytest.raises(InputError, match='jobs=0: give 1'): check_least(n_trials=(5, 1), jobs=(0, 1))
+
+
+def test_the_choice_of_a_rule():
+    for rule in RULES: RuleChoice(rule, .3).check()
+    for share in (0, 1, .5, 0., 1.): RuleChoice(matchless=share).check()
+    assert RuleChoice() == RuleChoice('ladder', None) and defaults('train')['rule'] == RuleChoice().rule
+    assert defaults('demo')['rule'] == RuleChoice().rule and defaults('train')['matchless'] is None
+
+
+@pytest.mark.parametrize('choice, message', [
+    (dict(rule='optuna'), "rule='optuna': choose one of ladder, plain, tune"),
+    (dict(matchless=-.1), 'matchless=-0.1: a share'), (dict(matchless=1.01), 'matchless=1.01: a share'),
+    (dict(matchless=float('nan')), 'matchless=nan'), (dict(matchless='.3'), "matchless='.3'"),
+    (dict(matchless=True), 'matchless=True'), (dict(n_trials=0), 'n_trials=0: give 1')])
+def test_a_choice_that_can_not_be_made(choice, message):
+    with pytest.raises(InputError, match=message): RuleChoice(**choice).check()

@@ -7,8 +7,8 @@ import pytest
 
 from fastmatch.core import InputError
 from fastmatch.jobs.options import Training
-from fastmatch.jobs.train import is_result, judge, train_and_judge
-from fastmatch.match import Embeddings
+from fastmatch.jobs.train import is_result, train_and_judge
+from fastmatch.matcher import load_matcher
 from tests.jobs.made import BROKEN, break_three, put, quick_run
 
 
@@ -22,6 +22,10 @@ def test_an_unknown_option_of_the_job(shop, tmp_path):
     with pytest.raises(InputError, match="catalogue='some'"):
         quick_run(shop, tmp_path/'out', 'x', catalogue='some')
     with pytest.raises(InputError, match='epohcs=2.*epochs'): quick_run(shop, tmp_path/'out', 'x', epohcs=2)
+    with pytest.raises(InputError, match="rule='best': choose one of ladder, plain, tune"):
+        quick_run(shop, tmp_path/'out', 'x', rule='best')
+    with pytest.raises(InputError, match='matchless=1.5: a share of the groups, from 0 to 1'):
+        quick_run(shop, tmp_path/'out', 'x', matchless=1.5)
     assert not (tmp_path/'out').exists()
 
 
@@ -39,11 +43,24 @@ def test_what_it_writes(shop, tiny_encoder, tmp_path):
     assert file_names >= {'manifest.json', 'matches.csv', 'summary.json', 'report.html'}
     assert all(map(is_result, file_names))
     assert json.loads((tmp_path/'out'/'summary.json').read_text(encoding='utf-8')) == summary
-    assert set(summary) == {'heldout', 'gain', 'rule', 'seconds', 'seed', 'settings', 'listings', 'versions'}
+    assert set(summary) == {
+        'promised',
+        'judged',
+        'heldout',
+        'gain',
+        'ladder',
+        'rule',
+        'rule_in_words',
+        'seconds',
+        'seed',
+        'settings',
+        'listings',
+        'versions',
+    }
     assert set(summary['seconds']) == {'data', 'untrained', 'train', 'embed', 'rule', 'matcher'}
     assert set(summary['settings']) == {
         'columns', 'image_arch', 'text_arch', 'size', 'aug', 'epochs', 'lr', 'bs', 'sampler', 'loss',
-        'n_folds', 'valid_fold', 'num_workers', 'device'}
+        'n_folds', 'valid_fold', 'num_workers', 'device', 'rule', 'matchless'}
     assert summary['settings']['size'] == 32 and summary['settings']['columns']['fold_col'] == 'fold'
     assert 'training 1 epochs ...' in lines and any('recall@1' in line for line in lines)
 
@@ -88,14 +105,39 @@ def test_a_report_that_fails_costs_no_training(shop, tiny_encoder, tmp_path, mon
     assert (tmp_path/'out'/'manifest.json').exists() and not (tmp_path/'out'/'report.html').exists()
 
 
-def vectors(n_listings=12, seed=0):
-    drawn = np.random.default_rng(seed).normal(size=(n_listings, 8)).astype(np.float32)
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+def test_both_settings_and_the_matcher_are_made_of_one_embedding(shop, tiny_encoder, tmp_path):
+    "The catalogue is all listings, those that were trained on flagged; the held-out ones are the queries."
+    listings, _ = shop
+    summary = quick_run(shop, tmp_path/'all', tiny_encoder)
+    pools = {name: judged['pool'] for name, judged in summary['judged'].items()}
+    assert pools == {'in the catalogue': 40, 'among themselves': 8}
+    assert list(summary['judged']) == ['in the catalogue', 'among themselves']
+    rows = summary['judged']['among themselves']['rows']
+    assert rows == summary['heldout'] and {'alone', 'image', 'fused', 'rule', 'untrained_fused'} <= set(rows)
+    assert not {'untrained_fused', 'untrained_image'} & set(summary['judged']['in the catalogue']['rows'])
+    assert summary['promised']['setting'] == 'in the catalogue' and summary['promised']['pool'] == 40
+    assert {row['n'] for judged in summary['judged'].values() for row in judged['rows'].values()} == {8}
+    matcher = load_matcher(tmp_path/'all', 'cpu')
+    assert len(matcher) == 40 and matcher.info['promised'] == summary['promised']
+    np.testing.assert_array_equal(
+        matcher.trained_on, (listings.set_index('posting_id').fold != 0)[matcher.ids]
+    )
+    assert matcher.rule.to_dict() == summary['rule']
 
 
-def test_rules_are_not_judged_on_listings_trained_on_or_ungrouped():
-    ids = [f'p{number}' for number in range(12)]
-    groups = np.arange(12) // 2
-    with pytest.raises(InputError, match=r'1 of 12 listings were trained on \(p4\)'):
-        judge(Embeddings({'image': vectors()}, ids, groups=groups, trained_on=np.arange(12) == 4))
-    with pytest.raises(InputError, match='have no groups'): judge(Embeddings({'image': vectors()}, ids))
+def test_a_matcher_of_the_held_out_listings_is_judged_among_them(shop, tiny_encoder, tmp_path):
+    summary = quick_run(shop, tmp_path/'held', tiny_encoder, catalogue='heldout', rule='plain')
+    assert list(summary['judged']) == ['among themselves', 'in the catalogue']
+    assert summary['promised']['setting'] == 'among themselves' and summary['settings']['rule'] == 'plain'
+    assert summary['promised']['row_f1'] == summary['heldout']['fused']['row_f1']
+    assert len(load_matcher(tmp_path/'held', 'cpu')) == 8
+
+
+def test_a_share_without_a_match(shop, tiny_encoder, tmp_path):
+    "Of half of the groups one listing each is judged; all of them are matched and told in the report."
+    summary = quick_run(shop, tmp_path/'out', tiny_encoder, matchless=.5)
+    assert summary['settings']['matchless'] == .5 and summary['listings']['heldout'] == 8
+    assert {row['n'] for judged in summary['judged'].values() for row in judged['rows'].values()} == {6}
+    assert summary['heldout']['alone']['row_f1'] == round((4 * 2 / 3 + 2) / 6, 5)
+    assert len(pd.read_csv(tmp_path/'out'/'matches.csv')) == 8
+    assert '6 listings matched by' in (tmp_path/'out'/'report.html').read_text(encoding='utf-8')

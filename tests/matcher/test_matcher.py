@@ -111,3 +111,43 @@ def test_a_loaded_matcher_still_knows_how_its_catalogue_was_made(trained, tmp_pa
     trained.matcher.save(tmp_path/'shop')
     loaded = load_matcher(tmp_path/'shop')
     with pytest.raises(InputError, match='tta'): loaded.match(trained.learn.embeddings())
+
+
+def many(n_listings, seed=0):
+    rng = np.random.default_rng(seed)
+    return Embeddings(
+        {'image': rng.normal(size=(n_listings, 6))}, [f'{seed}-{row}' for row in range(n_listings)]
+    )
+
+
+POOLS = dict(sizes=[10, 40, 80], thresholds=[.5, .7, .8], per_doubling=.1, measured=40)
+
+
+@pytest.mark.parametrize('options, pool, threshold', [
+    ({}, 45, None), (dict(catalogue=False), 5, .5), (dict(within=False), 41, None),
+    (dict(within=False, catalogue=False), 1, .5)])
+def test_the_threshold_is_that_of_the_pool_that_is_searched(options, pool, threshold):
+    "New listings are searched in the catalogue and among themselves, in either alone, or nowhere."
+    rule = Rule('mean', {'image': 1.}, .7, pools=POOLS, score={'setting': 'in the catalogue'})
+    result = Matcher(rule, many(40)).match(many(5, 1), **options)
+    threshold = rule.pools.at(pool) if threshold is None else threshold
+    assert result.rule.threshold == threshold == rule.at(pool).threshold
+    assert result.setting.startswith(
+        f'threshold {threshold:.3f} for a pool of {pool} (chosen in the catalogue'
+    )
+    assert ('extrapolated' in result.setting) == (pool > 40) and result.setting in repr(result)
+    fixed = Matcher(replace(rule, pools=None, threshold=threshold), many(40)).match(many(5, 1), **options)
+    assert result.to_frame(scores=True).equals(fixed.to_frame(scores=True))
+    # what is told of each candidate is told by the threshold that decided
+    explained, expected = (each.explain('1-0').frame for each in (result, fixed))
+    assert explained.equals(expected)
+    assert result.close_calls(.05).equals(fixed.close_calls(.05))
+
+
+@pytest.mark.parametrize('info, among', [
+    (None, 'in a pool of unknown size'), ({'heldout': 'odd'}, 'in a pool of unknown size'),
+    ({'heldout': {'fused': {'n': 463}}}, 'among 463 listings')])
+def test_a_rule_of_an_earlier_version_is_used_as_it_is(info, among):
+    rule = Rule('mean', {'image': 1.}, .7)
+    result = Matcher(rule, many(40), info=info).match(many(5, 1))
+    assert result.rule is rule and f'taken as it was chosen, {among}: ' in result.setting

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from fastmatch.data.demo import demo_path
-from fastmatch.jobs.train import judge
-from fastmatch.match import Embeddings, Rule, candidates, choose_rule
+from fastmatch.jobs.judge import judge_modalities
+from fastmatch.match import Embeddings, Rule, among_themselves, candidates, choose_rule, heldout_fused
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "'); --", 'a & b &lt; c &amp;lt;',
            'قميص قطني أبيض للرجال', '👟🇮🇩 sepatu 100%',
@@ -46,6 +46,9 @@ def made_run(modalities=('image', 'title'), titles=True, k=8, n_listings=60):
     embeddings = Embeddings(
         vectors, listings.posting_id, [*HOSTILE, *listings.title[len(HOSTILE):]] if titles else None,
         listings.label_group.to_numpy())
-    rule = choose_rule(candidates(embeddings.spaces(), k), embeddings.groups)
+    found = candidates(embeddings.spaces(), k)
+    rule = choose_rule(found, embeddings.groups)
+    table = {**judge_modalities(among_themselves(embeddings), k=k),
+             'fused': heldout_fused(found, embeddings.groups)}
     image_files = [demo_path()/'images'/image for image in listings.image]
-    return MadeRun(embeddings, rule, judge(embeddings, k=k)[0], image_files)
+    return MadeRun(embeddings, rule, table, image_files)

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-SECTIONS = ['What each part is worth', 'Training', 'Scores and the threshold', 'Matched groups',
+SECTIONS = ['What each part is worth', 'The rule', 'Training', 'Scores and the threshold', 'Matched groups',
             'Worst mistakes', 'Settings']
 VOID = {'meta', 'img', 'br'}
 # every element that a page may hold
 ELEMENTS = '''html head meta title style body main h1 h2 h3 p b i small bdi br nav a section header article
               div span figure figcaption svg path text circle
-              table thead tbody tr th td img details summary pre'''.split()
+              table thead tbody tr th td img details summary pre ol li'''.split()
 
 
 class Reader(HTMLParser):

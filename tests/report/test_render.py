@@ -17,5 +17,5 @@ def test_a_name_that_nobody_gives_is_an_error():
 def test_filters():
     assert [plural(1, 'match', 'matches'), plural(2100, 'group')] == ['1 match', '2,100 groups']
     assert [listed(['a']), listed('ab'), listed('abc')] == ['a', 'a and b', 'a, b and c']
-    assert [number(None), number(float('nan')), number(.12345), number(2, 1)] == ['–', '–', '0.123', '2.0']
+    assert [number(None), number(float('nan')), number(0.12345), number(2, 1)] == ['–', '–', '0.123', '2.0']
     assert [percent(None), percent(.716)] == ['none', '72%']

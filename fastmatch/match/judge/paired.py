@@ -48,17 +48,36 @@ def paired(
 
 
 def summary_table(
-    summary: dict,  # 'heldout': row -> `HeldOut.summary`, and 'gain': name -> `Paired.to_dict`
+    # 'judged': setting -> {'pool', 'rows': row -> `HeldOut.summary`}, or, as earlier versions have it,
+    # 'heldout': row -> `HeldOut.summary`; 'gain': name -> `Paired.to_dict`
+    summary: dict,
 ) -> str:
-    "The held-out figures as a table, 'alone' first, and the gain over the untrained encoders."
+    "The held-out figures as a table for each setting, 'alone' first, and what is worth how much more."
+    lines = []
+    for setting, judged in summary.get('judged', {}).items():
+        lines += [setting_words(setting, judged), *_table_lines(judged['rows']), '']
+    if not lines: lines = [*_table_lines(summary['heldout']), '']
+    for figure, gain in summary['gain'].items():
+        interval = f'{gain["low"]:+.3f} to {gain["high"]:+.3f}'
+        lines.append(f'{figure}: {gain["diff"]:+.3f} row F1, 95% interval {interval}')
+    return '\n'.join(lines)
+
+
+def setting_words(
+    setting: str,  # Its name
+    judged: dict,  # As in a summary: 'pool' and 'rows'
+) -> str:
+    "'in the catalogue: 463 listings, each looked up among 2,100'."
+    n_listings = judged['rows']['alone']['n']
+    return f'{setting}: {n_listings:,} listings, each looked up among {judged["pool"]:,}'
+
+
+def _table_lines(rows):
     lines = [f'{"":>16}  row F1   (s.e.)  recall@1   mAP@R    n']
-    for row_name, figures in summary['heldout'].items():
+    for row_name, figures in rows.items():
         row_f1, standard_error, recall, precision = (
             '  -  ' if figures[figure] is None else f'{figures[figure]:.3f}'
             for figure in ('row_f1', 'se', 'recall_at_1', 'map_at_r'))
         lines.append(
             f'{row_name:>16}   {row_f1}   ({standard_error})   {recall}     {precision}  {figures["n"]}')
-    for figure, gain in summary['gain'].items():
-        interval = f'{gain["low"]:+.3f} to {gain["high"]:+.3f}'
-        lines.append(f'{figure}: {gain["diff"]:+.3f} row F1, 95% interval {interval}')
-    return '\n'.join(lines)
+    return lines

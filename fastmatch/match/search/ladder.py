@@ -71,15 +71,19 @@ class LadderResult:
         shift: float = 0.,  # Added to the thresholds, whose best values depend on the pool
     ) -> HeldOut:
         "What the rules of the halves score in another setting, on the groups they were not chosen on."
-        workbench = Workbench(setting, self.rule.k)
-        row_f1, times = np.zeros(len(setting)), np.zeros(len(setting))
-        for half in self.halves:
+        workbench, groups = Workbench(setting, self.rule.k), setting.groups
+        totals, times = np.zeros((3, len(setting))), np.zeros(len(setting))
+        # by what is searched, so that halves of equal steps share the work
+        for half in sorted(self.halves, key=lambda half: repr(half.structure)):
             search = workbench.threshold_search(half.structure)
             thresholds = tuple(np.add(half.thresholds, shift)) if np.ndim(half.thresholds) else (
                 half.thresholds + shift)
-            row_f1[half.scored] += search.at(thresholds)[half.scored]
+            neighbors = search.neighbors
+            scores = search.at(thresholds), recall_at(neighbors, groups), map_at_r(neighbors, groups)
+            for row_totals, of_rows in zip(totals, scores): row_totals[half.scored] += of_rows[half.scored]
             times[half.scored] += 1
-        return HeldOut(row_f1 / times, setting.groups.row_codes)
+        row_f1, recall, precision = totals / times
+        return HeldOut(row_f1, groups.row_codes, recall, precision)
 
     def table(self):
         "The rungs as a DataFrame: row F1, its standard error, and the difference to the rung before."
@@ -116,7 +120,8 @@ def ladder(
         rungs.append(Rung(name, heldout, paired(heldout, rungs[-1].heldout)))
         if echo is not None: echo(f'  {name:>16} {heldout.mean:.4f}  {climb.everything.structure}')
     final = climb.everything
-    score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary()}
+    score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary(),
+             'setting': setting.name, 'pool': setting.pool}
     rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
     halves = [HalfRule(side.structure, side.thresholds, side.scored) for side in climb.halves]
     return LadderResult(rule, final.structure, rungs, halves)

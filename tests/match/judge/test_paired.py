@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, HeldOut, heldout, paired
+from fastmatch.match import Dense, HeldOut, heldout, paired, summary_table
 from tests.reference import match as reference
 
 
@@ -74,3 +74,31 @@ def test_the_interval_resamples_groups_of_any_size():
         drawn_groups = rng.integers(0, 4, 4)
         sampled_means.append(np.concatenate([values[groups == group] for group in drawn_groups]).mean())
     np.testing.assert_allclose([actual.low, actual.high], np.quantile(sampled_means, [.025, .975]), atol=.05)
+
+
+def figures(row_f1, n=5):
+    return {'row_f1': row_f1, 'se': .01, 'recall_at_1': None, 'map_at_r': .5, 'n': n}
+
+
+GAIN = {'rule over fused': {'diff': .05, 'se': .01, 'low': .03, 'high': .07}}
+
+
+def test_a_table_for_each_setting():
+    judged = {'in the catalogue': {'pool': 27_615, 'rows': {'alone': figures(.5), 'rule': figures(.7)}},
+              'among themselves': {'pool': 5, 'rows': {'alone': figures(.5), 'rule': figures(.8)}}}
+    lines = summary_table({'judged': judged, 'heldout': {'alone': figures(.1)}, 'gain': GAIN}).split('\n')
+    assert lines[0] == 'in the catalogue: 5 listings, each looked up among 27,615'
+    assert lines[5] == 'among themselves: 5 listings, each looked up among 5'
+    assert [line.split()[:2] for line in (*lines[2:4], *lines[7:9])] == [
+        ['alone', '0.500'], ['rule', '0.700'], ['alone', '0.500'], ['rule', '0.800']]
+    assert lines[-1] == 'rule over fused: +0.050 row F1, 95% interval +0.030 to +0.070'
+    assert '0.100' not in '\n'.join(lines) and '  -  ' in lines[2]
+
+
+def test_a_table_of_an_earlier_version():
+    "Figures of the held-out listings without a word on where they were looked up."
+    lines = summary_table({'heldout': {'alone': figures(0.5), 'fused': figures(0.75)}, 'gain': GAIN}).split(
+        '\n'
+    )
+    assert lines[0].split()[:2] == ['row', 'F1'] and lines[2].split()[:2] == ['fused', '0.750']
+    assert lines[-1].startswith('rule over fused: +0.050')

@@ -71,7 +71,8 @@ def test_a_level_is_the_rule_carried_out(seed, structure, ranks, max_matches):
         half = setting.pool // 2
         levels = measured_levels(setting, rule, [half], seed=seed)
         # with the last of them nothing matches; a rule takes no higher threshold
-        shifts = np.array([-.31, -.1, 0, .013, .11, 1.01 - rule.threshold])
+        highest = 1.01 - rule.threshold
+        shifts = np.minimum([-.31, -.1, 0, .013, .11, highest], highest)
         actual = levels[0].curves(shifts).row_f1
         np.testing.assert_allclose(
             actual, [scored(moved(rule, shift), setting) for shift in shifts], atol=1e-12
