@@ -8,10 +8,13 @@ among all of the other shop; features of a pair come from these candidates.
 
 **labelled pairs**: the published splits of labelled candidate pairs, 3/5 train, 1/5 valid, 1/5 test. Weights
 and a model's trees are fitted to train and valid, the threshold is the best for these pairs by models that
-did not see them (three parts), and the test pairs are scored: F1 of the label 1. Ditto
+did not see them (three parts), and the test pairs are scored: F1 of the label 1. Labelled pairs that no
+search brings up are candidates all the same. Ditto
 (https://arxiv.org/abs/2004.00584) and DeepMatcher (https://doi.org/10.1145/3183713.3196926) are scored so,
 on the same test pairs. They choose on valid and read all columns, brands, model numbers, descriptions and
-prices included.
+prices included. The published test pairs of Amazon-Google are easy ones: over eight random splits of the same
+sizes the default model's mean is 71.7 (deviation 3.0), on the published one it is 75.1; 94.2 and 70.2 on the
+other two sets are no different from the published splits'.
 
 **open search**: every listing of the smaller shop among all of the other. Weights, threshold, whether only
 each other's best count, and a pair model's trees are chosen on its listings of half of the products, and what
