@@ -8,10 +8,11 @@ from ..arrays import find_pairs
 from ..candidates import Candidates
 from ..neighbors import Neighbors, check_self_first
 from .surroundings import Surroundings, radii_of
-from .titles import edit_similarity, overlap, with_digits, words_of
+from .title_pairs import TITLE_FEATURES, TitlePairs
 
-FEATURES = ['score', 'rank', 'density', 'top', 'pagerank', 'title', 'length']
-TITLES = {'title', 'length'}  # features that read titles
+TITLES = {'length', *TITLE_FEATURES}  # features that read titles
+FEATURES = ['score', 'rank', 'density', 'top', 'pagerank', 'title', 'length', 'rarity', 'number', 'code',
+            'ratio']
 
 
 def usable_features(
@@ -23,7 +24,7 @@ def usable_features(
 
 def pair_features(
     candidates: Candidates,  # Of a self-join
-    titles=None,  # (n,) strings; needed for 'title' and 'length'
+    titles=None,  # (n,) strings; needed for `TITLES`
     use: list | None = None,  # Some of `FEATURES`; default all that can be had
     radii: dict | None = None,  # Modality -> radii; default `radii_of`
     top: int = 5,  # Nearest others whose mean and deviation say how crowded it is around a listing
@@ -43,15 +44,16 @@ class PairFeatures:
     def __init__(
         self,
         candidates: Candidates,  # Of a self-join
-        titles=None,  # (n,) strings; needed for 'title' and 'length'
+        titles=None,  # (n,) strings; needed for `TITLES`
         use: list | None = None,  # Some of `FEATURES`; default all that can be had
         radii: dict | None = None,  # Modality -> radii; default `radii_of`
         top: int = 5,  # Nearest others whose mean and deviation say how crowded it is around a listing
     ):
         self.use = usable_features(titles) if use is None else list(use)
         _check(candidates, titles, self.use)
-        self.candidates, self.titles = candidates, titles
+        self.candidates = candidates
         if 'density' in self.use: radii = radii or radii_of(candidates)
+        self.title_pairs = None if titles is None else TitlePairs(titles)
         self.surroundings = Surroundings(candidates, self.use, radii, top)
 
     def of(
@@ -65,7 +67,13 @@ class PairFeatures:
             if 'score' in self.use: features[modality] = scores[pairs.rows, pairs.columns]
             if modality not in self.candidates.join: features |= pairs.of_modality(modality)
         features |= pairs.of_both(self.surroundings.overall)
-        if self.titles is not None: features |= _title_features(pairs, self.titles, self.use)
+        if self.title_pairs is not None:
+            of_titles = self.title_pairs.of(self.use, pairs.rows, pairs.others)
+            if 'length' in self.use: features |= pairs.of_both({'length': self.title_pairs.lengths})
+            taken = set(features) & set(of_titles)
+            if taken: raise InputError(f'pair features: {preview(sorted(taken))}: modalities and features of '
+                                       'titles have one name: name the modality otherwise')
+            features |= of_titles
         table = np.empty((len(pairs.rows), len(features)), np.float32)
         for column, values in enumerate(features.values()): table[:, column] = values
         return pairs.rows, pairs.columns, table, list(features)
@@ -119,20 +127,6 @@ class _Pairs:
             ranks_back = np.where(self.back >= 0, ranks[self.others, self.back], last_rank)
             features[f'{modality} rank back'] = ranks_back.astype(np.int32)
         return features | self.of_both(self.surroundings.by_modality[modality])
-
-
-def _title_features(pairs, titles, used_features):
-    features = {}
-    lower_titles = [str(title).lower() for title in titles]
-    if 'length' in used_features:
-        lengths = np.array([len(title) for title in lower_titles])
-        features |= pairs.of_both({'length': lengths})
-    if 'title' in used_features:
-        words = words_of(lower_titles)
-        features['edit'] = edit_similarity(lower_titles, pairs.rows, pairs.others)
-        features['words'] = overlap(words, pairs.rows, pairs.others)
-        features['codes'] = overlap(with_digits(words), pairs.rows, pairs.others)
-    return features
 
 
 def with_scores(

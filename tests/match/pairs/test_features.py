@@ -100,6 +100,9 @@ def test_refuses():
         with pytest.raises(InputError, match=message): pair_features(*args)
     pool = candidates({'image': Pool(Dense(noisy(4, 3, 0)), Dense(noisy(6, 3, 1)))}, 5)
     with pytest.raises(InputError, match='self-join'): pair_features(pool)
+    words_twice = with_scores(scored_candidates, words=fuse(scored_candidates))
+    with pytest.raises(InputError, match='words: modalities and'): pair_features(words_twice, texts)
+    assert 'words' in pair_features(words_twice)[3]
     upside_down = Candidates(scored_candidates.ids[::-1], scored_candidates.scores)
     with pytest.raises(InputError, match='listing itself'): pair_features(upside_down)
 

@@ -280,7 +280,7 @@ def test_refuses():
     with pytest.raises(InputError, match='folds=1'):
         PairModel().score_unseen(scored_candidates, groups, texts, folds=1)
     model = PairModel().fit(scored_candidates, groups, texts)
-    with pytest.raises(InputError, match='length, title: need titles'): model.score(scored_candidates)
+    with pytest.raises(InputError, match='length, .*title: need titles'): model.score(scored_candidates)
     few_candidates = candidates({'tfidf': Tfidf(texts)}, 5)
     with pytest.raises(InputError, match='lacks the features image'): model.score(few_candidates, texts)
     for options, message in [(dict(halvings=0), 'halvings=0'), (dict(folds=99), 'folds=99'),

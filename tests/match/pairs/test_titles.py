@@ -1,7 +1,8 @@
 "How alike titles are: edits and words, by hand."
 import numpy as np
 
-from fastmatch.match.pairs.titles import edit_similarity, overlap, with_digits, words_of
+from fastmatch.match.pairs.rarity import WordTable
+from fastmatch.match.pairs.titles import edit_similarity, with_digits, words_of
 
 
 def test_edit_similarity():
@@ -15,4 +16,4 @@ def test_words():
     assert words == [['kaos', 'x', '200', 'läuft'], [], ['x', '200ml', '200ml']]
     assert with_digits(words) == [['200'], [], ['200ml', '200ml']]
     rows, ids = np.array([0, 0, 2, 1]), np.array([2, 1, 2, 1])
-    np.testing.assert_allclose(overlap(words, rows, ids), [1 / 5, -1, 1, -1])
+    np.testing.assert_allclose(WordTable(words).overlap(rows, ids), [1 / 5, -1, 1, -1])
