@@ -49,10 +49,8 @@ def pool_thresholds(
 
     Each part is refined and searched anew, as in use. Parts are random groups, of the rows and of the
     distractors alike; the smallest size by default is the rows alone, all of them, where there are
-    distractors
-    to leave out. The threshold of the whole pool is the one that the rule has there; a threshold of min2
-    moves
-    with it. Other steps on matches are not regarded.
+    distractors to leave out. The threshold of the whole pool is the one that the rule has there; a threshold
+    of min2 moves with it. Other steps on matches are not regarded.
     """
     rule = _as_rule(setting, rule)
     levels = measured_levels(setting, rule, sizes, draws, seed, neighbors)
@@ -280,18 +278,21 @@ def _shifts(levels, rule):
     # among more listings there are higher scores than here
     above_all = highest + BEYOND + .05 * (highest - lowest)
     if rule.scores_are_cosines: above_all = HIGHEST - rule.threshold
-    shifts = np.unique([lowest - BEYOND, *(entries[1:] + entries[:-1]) / 2, above_all])
+    shifts = np.unique([lowest - BEYOND, *(entries[1:] + entries[:-1]) / 2, 0., above_all])
     return shifts[shifts <= above_all]
 
 
 def _monotone_best(shifts, curves, sign):
-    """The best shift of each curve, of equally good ones the highest, less that of the first; each is sought
-    on
-    one side of the one before, above it or (-1) below: the best threshold rises with the pool, all else is
-    chance."""
-    chosen = []
+    """The best shift of each curve, less that of the first; where the one before is as good as any, it stays.
+
+    Each is sought on one side of the one before, above it or (-1) below: the best threshold rises with the
+    pool, all else is chance. The first is the pool that the rule was chosen in, so its shift is none, unless
+    another is better there.
+    """
+    chosen = [0.]
     for row_f1 in curves:
-        allowed = sign * shifts >= sign * chosen[-1] if chosen else np.ones(len(shifts), bool)
-        best = row_f1[allowed].max()
-        chosen.append(shifts[np.flatnonzero(allowed & (row_f1 >= best - ROUNDING))[-1]])
-    return [float(shift - chosen[0]) for shift in chosen]
+        allowed = sign * shifts >= sign * chosen[-1] if len(chosen) > 1 else np.ones(len(shifts), bool)
+        is_best = allowed & (row_f1 >= row_f1[allowed].max() - ROUNDING)
+        # of equally good ones the highest, as everywhere
+        chosen.append(chosen[-1] if is_best[shifts == chosen[-1]].any() else shifts[is_best][-1])
+    return [float(shift - chosen[1]) for shift in chosen[1:]]

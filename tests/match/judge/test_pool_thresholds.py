@@ -108,9 +108,8 @@ def test_what_only_right_matches_give():
     seed=st.integers(0, 999), ranks=st.sampled_from([1, 2]), structure=st.sampled_from([STRUCTURE, REFINED])
 )
 def test_thresholds_of_parts_by_brute_force(seed, ranks, structure):
-    """The whole pool has the rule's own threshold; that of a part has the best row F1 of all shifts, every
-    one
-    tried, where it is not above that of a larger pool."""
+    """The whole pool has the rule's own threshold; that of a part has the best row F1 of all shifts,
+    every one tried, where it is not above that of a larger pool."""
     for setting in settings_of(made_embeddings(12, seed)):
         structure = replace(structure, ranks=ranks)
         workbench = Workbench(setting)
