@@ -147,12 +147,14 @@ class TrackedHead(CosineHead):
     def _adacos_scale(self, cosines, columns, target_cosines):
         """AdaCos' scale for the batch, from the scale before: log(B) / cos(min(pi/4, theta)), with B the
         mean over the rows of sum(exp(s cos)) over the other classes, and theta the median angle to the
+        own class. It is 1 at least, as the fixed scale of `auto_scale` is: with two classes B falls below 1
+        as soon as the other class is on the far side, and a scale below 0 would push rows away from their
         own class."""
         log_sums = [(self.s * cosines[block]).scatter_(1, columns[block], -math.inf).logsumexp(1)
                     for block in row_blocks(len(cosines), cosines)]
         log_b = torch.cat(log_sums).logsumexp(0) - math.log(len(cosines))
         theta = target_cosines.clamp(-1, 1).acos().median()
-        return log_b / theta.clamp(max=math.pi / 4).cos()
+        return (log_b / theta.clamp(max=math.pi / 4).cos()).clamp(min=1.)
 
 
 class CenterHead(CosineHead):

@@ -161,6 +161,20 @@ def test_tracked_head_follows_the_papers():
     np.testing.assert_allclose(head.t, easiness, rtol=1e-6)
 
 
+@pytest.mark.parametrize('n_classes', [1, 2])
+def test_adacos_scale_stays_where_it_pulls(n_classes):
+    "With one other class, far away, the paper's formula falls below 0 and pushes rows from their own class."
+    head = TrackedHead(2, n_classes)
+    with torch.no_grad(): head.weight.copy_(torch.tensor([[1., 0.], [-1., 0.]])[:n_classes])
+    head.labels = torch.arange(6) % n_classes
+    embeddings = head.weight[head.labels].detach() + .1
+    for _ in range(20): output = head(embeddings)
+    assert output.extra['s'] == 1. == auto_scale(n_classes)
+    cosines = F.normalize(embeddings) @ F.normalize(head.weight).t()
+    expected = F.cross_entropy(cosines, head.labels).item()
+    np.testing.assert_allclose(AdaCos()(output, head.labels).item(), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_an_output_keeps_its_figures_when_the_next_batch_moves_them():
     head = TrackedHead(D, C)
     head.labels = TARGETS
