@@ -10,6 +10,7 @@ from fastcore.foundation import L
 from ..core import InputError
 from ..losses import CrossEntropy, SumLoss
 from .base import give_labels_to_heads, mixing_callback
+from .mix import MixImages
 
 
 class HeadLabels(Callback):
@@ -96,7 +97,7 @@ class LossTerms(Callback):
         self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in sum_loss.parts]
         self._hooks = []
         for term, term_loss in sum_loss.parts.items():
-            note_values = self._note_values(term, sum_loss.weights.get(term, 1.))
+            note_values = self._note_values(term, sum_loss.weights[term])
             self._hooks.append(term_loss.register_forward_hook(note_values))
         self.learn.metrics = self.learn.metrics + L(self._term_metrics)
         self.after_pred()
@@ -113,8 +114,9 @@ class LossTerms(Callback):
         mixing = mixing_callback(self.learn)
         for term, (first_call, *later_calls) in self._calls.items():
             # the first calls were for the batch's own loss, later ones for passes of other callbacks;
-            # mixing asks for the loss of the partners' targets, then for that of the batch's own
-            values = first_call if mixing is None else torch.lerp(first_call, later_calls[0], mixing.lam)
+            # fastai's mixing asks for the loss of the partners' targets, then for that of the batch's own
+            asks_twice = mixing is not None and not isinstance(mixing, MixImages)
+            values = torch.lerp(first_call, later_calls[0], mixing.lam) if asks_twice else first_call
             self._means[term].append(float(values.mean()))
 
     def term(

@@ -120,6 +120,16 @@ def test_inf_in_either_pass_skips_the_step(blown_pass):
     assert torch.isfinite(everything(learner)).all()
 
 
+@pytest.mark.parametrize('blown_pass', [2, 3, 4])
+def test_inf_in_an_inner_pass_skips_the_step(blown_pass):
+    "The passes of a step: the plain one, two on the way, and the last."
+    learner = make_learner(cbs=[PGD(.2, .1, 3, 'body.0'), CpuAmp(init_scale=256.), Steps(), Blow(blown_pass)])
+    fit(learner, 'fit', 1, .05)
+    assert learner.steps.skipped == 1 and learner.steps.scales[:2] == [128., 128.]
+    assert torch.isfinite(everything(learner)).all()
+    assert learner.steps.n_steps == 5
+
+
 def test_what_can_not_be():
     with pytest.raises(InputError, match='in no name'): fit(make_learner(cbs=FGM()), 'fit', 1)
     with pytest.raises(InputError, match='both ask'):
