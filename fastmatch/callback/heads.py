@@ -65,7 +65,11 @@ class MarginSchedule(Callback):
         self._loss = self.learn.loss_func if self.moved is None else self.moved
         if not hasattr(self._loss, self.attr):
             raise InputError(f'{type(self._loss).__name__} has no {self.attr!r} to move')
-        self._given = getattr(self._loss, self.attr)
+        # a fit that broke off has left the margin where it was moved to, and not what the user gave
+        given, moved_to = self._loss.__dict__.get('_given_margins', {}).get(self.attr, (None, None))
+        current = getattr(self._loss, self.attr)
+        was_left = moved_to is not None and isinstance(current, float) and current == moved_to
+        self._given = given if was_left else current
         try: self._try_schedule()
         finally: setattr(self._loss, self.attr, self._given)
 
@@ -76,8 +80,15 @@ class MarginSchedule(Callback):
             if hasattr(self._loss, 'check_options'): self._loss.check_options()
 
     def _set_margin(self, progress): setattr(self._loss, self.attr, float(self.sched(progress)))
-    def before_batch(self): self._set_margin(self.pct_train)
-    def after_fit(self): setattr(self._loss, self.attr, self._given)
+
+    def before_batch(self):
+        self._set_margin(self.pct_train)
+        margins = self._loss.__dict__.setdefault('_given_margins', {})
+        margins[self.attr] = self._given, getattr(self._loss, self.attr)
+
+    def after_fit(self):
+        self._loss.__dict__.pop('_given_margins', None)
+        setattr(self._loss, self.attr, self._given)
 
 
 class LossTerms(Callback):

@@ -57,8 +57,14 @@ class ListingLearner(ScheduledFits, CallbackMethods, Learner):
             if not isinstance(scheduler, ParamScheduler): continue
             # a schedule of one's own may be of one rate or of one for each group
             if callable(scheduler.scheds.get('lr')): given_rates = scheduler.scheds['lr'](0.)
-        with rates_as_given(self, given_rates):
-            super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
+        loss_func = self.loss_func
+        try:
+            with rates_as_given(self, given_rates):
+                super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
+        except BaseException:
+            # mixing and others put a loss of their own in its place, and take it away only from a fit that ends
+            self.loss_func = loss_func
+            raise
 
     def fit_one_cycle(self, n_epoch, lr_max=None, *args, **kwargs):
         "fastai's `fit_one_cycle`; `lr_max` may also be a dict by name of parameter group."
