@@ -6,7 +6,6 @@ each parameter group.
 """
 import numpy as np
 from fastai.callback.core import Callback
-from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.learner import Recorder
 from fastcore.foundation import L
@@ -16,6 +15,7 @@ from ..match.spaces.dense import Dense
 from ..optim.wrap import LiveHypers
 from ..schedule.fit import Plateau, check_monitor
 from ..schedule.rates import is_one_rate, rate_factors
+from ..schedule.torch_schedule import scheduled_hypers
 from .base import in_lr_find
 
 N_NEIGHBORS = 51  # searched for the metrics: the listing itself and the 50 that the competition allows
@@ -116,9 +116,7 @@ class CheckedTrackers(Callback):
 
     def _check_rates(self, tracker):
         name = type(tracker).__name__
-        scheduled = [callback for callback in self.learn.cbs
-                     if isinstance(callback, ParamScheduler) and 'lr' in callback.scheds]
-        if scheduled:
+        if any('lr' in scheduled_hypers(callback) for callback in self.learn.cbs):
             raise InputError(f'{name}: the schedule of this fit sets the rate in each batch, and what {name} '
                              'sets is lost; use learn.fit or learn.fit_plateau')
         hypers = self.opt.hypers[0]

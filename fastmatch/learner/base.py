@@ -62,7 +62,7 @@ class ListingLearner(ScheduledFits, CallbackMethods, Learner):
             with rates_as_given(self, given_rates):
                 super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
         except BaseException:
-            # mixing and others put a loss of their own in its place, and take it away only from a fit that ends
+            # mixing and others put a loss of their own in its place, and put it back only where a fit ends
             self.loss_func = loss_func
             raise
 

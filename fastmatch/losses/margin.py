@@ -139,7 +139,7 @@ class SphereFace(Margin):
 
     def __init__(
         self,
-        m: float = 1.35,  # Factor on the angle, at least 1; the paper's 4 wants a `MarginSchedule` from near 1
+        m: float = 1.35,  # Factor on the angle, at least 1; the paper's 4 wants a `MarginSchedule` up to it
         s: float | None = None,  # Scale; None: the embedding's own length, as in the paper
         **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
     ):

@@ -45,8 +45,8 @@ _hypers_of_wrapper = OptimWrapper.hypers.fget
 
 
 class Wrapped(OptimWrapper):
-    """fastai's `OptimWrapper`, with weight decay that is applied to the weights and not to the gradients,
-    and with a momentum `mom` that any schedule may set, also where the optimizer has none."""
+    """fastai's `OptimWrapper`, with weight decay that as a rule is applied to the weights and not to the
+    gradients, and with a momentum `mom` that any schedule may set, also where the optimizer has none."""
     def __init__(
         self,
         params,  # Parameters, or a list of them for each group
@@ -55,10 +55,12 @@ class Wrapped(OptimWrapper):
         wd: float = 0.,  # Weight decay: weights shrink by lr * wd a step, but not those flagged `do_wd=False`
         mom: float | None = None,  # Momentum or first beta, fixed if 0; None: the optimizer's
         sqr_mom: float | None = None,  # Momentum of the squares; None: the optimizer's
+        decouple_wd: bool = True,  # Decay the weights; False: the gradients, as L2 regularization does
         **kwargs,  # For `opt`
     ):
         # the optimizer wants one rate to begin with; fastai's slices and lists can only be set afterwards
         super().__init__(params, opt=opt, lr=1e-3, weight_decay=0., **kwargs)
+        self.decouple_wd = decouple_wd
         for hyper_name, hyper_value in dict(mom=mom, sqr_mom=sqr_mom).items():
             if hyper_value is None: continue
             if hyper_name not in self.bwd_map:
@@ -95,7 +97,7 @@ class Wrapped(OptimWrapper):
                              f'only {preview(self.hypers[0], 20)}')
 
     def step(self, closure=None):
-        "Decay the weights, then step the optimizer."
+        "Decay the weights, or add the decay to the gradients, then step the optimizer."
         if closure is not None: raise NotImplementedError('fastai optimizers take no closure')
         self._decay()
         self.opt.step()
@@ -109,9 +111,13 @@ class Wrapped(OptimWrapper):
                 if parameter.grad is None or not parameter.requires_grad: continue
                 if not self.state[parameter].get('do_wd', True): continue
                 by_kind.setdefault((parameter.device, parameter.dtype), []).append(parameter)
-            kept_share = 1 - float(hypers['lr']) * float(hypers['wd'])
+            decay = float(hypers['wd'])
             for parameters in by_kind.values():
-                for some_weights, in chunks(parameters): torch._foreach_mul_(some_weights, kept_share)
+                for some_weights, in chunks(parameters):
+                    if self.decouple_wd: torch._foreach_mul_(some_weights, 1 - float(hypers['lr']) * decay)
+                    else:
+                        gradients = [parameter.grad for parameter in some_weights]
+                        torch._foreach_add_(gradients, some_weights, alpha=decay)
 
     def state_dict(self): return {**self.opt.state_dict(), 'own': [dict(own) for own in self.own_hypers]}
 
