@@ -32,8 +32,8 @@ from .schedule.patch import patch_schedules
 
 # name of fastai's that `from fastmatch.all import *` replaces -> how ours differs
 REPLACED_NAMES = {
-    'MixUp': 'mixes pictures only: titles stay those of the picture with the larger share',
-    'CutMix': 'mixes pictures only: titles stay those of the picture with the larger share',
+    'MixUp': 'mixes pictures only, and takes the same mean as the loss: with class weights or hard rows too',
+    'CutMix': 'mixes pictures only, and takes the same mean as the loss: with class weights or hard rows too',
     'FocalLoss': 'takes the cosines of heads too; class weights leave the probability in the factor as it is',
     'GradientAccumulation': 'steps at the end of each epoch too, by the mean gradient of its own items alone',
     'Lookahead': 'starts its slow weights anew where weights were loaded or overwritten',

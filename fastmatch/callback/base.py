@@ -109,6 +109,7 @@ def row_losses(
     if not hasattr(base_loss, 'reduction'):
         raise InputError(f'{name} has no `reduction`: rows can not be picked by their losses')
     n_rows = find_bs(targets)
+    if not n_rows: raise InputError('a batch of 0 rows has no losses to choose by')
     with NoneReduce(base_loss): values = torch.as_tensor(loss(output, *targets)).as_subclass(torch.Tensor)
     if values.numel() % n_rows or values.ndim == 0:
         raise InputError(f"{name} gives {values.numel()} values for {n_rows} rows with reduction='none'")

@@ -114,6 +114,18 @@ class CheckedTrackers(Callback):
             changes_rates = isinstance(tracker, ReduceLROnPlateau) and not in_lr_find(self.learn)
             if changes_rates: self._check_rates(tracker)
 
+    def after_cancel_epoch(self):
+        # an epoch that is passed over (`start_epoch`) or given up has no scores to look at
+        self._resting = [tracker for tracker in self.learn.cbs if isinstance(tracker, TrackerCallback)
+                         and tracker.run]
+        for tracker in self._resting: tracker.run = False
+
+    def _wake_trackers(self):
+        for tracker in self.__dict__.pop('_resting', []): tracker.run = True
+
+    def before_epoch(self): self._wake_trackers()
+    def after_fit(self): self._wake_trackers()
+
     def _check_rates(self, tracker):
         name = type(tracker).__name__
         if any('lr' in scheduled_hypers(callback) for callback in self.learn.cbs):

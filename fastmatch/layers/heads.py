@@ -49,6 +49,8 @@ class CosineHead(nn.Module):
     def forward(self, embeddings) -> HeadOutput:
         # in float32 at least, also under autocast: a cosine in half precision is too coarse for a margin
         with torch.autocast(embeddings.device.type, enabled=False):
+            if self.training and not len(embeddings):
+                raise InputError(f'{type(self).__name__} got a batch of 0 rows: there is nothing to train on')
             if embeddings.dtype != torch.float64: embeddings = embeddings.float()
             classes = self.sampled_classes()
             center_rows = None if classes is None else self._rows_of(classes)

@@ -154,6 +154,15 @@ def test_a_monitor_that_is_not_recorded_is_told_before_training(make_tracker, li
         fit(learner, 'fit_to_best', 1, 1e-3, tracker.monitor, patience=1)
 
 
+def test_trackers_pass_over_epochs_without_scores(listings, tmp_path):
+    learner = make(listings, path=tmp_path)
+    trackers = [SaveModelCallback('recall@1'), EarlyStoppingCallback('recall@1', patience=9)]
+    fit(learner, 'fit', 3, 1e-3, cbs=trackers, start_epoch=2)
+    assert (tmp_path/'models'/'model.pth').exists() and trackers[0].best == learner.recorder.values[-1][1]
+    fit(learner, 'fit', 1, 1e-3, cbs=SaveModelCallback('recall@1', fname='none', at_end=True), start_epoch=1)
+    assert (tmp_path/'models'/'none.pth').exists()
+
+
 def test_factors_are_of_groups_that_there_are(listings, tmp_path):
     for lr_mult, culprit in (({'image': .5, 'heads': 5.}, r"\['image', 'heads'\]; the groups are .*'head'"),
                              ({'title': .5}, r"\['title'\]"), ({'head': -1.}, "'head' is -1"),
