@@ -143,7 +143,8 @@ def match_learner(
     dls,  # `MatchDataLoaders`
     image_arch: str | None = IMAGE_ARCH,  # timm name, folder or file; for `dls` with images
     text_arch: str | None = TEXT_ARCH,  # Hub name, folder, or name with a weights package
-    loss_func=None,  # Default `ArcFace(m=.3, s=20)`: the paper's margin is too much for small groups
+    # Default `ArcFace(m=.3, s=20)`: the paper's margin, which is `ArcFace()`'s, is too much for small groups
+    loss_func=None,
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks

@@ -69,15 +69,16 @@ class CosFace(Margin):
 class ArcFace(Margin):
     """Additive angular margin: cos(theta + m) for the target, https://arxiv.org/abs/1801.07698
 
-    The defaults are those of `match_learner`, measured on groups of two or three listings; the paper's .5 and
-    64 are for faces, with many pictures of each.
+    The defaults are for any number of classes: the paper's margin, at a scale that follows their number.
+    `match_learner` uses m=.3 and s=20, which was measured on many groups of two or three listings; with three
+    classes that scale learned less.
     """
     top = math.pi
 
     def __init__(
         self,
-        m=.3,  # Margin in radians, 0 to pi, or one for each class; .5 in the paper
-        s: float | None = 20.,  # Scale; None: `auto_scale`, AdaCos' rule; 64 or 30 in the paper's code
+        m=.5,  # Margin in radians, 0 to pi, or one for each class; .5 in the paper, less for small classes
+        s: float | None = None,  # Scale; None: `auto_scale`, AdaCos' rule (64 or 30 in the paper's code)
         easy_margin: bool = False,  # No margin on angles above 90 degrees, the hardest rows
         **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
     ):

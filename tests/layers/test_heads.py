@@ -20,7 +20,7 @@ TARGETS = torch.tensor([3, 3, 0, 9, 10, 5])
 def test_head_is_the_normalised_form(k, dtype, tolerance):
     head, embeddings = CosineHead(D, C, k).to(dtype), rand(N, D).to(dtype).requires_grad_()
     output = head(embeddings)
-    loss = ArcFace(.5, 9.)(output, TARGETS)
+    loss = ArcFace(s=9.)(output, TARGETS)
     gradients = torch.autograd.grad(loss, (embeddings, head.weight))
     # the nearest of a class's centers, one by one in numpy
     unit_vectors, centers = reference.unit(embeddings.detach()), reference.unit(head.weight.detach())
@@ -31,7 +31,7 @@ def test_head_is_the_normalised_form(k, dtype, tolerance):
     np.testing.assert_allclose(loss.item(), expected_loss, rtol=10 * tolerance)
     products = F.linear(F.normalize(embeddings), F.normalize(head.weight))
     plain_output = HeadOutput(products.unflatten(1, (C, k)).max(2).values, embeddings)
-    plain_gradients = torch.autograd.grad(ArcFace(.5, 9.)(plain_output, TARGETS), (embeddings, head.weight))
+    plain_gradients = torch.autograd.grad(ArcFace(s=9.)(plain_output, TARGETS), (embeddings, head.weight))
     for gradient, plain_gradient in zip(gradients, plain_gradients):
         torch.testing.assert_close(gradient, plain_gradient, atol=tolerance * 100, rtol=tolerance * 100)
     assert output.emb is not None and torch.equal(output.emb, embeddings)
@@ -155,7 +155,7 @@ def test_tracked_head_follows_the_papers():
         adacos_loss = reference.cross_entropy(scale * cosines, TARGETS).mean()
         np.testing.assert_allclose(AdaCos()(output, TARGETS).item(), adacos_loss, rtol=1e-6)
         curricular_loss = reference.curricular(cosines, TARGETS, .5, 9., easiness).mean()
-        np.testing.assert_allclose(CurricularFace(.5, 9.)(output, TARGETS).item(), curricular_loss, rtol=1e-6)
+        np.testing.assert_allclose(CurricularFace(s=9.)(output, TARGETS).item(), curricular_loss, rtol=1e-6)
     assert set(dict(head.named_buffers())) == {'t', 's'}
     head.eval()(embeddings)
     np.testing.assert_allclose(head.t, easiness, rtol=1e-6)

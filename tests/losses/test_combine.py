@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from fastmatch.losses import ArcFace, CenterLoss, CrossEntropy, HardRows, NormSoftmax, SumLoss
+from fastmatch.losses import CenterLoss, CrossEntropy, HardRows, NormSoftmax, SumLoss
 from tests.losses.cases import labels
 
 
@@ -14,14 +14,6 @@ def test_a_sum_knows_the_weight_of_a_part_that_is_named_none(output):
         softmax_loss = (given or {}).get('softmax', 1.) * softmax(output, targets)
         expected = softmax_loss + weight * center(output, targets)
         torch.testing.assert_close(sum_loss(output, targets), expected)
-
-
-def test_arcfaces_defaults_are_the_learners():
-    from inspect import getsource
-
-    from fastmatch.learner import match_learner
-    loss = ArcFace()
-    assert f'ArcFace(m={loss.m:g}, s={loss.s:g})'.replace('0.', '.') in getsource(match_learner)
 
 
 def test_hard_rows_keep_at_least_one():

@@ -23,7 +23,7 @@ def test_scale_follows_the_number_of_classes():
     cosines = rand(4, 1000)
     output = HeadOutput(cosines, cosines)
     by_rule = ArcFace(s=math.sqrt(2) * math.log(999))
-    torch.testing.assert_close(ArcFace(s=None)(output, labels(4)), by_rule(output, labels(4)))
+    torch.testing.assert_close(ArcFace()(output, labels(4)), by_rule(output, labels(4)))
     assert auto_scale(2) == auto_scale(1) == 1. and math.isclose(auto_scale(601), 9.0465, rel_tol=1e-4)
 
 
