@@ -49,6 +49,7 @@ from .schedule import (
     GradientAccumulation,
     Plateau,
     Still,
+    TorchSchedule,
     WarmUp,
     between,
     curves,

@@ -11,6 +11,8 @@ fastai's own optimizers nothing changes.
 - `Learner.fit_flat_cos`: takes `start_epoch`, warm-up and rates by parameter group beside fastai's arguments,
 which mean what they mean in fastai. Why: fastai's ignores `start_epoch`, and a pretrained encoder wants a
 warm-up.
+- `OptimWrapper.hypers`: what is written into one of its dicts reaches the optimizer, as with fastai's own
+optimizers. Why: `ReduceLROnPlateau` writes the rate there, and changed nothing.
 - New methods that fastai's Learner doesn't have: the other schedules (`fit_curve`, `fit_cos`, `fit_steps`,
 `fit_exp`, `fit_cycles`, `fit_plateau`, `fit_head_first`, `fit_gradual`), `largest_bs`, `noise_scale`,
 `fit_to_best`, `each_weights`, `average_weights`, `greedy_soup`.
@@ -21,15 +23,17 @@ warm-up.
 from functools import wraps
 
 from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
 
 from .callback.learner_methods import patch_callbacks
 from .optim.prepare import prepare_optimizer
+from .optim.wrap import live_hypers
 from .schedule.patch import patch_schedules
 
 # name of fastai's that `from fastmatch.all import *` replaces -> how ours differs
 REPLACED_NAMES = {
-    'MixUp': 'mixes pictures only: titles stay those of the picture with the larger share',
-    'CutMix': 'mixes pictures only: titles stay those of the picture with the larger share',
+    'MixUp': 'mixes pictures only, and takes the same mean as the loss: with class weights or hard rows too',
+    'CutMix': 'mixes pictures only, and takes the same mean as the loss: with class weights or hard rows too',
     'FocalLoss': 'takes the cosines of heads too; class weights leave the probability in the factor as it is',
     'GradientAccumulation': 'steps at the end of each epoch too, by the mean gradient of its own items alone',
     'Lookahead': 'starts its slow weights anew where weights were loaded or overwritten',
@@ -40,6 +44,7 @@ REPLACED_NAMES = {
 def patch_fastai():
     "Apply the changes listed above to fastai's classes; a second call does nothing."
     _patch_create_opt()
+    OptimWrapper.hypers = property(live_hypers)
     patch_schedules()
     patch_callbacks()
 

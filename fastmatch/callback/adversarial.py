@@ -42,9 +42,14 @@ class FGM(SecondPass):
         if not chosen or not all(math.isfinite(joint_norm([weight.grad])) for weight in chosen): return
         weights, plain_gradients = self.weights_and_gradients()
         with MovedWeights(chosen) as moved_weights:
-            self.attack(chosen, [weight.grad for weight in chosen], moved_weights.start)
-            for weight in weights: weight.grad = None
-            self.second_pass()
+            overflow = self.attack(chosen, [weight.grad for weight in chosen], moved_weights.start)
+            if overflow is None:
+                for weight in weights: weight.grad = None
+                self.second_pass()
+        if overflow is not None:
+            # a loss scaler, or a guard, sees them and skips the step as it skips that of a plain training
+            for weight, gradient in zip(chosen, overflow): weight.grad = gradient
+            return
         for weight, gradient in zip(weights, plain_gradients):
             if weight.grad is None: weight.grad = gradient
             else: weight.grad.mul_(self.weight).add_(gradient)
@@ -55,7 +60,7 @@ class FGM(SecondPass):
         weights: list,  # The chosen weights, which are moved in place
         gradients: list,  # Their gradients
         start: list,  # Copies of their values before they are moved
-    ):
+    ) -> list | None:  # Gradients that aren't finite, if it came upon such; None: the weights are moved
         "Move the chosen weights uphill."
         for weight, gradient in zip(weights, gradients): self.move(weight, gradient, self.eps)
 
@@ -92,6 +97,7 @@ class PGD(FGM):
         for step in range(self.k):
             # between the steps only the gradients of the chosen weights are needed
             if step: gradients = self.second_pass(of=weights)
+            if not math.isfinite(joint_norm(gradients)): return gradients
             for weight, gradient, start_values in zip(weights, gradients, start):
                 self.move(weight, gradient, self.alpha)
                 distance = joint_norm([weight - start_values])

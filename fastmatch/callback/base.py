@@ -48,6 +48,14 @@ def mixed_precision(learner) -> MixedPrecision | None:
     return next((callback for callback in learner.cbs if isinstance(callback, MixedPrecision)), None)
 
 
+def leave_autocast(learner):
+    """Leave the autocast that mixed precision has entered for a batch, where the batch is given up before its
+    loss is there; what comes after would go on in half precision."""
+    precision = mixed_precision(learner)
+    context = getattr(precision, 'autocast', None)
+    if context is not None and torch.is_autocast_enabled(context.device): context.__exit__(None, None, None)
+
+
 def mixing_callback(learner) -> MixHandler | None:
     "The mixing callback (`MixUp`, `CutMix`) whose loss of two targets is the learner's now, if there is one."
     for callback in learner.cbs:
@@ -59,6 +67,21 @@ def unmixed_loss(learner):
     "The learner's loss, or where mixing has put its own in the place of it, the loss that this one mixes."
     mixing = mixing_callback(learner)
     return learner.loss_func if mixing is None else mixing.old_lf
+
+
+def refuse_comparing_loss(
+    callback: Callback,  # Callback that trains on some rows of each batch
+    instead: str,  # What to do instead, for the message
+):
+    """Raise `InputError` where the learner's loss compares the rows of a batch with each other: rows that are
+    picked one by one need not hold a pair, and then there is nothing to train on."""
+    loss = callback.learn.loss_func
+    if not getattr(loss, 'compares_rows', False): return
+    inner_losses = loss.modules() if isinstance(loss, torch.nn.Module) else [loss]
+    names = dict.fromkeys(type(inner).__name__ for inner in inner_losses
+                          if getattr(inner, 'compares_rows', False) and not list(inner.children()))
+    raise InputError(f'{type(callback).__name__} trains on some rows of each batch, and '
+                     f'{" and ".join(names)} compares the rows of a batch with each other: {instead}')
 
 
 def heads_wanting_labels(model) -> list:
@@ -86,6 +109,7 @@ def row_losses(
     if not hasattr(base_loss, 'reduction'):
         raise InputError(f'{name} has no `reduction`: rows can not be picked by their losses')
     n_rows = find_bs(targets)
+    if not n_rows: raise InputError('a batch of 0 rows has no losses to choose by')
     with NoneReduce(base_loss): values = torch.as_tensor(loss(output, *targets)).as_subclass(torch.Tensor)
     if values.numel() % n_rows or values.ndim == 0:
         raise InputError(f"{name} gives {values.numel()} values for {n_rows} rows with reduction='none'")

@@ -1,10 +1,12 @@
 """A guard against losses and gradients that aren't finite: it names the cause, or leaves the batch out."""
 import torch
-from fastai.callback.core import Callback, CancelBatchException, CancelStepException
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException, CancelStepException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import apply
 
 from ..core import InputError, preview
+from ..losses.base import Loss
+from .base import in_lr_find
 from .state import DrawnRows, ModelBuffers, preserved_randomness
 
 
@@ -59,6 +61,10 @@ class Guard(Callback):
     A batch that is left out changes nothing, BatchNorm's statistics included. Under mixed precision the loss
     scaler skips such steps itself; the guard lets it, up to `scaler_skip` in a row. Batches left out are
     listed in `bad` as (epoch, batch, message).
+
+    The losses of this package raise `NotANumber` for a NaN themselves; in training under a guard they return
+    it, and leave to the guard what follows. `lr_find`, which raises the rate until the loss is lost, ends
+    there.
     """
     # after gradients are unscaled, before they are clipped: clipping makes all gradients NaN
     order, run_valid = MixedPrecision.order + .5, False
@@ -73,10 +79,27 @@ class Guard(Callback):
         self.scaler_skip = scaler_skip
 
     def before_fit(self):
+        self._release_loss()
+        modules = self.learn.loss_func.modules() if isinstance(self.learn.loss_func, torch.nn.Module) else []
+        self._watched = [(module, module.register_forward_pre_hook(self._take_over))
+                         for module in modules if isinstance(module, Loss)]
         self.bad = []
         self._in_a_row = 0
         self._scaler_skipped = 0
         self._last_loss = None
+
+    def _take_over(self, loss, args):
+        "Forward pre-hook of a loss: told at each call whether this guard looks at the result."
+        # the hook may be left over from a fit that broke off, and the guard have left the learner
+        if self.learn is None: self._release_loss()
+        else: loss.returns_nan = self.learn.model.training
+
+    def _release_loss(self):
+        for loss, hook in self.__dict__.pop('_watched', []):
+            hook.remove()
+            loss.returns_nan = False
+
+    def after_fit(self): self._release_loss()
 
     def state_dict(self):
         "For a training that is resumed."
@@ -126,7 +149,9 @@ class Guard(Callback):
         return 'inputs, parameters and outputs are finite: it is the loss itself'
 
     def _leave_out(self, reason, cancellation):
-        "Record the batch and raise `cancel`, or `NonFinite` if there were too many in a row."
+        "Record the batch and raise `cancellation`, or `NonFinite` if there were too many in a row."
+        # it puts the weights back
+        if in_lr_find(self.learn): raise CancelFitException
         message = f'{self._where()}: {reason}'
         self.bad.append((self.epoch, self.iter, message))
         self._in_a_row += 1
@@ -163,6 +188,7 @@ class Guard(Callback):
         if not self._loss_is_scaled(): return
         self._scaler_skipped += 1
         if self._scaler_skipped <= self.scaler_skip: return
+        if in_lr_find(self.learn): raise CancelFitException
         scale = self.learn.scaler.get_scale()
         message = f'the loss scaler has skipped {self._scaler_skipped} steps in a row, its scale is {scale:g}'
         raise NonFinite(f'{self._where()}: {message}; {self._bad_gradients()}')

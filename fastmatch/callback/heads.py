@@ -10,6 +10,7 @@ from fastcore.foundation import L
 from ..core import InputError
 from ..losses import CrossEntropy, SumLoss
 from .base import give_labels_to_heads, mixing_callback
+from .mix import MixImages
 
 
 class HeadLabels(Callback):
@@ -64,7 +65,11 @@ class MarginSchedule(Callback):
         self._loss = self.learn.loss_func if self.moved is None else self.moved
         if not hasattr(self._loss, self.attr):
             raise InputError(f'{type(self._loss).__name__} has no {self.attr!r} to move')
-        self._given = getattr(self._loss, self.attr)
+        # a fit that broke off has left the margin where it was moved to, and not what the user gave
+        given, moved_to = self._loss.__dict__.get('_given_margins', {}).get(self.attr, (None, None))
+        current = getattr(self._loss, self.attr)
+        was_left = moved_to is not None and isinstance(current, float) and current == moved_to
+        self._given = given if was_left else current
         try: self._try_schedule()
         finally: setattr(self._loss, self.attr, self._given)
 
@@ -75,8 +80,15 @@ class MarginSchedule(Callback):
             if hasattr(self._loss, 'check_options'): self._loss.check_options()
 
     def _set_margin(self, progress): setattr(self._loss, self.attr, float(self.sched(progress)))
-    def before_batch(self): self._set_margin(self.pct_train)
-    def after_fit(self): setattr(self._loss, self.attr, self._given)
+
+    def before_batch(self):
+        self._set_margin(self.pct_train)
+        margins = self._loss.__dict__.setdefault('_given_margins', {})
+        margins[self.attr] = self._given, getattr(self._loss, self.attr)
+
+    def after_fit(self):
+        self._loss.__dict__.pop('_given_margins', None)
+        setattr(self._loss, self.attr, self._given)
 
 
 class LossTerms(Callback):
@@ -96,7 +108,7 @@ class LossTerms(Callback):
         self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in sum_loss.parts]
         self._hooks = []
         for term, term_loss in sum_loss.parts.items():
-            note_values = self._note_values(term, sum_loss.weights.get(term, 1.))
+            note_values = self._note_values(term, sum_loss.weights[term])
             self._hooks.append(term_loss.register_forward_hook(note_values))
         self.learn.metrics = self.learn.metrics + L(self._term_metrics)
         self.after_pred()
@@ -113,8 +125,9 @@ class LossTerms(Callback):
         mixing = mixing_callback(self.learn)
         for term, (first_call, *later_calls) in self._calls.items():
             # the first calls were for the batch's own loss, later ones for passes of other callbacks;
-            # mixing asks for the loss of the partners' targets, then for that of the batch's own
-            values = first_call if mixing is None else torch.lerp(first_call, later_calls[0], mixing.lam)
+            # fastai's mixing asks for the loss of the partners' targets, then for that of the batch's own
+            asks_twice = mixing is not None and not isinstance(mixing, MixImages)
+            values = torch.lerp(first_call, later_calls[0], mixing.lam) if asks_twice else first_call
             self._means[term].append(float(values.mean()))
 
     def term(

@@ -7,7 +7,7 @@ from fastai.callback.core import Callback
 from fastai.torch_core import apply, find_bs, to_float
 
 from ..core import InputError
-from .base import give_labels_to_heads, mixed_precision, row_losses
+from .base import give_labels_to_heads, mixed_precision, refuse_comparing_loss, row_losses
 from .state import ModelBuffers, preserved_randomness
 
 
@@ -21,7 +21,8 @@ class HardMining(Callback):
     loss.
 
     From https://arxiv.org/abs/1910.00762. BatchNorm's statistics are those of all rows. The loss must give a
-    value for each row by `reduction='none'`.
+    value for each row by `reduction='none'`; losses that compare rows with each other, such as pair losses,
+    are refused before training (`HardRows` picks rows after they were compared).
     """
     # before labels are handed out and pictures mixed: both then see only the rows that are left
     order, run_valid = -5, False
@@ -41,8 +42,11 @@ class HardMining(Callback):
         self.at_least = at_least
         self.start = start
 
-    # before mixing puts its own in the loss's place
-    def before_fit(self): self._loss = self.learn.loss_func
+    def before_fit(self):
+        keeps_all = self.share == 1 and self.by == 'rows'
+        if not keeps_all: refuse_comparing_loss(self, 'HardRows around such a loss picks rows after that')
+        # before mixing puts its own in the loss's place
+        self._loss = self.learn.loss_func
 
     def before_train(self):
         self._model_buffers = ModelBuffers(self.learn.model)

@@ -1,19 +1,48 @@
 """MixUp and CutMix for listings: pictures are mixed, titles stay, and the loss has two targets."""
 import random
+from inspect import signature
 
 import torch
 from fastai.callback.mixup import MixHandler
+from fastai.layers import NoneReduce
 
 from ..core import InputError
+from ..losses.base import Loss
 from .base import other_callback
+
+
+def mixed_loss(
+    loss,  # A loss of `fastmatch.losses`, or another with a `reduction`
+    output,  # Output of the model for mixed rows
+    targets: tuple,  # The rows' own targets
+    partners: tuple,  # The targets of what was mixed in
+    share,  # Share of the own targets: a number or (n,)
+):
+    """The loss of mixed rows: the losses for both targets of each row by their shares, reduced as the loss
+    itself reduces them, so that with a share of 1 it is the plain loss."""
+    if isinstance(loss, Loss): return loss(output, *targets, partners=partners, share=share)
+    return _part_of_loss(loss, output, targets, share) + _part_of_loss(loss, output, partners, 1 - share)
+
+
+def _part_of_loss(loss, output, targets, share):
+    """The loss of a batch with each row counted by its share. What a mean divides by may be the number of
+    rows, the sum of their class weights, or the number of those that are not ignored."""
+    with NoneReduce(loss) as by_row: values = torch.as_tensor(by_row(output, *targets))
+    # fastai's losses have a value for each label or pixel, in the order of the rows
+    shares = torch.as_tensor(share, device=values.device).reshape(-1, 1)
+    shared = (shares * values.reshape(len(targets[0]), -1)).reshape(values.shape)
+    reduction = getattr(loss, 'reduction', 'mean')
+    if reduction != 'mean': return shared.sum() if reduction == 'sum' else shared
+    total, mean = values.detach().sum(), loss(output, *targets).detach()
+    return shared.sum() / torch.where(mean == 0, torch.full_like(total, values.numel()), total / mean)
 
 
 class MixImages(MixHandler):
     """Base of `MixUp` and `CutMix`: mixes each picture of a batch with another's.
 
     The first input must be the pictures (n,c,h,w); other inputs, such as titles, stay those of the picture
-    with the larger share. Subclasses define `mix`. The loss is the mean of the losses for both targets,
-    weighted by `lam`.
+    with the larger share. Subclasses define `mix`. The loss is that of `mixed_loss`: both targets of each
+    picture count, weighted by `lam`.
     """
     def before_fit(self):
         # the second one would mix pictures that have two targets already
@@ -21,6 +50,22 @@ class MixImages(MixHandler):
         if other_mixer is None: return
         names = f'{type(self).__name__} and {type(other_mixer).__name__}'
         raise InputError(f'{names} would both mix the batch: use one of them')
+
+    def before_train(self):
+        # fastai's mixes the targets themselves where a loss doesn't say `y_int`; classes can't be mixed, and
+        # two targets are right for every loss. A fit that broke off has left the mixing loss in its place
+        self.stack_y = True
+        if self.learn.loss_func != self.lf: self.old_lf = self.learn.loss_func
+        by_row = hasattr(self.old_lf, 'reduction') or 'reduction' in signature(self.old_lf).parameters
+        if not by_row:
+            raise InputError(f'{type(self).__name__} needs the loss of each row: '
+                             'give the Learner a loss that has a `reduction`')
+        self.learn.loss_func = self.lf
+
+    def lf(self, pred, *yb):
+        "The loss of a batch: of a mixed one in training, the plain one in validation."
+        if not self.training: return self.old_lf(pred, *yb)
+        return mixed_loss(self.old_lf, pred, yb, self.yb1, self.lam)
 
     def before_batch(self):
         images, *other_inputs = self.xb

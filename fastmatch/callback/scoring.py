@@ -6,11 +6,16 @@ each parameter group.
 """
 import numpy as np
 from fastai.callback.core import Callback
+from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.learner import Recorder
 from fastcore.foundation import L
 
 from ..core import InputError
 from ..match.spaces.dense import Dense
+from ..optim.wrap import LiveHypers
+from ..schedule.fit import Plateau, check_monitor
+from ..schedule.rates import is_one_rate, rate_factors
+from ..schedule.torch_schedule import scheduled_hypers
 from .base import in_lr_find
 
 N_NEIGHBORS = 51  # searched for the metrics: the listing itself and the 50 that the competition allows
@@ -97,26 +102,68 @@ class TrainedOn(Callback):
         self.ids.update(self.dls.train_df[self.dls.columns.id])
 
 
+class CheckedTrackers(Callback):
+    """Refuses, before training, fastai's trackers that would fail or do nothing: a monitor that isn't
+    recorded, and a `ReduceLROnPlateau` whose rates don't reach the optimizer."""
+    order = TrackerCallback.order - 1  # after the Recorder, which then knows what it records
+
+    def before_fit(self):
+        for tracker in self.learn.cbs:
+            if not isinstance(tracker, TrackerCallback): continue
+            check_monitor(self.learn, tracker.monitor)
+            changes_rates = isinstance(tracker, ReduceLROnPlateau) and not in_lr_find(self.learn)
+            if changes_rates: self._check_rates(tracker)
+
+    def after_cancel_epoch(self):
+        # an epoch that is passed over (`start_epoch`) or given up has no scores to look at
+        self._resting = [tracker for tracker in self.learn.cbs if isinstance(tracker, TrackerCallback)
+                         and tracker.run]
+        for tracker in self._resting: tracker.run = False
+
+    def _wake_trackers(self):
+        for tracker in self.__dict__.pop('_resting', []): tracker.run = True
+
+    def before_epoch(self): self._wake_trackers()
+    def after_fit(self): self._wake_trackers()
+
+    def _check_rates(self, tracker):
+        name = type(tracker).__name__
+        if any('lr' in scheduled_hypers(callback) for callback in self.learn.cbs):
+            raise InputError(f'{name}: the schedule of this fit sets the rate in each batch, and what {name} '
+                             'sets is lost; use learn.fit or learn.fit_plateau')
+        hypers = self.opt.hypers[0]
+        keeps_what_is_written = isinstance(hypers, LiveHypers) or hypers is self.opt.hypers[0]
+        if not keeps_what_is_written and not isinstance(tracker, Plateau):
+            raise InputError(f'{name} can not set the rate of {type(self.opt).__name__}: use Plateau')
+
+
 class GroupRates(Callback):
     """Gives each parameter group its own multiple of the learning rate that a schedule sets.
 
-    Rates that differ by group already are left as they are.
+    Only one number is spread. Rates that were given for each group (a list, a slice, a dict by name) are left
+    as they are, equal ones too; in a Learner that isn't made by this package, whose `fit` and `fit_one_cycle`
+    don't tell in which form they got the rate, only those that differ.
     """
     order = 65  # after ParamScheduler and every callback that may still change a rate
 
     def __init__(
         self,
-        mults: dict[str, float],  # Name of a parameter group -> factor on the rate; 1 where not named
+        # Name of a parameter group -> factor on the rate; 1 where not named. A name that no group has raises
+        # `InputError` in the fit
+        mults: dict[str, float],
     ):
         self.mults = dict(mults)
 
+    def before_fit(self): self._factors = rate_factors(self.learn.model, self.mults)
+
     def before_step(self):
+        given_rates = getattr(self.learn, 'given_rates', None)
+        # lr_find looks for one rate, whatever the learner's own are
+        is_one = given_rates is None or is_one_rate(given_rates) or in_lr_find(self.learn)
         group_rates = [hypers['lr'] for hypers in self.opt.hypers]
-        if len(set(group_rates)) > 1: return
+        if not is_one or len(set(group_rates)) > 1: return
         self._base = group_rates
-        group_names = self.learn.model.param_groups()
-        new_rates = [rate * self.mults.get(group, 1.) for rate, group in zip(group_rates, group_names)]
-        self.opt.set_hyper('lr', new_rates)
+        self.opt.set_hyper('lr', [rate * factor for rate, factor in zip(group_rates, self._factors)])
 
     def after_step(self):
         if getattr(self, '_base', None) is not None: self.opt.set_hyper('lr', self._base)

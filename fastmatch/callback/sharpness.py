@@ -12,7 +12,7 @@ from fastai.callback.core import CancelBackwardException
 
 from ..core import InputError
 from ..optim.kernels import chunks
-from .base import row_losses, unmixed_loss
+from .base import refuse_comparing_loss, row_losses, unmixed_loss
 from .second_pass import MovedWeights, SecondPass, joint_norm
 
 
@@ -65,21 +65,31 @@ class ASAM(SAM):
     """SAM in which each weight moves in proportion to its size, so that rescaling layers changes nothing.
 
     From https://arxiv.org/abs/2102.11600. Use it where layers differ much in scale; `rho` is much larger than
-    SAM's.
+    SAM's. As in the authors' code, this goes for parameters with 'weight' in their names; biases and others
+    move as under SAM, as if their size were 1.
     """
     def __init__(
         self,
         rho: float = .5,  # How far, in units of the weights (the paper's value; 10 to 40 times SAM's)
         eta: float = .01,  # Added to each weight's size (the paper's value); at 0 the invariance is exact
+        scale_all: bool = False,  # Move biases and all others in proportion to their sizes too
     ):
         super().__init__(rho)
         if not eta >= 0: raise InputError(f'eta={eta}: 0 or above')
         self.eta = eta
+        self.scale_all = scale_all
+
+    def before_fit(self):
+        super().before_fit()
+        self._scaled = {parameter for name, parameter in self.learn.model.named_parameters()
+                        if self.scale_all or 'weight' in name}
 
     def sizes(self, weights) -> list:
-        "The absolute value of each weight plus `eta`."
+        "The absolute value of each weight plus `eta`; 1 for parameters that are not scaled."
         weight_sizes = torch._foreach_abs(weights)
         torch._foreach_add_(weight_sizes, self.eta)
+        for weight, weight_size in zip(weights, weight_sizes):
+            if weight not in self._scaled: weight_size.fill_(1.)
         return weight_sizes
 
     def gradient_norm(self, weights, gradients):
@@ -94,6 +104,8 @@ class ASAM(SAM):
         squared_sizes = self.sizes(weights)
         torch._foreach_mul_(squared_sizes, squared_sizes)
         torch._foreach_addcmul_(weights, squared_sizes, gradients, value=factor)
+
+    def after_fit(self): self.__dict__.pop('_scaled', None)
 
 
 class LookSAM(SAM):
@@ -179,7 +191,7 @@ class ESAM(SAM):
     """SAM that perturbs a random share of the weights and repeats only the rows whose loss this raises most.
 
     From https://arxiv.org/abs/2110.03141. Cheaper than SAM. The loss must give a value for each row by
-    `reduction='none'`.
+    `reduction='none'`; with losses that compare rows with each other, such as pair losses, `gamma` must be 1.
     """
     def __init__(
         self,
@@ -195,6 +207,10 @@ class ESAM(SAM):
         self.share = beta
         self.gamma = gamma
         self.seed = seed
+
+    def before_fit(self):
+        super().before_fit()
+        if self.gamma < 1: refuse_comparing_loss(self, 'ESAM(gamma=1) repeats all rows')
 
     def before_batch(self):
         # all batches of an accumulated step perturb the same weights

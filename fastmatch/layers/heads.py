@@ -49,6 +49,8 @@ class CosineHead(nn.Module):
     def forward(self, embeddings) -> HeadOutput:
         # in float32 at least, also under autocast: a cosine in half precision is too coarse for a margin
         with torch.autocast(embeddings.device.type, enabled=False):
+            if self.training and not len(embeddings):
+                raise InputError(f'{type(self).__name__} got a batch of 0 rows: there is nothing to train on')
             if embeddings.dtype != torch.float64: embeddings = embeddings.float()
             classes = self.sampled_classes()
             center_rows = None if classes is None else self._rows_of(classes)
@@ -147,12 +149,14 @@ class TrackedHead(CosineHead):
     def _adacos_scale(self, cosines, columns, target_cosines):
         """AdaCos' scale for the batch, from the scale before: log(B) / cos(min(pi/4, theta)), with B the
         mean over the rows of sum(exp(s cos)) over the other classes, and theta the median angle to the
+        own class. It is 1 at least, as the fixed scale of `auto_scale` is: with two classes B falls below 1
+        as soon as the other class is on the far side, and a scale below 0 would push rows away from their
         own class."""
         log_sums = [(self.s * cosines[block]).scatter_(1, columns[block], -math.inf).logsumexp(1)
                     for block in row_blocks(len(cosines), cosines)]
         log_b = torch.cat(log_sums).logsumexp(0) - math.log(len(cosines))
         theta = target_cosines.clamp(-1, 1).acos().median()
-        return log_b / theta.clamp(max=math.pi / 4).cos()
+        return (log_b / theta.clamp(max=math.pi / 4).cos()).clamp(min=1.)
 
 
 class CenterHead(CosineHead):

@@ -6,7 +6,7 @@ from fastcore.meta import delegates
 from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
-from ..callback.scoring import GroupRates
+from ..callback.scoring import CheckedTrackers, GroupRates
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
@@ -16,7 +16,7 @@ from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
-from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders, take_options
+from .base import ListingLearner, checked_factors, groups_splitter, make_encoders, take_options
 from .show import RIGHT, WRONG, draw_items
 
 CELL = 2.4  # width of a picture in inches
@@ -144,7 +144,7 @@ def classify_learner(
     if metrics is None: metrics = [accuracy, MacroF1()]
     learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter,
                             metrics=metrics, wd=wd, **kwargs)
-    learn.add_cbs([HeadLabels(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
+    learn.add_cbs([HeadLabels(), CheckedTrackers(), GroupRates(checked_factors(model, lr_mult))])
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
     learn.model.to(dls.device)

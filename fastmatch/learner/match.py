@@ -6,7 +6,7 @@ import torch
 from fastai.learner import Recorder
 
 from ..callback.heads import HeadLabels
-from ..callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
+from ..callback.scoring import CheckedTrackers, GroupRates, MatchRecorder, TrainedOn, ValidScores
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
 from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
@@ -23,7 +23,7 @@ from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
-from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders
+from .base import ListingLearner, checked_factors, groups_splitter, make_encoders
 from .matcher import MatcherExport, resize_of, tokenize_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
 
@@ -143,7 +143,8 @@ def match_learner(
     dls,  # `MatchDataLoaders`
     image_arch: str | None = IMAGE_ARCH,  # timm name, folder or file; for `dls` with images
     text_arch: str | None = TEXT_ARCH,  # Hub name, folder, or name with a weights package
-    loss_func=None,  # Default `ArcFace(m=.3, s=20)`: the paper's margin is too much for small groups
+    # Default `ArcFace(m=.3, s=20)`: the paper's margin, which is `ArcFace()`'s, is too much for small groups
+    loss_func=None,
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks
@@ -172,8 +173,8 @@ def match_learner(
     learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter, metrics=metrics,
                          wd=wd, **kwargs)
     learn.remove_cb(Recorder)
-    rates = GroupRates(LR_MULT if lr_mult is None else lr_mult)
-    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), rates])
+    rates = GroupRates(checked_factors(model, lr_mult))
+    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(), HeadLabels(), rates])
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
     return learn

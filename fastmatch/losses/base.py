@@ -98,10 +98,21 @@ class Loss(nn.Module):
     and `values_to_check` (what it reads, for the search for NaN), `check` and `check_values` (what it
     accepts), and `mean`. A loss has no parameters and no running state: class centers are in the model's
     head, where the optimizer finds them.
+
+    Rows that are mixtures of two (MixUp, CutMix) have two targets each, see `partners` of `forward`.
     """
-    # fastai's mixing callbacks ask for it: they then mix the losses of both targets, which is right for every
-    # loss here, and not the targets themselves
+    # fastai's mixing callbacks ask for it: they then mix the losses of both targets and not the targets
+    # themselves; this package's own mix by `partners` of `forward`
     y_int = True
+    weight_in_sum = 1.  # its weight in a `SumLoss` that names none
+    # whether a guard against NaN looks at the result itself: the loss then returns NaN and raises nothing
+    returns_nan = False
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether the loss of a row depends on the batch's other rows, as pair losses do; callbacks that
+        train on some rows of a batch refuse such a loss. Here: whether a loss inside it does."""
+        return any(part.compares_rows for part in self.children() if isinstance(part, Loss))
 
     def __init__(
         self,
@@ -115,18 +126,34 @@ class Loss(nn.Module):
         self.head_weights = dict(head_weights or {})
         self._calls = 0
 
-    def forward(self, output, *targets):
+    def forward(
+        self,
+        output,  # What the model returned, or a dict of it by head
+        *targets,  # (n,...) what the loss compares it with, as a rule the class of each row
+        partners: tuple | None = None,  # Of mixed rows the targets of the other half, as many as `targets`
+        share=1.,  # Of mixed rows the share that `targets` have in them: a number or (n,)
+    ):
+        """The loss of a batch. Of mixed rows the losses for both targets count by their shares: the result is
+        the plain one where the share is 1."""
         self._calls += 1
         read_values = self._time_to_read_values(targets[0].device)
-        if not isinstance(output, dict):
-            return self.reduce(self._checked_rows(output, targets, read_values), targets[0])
+        row_losses = self._rows_of_heads(output, targets, read_values)
+        if partners is None: return self.reduce(row_losses, targets[0])
+        partner_losses = self._rows_of_heads(output, partners, read_values)
+        share = torch.as_tensor(share, dtype=row_losses.dtype, device=row_losses.device)
+        return self.reduce_mixed(row_losses, partner_losses, share, targets[0], partners[0])
+
+    def _rows_of_heads(self, output, targets: tuple, read_values: bool):
+        "The loss of each row (n,), summed over the heads of an output that has several."
+        if not targets[0].numel():
+            raise InputError(f'{type(self).__name__} got a batch of 0 rows, which have no mean')
+        if not isinstance(output, dict): return self._checked_rows(output, targets, read_values)
         unknown = set(self.head_weights) - set(output)
         if unknown:
             raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(output)}')
-        row_losses = sum(
+        return sum(
             self.head_weights.get(head_name, 1.) * self._checked_rows(head_output, targets, read_values)
             for head_name, head_output in output.items())
-        return self.reduce(row_losses, targets[0])
 
     def _time_to_read_values(self, device) -> bool:
         """Whether this call checks the values of its inputs, and not their shapes alone: on a CPU
@@ -145,7 +172,9 @@ class Loss(nn.Module):
         if read_values: self.check_values(output, *targets)
         row_losses = self.per_row(output, *targets)
         if read_values and bool(self.values_to_check(output, row_losses).detach().isnan().any()):
-            raise NotANumber(_nan_message(self, output, row_losses))
+            if not self.returns_nan: raise NotANumber(_nan_message(self, output, row_losses))
+            # all of it, also where the loss has passed over the NaN: the guard must see it
+            return row_losses * math.nan
         return row_losses
 
     def loss_inputs(self, output):
@@ -194,9 +223,25 @@ class Loss(nn.Module):
         if self.reduction == 'mean': return self.mean(row_losses, targets)
         return row_losses.sum() if self.reduction == 'sum' else row_losses
 
+    def reduce_mixed(
+        self,
+        row_losses,  # (n,) losses of mixed rows for the batch's own targets
+        partner_losses,  # (n,) losses of the same rows for their partners' targets
+        share,  # Tensor of one number or (n,): the share of the own targets
+        targets,  # (n,...)
+        partners,  # (n,...)
+    ):
+        """The losses of mixed rows in the form that `reduction` names. The mean is the one of `mean` for
+        either target, so that what it divides by (the sum of class weights, the number of rows with pairs) is
+        that of the targets in question."""
+        if self.reduction != 'mean':
+            return self.reduce(torch.lerp(partner_losses, row_losses, share), targets)
+        return self.mean(share * row_losses, targets) + self.mean((1 - share) * partner_losses, partners)
+
     def mean(self, row_losses, targets):
         """The mean of the rows' losses; overridden where a paper weights the rows or takes the mean over
-        some of them."""
+        some of them. It must be linear in `row_losses`; a loss that picks rows overrides `reduce` and
+        `reduce_mixed`."""
         return row_losses.mean()
 
     def activation(self, output):

@@ -1,6 +1,8 @@
 "Losses made of other losses: a weighted sum of several, and the mean over the hardest rows of one."
 import math
 
+import torch
+
 from ..core import InputError
 from .base import Loss
 
@@ -14,14 +16,16 @@ class SumLoss(Loss):
     def __init__(
         self,
         parts: dict,  # Name -> `Loss`, for example {'softmax': ArcFace(m=.3), 'triplet': Triplet()}
-        weights: dict | None = None,  # Weight of each part by name; 1 where not named
+        # Weight of each part by name; where not named the loss's own `weight_in_sum`: 1, of `CenterLoss` 1e-3
+        weights: dict | None = None,
         reduction: str = 'mean',  # 'mean', 'sum' or 'none', handed on to every part
     ):
         if not parts: raise InputError('parts: a sum wants one loss at least')
         unknown = set(weights or {}) - set(parts)
         if unknown: raise InputError(f'weights names {sorted(unknown)}; the parts are {list(parts)}')
         super().__init__(reduction)
-        self.weights = dict(weights or {})
+        self.weights = {name: (weights or {}).get(name, getattr(part, 'weight_in_sum', 1.))
+                        for name, part in parts.items()}
         for part_name, part in parts.items():
             if hasattr(self, part_name):
                 raise InputError(f'parts: {part_name!r} means something else to a loss; '
@@ -43,8 +47,9 @@ class SumLoss(Loss):
         self._reduction = value
         for part in self.children(): part.reduction = value
 
-    def forward(self, output, *targets):
-        return sum(self.weights.get(name, 1.) * part(output, *targets) for name, part in self.parts.items())
+    def forward(self, output, *targets, **mixing):
+        "The weighted sum of the parts; `partners` and `share` of mixed rows are those of `Loss.forward`."
+        return sum(self.weights[name] * part(output, *targets, **mixing) for name, part in self.parts.items())
 
     # predictions are made as the first part makes them
     def activation(self, output): return next(self.children()).activation(output)
@@ -62,6 +67,7 @@ class HardRows(Loss):
     ):
         super().__init__(**kwargs)
         if not 0 < share <= 1: raise InputError(f'share={share}: above 0, at most 1')
+        if isinstance(loss, SumLoss): raise InputError('loss: put HardRows around the parts of a SumLoss')
         self.loss = loss
         self.share = share
 
@@ -80,6 +86,10 @@ class HardRows(Loss):
         if self.reduction == 'mean': return hardest.values.mean()
         if self.reduction == 'sum': return hardest.values.sum()
         return row_losses.new_zeros(row_losses.shape).scatter(0, hardest.indices, hardest.values)
+
+    def reduce_mixed(self, row_losses, partner_losses, share, targets, partners):
+        # which rows are hard is told by the loss of the whole mixture
+        return self.reduce(torch.lerp(partner_losses, row_losses, share), targets)
 
     def activation(self, output): return self.loss.activation(output)
     def decodes(self, output): return self.loss.decodes(output)

@@ -104,6 +104,8 @@ class MultiLabelFocalLoss(AsymmetricLoss):
 class SoftFBeta(MultiLabel):
     """1 minus the F-beta score with probabilities in place of decisions, the mean over the classes of the
     batch, https://arxiv.org/abs/2108.10566; for tuning straight towards F-beta, with large batches."""
+    compares_rows = True
+
     def __init__(
         self,
         beta: float = 1.,  # How many times as much recall counts as precision

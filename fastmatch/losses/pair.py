@@ -20,6 +20,7 @@ class PairLoss(Loss):
     `counted_rows` and `comparable_rows`. Positives of a row are the other rows of its class, negatives the
     rows of other classes.
     """
+    compares_rows = True
     normalize = True  # bring embeddings to unit length first
     needs = '2 classes and 2 rows of one of them at least'  # what a batch must hold, for the message
 
@@ -196,7 +197,12 @@ class SupCon(PairLoss):
 
 class NTXent(SupCon):
     """InfoNCE, SimCLR's loss: the log-softmax of each positive among itself and the negatives,
-    https://arxiv.org/abs/2002.05709"""
+    https://arxiv.org/abs/2002.05709
+
+    Where a row has several positives, their mean is its loss, and the loss of the batch is the mean over the
+    rows: each row counts the same. pytorch-metric-learning's `NTXentLoss` takes the mean over all pairs, in
+    which rows of large classes count more; with one positive a row, as in the paper, the two are equal.
+    """
     needs = PairLoss.needs
 
     def counted_rows(self, positives, negatives): return positives.any(1) & negatives.any(1)
@@ -248,7 +254,13 @@ class MultiSimilarity(PairLoss):
 
 class CenterLoss(Loss):
     """Half the squared distance of an embedding to the center of its class, which a `CenterHead` holds,
-    https://doi.org/10.1007/978-3-319-46478-7_31; to be added to a softmax loss in a `SumLoss`."""
+    https://doi.org/10.1007/978-3-319-46478-7_31; to be added to a softmax loss in a `SumLoss`.
+
+    A sum that names no weight gives it 1e-3 (the paper's is .003): squared distances of embeddings are some
+    hundred times as large as a softmax loss, and at weight 1 nothing else is trained.
+    """
+    weight_in_sum = 1e-3
+
     def per_row(self, output, targets):
         require_cosines(self, output)
         embeddings = upcast(output.emb)

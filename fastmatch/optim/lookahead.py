@@ -19,7 +19,7 @@ class Watch:
     def __init__(
         self,
         params: list,  # Weights to watch
-        n: int = 16,  # Entries of each, side by side in its middle: one line of the cache
+        n: int = 16,  # Entries of each, side by side in its middle: one line of the cache, as a rule
     ):
         self.params = params
         self.n = n
@@ -31,11 +31,9 @@ class Watch:
         self.addresses = [parameter.data_ptr() for parameter in self.params]
         self.watched = {}
         for parameter in self.params:
-            n_entries = min(self.n, parameter.numel())
-            first_entry = parameter.storage_offset() + (parameter.numel() - n_entries) // 2
             same_kind, entries = self.watched.setdefault((parameter.device, parameter.dtype), ([], []))
             same_kind.append(parameter)
-            entries.append(parameter.detach().as_strided((n_entries,), (1,), first_entry))
+            entries.append(_middle_entries(parameter.detach(), self.n))
 
     def watches(self, params) -> bool:
         "Whether these are the very weights that it watches."
@@ -64,6 +62,26 @@ class Watch:
             changed_weights += [parameter for parameter, is_moved in zip(same_kind, moved_entries)
                                 if is_moved.any()]
         return changed_weights
+
+
+def _middle_entries(
+    values: torch.Tensor,
+    n: int,
+) -> torch.Tensor:  # (n,) at most, a view
+    """Up to `n` entries from the middle of a tensor, along its last dimension, or its longest where that is
+    too short.
+
+    They are chosen by their indices and not by where they are in memory, so that they are the same ones when
+    a weight is made channels_last.
+    """
+    if values.ndim == 0 or not values.numel(): return values.reshape(-1)
+    dimension = values.ndim - 1
+    if values.shape[-1] < n: dimension = max(range(values.ndim), key=lambda i: values.shape[i])
+    size = values.shape[dimension]
+    for other in reversed(range(values.ndim)):
+        if other != dimension: values = values.select(other, values.shape[other] // 2)
+    n_entries = min(n, size)
+    return values.narrow(0, (size - n_entries) // 2, n_entries)
 
 
 class Lookahead(Optimizer, GetAttr):

@@ -25,8 +25,8 @@ def prepare_optimizer(
     learner,  # fastai `Learner` with an optimizer, right after `create_opt`
 ):
     """Flag the weights that are not to be centralized (`do_gc`) and, unless the Learner has
-    `wd_bn_bias=True`, those that are not to be decayed (`do_wd`): biases, and the weights of all kinds of
-    norms.
+    `wd_bn_bias=True` or the optimizer was made with `bn_wd=True`, those that are not to be decayed (`do_wd`):
+    biases, and the weights of all kinds of norms.
 
     fastai knows BatchNorm, InstanceNorm and LayerNorm only; here all weights of one dimension are spared, as
     timm does, which includes GroupNorm, RMSNorm and layer scales. Optimizers that aren't this package's stay
@@ -35,6 +35,9 @@ def prepare_optimizer(
     optimizer = learner.opt.opt if isinstance(learner.opt, Lookahead) else learner.opt
     if not isinstance(optimizer, (AdamFamily, Wrapped)): return
     for weight in uncentralized_weights(learner.model): learner.opt.state[weight]['do_gc'] = False
-    if learner.wd_bn_bias: return
+    # what the optimizer was made with counts more than what the Learner was
+    decays_all = getattr(learner.opt, 'bn_wd', None)
+    if decays_all is None: decays_all = learner.wd_bn_bias
     for weight in learner.model.parameters():
-        if weight.ndim < 2: learner.opt.state[weight]['do_wd'] = False
+        if decays_all: learner.opt.state[weight].pop('do_wd', None)
+        elif weight.ndim < 2: learner.opt.state[weight]['do_wd'] = False

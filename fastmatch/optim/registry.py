@@ -20,8 +20,27 @@ def rmsprop(params, lr, mom=0., sqr_mom=.99, eps=1e-8, wd=0., **kwargs) -> Wrapp
     return Wrapped(params, lr, torch.optim.RMSprop, wd, momentum=mom, alpha=sqr_mom, eps=eps, **kwargs)
 
 
-# name -> optimizer; a new one is added here, and to `EPS` if its eps depends on the data
-optimizer_configs = {
+def with_wd_names(
+    params,  # Parameters, or a list of them for each group
+    lr: float | slice,  # Learning rate
+    *arguments,  # Further arguments of `make_optimizer`
+    make_optimizer,  # (params, lr, ...) -> optimizer, with an option `decouple_wd`
+    true_wd: bool | None = None,  # `decouple_wd`: decay the weights and not the gradients
+    bn_wd: bool | None = None,  # Decay biases and norms too; None: as the Learner's `wd_bn_bias` says
+    **options,  # Further options of `make_optimizer`
+):
+    "An optimizer that also knows two options of weight decay by the names of fastai's first version."
+    if true_wd is not None:
+        if 'decouple_wd' in options:
+            raise InputError('true_wd and decouple_wd are the same: give one of them')
+        options['decouple_wd'] = true_wd
+    optimizer = make_optimizer(params, lr, *arguments, **options)
+    # `prepare_optimizer` asks it
+    optimizer.bn_wd = bn_wd
+    return optimizer
+
+
+_CONFIGS = {
     'adamw': adamw,
     'radam': RAdam,
     'adabelief': AdaBelief,
@@ -34,6 +53,10 @@ optimizer_configs = {
     'sgd_nesterov': partial(sgd, mom=.9, nesterov=True),
     'rmsprop': rmsprop,
 }
+
+# name -> optimizer; a new one is added above, and to `EPS` if its eps depends on the data
+optimizer_configs = {name: partial(with_wd_names, make_optimizer=make_optimizer)
+                     for name, make_optimizer in _CONFIGS.items()}
 
 # eps by domain, and the smallest that is used under mixed precision ('amp'). Adam: fastai's 1e-5, BERT's
 # 1e-6; ranger: fastai's 1e-6; AdaBelief: its authors' 1e-8 and 1e-16. Gradients that came through half
@@ -76,7 +99,9 @@ def opt_func(
     name: str,  # One of `list_opts()`, with 'lookahead_' in front for Lookahead over it
     domain: str = 'vision',  # Whose default eps: 'vision' or 'text'
     amp: bool = False,  # Mixed precision: no default eps is too small for it
-    **kwargs,  # Fixed options, by fastai's names (`mom`, `sqr_mom`, `eps`, `wd`) or the optimizer's own
+    # Fixed options, by fastai's names (`mom`, `sqr_mom`, `eps`, `wd`; `true_wd`, `bn_wd` of its first
+    # version) or the optimizer's own
+    **kwargs,
 ):  # Callable (params, lr) -> optimizer, for `Learner(opt_func=)`
     "An optimizer by name; `InputError` for an unknown one lists the names."
     if domain not in ('vision', 'text'): raise InputError(f"domain={domain!r}: choose 'vision' or 'text'")
@@ -90,7 +115,7 @@ def opt_func(
     names = list_opts()
     if name not in names: raise InputError(f'no optimizer {name!r}: choose from {preview(names, 200)}')
     opt_class, momentum = _timm_class(name)
-    return partial(Wrapped, opt=opt_class, **{**momentum, **kwargs})
+    return partial(with_wd_names, make_optimizer=Wrapped, opt=opt_class, **{**momentum, **kwargs})
 
 
 def _lookahead_over(params, lr, inner, k=6, alpha=.5): return Lookahead(inner(params, lr=lr), k, alpha)

@@ -16,13 +16,15 @@ from .fit import (
     fit_flat_cos,
     fit_plateau,
     fit_steps,
-    named_rates,
 )
 from .patch import ScheduledFits, patch_schedules
+from .rates import named_rates, rate_factors
 from .recipes import Still, between, fit_gradual, fit_head_first, layered_rates
+from .torch_schedule import TorchSchedule
 
 __all__ = [
-    'GradientAccumulation', 'Plateau', 'ScheduledFits', 'Still', 'WarmUp', 'between', 'curves', 'fit_cos',
-    'fit_curve', 'fit_cycles', 'fit_exp', 'fit_flat_cos', 'fit_gradual', 'fit_head_first', 'fit_plateau',
-    'fit_steps', 'largest_bs', 'layered_rates', 'named_rates', 'noise_scale', 'patch_schedules',
+    'GradientAccumulation', 'Plateau', 'ScheduledFits', 'Still', 'TorchSchedule', 'WarmUp', 'between',
+    'curves', 'fit_cos', 'fit_curve', 'fit_cycles', 'fit_exp', 'fit_flat_cos', 'fit_gradual',
+    'fit_head_first', 'fit_plateau', 'fit_steps', 'largest_bs', 'layered_rates', 'named_rates',
+    'noise_scale', 'patch_schedules', 'rate_factors',
 ]

@@ -45,13 +45,17 @@ def is_out_of_memory(
 
 
 class _OneBatch(Callback):
-    "Trains one batch of `n` items, made by repeating those of the loader's first batch, and stops."
+    "Trains one batch of `n` items, made of those of the loader's first batch, and stops."
     order = -5  # before any callback that works on the batch, after training mode is set
 
     def __init__(self, n_items): self.n = n_items
 
     def before_batch(self):
-        def resize(tensor): return tensor[torch.arange(self.n, device=tensor.device) % len(tensor)]
+        def resize(tensor):
+            rows = torch.arange(self.n) % len(tensor)
+            # from both ends, where batches of a few rows of each group hold pairs of one and of two groups
+            if self.n < len(tensor): rows[self.n // 2:] += len(tensor) - self.n
+            return tensor[rows.to(tensor.device)]
         self.learn.xb = tuple(apply(resize, batch_part) for batch_part in self.learn.xb)
         self.learn.yb = tuple(apply(resize, batch_part) for batch_part in self.learn.yb)
 

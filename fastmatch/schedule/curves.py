@@ -42,12 +42,18 @@ def flat_cos(
 
 def steps(
     at: list[float],  # Shares of training at which the rate falls
-    gamma: float = .1,  # Factor on the rate at each fall
+    # Factor on the rate at each fall; or a list with the factor on the full rate after each of them
+    gamma: float | list = .1,
 ):
-    "A curve that falls by the same factor at given moments."
+    "A curve that falls by the same factor at given moments, or goes through listed factors."
     at = sorted(at)
     if not all(0 <= share <= 1 for share in at): raise InputError(f'at={at}: shares of training, 0 to 1')
-    return lambda progress: gamma**bisect_right(at, progress + ROUNDING)
+    if isinstance(gamma, (int, float)): factors = [gamma**(i + 1) for i in range(len(at))]
+    else: factors = list(gamma)
+    if len(factors) != len(at):
+        raise InputError(f'{len(factors)} values of the rate after the first, {len(at)} moments in at={at}: '
+                         'as many of both')
+    return lambda progress: [1., *factors][bisect_right(at, progress + ROUNDING)]
 
 
 def exponential(

@@ -11,33 +11,13 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from . import curves
-
-# name under which a group's rate may be given -> the group, where the model has no group of the first name
-ALIASES = {'text': 'title'}
-
-
-def named_rates(
-    model,  # A model with `param_groups()`, which returns parameters by name of group, as `MatchNet` has
-    rates: dict[str, float],  # Learning rate of each group, by its name
-) -> list[float]:
-    "Learning rates in the order of the model's parameter groups; `InputError` unless each group has one."
-    if not hasattr(model, 'param_groups'):
-        name = type(model).__name__
-        raise InputError(f'rates by name ask for a model with `param_groups()`; {name} has none')
-    group_names = list(model.param_groups())
-    by_group = {}
-    for name, rate in rates.items(): by_group[name if name in group_names else ALIASES.get(name, name)] = rate
-    if len(by_group) < len(rates): raise InputError(f'rates={list(rates)}: two of them are of the same group')
-    if set(by_group) != set(group_names):
-        raise InputError(f'rates are given for {list(rates)}; the groups are {group_names}')
-    return [by_group[group] for group in group_names]
+from .rates import check_epochs, for_optimizer, rates_as_given
 
 
 def _full_rates(learner, lr) -> np.ndarray:
     "Set the optimizer to the rates that `lr` stands for, and return them, one for each parameter group."
     if learner.opt is None: learner.create_opt()
-    if isinstance(lr, dict): lr = named_rates(learner.model, lr)
-    learner.opt.set_hyper('lr', learner.lr if lr is None else lr)
+    learner.opt.set_hyper('lr', for_optimizer(learner, learner.lr if lr is None else lr))
     return np.array([hypers['lr'] for hypers in learner.opt.hypers])
 
 
@@ -54,11 +34,13 @@ def fit_curve(
     start_epoch: int = 0,  # Skip the epochs before this one: the rate is then as if they had been done
 ):
     "Train with the learning rate following any curve, after a warm-up; other `fit_*` bring a curve along."
+    check_epochs(n_epoch)
     if reset_opt: learner.create_opt()
     full_rates = _full_rates(learner, lr)
     rate_factor = curves.warmed(curve or curves.flat(), warmup / n_epoch, multiplier)
     scheduler = ParamScheduler({'lr': lambda progress: full_rates * rate_factor(progress)})
-    learner.fit(n_epoch, cbs=[scheduler, *L(cbs)], wd=wd, start_epoch=start_epoch)
+    with rates_as_given(learner, lr):
+        learner.fit(n_epoch, cbs=[scheduler, *L(cbs)], wd=wd, start_epoch=start_epoch)
 
 
 def fit_flat_cos(
@@ -98,12 +80,25 @@ def fit_steps(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
     lr=None,  # Full rate, in any form that `fit_curve` takes
-    at: tuple = (.5, .75),  # When the rate falls: epochs (integers) or shares of training below 1
+    # When the rate changes: epochs (integers) or shares of training below 1; default .5 and .75, and with
+    # `values` evenly
+    at: tuple | None = None,
     gamma: float = .1,  # Factor on the rate at each fall
     warmup: float = 0.,  # Epochs of warm-up at the start
+    values: list | None = None,  # The rates themselves in place of `lr` and `gamma`: [5e-4, 1e-4, 1e-5]
     **kwargs,  # Further arguments of `fit_curve`
 ):
-    "Train at a rate that falls by the same factor at given moments."
+    """Train at a rate that falls by the same factor at given moments, or that goes through listed values.
+
+    Listed values are those of one learning rate, the first of them before the first moment of `at`.
+    """
+    check_epochs(n_epoch)
+    if values is not None:
+        if lr is not None: raise InputError(f'lr={lr} and values={values}: give one of them')
+        if not len(values) or not min(values) > 0:
+            raise InputError(f'values={values}: one rate at least, all above 0')
+        lr, gamma = values[0], [rate / values[0] for rate in values[1:]]
+    if at is None: at = (.5, .75) if values is None else [i / len(values) for i in range(1, len(values))]
     falls_at = [moment / n_epoch if isinstance(moment, int) else moment for moment in at]
     warmup_share = warmup / n_epoch
     if falls_at and min(falls_at) < warmup_share:
@@ -136,10 +131,21 @@ def fit_cycles(
 ):
     "Train along cosine cycles with warm restarts (https://arxiv.org/abs/1608.03983)."
     lengths = [cycle_len * mult**cycle_number for cycle_number in range(n_cycles)]
+    check_epochs(n_cycles, 'n_cycles')
     n_epoch = round(sum(lengths))
     if abs(n_epoch - sum(lengths)) > 1e-6:
         raise InputError(f'{n_cycles} cycles of {lengths} epochs end in mid-epoch, after {sum(lengths):g}')
     fit_curve(learner, n_epoch + warmup, lr, curves.cycles(lengths, floor, decay), warmup, **kwargs)
+
+
+def check_monitor(
+    learner,  # fastai `Learner` in a training, whose Recorder knows what it records
+    monitor: str,  # Name of a value to watch
+):
+    "Raise `InputError` unless the learner's Recorder records `monitor`."
+    recorded_names = list(learner.recorder.metric_names[1:])
+    if monitor not in recorded_names:
+        raise InputError(f'monitor={monitor!r}: this Learner records {recorded_names}')
 
 
 class WarmUp(Callback):
@@ -156,7 +162,9 @@ class WarmUp(Callback):
 
     def before_fit(self):
         self.lrs = np.array([hypers['lr'] for hypers in self.opt.hypers])
-        self.curve = curves.warmed(curves.flat(), self.epochs / self.n_epoch, self.multiplier)
+        # `fit(0)` has no batch to warm up in
+        share = self.epochs / self.n_epoch if self.n_epoch else 0.
+        self.curve = curves.warmed(curves.flat(), share, self.multiplier)
         self.done = False
 
     def before_batch(self):
@@ -168,8 +176,8 @@ class WarmUp(Callback):
 class Plateau(ReduceLROnPlateau):
     """Divides the learning rate when a monitored value stops improving.
 
-    Unlike fastai's `ReduceLROnPlateau` it sets the rate by `set_hyper`, which reaches wrapped torch
-    optimizers too, and it leaves the epochs of a warm-up out.
+    Unlike fastai's `ReduceLROnPlateau` it sets the rate by `set_hyper`, which reaches every optimizer, and it
+    leaves the epochs of a warm-up out.
     """
     def __init__(
         self,
@@ -181,9 +189,7 @@ class Plateau(ReduceLROnPlateau):
         self.warmup = warmup
 
     def before_fit(self):
-        recorded_names = list(self.recorder.metric_names[1:])
-        if self.monitor not in recorded_names:
-            raise InputError(f'monitor={self.monitor!r}: this Learner records {recorded_names}')
+        check_monitor(self.learn, self.monitor)
         super().before_fit()
 
     def after_epoch(self):
@@ -211,9 +217,11 @@ def fit_plateau(
     **kwargs,  # `wd`, `start_epoch`
 ):
     "Train at a rate that falls whenever `monitor` has stopped improving."
+    check_epochs(n_epoch)
     if reset_opt: learner.create_opt()
     full_rates = _full_rates(learner, lr)
     if not 0 <= warmup < n_epoch: raise InputError(f'warmup={warmup} of {n_epoch} epochs')
     warmup_callbacks = [WarmUp(warmup, multiplier)] if warmup else []
     plateau = Plateau(monitor, warmup, patience=patience, factor=factor, min_lr=min_lr)
-    learner.fit(n_epoch, list(full_rates), cbs=[*warmup_callbacks, plateau, *L(cbs)], **kwargs)
+    with rates_as_given(learner, lr):
+        learner.fit(n_epoch, list(full_rates), cbs=[*warmup_callbacks, plateau, *L(cbs)], **kwargs)

@@ -8,7 +8,7 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.schedule import minimum, steep
 
 from ..core import InputError, preview
-from .fit import named_rates
+from .rates import check_epochs, named_rates
 
 FACTOR = 2.6  # rate of a group over that of the group below it (ULMFiT, https://arxiv.org/abs/1801.06146)
 
@@ -34,8 +34,8 @@ def _count_groups(learner) -> int:
 
 def fit_head_first(
     learner,  # fastai `Learner` with two parameter groups at least
-    head_epochs: int,  # Epochs in which only the last group, the head, is trained
-    n_epoch: int,  # Epochs of the whole model after that
+    head_epochs: int,  # Epochs in which only the last group, the head, is trained; 0 leaves them out
+    n_epoch: int,  # Epochs of the whole model after that; 0 leaves them out
     lr,  # Learning rate of the first part: a number, or a dict by name of group
     div: float = 2.,  # Rates of the first part over those of the second (as in fastai's `fine_tune`)
     fit: str = 'fit_flat_cos',  # Name of the learner's method that trains either part
@@ -43,18 +43,32 @@ def fit_head_first(
 ):
     "Train the head on frozen encoders, then the whole model at a lower rate."
     _count_groups(learner)
+    _check_stages(head_epochs=head_epochs, n_epoch=n_epoch)
     rates = named_rates(learner.model, lr) if isinstance(lr, dict) else lr
     learner.freeze()
-    getattr(learner, fit)(head_epochs, rates, **kwargs)
+    if head_epochs: getattr(learner, fit)(head_epochs, rates, **kwargs)
     learner.unfreeze()
-    lower_rates = [rate / div for rate in rates] if isinstance(rates, list) else rates / div
-    getattr(learner, fit)(n_epoch, lower_rates, **kwargs)
+    if n_epoch: getattr(learner, fit)(n_epoch, _divided(rates, div), **kwargs)
+
+
+def _divided(rates, divisor):
+    "Rates in any form that a `fit_*` takes, divided."
+    if isinstance(rates, slice):
+        return slice(rates.start and rates.start / divisor, rates.stop / divisor)
+    return [rate / divisor for rate in rates] if isinstance(rates, (list, tuple)) else rates / divisor
+
+
+def _check_stages(**n_epochs):
+    "Raise `InputError` unless each stage has 0 epochs or more, and one of them has some."
+    for option, n_epoch in n_epochs.items():
+        if n_epoch != 0: check_epochs(n_epoch, option)
+    if not any(n_epochs.values()): raise InputError(f'{", ".join(n_epochs)}: all 0, nothing would be trained')
 
 
 def fit_gradual(
     learner,  # fastai `Learner` with two parameter groups at least
     lr: float,  # Learning rate of the head in the first stage
-    epochs: int | list[int] = 1,  # Epochs of each stage; one number stands for every stage
+    epochs: int | list[int] = 1,  # Epochs of each stage, 0 leaves it out; one number stands for every stage
     factor: float = FACTOR,  # The rate of each group is that of the next one divided by this
     decay: float = 2.,  # The rates of each stage are those of the stage before divided by this
     fit: str = 'fit_flat_cos',  # Name of the learner's method that trains each stage
@@ -68,7 +82,9 @@ def fit_gradual(
     stage_epochs = [epochs] * n_groups if isinstance(epochs, int) else list(epochs)
     if len(stage_epochs) != n_groups:
         raise InputError(f'epochs={stage_epochs}: one number for each of the {n_groups} stages')
+    _check_stages(**{f'epochs[{stage}]': n_epoch for stage, n_epoch in enumerate(stage_epochs)})
     for stage, n_epoch in enumerate(stage_epochs):
+        if not n_epoch: continue
         learner.freeze_to(-1 - stage if stage < n_groups - 1 else 0)
         getattr(learner, fit)(n_epoch, layered_rates(lr / decay**stage, n_groups, factor), **kwargs)
 

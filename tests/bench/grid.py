@@ -126,7 +126,7 @@ def callbacks(*names):
     "Each callback with its defaults; `names`: of the weights that FGM and PGD move."
     rows = {
         'SAM': SAM(),
-        'ASAM': ASAM(),
+        'ASAM': ASAM(scale_all=True),
         'LookSAM': LookSAM(),
         'ESAM': ESAM(),
         'SAF (experimental)': SAF(back=1),

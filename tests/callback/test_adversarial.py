@@ -11,6 +11,7 @@ from torch import nn
 from fastmatch.callback.adversarial import FGM, PGD
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
+from fastmatch.losses import CrossEntropy
 from fastmatch.models.weights import TITLE_PACKAGES
 from fastmatch.optim import sgd
 from fastmatch.schedule import GradientAccumulation
@@ -118,6 +119,27 @@ def test_inf_in_either_pass_skips_the_step(blown_pass):
     fit(learner, 'fit', 1, .05)
     assert learner.steps.skipped == 1 and learner.steps.scales[:3] == [256., 128., 128.]
     assert torch.isfinite(everything(learner)).all()
+
+
+class BlowGradient(Blow):
+    "Makes the gradient of one training pass of the fit infinite, as an overflow in half precision does."
+    def blow(self, module, args, output):
+        self.n_passes += module.training
+        if module.training and self.n_passes == self.blown_pass:
+            output.register_hook(lambda gradient: gradient * float('inf'))
+
+
+@pytest.mark.parametrize('loss', [CrossEntropyLossFlat(), CrossEntropy()], ids=["fastai's", 'ours'])
+@pytest.mark.parametrize('blown_pass', [1, 2, 3, 4])
+def test_inf_in_any_pass_of_pgd_skips_the_step(blown_pass, loss):
+    """The passes of a step: the plain one, two on the way, and the last. At weights that an overflow has made
+    NaN a loss of this package would end the training."""
+    learner = make_learner(loss=loss, cbs=[PGD(.2, .1, 3, 'body.0'), CpuAmp(init_scale=256.), Steps(),
+                                           BlowGradient(blown_pass)])
+    fit(learner, 'fit', 1, .05)
+    assert learner.steps.skipped == 1 and learner.steps.scales[:2] == [128., 128.]
+    assert torch.isfinite(everything(learner)).all()
+    assert learner.steps.n_steps == 5
 
 
 def test_what_can_not_be():

@@ -3,13 +3,17 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelBatchException
+from fastai.callback.tracker import TerminateOnNaNCallback
 from torch import nn
 
 from fastmatch.callback.averaging import EMA
 from fastmatch.callback.guard import Guard, NonFinite
 from fastmatch.callback.mining import HardMining
+from fastmatch.callback.mix import MixUp
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError
+from fastmatch.losses import CrossEntropy, FocalLoss, HardRows, SumLoss, Triplet
+from fastmatch.losses.base import NotANumber
 from fastmatch.schedule import GradientAccumulation
 from tests.callback.small import (
     BS,
@@ -22,6 +26,7 @@ from tests.callback.small import (
     net,
     weights,
 )
+from tests.learner.small import make as make_matcher
 
 
 class Spoil(Callback):
@@ -129,6 +134,72 @@ def test_a_scalers_skips_pass_but_not_without_end():
                r'gradients that are not finite: net\.body\.0\.weight, ')
     strict_learner = make_learner(Blown(), cbs=[Guard(scaler_skip=1), CpuAmp(init_scale=64.)])
     with pytest.raises(NonFinite, match=message): fit(strict_learner, 'fit', 2, .05)
+
+
+OWN_LOSSES = [CrossEntropy(), SumLoss({'a': CrossEntropy(), 'b': FocalLoss()}), HardRows(CrossEntropy(), .5),
+              Triplet()]
+
+
+@pytest.mark.parametrize('beside', ['nothing', 'EMA', 'SAM', 'accumulation', 'mixing'])
+@pytest.mark.parametrize('loss', OWN_LOSSES, ids=lambda loss: type(loss).__name__)
+def test_losses_that_raise_for_nan_leave_it_to_the_guard(loss, beside):
+    "Left out, the batch is as if it had never been; without leave to do so the guard names its rows."
+    others = {**BESIDE, 'mixing': lambda: [MixUp()]}[beside]
+    learner = make_learner(net(0.), loss=loss, cbs=[*others(), Guard(skip=1), Spoil('input'), Steps()])
+    fit(learner, 'fit', 2, .05)
+    assert [(epoch, batch) for epoch, batch, _ in learner.guard.bad] == [(1, 2)]
+    # mixing has spread it to partners
+    assert 'input 0 is not finite in rows 1' in learner.guard.bad[0][2]
+    assert torch.isfinite(everything(learner)).all()
+    assert not any(module._forward_pre_hooks or getattr(module, 'returns_nan', False)
+                   for module in loss.modules())
+    strict_learner = make_learner(net(0.), loss=loss, cbs=[*others(), Guard(), Spoil('input')])
+    with pytest.raises(NonFinite, match=r'epoch 1, batch 2 \(rows 8, 9, 10, 11 of the training data\)'):
+        fit(strict_learner, 'fit', 2, .05)
+    # a guard that is gone leaves nothing behind, though its fit broke off
+    strict_learner.remove_cbs([strict_learner.guard])
+    with pytest.raises(NotANumber): fit(strict_learner, 'fit', 2, .05)
+
+
+def test_hard_rows_of_a_spoiled_batch_reach_the_guard():
+    learner = make_learner(net(0.), loss=CrossEntropy(), cbs=[HardMining(.5), Guard(skip=1), Spoil('input')])
+    fit(learner, 'fit', 2, .05)
+    assert len(learner.guard.bad) == 1 and torch.isfinite(everything(learner)).all()
+
+
+def test_validation_has_no_guard():
+    "A NaN there is the loss's own to tell."
+    class SpoilValidation(Callback):
+        run_train = False
+        def before_batch(self): self.learn.xb = (self.xb[0] * float('nan'),)
+    learner = make_learner(loss=CrossEntropy(), cbs=[Guard(skip=9), SpoilValidation()])
+    with pytest.raises(NotANumber): fit(learner, 'fit', 1, .05)
+
+
+class SpoilAll(Callback):
+    "NaN in every batch from a given one of the fit on."
+    run_valid, order = False, -6
+    def __init__(self, first): self.first = first
+    def before_batch(self):
+        if self.learn.train_iter >= self.first: self.learn.xb = (self.xb[0] * float('nan'), *self.xb[1:])
+
+
+@pytest.mark.parametrize('options', [{}, dict(skip=3)], ids=['strict', 'skips'])
+def test_lr_find_ends_where_the_loss_is_lost(options, listings, tmp_path):
+    "Under a guard as without one, in full and in half precision, and nothing stays in half precision."
+    for callbacks in ([], [Guard(**options)]):
+        for precision in ([], [CpuAmp('bf16')]):
+            learner = make_matcher(listings, path=tmp_path, cbs=[*callbacks, *precision, SpoilAll(5)])
+            before = weights(learner)
+            fit(learner, 'lr_find', show_plot=False, num_it=12, suggest_funcs=None)
+            assert torch.equal(weights(learner), before) and len(learner.recorder.lrs) in (4, 5)
+            assert not torch.is_autocast_enabled('cpu')
+
+
+def test_fastais_callback_for_nan_ends_the_training_quietly(listings, tmp_path):
+    learner = make_matcher(listings, path=tmp_path, cbs=[TerminateOnNaNCallback(), SpoilAll(2), Steps()])
+    fit(learner, 'fit', 2, 1e-3)
+    assert learner.steps.n_steps == 2 and torch.isfinite(weights(learner)).all()
 
 
 def test_numbers_below_0_are_refused():

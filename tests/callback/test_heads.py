@@ -97,6 +97,25 @@ def test_a_margin_that_would_leave_its_range_is_told_before_training(dls, loss, 
     assert look.seen == [] and getattr(loss, name) == given_margin
 
 
+def test_a_margin_that_a_broken_fit_left_is_not_what_was_given(dls):
+    class Break(Callback):
+        order, run_valid = 80, False
+        def after_batch(self): raise KeyboardInterrupt
+    loss = ArcFace(m=.3)
+    learner = small_learner(dls, loss_func=loss)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(learner, 'fit', 1, 1e-3, cbs=[MarginSchedule(SchedLin(.1, .7)), MixUp(), Break()])
+    assert loss.m == .1 and learner.loss_func is loss
+    quietly(learner, 'fit', 1, 1e-3, cbs=MarginSchedule(SchedLin(.1, .7)))
+    assert loss.m == .3
+    # another margin that the user gave meanwhile
+    with pytest.raises(KeyboardInterrupt):
+        quietly(learner, 'fit', 1, 1e-3, cbs=[MarginSchedule(SchedLin(.1, .7)), Break()])
+    loss.m = .45
+    quietly(learner, 'fit', 1, 1e-3, cbs=MarginSchedule(SchedLin(.1, .7)))
+    assert loss.m == .45
+
+
 def test_sampled_head_gets_both_labels_of_a_mixed_batch(dls):
     def see(callback):
         classes = callback.learn.pred['image'].extra['classes'].tolist()

@@ -62,10 +62,11 @@ CALLBACKS = {
     'best model': (lambda: [SaveModelCallback(**WORST), EarlyStoppingCallback(**WORST, patience=1)], {}),
 }
 CONDITIONS = ['lr_find', 'fit_flat_cos', 'fit_one_cycle', 'accumulation', 'clipping', 'fp16', 'inf in pass 1',
-              'inf in pass 2', 'bf16', 'MixUp', 'EMA', 'frozen', 'resume']
+              'inf in pass 2', 'bf16', 'inf in pass 3', 'MixUp', 'EMA', 'frozen', 'resume']
 TWICE = ('SAM', 'ASAM', 'LookSAM', 'ESAM', 'FGM', 'PGD')
 # pairs that make no sense, and why; where a user could ask for one it is refused
 SENSELESS = {**{(name, 'inf in pass 2'): 'it has no second pass' for name in CALLBACKS if name not in TWICE},
+             **{(name, 'inf in pass 3'): 'it has no third pass' for name in CALLBACKS if name != 'PGD'},
              ('SAF', 'MixUp'): 'a mixture is not the row that it was in an earlier epoch',
              ('EMA', 'EMA'): 'one average is enough',
              ('SWA', 'EMA'): 'two averages would be in the model at once',
@@ -82,7 +83,7 @@ BLOWN = 4  # the batch of the fit with an infinite loss
 PER_EPOCH = N // BS
 CELLS = [(name, condition) for name in CALLBACKS for condition in CONDITIONS
          if (name, condition) not in SENSELESS]
-HALF = ('fp16', 'inf in pass 1', 'inf in pass 2', 'bf16')
+HALF = ('fp16', 'inf in pass 1', 'inf in pass 2', 'inf in pass 3', 'bf16')
 
 
 class Probe(Callback):
@@ -183,7 +184,9 @@ def condition_callbacks(callback_name, condition, device):
     if condition == 'MixUp': return [MixUp()]
     if condition == 'EMA': return [EMA(.7)]
     if condition == 'inf in pass 1': return [fp16(), Blow(1 if callback_name == 'HardMining' else 0)]
-    if condition == 'inf in pass 2': return [fp16(), Blow(2 if callback_name in ('ESAM', 'PGD') else 1)]
+    # the pass between, in which ESAM looks for the rows that are harmed, has no gradient
+    if condition == 'inf in pass 2': return [fp16(), Blow(2 if callback_name == 'ESAM' else 1)]
+    if condition == 'inf in pass 3': return [fp16(), Blow(2)]
     return []
 
 

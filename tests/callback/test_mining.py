@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from fastmatch.callback.mining import HardMining
 from fastmatch.callback.mix import MixUp
 from fastmatch.callback.saf import SAF
-from fastmatch.callback.sharpness import SAM
+from fastmatch.callback.sharpness import ESAM, SAM
 from fastmatch.core import InputError
+from fastmatch.losses import CrossEntropy, HardRows, SoftFBeta, SumLoss, Triplet
 from fastmatch.schedule import GradientAccumulation
 from tests.callback.small import BS, CpuAmp, N, Passes, Steps, data, everything, fit, make_learner, net
 
@@ -92,6 +93,33 @@ def test_in_half_precision():
         fit(learner, 'fit', 1, .05)
         gradients.append(learner.steps.gradients[0])
     assert (gradients[1] - gradients[0]).norm() < .1 * gradients[0].norm()
+
+
+@pytest.mark.parametrize('loss, name', [
+    (Triplet(), 'Triplet'),
+    (SumLoss({'softmax': CrossEntropy(), 'pairs': Triplet()}), 'Triplet'),
+    (HardRows(Triplet(), .5), 'Triplet'),
+    (SoftFBeta(), 'SoftFBeta')], ids=['pairs', 'sum', 'hard rows', 'score of the batch'])
+@pytest.mark.parametrize('make_callback', [lambda: HardMining(.5), lambda: HardMining(1., 'loss'), ESAM],
+                         ids=['HardMining', 'HardMining by loss', 'ESAM'])
+def test_losses_that_compare_rows_are_refused_before_training(loss, name, make_callback):
+    "Rows that are picked one by one need not hold a pair."
+    learner = make_learner(loss=loss, cbs=[make_callback(), MixUp()])
+    before = everything(learner)
+    with pytest.raises(InputError, match=f'some rows of each batch, and {name} compares the rows'):
+        fit(learner, 'fit', 1)
+    assert torch.equal(everything(learner), before)
+
+
+@pytest.mark.parametrize('make_callback', [lambda: HardMining(1.), lambda: ESAM(gamma=1.)],
+                         ids=['HardMining', 'ESAM'])
+def test_losses_that_compare_rows_are_taken_where_all_rows_stay(make_callback):
+    learner = make_learner(n_items=8, bs=8, loss=SumLoss({'a': CrossEntropy(), 'b': Triplet()}),
+                           cbs=[make_callback(), Steps()])
+    fit(learner, 'fit', 1, .05)
+    assert learner.steps.n_steps == 1
+    # rows that are picked after they were compared are another matter
+    fit(make_learner(n_items=8, bs=8, loss=HardRows(Triplet(), .5)), 'fit', 1, .05)
 
 
 def test_what_can_not_be():

@@ -3,10 +3,18 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.optimizer import SGD
+from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
+from fastai.learner import Metric
+from fastai.optimizer import SGD, OptimWrapper
 
+from fastmatch.callback.scoring import GroupRates
 from fastmatch.core import InputError
 from fastmatch.match import Dense, best_threshold, map_at_r, recall_at
+from fastmatch.optim import opt_func
+from fastmatch.schedule import Plateau
+from tests.callback.small import fit
+from tests.callback.small import make_learner as make_plain_learner
 from tests.learner.small import Rates, make
 
 
@@ -34,6 +42,140 @@ def test_one_rate_is_spread_and_put_back(listings, tmp_path):
     with learner.no_bar(), learner.no_logging(): learner.fit_one_cycle(1, 1e-3)
     rates = np.array(learner.rates.seen)
     np.testing.assert_allclose(rates[:, 1] / rates[:, 0], 20.)
+
+
+BY_GROUP = {
+    'list': [1e-3, 1e-3], 'tuple': (1e-3, 1e-3), 'array': np.array([1e-3, 1e-3]), 'slice': slice(1e-3, 1e-3),
+    'names': {'image': 1e-3, 'head': 1e-3}}
+EVERY_FIT = {
+    'fit': lambda learner, lr: learner.fit(1, lr),
+    'fit_one_cycle': lambda learner, lr: learner.fit_one_cycle(1, lr, div=1., div_final=1., pct_start=.5),
+    'fit_flat_cos': lambda learner, lr: learner.fit_flat_cos(1, lr, pct_start=1.),
+    'fit_curve': lambda learner, lr: learner.fit_curve(1, lr),
+    'fit_cos': lambda learner, lr: learner.fit_cos(1, lr, floor=1.),
+    'fit_steps': lambda learner, lr: learner.fit_steps(1, lr, at=()),
+    'fit_exp': lambda learner, lr: learner.fit_exp(1, lr, end=1.),
+    'fit_cycles': lambda learner, lr: learner.fit_cycles(1, 1, lr, floor=1.),
+    'fit_plateau': lambda learner, lr: learner.fit_plateau(1, lr, monitor='recall@1'),
+    'fit_to_best': lambda learner, lr: learner.fit_to_best(1, lr, monitor='recall@1', fit='fit')}
+
+
+@pytest.fixture(scope='module')
+def watched(listings, tmp_path_factory):
+    "A learner that notes its rates; what it learns doesn't count here."
+    return make(listings, path=tmp_path_factory.mktemp('rates'), cbs=Rates())
+
+
+@pytest.mark.parametrize('method', EVERY_FIT)
+def test_rates_for_each_group_are_taken_as_they_are(method, watched):
+    "Equal ones too, in whatever form; one number is spread by the same method."
+    all_forms = method in ('fit', 'fit_flat_cos')
+    for lr in BY_GROUP.values() if all_forms else [BY_GROUP['list'], BY_GROUP['names']]:
+        quietly(watched, method, lr)
+        np.testing.assert_allclose(watched.rates.seen, [[1e-3, 1e-3]] * len(watched.rates.seen))
+    for lr in (1e-3, np.float32(1e-3), torch.tensor(1e-3)) if method == 'fit' else (1e-3,):
+        quietly(watched, method, lr)
+        np.testing.assert_allclose(watched.rates.seen, [[.25e-3, 5e-3]] * len(watched.rates.seen), rtol=1e-6)
+
+
+def quietly(learner, method, lr):
+    with learner.no_bar(), learner.no_logging(): EVERY_FIT[method](learner, lr)
+
+
+def test_a_learners_own_rates_and_a_schedule_of_ones_own_count_as_given(listings, watched, tmp_path):
+    learner = make(listings, path=tmp_path, cbs=Rates(), lr=[1e-3, 1e-3])
+    fit(learner, 'fit_flat_cos', 1, pct_start=1.)
+    np.testing.assert_allclose(learner.rates.seen, [[1e-3, 1e-3]] * len(learner.rates.seen))
+    # whatever the learner's own rates, lr_find raises one
+    fit(learner, 'lr_find', show_plot=False, num_it=8, suggest_funcs=None)
+    rates = np.array(learner.rates.seen)
+    np.testing.assert_allclose(rates[:, 1] / rates[:, 0], 20.)
+    for schedule, expected in ((lambda progress: 1e-3, [.25e-3, 5e-3]),
+                               (lambda progress: np.array([1e-3, 1e-3]), [1e-3, 1e-3])):
+        fit(watched, 'fit', 1, cbs=ParamScheduler({'lr': schedule}))
+        np.testing.assert_allclose(watched.rates.seen, [expected] * len(watched.rates.seen))
+
+
+def test_stages_keep_rates_as_given(watched):
+    "Equal by a factor of 1, and a list for the first stage; rates that a plateau's floor makes equal."
+    fit(watched, 'fit_gradual', 1e-3, [0, 1], factor=1., decay=1., fit='fit')
+    np.testing.assert_allclose(watched.rates.seen, [[1e-3, 1e-3]] * len(watched.rates.seen))
+    fit(watched, 'fit_head_first', 0, 1, [2e-3, 2e-3], fit='fit')
+    np.testing.assert_allclose(watched.rates.seen, [[1e-3, 1e-3]] * len(watched.rates.seen))
+    fit(watched, 'fit_head_first', 0, 1, slice(2e-3, 2e-3), fit='fit_one_cycle', div_final=1.)
+    np.testing.assert_allclose(watched.rates.seen[-1], [1e-3, 1e-3], rtol=.2)
+    fit(watched, 'fit_plateau', 3, [1e-2, 2e-2], 'flat', min_lr=8e-3, cbs=Flat())
+    np.testing.assert_allclose(watched.rates.seen[-1], [8e-3, 8e-3])
+
+
+class Flat(Callback):
+    "Records a score that never gets better."
+    order = 48
+    def before_fit(self): self.learn.metrics = [*self.learn.metrics, FlatScore()]
+    def after_fit(self): self.learn.metrics = self.learn.metrics[:-1]
+
+
+class FlatScore(Metric):
+    name, value = 'flat', .5
+    def reset(self): pass
+    def accumulate(self, learn): pass
+
+
+@pytest.mark.parametrize('name', ['adamw', 'ranger', 'sgd_momentum', 'lamb', 'lookahead_lion', 'fastai'])
+def test_fastais_plateau_reduces_every_optimizers_rate(name, listings, tmp_path):
+    make_optimizer = SGD if name == 'fastai' else opt_func(name)
+    learner = make(listings, path=tmp_path, opt_func=make_optimizer, cbs=Rates())
+    fit(learner, 'fit', 4, 1e-3, cbs=[Flat(), ReduceLROnPlateau('flat', patience=1, factor=10)])
+    np.testing.assert_allclose([hypers['lr'] for hypers in learner.opt.hypers], [1e-6, 1e-6])
+    # the first epoch is the best, each later one divides by 10
+    per_epoch = len(learner.dls.train)
+    expected = np.repeat([1e-3, 1e-3, 1e-4, 1e-5], per_epoch)[:, None] * [.25, 5.]
+    np.testing.assert_allclose(learner.rates.seen, expected)
+
+
+def test_a_plateau_that_could_do_nothing_is_refused(listings, tmp_path):
+    def wrapped(parameters, lr): return OptimWrapper(parameters, torch.optim.SGD, lr=lr)
+    learner = make(listings, path=tmp_path, opt_func=wrapped, wd=None)
+    for callback in (Plateau('recall@1'), ReduceLROnPlateau('recall@1')):
+        with pytest.raises(InputError, match='schedule of this fit sets the rate'):
+            fit(learner, 'fit_one_cycle', 1, 1e-3, cbs=callback)
+    fit(learner, 'fit', 2, 1e-3, cbs=[Flat(), Plateau('flat')])
+    np.testing.assert_allclose([hypers['lr'] for hypers in learner.opt.hypers], [1e-4, 1e-4])
+
+
+@pytest.mark.parametrize('make_tracker', [SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau,
+                                          Plateau, lambda: SaveModelCallback('recall@5')])
+def test_a_monitor_that_is_not_recorded_is_told_before_training(make_tracker, listings, tmp_path):
+    learner = make(listings, path=tmp_path)
+    tracker = make_tracker()
+    message = rf"monitor='{tracker.monitor}': this Learner records \['train_loss', 'recall@1'"
+    with pytest.raises(InputError, match=message): fit(learner, 'fit', 1, 1e-3, cbs=tracker)
+    with pytest.raises(InputError, match=message):
+        fit(learner, 'fit_to_best', 1, 1e-3, tracker.monitor, patience=1)
+
+
+def test_trackers_pass_over_epochs_without_scores(listings, tmp_path):
+    learner = make(listings, path=tmp_path)
+    trackers = [SaveModelCallback('recall@1'), EarlyStoppingCallback('recall@1', patience=9)]
+    fit(learner, 'fit', 3, 1e-3, cbs=trackers, start_epoch=2)
+    assert (tmp_path/'models'/'model.pth').exists() and trackers[0].best == learner.recorder.values[-1][1]
+    fit(learner, 'fit', 1, 1e-3, cbs=SaveModelCallback('recall@1', fname='none', at_end=True), start_epoch=1)
+    assert (tmp_path/'models'/'none.pth').exists()
+
+
+def test_factors_are_of_groups_that_there_are(listings, tmp_path):
+    for lr_mult, culprit in (({'image': .5, 'heads': 5.}, r"\['image', 'heads'\]; the groups are .*'head'"),
+                             ({'title': .5}, r"\['title'\]"), ({'head': -1.}, "'head' is -1"),
+                             ({'head': '5'}, "'head' is '5'")):
+        with pytest.raises(InputError, match=culprit): make(listings, path=tmp_path, lr_mult=lr_mult)
+    plain_learner = make_plain_learner(cbs=GroupRates({'bodies': .5}))
+    with pytest.raises(InputError, match=r"\['bodies'\]; the groups are \['body', 'head'\]"):
+        fit(plain_learner, 'fit', 1, .1)
+    learner = make_plain_learner(cbs=[GroupRates({'body': .5}), Rates()])
+    fit(learner, 'fit_flat_cos', 1, [.1, .1], pct_start=1.)
+    np.testing.assert_allclose(learner.rates.seen, [[.1, .1]] * len(learner.rates.seen))
+    fit(learner, 'fit_flat_cos', 1, .1, pct_start=1.)
+    np.testing.assert_allclose(learner.rates.seen, [[.05, .1]] * len(learner.rates.seen))
 
 
 def test_rates_reach_the_weights(listings, tmp_path):

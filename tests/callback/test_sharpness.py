@@ -119,9 +119,32 @@ def test_sam_on_a_quadratic():
 
 def test_asam_on_a_quadratic():
     gradient, sizes = A @ W, W.abs() + .01
-    _, steps = quadratic(ASAM(.3, .01))
+    _, steps = quadratic(ASAM(.3, .01, scale_all=True))
     expected = A @ (W + .3 * sizes**2 * gradient / (sizes * gradient).norm())
     torch.testing.assert_close(steps.gradients[0], expected, rtol=1e-12, atol=0)
+
+
+def test_asam_scales_what_the_authors_scale():
+    "Their code, with its own loop: what has 'weight' in its name by its size, the rest by 1."
+    def authors_gradient(model, images, targets, rho, eta):
+        F.cross_entropy(model(images), targets).backward()
+        named = dict(model.named_parameters())
+        sizes = {name: weight.detach().abs() + eta if 'weight' in name else torch.ones_like(weight)
+                 for name, weight in named.items()}
+        norm = torch.stack([(sizes[name] * weight.grad).norm() for name, weight in named.items()]).norm()
+        with torch.no_grad():
+            for name, weight in named.items(): weight.add_(sizes[name]**2 * weight.grad, alpha=rho / norm)
+        loss = F.cross_entropy(model(images), targets)
+        return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(named.values()))])
+    images, targets = (torch.stack(tensors) for tensors in zip(*data(BS)))
+    expected = authors_gradient(net(0.), images, targets, .5, .01)
+    gradients = []
+    for callback in (ASAM(), ASAM(scale_all=True)):
+        learner = make_learner(net(0.), n_items=BS, cbs=[callback, Steps()])
+        fit(learner, 'fit', 1, .05)
+        gradients.append(learner.steps.gradients[0])
+    torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(gradients[1], expected, rtol=1e-2)
 
 
 def test_looksam_on_a_quadratic():

@@ -161,6 +161,20 @@ def test_tracked_head_follows_the_papers():
     np.testing.assert_allclose(head.t, easiness, rtol=1e-6)
 
 
+@pytest.mark.parametrize('n_classes', [1, 2])
+def test_adacos_scale_stays_where_it_pulls(n_classes):
+    "With one other class, far away, the paper's formula falls below 0 and pushes rows from their own class."
+    head = TrackedHead(2, n_classes)
+    with torch.no_grad(): head.weight.copy_(torch.tensor([[1., 0.], [-1., 0.]])[:n_classes])
+    head.labels = torch.arange(6) % n_classes
+    embeddings = head.weight[head.labels].detach() + .1
+    for _ in range(20): output = head(embeddings)
+    assert output.extra['s'] == 1. == auto_scale(n_classes)
+    cosines = F.normalize(embeddings) @ F.normalize(head.weight).t()
+    expected = F.cross_entropy(cosines, head.labels).item()
+    np.testing.assert_allclose(AdaCos()(output, head.labels).item(), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_an_output_keeps_its_figures_when_the_next_batch_moves_them():
     head = TrackedHead(D, C)
     head.labels = TARGETS
@@ -169,6 +183,15 @@ def test_an_output_keeps_its_figures_when_the_next_batch_moves_them():
     head(torch.randn(N, D))
     loss.backward()
     assert float(output.extra['t']) == easiness_before != float(head.t)
+
+
+@pytest.mark.parametrize('make_head', [CosineHead, SampledHead, TrackedHead, CenterHead])
+def test_no_rows_to_train_on_are_told(make_head):
+    head = make_head(D, C)
+    head.labels = TARGETS[:0]
+    with pytest.raises(InputError, match=f'{make_head.__name__} got a batch of 0 rows'):
+        head(torch.zeros(0, D))
+    assert head.eval()(torch.zeros(0, D)).cos.shape == (0, C)
 
 
 def test_center_head_has_a_parameter_of_its_own():

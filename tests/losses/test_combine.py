@@ -2,7 +2,18 @@
 import torch
 import torch.nn.functional as F
 
-from fastmatch.losses import CrossEntropy, HardRows
+from fastmatch.losses import CenterLoss, CrossEntropy, HardRows, NormSoftmax, SumLoss
+from tests.losses.cases import labels
+
+
+def test_a_sum_knows_the_weight_of_a_part_that_is_named_none(output):
+    "Squared distances are some hundred times as large as a softmax loss."
+    targets, softmax, center = labels(), NormSoftmax(), CenterLoss()
+    for given, weight in ((None, 1e-3), ({'softmax': 2.}, 1e-3), ({'center': .5}, .5)):
+        sum_loss = SumLoss({'softmax': softmax, 'center': center}, given)
+        softmax_loss = (given or {}).get('softmax', 1.) * softmax(output, targets)
+        expected = softmax_loss + weight * center(output, targets)
+        torch.testing.assert_close(sum_loss(output, targets), expected)
 
 
 def test_hard_rows_keep_at_least_one():

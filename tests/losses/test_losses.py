@@ -13,6 +13,7 @@ from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import *
 from fastmatch.losses.base import NotANumber
 from tests.losses.cases import CASES, IDS, LOGITS, TARGETS, C, N, head_output, with_reduction
+from tests.reference import losses as reference
 
 # (rtol, atol) of a whole loss: half and bfloat16 inputs are exact, what is compared is the float32 arithmetic
 # on them
@@ -100,26 +101,48 @@ def test_autocast_changes_nothing(case):
         torch.testing.assert_close(case.loss(case.inputs.build(*leaves), *targets), expected)
 
 
-@pytest.mark.parametrize('case', [case for case in CASES
-                                  if len(case.inputs.targets()) == 1 and not isinstance(case.loss, HardRows)],
-                         ids=lambda case: case.name)
-def test_two_targets_are_the_blend_of_two_losses(case):
-    """fastai's mixing sets `reduction` to 'none', blends the rows and takes the mean; the loss is put
-    back afterwards."""
-    from fastai.callback.mixup import reduce_loss
-    from fastai.layers import NoneReduce
-    output, target = case.inputs.build(*case.inputs.leaves()), case.inputs.targets()[0]
-    share = torch.linspace(.5, 1, len(target), dtype=torch.float64)
-    reduction = case.loss.reduction
-    with NoneReduce(case.loss) as loss:
-        blended = torch.lerp(loss(output, target.flip(0)), loss(output, target), share)
-        reduced = reduce_loss(blended, case.loss.reduction)
+@pytest.mark.parametrize('reduction', ['mean', 'sum', 'none'])
+@each_loss
+def test_mixed_is_plain_at_a_share_of_1_and_linear_between(case, reduction):
+    "Of rows that are mixtures, with partners from the batch itself, as `MixUp` and `CutMix` ask for them."
+    loss, leaves = with_reduction(case.loss, reduction), case.inputs.leaves()
+    output, targets = case.inputs.build(*leaves), case.inputs.targets()
+    order = torch.randperm(len(targets[0]), generator=torch.Generator().manual_seed(7))
+    partners = tuple(target[order] for target in targets)
+    plain, plain_of_partners = loss(output, *targets), loss(output, *partners)
+
+    def mixed(share): return loss(output, *targets, partners=partners, share=share)
+    torch.testing.assert_close(mixed(1.), plain, rtol=0, atol=0)
+    torch.testing.assert_close(mixed(0.), plain_of_partners)
+    # which rows are the hardest is another question for each mixture
+    if isinstance(loss, HardRows): return
+    for share in (.5, .9):
+        torch.testing.assert_close(mixed(share), share * plain + (1 - share) * plain_of_partners)
+    # a share for each row: the sum of what each row's share adds by itself
+    shares = torch.linspace(.5, 1., len(targets[0]), dtype=torch.float64)
+    added = sum(mixed(torch.where(torch.arange(len(shares)) == row, share, 1.)) - mixed(1.)
+                for row, share in enumerate(shares))
+    torch.testing.assert_close(mixed(shares), mixed(1.) + added)
+
+
+@each_loss
+def test_mixed_rows_are_the_blend_of_the_papers_rows(case):
+    output, targets = case.inputs.build(*case.inputs.leaves()), case.inputs.targets()
+    partners = tuple(target.flip(0) for target in targets)
+    share = torch.linspace(.5, 1, len(targets[0]), dtype=torch.float64)
+    # of hard rows: the loss of each mixture first, then the hardest of them
+    loss, naive = (case.loss.loss, reference.cross_entropy) if isinstance(case.loss, HardRows) else (
+        case.loss, case.naive)
+    blended = with_reduction(loss, 'none')(output, *targets, partners=partners, share=share)
     arrays = case.inputs.numpy(*case.inputs.leaves())
-    own_losses = case.naive(*arrays, target.numpy())
-    partner_losses = case.naive(*arrays, target.flip(0).numpy())
-    expected = (share.numpy() * own_losses + (1 - share.numpy()) * partner_losses).mean()
-    np.testing.assert_allclose(reduced.mean().item(), expected, rtol=1e-10)
-    assert case.loss.reduction == reduction
+    own_losses = naive(*arrays, *(target.numpy() for target in targets))
+    partner_losses = naive(*arrays, *(target.numpy() for target in partners))
+    expected = share.numpy() * own_losses + (1 - share.numpy()) * partner_losses
+    np.testing.assert_allclose(blended.numpy(), expected, rtol=1e-10)
+    if not isinstance(case.loss, HardRows): return
+    hardest = np.sort(expected)[-case.loss.n_kept(len(expected)):]
+    mixed = case.loss(output, *targets, partners=partners, share=share)
+    assert math.isclose(float(mixed), hardest.mean(), rel_tol=1e-10)
 
 
 def test_head_output_survives_fastais_apply():
@@ -165,6 +188,7 @@ MASKS = torch.zeros(2, 1, 3, 3)
     (lambda: Distill(t=0), 't=0'),
     (lambda: Distill(weight=[1., 2.]), 'SumLoss'),
     (lambda: HardRows(CrossEntropy(), 0), 'share=0'),
+    (lambda: HardRows(SumLoss({'a': CrossEntropy()})), 'around the parts'),
     (lambda: SumLoss({}), 'parts'),
     (lambda: SumLoss({'per_row': ArcFace()}), "'per_row'"),
     (lambda: SumLoss({'a': ArcFace()}, {'b': 1.}), "'b'"),
@@ -198,6 +222,9 @@ def test_bad_options_are_named(make_loss, message):
     (SoftTarget(), LOGITS, torch.tensor([[-1., 1., 1.]] * 2), 'from -1 to 1'),
     (SoftTarget(), LOGITS, [0, 1], r'\(2, 3\).*\(2,\)'),
     (HardRows(CrossEntropy(), .5), LOGITS, [0, 7], 'labels from 0 to 7'),
+    (CrossEntropy(), LOGITS[:0], TARGETS[:0], 'CrossEntropy got a batch of 0 rows'),
+    (ArcFace(), head_output(LOGITS[:0]), TARGETS[:0], 'ArcFace got a batch of 0 rows'),
+    (SumLoss({'a': CrossEntropy(), 'b': Triplet()}), LOGITS[:0], TARGETS[:0], 'batch of 0 rows'),
     (ArcFace(), LOGITS, [0, 1], 'cosines'),
     (CenterLoss(), LOGITS, [0, 1], 'cosines'),
     (CenterLoss(), HEAD, [0, 1], 'CenterHead'),

@@ -107,6 +107,29 @@ def test_listings_kept_out_are_found_better(loss, head_func, features):
     assert gain(loss, head_func, features, features[0][1]) > .12
 
 
+# made without options, and in a sum without weights
+DEFAULTS = {NormSoftmax: CosineHead, ArcFace: CosineHead, CosFace: CosineHead, CombinedMargin: CosineHead,
+            SphereFace: CosineHead, LargeMarginSoftmax: CosineHead, AdaCos: TrackedHead,
+            CurricularFace: TrackedHead, CrossEntropy: CosineHead, FocalLoss: CosineHead}
+
+
+@has_lite0
+@pytest.mark.parametrize('make_loss', DEFAULTS)
+def test_defaults_train(make_loss, features):
+    "None is much behind the plain softmax, as SphereFace is at the paper's margin without its schedule."
+    assert gain(make_loss(), DEFAULTS[make_loss], features, features[0][1]) > .14
+
+
+@has_lite0
+@pytest.mark.parametrize('make_loss, head_func', [
+    (CenterLoss, CenterHead), (Triplet, CosineHead), (Contrastive, CosineHead), (SupCon, CosineHead),
+    (NTXent, CosineHead), (MultiSimilarity, CosineHead)])
+def test_defaults_in_a_sum_train(make_loss, head_func, features):
+    "Beside a softmax a second loss leaves it its place."
+    sum_loss = SumLoss({'softmax': NormSoftmax(), 'second': make_loss()})
+    assert gain(sum_loss, head_func, features, features[0][1]) > .14
+
+
 @has_lite0
 @pytest.mark.parametrize('loss', [ArcFace(.3), Triplet(), SupCon()], ids=lambda loss: type(loss).__name__)
 def test_wrong_groups_teach_nothing(loss, features):

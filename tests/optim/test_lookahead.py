@@ -184,6 +184,34 @@ def test_watch_tells_rounding_from_writing():
     assert ids(watch.changed()) == [id(double)]
 
 
+def test_another_order_in_memory_is_no_other_weight():
+    "Slow weights go on where a model is made channels_last between two steps, and back."
+    def train(formats):
+        torch.manual_seed(0)
+        layers = nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.Conv2d(20, 8, 1), nn.Conv2d(8, 2, 5)
+        model = nn.Sequential(*layers)
+        images = torch.randn(4, 3, 9, 9)
+        optimizer = Lookahead(sgd(list(model.parameters()), .1, .9), k=5)
+        for memory_format in formats:
+            model.to(memory_format=memory_format)
+            model(images).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    last, plain = torch.channels_last, torch.contiguous_format
+    torch.testing.assert_close(train([plain] * 3 + [last] * 4 + [plain] * 5), train([plain] * 12))
+
+
+@pytest.mark.parametrize('shape', [(), (1,), (40,), (3, 0), (40, 3), (6, 1, 3, 3), (2, 30, 3, 3), (5, 40)])
+def test_watched_entries_are_of_the_weight_itself(shape):
+    weight = nn.Parameter(torch.randn(shape))
+    watch = Watch([weight])
+    watch.remember()
+    assert watch.changed() == []
+    with torch.no_grad(): weight.add_(1.)
+    assert ids(watch.changed()) == ([id(weight)] if weight.numel() else [])
+
+
 def test_lookahead_over_a_torch_optimizer_is_scheduled():
     "fastai's sets hypers on a copy there: rates would never arrive."
     groups = make_groups()

@@ -26,6 +26,23 @@ def test_wd_bn_bias(make_optimizer, wd_bn_bias, tmp_path):
         torch.testing.assert_close(parameter.detach(), earlier * (.95 if decayed else 1.))
 
 
+@pytest.mark.parametrize('name', ['adamw', 'ranger', 'sgd', 'lion', 'lookahead_sgd'])
+@pytest.mark.parametrize('bn_wd', [False, True])
+def test_bn_wd_of_the_optimizer_is_carried(name, bn_wd, tmp_path):
+    "It counts more than what the Learner was made with, and is there again after freezing."
+    learner = make_learner(opt_func(name, bn_wd=bn_wd), tmp_path, wd=.5, wd_bn_bias=not bn_wd)
+    learner.freeze()
+    learner.unfreeze()
+    learner.opt.set_hypers(lr=.1, wd=.5)
+    parameters = list(learner.model.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters: parameter.grad = torch.zeros_like(parameter)
+    learner.opt.step()
+    for parameter, earlier in zip(parameters, before):
+        decayed = parameter.ndim > 1 or bn_wd
+        torch.testing.assert_close(parameter.detach(), earlier * (.95 if decayed else 1.))
+
+
 class Net(nn.Module):
     "An embedding, a linear layer, a scale of its own kind, and class centers."
     def __init__(self):

@@ -1,4 +1,6 @@
 "Optimizers by name: every one of timm's takes a schedule, and defaults follow the domain."
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,34 @@ def make_optimizer(*arguments, **options):
 ])
 def test_default_eps(arguments, options, eps):
     assert make_optimizer(*arguments, **options).hypers[0]['eps'] == eps
+
+
+@pytest.mark.parametrize('name', ['adamw', 'ranger', 'sgd_momentum', 'rmsprop', 'lion', 'lookahead_lion'])
+def test_true_wd_is_whether_the_weights_are_decayed(name):
+    "Decay on the gradients is the step without decay on a loss with half the squared weights in it."
+    def step(gradient, **options):
+        parameter = nn.Parameter(torch.tensor([1., -2.]))
+        optimizer = opt_func(name, **options)([parameter], lr=.1)
+        for _ in range(3):
+            parameter.grad = gradient(parameter.detach())
+            optimizer.step()
+        return parameter.detach()
+
+    def plain(parameter): return torch.tensor([.3, .4])
+    def with_l2(parameter): return plain(parameter) + .5 * parameter
+    l2 = step(plain, wd=.5, true_wd=False)
+    torch.testing.assert_close(l2, step(with_l2, wd=0.))
+    decoupled = step(plain, wd=.5, true_wd=True)
+    torch.testing.assert_close(decoupled, step(plain, wd=.5))
+    assert not torch.allclose(l2, decoupled)
+    with pytest.raises(InputError, match='give one of them'): step(plain, true_wd=True, decouple_wd=True)
+
+
+def test_the_configs_themselves_know_the_options():
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = optimizer_configs['adamw']([parameter], 1e-3, .8, true_wd=False, bn_wd=True)
+    assert (optimizer.variant.decouple_wd, optimizer.bn_wd, optimizer.hypers[0]['mom']) == (False, True, .8)
+    assert pickle.loads(pickle.dumps(opt_func('ranger', bn_wd=True)))([parameter], lr=.1).bn_wd is True
 
 
 def test_names():

@@ -4,10 +4,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from fastmatch.core import InputError
 from fastmatch.optim import Wrapped, adamw, opt_func, ranger, rmsprop, sgd
+from fastmatch.optim.wrap import live_hypers
 from tests.optim.steps import flat, make_groups, random_grad
 from tests.reference import optim as reference
 
@@ -48,6 +50,34 @@ def test_group_rates_reach_the_wrapped(make_optimizer):
     optimizer.set_hyper('lr', [.1, .2])
     optimizer.set_hyper('wd', [.3, .4])
     assert [(hypers['lr'], hypers['wd']) for hypers in optimizer.hypers] == [(.1, .3), (.2, .4)]
+
+
+def patched_adamw(groups, lr): return Patched(groups, opt=torch.optim.AdamW, lr=lr)
+
+
+@pytest.mark.parametrize('make_optimizer', [sgd, opt_func('lion'), opt_func('lookahead_sgd'), patched_adamw],
+                         ids=['sgd', 'lion', 'lookahead', 'fastai'])
+def test_what_is_written_into_hypers_is_set(make_optimizer):
+    "As callbacks do it, `ReduceLROnPlateau` for one; copies are values alone."
+    optimizer = make_optimizer([[nn.Parameter(torch.ones(2))], [nn.Parameter(torch.ones(2))]], lr=1.)
+    for hypers in optimizer.hypers: hypers['lr'] = .25
+    optimizer.hypers[1].update({'lr': .5}, wd=.3)
+    assert [hypers['lr'] for hypers in optimizer.hypers] == [.25, .5]
+    assert optimizer.hypers[1]['wd'] == .3 != optimizer.hypers[0]['wd']
+    # a step is taken by them: of two equal weights the second moves further
+    for group in optimizer.param_lists: group[0].grad = torch.ones(2)
+    optimizer.step()
+    first, second = (1 - group[0][0].item() for group in optimizer.param_lists)
+    assert 0 < first < second
+    copies = copy.deepcopy(optimizer.hypers)
+    copies[0]['lr'] = 7.
+    assert optimizer.hypers[0]['lr'] == .25
+    with pytest.raises((InputError, KeyError), match='size'): optimizer.hypers[0]['size'] = 1
+
+
+class Patched(OptimWrapper):
+    "fastai's wrapper, as `fastmatch.all` leaves it."
+    hypers = property(live_hypers)
 
 
 def test_timms_optimizers_are_wrapped():

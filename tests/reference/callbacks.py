@@ -122,7 +122,9 @@ class Loop:
         return plain
 
     def asam(self, batches, plain):
-        sizes = {name: self.w[name].abs() + .01 for name in plain}
+        # the authors scale what is called a weight
+        sizes = {name: self.w[name].abs() + .01 if 'weight' in name else torch.ones_like(self.w[name])
+                 for name in plain}
         norm = length([sizes[name] * plain[name] for name in plain])
         rho = self.options['rho']
         moves = {name: rho * sizes[name]**2 * plain[name] / norm for name in plain}

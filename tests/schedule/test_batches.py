@@ -6,6 +6,7 @@ from fastai.callback.core import Callback, CancelTrainException
 from torch import nn
 
 from fastmatch.core import InputError
+from fastmatch.losses import Triplet
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation
 from tests.optim.tiny import BATCH_SIZE, N_ITEMS, Items, TinyNet, fit, make_items, weights_of
@@ -108,6 +109,15 @@ def test_largest_batch_says_when_nothing_fits_and_passes_other_errors_on(tmp_pat
     with pytest.raises(RuntimeError, match='size mismatch'):
         make_learner(ranger, tmp_path, model=Broken()).largest_bs()
     with pytest.raises(InputError, match='start=0'): make_learner(ranger, tmp_path).largest_bs(0)
+
+
+def test_a_few_rows_of_a_batch_still_hold_pairs(tmp_path):
+    "Of batches with many rows of each class, as pair losses are given."
+    learner = make_learner(sgd, tmp_path, model=Wide(8))
+    learner.loss_func = Triplet()
+    by_class = Items((inputs, torch.tensor(i // 8)) for i, (inputs, _) in enumerate(make_items()))
+    learner.dls.loaders[0] = learner.dls.train.new(dataset=by_class, bs=24)
+    assert learner.largest_bs(4, 64) == 8
 
 
 def test_sizing_leaves_a_trained_model_as_it_was(tmp_path):

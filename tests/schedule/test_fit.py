@@ -9,7 +9,7 @@ from fastai.optimizer import SGD, OptimWrapper
 
 from fastmatch.core import InputError
 from fastmatch.optim import opt_func, ranger, sgd
-from fastmatch.schedule import named_rates
+from fastmatch.schedule import WarmUp, named_rates
 from tests.optim.tiny import fit, weights_of
 from tests.schedule.small import make_learner
 
@@ -67,6 +67,10 @@ CASES = {
     'steps': ('fit_steps', (4, LR), dict(at=(1, 3), gamma=.5),
               lambda step: LR * (1 if step < 6 else .5 if step < 18 else .25)),
     'steps-warm': ('fit_steps', (4, LR), dict(at=(.5, .75), warmup=1), steps_warm),
+    'steps-listed': ('fit_steps', (4,), dict(values=[LR, LR / 5, LR / 50, LR / 500]),
+                     lambda step: LR * (1, .2, .02, .002)[step // 6]),
+    'steps-listed-at': ('fit_steps', (4,), dict(values=[LR, LR / 5], at=(3,), warmup=1),
+                        lambda step: warm_up(step) if step < 6 else LR if step < 18 else LR / 5),
     'exp': ('fit_exp', (4, LR), dict(end=1e-3), lambda step: LR * 10**(-3 * step / 24)),
     'cycles': ('fit_cycles', (2, 2, LR), dict(floor=.2), lambda step: cos(LR, .2 * LR, step % 12 / 12)),
     'cycles-growing': ('fit_cycles', (2, 1, LR), dict(mult=3, decay=.5), growing_cycles),
@@ -121,6 +125,11 @@ def test_names_of_groups():
     with pytest.raises(InputError, match='Linear has none'): named_rates(torch.nn.Linear(1, 1), {'head': 1.})
 
 
+def test_no_epochs_at_all_are_no_steps():
+    "fastai's own `fit(0)`, with a warm-up among its callbacks."
+    assert rates('fit', 0, LR, cbs=WarmUp(1)).shape == (0,)
+
+
 class Score(Callback):
     "Writes given validation losses into the record."
     order = 55
@@ -158,6 +167,13 @@ def test_plateau_goes_on_in_mid_run_and_names_its_monitor():
     (lambda: rates('fit_cycles', 2, 1, LR, mult=1.3), 'mid-epoch'),
     (lambda: rates('fit_steps', 4, LR, at=(1,), warmup=2), 'warm-up of 2 epochs'),
     (lambda: rates('fit_plateau', 2, LR, warmup=2), 'warmup=2 of 2'),
+    (lambda: rates('fit_steps', 4, values=[LR, LR / 5], at=(1, 2)), '1 values .* 2 moments'),
+    (lambda: rates('fit_steps', 4, LR, values=[LR, LR / 5]), 'give one of them'),
+    (lambda: rates('fit_steps', 4, values=[LR, 0.]), 'all above 0'),
+    (lambda: rates('fit_cycles', 0, 1, LR), 'n_cycles=0'),
+    *((lambda name=name, n_epoch=n_epoch: rates(name, n_epoch, LR), f'n_epoch={n_epoch}: give a whole number')
+      for name in ('fit_curve', 'fit_flat_cos', 'fit_cos', 'fit_steps', 'fit_exp', 'fit_plateau')
+      for n_epoch in (0, -1, 1.5)),
 ])
 def test_bad_input_is_named(make_invalid, message):
     with pytest.raises(InputError, match=message): make_invalid()

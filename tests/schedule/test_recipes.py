@@ -69,6 +69,24 @@ def test_head_first(lr):
         one_group.fit_head_first(1, 1, .1)
 
 
+def test_a_stage_without_epochs_is_left_out():
+    "What comes after it is as after a stage that was trained: everything thawed, at its own rate."
+    for head_epochs, n_epoch, fits, lr in ((0, 2, [2], .005), (2, 0, [2], .01)):
+        learner = make_learner(ranger, cbs=Noted(), train_bn=False)
+        fit(learner, 'fit_head_first', head_epochs, n_epoch, .01, fit='fit_flat_cos', pct_start=1.)
+        assert learner.fits == fits and all(weight.requires_grad for weight in learner.model.parameters())
+        np.testing.assert_allclose(learner.log_lr, [[lr, lr]] * 2)
+    learner = make_learner(ranger, model=ThreeGroups(), cbs=Noted(), train_bn=False)
+    fit(learner, 'fit_gradual', .01, [1, 0, 1], fit='fit')
+    assert learner.fits == [1, 1] and all(learner.log_free[-1])
+    np.testing.assert_allclose(learner.log_lr[-1], [.01 / 2.6**(2 - i) / 4 for i in range(3)])
+    for method, arguments, culprit in (('fit_head_first', (0, 0, .01), 'head_epochs, n_epoch: all 0'),
+                                       ('fit_head_first', (1, -1, .01), 'n_epoch=-1'),
+                                       ('fit_gradual', (.01, 0), 'all 0'),
+                                       ('fit_gradual', (.01, [1, .5, 1]), r'epochs\[1\]=0.5')):
+        with pytest.raises(InputError, match=culprit): fit(learner, method, *arguments)
+
+
 @pytest.mark.parametrize('still', [True, False])
 def test_frozen_norms_stay_still(still):
     "fastai's BatchNorm in a frozen group goes on learning and counting; under Still nothing of it changes."
