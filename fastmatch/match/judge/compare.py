@@ -5,7 +5,7 @@ import numpy as np
 from scipy import stats
 
 from ...core import InputError, preview
-from .heldout import HeldOut, cluster_standard_error
+from .heldout import HeldOut, cluster_standard_error, dependence_factor
 from .repeat import Repeated, value_of
 
 FLIPS = 9999  # sign flips drawn; where there are no more than this in all, every one is tried
@@ -118,7 +118,10 @@ def _by_listing(a, b, level, seed):
                          'how much groups differ can not be told from one')
     # Groups are drawn and seeds are drawn, so the two variances add up. What is due to both together is
     # counted in either: on the safe side.
-    variances = [cluster_standard_error(listing_means, clusters)**2]
+    # and groups are not independent of each other
+    is_independent = all(run.independent for run in (*a.values(), *b.values()))
+    factor = 1. if is_independent else dependence_factor(clusters)
+    variances = [(factor * cluster_standard_error(listing_means, clusters))**2]
     degrees = [n_groups - 1]
     seed_error = None
     if len(seeds) > 1:
@@ -128,7 +131,7 @@ def _by_listing(a, b, level, seed):
     variance = sum(variances)
     standard_error = float(np.sqrt(variance))
     low, high = _interval(listing_means.mean(), standard_error, _satterthwaite(variances, degrees), level)
-    p_value = _share_of_flips(np.bincount(clusters, listing_means), seed, seed_error)
+    p_value = _share_of_flips(np.bincount(clusters, listing_means), seed, seed_error, factor)
     return Comparison(float(listing_means.mean()), standard_error, low, high, p_value, len(seeds),
                       len(listing_means), level)
 
@@ -165,19 +168,22 @@ def _share_of_flips(
     sums: np.ndarray,  # float64 (u,), sums of differences, each of a group or a seed
     seed: int,  # Of the flips
     seed_error: SeedError | None = None,  # Drawn beside the flips, where several seeds add to the sum
+    factor: float = 1.,  # How many times as far as flips say the total varies
 ) -> float:
     "The share of sign flips whose total is as far from 0 as that of `sums`: p of a permutation test."
     sums = sums[sums != 0]  # a flip changes nothing there
     n_sums = len(sums)
     distance = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
+    flipped_sums = factor * sums
     if n_sums < 60 and 2**n_sums <= FLIPS + 1:
         is_flipped = (np.arange(2**n_sums)[:, None] >> np.arange(n_sums)) & 1
-        return float(_as_far((1 - 2 * is_flipped) @ sums, distance, seed_error).mean())
+        return float(_as_far((1 - 2 * is_flipped) @ flipped_sums, distance, seed_error).mean())
     rng = np.random.default_rng(seed)
     as_far_count = 0
     for drawn_flips in np.array_split(np.arange(FLIPS), 1 + FLIPS * n_sums // CELLS):
         is_flipped = rng.integers(0, 2, (len(drawn_flips), n_sums), np.int8)
-        as_far_count += _as_far(sums.sum() - 2 * (is_flipped @ sums), distance, seed_error).sum()
+        totals = flipped_sums.sum() - 2 * (is_flipped @ flipped_sums)
+        as_far_count += _as_far(totals, distance, seed_error).sum()
     # the sum as it is counts as one of them
     return float((1 + as_far_count) / (1 + FLIPS))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core import InputError
-from .heldout import HeldOut, cluster_standard_error
+from .heldout import HeldOut, cluster_standard_error, dependence_factor
 
 CELLS = 4_000_000  # numbers drawn at a time
 
@@ -29,7 +29,8 @@ def paired(
     n_boot: int = 10_000,  # Resamples of the groups
     seed: int = 0,  # Of the resamples
 ) -> Paired:
-    "The mean difference a - b in row F1 with a bootstrap interval over groups."
+    """The mean difference a - b in row F1 with an interval from a bootstrap over groups, made wider by
+    `dependence_factor`."""
     if len(a.row_f1) != len(b.row_f1) or not np.array_equal(a.clusters, b.clusters):
         raise InputError('a and b are scores of different listings')
     if not 0 < level < 1: raise InputError(f'level={level}: between 0 and 1')
@@ -42,9 +43,12 @@ def paired(
     for resamples in np.array_split(np.arange(n_boot), max(1, n_boot * n_clusters // CELLS)):
         drawn_counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(resamples))
         drawn_means.append(drawn_counts @ cluster_sums / (drawn_counts @ cluster_sizes))
-    low, high = np.quantile(np.concatenate(drawn_means), [(1 - level) / 2, (1 + level) / 2])
-    standard_error = cluster_standard_error(differences, a.clusters)
-    return Paired(float(differences.mean()), standard_error, float(low), float(high))
+    ends = np.quantile(np.concatenate(drawn_means), [(1 - level) / 2, (1 + level) / 2])
+    factor = 1. if a.independent and b.independent else dependence_factor(a.clusters)
+    mean = differences.mean()
+    low, high = mean + factor * (ends - mean)
+    standard_error = factor * cluster_standard_error(differences, a.clusters)
+    return Paired(float(mean), standard_error, float(low), float(high))
 
 
 def summary_table(

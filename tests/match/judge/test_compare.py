@@ -12,9 +12,9 @@ from fastmatch.match.judge.compare import compare
 from fastmatch.match.judge.repeat import repeat
 
 
-def held_out(values, clusters=None):
+def held_out(values, clusters=None, independent=True):
     if clusters is None: clusters = np.arange(len(values))
-    return HeldOut(np.asarray(values, float), np.asarray(clusters))
+    return HeldOut(np.asarray(values, float), np.asarray(clusters), independent=independent)
 
 
 def set_flips(monkeypatch, count):
@@ -54,6 +54,20 @@ def test_flips_drawn_agree_with_scipys():
                                       rng=np.random.default_rng(1)).pvalue
     assert .05 < expected < .6
     assert compare(held_out(difference), held_out(np.zeros(40))).p == pytest.approx(expected, abs=.03)
+
+
+def test_matched_groups_are_not_independent():
+    "The interval is wider, and as many more flips are as far out as if the sum varied so much more."
+    difference = np.random.default_rng(4).normal(.3, 1, 12)
+    apart, matched = (compare(held_out(difference, independent=independent),
+                              held_out(np.zeros(12), independent=independent))
+                      for independent in (True, False))
+    factor = 1.1 * np.sqrt(1 + 2.2 / np.sqrt(12))
+    assert matched.diff == apart.diff and matched.se == pytest.approx(factor * apart.se)
+    assert matched.high - matched.diff == pytest.approx(factor * (apart.high - apart.diff))
+    flipped = np.array([abs(np.dot(difference, signs)) for signs in itertools.product((-1, 1), repeat=12)])
+    assert matched.p == pytest.approx(np.mean(factor * flipped >= difference.sum() - 1e-12))
+    assert matched.p > apart.p
 
 
 def test_seeds_and_groups_both_count(monkeypatch):

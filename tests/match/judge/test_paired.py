@@ -12,14 +12,16 @@ def test_cluster_standard_error_against_a_simulation():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(60), rng.integers(1, 8, 60))
     def draw(): return rng.normal(size=60)[groups] + rng.normal(size=len(groups)) * .5
-    simulations = [HeldOut(draw(), groups) for _ in range(1500)]
+    simulations = [HeldOut(draw(), groups, independent=True) for _ in range(1500)]
     spread = np.std([simulated.mean for simulated in simulations])
     assert np.mean([simulated.se for simulated in simulations]) == pytest.approx(spread, rel=.1)
     values = draw()
-    assert HeldOut(values, groups).se == pytest.approx(reference.cluster_se(values, list(groups)), rel=1e-9)
+    scores = HeldOut(values, groups, independent=True)
+    assert scores.se == pytest.approx(reference.cluster_se(values, list(groups)), rel=1e-9)
     assert np.std(values) / len(values)**.5 < .7 * spread
     # each listing its own group: the textbook's
-    assert HeldOut(values, np.arange(len(values))).se == pytest.approx(values.std(ddof=1) / len(values)**.5)
+    by_listing = HeldOut(values, np.arange(len(values)), independent=True)
+    assert by_listing.se == pytest.approx(values.std(ddof=1) / len(values)**.5)
 
 
 def test_paired():
@@ -29,7 +31,7 @@ def test_paired():
     def draw(shift):
         return shared + shift + rng.normal(size=150)[groups] * .1 + rng.normal(size=n_listings) * .1
 
-    first, second = (HeldOut(draw(shift), groups) for shift in (.03, 0))
+    first, second = (HeldOut(draw(shift), groups, independent=True) for shift in (.03, 0))
     actual = paired(first, second)
     difference = first.row_f1 - second.row_f1
     assert actual.diff == pytest.approx(difference.mean())
@@ -47,6 +49,28 @@ def test_paired():
     assert actual.to_dict()['diff'] == round(actual.diff, 5)
     # pairing takes out what both share
     assert actual.se < .6 * np.hypot(first.se, second.se)
+
+
+def test_matched_groups_are_not_independent():
+    "The same scores with wider intervals around the same mean, the wider the fewer groups there are."
+    rng = np.random.default_rng(2)
+    factors = []
+    for n_groups in (20, 60, 150, 11_000):
+        groups = np.repeat(np.arange(n_groups), 2)
+        scores = rng.normal(size=(2, 2 * n_groups))
+        matched, apart = ([HeldOut(values, groups, independent=independent) for values in scores]
+                          for independent in (False, True))
+        wide, narrow = paired(*matched, n_boot=500), paired(*apart, n_boot=500)
+        assert wide.diff == narrow.diff
+        factor = wide.se / narrow.se
+        assert (wide.low - wide.diff) / (narrow.low - narrow.diff) == pytest.approx(factor)
+        assert (wide.high - wide.diff) / (narrow.high - narrow.diff) == pytest.approx(factor)
+        assert matched[0].se == pytest.approx(factor * apart[0].se)
+        assert paired(matched[0], apart[1], n_boot=500) == wide
+        factors.append(factor)
+    # what simulated draws needed, and what is left of it in a table of Shopee's size
+    assert factors[:3] == pytest.approx([1.39, 1.26, 1.18], abs=.06) and 1 < factors[3] < 1.12
+    assert (np.diff(factors) < 0).all()
 
 
 def test_paired_of_itself_is_nothing():
@@ -68,7 +92,8 @@ def test_the_interval_resamples_groups_of_any_size():
     rng = np.random.default_rng(0)
     groups = np.repeat([0, 1, 2, 3], [1, 2, 10, 4])
     values = rng.normal(size=17) + groups
-    actual = paired(HeldOut(values, groups), HeldOut(np.zeros(17), groups), n_boot=20_000)
+    first, second = (HeldOut(scores, groups, independent=True) for scores in (values, np.zeros(17)))
+    actual = paired(first, second, n_boot=20_000)
     sampled_means = []
     for _ in range(20_000):
         drawn_groups = rng.integers(0, 4, 4)
