@@ -5,7 +5,9 @@ from fastai.metrics import AccumMetric
 from sklearn.metrics import f1_score
 
 from .core import InputError
+from .match.judge.groups import Groups
 from .match.judge.score import map_at_r, recall_at
+from .match.neighbors import check_k
 from .match.thresholds.sweep import best_threshold
 
 
@@ -22,6 +24,13 @@ class MatchMetric(Metric):
     def reset(self): self.learn = None
     def accumulate(self, learn): self.learn = learn
 
+    def depth(
+        self,
+        groups,  # (n,) group of each validation listing
+    ) -> int:
+        "How many neighbors `score` looks at, the listing itself included; 0: as many as are searched anyway."
+        return 0
+
     def score(
         self,
         neighbors,  # `Neighbors` of the validation listings among themselves, first in each row itself
@@ -36,6 +45,9 @@ class MatchMetric(Metric):
         if not hasattr(self.learn, 'valid_scores'):
             raise InputError(f'{self.name} needs a learner made by match_learner')
         neighbors, groups = self.learn.valid_scores.result(self.modality)
+        depth = min(self.depth(groups), len(groups))
+        if depth > neighbors.ids.shape[1]:
+            neighbors, groups = self.learn.valid_scores.result(self.modality, depth)
         return float(self.score(neighbors, groups))
 
     @property
@@ -51,10 +63,12 @@ class RecallAt(MatchMetric):
         # 'image', 'title' or 'joint'; None: the joint embedding, or else all side by side
         modality: str | None = None,
     ):
+        check_k(k)
         super().__init__(modality)
         self.k = k
         self.base_name = f'recall@{k}'
 
+    def depth(self, groups): return self.k + 1
     def score(self, neighbors, groups): return _mean_of_finite(recall_at(neighbors, groups, self.k))
 
 
@@ -62,6 +76,7 @@ class MAPAtR(MatchMetric):
     """Mean average precision at R, R being the number of others in a listing's group,
     https://arxiv.org/abs/2003.08505"""
     base_name = 'map@r'
+    def depth(self, groups): return int(Groups.of(groups).sizes.max())
     def score(self, neighbors, groups): return _mean_of_finite(map_at_r(neighbors, groups))
 
 

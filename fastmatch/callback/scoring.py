@@ -13,7 +13,7 @@ from ..core import InputError
 from ..match.spaces.dense import Dense
 from .base import in_lr_find
 
-N_NEIGHBORS = 51  # searched for the metrics: the listing itself and the 50 that the competition allows
+N_NEIGHBORS = 51  # searched for any metric: the listing itself and the 50 that the competition allows
 
 
 class ValidScores(Callback):
@@ -42,14 +42,16 @@ class ValidScores(Callback):
     def result(
         self,
         modality: str | None = None,  # A key of the model's output; None: 'joint', else all side by side
+        least: int = N_NEIGHBORS,  # Neighbors that are needed, the listing itself included
     ):  # (`Neighbors` (n,k) of the validation listings, their groups int64 (n,))
         "The nearest neighbors of each validation listing among the others, and the listings' groups."
         if not self._parts:
             raise InputError('nothing was validated: the dataloaders hold no validation listings')
-        if modality not in self._found:
-            embeddings = self._embeddings(modality)
-            self._found[modality] = Dense(embeddings).search(min(N_NEIGHBORS, len(embeddings)))
-        return self._found[modality], np.concatenate(self._groups)
+        groups = np.concatenate(self._groups)
+        wanted = min(max(least, N_NEIGHBORS), len(groups))
+        if modality not in self._found or self._found[modality].ids.shape[1] < wanted:
+            self._found[modality] = Dense(self._embeddings(modality)).search(wanted)
+        return self._found[modality], groups
 
     def _embeddings(self, modality) -> np.ndarray:
         "float32 (n,d) embeddings of one modality, or of all side by side."

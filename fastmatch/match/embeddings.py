@@ -3,6 +3,7 @@ how the vectors were made."""
 import numpy as np
 
 from ..core import InputError, preview
+from .neighbors import refuse_trained_on
 
 TITLE_SPACES = ('tfidf', 'units', 'same_title', 'titles')  # modalities that are made from the titles
 
@@ -47,11 +48,13 @@ class Embeddings(dict):
         groups_keyword = 'groups' if groups is not None else 'labels'
         if groups is None: groups = labels
         self.groups = None if groups is None else np.asarray(groups)
-        self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
         self.phash = None if phash is None else np.asarray(phash, dtype=object)
         # a copy with other groups or titles, `Embeddings(emb, emb.ids, ...)`, has the same vectors
-        if made_with is None and isinstance(vectors, Embeddings): made_with = vectors.made_with
+        if isinstance(vectors, Embeddings):
+            if made_with is None: made_with = vectors.made_with
+            if trained_on is None: trained_on = vectors.trained_on
         self.made_with = None if made_with is None else dict(made_with)
+        self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
         arrays = {**self, 'titles': self.titles, groups_keyword: self.groups, 'trained_on': self.trained_on,
                   'phash': self.phash}
         for column_name, column in arrays.items():
@@ -87,10 +90,7 @@ class Embeddings(dict):
     ) -> 'Embeddings':
         """Return `self`, or raise `InputError` where an encoder was trained on some rows: their
         similarities are near 1 and mislead `what`."""
-        if self.trained_on.any():
-            trained = f'{self.trained_on.sum()} of {len(self)} listings were trained on'
-            raise InputError(f'{trained} ({preview(self.ids[self.trained_on])}): '
-                             f'{what} needs listings the encoder never saw')
+        refuse_trained_on(self.trained_on, what, self.ids)
         return self
 
     def spaces(
@@ -116,8 +116,9 @@ class Embeddings(dict):
             modalities = [modality for modality in only if modality not in made_spaces]
         self._check_available(modalities, made_spaces)
         spaces = {modality: Dense(self[modality], modality) for modality in modalities}
-        # a rule that is chosen on these spaces remembers how their vectors were made
-        for space in spaces.values(): space.made_with = self.made_with
+        # a rule that is chosen on these spaces remembers how their vectors were made, and is refused where
+        # an encoder was trained on these listings
+        for space in spaces.values(): space.made_with, space.trained_on = self.made_with, self.trained_on
         if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
         if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
         if 'units' in made_spaces: spaces['units'] = Units(self.titles)

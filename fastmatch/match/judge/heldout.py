@@ -10,7 +10,7 @@ from ..neighbors import Neighbors
 from ..thresholds.base import ThresholdSearch
 from ..thresholds.sweep import Sweep
 from .groups import Groups
-from .score import alone, map_at_r, recall_at
+from .score import alone, known_map_at_r, recall_at
 
 
 @dataclass
@@ -19,7 +19,8 @@ class HeldOut:
     row_f1: np.ndarray  # float64 (n,), mean over the halvings
     clusters: np.ndarray  # int (n,), from 0: listings whose errors hang together, mostly groups
     recall_at_1: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
-    map_at_r: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
+    # float64 (n,), NaN for a listing without a mate; all NaN where groups are larger than what was searched
+    map_at_r: np.ndarray | None = None
     picks: list = field(default_factory=list)  # (option, threshold) chosen on each half
 
     @property
@@ -107,7 +108,7 @@ def heldout(
             clusters = clusters_of(groups, clusters)
             halves = [half for on_side in random_halves(clusters, halvings, seed)
                       for half in (_Half(on_side, ~on_side), _Half(~on_side, on_side))]
-        recall_and_precision = recall_at(neighbors, groups), map_at_r(neighbors, groups)
+        recall_and_precision = recall_at(neighbors, groups), known_map_at_r(neighbors, groups)
         for half in halves: half.offer(option_name, search, recall_and_precision)
     if halves is None: raise InputError('options: give one at least')
     totals = np.zeros((3, len(clusters)))

@@ -24,6 +24,7 @@ def choose_rule(
     """A rule without much ado: for candidates the fusion and the threshold with the best mean row F1 on all
     these listings; for a setting the `ladder` of its quickest menu, with thresholds for other pools.
 
+    Raises `InputError` for listings that an encoder was trained on, whose similarities are near 1.
     `ladder` and `tune_rule` search further, and say what the rule is worth on groups it was not chosen on.
     """
     if isinstance(where, Setting):
@@ -33,6 +34,7 @@ def choose_rule(
         rule = ladder(where, 'quick', halvings=1, seed=seed).rule
         return replace(rule, pools=pool_thresholds(where, rule, seed=seed))
     if groups is None: raise InputError('groups: give the true groups of the candidates, or a `Setting`')
+    where.refuse_trained_on('choosing a rule')
     return _best_fusion(where, Groups.of(groups, len(where.ids)), grid, max_matches)
 
 
