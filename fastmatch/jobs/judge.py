@@ -1,12 +1,11 @@
 "What a trained Learner's embeddings are worth: the rule that is chosen, judged where it will be used."
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import InputError
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import HeldOut, alone_heldout, heldout
-from ..match.judge.pool_thresholds import pool_thresholds
 from ..match.judge.setting import Setting, among_themselves, in_the_catalogue
 from ..match.neighbors import NEAREST
 from ..match.rule import Rule
@@ -88,8 +87,10 @@ def settings_for(
     if held_out.all():
         raise InputError(f'all {len(held_out)} listings are held out: there is no catalogue of others to '
                          'look them up in')
-    both = [in_the_catalogue(embeddings, held_out), among_themselves(embeddings.take(held_out))]
-    if catalogue == 'heldout': both.reverse()
+    in_catalogue = in_the_catalogue(embeddings, held_out)
+    both = [in_catalogue, in_catalogue.alone()]
+    # a matcher of the held-out listings takes its vocabulary from them
+    if catalogue == 'heldout': both = [among_themselves(embeddings.take(held_out)), in_catalogue]
     return {setting.name: with_share(setting, choice) for setting in both}
 
 
@@ -120,7 +121,7 @@ def judge_plain(
     seed: int = 0,  # Of the halvings
 ) -> dict:  # {row: `HeldOut`}
     "What needs no search for a rule: each listing alone, each modality, and their plain fusion, 'fused'."
-    return {**judge_modalities(setting, seed), 'fused': ladder(setting, 'plain', seed=seed).heldout}
+    return {**judge_modalities(setting, seed), 'fused': ladder(setting, 'plain', seed=seed, pools=False).heldout}
 
 
 def judge(
@@ -142,8 +143,7 @@ def judge(
                          'as `settings_for` gives them')
     main, *others = settings.values()
     found = _found(main, choice, echo)
-    rule = replace(found.rule, pools=pool_thresholds(main, found.rule, seed=seed),
-                   score={**found.rule.score, 'setting': main.name, 'pool': main.pool})
+    rule = found.rule
     plain = judge_modalities(main, seed)
     tables = {main.name: {**plain, 'fused': found.fused, 'rule': found.heldout}}
     for setting in others:

@@ -19,6 +19,8 @@ from .steps.step import STAGES, Step, as_step, plain_value
 
 HIGHEST = 1.01  # threshold of cosines: with it nothing matches
 COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
+# steps on neighbors after which no score is above 1, if none was before
+WITHIN_ONE = ('neighbor_mean', 'k_reciprocal', 'mutual', 'veto', 'pair_model')
 
 
 @dataclass
@@ -108,6 +110,16 @@ class Rule:
         return self.how in COSINE_FUSIONS and not self._steps('neighbors')
 
     @property
+    def scores_end_at_one(self) -> bool:
+        "Whether what the threshold is compared with is never above 1: cosines, probabilities, re-ranked ones."
+        names = [step.do for step in self._steps('neighbors')]
+        if 'pair_model' in names:
+            # probabilities, whatever stood before
+            last_model = len(names) - 1 - names[::-1].index('pair_model')
+            return all(name in WITHIN_ONE for name in names[last_model:])
+        return self.how in COSINE_FUSIONS and all(name in WITHIN_ONE for name in names)
+
+    @property
     def modalities(self) -> list[str]:
         "The modalities that candidates come from, exact keys last."
         return [*self.weights, *self.join]
@@ -181,8 +193,9 @@ class Rule:
         check_pool(pool)
         if self.pools is None: return self
         threshold = self.pools.at(pool)
-        # fusions whose scores are cosines take no threshold beyond these
-        if self.scores_are_cosines: threshold = float(np.clip(threshold, -HIGHEST, HIGHEST))
+        # beyond the measured pools a threshold may be predicted where no score can be
+        if self.scores_end_at_one: threshold = min(threshold, HIGHEST)
+        if self.scores_are_cosines: threshold = max(threshold, -HIGHEST)
         shift = threshold - self.threshold
         return replace(self, threshold=threshold, steps=tuple(_shifted(step, shift) for step in self.steps))
 

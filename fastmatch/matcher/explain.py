@@ -23,10 +23,8 @@ class Explanation:
     column for each modality (the similarity before any step refined the vectors), `why`, `matches` (bool).
 
     Where the rule has a pair model: also `probability`, as the model gave it, and `moved by`: the features
-    that
-    moved it most, their values and, in log-odds, how far above (+) or below (-) what it would be with the
-    median
-    of the pairs that the model was fitted to.
+    that moved it most, their values and, in log-odds, how far above (+) or below (-) what it would be with
+    the median of the pairs that the model was fitted to.
     """
     posting_id: str
     frame: pd.DataFrame

@@ -174,8 +174,8 @@ class Matcher:
     ) -> pd.DataFrame:  # What was skipped: `id`, `row`, `column`, `reason`
         """Put listings into the catalogue, all or, where an error is raised, none.
 
-        TF-IDF keeps its vocabulary: words that no earlier title held count for nothing until a new matcher is
-        made.
+        TF-IDF keeps its weights until a new matcher is made: n-grams that no earlier title held get that of
+        the rarest known ones.
         """
         embeddings, skipped = self._embedded(new, path, bs, on_error)
         self.catalogue = self.catalogue.append(embeddings)

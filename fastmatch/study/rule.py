@@ -8,6 +8,7 @@ from ..core import InputError
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import HeldOut, alone_heldout, random_halves
 from ..match.judge.paired import paired
+from ..match.judge.pool_thresholds import pool_thresholds
 from ..match.judge.setting import READ_ONLY, Setting, among_themselves
 from ..match.neighbors import NEAREST, check_k
 from ..match.search.ladder import HalfRule, LadderResult, Rung
@@ -103,9 +104,12 @@ class _RuleSearch:
         packed_scores = {protocol: pack_array(held_out.row_f1) for protocol, held_out in figures.items()}
         study.set_user_attr('heldout', packed_scores)
         study.set_user_attr('groups', workbench.groups.row_codes.tolist())
+        setting = self.setting
         score = {'row_f1_chosen_on': round(float(best_row_f1), 5),
-                 'row_f1_crossed': round(study.best_value, 5), **_summary(figures)}
-        return workbench.rule(structure, thresholds, score=score), structure, study
+                 'row_f1_crossed': round(study.best_value, 5), **_summary(figures),
+                 'setting': setting.name, 'pool': setting.pool}
+        rule = workbench.rule(structure, thresholds, score=score)
+        return replace(rule, pools=pool_thresholds(setting, rule, seed=self.settings.seed)), structure, study
 
     def visible_rows(self, rows_key, row_mask, half_number=0):
         seed = self.settings.seed + half_number

@@ -57,12 +57,10 @@ class VisibleRows:
 
 class Workbench(RuleWorkbench):
     """The material of a rule's study: a setting and what may be chosen, with the searches that its trials
-    need
-    kept for the next trial.
+    need kept for the next trial.
 
     Candidates are searched once for each refinement of the vectors, and their pairs are prepared once for
-    each
-    set of rows. A trial chooses a `RuleStructure` (`structure`), gets the search for its thresholds
+    each set of rows. A trial chooses a `RuleStructure` (`structure`), gets the search for its thresholds
     (`threshold_search`), and both together make the `Rule` (`rule`)."""
     def __init__(
         self,

@@ -2,22 +2,16 @@
 ratio.
 
 The estimate is the median over pairs of (cost / the reference's cost), the interval a 95% percentile
-bootstrap that
-draws whole pairs. Both runs of a pair see the same machine a moment apart, so what slows the machine cancels
-in each
-pair's ratio, where medians taken side by side would keep it; one run hit by something else spoils one ratio
-of many.
-Ratios are averaged as logarithms: swapping the sides inverts the figure.
+bootstrap that draws whole pairs. Both runs of a pair see the same machine a moment apart, so what slows the
+machine cancels in each pair's ratio, where medians taken side by side would keep it; one run hit by something
+else spoils one ratio of many. Ratios are averaged as logarithms: swapping the sides inverts the figure.
 
 A bar is met when the median does not exceed it and the interval is narrower than a fifth of the median. Where
-the
-interval is wider, the case is measured again with twice the pairs, twice at most; a row that stays so wide
-says
-'too noisy', and its bar is not met.
+the interval is wider, the case is measured again with twice the pairs, twice at most; a row that stays so
+wide says 'too noisy', and its bar is not met.
 
 To add a bench, add a file `bench_NAME.py` beside this one: a function that yields cases, under the name it is
-called
-by:
+called by:
 
     @bench('main')
     def search(quick):
@@ -55,8 +49,7 @@ class Case:
     """Sides to compare.
 
     With `memory` each run is a process of its own and the cost is its peak memory; otherwise all sides take
-    turns in
-    this process and the cost is time.
+    turns in this process and the cost is time.
     """
     name: str  # What is compared
     sides: dict[str, Callable]  # Side -> factory of the call to measure

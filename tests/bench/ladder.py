@@ -4,11 +4,9 @@
     python tests/bench/ladder.py luma --embeddings DIR --out nbs/ladder_luma.csv
 
 Encoders are trained on the other folds with `train_and_judge`'s settings; embeddings of all listings are kept
-in
-`--embeddings` and made where they are missing. The ladder is climbed in both settings: the held-out fold
-among
-itself, and looked up in the catalogue of all listings. Each rung is paired with the one before and with plain
-fusion.
+in `--embeddings` and made where they are missing. The ladder is climbed in both settings: the held-out fold
+among itself, and looked up in the catalogue of all listings. Each rung is paired with the one before and with
+plain fusion.
 """
 import argparse
 import gc

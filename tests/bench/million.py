@@ -4,13 +4,11 @@ search.
 `python tests/bench/million.py [--rows 10000 100000 1000000] [--random] [--kind exact] [--out nbs/scale.csv]`
 
 Vectors are real title embeddings (MiniLM, 31,173 titles of the text sets), drawn again and again, each with
-Gaussian noise of its own, whose length is `--noise`
-beside the embedding's 1: with .5 a copy's cosine to its title is .89, that of two copies of a title .8.
-`--random`: Gaussian vectors alone, where no
-neighbour is much nearer than any other; indexes like these are no good there, and the table says so. Each
-size runs in a process of its own, which
-makes its vectors, builds, searches 50 neighbours of every row, and decides; `peak_mb` is the most this
-process ever held, the vectors and libraries included.
+Gaussian noise of its own, whose length is `--noise` beside the embedding's 1: with .5 a copy's cosine to its
+title is .89, that of two copies of a title .8. `--random`: Gaussian vectors alone, where no neighbour is much
+nearer than any other; indexes like these are no good there, and the table says so. Each size runs in a
+process of its own, which makes its vectors, builds, searches 50 neighbours of every row, and decides;
+`peak_mb` is the most this process ever held, the vectors and libraries included.
 """
 import argparse
 import json

@@ -3,15 +3,13 @@
 `python tests/bench/pools.py [amazon_google walmart_amazon] [--foreign 0 1] [--seeds 5] [--out nbs/pools.csv]`
 
 A random quarter of the groups is what is known. Its rules are chosen there, with thresholds for other pools
-by
-`pool_thresholds`; the listings of all other groups are then looked up in the whole table. Compared are the
+by `pool_thresholds`; the listings of all other groups are then looked up in the whole table. Compared are the
 row F1 of the best threshold there (`best`), of the quarter's threshold as it is (`as_is`), of the carried one
 (`carried`), of a straight line through the parts (`line`: the slope with the best mean row F1 of all parts,
-the
-quarter's threshold as its anchor), and of the threshold that the quarter's listings would have chosen had
-they
-been looked up in the whole table (`same_rows`: no way to carry a threshold can be expected to do better).
-`short_*` is how much row F1 is missing to the best, with a 95% interval over groups, paired by listing.
+the quarter's threshold as its anchor), and of the threshold that the quarter's listings would have chosen had
+they been looked up in the whole table (`same_rows`: no way to carry a threshold can be expected to do
+better). `short_*` is how much row F1 is missing to the best, with a 95% interval over groups, paired by
+listing.
 
 Only titles are read: TF-IDF, MiniLM, their mean, and the mean after `augment(by='fused', k=2)`. The listings
 looked up are all, or those `with a match`: most have none, and where all are looked up the best threshold of

@@ -1,6 +1,7 @@
 """Thresholds over the size of the pool: between and beyond the sizes, kept as json, in a rule that is carried
 out."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Pool, PoolThresholds, Rule, Step, Tfidf
+from fastmatch.match import Dense, Pool, PoolThresholds, Rule, Step, Tfidf, Units
 from tests.match.cases import noisy, titles
+from tests.match.pairs.test_rule_pairs import fitted_rule
 
 POOLS = PoolThresholds((100, 400, 1600, 3200), (.3, .4, .44, .5), .02, measured=1600)
 WEIGHTS = {'image': .5, 'tfidf': .5}
@@ -86,7 +88,6 @@ def test_a_pool_is_a_whole_number_from_1(pool):
 
 def test_the_rule_for_a_pool():
     rule = Rule('mean', WEIGHTS, .44, steps=['veto', Step('min2', threshold=.2, gap=.1)], pools=POOLS)
-    # the veto is a step on neighbors: scores may be anything, and no threshold is cut
     larger = rule.at(6400)
     assert larger.threshold == pytest.approx(.52) and larger.steps[0] == rule.steps[0]
     assert larger.steps[1].params['threshold'] == pytest.approx(.28) and larger.steps[1].params['gap'] == .1
@@ -108,6 +109,28 @@ def test_cosines_have_a_highest_threshold(threshold, edge):
     assert rule.at(20).threshold == edge
     others = Rule('power', {'image': 1., 'tfidf': 1.}, threshold, pools=rule.pools)
     assert others.at(20).threshold == 3 * edge
+
+
+@pytest.mark.parametrize('how, steps, is_cut', [
+    ('mean', ['veto'], True), ('joint', ['k_reciprocal', 'mutual'], True), ('square', ['neighbor_mean'], True),
+    ('mean', ['standardize'], False), ('mean', ['k_reciprocal', 'standardize'], False),
+    ('power', ['k_reciprocal'], False), ('mean', [Step(print)], False)])
+def test_scores_that_end_at_one_have_a_highest_threshold(how, steps, is_cut):
+    "Steps after which no score is above 1; those of own functions may be anything."
+    rule = Rule(how, {'image': 1., 'tfidf': 1.}, .5, pools=PoolThresholds((10, 20), (-3., 7.)), steps=steps)
+    assert rule.scores_end_at_one == is_cut
+    assert [rule.at(pool).threshold for pool in (10, 20)] == [-3., 1.01 if is_cut else 7.]
+    if not is_cut: return
+    spaces = {'image': Dense(noisy(40, 6, 0, 20)), 'tfidf': Tfidf(titles(40, 0)), 'units': Units(titles(40, 0))}
+    assert rule.neighbors(spaces).pairs()[2].max() <= 1
+
+
+@pytest.mark.parametrize('steps, is_cut', [((), True), (('veto',), True), (('standardize',), False)])
+def test_probabilities_have_a_highest_threshold(steps, is_cut):
+    rule = fitted_rule(steps=steps)[0]
+    rule = replace(rule, how='power', weights={'image': 1., 'tfidf': 1.}, pools=PoolThresholds((10,), (7.,)))
+    assert rule.scores_end_at_one == is_cut
+    assert rule.at(10).threshold == (1.01 if is_cut else 7.)
 
 
 @pytest.mark.parametrize(

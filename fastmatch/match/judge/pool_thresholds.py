@@ -138,8 +138,7 @@ class WrongMatches:
     wrong: np.ndarray  # float64 (s,), w: row F1 is that of right matches alone, divided by 1 + w
     power: float  # g: m times as many listings make it w m^g
     # float64 (s,), what a doubling of the pool adds to the logarithm of `only_right`: 0, or less where steps
-    # on
-    # vectors mix in neighbors, of which more are wrong in a larger pool
+    # on vectors mix in neighbors, of which more are wrong in a larger pool
     drift: np.ndarray
 
     @classmethod
@@ -149,8 +148,7 @@ class WrongMatches:
         shifts: np.ndarray,  # float (s,), what is added to the thresholds
     ) -> 'WrongMatches':
         """The power of the pool and the drift of right matches, by least squares through the largest pool;
-        the
-        fewer wrong matches there are to count, the more the power is the usual one."""
+        the fewer wrong matches there are to count, the more the power is the usual one."""
         curves = [level.curves(shifts) for level in levels]
         here = curves[0]
         wrong = [np.maximum(curve.only_right / curve.row_f1 - 1, 0) for curve in curves]
@@ -277,7 +275,7 @@ def _shifts(levels, rule):
     if len(entries) > POINTS: entries = np.linspace(lowest, highest, POINTS)
     # among more listings there are higher scores than here
     above_all = highest + BEYOND + .05 * (highest - lowest)
-    if rule.scores_are_cosines: above_all = HIGHEST - rule.threshold
+    if rule.scores_end_at_one: above_all = HIGHEST - rule.threshold
     shifts = np.unique([lowest - BEYOND, *(entries[1:] + entries[:-1]) / 2, 0., above_all])
     return shifts[shifts <= above_all]
 

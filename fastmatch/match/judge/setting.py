@@ -2,8 +2,7 @@
 
 The same threshold means another thing among 500 listings and among 50,000. A rule is chosen and judged in the
 setting that it is going to work in: *in the catalogue*, where listings that were never trained on are looked
-up
-among all that the matcher holds, or *among themselves*, as a competition's closed test set is matched.
+up among all that the matcher holds, or *among themselves*, as a competition's closed test set is matched.
 """
 from dataclasses import dataclass, replace
 
@@ -77,6 +76,11 @@ class Setting:
         is_kept |= np.isin(codes, shuffled[sizes[shuffled].cumsum() <= room])
         return self._keep(is_kept)
 
+    def alone(self) -> 'Setting':
+        "The rows looked up among themselves, as a matcher does it that leaves its catalogue out."
+        spaces = {name: space.new if isinstance(space, Pool) else space for name, space in self.spaces.items()}
+        return Setting(AMONG_THEMSELVES, spaces, Groups(self.groups.row_codes), self.order[:len(self)])
+
     @property
     def needed(self) -> int:
         "The size of the smallest pool that `part` can make: the rows and the listings of their groups."
@@ -90,12 +94,10 @@ class Setting:
         seed: int = 0,  # Of the draw
     ) -> list:  # `Setting`s
         """As many smaller settings as there are in this one: whole groups are dealt at random, rows and
-        others
-        alike, and no listing is in two of them. Parts without a row are left out.
+        others alike, and no listing is in two of them. Parts without a row are left out.
 
         Where `part` can go no lower, and where there is nothing but rows. Raises `InputError` for a pool
-        below
-        1 or above what there is.
+        below 1 or above what there is.
         """
         if not 1 <= pool <= self.pool: raise InputError(f'pool={pool}: from 1 to {self.pool}, all there are')
         sizes = np.bincount(self.groups.codes)
@@ -114,8 +116,7 @@ class Setting:
         seed: int = 0,  # Of the draw
     ) -> 'Setting':
         """The setting with more listings that have no match: of this share of the groups one row each stays,
-        and
-        its mates are taken out of the pool.
+        and its mates are taken out of the pool.
 
         Rules that force matches (min2, chisel) pay for it here, as they do in a catalogue that is open.
         """

@@ -1,11 +1,8 @@
 "The quick ways to a rule: the best fusion of given candidates, or the ladder's shortest form in a setting."
-from dataclasses import replace
-
 from ...core import InputError
 from ..candidates import Candidates
 from ..judge.choose import fusion_options
 from ..judge.groups import Groups
-from ..judge.pool_thresholds import pool_thresholds
 from ..judge.setting import Setting
 from ..matches import MAX_MATCHES
 from ..rule import Rule
@@ -31,8 +28,7 @@ def choose_rule(
         if groups is not None or grid is not None:
             raise InputError(
                 'groups and grid are for candidates: a setting has groups, and a menu is for `ladder`')
-        rule = ladder(where, 'quick', halvings=1, seed=seed).rule
-        return replace(rule, pools=pool_thresholds(where, rule, seed=seed))
+        return ladder(where, 'quick', halvings=1, seed=seed).rule
     if groups is None: raise InputError('groups: give the true groups of the candidates, or a `Setting`')
     where.refuse_trained_on('choosing a rule')
     return _best_fusion(where, Groups.of(groups, len(where.ids)), grid, max_matches)

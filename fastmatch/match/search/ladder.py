@@ -1,8 +1,7 @@
 """The ladder: a whole rule is built step by step, and each step is kept only where it adds.
 
 The whole search is done on one half of the groups and scored on the other half, several times, so the figure
-of
-each rung is what a rule that was chosen like this scores on groups it was not chosen on.
+of each rung is what a rule that was chosen like this scores on groups it was not chosen on.
 """
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,6 +13,7 @@ from ...core import InputError
 from ..judge.heldout import HeldOut, alone_heldout, random_halves
 from ..judge.paired import Paired, paired
 from ..judge.score import known_map_at_r, recall_at
+from ..judge.pool_thresholds import pool_thresholds
 from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
@@ -108,6 +108,7 @@ def ladder(
     seed: int = 0,  # Of the halvings
     k: int = NEAREST,  # Candidates of each modality, the listing itself included
     echo=None,  # Called with a line of text after each rung; None: says nothing
+    pools: bool = True,  # Find the rule's thresholds for other sizes of the pool as well
 ) -> LadderResult:
     "Choose a whole rule, fusion first and one refinement after the other, each taken only where it adds."
     if halvings is None: halvings = LARGE_HALVINGS if len(setting) > MANY else HALVINGS
@@ -123,6 +124,7 @@ def ladder(
     score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary(),
              'setting': setting.name, 'pool': setting.pool}
     rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
+    if pools: rule = replace(rule, pools=pool_thresholds(setting, rule, seed=seed))
     halves = [HalfRule(side.structure, side.thresholds, side.scored) for side in climb.halves]
     return LadderResult(rule, final.structure, rungs, halves)
 
@@ -282,8 +284,7 @@ class _Climb:
         """Offer a classifier of pairs in place of a side's steps on neighbors.
 
         It is fitted to the pairs of the side's own rows; their probabilities, which the threshold is chosen
-        on,
-        come from models that did not see them.
+        on, come from models that did not see them.
         """
         ranks = 2 if self.menu.min2 else 1
         wanted = {}

@@ -22,8 +22,7 @@ class Workbench:
     """A setting, and everything that was made in it for one rule and that another rule can use.
 
     Only the judged rows are looked up, in the pool of all, except where a step asks for the neighbors of
-    other
-    listings too: then all listings of the pool are looked up, as the rule does it in use.
+    other listings too: then all listings of the pool are looked up, as the rule does it in use.
     """
     def __init__(
         self,

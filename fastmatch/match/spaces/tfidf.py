@@ -12,7 +12,10 @@ from .base import VectorSpace
 class Tfidf(VectorSpace):
     """Titles by the n-grams they share: the cosine of their TF-IDF vectors, searched exactly.
 
-    Titles that share no n-gram are no neighbors.
+    Titles that share no n-gram are no neighbors. New titles bring n-grams that no title here has; `transform`
+    adds them to the vocabulary with the weight of the rarest known ones. If they were left out, as
+    TfidfVectorizer does it, the rest of a new title would weigh more and all its cosines would be too high for
+    a threshold that was chosen on titles whose n-grams are all known.
     """
     def __init__(
         self,
@@ -22,16 +25,20 @@ class Tfidf(VectorSpace):
         min_df: int = 1,  # Leave out n-grams of fewer titles than this
         vectorizer=None,  # A fitted TfidfVectorizer: take its vocabulary instead of these titles'
         vectors: sparse.csr_matrix | None = None,  # float32 (n, n-grams), the titles by `vectorizer`
+        added: tuple = (),  # N-grams that the vocabulary lacks, for the columns of `vectors` behind its own
     ):
         # 'char_wb' was better than 'char' on 4 of the demo's 5 folds, with 28% fewer n-grams a title
         if vectors is None:
             titles = _checked_titles(titles)
-            if vectorizer is None: vectorizer = _fitted_vectorizer(titles, ngram, analyzer, min_df)
-            vectors = vectorizer.transform(titles).tocsr()
+            if vectorizer is None:
+                vectorizer = _fitted_vectorizer(titles, ngram, analyzer, min_df)
+                vectors = vectorizer.transform(titles).tocsr()
+            else: vectors, added = _transformed(titles, vectorizer, added)
         elif vectorizer is None: raise InputError('vectors: give the vectorizer that they were made by')
         vectors.sort_indices()
         self.vectorizer = vectorizer
         self.vectors = vectors
+        self.added = added
         self._by_ngram = None
         self._floats_per_pair = max(1, 4 * vectors.nnz // max(1, vectors.shape[0]))
 
@@ -41,8 +48,8 @@ class Tfidf(VectorSpace):
         self,
         titles,  # Strings, one a new listing
     ) -> 'Tfidf':
-        "New titles in the vocabulary of these, to hand to `search` and `scores` as `queries`."
-        return Tfidf(titles, vectorizer=self.vectorizer)
+        "New titles, to hand to `search` and `scores` as `queries`: in the vocabulary of these and their own."
+        return Tfidf(titles, vectorizer=self.vectorizer, added=self.added)
 
     def take(
         self,
@@ -57,14 +64,19 @@ class Tfidf(VectorSpace):
     ) -> 'Tfidf':
         "A space of these titles and, behind them, those of `other`."
         other = self._check_compatible(other)
-        return self._with_vectors(sparse.vstack([self.vectors, other.vectors], format='csr'))
+        added = max(self.added, other.added, key=len)
+        width = len(self.vectorizer.vocabulary_) + len(added)
+        wide_vectors = [_widened(space.vectors, width) for space in (self, other)]
+        return Tfidf(None, vectorizer=self.vectorizer, vectors=sparse.vstack(wide_vectors, format='csr'),
+                     added=added)
 
     def state(self) -> tuple[dict, dict]:  # Settings as json takes them, with the vocabulary; arrays by name
         "All that `from_state` needs to make this space again."
         vocabulary = self.vectorizer.vocabulary_
         settings = {'analyzer': self.vectorizer.analyzer, 'ngram': list(self.vectorizer.ngram_range),
-                    'vocabulary': sorted(vocabulary, key=vocabulary.get)}
-        arrays = {'idf': np.asarray(self.vectorizer.idf_, np.float32),
+                    'min_df': self.vectorizer.min_df,
+                    'vocabulary': [*sorted(vocabulary, key=vocabulary.get), *self.added]}
+        arrays = {'idf': _weights(self.vectorizer, len(self.added)),
                   'indptr': self.vectors.indptr.astype(np.int64),
                   'indices': self.vectors.indices.astype(np.int32),
                   'data': self.vectors.data.astype(np.float32)}
@@ -79,35 +91,46 @@ class Tfidf(VectorSpace):
         "The space whose `state` this is, without reading titles."
         text = require_package('sklearn.feature_extraction.text', 'TF-IDF of titles', 'scikit-learn')
         columns = {ngram: column for column, ngram in enumerate(settings['vocabulary'])}
-        vectorizer = text.TfidfVectorizer(analyzer=settings['analyzer'], ngram_range=tuple(settings['ngram']),
-                                          dtype=np.float32, vocabulary=columns)
+        # matchers of earlier versions do not say how rare an n-gram may be
+        vectorizer = text.TfidfVectorizer(
+            analyzer=settings['analyzer'], ngram_range=tuple(settings['ngram']), dtype=np.float32,
+            min_df=settings.get('min_df', 1), vocabulary=columns)
         vectorizer.idf_ = arrays['idf']
         shape = (len(arrays['indptr']) - 1, len(columns))
         vectors = sparse.csr_matrix((arrays['data'], arrays['indices'], arrays['indptr']), shape)
         return cls(None, vectorizer=vectorizer, vectors=vectors)
 
     def _with_vectors(self, vectors, removed=None):
-        return Tfidf(None, vectorizer=self.vectorizer, vectors=vectors)
+        return Tfidf(None, vectorizer=self.vectorizer, vectors=vectors, added=self.added)
 
     def _check_compatible(self, queries):
         if not isinstance(queries, Tfidf):
             raise InputError(f'titles: queries are {type(queries).__name__}, give Tfidf')
         if queries.vectorizer is not self.vectorizer:
             raise InputError('titles: queries have another vocabulary, make them by `transform`')
+        n_shared = min(len(self.added), len(queries.added))
+        if self.added[:n_shared] != queries.added[:n_shared]:
+            raise InputError('titles: queries and listings were made by different calls of `transform`, '
+                             'each with n-grams of its own: make them by one')
         return queries
 
-    def _vectors_by_ngram(self):
-        "The vectors transposed, (n-grams, n), made at the first search."
-        if self._by_ngram is None: self._by_ngram = self.vectors.T.tocsr()
+    def _vectors_by_ngram(self, width):
+        "The vectors transposed, (width, n), made at the first search; what these titles do not have is 0."
+        if self._by_ngram is None or self._by_ngram.shape[0] != width:
+            self._by_ngram = _widened(self.vectors, width).T.tocsr()
         return self._by_ngram
+
+    def _products(self, queries, query_rows):
+        "The vectors of some queries and, transposed, of all these titles, over n-grams of either."
+        width = max(self.vectors.shape[1], queries.vectors.shape[1])
+        return _widened(queries.vectors[query_rows], width), self._vectors_by_ngram(width)
 
     def _nearest(self, queries, query_rows, k):
         topn = require_package('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
         # OMP_NUM_THREADS may be a list, one number for each nesting level
         n_threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
-        vectors = queries.vectors[query_rows]
-        top_products = topn.sp_matmul_topn(
-            vectors, self._vectors_by_ngram(), top_n=k, threshold=0., sort=True, n_threads=n_threads)
+        top_products = topn.sp_matmul_topn(*self._products(queries, query_rows), top_n=k, threshold=0.,
+                                           sort=True, n_threads=n_threads)
         found_counts = np.diff(top_products.indptr)
         places = np.repeat(np.arange(len(query_rows)), found_counts), rank_within_row(found_counts)
         listing_ids = np.full((len(query_rows), k), -1, np.int64)
@@ -117,12 +140,15 @@ class Tfidf(VectorSpace):
         return listing_ids, scores
 
     def _all_scores(self, queries, query_rows):
-        scores = (queries.vectors[query_rows] @ self._vectors_by_ngram()).toarray()
+        vectors, by_ngram = self._products(queries, query_rows)
+        scores = (vectors @ by_ngram).toarray()
         scores[scores <= 0] = -np.inf
         return scores
 
     def _pair_scores(self, queries, query_rows, listing_ids):
-        products = queries.vectors[query_rows].multiply(self.vectors[listing_ids]).tocsr()
+        width = max(self.vectors.shape[1], queries.vectors.shape[1])
+        pairs = (_widened(vectors, width) for vectors in (queries.vectors[query_rows], self.vectors[listing_ids]))
+        products = sparse.csr_matrix.multiply(*pairs).tocsr()
         pair_of_product = np.repeat(np.arange(len(query_rows)), np.diff(products.indptr))
         # sums in float64, in the order of the vocabulary
         return np.bincount(pair_of_product, products.data, minlength=len(query_rows))
@@ -148,3 +174,39 @@ def _fitted_vectorizer(titles, ngram, analyzer, min_df):
     except ValueError as error:
         settings = f'titles with ngram={ngram}, analyzer={analyzer!r}, min_df={min_df}'
         raise InputError(f'{settings}: {error}') from error
+
+
+def _transformed(titles, vectorizer, added):
+    """The vectors of new titles, float32 (n, n-grams), and the n-grams behind those of the vocabulary: those
+    `added` before, then those that only these titles have."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+    known = vectorizer.vocabulary_
+    leaves_rare_out = not isinstance(vectorizer.min_df, int) or vectorizer.min_df > 1
+    if leaves_rare_out or not vectorizer.use_idf: return vectorizer.transform(titles).tocsr(), added
+    counter = CountVectorizer(analyzer=vectorizer.build_analyzer(), dtype=vectorizer.dtype)
+    try: counts = counter.fit_transform(titles)
+    # no title has any n-gram
+    except ValueError: return vectorizer.transform(titles).tocsr(), ()
+    columns = {**known, **{ngram: column for column, ngram in enumerate(added, len(known))}}
+    new_ngrams = counter.get_feature_names_out().tolist()
+    unseen = [ngram for ngram in new_ngrams if ngram not in columns]
+    columns |= {ngram: column for column, ngram in enumerate(unseen, len(columns))}
+    column_of_new = np.array([columns[ngram] for ngram in new_ngrams], np.int32)
+    counts = sparse.csr_matrix((counts.data, column_of_new[counts.indices], counts.indptr),
+                               (len(titles), len(columns)))
+    counts.sort_indices()
+    weighting = TfidfTransformer(norm=vectorizer.norm, sublinear_tf=vectorizer.sublinear_tf)
+    weighting.idf_ = _weights(vectorizer, len(columns) - len(known))
+    return weighting.transform(counts, copy=False).tocsr(), (*added, *unseen)
+
+
+def _weights(vectorizer, n_added):
+    "The inverse document frequency of each n-gram, float32: that of the rarest known for those added."
+    known = np.asarray(vectorizer.idf_, np.float32)
+    return np.append(known, np.full(n_added, known.max(), np.float32))
+
+
+def _widened(vectors, width):
+    "Vectors with columns of zeros behind their own."
+    if vectors.shape[1] == width: return vectors
+    return sparse.csr_matrix((vectors.data, vectors.indices, vectors.indptr), (vectors.shape[0], width))

@@ -17,8 +17,8 @@ class NamedRange(NamedTuple):
     default: Any  # What the kit uses where nothing is searched
 
 
-# The ranges are about a factor of ten to either side of what did well on the samples; margins
-# in radians, as in ArcFace.
+# The ranges are about a factor of ten to either side of what did well on the samples; margins in radians, as
+# in ArcFace.
 NAMED = {
     'margin': NamedRange((0., .8), .3),
     'scale': NamedRange((5., 64., 'log'), 20.),

@@ -167,8 +167,7 @@ def test_a_threshold_for_a_larger_pool():
 
 def made_level(pool, wrong_share, n_rows=4000, seed=0, same_rows=0.):
     """Rows with one mate each, and wrong listings as a Poisson process over the scores, as many as the pool;
-    a
-    share of them comes to a tenth of the rows."""
+    a share of them comes to a tenth of the rows."""
     rng = np.random.default_rng(seed)
     rate = np.full(n_rows, wrong_share * pool * (1 - same_rows))
     rate[:n_rows // 10] += wrong_share * pool * same_rows * 10

@@ -1,6 +1,8 @@
-"""Tfidf: scikit-learn's own vectors multiplied in float64, empty titles, vocabularies, and the way to files
-and back."""
+"""Tfidf: against n-grams counted in dicts, in float64; empty titles, new n-grams, and the way to files and
+back."""
 import json
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,11 +14,30 @@ from tests.match.cases import checked_search, pair_grid, titles
 from tests.match.spaces.promises import assert_exact, assert_same
 
 
-def expected_similarity(texts, new_texts=None, **kwargs):
-    "Dense product of scikit-learn's own vectors in float64; pairs that share nothing are no neighbors."
-    vectorizer = TfidfVectorizer(**{'analyzer': 'char_wb', 'ngram_range': (3, 5), **kwargs}).fit(texts)
-    rows = vectorizer.transform(texts if new_texts is None else new_texts).toarray()
-    cosines = rows @ vectorizer.transform(texts).toarray().T
+def naive_vectors(vectorizer, n_known, texts, known_texts):
+    "Each text as {n-gram: weight}, float64, of length 1: n-grams that no known text has weigh as the rarest."
+    ngrams_of = vectorizer.build_analyzer()
+    found_in = Counter(ngram for text in known_texts for ngram in set(ngrams_of(text)))
+    weights = {ngram: math.log((1 + n_known) / (1 + count)) + 1 for ngram, count in found_in.items()
+               if count >= vectorizer.min_df}
+    rarest = max(weights.values())
+    vectors = []
+    for text in texts:
+        vector = {ngram: count * weights.get(ngram, rarest) for ngram, count in Counter(ngrams_of(text)).items()
+                  if vectorizer.min_df == 1 or ngram in weights}
+        length = math.sqrt(sum(weight**2 for weight in vector.values())) or 1.
+        vectors.append({ngram: weight / length for ngram, weight in vector.items()})
+    return vectors
+
+
+def expected_similarity(texts, new_texts=None, among_new=False, **kwargs):
+    "Cosines of naive vectors; pairs that share nothing are no neighbors."
+    vectorizer = TfidfVectorizer(**{'analyzer': 'char_wb', 'ngram_range': (3, 5), **kwargs})
+    columns = naive_vectors(vectorizer, len(texts), texts, texts)
+    rows = columns if new_texts is None else naive_vectors(vectorizer, len(texts), new_texts, texts)
+    if among_new: columns = rows
+    cosines = np.array([[sum(weight * column.get(ngram, 0) for ngram, weight in row.items())
+                         for column in columns] for row in rows])
     similarity = np.where(cosines > 1e-12, cosines, -np.inf)
     if new_texts is None: np.fill_diagonal(similarity, cosines.diagonal())
     return similarity
@@ -66,6 +87,40 @@ def test_empty_titles():
     assert (empty_queries.search(2).ids == [[0, -1], [1, -1]]).all()
     assert (known.search(1, empty_queries).ids == -1).all()
     assert (empty_queries.scores([0, 1], [1, 0]) == 0).all()
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'ngram': (2, 3), 'analyzer': 'char'}, {'min_df': 2}])
+def test_new_ngrams_keep_their_weight(kwargs):
+    "Between new titles and known ones, among new ones, and when they have become known."
+    texts, new_texts = titles(25, 3), ['kaos merah zzyx', 'zzyx qqq', 'celana zzyx 12', '', titles(25, 3)[4]]
+    their_options = {{'ngram': 'ngram_range'}.get(name, name): value for name, value in kwargs.items()}
+    space = Tfidf(texts, **kwargs)
+    new = space.transform(new_texts)
+    rows, columns = np.arange(len(new_texts))[:, None], np.arange(len(texts))
+    expected = expected_similarity(texts, new_texts, **their_options)
+    np.testing.assert_allclose(space.scores(rows, columns, new), np.maximum(expected, 0), atol=1e-6)
+    among_new = np.maximum(expected_similarity(texts, new_texts, among_new=True, **their_options), 0)
+    np.testing.assert_allclose(new.scores(rows, rows.T), among_new, atol=1e-6)
+    grown = space.append(new)
+    assert_same(grown.search(6, space.take([1, 2])).scores, grown.search(6).scores[1:3])
+    np.testing.assert_allclose(grown.scores(rows + 25, rows.T + 25), among_new, atol=1e-6)
+    newest = ['zzyx wwww', 'zzyx']
+    settings, arrays = grown.state()
+    again = Tfidf.from_state(json.loads(json.dumps(settings)), arrays)
+    found = [each.search(9, queries=each.transform(newest)) for each in (grown, again)]
+    assert_same(*found)
+    # known n-grams of a title are as they were, bit for bit
+    np.testing.assert_array_equal(space.transform(texts).vectors.toarray(), space.vectors.toarray())
+
+
+def test_ngrams_of_different_calls_are_not_mixed_up():
+    space = Tfidf(titles(25, 3))
+    first, second = space.transform(['zzyx']), space.transform(['qqqq'])
+    with pytest.raises(InputError, match='different calls of `transform`'): first.search(1, queries=second)
+    with pytest.raises(InputError, match='different calls of `transform`'): first.append(second)
+    later = space.append(first).transform(['zzyx qqqq'])
+    np.testing.assert_allclose(space.append(first).scores([0], [25], later), [
+        expected_similarity(titles(25, 3), ['zzyx qqqq', 'zzyx'], among_new=True)[0, 1]], atol=1e-6)
 
 
 def test_row_permutation():
