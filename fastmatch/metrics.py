@@ -91,7 +91,11 @@ def macro_f1(
     pred,  # int (n,), predicted classes
     y,  # int (n,), true classes
 ) -> float:
-    "The plain mean of the classes' F1: a rare class counts as much as a frequent one."
+    """The plain mean of the classes' F1: a rare class counts as much as a frequent one.
+
+    Averaged are the classes in `y` or in `pred`, as scikit-learn does it: one that is only predicted counts
+    0.
+    """
     return f1_score(y, pred, average='macro', zero_division=0)
 
 

@@ -82,17 +82,18 @@ def map_at_r(
     return np.divide(precision_sum, mate_counts, out=np.full(len(mate_counts), np.nan), where=mate_counts > 0)
 
 
-def known_map_at_r(
+def recall_and_precision(
     neighbors: Neighbors,  # Of a self-join
     groups,  # (n,) groups, or `Groups`
-) -> np.ndarray:  # float64 (n,)
-    """`map_at_r` beside other figures: NaN for all listings where too few neighbors were searched for some.
-
-    A mean over the others alone would leave out the large groups.
-    """
+) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), float64 (n,)
+    """recall@1 and mAP@R as they stand beside row F1: all NaN where too few neighbors were searched for some
+    listings, since a mean over the others would leave out the large groups."""
     groups = Groups.of(groups, len(neighbors.ids))
-    if _is_cut(neighbors, groups, groups.sizes - 1).any(): return np.full(len(groups), np.nan)
-    return map_at_r(neighbors, groups)
+    figures = []
+    for metric, wanted in ((recall_at, np.minimum(groups.sizes - 1, 1)), (map_at_r, groups.sizes - 1)):
+        is_cut = _is_cut(neighbors, groups, wanted).any()
+        figures.append(np.full(len(groups), np.nan) if is_cut else metric(neighbors, groups))
+    return tuple(figures)
 
 
 def _is_cut(neighbors, groups, wanted):

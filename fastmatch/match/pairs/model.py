@@ -7,7 +7,7 @@ from ..candidates import Candidates
 from ..fuse import sorted_neighbors
 from ..judge.groups import Groups
 from ..judge.heldout import HeldOut, clusters_of, random_halves
-from ..judge.score import known_map_at_r, recall_at
+from ..judge.score import recall_and_precision
 from ..matches import MAX_MATCHES
 from ..neighbors import Neighbors, refuse_trained_on
 from ..thresholds.base import row_mask
@@ -315,7 +315,7 @@ def heldout_pairs(
             neighbors = _neighbors(candidates, pairs.rows, pair_columns, probabilities)
             sweep = Sweep(neighbors, groups, max_matches)
             threshold, _ = sweep.best(chosen_on)
-            scores_by_kind = sweep.at(threshold), recall_at(neighbors, groups), known_map_at_r(neighbors, groups)
+            scores_by_kind = sweep.at(threshold), *recall_and_precision(neighbors, groups)
             for sums, scores in zip(totals, scores_by_kind): sums[~chosen_on] += scores[~chosen_on]
             picks.append(('pair model', threshold))
     return HeldOut(totals[0] / halvings, clusters, totals[1] / halvings, totals[2] / halvings, picks)
