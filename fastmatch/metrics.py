@@ -1,5 +1,6 @@
 """fastai metrics over a whole validation set of unseen groups: one search for all of them, and no matrix of
 size n x n."""
+import numpy as np
 from fastai.learner import Metric
 from fastai.metrics import AccumMetric
 from sklearn.metrics import f1_score
@@ -13,7 +14,11 @@ from .match.thresholds.sweep import best_threshold
 
 class MatchMetric(Metric):
     """Base of metrics on the validation listings' nearest neighbors; a subclass sets `base_name` and gives
-    `score`."""
+    `score`.
+
+    One that is a mean over listings may give `row_scores` and `depth` instead: it is then searched as deep as
+    it needs.
+    """
     def __init__(
         self,
         # 'image', 'title' or 'joint'; None: the joint embedding, or else all side by side
@@ -37,6 +42,14 @@ class MatchMetric(Metric):
         groups,  # (n,) group of each listing
     ) -> float:
         "The metric's value on a validation set."
+        return _mean_of_finite(self.row_scores(neighbors, groups))
+
+    def row_scores(
+        self,
+        neighbors,  # `Neighbors` of some validation listings among all
+        groups,  # `Groups` of all, or (n,) groups: those of the listings that are scored come first
+    ):  # float (n,), NaN for listings that don't count
+        "What each listing scores."
         raise NotImplementedError
 
     @property
@@ -46,9 +59,9 @@ class MatchMetric(Metric):
             raise InputError(f'{self.name} needs a learner made by match_learner')
         neighbors, groups = self.learn.valid_scores.result(self.modality)
         depth = min(self.depth(groups), len(groups))
-        if depth > neighbors.ids.shape[1]:
-            neighbors, groups = self.learn.valid_scores.result(self.modality, depth)
-        return float(self.score(neighbors, groups))
+        if depth <= neighbors.ids.shape[1]: return float(self.score(neighbors, groups))
+        deep_parts = self.learn.valid_scores.deep_parts(depth, self.modality)
+        return float(_mean_of_finite(np.concatenate([self.row_scores(*part) for part in deep_parts])))
 
     @property
     def name(self): return self.base_name if self.modality is None else f'{self.base_name}_{self.modality}'
@@ -69,7 +82,7 @@ class RecallAt(MatchMetric):
         self.base_name = f'recall@{k}'
 
     def depth(self, groups): return self.k + 1
-    def score(self, neighbors, groups): return _mean_of_finite(recall_at(neighbors, groups, self.k))
+    def row_scores(self, neighbors, groups): return recall_at(neighbors, groups, self.k)
 
 
 class MAPAtR(MatchMetric):
@@ -77,7 +90,7 @@ class MAPAtR(MatchMetric):
     https://arxiv.org/abs/2003.08505"""
     base_name = 'map@r'
     def depth(self, groups): return int(Groups.of(groups).sizes.max())
-    def score(self, neighbors, groups): return _mean_of_finite(map_at_r(neighbors, groups))
+    def row_scores(self, neighbors, groups): return map_at_r(neighbors, groups)
 
 
 class RowF1(MatchMetric):

@@ -20,7 +20,7 @@ def learner(vectors):
     "What a metric sees of a Learner; the modality asked for is noted."
     asked = []
     neighbors = Dense(vectors).search(len(vectors))
-    scores = SimpleNamespace(result=lambda modality, least=0: (asked.append(modality), (neighbors, GROUPS))[1])
+    scores = SimpleNamespace(result=lambda modality: (asked.append(modality), (neighbors, GROUPS))[1])
     return SimpleNamespace(valid_scores=scores, asked=asked)
 
 

@@ -200,8 +200,8 @@ def refuse_trained_on(
         trained_on = trained_on & counts
     if not np.any(trained_on): return
     shown = np.flatnonzero(trained_on) if names is None else np.asarray(names)[trained_on]
-    raise InputError(f'{np.sum(trained_on)} of {len(trained_on)} listings were trained on ({preview(shown)}): '
-                     f'{what} needs listings the encoder never saw')
+    raise InputError(f'{np.sum(trained_on)} of {len(trained_on)} listings were trained on '
+                     f'({preview(shown)}): {what} needs listings the encoder never saw')
 
 
 def check_self_first(

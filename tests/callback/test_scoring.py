@@ -6,6 +6,7 @@ import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.optimizer import SGD
 
+from fastmatch.callback import scoring
 from fastmatch.core import InputError
 from fastmatch.match import Dense, best_threshold, map_at_r, recall_at
 from fastmatch.metrics import MAPAtR, RecallAt, RowF1
@@ -72,8 +73,10 @@ def test_rows_trained_on_are_flagged_and_refused(listings, tmp_path):
     assert learner.embeddings().refuse_trained_on('a rule') is not None
 
 
-def test_metrics_are_searched_as_deep_as_they_need(listings, tmp_path):
+@pytest.mark.parametrize('most_cells', [1 << 22, 1000])
+def test_metrics_are_searched_as_deep_as_they_need(listings, tmp_path, most_cells, monkeypatch):
     "mAP@R of groups of more than 51 and recall at more than 50 are those of a search of all listings."
+    monkeypatch.setattr(scoring, 'MOST_CELLS', most_cells)  # in many parts
     many = pd.concat([listings] * 5, ignore_index=True)
     many['posting_id'] = [f'p{row}' for row in range(len(many))]
     many['label_group'] = np.where(many.fold == 0, np.where(many.index % 2, 'odd', 'even'),

@@ -1,4 +1,4 @@
-"Listings that an encoder was trained on are refused by all that chooses or judges, whatever they went through."
+"Listings that an encoder was trained on are refused by all that chooses or judges."
 import numpy as np
 import pytest
 

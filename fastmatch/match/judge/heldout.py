@@ -93,7 +93,8 @@ def heldout(
     seed: int = 0,  # Of the halvings
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> HeldOut:
-    """Choose option and threshold on half of the groups, score the other half, swap; the mean of all halvings.
+    """Choose option and threshold on half of the groups, score the other half, swap: the mean of all
+    halvings.
 
     Raises `InputError` for listings that an encoder was trained on, where the neighbors know of it: those
     that `fuse` makes of the candidates of `Embeddings.spaces`.

@@ -78,7 +78,9 @@ class Keys(PairwiseSpace):
         k = resolve_k(k, len(self))
         checked_queries = self if queries is None else self._check_compatible(queries)
         own_codes, query_codes = self.codes(checked_queries)
-        pairs = _by_key(query_codes, 'row').merge(_by_key(own_codes, 'id'), on='key')
+        # of a key on very many listings the first `k` are enough: all pairs would be their number squared
+        found = _by_key(own_codes, 'id').groupby('key').head(k)
+        pairs = _by_key(query_codes, 'row').merge(found, on='key')
         ones = np.ones(len(pairs))
         return Neighbors.from_pairs(
             pairs.row, pairs.id, ones, len(checked_queries), self_join=queries is None, k=k)
