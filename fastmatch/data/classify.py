@@ -183,7 +183,7 @@ def _check_items(df, path, columns, image_columns, on_error, phash):
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
     is_usable = ~np.isin(np.arange(len(df)), skipped.row.to_numpy(int))
     # taken from the checked table, where folds are whole numbers
-    is_kept = checked.df[columns.id].isin(df[columns.id][is_usable])
+    is_kept = is_usable[~np.isin(np.arange(len(df)), checked.skipped.row.to_numpy(int))]
     return checked.df[is_kept].reset_index(drop=True), skipped, None if hashes is None else hashes[is_usable]
 
 

@@ -3,6 +3,7 @@ how the vectors were made."""
 import numpy as np
 
 from ..core import InputError, preview
+from .cells import composed, texts_of, tidy, tidy_hashes
 from .neighbors import refuse_trained_on
 
 TITLE_SPACES = ('tfidf', 'units', 'same_title', 'titles')  # modalities that are made from the titles
@@ -42,13 +43,13 @@ class Embeddings(dict):
         made_with: dict | None = None,  # How the vectors were made: {'tta': True, 'size': [104, 104]}
     ):
         super().__init__({modality: np.asarray(array, np.float32) for modality, array in vectors.items()})
-        self.ids = _common_ids(ids) if isinstance(ids, dict) else np.asarray(ids)
+        self.ids = tidy(_common_ids(ids) if isinstance(ids, dict) else ids, 'ids')
         n_listings = len(self.ids)
         self.titles = None if titles is None else _as_texts(titles)
         groups_keyword = 'groups' if groups is not None else 'labels'
         if groups is None: groups = labels
-        self.groups = None if groups is None else np.asarray(groups)
-        self.phash = None if phash is None else np.asarray(phash, dtype=object)
+        self.groups = None if groups is None else tidy(groups, groups_keyword)
+        self.phash = None if phash is None else tidy_hashes(phash)
         # a copy with other groups or titles, `Embeddings(emb, emb.ids, ...)`, has the same vectors
         if isinstance(vectors, Embeddings):
             if made_with is None: made_with = vectors.made_with
@@ -143,7 +144,7 @@ def _as_texts(titles):
     titles = list(titles)
     missing_rows = [row_number for row_number, title in enumerate(titles) if isna(title)]
     if missing_rows: raise InputError(f'titles: rows {preview(missing_rows)} are missing')
-    return [str(title) for title in titles]
+    return [composed(str(title)) for title in titles]
 
 
 def _common_ids(ids_by_modality):
@@ -154,10 +155,10 @@ def _common_ids(ids_by_modality):
     for modality, ids in others:
         if len(ids) != len(first_ids):
             raise InputError(f'{modality}: {len(ids)} ids, {first_modality}: {len(first_ids)}')
-        differing_rows = np.flatnonzero(ids.astype(str) != first_ids.astype(str))
+        differing_rows = np.flatnonzero(texts_of(ids) != texts_of(first_ids))
         if differing_rows.size:
             row_number = differing_rows[0]
-            same_listings = sorted(ids.astype(str)) == sorted(first_ids.astype(str))
+            same_listings = set(texts_of(ids)) == set(texts_of(first_ids))
             difference = (f'{modality}: row {row_number} is {str(ids[row_number])!r}, '
                           f'in {first_modality} it is {str(first_ids[row_number])!r}')
             reason = 'the same listings in another order' if same_listings else 'other listings'

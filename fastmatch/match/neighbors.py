@@ -6,6 +6,7 @@ import numpy as np
 
 from ..core import InputError, preview
 from .arrays import rank_within_row
+from .cells import codes_of
 
 # how many neighbors a search returns by default: as many as the Kaggle Shopee competition lets a listing
 # match
@@ -224,11 +225,9 @@ def group_codes(
 ) -> np.ndarray:  # int32 (n,)
     """Groups as codes from 0, numbered by first appearance; raises `InputError` for another length, or
     naming the rows without a group."""
-    import pandas as pd
-    groups = pd.Series(groups).to_numpy() if not isinstance(groups, np.ndarray) else groups
-    if groups.ndim != 1 or len(groups) != n:
-        raise InputError(f'{name} of shape {groups.shape}: give {n}, one a row')
-    codes = pd.factorize(groups)[0]
+    shape = np.shape(groups)
+    if len(shape) != 1 or shape[0] != n: raise InputError(f'{name} of shape {shape}: give {n}, one a row')
+    codes = codes_of(groups)
     if (codes < 0).any(): raise InputError(f'{name} are missing in rows {preview(np.flatnonzero(codes < 0))}')
     return codes.astype(np.int32)
 
