@@ -111,7 +111,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         # `frames`, a cell of `image` lists files, as a list or with blanks between
         columns: Columns | None = None,
         frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
-        valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
+        # Fold held out for validation, True where `fold_col` holds True for its rows; None: train on everything
+        valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
         seed: int = 0,  # Of the folds and of the sampler
         sampler: str | None = None,  # None: fastai's shuffle; 'pk', 'weighted', 'oversample': data/sampler.py

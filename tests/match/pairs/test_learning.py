@@ -147,5 +147,5 @@ def test_no_pair_is_scored_that_was_learned_from_its_other_side():
 
 def neighbors_scores(neighbors, pairs):
     "The score of each of the pairs."
-    by_pair = {(row, other): score for row, other, score in zip(*(each.tolist() for each in neighbors.pairs()))}
+    by_pair = {(row, other): score for row, other, score in zip(*map(np.ndarray.tolist, neighbors.pairs()))}
     return [by_pair[pair] for pair in zip(pairs.rows.tolist(), pairs.ids.tolist())]
