@@ -121,7 +121,8 @@ def judge_plain(
     seed: int = 0,  # Of the halvings
 ) -> dict:  # {row: `HeldOut`}
     "What needs no search for a rule: each listing alone, each modality, and their plain fusion, 'fused'."
-    return {**judge_modalities(setting, seed), 'fused': ladder(setting, 'plain', seed=seed, pools=False).heldout}
+    fused = ladder(setting, 'plain', seed=seed, pools=False).heldout
+    return {**judge_modalities(setting, seed), 'fused': fused}
 
 
 def judge(

@@ -111,7 +111,7 @@ class Rule:
 
     @property
     def scores_end_at_one(self) -> bool:
-        "Whether what the threshold is compared with is never above 1: cosines, probabilities, re-ranked ones."
+        "Whether what the threshold is compared with is never above 1: cosines, probabilities."
         names = [step.do for step in self._steps('neighbors')]
         if 'pair_model' in names:
             # probabilities, whatever stood before

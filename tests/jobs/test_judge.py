@@ -85,7 +85,8 @@ def test_new_titles_are_matched_as_they_were_judged(with_catalogue):
 
     known = Tfidf(table.title[~held_out])
     new_titles = table.title[held_out]
-    left_out = Tfidf(None, vectorizer=known.vectorizer, vectors=known.vectorizer.transform(new_titles).tocsr())
+    vectors = known.vectorizer.transform(new_titles).tocsr()
+    left_out = Tfidf(None, vectorizer=known.vectorizer, vectors=vectors)
     scores = {}
     for way, new in (('kept', known.transform(new_titles)), ('left out', left_out)):
         pool = Pool(new, known if with_catalogue else None)

@@ -112,7 +112,8 @@ def test_cosines_have_a_highest_threshold(threshold, edge):
 
 
 @pytest.mark.parametrize('how, steps, is_cut', [
-    ('mean', ['veto'], True), ('joint', ['k_reciprocal', 'mutual'], True), ('square', ['neighbor_mean'], True),
+    ('mean', ['veto'], True), ('joint', ['k_reciprocal', 'mutual'], True),
+    ('square', ['neighbor_mean'], True),
     ('mean', ['standardize'], False), ('mean', ['k_reciprocal', 'standardize'], False),
     ('power', ['k_reciprocal'], False), ('mean', [Step(print)], False)])
 def test_scores_that_end_at_one_have_a_highest_threshold(how, steps, is_cut):
@@ -121,7 +122,8 @@ def test_scores_that_end_at_one_have_a_highest_threshold(how, steps, is_cut):
     assert rule.scores_end_at_one == is_cut
     assert [rule.at(pool).threshold for pool in (10, 20)] == [-3., 1.01 if is_cut else 7.]
     if not is_cut: return
-    spaces = {'image': Dense(noisy(40, 6, 0, 20)), 'tfidf': Tfidf(titles(40, 0)), 'units': Units(titles(40, 0))}
+    texts = titles(40, 0)
+    spaces = {'image': Dense(noisy(40, 6, 0, 20)), 'tfidf': Tfidf(texts), 'units': Units(texts)}
     assert rule.neighbors(spaces).pairs()[2].max() <= 1
 
 

@@ -25,6 +25,7 @@ from .score import hits
 from .setting import Setting
 
 HALVINGS = 3  # of the pool: parts of a half, a quarter, an eighth
+ENOUGH_ROWS = 2_000  # looked up in parts of one size: more of them hardly change what is measured
 SMALLEST = 30  # listings of a part: fewer say little, and steps need neighbors
 DOUBLINGS = 4  # beyond the largest size for which thresholds are predicted
 POINTS = 4_000  # thresholds that are compared
@@ -40,7 +41,7 @@ def pool_thresholds(
     setting: Setting,  # Where the rule was chosen: its pool is the largest that is measured
     rule,  # `Rule`, or `RuleStructure`: its thresholds are chosen in the whole pool
     sizes: tuple | None = None,  # Of the parts; default a half, a quarter, an eighth, or the rows alone
-    draws: int | None = None,  # Parts of each size; default so many as there are in the pool
+    draws: int | None = None,  # Parts of each size; default so many as there are in the pool, or say enough
     seed: int = 0,  # Of the draws
     neighbors=None,  # The rule's fused and refined `Neighbors` in the whole pool, where they are at hand
 ) -> PoolThresholds:
@@ -175,7 +176,7 @@ def measured_levels(
     setting: Setting,  # Where the rule is judged
     rule: Rule,  # With the threshold for the whole pool
     sizes: tuple | None = None,  # Of the parts; default a half of the pool, a quarter, an eighth
-    draws: int | None = None,  # Parts of each size; default so many as there are in the pool
+    draws: int | None = None,  # Parts of each size; default so many as there are in the pool, or say enough
     seed: int = 0,  # Of the draws
     neighbors=None,  # The rule's `Neighbors` in the whole pool, where they are at hand
 ) -> list:  # `Level`s, the largest first
@@ -201,11 +202,14 @@ def _default_sizes(pool):
 
 
 def _dealt_parts(setting, size, draws, seed):
-    "Settings of random groups, so many as one deal gives, or as many as are asked for."
+    "Settings of random groups: of one deal as many as hold `ENOUGH_ROWS`, or as many as are asked for."
     seeds = np.random.default_rng([seed, size])
     parts = setting.dealt(size, int(seeds.integers(2**31)))
     if not parts: raise InputError(f'sizes: of {size} listings, none is one that is looked up')
-    while draws is not None and len(parts) < draws: parts += setting.dealt(size, int(seeds.integers(2**31)))
+    if draws is None:
+        rows_so_far = np.cumsum([len(part) for part in parts])
+        return parts[:int(np.searchsorted(rows_so_far, ENOUGH_ROWS)) + 1]
+    while len(parts) < draws: parts += setting.dealt(size, int(seeds.integers(2**31)))
     return parts[:draws]
 
 

@@ -78,7 +78,8 @@ class Setting:
 
     def alone(self) -> 'Setting':
         "The rows looked up among themselves, as a matcher does it that leaves its catalogue out."
-        spaces = {name: space.new if isinstance(space, Pool) else space for name, space in self.spaces.items()}
+        spaces = {name: space.new if isinstance(space, Pool) else space
+                  for name, space in self.spaces.items()}
         return Setting(AMONG_THEMSELVES, spaces, Groups(self.groups.row_codes), self.order[:len(self)])
 
     @property

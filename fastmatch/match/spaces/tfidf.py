@@ -15,8 +15,8 @@ class Tfidf(VectorSpace):
 
     Titles that share no n-gram are no neighbors. New titles bring n-grams that no title here has; `transform`
     adds them to the vocabulary with the weight of the rarest known ones. If they were left out, as
-    TfidfVectorizer does it, the rest of a new title would weigh more and all its cosines would be too high for
-    a threshold that was chosen on titles whose n-grams are all known.
+    TfidfVectorizer does it, the rest of a new title would weigh more and all its cosines would be too high
+    for a threshold that was chosen on titles whose n-grams are all known.
     """
     def __init__(
         self,
@@ -75,8 +75,8 @@ class Tfidf(VectorSpace):
         "All that `from_state` needs to make this space again."
         vocabulary = self.vectorizer.vocabulary_
         settings = {'analyzer': self.vectorizer.analyzer, 'ngram': list(self.vectorizer.ngram_range),
-                    'min_df': self.vectorizer.min_df,
                     'vocabulary': [*sorted(vocabulary, key=vocabulary.get), *self.added]}
+        if self.vectorizer.min_df != 1: settings['min_df'] = self.vectorizer.min_df
         arrays = {'idf': _weights(self.vectorizer, len(self.added)),
                   'indptr': self.vectors.indptr.astype(np.int64),
                   'indices': self.vectors.indices.astype(np.int32),
@@ -92,7 +92,6 @@ class Tfidf(VectorSpace):
         "The space whose `state` this is, without reading titles."
         text = require_package('sklearn.feature_extraction.text', 'TF-IDF of titles', 'scikit-learn')
         columns = {ngram: column for column, ngram in enumerate(settings['vocabulary'])}
-        # matchers of earlier versions do not say how rare an n-gram may be
         vectorizer = text.TfidfVectorizer(
             analyzer=settings['analyzer'], ngram_range=tuple(settings['ngram']), dtype=np.float32,
             min_df=settings.get('min_df', 1), vocabulary=columns)
@@ -148,8 +147,8 @@ class Tfidf(VectorSpace):
 
     def _pair_scores(self, queries, query_rows, listing_ids):
         width = max(self.vectors.shape[1], queries.vectors.shape[1])
-        pairs = (_widened(vectors, width) for vectors in (queries.vectors[query_rows], self.vectors[listing_ids]))
-        products = sparse.csr_matrix.multiply(*pairs).tocsr()
+        query_vectors = _widened(queries.vectors[query_rows], width)
+        products = query_vectors.multiply(_widened(self.vectors[listing_ids], width)).tocsr()
         pair_of_product = np.repeat(np.arange(len(query_rows)), np.diff(products.indptr))
         # sums in float64, in the order of the vocabulary
         return np.bincount(pair_of_product, products.data, minlength=len(query_rows))

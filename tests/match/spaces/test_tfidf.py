@@ -23,7 +23,8 @@ def naive_vectors(vectorizer, n_known, texts, known_texts):
     rarest = max(weights.values())
     vectors = []
     for text in texts:
-        vector = {ngram: count * weights.get(ngram, rarest) for ngram, count in Counter(ngrams_of(text)).items()
+        counts = Counter(ngrams_of(text))
+        vector = {ngram: count * weights.get(ngram, rarest) for ngram, count in counts.items()
                   if vectorizer.min_df == 1 or ngram in weights}
         length = math.sqrt(sum(weight**2 for weight in vector.values())) or 1.
         vectors.append({ngram: weight / length for ngram, weight in vector.items()})
