@@ -220,7 +220,7 @@ class MatchDataLoaders(ListingDataLoaders):
         df,  # DataFrame, a row a listing
         path='.',  # Folder of the images
         columns: Columns | None = None,  # None: `Columns()`, Shopee's names; image or title may be None
-        # Fold held out for validation, True where `fold_col` holds True for its rows; None: train on everything
+        # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
         valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
         seed: int = 0,  # Of the folds and of the sampler

@@ -111,7 +111,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         # `frames`, a cell of `image` lists files, as a list or with blanks between
         columns: Columns | None = None,
         frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
-        # Fold held out for validation, True where `fold_col` holds True for its rows; None: train on everything
+        # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
         valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
         seed: int = 0,  # Of the folds and of the sampler
