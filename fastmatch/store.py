@@ -49,6 +49,21 @@ def write_atomically(
     finally: temporary_file.unlink(missing_ok=True)
 
 
+def write_text(
+    path: Path,  # File to write
+    text: str,
+):
+    "Write text as UTF-8 with the line ends that it has: on Windows `Path.write_text` doubles some."
+    Path(path).write_bytes(text.encode())
+
+
+def table_text(
+    table,  # DataFrame
+) -> str:
+    "A table as CSV without its index, the same text on every system."
+    return table.to_csv(index=False, lineterminator='\n')
+
+
 def _write_to_disk(target_file, content):
     "Write bytes, and return when they are on the disk and no longer only in memory."
     with open(target_file, 'wb') as stream:

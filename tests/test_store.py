@@ -3,9 +3,11 @@ import hashlib
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fastmatch import store
@@ -17,9 +19,11 @@ from fastmatch.store import (
     fingerprint,
     read_sealed,
     seal,
+    table_text,
     write_atomically,
     write_sealed,
     write_state,
+    write_text,
 )
 
 SAVED = Path(__file__).parent/'saved'  # folders that the code wrote before there was one format
@@ -212,3 +216,23 @@ def test_a_fingerprint_tells_arrays_apart():
     others = [vectors + 1, vectors.reshape(3, 2), vectors.astype(np.float64), vectors[:, ::-1]]
     assert fingerprint(vectors) == fingerprint(vectors.copy('F'))
     assert fingerprint(vectors) not in map(fingerprint, others)
+
+
+def test_a_table_has_one_line_end_on_every_system(tmp_path, monkeypatch):
+    "pandas takes that of the system, and text files on Windows double it."
+    table = pd.DataFrame({'id': ['a', 'b'], 'title': ['one\r\ntwo', 'x,y']})
+    here = table_text(table)
+    monkeypatch.setattr(os, 'linesep', '\r\n')
+    assert table_text(table) == here == 'id,title\na,"one\r\ntwo"\nb,"x,y"\n'
+    write_text(tmp_path/'table.csv', here)
+    assert (tmp_path/'table.csv').read_bytes() == here.encode()
+    assert pd.read_csv(tmp_path/'table.csv', lineterminator='\n').equals(table)
+
+
+def test_no_table_is_written_past_the_door():
+    "Every table and text file of the package goes through `table_text`, and is written as bytes."
+    package = Path(store.__file__).parent
+    written = [f'{path.name}: {line.strip()}' for path in package.rglob('*.py') for line in
+               path.read_text(encoding='utf-8').splitlines()
+               if re.search(r'\.to_csv\((?!index=False, lineterminator)|\.write_text\(', line)]
+    assert written == []

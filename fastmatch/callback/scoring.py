@@ -11,6 +11,8 @@ from fastai.learner import Recorder
 from fastcore.foundation import L
 
 from ..core import InputError
+from ..match.judge.groups import Groups
+from ..match.neighbors import Neighbors
 from ..match.spaces.dense import Dense
 from ..optim.wrap import LiveHypers
 from ..schedule.fit import Plateau, check_monitor
@@ -18,7 +20,8 @@ from ..schedule.rates import is_one_rate, rate_factors
 from ..schedule.torch_schedule import scheduled_hypers
 from .base import in_lr_find
 
-N_NEIGHBORS = 51  # searched for the metrics: the listing itself and the 50 that the competition allows
+MOST_CELLS = 1 << 22  # neighbors of deep metrics that are held at a time
+N_NEIGHBORS = 51  # searched for any metric: the listing itself and the 50 that the competition allows
 
 
 class ValidScores(Callback):
@@ -55,6 +58,27 @@ class ValidScores(Callback):
             embeddings = self._embeddings(modality)
             self._found[modality] = Dense(embeddings).search(min(N_NEIGHBORS, len(embeddings)))
         return self._found[modality], np.concatenate(self._groups)
+
+    def deep_parts(
+        self,
+        depth: int,  # Neighbors to search, the listing itself included; no more than there are listings
+        modality: str | None = None,  # As for `result`
+    ):  # (`Neighbors` (b,depth) of b listings, `Groups` of all, these b first)
+        """Yield the neighbors of some listings after the other, for metrics that look far: all at once would
+        take the square of a giant group."""
+        space, groups = Dense(self._embeddings(modality)), np.concatenate(self._groups)
+        n_listings = len(groups)
+        for part in np.array_split(np.arange(n_listings), -(-n_listings * depth // MOST_CELLS)):
+            ids, scores = space.search(min(depth + 1, n_listings), queries=space.take(part))
+            # each listing itself to the front, the others in their order
+            others = np.argsort(ids == part[:, None], axis=1, kind='stable')[:, :depth - 1]
+            ids, scores = (np.take_along_axis(array, others, 1) for array in (ids, scores))
+            order = np.concatenate([part, np.delete(np.arange(n_listings), part)])
+            new_number = np.argsort(order)
+            own_scores = np.maximum(scores.max(1, initial=-np.inf), 1)[:, None]
+            neighbors = Neighbors(np.concatenate([np.arange(len(part))[:, None], new_number[ids]], 1),
+                                  np.concatenate([own_scores, scores], 1).astype(np.float32))
+            yield neighbors, Groups(groups[order], rows=len(part))
 
     def _embeddings(self, modality) -> np.ndarray:
         "float32 (n,d) embeddings of one modality, or of all side by side."

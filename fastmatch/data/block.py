@@ -220,7 +220,8 @@ class MatchDataLoaders(ListingDataLoaders):
         df,  # DataFrame, a row a listing
         path='.',  # Folder of the images
         columns: Columns | None = None,  # None: `Columns()`, Shopee's names; image or title may be None
-        valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
+        # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
+        valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
         seed: int = 0,  # Of the folds and of the sampler
         sampler: str | None = None,  # None: fastai's shuffle; 'pk', 'weighted', 'oversample': data/sampler.py

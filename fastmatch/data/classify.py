@@ -111,7 +111,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         # `frames`, a cell of `image` lists files, as a list or with blanks between
         columns: Columns | None = None,
         frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
-        valid_fold: int | None = 0,  # Fold held out for validation; None trains on everything
+        # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
+        valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
         seed: int = 0,  # Of the folds and of the sampler
         sampler: str | None = None,  # None: fastai's shuffle; 'pk', 'weighted', 'oversample': data/sampler.py
@@ -183,7 +184,7 @@ def _check_items(df, path, columns, image_columns, on_error, phash):
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
     is_usable = ~np.isin(np.arange(len(df)), skipped.row.to_numpy(int))
     # taken from the checked table, where folds are whole numbers
-    is_kept = checked.df[columns.id].isin(df[columns.id][is_usable])
+    is_kept = is_usable[~np.isin(np.arange(len(df)), checked.skipped.row.to_numpy(int))]
     return checked.df[is_kept].reset_index(drop=True), skipped, None if hashes is None else hashes[is_usable]
 
 

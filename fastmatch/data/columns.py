@@ -17,7 +17,7 @@ class Columns:
     image: str | None = 'image'  # Image file, relative to the folder of the images
     title: str | list | None = 'title'  # Title; a list of columns in calls that put several together
     group: str | None = 'label_group'  # Equal for listings of the same product; the class in classification
-    fold: str | None = None  # Whole numbers that say which part of the split a listing belongs to
+    fold: str | None = None  # Part of the split that a listing belongs to: whole numbers, or True and False
     phash: str | None = None  # Perceptual hash of the picture, 16 hex digits
 
     @classmethod

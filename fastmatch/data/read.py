@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
+from ..match.cells import texts_of, tidy, tidy_titles
 from .columns import Columns
 from .image import NO_FILE, phash, try_image
 
@@ -42,7 +43,7 @@ def check_listings(
     n_workers: int | None = None,  # Threads that decode; None: as many as there are cores, at most 16
     min_rows: int = 2,  # Fewest usable listings; 1 for listings that are matched against a catalogue
     **column_names,  # Single columns by keyword: `id_col`, `image_col`, `title_col`, `group_col`, `fold_col`
-) -> Listings:  # Its `df` has folds as int64
+) -> Listings:  # Its `df` has folds as int64 (or bool), ids and groups of one type, see match/cells.py
     """Check every row, decode every picture, and list all that is wrong at once.
 
     Raises `InputError`, also with 'skip' for missing columns, repeated ids, too few rows or a single group.
@@ -65,9 +66,19 @@ def check_listings(
     if len(usable) < min_rows:
         raise InputError(f'{_count(len(usable))} left of {len(df)}: at least {min_rows} are needed. '
                          + _message(skipped, columns.id))
-    if columns.fold is not None: usable[columns.fold] = pd.to_numeric(usable[columns.fold]).astype(np.int64)
+    _tidy_columns(usable, columns)
     if hashes is not None: hashes = hashes[is_usable]
     return Listings(usable, skipped, _count_singletons(usable, columns.group), hashes)
+
+
+def _tidy_columns(df, columns):
+    "Bring ids, groups, titles and folds into the form in which they are compared, in place."
+    for column in {columns.id, columns.group} - {None}: df[column] = tidy(df[column], column)
+    if columns.title is not None: df[columns.title] = tidy_titles(df[columns.title])
+    if columns.fold is None: return
+    is_bool = holds_booleans(df[columns.fold])
+    df[columns.fold] = df[columns.fold].astype(bool) if is_bool else (
+        pd.to_numeric(df[columns.fold]).astype(np.int64))
 
 
 def _faults_of_cells(df, columns):
@@ -130,7 +141,7 @@ def check_columns(
 
 def _check_ids(ids):
     "Raise if two rows have the same id: only the owner of the table can say which row is right."
-    row_numbers = pd.Series(np.arange(len(ids)), index=ids.to_numpy())[ids.notna().to_numpy()]
+    row_numbers = pd.Series(np.arange(len(ids)), index=texts_of(ids))[ids.notna().to_numpy()]
     repeated = row_numbers[row_numbers.index.duplicated(keep=False)].groupby(level=0, sort=False)
     if len(repeated):
         lines = [f"{listing_id!r} on rows {preview(rows_of_id.tolist(), 10)}"
@@ -156,11 +167,19 @@ def _not_text(df, column):
             if not is_blank and not isinstance(cell, str)]
 
 
+def holds_booleans(
+    cells: pd.Series,  # Of folds
+) -> bool:
+    "Whether all cells that are there are True or False, as in fastai's `is_valid`."
+    filled = cells.dropna()
+    return len(filled) > 0 and all(isinstance(cell, (bool, np.bool_)) for cell in filled)
+
+
 def not_whole(
     df: pd.DataFrame,  # One row a listing
     column: str,  # Column of folds
 ) -> list[Fault]:
-    "The rows where a column doesn't hold a whole number; 2.0 and '2' are whole."
+    "The rows where a column doesn't hold a whole number; 2.0 and '2' are whole, a column of booleans is."
     fold_numbers = pd.to_numeric(df[column], errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
     is_finite = np.isfinite(fold_numbers)
     is_whole = is_finite & (np.where(is_finite, fold_numbers, .5) % 1 == 0)

@@ -11,8 +11,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..core import InputError, preview
+from ..match.cells import codes_of, tidy_hashes
 from .columns import Columns
-from .read import check_columns, not_whole
+from .read import check_columns, holds_booleans, not_whole
 
 NO_COLUMNS = Columns(None, None, None, None)
 
@@ -43,7 +44,7 @@ def components(
         picture_codes = _codes(names if path is None else _digests(names, Path(path)))
         keys.append(_drop_placeholders(picture_codes, groups, max_shared, names.to_numpy(), 'picture'))
     if phash is not None:
-        hashes = df[phash] if isinstance(phash, str) else pd.Series(np.asarray(phash, dtype=object))
+        hashes = pd.Series(tidy_hashes(df[phash] if isinstance(phash, str) else phash), dtype=object)
         if len(hashes) != len(df): raise InputError(f'phash has {len(hashes)} values for {len(df)} rows')
         codes = np.where(_is_plain(hashes), -1, _codes(hashes))
         keys.append(_drop_placeholders(codes, groups, max_shared, hashes.to_numpy(), 'perceptual hash'))
@@ -57,7 +58,7 @@ def _given(**column_names):
 
 def _codes(values):
     "Values as int64 (n,) from 0 in order of appearance, -1 where missing."
-    return pd.factorize(values)[0].astype(np.int64)
+    return codes_of(values)
 
 
 def _link(keys, n_rows):
@@ -98,7 +99,7 @@ def usable_hashes(
     hashes,  # (n,) perceptual hashes, missing where a listing has none
 ) -> np.ndarray:  # object (n,), None where a hash is missing or not usable
     "The hashes that tell pictures apart, without those of pictures of one color or of plain stripes."
-    hashes = pd.Series(np.asarray(hashes, dtype=object))
+    hashes = pd.Series(tidy_hashes(hashes), dtype=object)
     return np.where(_is_plain(hashes) | hashes.isna(), None, hashes)
 
 
@@ -156,7 +157,7 @@ def _deal(component, n_folds, seed):
 
 def valid_split(
     df: pd.DataFrame,  # One row a listing (n rows)
-    valid_fold: int,  # Which fold validates
+    valid_fold: int,  # Which fold validates; True where `fold_col` holds True for rows that validate
     fold_col: str | None = None,  # Column of folds, whole numbers; None: `n_folds` folds are dealt
     label_col: str | None = None,  # Column of groups (also `group_col`)
     n_folds: int = 5,  # Folds to deal without `fold_col`
@@ -177,7 +178,7 @@ def valid_split(
     if columns.fold is None:
         given_folds = final_folds = _deal(component, n_folds, seed)[component]
     else:
-        given_folds = _folds(df, columns.fold)
+        given_folds = _folds(df, columns.fold, valid_fold)
         rows_per_fold = pd.crosstab(component, given_folds)
         # the columns are sorted and argmax takes the first: ties go to the smaller fold
         final_folds = rows_per_fold.columns.to_numpy()[rows_per_fold.to_numpy().argmax(1)][component]
@@ -203,8 +204,12 @@ def _moved(df, given, final, id_column):
                          'fold': given[row_numbers], 'to': final[row_numbers]})
 
 
-def _folds(df, fold_column):
-    "The column as int64 (n,), or an error that names the rows that aren't whole numbers."
+def _folds(df, fold_column, valid_fold):
+    """The column as int64 (n,), or an error that names the rows that aren't whole numbers.
+
+    A column of booleans, such as fastai's `is_valid`, needs a boolean `valid_fold`: 0, the default, would
+    hold out the rows that are meant to be trained on.
+    """
     if fold_column not in df.columns:
         known_columns = ', '.join(map(str, df.columns))
         raise InputError(f"df lacks fold_col={fold_column!r}; its columns are: {known_columns}")
@@ -212,4 +217,10 @@ def _folds(df, fold_column):
     if faults:
         lines = preview(f'row {fault.row}: {fault.reason}' for fault in faults)
         raise InputError(f'{fold_column}, {len(faults)} row(s): {lines}')
+    is_bool = holds_booleans(df[fold_column])
+    if is_bool and not isinstance(valid_fold, (bool, np.bool_)):
+        raise InputError(f'fold_col={fold_column!r} holds True and False: valid_fold=True holds out the rows '
+                         f'that are True, valid_fold=False the others (valid_fold={valid_fold!r} is neither)')
+    if isinstance(valid_fold, (bool, np.bool_)) and not is_bool:
+        raise InputError(f'valid_fold={valid_fold!r}: {fold_column!r} holds numbers, give one of them')
     return pd.to_numeric(df[fold_column]).to_numpy(dtype=np.int64)

@@ -9,7 +9,7 @@ from ..core import InputError
 from ..data.split import usable_hashes
 from ..data.table import unescape
 from ..match import Embeddings
-from ..store import write_atomically
+from ..store import table_text, write_atomically
 from .listings import columns_of
 
 
@@ -97,8 +97,8 @@ def write_matches(
     scores: bool = False,  # Also write a .pairs.csv beside it, a row a match with its scores and its reason
 ) -> list[Path]:
     "Write what was found, each file whole or not at all; returns the files."
-    write_atomically(output, result.to_frame().to_csv(index=False))
+    write_atomically(output, table_text(result.to_frame()))
     if not scores: return [output]
     pairs_file = output.with_suffix('.pairs.csv')
-    write_atomically(pairs_file, result.pairs().to_csv(index=False))
+    write_atomically(pairs_file, table_text(result.pairs()))
     return [output, pairs_file]

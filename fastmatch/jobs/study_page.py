@@ -4,7 +4,7 @@ import io
 
 from ..match.judge.paired import Paired, paired
 from ..report.render import page, render
-from ..store import atomic_folder
+from ..store import atomic_folder, table_text, write_text
 from ..study import tested
 from ..study.engine.pruner import direction_of
 from ..study.tune import describe_trial
@@ -57,8 +57,8 @@ def write_study(
     "Write `STUDY_FILES`: the page, and a table with a row a trial."
     trials_table = study.trials_dataframe(('number', 'state', 'value', 'duration', 'params'))
     with atomic_folder(folder) as unfinished:
-        (unfinished/'report.html').write_text(study_page(study), encoding='utf-8')
-        (unfinished/'trials.csv').write_text(trials_table.to_csv(index=False), encoding='utf-8')
+        write_text(unfinished/'report.html', study_page(study))
+        write_text(unfinished/'trials.csv', table_text(trials_table))
 
 
 def _complete(study):

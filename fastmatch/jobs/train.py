@@ -20,7 +20,7 @@ from ..matcher import Matcher, check_blanks
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
-from ..store import atomic_folder, check_new_folder
+from ..store import atomic_folder, check_new_folder, table_text, write_text
 from .judge import Judgement, judge, judge_plain, settings_for, summary_rows, with_share
 from .options import RuleChoice, Training, refuse_unknown, take_columns, with_keywords
 from .progress import Stages, StepBar, epoch_logger, suggested_rate
@@ -243,8 +243,8 @@ def run(
     with atomic_folder(out) as unfinished:
         matcher.save(unfinished)
         matches = outcome.matches.to_frame(outcome.emb.ids)
-        (unfinished/'matches.csv').write_text(matches.to_csv(index=False), encoding='utf-8')
-        (unfinished/'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        write_text(unfinished/'matches.csv', table_text(matches))
+        write_text(unfinished/'summary.json', json.dumps(summary, indent=2) + '\n')
         # the report only illustrates the result: should it fail, hours of training are still worth keeping
         try: write_report(outcome, unfinished/'report.html')
         except Exception as error: echo(f'no report.html: {type(error).__name__}: {error}')

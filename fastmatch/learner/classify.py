@@ -48,15 +48,18 @@ class ClassifyLearner(ListingLearner):
         return probabilities.float().numpy(), targets.numpy(), losses.float().numpy()
 
     def class_table(self) -> pd.DataFrame:  # One row a class and one for 'macro': precision, recall, f1, n
-        "Precision, recall and F1 of each class on the validation items, and their plain means ('macro')."
+        """Precision, recall and F1 of each class on the validation items, and their plain means ('macro'), as
+        `macro_f1` takes them: over the classes that items have or are predicted to have."""
         probabilities, targets, _ = self._validated()
         class_names = list(self.dls.vocab)
+        predicted = probabilities.argmax(1)
         precision, recall, f1, counts = precision_recall_fscore_support(
-            targets, probabilities.argmax(1), labels=range(len(class_names)), zero_division=0)
+            targets, predicted, labels=range(len(class_names)), zero_division=0)
         table = pd.DataFrame({'precision': precision, 'recall': recall, 'f1': f1, 'n': counts},
                              index=class_names)
-        # a class without validation items has no score to average
-        table.loc['macro'] = [*table[table.n > 0][['precision', 'recall', 'f1']].mean(), counts.sum()]
+        # a class that no item has and none is predicted to have has no score to average
+        counted = (counts > 0) | (np.bincount(predicted, minlength=len(counts)) > 0)
+        table.loc['macro'] = [*table[counted][['precision', 'recall', 'f1']].mean(), counts.sum()]
         return table.astype({'n': int})
 
     def show_worst(

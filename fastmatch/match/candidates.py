@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core import InputError
 from .arrays import rank_within_row
-from .neighbors import NEAREST, resolve_k
+from .neighbors import NEAREST, k_among_more, refuse_trained_on, resolve_k
 from .spaces.asymmetric import AsymmetricSpace
 from .spaces.pool import Pool, holds_keys
 
@@ -17,12 +17,23 @@ class Candidates:
     one score of."""
     ids: np.ndarray  # int64 (n,K), the listing itself first, then rising; padded with -1
     scores: dict  # modality -> float32 (n,K), -inf at the padding
-    k: int = NEAREST  # Neighbors taken from each modality
+    k: int = NEAREST  # Neighbors that a rule chosen on these takes from each modality
     join: tuple = ()  # Modalities that are exact keys: not fused; a pair with equal keys matches
     pool: int | None = None  # Number of listings that ids may point to; None: as many as there are rows
     present: dict | None = None  # modality -> bool (pool,), False where a listing has none; None: all have
     rows: np.ndarray | None = None  # int (m,), rows of the pairs where `ids` and `scores` are flat (m,)
     made_with: dict | None = None  # How the vectors were made, as `Embeddings` know it; None: not known
+    # bool (n,), rows that an encoder was trained on: nothing is chosen or judged on them; None: not known
+    trained_on: np.ndarray | None = None
+    searched: int | None = None  # Neighbors that were taken from each modality; None: not known
+
+    def refuse_trained_on(
+        self,
+        what: str,  # What they would be used for, for the message
+    ) -> 'Candidates':
+        "Return `self`, or raise `InputError` where an encoder was trained on some of the rows."
+        refuse_trained_on(self.trained_on, what)
+        return self
 
 
 def candidates(
@@ -35,17 +46,19 @@ def candidates(
     listing_count = _same_size('modalities of different length', listing_counts)
     pool_sizes = {modality: space.pool for modality, space in spaces.items()}
     pool_size = _same_size('modalities with catalogues of different length', pool_sizes)
-    id_grid = _union_grid(spaces, resolve_k(k, pool_size), listing_count, pool_size)
+    searched = resolve_k(k, pool_size)
+    id_grid = _union_grid(spaces, searched, listing_count, pool_size)
     row_numbers = np.arange(listing_count)[:, None]
     return Candidates(
         ids=id_grid,
         scores={modality: space.scores(row_numbers, id_grid) for modality, space in spaces.items()},
-        # by default a rule chosen on few listings takes 50 among more
-        k=NEAREST if k is None else k,
+        k=k_among_more(k, pool_size),
         join=tuple(modality for modality, space in spaces.items() if holds_keys(space)),
         pool=pool_size,
         present={modality: _present(space) for modality, space in spaces.items()},
-        made_with=made_with_of(spaces))
+        made_with=made_with_of(spaces),
+        trained_on=trained_on_of(spaces),
+        searched=searched)
 
 
 def made_with_of(
@@ -54,6 +67,14 @@ def made_with_of(
     "How the vectors of these spaces were made, None where no space knows."
     known_settings = [space.made_with for space in spaces.values() if space.made_with]
     return known_settings[0] if known_settings else None
+
+
+def trained_on_of(
+    spaces: dict,  # Modality -> space or `Pool`
+) -> np.ndarray | None:  # bool (n,)
+    "Which rows of these spaces an encoder was trained on in any modality, None where no space knows."
+    known_flags = [space.trained_on for space in spaces.values() if space.trained_on is not None]
+    return np.any(known_flags, axis=0) if known_flags else None
 
 
 def _same_size(problem, size_by_modality):

@@ -3,6 +3,8 @@ how the vectors were made."""
 import numpy as np
 
 from ..core import InputError, preview
+from .cells import composed, texts_of, tidy, tidy_hashes
+from .neighbors import refuse_trained_on
 
 TITLE_SPACES = ('tfidf', 'units', 'same_title', 'titles')  # modalities that are made from the titles
 
@@ -41,17 +43,19 @@ class Embeddings(dict):
         made_with: dict | None = None,  # How the vectors were made: {'tta': True, 'size': [104, 104]}
     ):
         super().__init__({modality: np.asarray(array, np.float32) for modality, array in vectors.items()})
-        self.ids = _common_ids(ids) if isinstance(ids, dict) else np.asarray(ids)
+        self.ids = tidy(_common_ids(ids) if isinstance(ids, dict) else ids, 'ids')
         n_listings = len(self.ids)
         self.titles = None if titles is None else _as_texts(titles)
         groups_keyword = 'groups' if groups is not None else 'labels'
         if groups is None: groups = labels
-        self.groups = None if groups is None else np.asarray(groups)
-        self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
-        self.phash = None if phash is None else np.asarray(phash, dtype=object)
+        self.groups = None if groups is None else tidy(groups, groups_keyword)
+        self.phash = None if phash is None else tidy_hashes(phash)
         # a copy with other groups or titles, `Embeddings(emb, emb.ids, ...)`, has the same vectors
-        if made_with is None and isinstance(vectors, Embeddings): made_with = vectors.made_with
+        if isinstance(vectors, Embeddings):
+            if made_with is None: made_with = vectors.made_with
+            if trained_on is None: trained_on = vectors.trained_on
         self.made_with = None if made_with is None else dict(made_with)
+        self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
         arrays = {**self, 'titles': self.titles, groups_keyword: self.groups, 'trained_on': self.trained_on,
                   'phash': self.phash}
         for column_name, column in arrays.items():
@@ -87,10 +91,7 @@ class Embeddings(dict):
     ) -> 'Embeddings':
         """Return `self`, or raise `InputError` where an encoder was trained on some rows: their
         similarities are near 1 and mislead `what`."""
-        if self.trained_on.any():
-            trained = f'{self.trained_on.sum()} of {len(self)} listings were trained on'
-            raise InputError(f'{trained} ({preview(self.ids[self.trained_on])}): '
-                             f'{what} needs listings the encoder never saw')
+        refuse_trained_on(self.trained_on, what, self.ids)
         return self
 
     def spaces(
@@ -116,8 +117,9 @@ class Embeddings(dict):
             modalities = [modality for modality in only if modality not in made_spaces]
         self._check_available(modalities, made_spaces)
         spaces = {modality: Dense(self[modality], modality) for modality in modalities}
-        # a rule that is chosen on these spaces remembers how their vectors were made
-        for space in spaces.values(): space.made_with = self.made_with
+        # a rule that is chosen on these spaces remembers how their vectors were made, and is refused where
+        # an encoder was trained on these listings
+        for space in spaces.values(): space.made_with, space.trained_on = self.made_with, self.trained_on
         if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
         if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
         if 'units' in made_spaces: spaces['units'] = Units(self.titles)
@@ -142,7 +144,7 @@ def _as_texts(titles):
     titles = list(titles)
     missing_rows = [row_number for row_number, title in enumerate(titles) if isna(title)]
     if missing_rows: raise InputError(f'titles: rows {preview(missing_rows)} are missing')
-    return [str(title) for title in titles]
+    return [composed(str(title)) for title in titles]
 
 
 def _common_ids(ids_by_modality):
@@ -153,10 +155,10 @@ def _common_ids(ids_by_modality):
     for modality, ids in others:
         if len(ids) != len(first_ids):
             raise InputError(f'{modality}: {len(ids)} ids, {first_modality}: {len(first_ids)}')
-        differing_rows = np.flatnonzero(ids.astype(str) != first_ids.astype(str))
+        differing_rows = np.flatnonzero(texts_of(ids) != texts_of(first_ids))
         if differing_rows.size:
             row_number = differing_rows[0]
-            same_listings = sorted(ids.astype(str)) == sorted(first_ids.astype(str))
+            same_listings = set(texts_of(ids)) == set(texts_of(first_ids))
             difference = (f'{modality}: row {row_number} is {str(ids[row_number])!r}, '
                           f'in {first_modality} it is {str(first_ids[row_number])!r}')
             reason = 'the same listings in another order' if same_listings else 'other listings'

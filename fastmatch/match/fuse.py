@@ -3,7 +3,7 @@ are in fusions.py."""
 import numpy as np
 
 from ..core import InputError
-from .candidates import Candidates
+from .candidates import Candidates, trained_on_of
 from .fusions import FUSION_FUNCTIONS
 from .neighbors import Neighbors
 from .spaces.dense import Dense
@@ -36,6 +36,7 @@ def ensemble(
     removed = np.any([space.removed for space in spaces], axis=0)
     combined = template._with_vectors(side_by_side.vectors, removed)
     combined.name = name
+    combined.trained_on = trained_on_of(dict(enumerate(spaces)))
     return combined
 
 
@@ -58,7 +59,9 @@ def fuse(
     unknown = set(weights) - set(candidates.scores)
     if unknown:
         raise InputError(f'weights name {sorted(unknown)}; the candidates hold {list(candidates.scores)}')
-    return sorted_neighbors(candidates.ids, fused_scores(candidates, how, weights, join, power, planes))
+    neighbors = sorted_neighbors(candidates.ids,
+                                 fused_scores(candidates, how, weights, join, power, planes))
+    return neighbors.known(candidates.trained_on, candidates.searched)
 
 
 def equal_weights(

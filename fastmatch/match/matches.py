@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core import InputError
 from .arrays import find_pairs, rank_within_row
+from .cells import texts_of
 from .neighbors import Neighbors, check_k
 
 MAX_MATCHES = 50  # the competition's limit for each listing, the listing itself included
@@ -47,7 +48,7 @@ class Matches:
     ):
         "The competition's table as a DataFrame: `posting_id`, and `matches` separated by blanks."
         import pandas as pd
-        listing_names = np.asarray(posting_ids).astype(str)
+        listing_names = texts_of(posting_ids).astype(str)
         if len(listing_names) != len(self) and len(listing_names) <= self.ids.max(initial=-1):
             raise InputError(f'posting_ids: {len(listing_names)} for {len(self)} rows')
         joined_names = [' '.join(listing_names[matched_ids]) for matched_ids in self]

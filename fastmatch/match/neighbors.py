@@ -6,17 +6,26 @@ import numpy as np
 
 from ..core import InputError, preview
 from .arrays import rank_within_row
+from .cells import codes_of
 
 # how many neighbors a search returns by default: as many as the Kaggle Shopee competition lets a listing
 # match
 NEAREST = 50
 
 
-class Neighbors(NamedTuple):
-    """For each row its nearest ids and their scores, best first; in a self-join the listing itself is at
-    rank 0."""
+class _TwoArrays(NamedTuple):
+    "The two arrays of `Neighbors`, which can be unpacked."
     ids: np.ndarray  # int64 (n,k), padded with -1 behind the last neighbor
     scores: np.ndarray  # float32 (n,k), higher is nearer, padded with -inf
+
+
+class Neighbors(_TwoArrays):
+    """For each row its nearest ids and their scores, best first: int64 and float32 (n,k), padded with -1 and
+    -inf. In a self-join the listing itself is at rank 0."""
+    # What a search knows of them beside the arrays, None where nothing is known. Steps that make new
+    # neighbors from old ones know nothing of it.
+    trained_on: np.ndarray | None = None  # bool (n,), rows that an encoder was trained on: not to be judged
+    searched: int | None = None  # Of fused ones: neighbors taken from each modality, itself included
 
     def top(
         self,
@@ -24,14 +33,25 @@ class Neighbors(NamedTuple):
     ) -> 'Neighbors':
         "The first `k` neighbors of each row."
         check_k(k)
-        return Neighbors(self.ids[:, :k], self.scores[:, :k])
+        searched = None if self.searched is None else min(k, self.searched)
+        return Neighbors(self.ids[:, :k], self.scores[:, :k]).known(self.trained_on, searched)
 
     def head(
         self,
         n: int,  # Rows to keep
     ) -> 'Neighbors':
         "The first `n` rows."
-        return Neighbors(self.ids[:n], self.scores[:n])
+        trained_on = None if self.trained_on is None else self.trained_on[:n]
+        return Neighbors(self.ids[:n], self.scores[:n]).known(trained_on, self.searched)
+
+    def known(
+        self,
+        trained_on: np.ndarray | None,  # bool (n,), rows that an encoder was trained on; None: not known
+        searched: int | None = None,  # Neighbors taken from each modality, itself included; None: not known
+    ) -> 'Neighbors':
+        "Note what is known of these neighbors, and return them."
+        self.trained_on, self.searched = trained_on, searched
+        return self
 
     def check(
         self,
@@ -153,6 +173,38 @@ def resolve_k(
     return k
 
 
+def k_among_more(
+    k: int | None,  # Neighbors taken from each modality where a rule was chosen; None: the default
+    n: int,  # Listings there were
+) -> int:
+    """How many neighbors a rule takes that was chosen among `n` listings.
+
+    Where all listings were taken nothing was cut, and `k` says how many there were, not how many are wanted:
+    among more listings such a rule takes 50 at least.
+    """
+    if k is None: return NEAREST
+    return max(k, NEAREST) if k >= n else k
+
+
+def refuse_trained_on(
+    trained_on: np.ndarray | None,  # bool (n,), listings that an encoder was trained on; None: not known
+    what: str,  # What they would be used for, for the message
+    names=None,  # (n,) what to call them in the message; default row numbers
+    rows=None,  # bool (n,) or row numbers, the listings that count; default all
+):
+    """Raise `InputError` where an encoder was trained on some of these listings: their similarities are near
+    1 and mislead `what`."""
+    if trained_on is None: return
+    if rows is not None:
+        counts = np.zeros(len(trained_on), bool)
+        counts[rows] = True
+        trained_on = trained_on & counts
+    if not np.any(trained_on): return
+    shown = np.flatnonzero(trained_on) if names is None else np.asarray(names)[trained_on]
+    raise InputError(f'{np.sum(trained_on)} of {len(trained_on)} listings were trained on '
+                     f'({preview(shown)}): {what} needs listings the encoder never saw')
+
+
 def check_self_first(
     neighbors: Neighbors,  # Of a self-join, or of new listings in a `Pool`
     pool: int | None = None,  # Number of listings that ids may point to; default as many as there are rows
@@ -173,11 +225,9 @@ def group_codes(
 ) -> np.ndarray:  # int32 (n,)
     """Groups as codes from 0, numbered by first appearance; raises `InputError` for another length, or
     naming the rows without a group."""
-    import pandas as pd
-    groups = pd.Series(groups).to_numpy() if not isinstance(groups, np.ndarray) else groups
-    if groups.ndim != 1 or len(groups) != n:
-        raise InputError(f'{name} of shape {groups.shape}: give {n}, one a row')
-    codes = pd.factorize(groups)[0]
+    shape = np.shape(groups)
+    if len(shape) != 1 or shape[0] != n: raise InputError(f'{name} of shape {shape}: give {n}, one a row')
+    codes = codes_of(groups)
     if (codes < 0).any(): raise InputError(f'{name} are missing in rows {preview(np.flatnonzero(codes < 0))}')
     return codes.astype(np.int32)
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from ..core import InputError, preview
 from ..match import Dense, Embeddings, Keys, Rule, Tfidf, Units
+from ..match.cells import texts_of
 from ..match.spaces.keys import title_keys
 from ..match.spaces.titles import Titles
 
@@ -28,10 +29,11 @@ def check_ids(
     what: str,  # What to call the listings in messages
 ) -> np.ndarray:  # str (n,)
     "The ids as text; raises `InputError` where one is given twice, is empty, or has a blank in it."
-    ids_as_text = np.asarray(ids).astype(str)
+    texts = texts_of(ids)
+    if any(text is None or not text.strip() for text in texts): raise InputError(f'{what}: an id is empty')
+    ids_as_text = texts.astype(str)
     distinct_ids, counts = np.unique(ids_as_text, return_counts=True)
     if (counts > 1).any(): raise InputError(f'{what}: ids given twice: {preview(distinct_ids[counts > 1])}')
-    if not all(listing_id.strip() for listing_id in ids_as_text): raise InputError(f'{what}: an id is empty')
     check_blanks(ids_as_text, what)
     return ids_as_text
 
@@ -96,7 +98,7 @@ class Catalogue:
         ids,  # One id or several, all of them in the catalogue
     ) -> 'Catalogue':
         "A catalogue that lacks some of the listings."
-        ids = np.asarray([ids] if isinstance(ids, (str, int)) else ids).astype(str)
+        ids = texts_of([ids] if np.ndim(ids) == 0 else ids).astype(str)
         is_unknown = ~np.isin(ids, self.ids)
         if is_unknown.any(): raise InputError(f'not in the catalogue: {preview(ids[is_unknown])}')
         is_kept = ~np.isin(self.ids, ids)

@@ -9,6 +9,7 @@ from ..data.columns import Columns
 from ..data.read import check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
 from ..match import Embeddings, Rule
+from ..match.cells import composed
 from .catalogue import TITLE_SPACES
 from .encode import Encoder
 
@@ -51,7 +52,7 @@ def embed_listings(
     unusable = check_listings(df, columns=text_columns, min_rows=0, on_error='skip').skipped
     rows = np.setdiff1d(np.arange(len(df)), unusable.row.to_numpy(int))
     usable = df.iloc[rows]
-    titles = usable[columns.title].tolist() if 'title' in inputs else None
+    titles = [composed(title) for title in usable[columns.title]] if 'title' in inputs else None
     files = _image_files(df, usable, columns.image, folder) if with_images else None
 
     known_hashes = 'phash' in rule.reads and columns.phash is not None and columns.phash in df

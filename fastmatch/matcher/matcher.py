@@ -8,6 +8,7 @@ import pandas as pd
 from ..core import check_device
 from ..data.columns import Columns
 from ..match import Embeddings, Pool, Rule
+from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
 from ..match.words import threshold_in_words
 from .catalogue import Catalogue, check_ids
@@ -59,7 +60,7 @@ class Matcher:
         # before hours of embedding
         if encoder is not None: _check_rule(rule, encoder.made_with)
         embeddings, skipped = embed_listings(df, path, columns, rule, encoder, bs, on_error)
-        embeddings.trained_on = np.isin(embeddings.ids, list(trained_on))
+        embeddings.trained_on = is_among(embeddings.ids, trained_on)
         return cls(rule, embeddings, encoder, columns, info), skipped
 
     def __len__(self): return len(self.catalogue)
@@ -155,14 +156,14 @@ class Matcher:
         files = {}
         for table in (df, new):
             if not isinstance(table, pd.DataFrame): continue
-            listing_ids = table[self.columns.id].astype(str)
+            listing_ids = texts_of(table[self.columns.id])
             if self.columns.title in table:
                 titles |= dict(zip(listing_ids, table[self.columns.title].fillna('').astype(str)))
             if self.columns.image in table:
                 image_files = [image_file(cell, path) for cell in table[self.columns.image]]
                 files |= dict(zip(listing_ids, image_files))
         if isinstance(new, Embeddings) and new.titles is not None:
-            titles |= dict(zip(map(str, new.ids), new.titles))
+            titles |= dict(zip(texts_of(new.ids), new.titles))
         return result.explain(posting_id, titles, files)
 
     def add(

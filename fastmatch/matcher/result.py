@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..core import InputError
 from ..match import Matches, Neighbors, Pool, Rule
+from ..match.cells import as_text
 from ..match.pairs.rule_pairs import RulePairs
 from .explain import Explanation, add_pair_model
 
@@ -73,7 +74,7 @@ class MatchResult:
         files: dict | None = None,  # Id -> image file or image in memory, to show
     ) -> Explanation:
         "Every candidate of a listing: its scores by modality, whether it matches, and the step that decided."
-        found = np.flatnonzero(self.ids[:len(self)] == str(posting_id))
+        found = np.flatnonzero(self.ids[:len(self)] == as_text(posting_id))
         if not len(found): raise InputError(f'{posting_id!r}: is none of the {len(self)} matched listings')
         row_number = found[0]
         # the scores of the candidates that there were after each step

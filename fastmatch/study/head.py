@@ -18,6 +18,7 @@ from ..learner.base import ListingLearner, groups_splitter
 from ..match.embeddings import Embeddings
 from ..match.judge.groups import Groups
 from ..match.judge.heldout import HeldOut, heldout
+from ..match.neighbors import NEAREST
 from ..match.spaces.dense import Dense
 from ..optim import opt_func
 from .engine.open_study import fingerprint_vectors, open_study
@@ -64,7 +65,9 @@ def tune_head(
                        seed=settings.seed, about=about)
 
     def judge(network, row_mask):
-        return judge_head(network, vectors[row_mask], groups[row_mask], settings.seed)
+        # mAP@R needs as many neighbors as the largest group has
+        depth = int(np.bincount(groups[row_mask]).max()) if monitor == 'map@r' else 0
+        return judge_head(network, vectors[row_mask], groups[row_mask], settings.seed, max(NEAREST, depth))
     # the embeddings without any head: a space may hold nothing that is better
     has_test = split.test.any()
     judged_masks = {'valid': split.valid, 'test': split.test} if has_test else {'valid': split.valid}

@@ -140,7 +140,7 @@ class _RuleSearch:
             'monitor': 'row_f1',
             'listings': len(workbench.groups),
             'groups': zlib.crc32(workbench.groups.row_codes[visible_rows.mask].tobytes()),
-            'k': workbench.k,
+            'k': workbench.searched,
             'halvings': self.inner,
             'seed': self.settings.seed,
             'modalities': list(spaces),

@@ -15,6 +15,7 @@ from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
 from ..data.sampler import Sampler
 from ..match.candidates import candidates
+from ..match.cells import is_among
 from ..match.judge.choose import heldout_fused
 from ..match.judge.groups import Groups
 from .engine.open_study import open_study
@@ -103,7 +104,7 @@ def check_unseen(
         if column not in test:
             raise WrongStudy(f'test lacks the column {column!r}; its columns are {preview(test.columns, 20)}')
     for column, shared_unit in ((columns.id, 'listing'), (columns.group, 'group')):
-        row_numbers = np.flatnonzero(test[column].isin(dls.df[column]))
+        row_numbers = np.flatnonzero(is_among(test[column], dls.df[column]))
         if not len(row_numbers): continue
         listing_ids, column_values = test[columns.id], test[column]
         examples = preview(f'row {row} ({listing_ids.iloc[row]}, {column} {column_values.iloc[row]})'

@@ -1,5 +1,6 @@
 "Validation without a loss against the same search by hand; rates of groups; which rows were trained on."
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
@@ -8,9 +9,11 @@ from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, Sa
 from fastai.learner import Metric
 from fastai.optimizer import SGD, OptimWrapper
 
+from fastmatch.callback import scoring
 from fastmatch.callback.scoring import GroupRates
 from fastmatch.core import InputError
 from fastmatch.match import Dense, best_threshold, map_at_r, recall_at
+from fastmatch.metrics import MAPAtR, RecallAt, RowF1
 from fastmatch.optim import opt_func
 from fastmatch.schedule import Plateau
 from tests.callback.small import fit
@@ -210,3 +213,24 @@ def test_rows_trained_on_are_flagged_and_refused(listings, tmp_path):
     message = f'{embeddings.trained_on.sum()} of {len(df)} listings were trained on'
     with pytest.raises(InputError, match=message): embeddings.refuse_trained_on('a rule')
     assert learner.embeddings().refuse_trained_on('a rule') is not None
+
+
+@pytest.mark.parametrize('most_cells', [1 << 22, 1000])
+def test_metrics_are_searched_as_deep_as_they_need(listings, tmp_path, most_cells, monkeypatch):
+    "mAP@R of groups of more than 51 and recall at more than 50 are those of a search of all listings."
+    monkeypatch.setattr(scoring, 'MOST_CELLS', most_cells)  # in many parts
+    many = pd.concat([listings] * 5, ignore_index=True)
+    many['posting_id'] = [f'p{row}' for row in range(len(many))]
+    many['label_group'] = np.where(many.fold == 0, np.where(many.index % 2, 'odd', 'even'),
+                                   many.label_group)
+    metrics = [MAPAtR(), RecallAt(70), RecallAt(10_000), RowF1(), MAPAtR('image')]
+    learner = make(many, path=tmp_path, metrics=metrics)
+    embeddings = learner.embeddings()
+    groups = embeddings.groups
+    assert np.unique(groups, return_counts=True)[1].max() > 52
+    everything = Dense(embeddings['image']).search(len(groups))
+    precision = np.nanmean(map_at_r(everything, groups))
+    expected = [precision, np.nanmean(recall_at(everything, groups, 70)), 1.,
+                best_threshold(everything, groups)[1], precision]
+    np.testing.assert_allclose(learner.validate(), expected, rtol=1e-6)
+    with pytest.raises(InputError, match='k=0'): RecallAt(0)

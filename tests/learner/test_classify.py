@@ -34,6 +34,7 @@ from fastmatch.losses import (
     SoftTarget,
     class_weights,
 )
+from fastmatch.metrics import macro_f1
 from fastmatch.models.weights import TITLE_PACKAGES
 
 FRITZING = Path(__file__).resolve().parents[3]/'shared'/'data'/'fritzing'
@@ -254,3 +255,25 @@ def test_a_class_index_is_a_row_of_one_and_zeros():
         np.testing.assert_allclose(loss(logits, labels), by_rows, rtol=1e-12)
         with pytest.raises(InputError, match='labels from'): loss(logits, labels + 2)
         with pytest.raises(InputError, match='one target'): loss(logits, labels[:5, None].double())
+
+
+def test_a_class_that_is_only_predicted_counts_in_table_and_metric(tmp_path):
+    sample = items()
+    sample.loc[sample.vendor == VENDORS[0], 'fold'] = 1
+    loaders = ClassifyDataLoaders.from_df(
+        sample, demo_path()/'images', text_col=None, label_col='vendor', fold_col='fold',
+        item_tfms=Resize(32), bs=16, num_workers=0, phash=False)
+    learner = classify_learner(loaders, 'test_efficientnet', pretrained=False, path=tmp_path)
+    names = list(learner.dls.vocab)
+    rare = names.index(VENDORS[0])
+    # half of the validation items are said to be of the class that none of them has
+    probabilities, targets, _ = learner._validated()
+    margins = np.log(np.delete(probabilities, rare, 1).max(1) / probabilities[:, rare])
+    [bias] = [parameter for parameter in learner.model.parameters() if parameter.shape == (len(names),)]
+    with torch.no_grad(): bias[rare] += float(np.median(margins))
+    predicted = learner._validated()[0].argmax(1)
+    assert rare not in targets and 0 < (predicted == rare).sum() < len(targets)
+    table = learner.class_table()
+    assert table.f1['macro'] == pytest.approx(macro_f1(predicted, targets))
+    assert table.f1['macro'] == pytest.approx(learner.validate()[-1], rel=1e-6)
+    assert table.f1['macro'] == pytest.approx(f1_score(targets, predicted, average='macro', zero_division=0))

@@ -10,12 +10,15 @@ from fastmatch.match import (
     Embeddings,
     Rule,
     Tfidf,
+    among_themselves,
     candidates,
     choose_rule,
     decide,
     fuse,
+    ladder,
     row_f1,
 )
+from fastmatch.study import tune_rule
 from tests.match.cases import noisy, titles
 
 SPACES = {'image': Dense(noisy(60, 6, 0, 60)), 'tfidf': Tfidf(titles(60, 0))}
@@ -51,7 +54,9 @@ def test_a_rule_takes_as_many_as_there_are():
     )
     assert (
         choose_rule(candidates(few_spaces), LABELS[:7]).k == 50
-        and choose_rule(candidates(few_spaces, 7), LABELS[:7]).k == 7
+        # all seven were taken: that says how many there were, not how many are wanted
+        and choose_rule(candidates(few_spaces, 7), LABELS[:7]).k == 50
+        and choose_rule(candidates(few_spaces, 6), LABELS[:7]).k == 6
     )
     blended = Rule('mean', rule.weights, .2, steps=['blend', 'augment', 'expand'])
     assert len(blended.apply(few_spaces)) == 7 and blended.neighbors(few_spaces).ids.shape[1] <= 7
@@ -115,3 +120,30 @@ def test_a_rule_is_refused_on_vectors_that_were_made_otherwise():
         rule.apply(spaces(False))
     # vectors of which nothing is known are taken as they are
     assert len(rule.apply({'image': SPACES['image']})) == 60
+
+
+def test_k_follows_the_pool_a_rule_meets():
+    "Chosen on a few held-out listings, used in a catalogue of large groups: all of a group are found."
+    rng = np.random.default_rng(0)
+
+    def listings(n, groups):
+        labels = np.arange(n) % groups
+        vectors = rng.normal(size=(groups, 16))[labels] + .05 * rng.normal(size=(n, 16))
+        return Embeddings({'image': vectors}, [f'p{n}_{row}' for row in range(n)], labels=labels)
+    small, catalogue = listings(12, 6), listings(120, 4)
+    found = candidates(small.spaces())
+    rules = {
+        'candidates': choose_rule(found, small.labels),
+        'all of the fold': choose_rule(candidates(small.spaces(), len(small)), small.labels),
+        'setting': choose_rule(among_themselves(small)),
+        'ladder': ladder(among_themselves(small), 'quick', halvings=1).rule,
+        'tune_rule': tune_rule(small, n_trials=2, halvings=0)[0],
+        'tune_rule, all of the fold': tune_rule(small, n_trials=2, halvings=0, k=12)[0]}
+    for name, rule in rules.items():
+        assert rule.k == 50, name
+        matches = rule.apply(catalogue.spaces())
+        assert row_f1(matches, catalogue.labels).mean() > .99, name
+    # what was wanted fewer stays fewer; what was wanted more stays more
+    assert choose_rule(candidates(small.spaces(), 5), small.labels).k == 5
+    assert ladder(among_themselves(small), 'quick', halvings=1, k=5).rule.k == 5
+    assert choose_rule(candidates(catalogue.spaces(), 120), catalogue.labels).k == 120

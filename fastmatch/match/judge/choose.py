@@ -86,6 +86,8 @@ def heldout_fused(
     grid: list | None = None,  # `FusionOption`s or tuples to choose from; default `fusion_grid`
     **kwargs,  # For `heldout`
 ) -> HeldOut:
-    "The held-out protocol over ways to fuse the modalities."
+    """The held-out protocol over ways to fuse the modalities; raises `InputError` for listings that an
+    encoder was trained on."""
+    candidates.refuse_trained_on('judging a rule')
     options = ((option.key, option.fuse(candidates)) for option in fusion_options(candidates, grid))
     return heldout(options, groups, **kwargs)

@@ -6,11 +6,11 @@ import numpy as np
 
 from ...core import InputError, preview
 from ..matches import MAX_MATCHES
-from ..neighbors import Neighbors
+from ..neighbors import Neighbors, refuse_trained_on
 from ..thresholds.base import ThresholdSearch
 from ..thresholds.sweep import Sweep
 from .groups import Groups
-from .score import alone, map_at_r, recall_at
+from .score import alone, recall_and_precision
 
 # the two parts of `dependence_factor`: of ties between groups, and of the choice of a rule on few groups
 TIES, CHOICE = 1.1, 2.2
@@ -22,7 +22,8 @@ class HeldOut:
     row_f1: np.ndarray  # float64 (n,), mean over the halvings
     clusters: np.ndarray  # int (n,), from 0: listings whose errors hang together, mostly groups
     recall_at_1: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
-    map_at_r: np.ndarray | None = None  # float64 (n,), NaN for a listing without a mate
+    # float64 (n,), NaN for a listing without a mate; all NaN where groups are larger than what was searched
+    map_at_r: np.ndarray | None = None
     picks: list = field(default_factory=list)  # (option, threshold) chosen on each half
     # Whether the score of a listing hangs on its own group alone; not so where it is matched with others, by
     # a rule that was chosen on others
@@ -113,7 +114,12 @@ def heldout(
     seed: int = 0,  # Of the halvings
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> HeldOut:
-    "Choose option and threshold on half of the groups, score the other half, swap; the mean of all halvings."
+    """Choose option and threshold on half of the groups, score the other half, swap: the mean of all
+    halvings.
+
+    Raises `InputError` for listings that an encoder was trained on, where the neighbors know of it: those
+    that `fuse` makes of the candidates of `Embeddings.spaces`.
+    """
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
     if isinstance(options, (Neighbors, ThresholdSearch)): options = {'': options}
     halves = None
@@ -122,14 +128,15 @@ def heldout(
         neighbors = option.neighbors if isinstance(option, ThresholdSearch) else option
         if not isinstance(neighbors, Neighbors):
             raise InputError(f'option {option_name!r} is of type {type(option).__name__}: give Neighbors')
+        refuse_trained_on(neighbors.trained_on, 'judging a rule')
         groups = Groups.of(groups, len(neighbors.ids))
         search = Sweep(neighbors, groups, max_matches) if option is neighbors else option
         if halves is None:
             clusters = clusters_of(groups, clusters)
             halves = [half for on_side in random_halves(clusters, halvings, seed)
                       for half in (_Half(on_side, ~on_side), _Half(~on_side, on_side))]
-        recall_and_precision = recall_at(neighbors, groups), map_at_r(neighbors, groups)
-        for half in halves: half.offer(option_name, search, recall_and_precision)
+        figures = recall_and_precision(neighbors, groups)
+        for half in halves: half.offer(option_name, search, figures)
     if halves is None: raise InputError('options: give one at least')
     totals = np.zeros((3, len(clusters)))
     for half in halves:
@@ -145,10 +152,10 @@ class _Half:
         self.scored = scored
         self.value = -np.inf
 
-    def offer(self, option_name, search, recall_and_precision):
+    def offer(self, option_name, search, figures):
         """Take an option if its best threshold is worth more than the best so far.
 
-        `recall_and_precision`: its recall@1 and map@r for each listing, (n,) each.
+        `figures`: its recall@1 and map@r for each listing, (n,) each.
         """
         threshold, mean_f1 = search.best(self.chosen_on)
         # of equal options the first stays: a grid starts with its plainest
@@ -156,7 +163,7 @@ class _Half:
         self.name = option_name
         self.threshold = threshold
         self.value = mean_f1
-        self.scores = [scores[self.scored] for scores in (search.at(threshold), *recall_and_precision)]
+        self.scores = [scores[self.scored] for scores in (search.at(threshold), *figures)]
 
 
 def clusters_of(

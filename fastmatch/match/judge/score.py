@@ -2,7 +2,7 @@
 import numpy as np
 
 from ...core import InputError, preview
-from ..neighbors import Neighbors, check_self_first
+from ..neighbors import Neighbors, check_k, check_self_first
 from .groups import Groups
 
 
@@ -52,9 +52,13 @@ def recall_at(
     groups,  # (n,) groups, or `Groups`
     k: int = 1,  # Nearest others that count
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
-    "1 where one of the `k` nearest others is of the same group, otherwise 0."
-    if k < 1: raise InputError(f'k={k}: 1 or more')
+    """1 where one of the `k` nearest others is of the same group, otherwise 0.
+
+    Raises `InputError` where fewer than `k` others were searched.
+    """
+    check_k(k)
     groups = Groups.of(groups, len(neighbors.ids))
+    _refuse_cut(neighbors, groups, np.where(groups.sizes > 1, k, 0), f'recall@{k}')
     has_mate_near = hits(neighbors, groups.codes)[:, :k].any(1)
     return np.where(groups.sizes > 1, has_mate_near.astype(np.float64), np.nan)
 
@@ -63,11 +67,51 @@ def map_at_r(
     neighbors: Neighbors,  # Of a self-join
     groups,  # (n,) groups, or `Groups`
 ) -> np.ndarray:  # float64 (n,), NaN for a listing without a mate
-    "Mean average precision at R, where R is the number of mates, https://arxiv.org/abs/2003.08505"
+    """Mean average precision at R, where R is the number of mates, https://arxiv.org/abs/2003.08505
+
+    Raises `InputError` where a listing has more mates than others were searched for it: for groups of 120
+    search with `k=120`.
+    """
     groups = Groups.of(groups, len(neighbors.ids))
     mate_counts = groups.sizes - 1
+    _refuse_cut(neighbors, groups, mate_counts, 'mAP@R')
     is_right = hits(neighbors, groups.codes)
     ranks = np.arange(1, is_right.shape[1] + 1)
     precision = is_right.cumsum(1) / ranks
     precision_sum = np.where(ranks <= mate_counts[:, None], precision * is_right, 0).sum(1)
     return np.divide(precision_sum, mate_counts, out=np.full(len(mate_counts), np.nan), where=mate_counts > 0)
+
+
+def recall_and_precision(
+    neighbors: Neighbors,  # Of a self-join
+    groups,  # (n,) groups, or `Groups`
+) -> tuple[np.ndarray, np.ndarray]:  # float64 (n,), float64 (n,)
+    """recall@1 and mAP@R as they stand beside row F1: all NaN where too few neighbors were searched for some
+    listings, since a mean over the others would leave out the large groups."""
+    groups = Groups.of(groups, len(neighbors.ids))
+    figures = []
+    for metric, wanted in ((recall_at, np.minimum(groups.sizes - 1, 1)), (map_at_r, groups.sizes - 1)):
+        is_cut = _is_cut(neighbors, groups, wanted).any()
+        figures.append(np.full(len(groups), np.nan) if is_cut else metric(neighbors, groups))
+    return tuple(figures)
+
+
+def _is_cut(neighbors, groups, wanted):
+    "Which rows have fewer neighbors than `wanted`, int (n,), because the search ended there: bool (n,)."
+    others_in_pool = groups.pool - 1
+    width = neighbors.ids.shape[1] - 1
+    if neighbors.searched is None:
+        # a row with padding holds all that the search could find
+        is_whole = neighbors.ids[:, -1] < 0
+        reached = np.where(is_whole, others_in_pool, width)
+    elif neighbors.searched > others_in_pool: return np.zeros(len(wanted), bool)
+    else: reached = min(width, neighbors.searched - 1)
+    return np.minimum(wanted, others_in_pool) > reached
+
+
+def _refuse_cut(neighbors, groups, wanted, metric):
+    is_cut = _is_cut(neighbors, groups, wanted)
+    if not is_cut.any(): return
+    deepest = int(np.minimum(wanted[is_cut].max(), groups.pool - 1))
+    raise InputError(f'{metric}: rows {preview(np.flatnonzero(is_cut))} need up to {deepest} nearest others, '
+                     f'and fewer were searched: search with k={deepest + 1}')

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...core import InputError, preview
+from ..candidates import trained_on_of
 from ..embeddings import Embeddings
+from ..neighbors import refuse_trained_on
 from ..spaces.pool import Pool, holds_keys
 from .groups import Groups
 
@@ -32,6 +34,7 @@ class Setting:
         wrong = {name: size for name, size in sizes.items() if size != wanted}
         if not self.spaces or wrong:
             raise InputError(f'setting: spaces of (rows, pool) {wrong}, groups of {wanted}')
+        refuse_trained_on(trained_on_of(self.spaces), 'judging a rule')
 
     def __len__(self): return len(self.groups)
     def __repr__(self): return f'Setting({self.name!r}: {len(self)} listings, a pool of {self.pool})'

@@ -7,9 +7,9 @@ from ..candidates import Candidates
 from ..fuse import sorted_neighbors
 from ..judge.groups import Groups
 from ..judge.heldout import HeldOut, clusters_of, random_halves
-from ..judge.score import map_at_r, recall_at
+from ..judge.score import recall_and_precision
 from ..matches import MAX_MATCHES
-from ..neighbors import Neighbors
+from ..neighbors import Neighbors, refuse_trained_on
 from ..thresholds.base import row_mask
 from ..thresholds.sweep import Sweep
 from .features import FEATURES, TITLES, pair_features, usable_features
@@ -112,10 +112,9 @@ class PairModel:
         trained_on=None,  # bool (n,), listings that an encoder was trained on: they are refused
     ) -> 'PairModel':
         "Learn which candidates of `rows` are of the row's group."
-        if trained_on is not None and np.any(trained_on):
-            raise InputError(f'pair model: {np.sum(trained_on)} listings were trained on, '
-                             'their scores sit near 1: fit on others')
         groups = Groups.of(groups, len(candidates.ids))
+        refuse_trained_on(trained_on, 'a pair model')
+        refuse_trained_on(candidates.trained_on, 'a pair model', rows=rows)
         self.names = None
         self.model = None
         self._saved = None
@@ -299,6 +298,7 @@ def heldout_pairs(
     max_matches: int = MAX_MATCHES,  # Most matches a row, itself included
 ) -> HeldOut:
     "The held-out protocol of a pair model: fitted and given a threshold on one half, scored on the other."
+    candidates.refuse_trained_on('judging a pair model')
     groups = Groups.of(groups, len(candidates.ids))
     clusters = clusters_of(groups, clusters)
     if halvings < 1: raise InputError(f'halvings={halvings}: 1 or more')
@@ -315,7 +315,7 @@ def heldout_pairs(
             neighbors = _neighbors(candidates, pairs.rows, pair_columns, probabilities)
             sweep = Sweep(neighbors, groups, max_matches)
             threshold, _ = sweep.best(chosen_on)
-            scores_by_kind = sweep.at(threshold), recall_at(neighbors, groups), map_at_r(neighbors, groups)
+            scores_by_kind = sweep.at(threshold), *recall_and_precision(neighbors, groups)
             for sums, scores in zip(totals, scores_by_kind): sums[~chosen_on] += scores[~chosen_on]
             picks.append(('pair model', threshold))
     return HeldOut(totals[0] / halvings, clusters, totals[1] / halvings, totals[2] / halvings, picks)

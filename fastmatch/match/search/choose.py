@@ -21,6 +21,7 @@ def choose_rule(
     """A rule without much ado: for candidates the fusion and the threshold with the best mean row F1 on all
     these listings; for a setting the `ladder` of its quickest menu, with thresholds for other pools.
 
+    Raises `InputError` for listings that an encoder was trained on, whose similarities are near 1.
     `ladder` and `tune_rule` search further, and say what the rule is worth on groups it was not chosen on.
     """
     if isinstance(where, Setting):
@@ -29,6 +30,7 @@ def choose_rule(
                 'groups and grid are for candidates: a setting has groups, and a menu is for `ladder`')
         return ladder(where, 'quick', halvings=1, seed=seed).rule
     if groups is None: raise InputError('groups: give the true groups of the candidates, or a `Setting`')
+    where.refuse_trained_on('choosing a rule')
     return _best_fusion(where, Groups.of(groups, len(where.ids)), grid, max_matches)
 
 

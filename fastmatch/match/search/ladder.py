@@ -13,7 +13,7 @@ from ...core import InputError
 from ..judge.heldout import HeldOut, alone_heldout, random_halves
 from ..judge.paired import Paired, paired
 from ..judge.pool_thresholds import pool_thresholds
-from ..judge.score import map_at_r, recall_at
+from ..judge.score import recall_and_precision
 from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
@@ -79,7 +79,7 @@ class LadderResult:
             thresholds = tuple(np.add(half.thresholds, shift)) if np.ndim(half.thresholds) else (
                 half.thresholds + shift)
             neighbors = search.neighbors
-            scores = search.at(thresholds), recall_at(neighbors, groups), map_at_r(neighbors, groups)
+            scores = search.at(thresholds), *recall_and_precision(neighbors, groups)
             for row_totals, of_rows in zip(totals, scores): row_totals[half.scored] += of_rows[half.scored]
             times[half.scored] += 1
         row_f1, recall, precision = totals / times
@@ -217,9 +217,7 @@ class _Climb:
     def _recall_and_precision(self, search):
         "A function that gives recall@1 and mAP@R of what is searched, made once when first asked for."
         @cache
-        def of_neighbors():
-            neighbors, groups = search.neighbors, self.workbench.groups
-            return recall_at(neighbors, groups), map_at_r(neighbors, groups)
+        def of_neighbors(): return recall_and_precision(search.neighbors, self.workbench.groups)
         return of_neighbors
 
     def _try_fusions(self, structures, worth=-np.inf):

@@ -5,7 +5,7 @@ from ...core import InputError
 from ..candidates import Candidates, candidates, made_with_of
 from ..fuse import fuse
 from ..judge.setting import READ_ONLY, Setting
-from ..neighbors import NEAREST, Neighbors
+from ..neighbors import NEAREST, Neighbors, k_among_more
 from ..pairs.rule_pairs import RulePairs
 from ..rule import Rule
 from ..spaces.pool import Pool, first_rows
@@ -34,7 +34,8 @@ class Workbench:
         self.modalities = setting.modalities
         self.join = setting.keys
         if not self.modalities: raise InputError('exact keys alone: there is nothing to choose')
-        self.k = min(k, setting.pool)
+        self.k = k_among_more(k, setting.pool)  # of the rules; here no more are searched than there are
+        self.searched = min(k, setting.pool)
         self._spaces = _Kept(KEPT_SPACES)
         self._candidates = _Kept(KEPT_CANDIDATES)
         self._whole = _Kept(KEPT_WHOLE)
@@ -87,7 +88,7 @@ class Workbench:
                              for name, space in self.spaces(vector_steps).items() if name not in READ_ONLY})
 
     def _search(self, spaces):
-        return candidates({name: spaces[name] for name in (*self.modalities, *self.join)}, self.k)
+        return candidates({name: spaces[name] for name in (*self.modalities, *self.join)}, self.searched)
 
     def neighbors(
         self,

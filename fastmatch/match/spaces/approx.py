@@ -8,7 +8,7 @@ import numpy as np
 from ...core import InputError, preview, require_package
 from ..neighbors import resolve_k
 from .base import BLOCK_FLOATS
-from .dense import Dense
+from .dense import Dense, both_flags
 from .faiss_index import (
     KINDS,
     add_vectors,
@@ -209,6 +209,7 @@ class Index(Dense):
         if self._built_kind: self._check_memory(self._built_kind, n_before + len(new_vectors))
         else: self._choose_kind(n_before + len(new_vectors))
         if self._faiss_index is not None: add_vectors(self._faiss_index, new_vectors)
+        self.trained_on = both_flags(self, added_space)
         self.vectors = np.concatenate([self.vectors, new_vectors])
         self._removed = np.concatenate([self._removed, np.zeros(len(new_vectors), bool)])
         return np.arange(n_before, len(self))
@@ -234,6 +235,7 @@ class Index(Dense):
         old_numbers = self.remaining
         self.vectors = self.vectors[old_numbers]
         self._removed = np.zeros(len(old_numbers), bool)
+        if self.trained_on is not None: self.trained_on = self.trained_on[old_numbers]
         self._forget_index()
         return old_numbers
 

@@ -22,6 +22,7 @@ class AsymmetricSpace(Space):
         self.listings = listings
         self.queries = queries
         self.made_with = listings.made_with
+        self.trained_on = None if listings.trained_on is None else listings.trained_on[:len(queries)]
 
     @property
     def pool(self): return len(self.listings)

@@ -22,6 +22,8 @@ ROUNDING = np.float32(1e-5)  # two float32 inner products that are closer than t
 class Space(ABC):
     "One modality of n listings that can be searched, and whose pairs can be scored."
     made_with: dict | None = None  # How its vectors were made, as `Embeddings` know it; None: not known
+    # bool (n,), listings that an encoder was trained on, as `Embeddings` know it; None: not known
+    trained_on: np.ndarray | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -54,7 +54,9 @@ class Dense(VectorSpace):
         rows,  # Row numbers, or bool (n,)
     ) -> 'Dense':
         "A space of some of the listings."
-        return self._with_vectors(self.vectors[rows], self.removed[rows])
+        taken = self._with_vectors(self.vectors[rows], self.removed[rows])
+        if self.trained_on is not None: taken.trained_on = self.trained_on[rows]
+        return taken
 
     def append(
         self,
@@ -63,8 +65,10 @@ class Dense(VectorSpace):
         "A space of these listings and, behind them, those of `other`."
         # an index knows which listings were removed, plain vectors don't
         template = self if isinstance(self, type(self._check_compatible(other))) else other
-        return template._with_vectors(np.concatenate([self.vectors, other.vectors]),
+        both = template._with_vectors(np.concatenate([self.vectors, other.vectors]),
                                       np.concatenate([self.removed, other.removed]))
+        both.trained_on = both_flags(self, other)
+        return both
 
     def _with_vectors(self, vectors, removed=None):
         space = copy.copy(self)
@@ -103,3 +107,13 @@ class Dense(VectorSpace):
         pointers = [faiss.swig_ptr(array) for array in arrays]
         faiss.pairwise_indexed_inner_product(self.dim, len(listing_ids), *pointers)
         return scores
+
+
+def both_flags(
+    space: Dense,
+    other: Dense,  # Listings that come behind those of `space`
+) -> np.ndarray | None:  # bool, one a listing
+    "Which listings of two spaces an encoder was trained on, None where neither space knows."
+    if space.trained_on is None and other.trained_on is None: return None
+    return np.concatenate([np.zeros(len(each), bool) if each.trained_on is None else each.trained_on
+                           for each in (space, other)])

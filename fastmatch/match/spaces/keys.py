@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 
 from ...core import InputError
+from ..cells import comparable, texts_of
 from ..neighbors import Neighbors, resolve_k
 from .base import PairwiseSpace
 
@@ -12,8 +13,9 @@ MAX_SHARED = 50  # a key on more listings than this is a placeholder ('no photo'
 def title_keys(
     titles,  # (n,) strings
 ) -> list:  # (n,) strings, None for an empty title
-    "Titles as keys for `Keys`: titles are equal that differ in capitals and blanks only."
-    return [' '.join(title.casefold().split()) or None for title in titles]
+    """Titles as keys for `Keys`: titles are equal that differ in capitals and blanks only, or in how Unicode
+    writes the same characters."""
+    return [comparable(title) or None for title in titles]
 
 
 class Keys(PairwiseSpace):
@@ -24,7 +26,7 @@ class Keys(PairwiseSpace):
         keys,  # (n,) strings, or None where a listing has none
         max_shared: int = MAX_SHARED,  # A key on more listings than this joins nothing
     ):
-        self.keys = np.array([None if pd.isna(key) else str(key) for key in keys], dtype=object)
+        self.keys = texts_of(keys)
         self.max_shared = max_shared
 
     def __len__(self): return len(self.keys)
@@ -78,7 +80,9 @@ class Keys(PairwiseSpace):
         k = resolve_k(k, len(self))
         checked_queries = self if queries is None else self._check_compatible(queries)
         own_codes, query_codes = self.codes(checked_queries)
-        pairs = _by_key(query_codes, 'row').merge(_by_key(own_codes, 'id'), on='key')
+        # of a key on very many listings the first `k` are enough: all pairs would be their number squared
+        found = _by_key(own_codes, 'id').groupby('key').head(k)
+        pairs = _by_key(query_codes, 'row').merge(found, on='key')
         ones = np.ones(len(pairs))
         return Neighbors.from_pairs(
             pairs.row, pairs.id, ones, len(checked_queries), self_join=queries is None, k=k)

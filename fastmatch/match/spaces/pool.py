@@ -29,6 +29,7 @@ class Pool:
         self.catalogue = catalogue
         self.within = within
         self.made_with = new.made_with
+        self.trained_on = new.trained_on
 
     def __len__(self): return len(self.new)
 

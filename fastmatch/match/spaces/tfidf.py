@@ -6,6 +6,7 @@ from scipy import sparse
 
 from ...core import InputError, preview, require_package
 from ..arrays import rank_within_row
+from ..cells import composed
 from .base import VectorSpace
 
 
@@ -163,7 +164,7 @@ def _checked_titles(
     if not titles: raise InputError('titles are empty: give one a listing')
     wrong_rows = [row_number for row_number, title in enumerate(titles) if not isinstance(title, str)]
     if wrong_rows: raise InputError(f'titles: rows {preview(wrong_rows)} are missing or not text')
-    return titles
+    return [composed(title) for title in titles]
 
 
 def _fitted_vectorizer(titles, ngram, analyzer, min_df):

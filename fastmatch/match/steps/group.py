@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from ...core import InputError
 from ..arrays import rank_within_row
 from ..matches import MAX_MATCHES, Matches, row_pointers
-from ..neighbors import Neighbors, check_self_first
+from ..neighbors import Neighbors, check_k, check_self_first
 from .scores import score_of_pairs
 
 
@@ -125,17 +125,37 @@ def same_group(
     n_listings = len(neighbors.ids)
     if groups.shape != (n_listings,):
         raise InputError(f'groups of shape {groups.shape}: give {n_listings}, one a row')
+    check_k(max_matches)
     codes = np.unique(groups, return_inverse=True)[1]
-    membership = csr_matrix((np.ones(n_listings), (np.arange(n_listings), codes)))
-    row_numbers, ids = (membership @ membership.T).nonzero()
+    row_numbers, ids = _possible_mates(codes, neighbors, max_matches)
     scores, is_listed = score_of_pairs(neighbors, row_numbers, ids)
     scores = scores.astype(np.float32)
     # the listing itself, then what is listed by score, then the rest; equal ones by rising id
     best_first = np.lexsort((ids, -scores, ~is_listed, ids != row_numbers, row_numbers))
     row_numbers, ids, scores = row_numbers[best_first], ids[best_first].astype(np.int64), scores[best_first]
-    group_counts = np.bincount(row_numbers, minlength=n_listings)
-    is_kept = rank_within_row(group_counts) < max_matches
-    return Matches(row_pointers(np.minimum(group_counts, max_matches)), ids[is_kept], scores[is_kept])
+    pair_counts = np.bincount(row_numbers, minlength=n_listings)
+    is_kept = rank_within_row(pair_counts) < max_matches
+    return Matches(row_pointers(np.minimum(pair_counts, max_matches)), ids[is_kept], scores[is_kept])
+
+
+def _possible_mates(codes, neighbors, max_matches):
+    """Pairs (row, id) of one group among which are the `max_matches` that `same_group` keeps, each once.
+
+    All pairs of a group would be its size squared: a row needs those of its group that are listed, and as
+    many of the first others that it has enough of them where some are listed.
+    """
+    listed_rows, listed_ids, _ = neighbors.pairs()
+    is_mate = codes[listed_rows] == codes[listed_ids]
+    n_listings = len(codes)
+    by_group = np.argsort(codes, kind='stable')  # ids rise within a group
+    sizes = np.bincount(codes)
+    starts = sizes.cumsum() - sizes
+    n_first = np.minimum(sizes, max_matches + neighbors.ids.shape[1])[codes]
+    first_rows = np.repeat(np.arange(n_listings), n_first)
+    first_ids = by_group[np.repeat(starts[codes], n_first) + rank_within_row(n_first)]
+    pair_keys = np.concatenate([listed_rows[is_mate] * n_listings + listed_ids[is_mate],
+                                first_rows * n_listings + first_ids])
+    return np.divmod(np.unique(pair_keys), n_listings)
 
 
 def undirected_pairs(

@@ -7,7 +7,7 @@ from ..decide import thresholds_by_rank
 from ..judge.groups import Groups
 from ..judge.score import hits
 from ..matches import MAX_MATCHES
-from ..neighbors import Neighbors
+from ..neighbors import Neighbors, refuse_trained_on
 from .base import BEYOND, ROUNDING, ThresholdSearch, first_of_best, row_mask, threshold_of_depth
 
 PADDING = 0xff80  # the bucket of -inf, the score of padding; no real score's bucket is as large
@@ -41,6 +41,7 @@ class Sweep(ThresholdSearch):
         rows=None,  # bool (n,), the rows whose mean row F1 counts; default all
     ) -> tuple[float, float]:  # (threshold, mean row F1)
         "The threshold with the best mean row F1 over `rows`, of equally good ones the highest."
+        refuse_trained_on(self.neighbors.trained_on, 'choosing a threshold', rows=rows)
         alone_f1 = self.f1[:, 0] if rows is None else self.f1[rows, 0]
         if not len(alone_f1): raise InputError('rows: none is chosen')
         scores, gains, buckets = (array.ravel() if rows is None else array[rows].ravel()
@@ -112,6 +113,7 @@ class RankSweep(Sweep):
         rows=None,  # bool (n,), the rows whose mean row F1 counts; default all
     ) -> tuple[tuple, float]:  # (thresholds, mean row F1)
         "The thresholds with the best mean row F1 over `rows`, of equally good ones the highest."
+        refuse_trained_on(self.neighbors.trained_on, 'choosing thresholds', rows=rows)
         alone_f1, scores, gains = (array if rows is None else array[rows]
                                    for array in (self.f1[:, 0], self.scores, self.gains))
         if not len(alone_f1): raise InputError('rows: none is chosen')

@@ -5,6 +5,7 @@ from ...core import InputError
 from ..candidates import Candidates
 from ..fuse import fuse
 from ..judge.groups import Groups
+from ..neighbors import refuse_trained_on
 from .base import BEYOND, ThresholdSearch, row_mask
 from .union_search import UnionSearch
 
@@ -50,6 +51,7 @@ class UnionSweep(ThresholdSearch):
         rows=None,  # bool (n,), the rows whose mean row F1 counts; default all
     ) -> tuple[dict, float]:  # (modality -> threshold, mean row F1)
         "The thresholds with the best mean row F1 over `rows`: weights of the fusion 'union'."
+        refuse_trained_on(self.neighbors.trained_on, 'choosing thresholds', rows=rows)
         chosen_rows = slice(None) if rows is None else rows
         search = UnionSearch(*(array[chosen_rows] for array in (
             self.first, self.second, self.right, self.real, self.always, self.sizes)))

@@ -5,7 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Neighbors, alone, best_threshold, decide, map_at_r, recall_at, row_f1
+from fastmatch.match import (
+    Dense,
+    Neighbors,
+    alone,
+    best_threshold,
+    candidates,
+    decide,
+    fuse,
+    heldout,
+    map_at_r,
+    recall_at,
+    row_f1,
+)
+from fastmatch.match.judge.score import recall_and_precision
 from tests.match.cases import cases, noisy
 from tests.reference import match as reference
 
@@ -16,10 +29,28 @@ def test_neighbors_against_loops(random_case, k):
     neighbors, groups = random_case
     group_names = [f'g{group}' for group in groups]
     for given_groups in (groups, group_names, groups * 1000 - 3, np.array(group_names)):
-        expected = reference.recall_at(neighbors.ids, groups, k)
-        np.testing.assert_array_equal(recall_at(neighbors, given_groups, k), expected)
-        expected = reference.map_at_r(neighbors.ids, groups)
-        np.testing.assert_allclose(map_at_r(neighbors, given_groups), expected, atol=1e-12)
+        if is_cut(neighbors, groups, k):
+            with pytest.raises(InputError, match='search with k='): recall_at(neighbors, given_groups, k)
+        else:
+            expected = reference.recall_at(neighbors.ids, groups, k)
+            np.testing.assert_array_equal(recall_at(neighbors, given_groups, k), expected)
+        precision = recall_and_precision(neighbors, given_groups)[1]
+        if is_cut(neighbors, groups):
+            with pytest.raises(InputError, match='search with k='): map_at_r(neighbors, given_groups)
+            assert np.isnan(precision).all()
+        else:
+            expected = reference.map_at_r(neighbors.ids, groups)
+            np.testing.assert_allclose(map_at_r(neighbors, given_groups), expected, atol=1e-12)
+            np.testing.assert_allclose(precision, expected, atol=1e-12)
+
+
+def is_cut(neighbors, groups, k=None):
+    "Whether a row with a mate was not searched as far as `k` others, or as it has mates: row by row."
+    for row, ids in enumerate(neighbors.ids.tolist()):
+        n_mates = sum(group == groups[row] for group in groups) - 1
+        wanted = min(n_mates if k is None else k, len(groups) - 1)
+        if n_mates and ids[-1] >= 0 and len(ids) - 1 < wanted: return True
+    return False
 
 
 @settings(max_examples=200, deadline=None)
@@ -57,12 +88,33 @@ def test_by_hand():
 
 
 def test_columns_are_not_missed():
-    # fewer columns than mates: what wasn't looked at is not right
+    "Fewer columns than mates: what wasn't looked at is not known."
     neighbors = Dense(noisy(9, 3, 0)).search(2)
-    np.testing.assert_allclose(map_at_r(neighbors, [0] * 9), 1 / 8)
-    assert (recall_at(neighbors, [0] * 9, 5) == 1).all()
-    only_itself = neighbors.top(1)
-    assert (recall_at(only_itself, [0] * 9) == 0).all() and (map_at_r(only_itself, [0] * 9) == 0).all()
+    with pytest.raises(InputError, match='mAP@R.*need up to 8 nearest others.*k=9'):
+        map_at_r(neighbors, [0] * 9)
+    with pytest.raises(InputError, match='recall@5.*k=6'): recall_at(neighbors, [0] * 9, 5)
+    with pytest.raises(InputError, match='recall@1'): recall_at(neighbors.top(1), [0] * 9)
+    assert (recall_at(neighbors, [0] * 9) == 1).all()
+    # more than there are is all there are
+    assert (recall_at(Dense(noisy(9, 3, 0)).search(9), [0] * 9, 200) == 1).all()
+    # groups of two need one neighbor
+    assert np.isfinite(map_at_r(neighbors, np.arange(9) // 2)[:8]).all()
+
+
+def test_perfect_retrieval_of_large_groups_is_perfect_or_refused():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(3), 120)
+    space = Dense(rng.normal(size=(3, 16))[groups] + .01 * rng.normal(size=(360, 16)))
+    with pytest.raises(InputError, match='k=120'): map_at_r(space.search(), groups)
+    assert (map_at_r(space.search(120), groups) == 1).all()
+    assert (map_at_r(fuse(candidates({'image': space}, 120)), groups) == 1).all()
+    # fused candidates may be wider than what each modality was searched for, with padding in some rows
+    other = Dense(rng.normal(size=(360, 16)))
+    fused = fuse(candidates({'image': space, 'title': other}, 80))
+    assert fused.ids.shape[1] > 120 and (fused.ids[:, -1] < 0).any()
+    with pytest.raises(InputError, match='k=120'): map_at_r(fused, groups)
+    assert np.isnan(heldout(space.search(), groups, halvings=1).map_at_r).all()
+    assert heldout(space.search(), groups, halvings=1).summary()['map_at_r'] is None
 
 
 def test_refuses():

@@ -3,14 +3,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from fastmatch.match import PairModel
+from fastmatch.match import Dense, Neighbors, PairModel, alone, candidates, fuse, heldout_pairs
 from fastmatch.match.judge.groups import Groups
 from fastmatch.match.pairs import learning
 from fastmatch.match.pairs.learning import KnownPairs, random_parts, sampled_pairs
+from fastmatch.match.pairs.rule_pairs import RulePairs
 
 
 @settings(max_examples=50, deadline=None)
@@ -104,3 +106,46 @@ def test_a_sample_keeps_all_of_one_group_and_the_odds(monkeypatch):
     taken, share = sampled_pairs(np.arange(100) < 30)
     assert len(taken) == 60 and share == 30 / 70
     assert sampled_pairs(np.arange(10) < 3) == (slice(None), 1.)
+
+
+class Memory(ClassifierMixin, BaseEstimator):
+    "Says 1 of a pair that it was fitted to from either side, known by its similarity, and 0 of all others."
+    def fit(self, features, same):
+        self.classes_ = np.unique(same)
+        self.seen_ = set(features[:, 0].tolist())
+        return self
+
+    def predict_proba(self, features):
+        is_seen = np.array([similarity in self.seen_ for similarity in features[:, 0].tolist()], float)
+        return np.stack([1 - is_seen, is_seen], 1)
+
+
+def test_no_pair_is_scored_that_was_learned_from_its_other_side():
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(20), 4)
+    found = candidates({'image': Dense(rng.normal(size=(20, 6))[groups] + rng.normal(size=(80, 6)))}, 30)
+    similarities = found.scores['image'][:, 1:][found.ids[:, 1:] >= 0]
+    # both sides of a pair have the same similarity, and no other pair has it: it is the pair's name
+    pairs = {frozenset((row, other)) for row, ids in enumerate(found.ids) for other in ids[1:] if other >= 0}
+    assert len(set(similarities.tolist())) == len(pairs) < len(similarities)
+    model = PairModel(Memory(), use=['score'])
+    clusters = groups // 2
+    for halves in ({}, {'clusters': clusters}):
+        judged = heldout_pairs(found, groups, model=model, halvings=3, **halves)
+        np.testing.assert_allclose(judged.row_f1, alone(groups))
+
+    def is_nobody_known(neighbors): return (neighbors.scores[:, 1:][neighbors.ids[:, 1:] >= 0] == 0).all()
+    assert is_nobody_known(model.score_unseen(found, groups, folds=4))
+    assert not is_nobody_known(model.score(found))
+    neighbors = fuse(found)
+    spaces = {'image': Dense(np.eye(80))}
+    of_rule = RulePairs(Neighbors(*neighbors), spaces, model=PairModel(Memory(), use=['score']))
+    of_rule.features[:, 0] = neighbors_scores(neighbors, of_rule)
+    for on_rows in (None, groups < 12):
+        assert is_nobody_known(of_rule.crossed(groups, on_rows)[1])
+
+
+def neighbors_scores(neighbors, pairs):
+    "The score of each of the pairs."
+    by_pair = {(row, other): score for row, other, score in zip(*map(np.ndarray.tolist, neighbors.pairs()))}
+    return [by_pair[pair] for pair in zip(pairs.rows.tolist(), pairs.ids.tolist())]

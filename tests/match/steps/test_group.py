@@ -1,4 +1,5 @@
 "Groups from scores against their definitions, scipy, and back to matches."
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.spatial.distance import squareform
 from fastmatch.core import InputError
 from fastmatch.match import (
     Dense,
+    Keys,
     Matches,
     Neighbors,
     agglomerate,
@@ -92,6 +94,21 @@ def test_matches_of_groups(random_case, limit):
         score_of = {int(j): score for j, score in zip(neighbors.ids[i], neighbors.scores[i])}
         expected = [score_of[j] for j in matched_ids if j in score_of]
         assert expected == [score for j, score in zip(matched_ids, scores) if j in score_of]
+
+
+def test_one_giant_group_takes_no_memory_squared():
+    "A chain of 20,000 listings in one group, and a key that all of them have: a few numbers a listing."
+    n = 20_000
+    listing = np.arange(n)
+    chain = Neighbors.from_pairs(listing[:-1], listing[1:], np.full(n - 1, .9), n)
+    tracemalloc.start()
+    matches = same_group(np.zeros(n, int), chain, 5)
+    found = Keys(['k'] * n, max_shared=n).search(5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 8 * n  # all pairs would be 400 million
+    assert matches[700].tolist() == [700, 701, 0, 1, 2] and matches[1].tolist() == [1, 2, 0, 3, 4]
+    assert found.ids[700].tolist() == [700, 0, 1, 2, 3] and found.ids[1].tolist() == [1, 0, 2, 3, 4]
 
 
 def test_row_order_does_not_matter():

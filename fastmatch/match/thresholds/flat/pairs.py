@@ -6,6 +6,7 @@ from ...candidates import Candidates
 from ...fuse import check_weights, equal_weights
 from ...judge.groups import Groups
 from ...matches import MAX_MATCHES
+from ...neighbors import refuse_trained_on
 from ..base import row_mask
 from .level import Level
 from .search import FlatSweep, Fusion
@@ -46,6 +47,7 @@ class Flat:
         self.max_matches = max_matches
         self.rows = np.arange(self.n) if rows is None else np.flatnonzero(row_mask(rows, self.n))
         if not len(self.rows): raise InputError('rows: none is chosen')
+        refuse_trained_on(candidates.trained_on, 'choosing thresholds', rows=self.rows)
         self.names = [modality for modality in candidates.scores if modality not in candidates.join]
         self.sizes = groups.sizes[self.rows].astype(np.float64)
         candidate_ids = candidates.ids[self.rows, 1:]
