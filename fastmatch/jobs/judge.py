@@ -88,9 +88,9 @@ def settings_for(
         raise InputError(f'all {len(held_out)} listings are held out: there is no catalogue of others to '
                          'look them up in')
     in_catalogue = in_the_catalogue(embeddings, held_out)
-    both = [in_catalogue, in_catalogue.alone()]
-    # a matcher of the held-out listings takes its vocabulary from them
+    # a matcher of the held-out listings takes its vocabulary from them, one of all listings from all
     if catalogue == 'heldout': both = [among_themselves(embeddings.take(held_out)), in_catalogue]
+    else: both = [in_catalogue, in_catalogue.alone()]
     return {setting.name: with_share(setting, choice) for setting in both}
 
 

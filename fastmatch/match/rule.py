@@ -15,12 +15,10 @@ from .pairs.rule_pairs import RulePairs, scores_read
 from .pools import PoolThresholds, check_pool
 from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_keys
-from .steps.step import STAGES, Step, as_step, plain_value
+from .steps.step import STAGES, WITHIN_ONE, Step, as_step, plain_value
 
-HIGHEST = 1.01  # threshold of cosines: with it nothing matches
+HIGHEST = 1.01  # threshold of scores that end at 1: with it nothing matches
 COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
-# steps on neighbors after which no score is above 1, if none was before
-WITHIN_ONE = ('neighbor_mean', 'k_reciprocal', 'mutual', 'veto', 'pair_model')
 
 
 @dataclass
@@ -112,12 +110,11 @@ class Rule:
     @property
     def scores_end_at_one(self) -> bool:
         "Whether what the threshold is compared with is never above 1: cosines, probabilities."
-        names = [step.do for step in self._steps('neighbors')]
-        if 'pair_model' in names:
-            # probabilities, whatever stood before
-            last_model = len(names) - 1 - names[::-1].index('pair_model')
-            return all(name in WITHIN_ONE for name in names[last_model:])
-        return self.how in COSINE_FUSIONS and all(name in WITHIN_ONE for name in names)
+        ends_at_one = self.how in COSINE_FUSIONS
+        for step in self._steps('neighbors'):
+            # a pair model gives probabilities, whatever stood before it
+            ends_at_one = step.pair_model is not None or (ends_at_one and step.do in WITHIN_ONE)
+        return ends_at_one
 
     @property
     def modalities(self) -> list[str]:

@@ -109,7 +109,10 @@ class _RuleSearch:
                  'row_f1_crossed': round(study.best_value, 5), **_summary(figures),
                  'setting': setting.name, 'pool': setting.pool}
         rule = workbench.rule(structure, thresholds, score=score)
-        return replace(rule, pools=pool_thresholds(setting, rule, seed=self.settings.seed)), structure, study
+        # what was searched in the whole pool is at hand
+        pools = pool_thresholds(setting, rule, seed=self.settings.seed,
+                                neighbors=workbench.neighbors(structure))
+        return replace(rule, pools=pools), structure, study
 
     def visible_rows(self, rows_key, row_mask, half_number=0):
         seed = self.settings.seed + half_number

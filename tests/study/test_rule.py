@@ -1,15 +1,28 @@
 "`tune_rule`: what it returns does what it says, and its figures are of products that nobody looked at."
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Dense, Embeddings, Rule, heldout, heldout_fused, paired, row_f1
+from fastmatch.match import (
+    Dense,
+    Embeddings,
+    Rule,
+    among_themselves,
+    heldout,
+    heldout_fused,
+    in_the_catalogue,
+    paired,
+    pool_thresholds,
+    row_f1,
+)
 from fastmatch.match.candidates import candidates
 from fastmatch.match.fuse import fuse
 from fastmatch.study.rule import heldout_rules, tune_rule
 from tests.match.cases import titles
+from tests.match.search.made import listings
 from tests.study.cases import embeddings
 
 
@@ -35,6 +48,17 @@ def test_the_first_trial_is_the_plain_rule():
     neighbors = fuse(candidates(listings.spaces(), 20), 'mean')
     expected = heldout(neighbors, listings.groups, halvings=3, seed=4)
     assert first_trial.value == pytest.approx(expected.mean, abs=1e-9)
+
+
+@pytest.mark.parametrize('steps', ['none', 'augment', 'k_reciprocal'])
+def test_thresholds_for_other_pools(steps):
+    "Those that are found when all is searched anew, in either setting."
+    known = listings(120, 40, noise=.8)
+    for setting in (among_themselves(known), in_the_catalogue(known, known.groups % 3 == 0)):
+        rule, _ = tune_rule(setting, 4, halvings=0, steps=(steps,))
+        assert rule.pools == pool_thresholds(setting, replace(rule, pools=None))
+        assert rule.at(setting.pool).threshold == rule.threshold
+        assert (rule.score['setting'], rule.score['pool']) == (setting.name, setting.pool)
 
 
 def test_held_out_figures():

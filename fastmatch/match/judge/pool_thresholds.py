@@ -41,7 +41,7 @@ def pool_thresholds(
     setting: Setting,  # Where the rule was chosen: its pool is the largest that is measured
     rule,  # `Rule`, or `RuleStructure`: its thresholds are chosen in the whole pool
     sizes: tuple | None = None,  # Of the parts; default a half, a quarter, an eighth, or the rows alone
-    draws: int | None = None,  # Parts of each size; default so many as there are in the pool, or say enough
+    draws: int | None = None,  # Parts of each size; default all of one deal, or until 2,000 rows
     seed: int = 0,  # Of the draws
     neighbors=None,  # The rule's fused and refined `Neighbors` in the whole pool, where they are at hand
 ) -> PoolThresholds:
@@ -176,7 +176,7 @@ def measured_levels(
     setting: Setting,  # Where the rule is judged
     rule: Rule,  # With the threshold for the whole pool
     sizes: tuple | None = None,  # Of the parts; default a half of the pool, a quarter, an eighth
-    draws: int | None = None,  # Parts of each size; default so many as there are in the pool, or say enough
+    draws: int | None = None,  # Parts of each size; default all of one deal, or until 2,000 rows
     seed: int = 0,  # Of the draws
     neighbors=None,  # The rule's `Neighbors` in the whole pool, where they are at hand
 ) -> list:  # `Level`s, the largest first

@@ -124,7 +124,11 @@ def ladder(
     score = {'row_f1_chosen_on': round(float(final.value), 5), 'heldout': rungs[-1].heldout.summary(),
              'setting': setting.name, 'pool': setting.pool}
     rule = climb.workbench.rule(final.structure, final.thresholds, score=score)
-    if pools: rule = replace(rule, pools=pool_thresholds(setting, rule, seed=seed))
+    if pools:
+        has_model = any(step.pair_model is not None for step in final.structure.score_steps)
+        # what was searched in the whole pool is at hand; but a model's scores are made anew
+        neighbors = None if has_model else climb.workbench.neighbors(final.structure)
+        rule = replace(rule, pools=pool_thresholds(setting, rule, seed=seed, neighbors=neighbors))
     halves = [HalfRule(side.structure, side.thresholds, side.scored) for side in climb.halves]
     return LadderResult(rule, final.structure, rungs, halves)
 

@@ -114,22 +114,23 @@ class Tfidf(VectorSpace):
                              'each with n-grams of its own: make them by one')
         return queries
 
-    def _vectors_by_ngram(self, width):
-        "The vectors transposed, (width, n), made at the first search; what these titles do not have is 0."
-        if self._by_ngram is None or self._by_ngram.shape[0] != width:
-            self._by_ngram = _widened(self.vectors, width).T.tocsr()
-        return self._by_ngram
-
-    def _products(self, queries, query_rows):
-        "The vectors of some queries and, transposed, of all these titles, over n-grams of either."
-        width = max(self.vectors.shape[1], queries.vectors.shape[1])
-        return _widened(queries.vectors[query_rows], width), self._vectors_by_ngram(width)
+    def _factors(self, queries, query_rows):
+        """The vectors of some queries, (m, n-grams), and those of all these titles transposed, (n-grams, n),
+        over the n-grams of both; transposed once, at the first search."""
+        if self._by_ngram is None: self._by_ngram = self.vectors.T.tocsr()
+        n_unknown = queries.vectors.shape[1] - self.vectors.shape[1]
+        vectors = _widened(queries.vectors[query_rows], self.vectors.shape[1])
+        if n_unknown <= 0: return vectors, self._by_ngram
+        # rows of zeros below: no entry is touched, however many titles there are
+        starts = np.pad(self._by_ngram.indptr, (0, n_unknown), mode='edge')
+        return vectors, sparse.csr_matrix((self._by_ngram.data, self._by_ngram.indices, starts),
+                                          (vectors.shape[1], len(self)))
 
     def _nearest(self, queries, query_rows, k):
         topn = require_package('sparse_dot_topn', 'searching titles', 'sparse-dot-topn')
         # OMP_NUM_THREADS may be a list, one number for each nesting level
         n_threads = int(os.environ.get('OMP_NUM_THREADS', '').split(',')[0] or os.cpu_count() or 1)
-        top_products = topn.sp_matmul_topn(*self._products(queries, query_rows), top_n=k, threshold=0.,
+        top_products = topn.sp_matmul_topn(*self._factors(queries, query_rows), top_n=k, threshold=0.,
                                            sort=True, n_threads=n_threads)
         found_counts = np.diff(top_products.indptr)
         places = np.repeat(np.arange(len(query_rows)), found_counts), rank_within_row(found_counts)
@@ -140,7 +141,7 @@ class Tfidf(VectorSpace):
         return listing_ids, scores
 
     def _all_scores(self, queries, query_rows):
-        vectors, by_ngram = self._products(queries, query_rows)
+        vectors, by_ngram = self._factors(queries, query_rows)
         scores = (vectors @ by_ngram).toarray()
         scores[scores <= 0] = -np.inf
         return scores
@@ -187,17 +188,19 @@ def _transformed(titles, vectorizer, added):
     try: counts = counter.fit_transform(titles)
     # no title has any n-gram
     except ValueError: return vectorizer.transform(titles).tocsr(), ()
-    columns = {**known, **{ngram: column for column, ngram in enumerate(added, len(known))}}
     new_ngrams = counter.get_feature_names_out().tolist()
-    unseen = [ngram for ngram in new_ngrams if ngram not in columns]
-    columns |= {ngram: column for column, ngram in enumerate(unseen, len(columns))}
-    column_of_new = np.array([columns[ngram] for ngram in new_ngrams], np.int32)
+    earlier = set(added)
+    added = (*added, *(ngram for ngram in new_ngrams if ngram not in known and ngram not in earlier))
+    # beside the vocabulary, which is too large to be copied for a few titles
+    places = {ngram: column for column, ngram in enumerate(added, len(known))}
+    column_of_new = np.array([known[ngram] if ngram in known else places[ngram] for ngram in new_ngrams],
+                             np.int32)
     counts = sparse.csr_matrix((counts.data, column_of_new[counts.indices], counts.indptr),
-                               (len(titles), len(columns)))
+                               (len(titles), len(known) + len(added)))
     counts.sort_indices()
     weighting = TfidfTransformer(norm=vectorizer.norm, sublinear_tf=vectorizer.sublinear_tf)
-    weighting.idf_ = _weights(vectorizer, len(columns) - len(known))
-    return weighting.transform(counts, copy=False).tocsr(), (*added, *unseen)
+    weighting.idf_ = _weights(vectorizer, len(added))
+    return weighting.transform(counts, copy=False).tocsr(), added
 
 
 def _weights(vectorizer, n_added):
@@ -207,6 +210,6 @@ def _weights(vectorizer, n_added):
 
 
 def _widened(vectors, width):
-    "Vectors with columns of zeros behind their own."
-    if vectors.shape[1] == width: return vectors
+    "Vectors of at least this width, with columns of zeros behind their own."
+    if vectors.shape[1] >= width: return vectors
     return sparse.csr_matrix((vectors.data, vectors.indices, vectors.indptr), (vectors.shape[0], width))

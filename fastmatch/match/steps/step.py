@@ -38,6 +38,9 @@ STEPS = {
     'min2': ('matches', min2), 'chisel': ('matches', chisel), 'components': ('matches', _components),
     'agglomerate': ('matches', _agglomerate), 'tiers': ('matches', _tiers)}
 
+# steps on neighbors after which no score is above 1, if none was before
+WITHIN_ONE = ('neighbor_mean', 'k_reciprocal', 'mutual', 'veto')
+
 # arguments that are spaces: step -> {argument: the name under which a rule finds the space}
 SPACE_ARGUMENTS = {'cross_mean': {'keys': 'phash'}, 'veto': {'units': 'units'}}
 

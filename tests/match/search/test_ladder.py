@@ -1,9 +1,18 @@
 "The ladder: what it promises is what its rules do on groups that took no part in their choice."
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Embeddings, among_themselves, candidates, heldout_fused, row_f1
+from fastmatch.match import (
+    Embeddings,
+    among_themselves,
+    candidates,
+    heldout_fused,
+    pool_thresholds,
+    row_f1,
+)
 from fastmatch.match.judge.heldout import random_halves
 from fastmatch.match.search.ladder import ladder
 from fastmatch.match.search.workbench import Workbench
@@ -38,6 +47,9 @@ def test_what_is_promised_is_what_the_rules_of_the_halves_do(setting_number):
     assert row_f1(matches, setting.groups).mean() == pytest.approx(
         found.rule.score['row_f1_chosen_on'], abs=1e-5
     )
+    # thresholds for other pools are those that are found when all is searched anew
+    assert found.rule.pools == pool_thresholds(setting, replace(found.rule, pools=None))
+    assert ladder(setting, 'plain', halvings=1, pools=False).rule.pools is None
 
 
 def test_the_first_rung_is_the_fused_protocol():
