@@ -1,4 +1,6 @@
 "What Learners over listings share: encoders from names, parameter groups and their rates, validation."
+import warnings
+
 # these imports give fastai's Learner to_fp16, progress bars, lr_find and its schedules
 from fastai.callback import fp16, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
@@ -11,10 +13,13 @@ from ..callback.base import in_lr_find
 from ..callback.learner_methods import CallbackMethods
 from ..core import InputError
 from ..data.title import Tokenize
+from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
+from ..schedule.fit import ALIASES
 from ..schedule.patch import ScheduledFits
+from .trial import check_words, long_titles, places_hint, read_trial, try_encoder
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
 # centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
@@ -73,19 +78,24 @@ def make_encoders(
     dls,
     image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
     text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
-    pretrained: bool = True,  # Load weights; False: random ones
+    # Load weights; False: random ones; or for each: {'image': True, 'title': False}
+    pretrained: bool | dict = True,
     normalize: bool = True,  # Normalize images as the image encoder's weights were trained
-    pool: str = 'mean',  # Pooling of the text encoder: 'mean' or 'cls'
+    # Pooling of the text encoder: 'mean', 'cls', 'max', 'lasttoken', ...; None: as its folder asks
+    pool: str | None = None,
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
-):  # (image encoder or None, text encoder or None)
-    "Make the encoders that the columns of `dls` ask for, and fit `dls` to them."
+):  # (image encoder or None, text encoder or None, `Trial` of two listings that they can read)
+    "Make the encoders that the columns of `dls` ask for, fit `dls` to them, and try them on two listings."
     image = title = None
+    is_pretrained = _by_modality(pretrained)
+    trial = read_trial(dls)
     if dls.columns.image is not None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
-        image = make_encoder('image', image_arch, pretrained=pretrained, pool=image_pool)
+        image = make_encoder('image', image_arch, is_pretrained['image'], image_pool, img_size=trial.size)
+        try_encoder('image_arch', image_arch, image, trial.pictures[0])
         if normalize and not any(isinstance(transform, Normalize) for transform in dls.after_batch.fs):
             dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
     if dls.columns.title is not None:
@@ -93,7 +103,32 @@ def make_encoders(
             raise InputError('text_arch=None, but dls has titles: '
                              'make dls with title_col=None, or name an encoder')
         tokenizer = make_tokenizer(text_arch)
-        title = make_encoder('text', text_arch, pretrained=pretrained, pool=pool,
-                             pad_id=tokenizer.pad_token_id)
+        title = make_encoder('text', text_arch, is_pretrained['title'], pool, tokenizer.pad_token_id)
+        trial.titles = [_tried_titles(dls, text_arch, title, tokenizer)]
         _set_tokenizer(dls, tokenizer)
-    return image, title
+    return image, title, trial
+
+
+def _by_modality(pretrained):
+    "Whether each encoder is pretrained, by modality."
+    if isinstance(pretrained, bool): return {'image': pretrained, 'title': pretrained}
+    if not isinstance(pretrained, dict):
+        raise InputError(f"pretrained={pretrained!r}: True, False, or e.g. {{'image': True, 'title': False}}")
+    given = {ALIASES.get(modality, modality): value for modality, value in pretrained.items()}
+    unknown = set(given) - {'image', 'title'}
+    if unknown: raise InputError(f"pretrained names {sorted(unknown)}: there are 'image' and 'title'")
+    return {'image': True, 'title': True, **given}
+
+
+def _tried_titles(dls, text_arch, encoder, tokenizer):
+    "Token ids of two titles that the encoder has read; warns where it reads fewer tokens than `dls` keeps."
+    max_len = next(transform.max_len for transform in dls.before_batch.fs if isinstance(transform, Tokenize))
+    check_words(text_arch, encoder, tokenizer)
+    token_ids = long_titles(tokenizer, max_len)
+    try_encoder('text_arch', text_arch, encoder, token_ids, places_hint(encoder, token_ids.shape[1]))
+    limit = most_tokens(tokenizer, max_len)
+    if limit < max_len:
+        shown = text_arch if isinstance(text_arch, str) else type(encoder).__name__
+        warnings.warn(f'text_arch={shown!r} reads {limit} tokens of a title and not max_len={max_len}: '
+                      'the rest of longer titles is left out', stacklevel=4)
+    return token_ids

@@ -18,6 +18,7 @@ from ..models import ClassifyNet
 from ..optim import adamw
 from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders, take_options
 from .show import RIGHT, WRONG, draw_items
+from .trial import check_loss, try_loss
 
 CELL = 2.4  # width of a picture in inches
 
@@ -134,7 +135,8 @@ def classify_learner(
     if not isinstance(dls, ClassifyDataLoaders):
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
-    image, title = make_encoders(dls, image_arch, text_arch, **encoder_options)
+    if loss_func is not None: check_loss(loss_func)
+    image, title, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')
     model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options)
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
@@ -148,4 +150,5 @@ def classify_learner(
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
+    try_loss(learn, trial)
     return learn

@@ -26,6 +26,7 @@ from ..optim import adamw
 from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders
 from .matcher import MatcherExport, resize_of, tokenize_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
+from .trial import check_loss, try_loss
 
 SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the listing itself included
 
@@ -147,9 +148,9 @@ def match_learner(
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks
-    pretrained: bool = True,  # Load pretrained weights
+    pretrained: bool | dict = True,  # Load pretrained weights; or for each: {'image': True, 'title': False}
     normalize: bool = True,  # Normalize images as the image encoder's weights were trained
-    pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
+    pool: str | None = None,  # Pooling of the title encoder, see `TitleEncoder`; None: as its folder asks
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
     heads: tuple | None = None,  # Which of 'image', 'title', 'joint' are trained; default all there are
@@ -165,7 +166,8 @@ def match_learner(
     listings among themselves. Raises `InputError` where `dls` and encoders don't fit together.
     """
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
-    image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
+    if loss_func is not None: check_loss(loss_func)
+    image, title, trial = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
@@ -176,4 +178,5 @@ def match_learner(
     learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), rates])
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
+    try_loss(learn, trial)
     return learn
