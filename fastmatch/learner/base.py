@@ -1,8 +1,8 @@
 "What Learners over listings share: encoders from names, parameter groups and their rates, validation."
 import warnings
 
-# these imports give fastai's Learner to_fp16, progress bars, lr_find and its schedules
-from fastai.callback import fp16, progress, schedule  # noqa: F401
+# these imports give fastai's Learner to_fp16, summary, progress bars, lr_find and its schedules
+from fastai.callback import fp16, hook, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TrackerCallback
 from fastai.data.transforms import Normalize
@@ -11,20 +11,46 @@ from fastcore.xtras import ContextManagers
 
 from ..callback.base import in_lr_find
 from ..callback.learner_methods import CallbackMethods
+from ..callback.scoring import GroupRates
 from ..core import InputError
 from ..data.title import Tokenize
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
+from ..models.layered import parameters_by_layer
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.fit import ALIASES
 from ..schedule.patch import ScheduledFits
+from .fits import FastaiFits
 from .trial import check_words, long_titles, places_hint, read_trial, try_encoder
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
 # centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
 # MiniLM a twentieth (1e-4 at 2e-3), new centers five times as much.
 LR_MULT = {'image': .25, 'title': .05, 'head': 5.}
+
+
+def group_callbacks(
+    model,  # With a method `param_groups`
+    splitter,  # As a learner was given it: the user's own groups, or None
+    lr_mult: dict | None,  # As a learner was given it
+    layer_decay: float | None,  # As a learner was given it; the model's encoders are split into layers for it
+) -> list[GroupRates]:
+    "The callback that gives each parameter group its rate; the deeper a layer, the lower."
+    if splitter is not None:
+        if not lr_mult and layer_decay is None: return []
+        raise InputError('splitter: lr_mult and layer_decay are for the groups that the model has; give '
+                         'rates for your own groups as a list or a slice')
+    factors = dict(LR_MULT if lr_mult is None else lr_mult)
+    if layer_decay is None: return [GroupRates(factors)]
+    if not 0 < layer_decay <= 1: raise InputError(f'layer_decay={layer_decay}: above 0, at most 1')
+    model.by_layer = True
+    for modality, encoder in model.encoders.items():
+        n_layers = len(parameters_by_layer(encoder))
+        for layer in range(n_layers):
+            depth = n_layers - 1 - layer
+            factors[f'{modality}.{layer}'] = factors.get(modality, 1.) * layer_decay**depth
+    return [GroupRates(factors)]
 
 
 def groups_splitter(
@@ -34,7 +60,7 @@ def groups_splitter(
     return list(model.param_groups().values())
 
 
-class ListingLearner(ScheduledFits, CallbackMethods, Learner):
+class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
     """A `Learner` for listings, the base of `MatchLearner` and `ClassifyLearner`.
 
     `validate` works with a tracker (`SaveModelCallback`, `EarlyStoppingCallback`) among the callbacks, and a

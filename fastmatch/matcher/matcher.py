@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import check_device
+from ..core import check_device, checks_options
 from ..data.columns import Columns
 from ..match import Embeddings, Pool, Rule
 from ..match.embeddings import check_made_alike
@@ -146,6 +146,7 @@ class Matcher:
         return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, decision.rule, skipped,
                            decision.trail, decision.pairs, setting)
 
+    @checks_options(match)
     def explain(
         self,
         posting_id,  # A known listing, or one of `new`

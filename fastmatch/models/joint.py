@@ -7,6 +7,7 @@ from torch import nn
 from ..core import InputError
 from ..layers.heads import CosineHead
 from ..layers.pooling import BNNeck
+from .layered import encoder_groups
 
 
 class MatchNet(nn.Module):
@@ -16,6 +17,8 @@ class MatchNet(nn.Module):
     encoders for them. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
     modality -> embeddings (n,d), float32 of unit length.
     """
+    by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
+
     def __init__(
         self,
         n_classes: int | None,  # Training groups; None: no heads, for a model that only embeds
@@ -103,7 +106,7 @@ class MatchNet(nn.Module):
     def param_groups(self) -> dict[str, list]:
         """Parameters by name, encoders first: 'image', 'title', 'centers' where heads have them, and 'head'
         for necks and heads."""
-        groups = {modality: list(encoder.parameters()) for modality, encoder in self.encoders.items()}
+        groups = encoder_groups(self.encoders, self.by_layer)
         centers = [parameter for head in self.heads.values()
                    for name, parameter in head.named_parameters() if name == 'centers']
         if centers: groups['centers'] = centers

@@ -7,9 +7,10 @@ import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
+from fastai.learner import Learner
 from fastcore.foundation import L
 
-from ..core import InputError
+from ..core import InputError, checks_options
 from . import curves
 
 # name under which a group's rate may be given -> the group, where the model has no group of the first name
@@ -83,6 +84,7 @@ def fit_flat_cos(
     fit_curve(learner, n_epoch, lr, curve, warmup, multiplier, wd, cbs, reset_opt, start_epoch)
 
 
+@checks_options(fit_curve)
 def fit_cos(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
@@ -94,6 +96,7 @@ def fit_cos(
     fit_curve(learner, n_epoch, lr, curves.cycles([1.], floor), **kwargs)
 
 
+@checks_options(fit_curve)
 def fit_steps(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
@@ -112,6 +115,7 @@ def fit_steps(
     fit_curve(learner, n_epoch, lr, curves.steps(after_warmup, gamma), warmup, **kwargs)
 
 
+@checks_options(fit_curve)
 def fit_exp(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
@@ -123,6 +127,7 @@ def fit_exp(
     fit_curve(learner, n_epoch, lr, curves.exponential(end), **kwargs)
 
 
+@checks_options(fit_curve)
 def fit_cycles(
     learner,  # fastai `Learner`
     n_cycles: int,  # Number of cosines down
@@ -171,6 +176,7 @@ class Plateau(ReduceLROnPlateau):
     Unlike fastai's `ReduceLROnPlateau` it sets the rate by `set_hyper`, which reaches wrapped torch
     optimizers too, and it leaves the epochs of a warm-up out.
     """
+    @checks_options(ReduceLROnPlateau)
     def __init__(
         self,
         monitor: str = 'valid_loss',  # Name of a recorded value
@@ -196,6 +202,7 @@ class Plateau(ReduceLROnPlateau):
         self.opt.set_hyper('lr', [max(hypers['lr'] / self.factor, self.min_lr) for hypers in self.opt.hypers])
 
 
+@checks_options(Learner.fit)
 def fit_plateau(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
