@@ -5,6 +5,8 @@ import math
 import random
 from collections import namedtuple
 from difflib import get_close_matches
+from functools import wraps
+from inspect import signature
 
 import numpy as np
 
@@ -66,9 +68,37 @@ def unknown_option(
     owner: str = '',  # Function that has no such option, for the message
 ) -> InputError:
     "The error for an option that nobody reads, with the nearest name among the known ones."
-    nearest = get_close_matches(str(keyword), known, n=1)
+    # a role without the ending that columns have: 'fold' for 'fold_col'
+    nearest = [f'{keyword}_col'] if f'{keyword}_col' in known else get_close_matches(str(keyword), known, n=1)
     suggestion = f' (did you mean {nearest[0]}?)' if nearest else ''
     return InputError(f'{keyword}={value!r}: no option{f" of {owner}" if owner else ""}{suggestion}')
+
+
+def refuse_unknown_options(
+    keywords: dict,  # Of a call
+    called,  # The function or class that was called
+    *readers,  # Functions and classes that its keywords are handed on to
+):
+    "Raise `InputError` for a keyword that neither `called` nor a reader has, with the nearest known one."
+    parameters = [each for reader in (called, *readers) for each in signature(reader).parameters.values()]
+    known = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    for keyword, value in keywords.items():
+        if keyword in known: continue
+        owner = called.__qualname__.removesuffix('.__init__').split('.')[-1]
+        raise unknown_option(keyword, value, known, owner)
+
+
+def checks_options(
+    *readers,  # Functions and classes that the function hands its `**kwargs` on to
+):
+    "A decorator: a keyword that nobody reads raises `InputError` with the nearest known one."
+    def decorate(function):
+        @wraps(function)
+        def checked(*args, **keywords):
+            refuse_unknown_options(keywords, function, *readers)
+            return function(*args, **keywords)
+        return checked
+    return decorate
 
 
 def require_package(

@@ -185,7 +185,8 @@ def test_skip_can_leave_too_little(shop):
 def test_titles_alone_without_a_title_encoder(shop):
     with pytest.raises(InputError, match='text_arch=None'):
         match_learner(make(shop, fn_col=None), text_arch=None)
-    with pytest.raises(InputError, match="pool='max'"): match_learner(make(shop, fn_col=None), pool='max')
+    with pytest.raises(InputError, match="pool='median'"):
+        match_learner(make(shop, fn_col=None), pool='median')
 
 
 @pytest.mark.parametrize('groups, words', [

@@ -134,7 +134,7 @@ class CheckedTrackers(Callback):
     def before_fit(self):
         for tracker in self.learn.cbs:
             if not isinstance(tracker, TrackerCallback): continue
-            check_monitor(self.learn, tracker.monitor)
+            check_monitor(self.learn, tracker.monitor, type(tracker).__name__)
             changes_rates = isinstance(tracker, ReduceLROnPlateau) and not in_lr_find(self.learn)
             if changes_rates: self._check_rates(tracker)
 

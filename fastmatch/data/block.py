@@ -1,6 +1,7 @@
 "Listings as fastai batches: the picture block, and `DataLoaders` over a checked and split table."
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.core import DataLoaders
+from fastai.data.core import DataLoaders, FilteredBase, TfmdDL
+from fastai.data.load import DataLoader
 from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
 from fasttransform import Transform
 
-from ..core import PICTURE_SIZE, InputError
-from .columns import Columns
+from ..core import PICTURE_SIZE, InputError, unknown_option
+from .columns import FASTAI_NAMES, Columns, keywords_of_roles
 from .image import read_image
 from .read import check_columns, check_listings
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
@@ -52,6 +54,11 @@ class Field(Transform):
 
 class MatchDL(SampledDL):
     "A `TfmdDL` that can draw its batches with a sampler, and shows listings as picture and title."
+    def show_results(self, *args, **kwargs):
+        "Not for listings: the Learner shows them."
+        raise InputError('call learn.show_matches() or learn.show_mistakes() of a match_learner, '
+                         'learn.show_worst() or learn.show_confusions() of a classify_learner')
+
     def show_batch(
         self,
         b=None,  # A batch; None draws one
@@ -108,6 +115,9 @@ class BatchOptions:
     others: dict = field(default_factory=dict)  # More for `DataBlock.dataloaders`
 
     def __post_init__(self):
+        for option, setting in self.others.items():
+            known = known_options()
+            if option not in known: raise unknown_option(option, setting, known, 'from_df')
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise InputError(f'sampler={self.sampler!r}: choose None or one of {list(SAMPLERS)}')
         if self.bs < 1: raise InputError(f'bs={self.bs}: give 1 or more')
@@ -119,6 +129,18 @@ class BatchOptions:
         worker_option = {} if self.num_workers is None else {'num_workers': self.num_workers}
         batch_sizes = {'bs': self.bs, 'val_bs': self.val_bs or 2 * self.bs}
         return {**batch_sizes, 'device': self.device, **self.others, **worker_option}
+
+
+def known_options() -> list[str]:
+    "Every option of `from_df`: columns by keyword, how rows become batches, and those of fastai's loaders."
+    fastais = [name for function in (DataLoader.__init__, TfmdDL.__init__, FilteredBase.dataloaders)
+               for name in signature(function).parameters]
+    ours = [each.name for each in fields(BatchOptions)]
+    of_split = ['path', 'columns', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames']
+    # what the table itself says, or the loaders make
+    taken = {'self', 'dataset', 'kwargs', 'others', 'get_idxs', 'path', 'dl_kwargs', 'dl_type'}
+    return [*ours, *of_split, *keywords_of_roles(), *FASTAI_NAMES,
+            *(name for name in fastais if name not in taken)]
 
 
 def check_inputs(

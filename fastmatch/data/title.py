@@ -3,7 +3,7 @@ from fastai.data.block import TransformBlock
 from fastai.torch_core import TensorBase
 from fasttransform import Transform
 
-from ..layers.padding import pad_token_ids
+from ..layers.padding import most_tokens, pad_token_ids
 
 MAX_LEN = 64  # tokens of a title: Shopee's longest take about 60 words, most under 20
 
@@ -45,7 +45,8 @@ class Tokenize(Transform):
         title_index = next((index for index, part in enumerate(samples[0]) if isinstance(part, Title)), None)
         if title_index is None: return samples
         titles = [str(sample[title_index]) for sample in samples]
-        token_ids = self.tokenizer(titles, truncation=True, max_length=self.max_len)['input_ids']
+        limit = most_tokens(self.tokenizer, self.max_len)
+        token_ids = self.tokenizer(titles, truncation=True, max_length=limit)['input_ids']
         padded_ids = pad_token_ids(token_ids, self.tokenizer.pad_token_id)
         return [(*sample[:title_index], TensorTitle(title_ids), *sample[title_index + 1:])
                 for sample, title_ids in zip(samples, padded_ids)]

@@ -1,5 +1,13 @@
-"Token ids of several titles as one tensor: what training and matching both feed to a text encoder."
+"Token ids of titles: how many there may be, and those of several titles as one tensor for a text encoder."
 import torch
+
+
+def most_tokens(
+    tokenizer,  # A transformers tokenizer; one of another kind may say nothing about its encoder's limit
+    max_len: int,  # Tokens that are asked for
+) -> int:
+    "After how many tokens a title is truncated: `max_len`, or fewer where the encoder reads fewer."
+    return min(max_len, getattr(tokenizer, 'model_max_length', max_len))
 
 
 def pad_token_ids(

@@ -3,7 +3,7 @@ embedding."""
 import torch
 from torch import nn
 
-from ..core import InputError
+from ..core import InputError, checks_options
 
 
 class GeM(nn.Module):
@@ -44,6 +44,7 @@ class GeM(nn.Module):
 
 class BNNeck(nn.BatchNorm1d):
     "BatchNorm without a shift, between the feature and the head, https://arxiv.org/abs/1903.07071"
+    @checks_options(nn.BatchNorm1d)
     def __init__(
         self,
         n_in: int,  # Width of the feature

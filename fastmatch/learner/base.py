@@ -1,23 +1,28 @@
 "What Learners over listings share: encoders from names, parameter groups and their rates, validation."
-# these imports give fastai's Learner to_fp16, progress bars, lr_find and its schedules
-from fastai.callback import fp16, progress, schedule  # noqa: F401
+import warnings
+
+# these imports give fastai's Learner to_fp16, summary, progress bars, lr_find and its schedules
+from fastai.callback import fp16, hook, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
-from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TerminateOnNaNCallback, TrackerCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
-from fastcore.foundation import L
 from fastcore.xtras import ContextManagers
 
 from ..callback.base import in_lr_find, leave_autocast
 from ..callback.learner_methods import CallbackMethods
+from ..callback.scoring import GroupRates
 from ..core import InputError
 from ..data.title import Tokenize
+from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
+from ..models.layered import parameters_by_layer
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
-from ..schedule.rates import for_optimizer, rate_factors, rates_as_given
+from ..schedule.rates import ALIASES, rate_factors
+from .fits import FastaiFits
+from .trial import check_words, long_titles, places_hint, read_trial, try_encoder
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
 # centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
@@ -33,7 +38,31 @@ def checked_factors(
     has."""
     if lr_mult is None: return {name: LR_MULT[name] for name in model.param_groups() if name in LR_MULT}
     rate_factors(model, lr_mult)
-    return lr_mult
+    return dict(lr_mult)
+
+
+def group_callbacks(
+    model,  # With a method `param_groups`
+    splitter,  # As a learner was given it: the user's own groups, or None
+    lr_mult: dict | None,  # As a learner was given it
+    layer_decay: float | None,  # As a learner was given it; the model's encoders are split into layers for it
+) -> list[GroupRates]:
+    "The callback that gives each parameter group its rate; the deeper a layer, the lower."
+    if splitter is not None:
+        if not lr_mult and layer_decay is None: return []
+        raise InputError('splitter: lr_mult and layer_decay are for the groups that the model has; give '
+                         'rates for your own groups as a list or a slice')
+    factors = checked_factors(model, lr_mult)
+    if layer_decay is None: return [GroupRates(factors)]
+    if not 0 < layer_decay <= 1: raise InputError(f'layer_decay={layer_decay}: above 0, at most 1')
+    model.by_layer = True
+    for modality, encoder in model.encoders.items():
+        n_layers = len(parameters_by_layer(encoder))
+        encoder_factor = factors.pop(modality, 1.)
+        for layer in range(n_layers):
+            depth = n_layers - 1 - layer
+            factors[f'{modality}.{layer}'] = encoder_factor * layer_decay**depth
+    return [GroupRates(factors)]
 
 
 def groups_splitter(
@@ -43,39 +72,12 @@ def groups_splitter(
     return list(model.param_groups().values())
 
 
-class ListingLearner(ScheduledFits, CallbackMethods, Learner):
+class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
     """A `Learner` for listings, the base of `MatchLearner` and `ClassifyLearner`.
 
     `validate` works with a tracker (`SaveModelCallback`, `EarlyStoppingCallback`) among the callbacks, and a
     loss that becomes NaN raises `NotANumber` with epoch and batch.
     """
-    def fit(self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
-        "fastai's `fit`; `lr` may also be a dict by name of parameter group."
-        if self.opt is None: self.create_opt()
-        given_rates = lr
-        for scheduler in [*L(cbs), *self.cbs] if lr is None else []:
-            if not isinstance(scheduler, ParamScheduler): continue
-            # a schedule of one's own may be of one rate or of one for each group
-            if callable(scheduler.scheds.get('lr')): given_rates = scheduler.scheds['lr'](0.)
-        loss_func = self.loss_func
-        try:
-            with rates_as_given(self, given_rates):
-                super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
-        except BaseException:
-            # mixing and others put a loss of their own in its place, and put it back only where a fit ends
-            self.loss_func = loss_func
-            raise
-
-    def fit_one_cycle(self, n_epoch, lr_max=None, *args, **kwargs):
-        "fastai's `fit_one_cycle`; `lr_max` may also be a dict by name of parameter group."
-        with rates_as_given(self, lr_max):
-            super().fit_one_cycle(n_epoch, for_optimizer(self, lr_max), *args, **kwargs)
-
-    def fit_sgdr(self, n_cycles, cycle_len, lr_max=None, *args, **kwargs):
-        "fastai's `fit_sgdr`; `lr_max` may also be a dict by name of parameter group."
-        with rates_as_given(self, lr_max):
-            super().fit_sgdr(n_cycles, cycle_len, for_optimizer(self, lr_max), *args, **kwargs)
-
     def create_opt(self):
         "Make the optimizer, and tell it which weights not to decay and which gradients not to centralize."
         super().create_opt()
@@ -116,19 +118,24 @@ def make_encoders(
     dls,
     image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
     text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
-    pretrained: bool = True,  # Load weights; False: random ones
+    # Load weights; False: random ones; or for each: {'image': True, 'title': False}
+    pretrained: bool | dict = True,
     normalize: bool = True,  # Normalize images as the image encoder's weights were trained
-    pool: str = 'mean',  # Pooling of the text encoder: 'mean' or 'cls'
+    # Pooling of the text encoder: 'mean', 'cls', 'max', 'lasttoken', ...; None: as its folder asks
+    pool: str | None = None,
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
-):  # (image encoder or None, text encoder or None)
-    "Make the encoders that the columns of `dls` ask for, and fit `dls` to them."
+):  # (image encoder or None, text encoder or None, `Trial` of two listings that they can read)
+    "Make the encoders that the columns of `dls` ask for, fit `dls` to them, and try them on two listings."
     image = title = None
+    is_pretrained = _by_modality(pretrained)
+    trial = read_trial(dls)
     if dls.columns.image is not None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
-        image = make_encoder('image', image_arch, pretrained=pretrained, pool=image_pool)
+        image = make_encoder('image', image_arch, is_pretrained['image'], image_pool, img_size=trial.size)
+        try_encoder('image_arch', image_arch, image, trial.pictures[0])
         if normalize and not any(isinstance(transform, Normalize) for transform in dls.after_batch.fs):
             dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
     if dls.columns.title is not None:
@@ -136,7 +143,32 @@ def make_encoders(
             raise InputError('text_arch=None, but dls has titles: '
                              'make dls with title_col=None, or name an encoder')
         tokenizer = make_tokenizer(text_arch)
-        title = make_encoder('text', text_arch, pretrained=pretrained, pool=pool,
-                             pad_id=tokenizer.pad_token_id)
+        title = make_encoder('text', text_arch, is_pretrained['title'], pool, tokenizer.pad_token_id)
+        trial.titles = [_tried_titles(dls, text_arch, title, tokenizer)]
         _set_tokenizer(dls, tokenizer)
-    return image, title
+    return image, title, trial
+
+
+def _by_modality(pretrained):
+    "Whether each encoder is pretrained, by modality."
+    if isinstance(pretrained, bool): return {'image': pretrained, 'title': pretrained}
+    if not isinstance(pretrained, dict):
+        raise InputError(f"pretrained={pretrained!r}: True, False, or e.g. {{'image': True, 'title': False}}")
+    given = {ALIASES.get(modality, modality): value for modality, value in pretrained.items()}
+    unknown = set(given) - {'image', 'title'}
+    if unknown: raise InputError(f"pretrained names {sorted(unknown)}: there are 'image' and 'title'")
+    return {'image': True, 'title': True, **given}
+
+
+def _tried_titles(dls, text_arch, encoder, tokenizer):
+    "Token ids of two titles that the encoder has read; warns where it reads fewer tokens than `dls` keeps."
+    max_len = next(transform.max_len for transform in dls.before_batch.fs if isinstance(transform, Tokenize))
+    check_words(text_arch, encoder, tokenizer)
+    token_ids = long_titles(tokenizer, max_len)
+    try_encoder('text_arch', text_arch, encoder, token_ids, places_hint(encoder, token_ids.shape[1]))
+    limit = most_tokens(tokenizer, max_len)
+    if limit < max_len:
+        shown = text_arch if isinstance(text_arch, str) else type(encoder).__name__
+        warnings.warn(f'text_arch={shown!r} reads {limit} tokens of a title and not max_len={max_len}: '
+                      'the rest of longer titles is left out', stacklevel=4)
+    return token_ids

@@ -1,13 +1,14 @@
 "A fastai Learner that classifies listings by picture, text or both; tables and pictures of its mistakes."
 import numpy as np
 import pandas as pd
+from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastcore.meta import delegates
 from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
-from ..callback.scoring import CheckedTrackers, GroupRates
-from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
+from ..callback.scoring import CheckedTrackers
+from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
 from ..layers.heads import CosineHead
@@ -16,8 +17,15 @@ from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
-from .base import ListingLearner, checked_factors, groups_splitter, make_encoders, take_options
+from .base import (
+    ListingLearner,
+    group_callbacks,
+    groups_splitter,
+    make_encoders,
+    take_options,
+)
 from .show import RIGHT, WRONG, draw_items
+from .trial import check_loss, try_loss
 
 CELL = 2.4  # width of a picture in inches
 
@@ -40,6 +48,10 @@ class ClassifyLearner(ListingLearner):
         by_class = dict(zip(class_names, probabilities.T))
         return pd.DataFrame({id_col: items[id_col].to_numpy(), 'label': likeliest,
                              'prob': probabilities.max(1), **by_class})
+
+    def show_results(self, *args, **kwargs):
+        "Not for listings: see `show_worst` and `show_confusions`."
+        raise InputError('call learn.show_worst(), learn.show_confusions() or learn.predictions()')
 
     def _validated(self):
         "Probabilities (n,c), true classes (n,) and losses (n,) of the validation items."
@@ -118,13 +130,16 @@ class ClassifyLearner(ListingLearner):
 @delegates(make_encoders, keep=True)
 def classify_learner(
     dls,  # `ClassifyDataLoaders`
-    image_arch: str | None = IMAGE_ARCH,  # timm name, folder or file; for `dls` with images
-    text_arch: str | None = TEXT_ARCH,  # Hub name, folder, or name with a weights package
+    image_arch=IMAGE_ARCH,  # timm name, folder, file, module, or function that makes one; None without images
+    text_arch=TEXT_ARCH,  # Hub name, folder, name with a weights package, or module; None without text
     loss_func=None,  # Default `CrossEntropy()`, summed over heads; margin losses want `head_func=CosineHead`
     opt_func=adamw,  # fastai optimizer function
     metrics=None,  # Default `[accuracy, MacroF1()]`
     cbs=None,  # More callbacks
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `LR_MULT`, `{}` for none
+    # Factor on the rate from each layer of an encoder to the one below it, e.g. .75; None: one rate for all
+    layer_decay: float | None = None,
+    splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
     # pretrained, normalize, pool, image_pool for `make_encoders`; p, head_func, weights for `ClassifyNet`;
     # the rest for fastai's `Learner`
@@ -134,10 +149,12 @@ def classify_learner(
 
     Raises `InputError` where `dls`, encoders and loss don't fit together.
     """
+    refuse_unknown_options(kwargs, classify_learner, Learner)
     if not isinstance(dls, ClassifyDataLoaders):
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
-    image, title = make_encoders(dls, image_arch, text_arch, **encoder_options)
+    if loss_func is not None: check_loss(loss_func)
+    image, title, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')
     model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options)
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
@@ -145,10 +162,12 @@ def classify_learner(
                          'fastmatch.losses sums over them')
     if loss_func is None: loss_func = CrossEntropy()
     if metrics is None: metrics = [accuracy, MacroF1()]
-    learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter,
+    rates = group_callbacks(model, splitter, lr_mult, layer_decay)
+    learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
                             metrics=metrics, wd=wd, **kwargs)
-    learn.add_cbs([HeadLabels(), CheckedTrackers(), GroupRates(checked_factors(model, lr_mult))])
+    learn.add_cbs([HeadLabels(), CheckedTrackers(), *rates])
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
+    try_loss(learn, trial)
     return learn

@@ -3,11 +3,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from fastai.learner import Recorder
+from fastai.callback.core import Callback
+from fastai.learner import Learner, Recorder
+from fastcore.basics import noop
+from fastcore.foundation import L
+from fastcore.meta import delegates
 
 from ..callback.heads import HeadLabels
-from ..callback.scoring import CheckedTrackers, GroupRates, MatchRecorder, TrainedOn, ValidScores
-from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
+from ..callback.scoring import CheckedTrackers, MatchRecorder, TrainedOn, ValidScores
+from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
 from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
 from ..data.split import usable_hashes
@@ -23,9 +27,10 @@ from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
-from .base import ListingLearner, checked_factors, groups_splitter, make_encoders
+from .base import ListingLearner, group_callbacks, groups_splitter, make_encoders
 from .matcher import MatcherExport, resize_of, tokenize_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
+from .trial import check_loss, try_loss
 
 SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the listing itself included
 
@@ -77,6 +82,42 @@ class MatchLearner(MatcherExport, ListingLearner):
         max_len = None if tokenize is None else tokenize.max_len
         return embedding_settings(self.model.encoders, tta, None if resize is None else resize.size, max_len)
 
+    @delegates(ListingLearner.get_preds)
+    def get_preds(self, ds_idx=1, dl=None, with_loss=False, with_decoded=False, act=None, cbs=None, **kwargs):
+        """fastai's `get_preds`: the embeddings as a dict by modality, and the groups' numbers in `dls.vocab`.
+
+        Raises `InputError` for a loss, which listings of unseen groups don't have. `embeddings` gives the
+        same with ids and titles.
+        """
+        if with_loss:
+            raise InputError('listings of unseen groups have no loss: learn.show_mistakes() and '
+                             'learn.embeddings() tell what is matched wrongly')
+        if with_decoded or act is not None:
+            raise InputError('embeddings are not decoded: learn.matcher(...) decides on matches')
+        names = self.modalities
+        callbacks = [*L(cbs), _AsTuple()]
+        inputs_too = int(bool(kwargs.get('with_input')))
+        found = list(super().get_preds(ds_idx, dl, act=noop, cbs=callbacks, **kwargs))
+        embeddings = found[inputs_too]
+        if embeddings is not None:
+            embeddings = embeddings if isinstance(embeddings, tuple) else (embeddings,)
+            found[inputs_too] = dict(zip(names, embeddings, strict=True))
+        return tuple(found)
+
+    def predict(self, *args, **kwargs):
+        "Not for matching: a listing has matches and no class."
+        raise InputError('a match_learner predicts no class: learn.embeddings(df) embeds listings, '
+                         'learn.matcher(...).match(df) finds their matches')
+
+    def tta(self, *args, **kwargs):
+        "Not for matching: see `embeddings`."
+        raise InputError('call learn.embeddings(tta=True): it averages each picture with its mirror image')
+
+    def show_results(self, *args, **kwargs):
+        "Not for matching: see `show_matches`."
+        raise InputError('call learn.show_matches() or learn.show_mistakes(): a match_learner has no classes '
+                         'to show')
+
     def _judged(self, modality):
         "Of the validation listings: neighbors, groups, matches at the best threshold, F1 of each (n,)."
         embeddings = self.embeddings()
@@ -125,6 +166,13 @@ class MatchLearner(MatcherExport, ListingLearner):
         if drawn_rows: draw_rows(self.dls, drawn_rows)
 
 
+class _AsTuple(Callback):
+    "Makes a tuple of the embeddings, which fastai can put together batch by batch."
+    order = ValidScores.order + 1
+
+    def after_pred(self): self.learn.pred = tuple(self.pred.values())
+
+
 def _mistakes(listing, matched_ids, scores, groups, n_shown):
     "At most `n_shown` wrong and missed matches of a listing as (row, note, color)."
     same_group = np.flatnonzero(groups == groups[listing])
@@ -141,22 +189,27 @@ def _mistakes(listing, matched_ids, scores, groups, n_shown):
 
 def match_learner(
     dls,  # `MatchDataLoaders`
-    image_arch: str | None = IMAGE_ARCH,  # timm name, folder or file; for `dls` with images
-    text_arch: str | None = TEXT_ARCH,  # Hub name, folder, or name with a weights package
+    image_arch=IMAGE_ARCH,  # timm name, folder, file, module, or function that makes one; None without images
+    text_arch=TEXT_ARCH,  # Hub name, folder, name with a weights package, or module; None without titles
     # Default `ArcFace(m=.3, s=20)`: the paper's margin, which is `ArcFace()`'s, is too much for small groups
     loss_func=None,
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks
-    pretrained: bool = True,  # Load pretrained weights
+    pretrained: bool | dict = True,  # Load pretrained weights; or for each: {'image': True, 'title': False}
     normalize: bool = True,  # Normalize images as the image encoder's weights were trained
-    pool: str = 'mean',  # Pooling of the title encoder: 'mean' or 'cls'
+    pool: str | None = None,  # Pooling of the title encoder, see `TitleEncoder`; None: as its folder asks
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
     heads: tuple | None = None,  # Which of 'image', 'title', 'joint' are trained; default all there are
-    neck: bool | str = True,  # BatchNorm neck before each head; 'raw': pair losses read the feature before it
+    # BatchNorm neck before each head; 'raw': pair losses read the feature before it; or a function from a
+    # width to a neck: `partial(ProjectNeck, n_out=256)`
+    neck=True,
     head_func=CosineHead,  # (width, groups) -> head of class centers: `partial(CosineHead, k=3)`, ...
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `LR_MULT`, `{}` for none
+    # Factor on the rate from each layer of an encoder to the one below it, e.g. .75; None: one rate for all
+    layer_decay: float | None = None,
+    splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
     **kwargs,  # For `Learner`
 ) -> MatchLearner:
@@ -165,16 +218,19 @@ def match_learner(
     It is validated on groups it never saw: there is no validation loss, but recall@1 and F1 of the validation
     listings among themselves. Raises `InputError` where `dls` and encoders don't fit together.
     """
+    refuse_unknown_options(kwargs, match_learner, Learner)
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
-    image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
+    if loss_func is not None: check_loss(loss_func)
+    image, title, trial = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
-    learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter, metrics=metrics,
-                         wd=wd, **kwargs)
+    rates = group_callbacks(model, splitter, lr_mult, layer_decay)
+    learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
+                         metrics=metrics, wd=wd, **kwargs)
     learn.remove_cb(Recorder)
-    rates = GroupRates(checked_factors(model, lr_mult))
-    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(), HeadLabels(), rates])
+    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(), HeadLabels(), *rates])
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
+    try_loss(learn, trial)
     return learn

@@ -1,10 +1,11 @@
 "The base class of all losses: fastai's interface, several heads in one output, and inputs that are checked."
 import math
+from inspect import signature
 
 import torch
 from torch import nn
 
-from ..core import HeadOutput, InputError, preview
+from ..core import HeadOutput, InputError, preview, unknown_option
 
 
 class NotANumber(InputError):
@@ -118,8 +119,13 @@ class Loss(nn.Module):
         self,
         reduction: str = 'mean',  # 'mean', 'sum' or 'none' (a value for each row)
         head_weights: dict | None = None,  # Weight of each head, such as 'image' or 'title'; default 1
+        **unknown,  # Options that no class on the way has read
     ):
         super().__init__()
+        for option, setting in unknown.items():
+            known = {name for base in type(self).__mro__ if issubclass(base, Loss)
+                     for name in signature(base.__init__).parameters} - {'self', 'kwargs', 'unknown'}
+            raise unknown_option(option, setting, known, type(self).__name__)
         if reduction not in ('mean', 'sum', 'none'):
             raise InputError(f"reduction={reduction!r}: choose 'mean', 'sum' or 'none'")
         self.reduction = reduction

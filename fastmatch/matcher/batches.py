@@ -5,6 +5,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..core import InputError
+from ..layers.padding import most_tokens
 
 TITLES_AT_ONCE = 4096  # a tokenizer keeps by-products of all titles it was given at once
 
@@ -22,10 +23,10 @@ def tokenize_titles(
     max_len: int,  # Tokens after which a title is truncated
 ) -> list[list[int]]:
     "The token ids of each title, not yet padded."
-    token_ids = []
+    token_ids, limit = [], most_tokens(tokenizer, max_len)
     for first_title in range(0, len(titles), TITLES_AT_ONCE):
         next_titles = titles[first_title:first_title + TITLES_AT_ONCE]
-        token_ids += tokenizer(next_titles, truncation=True, max_length=max_len)['input_ids']
+        token_ids += tokenizer(next_titles, truncation=True, max_length=limit)['input_ids']
     return token_ids
 
 

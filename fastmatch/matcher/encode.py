@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from ..core import InputError
 from ..data.image import phash, try_image
 from ..layers.padding import pad_token_ids
+from ..layers.pooling import BNNeck, ProjectNeck
 from ..models import MatchNet
 from ..models.registry import encoder_from_spec, encoder_spec
 from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
@@ -199,12 +201,25 @@ class Encoder:
             inputs.append(padded_ids.to(self.device))
         return inputs
 
+    def embed_probe(self) -> dict:  # Modality -> float32 (2,d)
+        "Embeddings of two made-up listings, the same for each encoder: to see whether two of them agree."
+        inputs = []
+        if self.picture is not None:
+            width, height = self.picture.size
+            pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+            inputs.append(self.picture.normalize(torch.from_numpy(pixels).to(self.device)))
+        if self.tokenizer is not None:
+            token_ids = tokenize_titles(self.tokenizer, ['a red bag', 'blue shoes of leather'], self.max_len)
+            inputs.append(pad_token_ids(token_ids, self.tokenizer.pad_token_id).to(self.device))
+        return {modality: vectors.float().cpu().numpy()
+                for modality, vectors in self.model.embed(*inputs).items()}
+
     def spec(self) -> dict:
         "What `from_spec` needs beside weights and tokenizer, as plain values that json takes."
         kind_of_modality = {'image': 'image', 'title': 'text'}
         encoders = {modality: encoder_spec(kind_of_modality[modality], encoder)
                     for modality, encoder in self.model.encoders.items()}
-        return {**encoders, 'widths': self.widths, 'neck': len(list(self.model.necks.parameters())) > 0,
+        return {**encoders, 'widths': self.widths, 'neck': _neck_spec(self.model),
                 'picture': None if self.picture is None else asdict(self.picture),
                 'max_len': self.max_len, 'tta': self.tta}
 
@@ -229,4 +244,24 @@ def headless(
     "The model that a spec describes, with random weights and without heads."
     image = encoder_from_spec('image', spec['image']) if 'image' in spec else None
     title = encoder_from_spec('text', spec['title']) if 'title' in spec else None
-    return MatchNet(None, image, title, tuple(spec['widths']), spec['neck'])
+    encoders = {'image': image, 'title': title}
+    widths = {modality: made.n_out for modality, made in encoders.items() if made is not None}
+    widths['joint'] = sum(widths.values())
+    return MatchNet(None, image, title, tuple(spec['widths']), _neck_of(spec, widths))
+
+
+def _neck_spec(model):
+    "What kind of neck a model has: True for `BNNeck`, False for none, 'project' for `ProjectNeck`."
+    kinds = {type(neck) for neck in model.necks.values()}
+    for kind, name in ((BNNeck, True), (nn.Identity, False), (ProjectNeck, 'project')):
+        if kinds == {kind}: return name
+    shown = ', '.join(sorted(kind.__name__ for kind in kinds))
+    raise InputError(f'neck={shown}: a matcher can hold a BNNeck, a ProjectNeck or none, the same kind for '
+                     'each modality')
+
+
+def _neck_of(spec, widths):
+    "The `neck` of `MatchNet` that a spec describes; `widths` are those of the features by modality."
+    if spec['neck'] != 'project': return spec['neck']
+    after_neck = {widths[modality]: n_out for modality, n_out in spec['widths'].items()}
+    return lambda width: ProjectNeck(width, after_neck[width])

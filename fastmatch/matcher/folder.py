@@ -18,6 +18,7 @@ from .encode import Encoder
 
 FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'manifest.json'
+TOLERANCE = 1e-3  # between unit embeddings of the same model on the same device
 # packages whose versions the manifest notes
 PACKAGES = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safetensors')
 
@@ -78,16 +79,49 @@ def pack(
         other_files['tfidf.json'] = _json(vocabulary)
         arrays |= {f'tfidf/{array_name}': array for array_name, array in counts.items()}
     if encoder is not None:
-        # safetensors takes no channels-last tensor
-        weights = {parameter_name: tensor.contiguous().cpu()
-                   for parameter_name, tensor in encoder.model.state_dict().items()
-                   if not parameter_name.startswith('heads.')}
-        other_files['weights.safetensors'] = save_tensors(weights)
+        other_files['weights.safetensors'] = save_tensors(_weights(encoder.model))
         if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
             'vectors.safetensors': save_arrays(arrays), **other_files}
+
+
+def _weights(model):
+    "The weights of a model without its heads, as safetensors takes them: no channels last, no shared memory."
+    weights, seen = {}, set()
+    for parameter_name, tensor in model.state_dict().items():
+        if parameter_name.startswith('heads.'): continue
+        tensor = tensor.contiguous().cpu()
+        # an encoder may use the same weights in two places
+        weights[parameter_name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return weights
+
+
+def check_readable(
+    encoder: Encoder | None,  # Of the matcher
+    files: dict,  # As `pack` gives them
+):
+    """Raise `InputError` unless the encoder that `files` hold embeds as this one does.
+
+    A model that was changed after it was made can have weights that the architecture in the spec has not, or
+    the same weights and another way to use them.
+    """
+    if encoder is None: return
+    advice = ('the encoder was changed after it was made and can not be built again; give one of your own to '
+              'register_encoder')
+    try: again = _unpack_encoder(json.loads(files['matcher.json'])['encoder'], files, encoder.device)
+    except (InputError, MissingPackage): raise
+    # torch and timm have their own errors for weights of another architecture
+    except Exception as error:
+        raise InputError(f'not saved: {advice} ({type(error).__name__}: {str(error)[:300]})') from error
+    expected = encoder.embed_probe()
+    for modality, vectors in again.embed_probe().items():
+        largest = float(np.abs(vectors - expected[modality]).max())
+        if not largest < TOLERANCE:
+            raise InputError(f'not saved: {advice} (read back, its {modality} embeddings differ by up to '
+                             f'{largest:.2g})')
 
 
 def unpack(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import check_device
+from ..core import check_device, checks_options
 from ..data.columns import Columns
 from ..match import Embeddings, Pool, Rule
 from ..match.cells import is_among, texts_of
@@ -14,7 +14,15 @@ from ..match.words import threshold_in_words
 from .catalogue import Catalogue, check_ids
 from .encode import Encoder
 from .explain import Explanation
-from .folder import Parts, pack, read_matcher_files, told_with_folder, unpack, write_matcher_files
+from .folder import (
+    Parts,
+    check_readable,
+    pack,
+    read_matcher_files,
+    told_with_folder,
+    unpack,
+    write_matcher_files,
+)
 from .listings import embed_listings, image_file, needed_inputs
 from .result import MatchResult
 
@@ -139,6 +147,7 @@ class Matcher:
         return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, decision.rule, skipped,
                            decision.trail, decision.pairs, setting)
 
+    @checks_options(match)
     def explain(
         self,
         posting_id,  # A known listing, or one of `new`
@@ -197,8 +206,13 @@ class Matcher:
         self,
         path,  # Folder; one that a matcher was saved to before is replaced
     ):
-        "Save as json and safetensors; a kill meanwhile leaves the old matcher or the new one."
-        write_matcher_files(Path(path), self.files())
+        """Save as json and safetensors; a kill meanwhile leaves the old matcher or the new one.
+
+        Raises `InputError` before anything is written where the encoder, read back, would embed otherwise.
+        """
+        files = self.files()
+        check_readable(self.encoder, files)
+        write_matcher_files(Path(path), files)
 
 
 def load_matcher(

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from ..core import HeadOutput, InputError, auto_scale
+from .layered import encoder_groups
 
 
 class ClassifyNet(nn.Module):
@@ -16,6 +17,8 @@ class ClassifyNet(nn.Module):
     # one head over both features side by side did worse than the text alone (macro-F1 on the data set
     # fritzing: .83, text alone .85, a head each .88): the text fits sooner, and then the pictures are no
     # longer trained
+    by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
+
     def __init__(
         self,
         n_classes: int,  # Classes
@@ -72,7 +75,7 @@ class ClassifyNet(nn.Module):
 
     def param_groups(self) -> dict[str, list]:
         "Parameters by name: 'image', 'title', and 'head' for BatchNorms and heads."
-        groups = {modality: list(encoder.parameters()) for modality, encoder in self.encoders.items()}
+        groups = encoder_groups(self.encoders, self.by_layer)
         return {**groups, 'head': [*self.necks.parameters(), *self.heads.parameters()]}
 
 

@@ -33,10 +33,13 @@ class ImageEncoder(nn.Module):
         # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
         pool: str | None = None,
         body: ImageBody | None = None,  # A model that is made already; None makes the one that `name` names
+        # (height, width) of the pictures to come: a model that reads one size alone is changed to it, or
+        # raises `InputError` where it can't be; None: the model's own
+        img_size: tuple | None = None,
     ):
         super().__init__()
         self.name = str(name)
-        if body is None: body = _load_body(self.name, pretrained, pool)
+        if body is None: body = _load_body(self.name, pretrained, pool, img_size)
         self.body = body.model
         self.pool_name = pool
         self.pool = GeM() if pool == 'gem' else nn.Identity()
@@ -70,25 +73,85 @@ class ImageEncoder(nn.Module):
         return self.pool(self.body(images))
 
 
-def _load_body(name: str, pretrained: bool, pool: str | None) -> ImageBody:
-    "The timm model `name` without its classifier, and the settings that its weights were trained with."
+def timm_body(
+    model: nn.Module,  # A timm model, with its classifier or without
+    pool: str | None = None,  # As `ImageEncoder` takes it
+    img_size: tuple | None = None,  # (height, width) of the pictures to come; None: the model's own
+    name: str = 'the model',  # For messages
+    args: dict | None = None,  # Arguments with which its architecture was changed
+    remake=None,  # Size -> the same model made for pictures of that size; None where that can't be
+) -> ImageBody:
+    "Take the classifier off a timm model, set it to pictures of a size, and look up how it was trained."
     import timm
-    model = _create(name, pretrained)
     if pool not in (None, 'gem', *POOLS):
         raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
-    _remove_classifier(model, pool)
     settings = timm.data.resolve_model_data_config(model)
-    was_training = model.training
+    size = tuple(img_size or settings['input_size'][1:])
+    args = dict(args or {})
+    _remove_classifier(model, pool)
     # measured, not taken from timm's `num_features`: with another pool the width may differ
-    with torch.no_grad(): features = model.eval()(torch.zeros(1, *settings['input_size']))
-    model.train(was_training)
+    features, problem = _features_of(model, size)
+    if problem is not None:
+        model, features = _made_for(model, size, name, pool, remake, problem)
+        args['img_size'] = list(size)
     if pool is not None and features.ndim != (4 if pool == 'gem' else 2):
         raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(features.shape)}')
+    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args)
+
+
+def _features_of(model, size):
+    "The features of an empty picture (height, width), or None and what the model raised."
+    was_training = model.training
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad(): return model.eval()(torch.zeros(1, 3, *size, device=device)), None
+    # each model has its own error for a size that it can't read: an assertion, shapes that don't fit
+    except Exception as error: return None, error
+    finally: model.train(was_training)
+
+
+def _made_for(model, size, name, pool, remake, problem):
+    "A model that has failed on pictures of `size` set to that size, or made anew for it, and its features."
+    ways = [lambda: _set_size(model, size)] if hasattr(model, 'set_input_size') else []
+    if remake is not None: ways.append(lambda: _remade(remake, size, pool))
+    for way in ways:
+        # some models take only sizes that their patches divide, others no `img_size` at all
+        try: changed = way()
+        except Exception as error:
+            problem = error
+            continue
+        features, problem = _features_of(changed, size)
+        if problem is None: return changed, features
+    expected = getattr(model, 'pretrained_cfg', {}).get('input_size')
+    trained_at = f', it was trained on {expected[1]} x {expected[2]}' if expected else ''
+    reason = f'{type(problem).__name__}: {_first_line(problem)}'
+    raise InputError(f'image_arch={name!r} can not read pictures of {size[0]} x {size[1]} pixels{trained_at} '
+                     f'({reason}): choose another size for the pictures, e.g. item_tfms=Resize(224)'
+                     ) from problem
+
+
+def _set_size(model, size):
+    model.set_input_size(img_size=size)
+    return model
+
+
+def _remade(remake, size, pool):
+    model = remake(size)
+    _remove_classifier(model, pool)
+    return model
+
+
+def _first_line(error): return (str(error).strip() or 'no message').splitlines()[0][:200]
+
+
+def _load_body(name: str, pretrained: bool, pool: str | None, img_size: tuple | None) -> ImageBody:
+    "The timm model `name` without its classifier, and the settings that its weights were trained with."
     config = Path(name)/'config.json'
     # a folder may change the arguments of its architecture
     changed_args = {}
     if config.is_file(): changed_args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {})
-    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], changed_args)
+    remake = None if Path(name).is_file() else lambda size: _create(name, pretrained, img_size=size)
+    return timm_body(_create(name, pretrained), pool, img_size, name, changed_args, remake)
 
 
 def _body_from_spec(spec: dict) -> ImageBody:
@@ -101,7 +164,10 @@ def _body_from_spec(spec: dict) -> ImageBody:
     load_options = [argument for argument in spec['args']
                     if argument.startswith('pretrained') or argument in ('checkpoint_path', 'cache_dir')]
     if load_options: raise InputError(f'args: {load_options} say where to load from')
-    model = timm.create_model(architecture, pretrained=False, **spec['args'])
+    arguments = dict(spec['args'])
+    # json has lists in place of tuples
+    if 'img_size' in arguments: arguments['img_size'] = tuple(arguments['img_size'])
+    model = timm.create_model(architecture, pretrained=False, **arguments)
     _remove_classifier(model, spec['pool'])
     return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'])
 
@@ -124,19 +190,20 @@ def _architecture_of(weights_file: Path) -> str:
                      'or give a folder with a config.json')
 
 
-def _create(model_name: str, pretrained: bool) -> nn.Module:
+def _create(model_name: str, pretrained: bool, **size) -> nn.Module:
     "The timm model `model_name` with its classifier, its weights loaded if `pretrained`."
     path = Path(model_name)
-    if path.is_dir(): return _create_from_folder(path, pretrained)
+    if path.is_dir(): return _create_from_folder(path, pretrained, **size)
     if path.is_file(): return _create_from_file(path, pretrained)
-    return _create_by_name(model_name, pretrained)
+    return _create_by_name(model_name, pretrained, **size)
 
 
-def _create_from_folder(folder: Path, pretrained: bool) -> nn.Module:
+def _create_from_folder(folder: Path, pretrained: bool, **size) -> nn.Module:
     import timm
     if not (folder/'config.json').exists():
         raise InputError(f'{folder}: a folder of an image encoder has a config.json in it')
-    try: return timm.create_model(f'local-dir:{folder}', pretrained=pretrained)
+    # the classifier isn't used: its size in the file may be any
+    try: return timm.create_model(f'local-dir:{folder}', pretrained=pretrained, **size)
     except Exception as error:
         raise InputError(f'{folder}: timm can not read it as an image encoder ({type(error).__name__}: '
                          f'{error})') from error
@@ -145,25 +212,33 @@ def _create_from_folder(folder: Path, pretrained: bool) -> nn.Module:
 def _create_from_file(weights_file: Path, pretrained: bool) -> nn.Module:
     import timm
     model = timm.create_model(_architecture_of(weights_file), pretrained=False)
-    if pretrained: load_in_order(model, read_weights(weights_file), str(weights_file))
+    if pretrained: load_in_order(model, read_weights(weights_file), str(weights_file), _classifiers_of(model))
     return model
 
 
-def _create_by_name(model_name: str, pretrained: bool) -> nn.Module:
+def _classifiers_of(model: nn.Module) -> tuple:
+    "The names of the modules of a timm model that are its classifier."
+    classifier = model.pretrained_cfg.get('classifier') or ()
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+
+
+def _create_by_name(model_name: str, pretrained: bool, **size) -> nn.Module:
     import timm
     is_on_hub = model_name.startswith('hf-hub:')
     if not is_on_hub and not timm.is_model(model_name.split('.')[0]):
         nearest = get_close_matches(model_name, timm.list_models())
         advice = f'near it: {preview(nearest)}' if nearest else 'see timm.list_models()'
         raise InputError(f'image_arch={model_name!r} is no timm model, file or folder; {advice}')
-    if not pretrained: return timm.create_model(model_name, pretrained=False)
+    if not pretrained and not is_on_hub: return timm.create_model(model_name, pretrained=False, **size)
     package = IMAGE_PACKAGES.get(model_name)
     weights_file = package.find() if package else None
     if weights_file:
-        model = timm.create_model(model_name, pretrained=False)
-        load_in_order(model, read_weights(weights_file), package.package)
+        model = timm.create_model(model_name, pretrained=False, **size)
+        load_in_order(model, read_weights(weights_file), package.package, _classifiers_of(model))
         return model
     # the hub's loader raises what its HTTP library raises, which depends on its version
     try:
-        with hub_once(): return timm.create_model(model_name, pretrained=True)
-    except Exception as error: raise no_weights(model_name, IMAGE_PACKAGES, error) from error
+        with hub_once(): return timm.create_model(model_name, pretrained=pretrained, **size)
+    except Exception as error:
+        # the architecture of a model that is on the hub alone is read there, with its weights or without
+        raise no_weights(model_name, IMAGE_PACKAGES, error, untrained_helps=not is_on_hub) from error

@@ -7,6 +7,7 @@ from torch import nn
 from ..core import InputError
 from ..layers.heads import CosineHead
 from ..layers.pooling import BNNeck
+from .layered import encoder_groups
 
 
 class MatchNet(nn.Module):
@@ -16,14 +17,17 @@ class MatchNet(nn.Module):
     encoders for them. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
     modality -> embeddings (n,d), float32 of unit length.
     """
+    by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
+
     def __init__(
         self,
         n_classes: int | None,  # Training groups; None: no heads, for a model that only embeds
         image: nn.Module | None = None,  # Image encoder with `n_out`, or None
         title: nn.Module | None = None,  # Title encoder with `n_out`, or None
         heads: tuple | None = None,  # Which of 'image', 'title', 'joint' get a head; None: all there can be
-        # BatchNorm neck before each head; 'raw': pair losses read the feature before it, as in its paper
-        neck: bool | str = True,
+        # BatchNorm neck before each head; 'raw': pair losses read the feature before it, as in its paper; or
+        # a function from a feature's width to a neck: `partial(ProjectNeck, n_out=256)`
+        neck=True,
         # (width, n_classes) -> head: `SampledHead`, `TrackedHead`, `partial(CosineHead, k=3)`, your own
         head_func=CosineHead,
     ):
@@ -31,7 +35,9 @@ class MatchNet(nn.Module):
         given = {'image': image, 'title': title}
         encoders = {modality: encoder for modality, encoder in given.items() if encoder is not None}
         if not encoders: raise InputError('a model needs an image encoder, a title encoder, or both')
-        if neck not in (True, False, 'raw'): raise InputError(f"neck={neck!r}: choose True, False or 'raw'")
+        if not callable(neck) and neck not in (True, False, 'raw'):
+            raise InputError(f"neck={neck!r}: choose True, False or 'raw', or give a function from a width "
+                             'to a neck')
         if n_classes is not None and n_classes < 2:
             raise InputError(f'{n_classes} training group: a head needs two at least')
         self.encoders = nn.ModuleDict(encoders)
@@ -39,10 +45,10 @@ class MatchNet(nn.Module):
         if len(widths) > 1: widths['joint'] = sum(widths.values())
         unknown = [modality for modality in heads or () if modality not in widths]
         if unknown: raise InputError(f'heads={unknown}: this model can have {list(widths)}')
-        self.widths = {modality: width for modality, width in widths.items()
-                       if heads is None or modality in heads}
-        self.necks = nn.ModuleDict({modality: BNNeck(width) if neck else nn.Identity()
-                                    for modality, width in self.widths.items()})
+        widths = {modality: width for modality, width in widths.items() if heads is None or modality in heads}
+        self.necks = nn.ModuleDict({modality: _neck(neck, width) for modality, width in widths.items()})
+        self.widths = {modality: _width_after(neck_module, widths[modality])
+                       for modality, neck_module in self.necks.items()}
         self.heads = nn.ModuleDict({} if n_classes is None else {modality: head_func(width, n_classes)
                                                                  for modality, width in self.widths.items()})
         self.raw = neck == 'raw'
@@ -100,10 +106,39 @@ class MatchNet(nn.Module):
     def param_groups(self) -> dict[str, list]:
         """Parameters by name, encoders first: 'image', 'title', 'centers' where heads have them, and 'head'
         for necks and heads."""
-        groups = {modality: list(encoder.parameters()) for modality, encoder in self.encoders.items()}
+        groups = encoder_groups(self.encoders, self.by_layer)
         centers = [parameter for head in self.heads.values()
                    for name, parameter in head.named_parameters() if name == 'centers']
         if centers: groups['centers'] = centers
         others = (*self.necks.parameters(), *self.heads.parameters())
         others = [parameter for parameter in others if not any(parameter is center for center in centers)]
         return {**groups, 'head': others}
+
+
+def _neck(neck, width):
+    "The neck for a feature of some width."
+    if isinstance(neck, nn.Module):
+        raise InputError(f'neck={type(neck).__name__}: give a function that makes one for each width, e.g. '
+                         'partial(ProjectNeck, n_out=256)')
+    if not callable(neck): return BNNeck(width) if neck else nn.Identity()
+    try: made = neck(width)
+    except TypeError as error:
+        raise InputError(f'neck={getattr(neck, "__name__", neck)}: of a width alone it makes no neck '
+                         f'({error}); give e.g. partial(ProjectNeck, n_out=256)') from error
+    if not isinstance(made, nn.Module):
+        raise InputError(f'neck={neck!r}: of the width {width} it makes {type(made).__name__} and no module')
+    return made
+
+
+def _width_after(neck, width):
+    "The width of an embedding after a neck."
+    was_training = neck.training
+    try: embeddings = neck.eval()(torch.zeros(2, width))
+    # whatever a neck of the user's own raises
+    except Exception as error:
+        raise InputError(f'neck={type(neck).__name__}: it can not read features (2, {width}) '
+                         f'({type(error).__name__}: {error})') from error
+    finally: neck.train(was_training)
+    if embeddings.ndim == 2 and len(embeddings) == 2: return embeddings.shape[1]
+    raise InputError(f'neck={type(neck).__name__}: of features (2, {width}) it makes '
+                     f'{tuple(embeddings.shape)}')

@@ -1,7 +1,7 @@
 """Where encoders are made: by name, or from the spec in a saved matcher.
 
-`register_encoder` adds a kind of encoder of your own. Two kinds are built in: timm's models for pictures
-(`ImageEncoder`) and transformers' models for titles (`TitleEncoder`).
+`register_encoder` adds a kind of encoder of your own. Three kinds are built in: timm's and torchvision's
+models for pictures (`ImageEncoder`, `TorchvisionEncoder`), transformers' for titles (`TitleEncoder`).
 """
 import inspect
 from collections.abc import Callable
@@ -11,7 +11,9 @@ from pathlib import Path
 from torch import nn
 
 from ..core import InputError
+from .given import ATTRIBUTES, given_encoder, name_of_function, tokenizer_name
 from .image import ImageEncoder
+from .module import TorchvisionEncoder
 from .text import TitleEncoder, load_saved_tokenizer, load_tokenizer
 from .weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
@@ -28,7 +30,8 @@ class EncoderKind:
 # the kind of an encoder whose name or spec gives no other
 BUILT_IN = {'image': 'timm', 'text': 'transformers'}
 KINDS = {
-    'image': {'timm': EncoderKind('timm', ImageEncoder)},
+    'image': {'timm': EncoderKind('timm', ImageEncoder),
+              'torchvision': EncoderKind('torchvision', TorchvisionEncoder)},
     'text': {'transformers': EncoderKind('transformers', TitleEncoder, load_tokenizer, load_saved_tokenizer)}}
 RESERVED = ('hf-hub', 'hf_hub', 'local-dir')  # what timm itself writes before a colon
 # a class that doesn't take one of these options can still be made while the option has its default value
@@ -77,15 +80,21 @@ def register_encoder(
 
 def make_encoder(
     modality: str,  # 'image' or 'text'
-    name: str,  # As `ImageEncoder` or `TitleEncoder` takes it, or a registered kind: 'my-clip:large'
+    # As `ImageEncoder` or `TitleEncoder` takes it, a registered kind ('my-clip:large'), a module, or a
+    # function or class that makes one
+    name,
     pretrained: bool = True,  # Load weights; False: random ones
     pool: str | None = None,  # How features are pooled; None: the kind's own default
     pad_id: int | None = None,  # Text only: the tokenizer's padding token; None: the encoder finds out
+    # Images only: (height, width) of the pictures to come, for a model of fixed size; None: the model's own
+    img_size: tuple | None = None,
 ) -> nn.Module:  # With `n_out`; an image encoder also with `mean` and `std`
     "Make an encoder by its name; raises `InputError` for an option that its class does not take."
+    given = dict(pretrained=pretrained, pool=pool, pad_id=pad_id, img_size=img_size)
+    name = name_of_function(modality, name)
+    if callable(name): return given_encoder(modality, name, given)
     kind, own_name = _kind_of_name(modality, name)
     accepted = inspect.signature(kind.encoder).parameters
-    given = dict(pretrained=pretrained, pool=pool, pad_id=pad_id)
     options = {option: setting for option, setting in given.items()
                if option in accepted and setting is not None}
     for option, defaults in DEFAULTS.items():
@@ -93,16 +102,17 @@ def make_encoder(
         if option not in accepted and setting not in defaults:
             raise InputError(f'{option}={setting!r}: encoders of kind {kind.name!r} take no {option}')
     encoder = kind.encoder(own_name, **options)
-    needed_attributes = ('n_out', 'mean', 'std') if modality == 'image' else ('n_out',)
-    missing = [attribute for attribute in needed_attributes if not hasattr(encoder, attribute)]
+    missing = [attribute for attribute in ATTRIBUTES[modality] if not hasattr(encoder, attribute)]
     if missing: raise InputError(f'an encoder of kind {kind.name!r} lacks {", ".join(missing)}')
     return encoder
 
 
 def make_tokenizer(
-    name: str,  # Text encoder, as `make_encoder` takes it
+    name,  # Text encoder, as `make_encoder` takes it
 ):  # A tokenizer, as `register_encoder` describes it
-    "Make the tokenizer that belongs to a text encoder."
+    "Make the tokenizer that belongs to a text encoder; a module may bring its own as `tokenizer`."
+    if callable(name) and getattr(name, 'tokenizer', None) is not None: return name.tokenizer
+    name = tokenizer_name(name)
     kind, own_name = _kind_of_name('text', name)
     tokenizer = kind.tokenizer(own_name)
     if tokenizer.pad_token_id is None:

@@ -2,10 +2,14 @@
 import json
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ..core import TEXT_ARCH, InputError
+from .sentence import POOLS, pool_of, pooled, saved_prompt, sentence_settings, with_prompt
 from .weights import TITLE_PACKAGES, hub_once, no_weights
+
+DTYPES = ('dtype', 'torch_dtype')  # what transformers calls the precision of the weights in a config
 
 
 def resolve(
@@ -26,26 +30,38 @@ def resolve(
     return str(folder) if folder else f'sentence-transformers/{short_name}'
 
 
-def _load(auto_class, name: str, **kwargs):
+# what each class of transformers loads, for messages
+LOADED = {'AutoTokenizer': 'tokenizer files', 'AutoConfig': 'settings'}
+
+
+def _load(auto_class, name: str):
     "What a class of transformers (`AutoModel`, `AutoTokenizer`, ...) loads for `name`."
     source = resolve(name)
     # OSError and ValueError are what transformers raises for an unknown name, an unreachable hub and a bad
     # folder
     try:
-        with hub_once(): return auto_class.from_pretrained(source, **kwargs)
+        with hub_once(): return auto_class.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise no_weights(name.removeprefix('sentence-transformers/'), TITLE_PACKAGES, error) from error
+        what = LOADED.get(auto_class.__name__, 'weights')
+        short_name = name.removeprefix('sentence-transformers/')
+        raise no_weights(short_name, TITLE_PACKAGES, error, what=what) from error
 
 
 def load_tokenizer(
     name: str,  # Title encoder, as `TitleEncoder` takes it
 ):  # A transformers tokenizer; raises `InputError` for one without a padding token, which can't make batches
-    "Load the tokenizer of a title encoder."
+    """Load the tokenizer of a title encoder.
+
+    Prompt, case and most tokens are those that a folder of sentence-transformers asks for.
+    """
     from transformers import AutoTokenizer
     tokenizer = _load(AutoTokenizer, name)
     if tokenizer.pad_token_id is None:
         raise InputError(f'text_arch={name!r}: its tokenizer has no padding token')
-    return tokenizer
+    settings = sentence_settings(resolve(name))
+    if settings.max_len is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_len)
+    return with_prompt(tokenizer, settings.prompt, settings.lower)
 
 
 def load_saved_tokenizer(
@@ -53,7 +69,8 @@ def load_saved_tokenizer(
 ):
     "Load a tokenizer from its files alone: nothing is downloaded, and no code in the folder is executed."
     from transformers import AutoTokenizer
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return with_prompt(tokenizer, **saved_prompt(folder))
 
 
 class TitleEncoder(nn.Module):
@@ -62,27 +79,42 @@ class TitleEncoder(nn.Module):
         self,
         name: str = TEXT_ARCH,  # Hub name, local folder, or a name with a weights package
         pretrained: bool = True,  # Load weights; False: random ones, for the config in the folder or hub
-        pool: str = 'mean',  # 'mean' over the tokens, as sentence-transformers does; 'cls': the first token
+        # 'mean' over the tokens, 'cls' (the first), 'lasttoken', 'max', 'weightedmean' or
+        # 'mean_sqrt_len_tokens'; None: what a folder of sentence-transformers asks for, 'mean' for others
+        pool: str | None = None,
         pad_id: int | None = None,  # Padding token; None asks the tokenizer
         body: nn.Module | None = None,  # A model that is made already; None makes the one that `name` names
+        # Of the weights; None: float32 whatever the checkpoint holds, or as `body` has them. In half
+        # precision, small steps of a training are rounded away
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if pool not in ('mean', 'cls'): raise InputError(f"pool={pool!r}: choose 'mean' or 'cls'")
+        if pool is not None and pool not in POOLS: raise InputError(f'pool={pool!r}: choose one of {POOLS}')
         self.name = str(name)
-        self.pool = pool
+        if dtype is None and body is None: dtype = torch.float32
         self.pad_id = load_tokenizer(self.name).pad_token_id if pad_id is None else pad_id
+        if pool is None and body is None: pool = pool_of(self.name, sentence_settings(resolve(self.name)))
+        self.pool = pool or 'mean'
         self.body = _load_body(self.name, pretrained) if body is None else body
+        if dtype is not None: self.body.to(dtype)
         # BERT's own pooler is a layer on top that neither pooling reads: left in, its parameters would never
         # be trained
         if getattr(self.body, 'pooler', None) is not None: self.body.pooler = None
         self.n_out = self.body.config.hidden_size
 
+    @property
+    def dtype(self) -> torch.dtype:
+        "Of the weights."
+        return next(parameter.dtype for parameter in self.body.parameters() if parameter.is_floating_point())
+
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
         config = json.loads(self.body.config.to_json_string(use_diff=False))
-        # the folder that it came from means nothing on another machine
-        config.pop('_name_or_path', None)
-        return {'name': Path(self.name).name, 'config': config, 'pool': self.pool, 'pad_id': self.pad_id}
+        # the folder that it came from means nothing on another machine, the precision of its file neither
+        for entry in ('_name_or_path', *DTYPES): config.pop(entry, None)
+        spec = {'name': Path(self.name).name, 'config': config, 'pool': self.pool, 'pad_id': self.pad_id}
+        if self.dtype == torch.float32: return spec
+        return {**spec, 'dtype': str(self.dtype).removeprefix('torch.')}
 
     @classmethod
     def from_spec(
@@ -90,22 +122,49 @@ class TitleEncoder(nn.Module):
         spec: dict,  # From `spec`
     ) -> 'TitleEncoder':
         "Build the encoder that `spec` describes, with random weights: nothing is looked up or downloaded."
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoConfig
         settings = dict(spec['config'])
+        # earlier versions left the precision in the config
+        precisions = [settings.pop(entry) for entry in DTYPES if settings.get(entry)]
+        dtype = getattr(torch, spec.get('dtype', precisions[0] if precisions else 'float32'))
         config = AutoConfig.for_model(settings.pop('model_type'), **settings)
-        body = AutoModel.from_config(config, trust_remote_code=False)
-        return cls(spec['name'], pretrained=False, pool=spec['pool'], pad_id=spec['pad_id'], body=body)
+        body = _made_of(config, spec['name'])
+        return cls(spec['name'], pretrained=False, pool=spec['pool'], pad_id=spec['pad_id'], body=body,
+                   dtype=dtype)
 
     def forward(self, ids):
         is_token = ids != self.pad_id
         token_features = self.body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state
-        if self.pool == 'cls': return token_features[:, 0]
-        token_weights = is_token[..., None].to(token_features.dtype)
-        return (token_features * token_weights).sum(1) / token_weights.sum(1).clamp(min=1)
+        return pooled(token_features, is_token, self.pool)
 
 
 def _load_body(name: str, pretrained: bool) -> nn.Module:
     "The transformers model `name`, with its weights or with random ones."
-    from transformers import AutoConfig, AutoModel
-    if pretrained: return _load(AutoModel, name)
-    return AutoModel.from_config(_load(AutoConfig, name))
+    from transformers import AutoConfig
+    config = _load(AutoConfig, name)
+    if not pretrained: return _made_of(config, name)
+    return _encoder_part(_load(_auto_class(config, name), name))
+
+
+def _made_of(config, name: str) -> nn.Module:
+    "The encoder that a config describes, with random weights."
+    return _encoder_part(_auto_class(config, name).from_config(config, trust_remote_code=False))
+
+
+def _auto_class(config, name: str):
+    "The class of transformers that makes a text encoder of a config; raises `InputError` for another model."
+    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+    if hasattr(config, 'vision_config') or hasattr(config, 'audio_config'):
+        raise InputError(f'text_arch={name!r}: a {config.model_type} model reads more than titles; save its '
+                         'text part as a folder of its own and name that, e.g. '
+                         'CLIPTextModel.from_pretrained(...).save_pretrained(folder), with the tokenizer')
+    # of T5 and its kin the encoder alone; of others the same model as `AutoModel` makes
+    has_own_class = config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+    return AutoModelForTextEncoding if has_own_class else AutoModel
+
+
+def _encoder_part(model: nn.Module) -> nn.Module:
+    "The encoder of a model that has a decoder as well, any other model as it is."
+    has_both = all(isinstance(getattr(model, part, None), nn.Module) for part in ('encoder', 'decoder'))
+    return model.get_encoder() if has_both else model

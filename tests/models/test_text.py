@@ -1,7 +1,11 @@
-"Title encoders pool token vectors as sentence-transformers does, whatever the padding."
+"Title encoders pool token vectors as sentence-transformers does, in float32 whatever the checkpoint is in."
+import json
+
+import pytest
 import torch
 import torch.nn.functional as F
 
+from fastmatch.core import InputError
 from fastmatch.models import TitleEncoder, load_tokenizer
 from tests.models.needs import has_minilm
 
@@ -22,3 +26,64 @@ def test_minilm_is_mean_pooled_as_sentence_transformers_does():
         )
         torch.testing.assert_close(TitleEncoder(pool='cls').eval()(batch['input_ids']), token_vectors[:, 0])
     assert encoder.n_out == 384 and tokenizer.pad_token_id == encoder.pad_id
+
+
+def tiny_bert(n_words=60, **kwargs):
+    from transformers import BertConfig, BertModel
+    return BertModel(BertConfig(vocab_size=n_words, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                                intermediate_size=8, **kwargs))
+
+
+@pytest.mark.parametrize('pretrained', [True, False])
+def test_a_checkpoint_in_half_precision_is_trained_in_float32(tmp_path, pretrained):
+    tiny_bert().to(torch.bfloat16).save_pretrained(tmp_path)
+    encoder = TitleEncoder(tmp_path, pretrained=pretrained, pool='mean', pad_id=0)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    # small steps are not rounded away
+    before = encoder.body.embeddings.LayerNorm.weight.detach().clone()
+    with torch.no_grad(): encoder.body.embeddings.LayerNorm.weight += 1e-4
+    assert (encoder.body.embeddings.LayerNorm.weight != before).all()
+    # what is saved comes back in the same precision, and so does what was asked for
+    assert TitleEncoder.from_spec(encoder.spec()).dtype == torch.float32
+    asked = TitleEncoder(tmp_path, pool='mean', pad_id=0, dtype=torch.bfloat16)
+    assert asked.dtype == torch.bfloat16
+    again = TitleEncoder.from_spec(json.loads(json.dumps(asked.spec())))
+    again.load_state_dict(asked.state_dict())
+    ids = torch.randint(60, (3, 5))
+    assert again.dtype == torch.bfloat16 and torch.equal(again.eval()(ids), asked.eval()(ids))
+
+
+def test_a_spec_of_an_earlier_version_keeps_its_precision():
+    encoder = TitleEncoder('mine', pool='cls', pad_id=0, body=tiny_bert())
+    spec = encoder.spec()
+    spec['config']['dtype'] = 'bfloat16'
+    assert TitleEncoder.from_spec(spec).dtype == torch.bfloat16
+
+
+def test_of_an_encoder_with_a_decoder_the_encoder_is_taken(tmp_path):
+    import transformers
+    sizes = dict(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    config = transformers.T5Config(vocab_size=60, **sizes)
+    bart = transformers.BartConfig(vocab_size=60, d_model=16, encoder_layers=1, decoder_layers=1,
+                                   encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+                                   decoder_ffn_dim=16)
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+    models = {'whole': transformers.T5Model(config), 'encoder': transformers.T5EncoderModel(config),
+              'bart': transformers.BartModel(bart)}
+    for name, model in models.items():
+        model.eval().save_pretrained(tmp_path/name)
+        encoder = TitleEncoder(tmp_path/name, pool='mean', pad_id=0).eval()
+        own = model.get_encoder()(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+        torch.testing.assert_close(encoder(ids)[1], own[1, :2].mean(0))
+        again = TitleEncoder.from_spec(json.loads(json.dumps(encoder.spec()))).eval()
+        again.load_state_dict(encoder.state_dict())
+        assert torch.equal(again(ids), encoder(ids))
+
+
+def test_a_model_of_pictures_and_titles_is_refused(tmp_path):
+    import transformers
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = transformers.CLIPConfig(text_config=sizes, vision_config={**sizes, 'image_size': 32})
+    config.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match='clip model reads more than titles.*CLIPTextModel'):
+        TitleEncoder(tmp_path, pretrained=False, pool='mean', pad_id=0)

@@ -51,7 +51,7 @@ def test_a_local_file_and_a_folder_lead_to_the_same_weights(tmp_path, tiny_encod
      "image_arch='resnet17'.*resnet18"),
     (lambda folder: ImageEncoder(folder), InputError, 'config.json'),
     (lambda folder: TitleEncoder(folder), InputError, 'config.json'),
-    (lambda folder: TitleEncoder(pool='max'), InputError, "pool='max'"),
+    (lambda folder: TitleEncoder(pool='median'), InputError, "pool='median'"),
     (lambda folder: MatchNet(5), InputError, 'encoder'),
 ])
 def test_bad_names_are_told(tmp_path, make_encoder, error, words):

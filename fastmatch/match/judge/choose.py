@@ -2,7 +2,7 @@
 import itertools
 from dataclasses import dataclass, field
 
-from ...core import InputError
+from ...core import InputError, checks_options
 from ..candidates import Candidates
 from ..fuse import fuse
 from ..neighbors import Neighbors
@@ -80,6 +80,7 @@ def fusion_options(
     return [FusionOption.of(option) for option in grid]
 
 
+@checks_options(heldout)
 def heldout_fused(
     candidates: Candidates,  # Candidates of the modalities, of a self-join
     groups,  # (n,) groups, or `Groups`

@@ -32,7 +32,7 @@ NAMED = {
     'image_arch': NamedRange([IMAGE_ARCH, 'mobilenetv3_large_100', 'resnet18'], IMAGE_ARCH),
     'text_arch': NamedRange([TEXT_ARCH, 'paraphrase-multilingual-MiniLM-L12-v2'], TEXT_ARCH),
     'image_pool': NamedRange([None, 'gem', 'avg', 'max', 'avgmax'], None),
-    'pool': NamedRange(['mean', 'cls'], 'mean'),
+    'pool': NamedRange([None, 'mean', 'cls'], None),
 }
 
 

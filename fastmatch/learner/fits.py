@@ -1,0 +1,57 @@
+"fastai's own methods of training, for Learners over listings: rates by name, and a short search for a rate."
+from fastai.callback.schedule import ParamScheduler, SuggestionMethod
+from fastai.learner import Learner
+from fastcore.foundation import L
+
+from ..core import InputError, checks_options
+from ..schedule.rates import for_optimizer, rates_as_given
+
+MOST_TRIED = 100  # rates that `lr_find` tries: fastai's default
+FEWEST_TRIED = 30  # fewer give too rough a curve
+
+
+class FastaiFits:
+    "Mixin for subclasses of `Learner`, named before it."
+    def fit(self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
+        "fastai's `fit`; `lr` may also be a dict of rates by name of parameter group."
+        if self.opt is None: self.create_opt()
+        given_rates = lr
+        for scheduler in [*L(cbs), *self.cbs] if lr is None else []:
+            if not isinstance(scheduler, ParamScheduler): continue
+            # a schedule of one's own may be of one rate or of one for each group
+            if callable(scheduler.scheds.get('lr')): given_rates = scheduler.scheds['lr'](0.)
+        loss_func = self.loss_func
+        try:
+            with rates_as_given(self, given_rates):
+                super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
+        except BaseException:
+            # mixing and others put a loss of their own in its place, and put it back only where a fit ends
+            self.loss_func = loss_func
+            raise
+
+    @checks_options(Learner.fit_one_cycle)
+    def fit_one_cycle(self, n_epoch, lr_max=None, **kwargs):
+        "fastai's `fit_one_cycle`; `lr_max` may also be a dict of rates by name of parameter group."
+        with rates_as_given(self, lr_max):
+            super().fit_one_cycle(n_epoch, for_optimizer(self, lr_max), **kwargs)
+
+    @checks_options(Learner.fit_sgdr)
+    def fit_sgdr(self, n_cycles, cycle_len, lr_max=None, **kwargs):
+        "fastai's `fit_sgdr`; `lr_max` may also be a dict of rates by name of parameter group."
+        with rates_as_given(self, lr_max):
+            super().fit_sgdr(n_cycles, cycle_len, for_optimizer(self, lr_max), **kwargs)
+
+    @checks_options(Learner.fine_tune, Learner.fit_one_cycle)
+    def fine_tune(self, epochs, base_lr=2e-3, **kwargs):
+        "fastai's `fine_tune`."
+        if isinstance(base_lr, dict):
+            raise InputError('base_lr: fine_tune makes the rates of all groups from one number; '
+                             'fit_head_first takes rates by name')
+        super().fine_tune(epochs, base_lr, **kwargs)
+
+    def lr_find(self, start_lr=1e-7, end_lr=10, num_it=None, stop_div=True, show_plot=True,
+                suggest_funcs=SuggestionMethod.Valley):
+        """fastai's `lr_find`. `num_it`, the number of rates that are tried, is by default that of the batches
+        of an epoch, 30 at least and 100 at most: on a small table a hundred would be many epochs."""
+        if num_it is None: num_it = min(MOST_TRIED, max(FEWEST_TRIED, len(self.dls.train)))
+        return super().lr_find(start_lr, end_lr, num_it, stop_div, show_plot, suggest_funcs)
