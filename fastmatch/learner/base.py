@@ -3,18 +3,17 @@
 from fastai.callback import fp16, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TrackerCallback
-from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
 
 from ..callback.base import in_lr_find
 from ..callback.learner_methods import CallbackMethods
 from ..core import InputError
-from ..data.title import Tokenize
 from ..losses.base import NotANumber
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
+from .reading import EncoderInputs
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
 # centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
@@ -34,7 +33,37 @@ class ListingLearner(ScheduledFits, CallbackMethods, Learner):
 
     `validate` works with a tracker (`SaveModelCallback`, `EarlyStoppingCallback`) among the callbacks, and a
     loss that becomes NaN raises `NotANumber` with epoch and batch.
+
+    `dls` is a copy of the dataloaders it was given, with the tokenizer and the normalizing of its own
+    encoders; what is set as `learn.dls` later is copied in the same way.
     """
+    encoder_inputs = None  # a Learner exported by an earlier version has them in its `dls` already
+
+    def __init__(
+        self,
+        dls,  # `ListingDataLoaders`; left as they are
+        model,  # With a method `param_groups`
+        *args,
+        encoder_inputs: EncoderInputs | None = None,  # What its encoders read; None: `dls` as they are
+        **kwargs,  # For fastai's `Learner`
+    ):
+        self.encoder_inputs = encoder_inputs
+        super().__init__(dls, model, *args, **kwargs)
+
+    @property
+    def dls(self):
+        "The dataloaders that training and validation read from."
+        return self.__dict__['dls']
+
+    @dls.setter
+    def dls(self, dls):
+        self.__dict__['dls'] = dls if self.encoder_inputs is None else self.encoder_inputs.fit(dls)
+
+    def _do_epoch_validate(self, ds_idx=1, dl=None):
+        # `get_preds(dl=...)` and `validate(dl=...)` may get a loader that knows nothing of this learner
+        if dl is not None and self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
+        super()._do_epoch_validate(ds_idx, dl)
+
     def create_opt(self):
         "Make the optimizer, and tell it which weights not to decay and which gradients not to centralize."
         super().create_opt()
@@ -54,12 +83,6 @@ class ListingLearner(ScheduledFits, CallbackMethods, Learner):
             raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {error}') from None
 
 
-def _set_tokenizer(dls, tokenizer):
-    for loader in dls.loaders:
-        for transform in loader.before_batch.fs:
-            if isinstance(transform, Tokenize): transform.tokenizer = tokenizer
-
-
 def take_options(
     keywords: dict,  # Of a call; what is taken is removed from them
     *names: str,  # Options to take
@@ -69,8 +92,7 @@ def take_options(
 
 
 def make_encoders(
-    # `ListingDataLoaders`; they are given the text encoder's tokenizer and the image encoder's `Normalize`
-    dls,
+    dls,  # `ListingDataLoaders`; left as they are
     image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
     text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
     pretrained: bool = True,  # Load weights; False: random ones
@@ -78,22 +100,21 @@ def make_encoders(
     pool: str = 'mean',  # Pooling of the text encoder: 'mean' or 'cls'
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
-):  # (image encoder or None, text encoder or None)
-    "Make the encoders that the columns of `dls` ask for, and fit `dls` to them."
+):  # (image encoder or None, text encoder or None, `EncoderInputs`)
+    "Make the encoders that the columns of `dls` ask for, and say what they read."
     image = title = None
+    inputs = EncoderInputs(dls.columns.image is not None)
     if dls.columns.image is not None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
         image = make_encoder('image', image_arch, pretrained=pretrained, pool=image_pool)
-        if normalize and not any(isinstance(transform, Normalize) for transform in dls.after_batch.fs):
-            dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
+        if normalize: inputs.mean, inputs.std = image.mean, image.std
     if dls.columns.title is not None:
         if text_arch is None:
             raise InputError('text_arch=None, but dls has titles: '
                              'make dls with title_col=None, or name an encoder')
-        tokenizer = make_tokenizer(text_arch)
+        inputs.tokenizer = make_tokenizer(text_arch)
         title = make_encoder('text', text_arch, pretrained=pretrained, pool=pool,
-                             pad_id=tokenizer.pad_token_id)
-        _set_tokenizer(dls, tokenizer)
-    return image, title
+                             pad_id=inputs.tokenizer.pad_token_id)
+    return image, title, inputs

@@ -134,7 +134,7 @@ def classify_learner(
     if not isinstance(dls, ClassifyDataLoaders):
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
-    image, title = make_encoders(dls, image_arch, text_arch, **encoder_options)
+    image, title, inputs = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')
     model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options)
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
@@ -143,7 +143,7 @@ def classify_learner(
     if loss_func is None: loss_func = CrossEntropy()
     if metrics is None: metrics = [accuracy, MacroF1()]
     learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter,
-                            metrics=metrics, wd=wd, **kwargs)
+                            metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
     learn.add_cbs([HeadLabels(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)

@@ -165,12 +165,13 @@ def match_learner(
     listings among themselves. Raises `InputError` where `dls` and encoders don't fit together.
     """
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
-    image, title = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
+    image, title, inputs = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool,
+                                         image_pool)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
     learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter, metrics=metrics,
-                         wd=wd, **kwargs)
+                         wd=wd, encoder_inputs=inputs, **kwargs)
     learn.remove_cb(Recorder)
     rates = GroupRates(LR_MULT if lr_mult is None else lr_mult)
     learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), rates])
