@@ -59,6 +59,14 @@ def row_blocks(
     return [slice(start, min(start + block_rows, n_rows)) for start in range(0, n_rows, block_rows)]
 
 
+def id_as_text(
+    listing_id,  # Text, or a number as pandas reads it
+) -> str:
+    "A listing's id as text, the same whether its column is read as text, as whole numbers or as 7.0."
+    is_whole = isinstance(listing_id, (float, np.floating)) and float(listing_id).is_integer()
+    return str(int(listing_id)) if is_whole else str(listing_id)
+
+
 def unknown_option(
     keyword: str,  # Option that was given
     value,  # What was given for it

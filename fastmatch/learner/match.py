@@ -6,7 +6,8 @@ import torch
 from fastai.learner import Recorder
 
 from ..callback.heads import HeadLabels
-from ..callback.scoring import GroupRates, MatchRecorder, TrainedOn, ValidScores
+from ..callback.scoring import GroupRates, MatchRecorder, ValidScores
+from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
 from ..data.block import MatchDataLoaders
 from ..data.read import check_listings
@@ -55,7 +56,7 @@ class MatchLearner(MatcherExport, ListingLearner):
         ids = df[columns.id].to_numpy()
         return Embeddings(vectors, ids, titles=None if columns.title is None else df[columns.title],
                           groups=df[columns.group].to_numpy() if columns.group in df else None,
-                          trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None,
+                          trained_on=self.trained_on.flags(ids),
                           phash=usable_hashes(df[columns.phash]) if columns.phash in df else None,
                           made_with=self._settings(tta))
 
@@ -174,7 +175,7 @@ def match_learner(
                          wd=wd, encoder_inputs=inputs, **kwargs)
     learn.remove_cb(Recorder)
     rates = GroupRates(LR_MULT if lr_mult is None else lr_mult)
-    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(), HeadLabels(), rates])
+    learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(model), HeadLabels(), rates])
     learn.add_cbs(cbs)
     learn.model.to(dls.device)
     return learn

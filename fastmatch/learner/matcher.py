@@ -2,6 +2,7 @@
 import copy
 import warnings
 
+import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import Resize
@@ -114,10 +115,12 @@ class MatcherExport:
         if not isinstance(rule, Rule):
             raise InputError(f'rule={rule!r}: give a Rule, '
                              'e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
+        if df is None: df = self.dls.df
+        ids = df[self.dls.columns.id].to_numpy() if self.dls.columns.id in df else np.array([])
         new_matcher, skipped = Matcher.from_df(
-            self.dls.df if df is None else df, self.dls.image_folder if path is None else path, rule,
+            df, self.dls.image_folder if path is None else path, rule,
             self.encoder(tta, device), self.dls.columns, info, on_error=on_error,
-            trained_on=self.trained_on.ids)
+            trained_on=ids[self.trained_on.flags(ids)])
         if len(skipped):
             new_matcher.info['skipped'] = skipped.astype(str).to_dict('records')
             warnings.warn(f'{len(skipped)} listings are not in the catalogue: {preview(skipped.id)} '

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import check_device
+from ..core import check_device, id_as_text
 from ..data.columns import Columns
 from ..match import Embeddings, Pool, Rule
 from ..match.embeddings import check_made_alike
@@ -52,14 +52,16 @@ class Matcher:
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
         bs: int = 64,  # Listings a batch
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
-        trained_on=(),  # Ids of the listings that the encoder was trained on
+        trained_on=(),  # Ids of the listings that the encoder was trained on, text or numbers
     ) -> tuple['Matcher', pd.DataFrame]:  # The matcher; what was skipped: `id`, `row`, `column`, `reason`
         "A matcher whose catalogue is a table of listings, which are read and embedded."
         columns = _without_groups(columns)
         # before hours of embedding
         if encoder is not None: _check_rule(rule, encoder.made_with)
         embeddings, skipped = embed_listings(df, path, columns, rule, encoder, bs, on_error)
-        embeddings.trained_on = np.isin(embeddings.ids, list(trained_on))
+        known_ids = {id_as_text(listing_id) for listing_id in trained_on}
+        embeddings.trained_on = np.array([id_as_text(listing_id) in known_ids
+                                          for listing_id in embeddings.ids])
         return cls(rule, embeddings, encoder, columns, info), skipped
 
     def __len__(self): return len(self.catalogue)

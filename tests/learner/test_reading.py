@@ -23,8 +23,8 @@ def words_encoder(folder, words):
     "A tiny random BERT that knows these words, saved in a folder."
     vocabulary = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words]
     BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)}).save_pretrained(folder)
-    config = BertConfig(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                        intermediate_size=16)
+    config = BertConfig(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1,
+                        num_attention_heads=2, intermediate_size=16)
     BertModel(config).save_pretrained(folder)
     return str(folder)
 
@@ -87,7 +87,8 @@ def test_dataloaders_may_be_put_in_later(listings, tmp_path):
     learner.dls = picture_loaders(listings, 48)
     assert learner.dls.one_batch()[0].shape[-1] == 48 and normalizer_means(learner.dls) == [.485]
     with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
-    assert learner.encoder().picture.size == (48, 48) and learner.encoder().picture.mean[0] == pytest.approx(.485)
+    assert learner.encoder().picture.size == (48, 48)
+    assert learner.encoder().picture.mean[0] == pytest.approx(.485)
     with pytest.raises(InputError, match="have titles, and the model doesn't read them"):
         learner.dls = picture_loaders(listings, title_col='title')
     with pytest.raises(InputError, match='lack pictures'): learner.dls = title_loaders(listings)
@@ -104,8 +105,8 @@ def test_titles_of_later_dataloaders_are_tokenized(listings, tmp_path):
 
 
 def test_a_learner_of_classes_reads_in_its_own_way_too(listings):
-    dls = ClassifyDataLoaders.from_df(listings, demo_path()/'images', title_col=None, group_col='fold', n_folds=3,
-                                      item_tfms=Resize(32), bs=16, num_workers=0, phash=False)
+    dls = ClassifyDataLoaders.from_df(listings, demo_path()/'images', title_col=None, group_col='fold',
+                                      n_folds=3, item_tfms=Resize(32), bs=16, num_workers=0, phash=False)
     learners = {arch: classify_learner(dls, arch, pretrained=False) for arch in MEANS}
     assert [normalizer_means(learner.dls) for learner in learners.values()] == [[.5], [.485]]
     learner = learners['test_resnet']
