@@ -203,6 +203,16 @@ class ListingDataLoaders(DataLoaders):
         return dls
 
 
+def in_folder(
+    df: pd.DataFrame,  # One row a listing; not changed
+    image_columns: list,  # Columns of image files
+    folder,  # That the file names start from
+) -> pd.DataFrame:
+    "A copy with whole paths for file names, to be read by dataloaders of another folder."
+    def whole_path(cell): return str(Path(folder).resolve()/str(cell))
+    return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
+
+
 def train_on_all(
     n: int,  # Rows
 ) -> tuple[np.ndarray, pd.DataFrame]:  # As `valid_split`

@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
-from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, train_on_all
+from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, in_folder, train_on_all
 from .columns import Columns
 from .read import check_columns, check_listings, raise_unusable
 from .split import components, valid_split
@@ -157,6 +157,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
     def widen(
         self,
         df,  # Items with the columns that these loaders were made with; the class may be missing
+        path=None,  # Folder of the images of `df`; default that of these loaders
     ) -> pd.DataFrame:
         "A copy of `df` with the columns that the blocks read; `InputError` lists rows that can't be used."
         text_columns = self.text_columns
@@ -166,9 +167,10 @@ class ClassifyDataLoaders(ListingDataLoaders):
         widened, image_columns, text_column = widen(df, self.columns.image, text_col, self.frames)
         widened = check_listings(widened, id_col=self.columns.id, title_col=text_column, min_rows=1).df
         if not image_columns: return widened
-        skipped, _ = _check_pictures(widened, image_columns, self.image_folder, self.columns.id, False)
+        folder = self.image_folder if path is None else Path(path)
+        skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False)
         if len(skipped): raise_unusable(skipped, self.columns.id)
-        return widened
+        return widened if path is None else in_folder(widened, image_columns, folder)
 
 
 def _check_items(df, path, columns, image_columns, on_error, phash):

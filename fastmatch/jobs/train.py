@@ -10,6 +10,7 @@ from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
+from ..learner.base import check_one_batch
 from ..match.embeddings import Embeddings
 from ..match.judge.paired import paired
 from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_themselves
@@ -132,7 +133,7 @@ def train_and_judge(
     with stages('data', f'reading {len(df)} listings'):
         dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
         learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
-    check_one_batch(dls, training.bs)
+    check_one_batch(dls)
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
          f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
@@ -185,16 +186,6 @@ def loaders(
         on_error=training.on_error, item_tfms=Resize(training.size, method=ResizeMethod.Squish),
         batch_tfms=augs(training.aug), num_workers=training.num_workers, device=training.device,
         **{'n_folds': training.n_folds, **kwargs})
-
-
-def check_one_batch(
-    dls: MatchDataLoaders,
-    bs: int,  # Listings a batch, for the message
-):
-    "Raise `InputError` where the listings fill no batch: fastai leaves an incomplete one out of an epoch."
-    if len(dls.train): return
-    raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; '
-                     'give a smaller one')
 
 
 def _check_catalogue(catalogue):

@@ -28,6 +28,15 @@ def groups_splitter(
     return list(model.param_groups().values())
 
 
+def check_one_batch(
+    dls,  # `ListingDataLoaders`
+):
+    "Raise `InputError` where the listings fill no batch: fastai leaves an incomplete one out of an epoch."
+    if len(dls.train): return
+    raise InputError(f'bs={dls.train.bs}: only {dls.train.n} listings to train on, not one batch; '
+                     'give a smaller one')
+
+
 class ListingLearner(ScheduledFits, CallbackMethods, Learner):
     """A `Learner` for listings, the base of `MatchLearner` and `ClassifyLearner`.
 
@@ -57,7 +66,24 @@ class ListingLearner(ScheduledFits, CallbackMethods, Learner):
 
     @dls.setter
     def dls(self, dls):
+        self.check_dls(dls)
         self.__dict__['dls'] = dls if self.encoder_inputs is None else self.encoder_inputs.fit(dls)
+
+    def check_dls(self, dls):
+        "Raise `InputError` for dataloaders that the model can't be used with; here none."
+
+    def check_trainable(self, dls):
+        "Raise `InputError` for dataloaders that the model can't be trained on."
+        check_one_batch(dls)
+
+    def lr_find(self, *args, **kwargs):
+        "fastai's `lr_find`."
+        self.check_trainable(self.dls)
+        return super().lr_find(*args, **kwargs)
+
+    def _do_fit(self):
+        self.check_trainable(self.dls)
+        super()._do_fit()
 
     def _do_epoch_validate(self, ds_idx=1, dl=None):
         # `get_preds(dl=...)` and `validate(dl=...)` may get a loader that knows nothing of this learner

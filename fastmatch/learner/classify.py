@@ -7,7 +7,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import GroupRates
-from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
+from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, preview
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
 from ..layers.heads import CosineHead
@@ -24,15 +24,24 @@ CELL = 2.4  # width of a picture in inches
 
 class ClassifyLearner(ListingLearner):
     "A `Learner` for items with a class each; made by `classify_learner`."
+    class_names = None  # the classes that the heads tell apart, in their order
+
+    def check_dls(self, dls):
+        if self.class_names is None or list(dls.vocab) == self.class_names: return
+        raise InputError(f'dls: its classes {preview(dls.vocab)} are not those that this learner tells '
+                         f'apart, {preview(self.class_names)}')
+
     def predictions(
         self,
         df=None,  # Items with the columns `dls` was made with; default the validation items
+        path=None,  # Folder of the images of `df`; default that of `dls`
     ) -> pd.DataFrame:  # The id column, `label`, `prob`, and a column of probabilities for each class
         "The likeliest class of each item with its probability, and the probability of every class."
         dls, id_col = self.dls, self.dls.columns.id
         items, loader = dls.valid_df, dls.valid
+        if df is None and path is not None: raise InputError('path is the folder of a table: give df too')
         if df is not None:
-            items = dls.widen(df)
+            items = dls.widen(df, path)
             loader = dls.test_dl(items)
         with self.no_bar(): probabilities = self.get_preds(dl=loader)[0].float().numpy()
         class_names = list(dls.vocab)
@@ -147,5 +156,6 @@ def classify_learner(
     learn.add_cbs([HeadLabels(), GroupRates(LR_MULT if lr_mult is None else lr_mult)])
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
+    learn.class_names = list(dls.vocab)
     learn.model.to(dls.device)
     return learn

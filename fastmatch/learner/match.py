@@ -1,5 +1,6 @@
 "A fastai Learner for matching: encoders and heads from names, scores on unseen groups, embeddings, pictures."
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,11 +10,12 @@ from ..callback.heads import HeadLabels
 from ..callback.scoring import GroupRates, MatchRecorder, ValidScores
 from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError
-from ..data.block import MatchDataLoaders
+from ..data.block import MatchDataLoaders, in_folder
 from ..data.read import check_listings
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead
-from ..losses import ArcFace
+from ..losses import ArcFace, SumLoss
+from ..losses.pair import PairLoss
 from ..match.decide import decide
 from ..match.embeddings import Embeddings
 from ..match.judge.score import row_f1
@@ -25,7 +27,7 @@ from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
 from .base import LR_MULT, ListingLearner, groups_splitter, make_encoders
-from .matcher import MatcherExport, resize_of, tokenize_of
+from .matcher import MatcherExport, input_size_of, picture_of, tokenize_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
 
 SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the listing itself included
@@ -33,6 +35,17 @@ SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the list
 
 class MatchLearner(MatcherExport, ListingLearner):
     "A `Learner` that is validated on groups it never saw in training; made by `match_learner`."
+    train_groups = None  # the groups of the heads' centers, in their order
+
+    def check_trainable(self, dls):
+        super().check_trainable(dls)
+        if self.train_groups is None or not _reads_centers(self.loss_func): return
+        groups = _train_groups(dls)
+        if groups == self.train_groups: return
+        raise InputError(f'dls: {len(groups)} groups to train on, and the heads of this learner hold centers '
+                         f'of {len(self.train_groups)} others or more: make a learner for these dls with '
+                         'match_learner, or take a loss over pairs')
+
     @property
     def modalities(self) -> list[str]:
         "What the model embeds in evaluation: 'image', 'title', 'joint'."
@@ -44,13 +57,18 @@ class MatchLearner(MatcherExport, ListingLearner):
         bs: int | None = None,  # Listings a batch; default the validation batch size
         tta: bool = False,  # Average each picture's embedding with its mirror image's
         on_error: str = 'raise',  # 'raise', or 'skip' unreadable listings (they are missing in `ids` then)
+        path=None,  # Folder of the images of `df`; default that of `dls`
     ) -> Embeddings:
         "The embeddings of n listings by modality, in their order; listings that were trained on are flagged."
         columns = self.dls.columns
-        if df is None: df = self.dls.valid_df
+        if df is None:
+            if path is not None: raise InputError('path is the folder of a table: give df too')
+            df = self.dls.valid_df
         else:
             wanted_columns = replace(columns, group=None, fold=None)
-            df = check_listings(df, self.dls.image_folder, wanted_columns, on_error=on_error, min_rows=1).df
+            folder = self.dls.image_folder if path is None else Path(path)
+            df = check_listings(df, folder, wanted_columns, on_error=on_error, min_rows=1).df
+            if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         vectors = self._embed(df, bs or self.dls.valid.bs, tta)
         ids = df[columns.id].to_numpy()
@@ -74,9 +92,9 @@ class MatchLearner(MatcherExport, ListingLearner):
         return embed_batches(self.model, batches, len(df), tta)
 
     def _settings(self, tta):
-        resize, tokenize = resize_of(self.dls), tokenize_of(self.dls)
+        tokenize = tokenize_of(self.dls)
         max_len = None if tokenize is None else tokenize.max_len
-        return embedding_settings(self.model.encoders, tta, None if resize is None else resize.size, max_len)
+        return embedding_settings(self.model.encoders, tta, input_size_of(self.dls), max_len)
 
     def _judged(self, modality):
         "Of the validation listings: neighbors, groups, matches at the best threshold, F1 of each (n,)."
@@ -126,6 +144,15 @@ class MatchLearner(MatcherExport, ListingLearner):
         if drawn_rows: draw_rows(self.dls, drawn_rows)
 
 
+def _train_groups(dls): return list(dls.vocab[:dls.n_groups])
+
+
+def _reads_centers(loss):
+    "Whether a loss reads the class centers of the heads, which only losses over pairs don't."
+    if isinstance(loss, SumLoss): return any(map(_reads_centers, loss.parts.values()))
+    return not isinstance(loss, PairLoss)
+
+
 def _mistakes(listing, matched_ids, scores, groups, n_shown):
     "At most `n_shown` wrong and missed matches of a listing as (row, note, color)."
     same_group = np.flatnonzero(groups == groups[listing])
@@ -158,6 +185,9 @@ def match_learner(
     head_func=CosineHead,  # (width, groups) -> head of class centers: `partial(CosineHead, k=3)`, ...
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `LR_MULT`, `{}` for none
     wd: float | None = .01,  # Weight decay
+    # Raise `InputError` now where images are transformed in a way that a matcher can't repeat; False: train
+    # all the same, `learn.encoder` and `learn.matcher` will raise it
+    check_matcher: bool = True,
     **kwargs,  # For `Learner`
 ) -> MatchLearner:
     """A Learner that trains image and title encoders with a center for each training group.
@@ -173,9 +203,11 @@ def match_learner(
     if metrics is None: metrics = [RecallAt(1), RowF1()]
     learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter, metrics=metrics,
                          wd=wd, encoder_inputs=inputs, **kwargs)
+    if check_matcher and image is not None: picture_of(learn.dls)
     learn.remove_cb(Recorder)
     rates = GroupRates(LR_MULT if lr_mult is None else lr_mult)
     learn.add_cbs([MatchRecorder(), ValidScores(), TrainedOn(model), HeadLabels(), rates])
     learn.add_cbs(cbs)
+    learn.train_groups = _train_groups(dls)
     learn.model.to(dls.device)
     return learn

@@ -5,9 +5,10 @@ import warnings
 import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.vision.augment import Resize
+from fastai.vision.augment import AffineCoordTfm, Resize
 from fastai.vision.core import TensorImage
 
+from ..callback.state import preserved_randomness
 from ..core import InputError, preview
 from ..data.title import Tokenize
 from ..match.rule import Rule
@@ -28,6 +29,29 @@ def resize_of(
     return next((transform for transform in transforms if isinstance(transform, Resize)), None)
 
 
+def presizing_of(
+    dls,  # `MatchDataLoaders`
+) -> AffineCoordTfm | None:
+    "The batch transform that gives validation images another size than `resize_of`; None where none does."
+    transforms = reversed(_validation_transforms(dls.valid.after_batch))
+    return next((transform for transform in transforms
+                 if isinstance(transform, AffineCoordTfm) and transform.size is not None), None)
+
+
+def input_size_of(
+    dls,  # `MatchDataLoaders`
+) -> tuple | None:  # (width, height); None where nothing says it
+    "The size of validation images as the encoder reads them."
+    presizing, resize = presizing_of(dls), resize_of(dls)
+    if presizing is not None: return _width_height(presizing)
+    return None if resize is None else tuple(resize.size)
+
+
+def _width_height(presizing):
+    height, width = presizing.cp_size
+    return width, height
+
+
 def tokenize_of(
     dls,  # `MatchDataLoaders`
 ) -> Tokenize | None:
@@ -41,12 +65,14 @@ def picture_of(
 ) -> Picture:
     """How validation images are resized and normalized.
 
-    Raises `InputError` for a transform that a matcher can't repeat: anything but a `Resize`, a `Normalize`,
-    and augmentations that leave validation images as they are.
+    Raises `InputError` for a transform that a matcher can't repeat: anything but a `Resize`, a second size
+    in the transforms of batches (`aug_transforms(size=...)`), a `Normalize`, and augmentations that leave
+    validation images as they are.
     """
     for transform in _validation_transforms(dls.valid.after_item):
         if not isinstance(transform, (Resize, ToTensor)):
-            raise InputError(f'item_tfms: a matcher repeats a Resize, not {type(transform).__name__}')
+            raise InputError(f'item_tfms: a matcher repeats a Resize, not {type(transform).__name__}; '
+                             'for random crops take batch_tfms=aug_transforms(max_zoom=...)')
     resize = resize_of(dls)
     if resize is None: raise InputError('item_tfms: a matcher needs a Resize to know the size of images')
     mean, std = [0.] * 3, [1.] * 3
@@ -54,9 +80,14 @@ def picture_of(
     for transform in _validation_transforms(dls.valid.after_batch):
         if isinstance(transform, Normalize): mean, std = _plain(transform.mean), _plain(transform.std)
         elif not isinstance(transform, IntToFloatTensor): other_transforms.append(type(transform).__name__)
+    presizing = presizing_of(dls)
+    second = {} if presizing is None else {'final_size': _width_height(presizing),
+                                           'align_corners': presizing.align_corners}
     picture = Picture(tuple(resize.size), str(resize.method), PAD[str(resize.pad_mode)], int(resize.mode),
-                      mean, std)
-    _check_repeats(dls, picture, ' or '.join(other_transforms) or 'Normalize')
+                      mean, std, **second)
+    # augmentations draw whether they do something, also where they then do nothing
+    with preserved_randomness():
+        _check_repeats(dls, picture, ' or '.join(other_transforms) or 'Normalize')
     return picture
 
 
@@ -78,7 +109,11 @@ def _check_repeats(dls, picture, suspects):
     batch = dls.valid.after_batch((TensorImage(probe.permute(0, 3, 1, 2)).to(dls.device),))
     from_dls = batch[0].as_subclass(torch.Tensor).cpu()
     from_picture = picture.normalize(probe)
-    if from_picture.shape != from_dls.shape or (from_picture - from_dls).abs().max() > 1e-2:
+    if from_picture.shape[2:] != from_dls.shape[2:]:
+        before, after = (f'{width} x {height}' for height, width in (probe.shape[1:3], from_dls.shape[2:]))
+        raise InputError(f'batch_tfms: {suspects} changes the size of validation images from {before} to '
+                         f'{after}, which a matcher does not repeat; aug_transforms(size=...) does')
+    if (from_picture - from_dls).abs().max() > 1e-2:
         raise InputError(f'batch_tfms: {suspects} changes validation images, which a matcher does not repeat')
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from ..core import InputError
@@ -32,11 +33,15 @@ class Picture:
     resample: int = int(Image.BILINEAR)  # PIL's number of the interpolation
     mean: list = field(default_factory=lambda: [0., 0., 0.])  # Subtracted from values in 0..1, by channel
     std: list = field(default_factory=lambda: [1., 1., 1.])  # What the difference is divided by, by channel
+    # (width, height) that resized pictures are sampled to again, where training presizes them; None: `size`
+    final_size: tuple | None = None
+    align_corners: bool | None = True  # Of that sampling, as torch's `grid_sample` takes it
 
     def __post_init__(self):
         if self.method not in ('squish', 'crop', 'pad'):
             raise InputError(f"method={self.method!r}: choose 'squish', 'crop' or 'pad'")
         self.size = tuple(int(pixels) for pixels in self.size)
+        if self.final_size is not None: self.final_size = tuple(int(pixels) for pixels in self.final_size)
 
     def __call__(
         self,
@@ -52,7 +57,31 @@ class Picture:
         "Resized pictures as the encoder's input: channels first, 0..255 to 0..1, then `mean` and `std`."
         mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
         std = torch.tensor(self.std, device=pixels.device)[:, None, None]
-        return (pixels.permute(0, 3, 1, 2).float().div_(255) - mean) / std
+        images = pixels.permute(0, 3, 1, 2).float().div_(255)
+        return ((images if self.final_size is None else self._sample(images)) - mean) / std
+
+    @property
+    def input_size(self) -> tuple:
+        "(width, height) of what the encoder reads."
+        return self.final_size or self.size
+
+    def _sample(self, images):
+        "Images (n,c,h,w) in their final size, as fastai's transforms of batches change the size."
+        width, height = self.final_size
+        whole_picture = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
+        grid = F.affine_grid(whole_picture, (len(images), 3, height, width), align_corners=self.align_corners)
+        # fastai averages the pixels first where more than half of them would be passed over; its grid's last
+        # axis are the two coordinates, so that in fact it compares the pictures' height with the new width
+        ratio = min(images.shape[-2] / width, images.shape[-1] / 2) / 2
+        if ratio > 1 and ratio > 2 / float(grid.max() - grid.min()):
+            images = F.interpolate(images, scale_factor=1 / ratio, mode='area', recompute_scale_factor=True)
+        return F.grid_sample(images, grid, padding_mode='reflection', align_corners=self.align_corners)
+
+    def to_dict(self) -> dict:
+        "As plain values, without the second size where there is none."
+        settings = asdict(self)
+        if self.final_size is None: del settings['final_size'], settings['align_corners']
+        return settings
 
     def fit(
         self,
@@ -134,7 +163,8 @@ class Encoder:
     @property
     def made_with(self) -> dict:
         "The settings that its embeddings are made with, as `embedding_settings` gives them."
-        return embedding_settings(self.inputs, self.tta, self.picture and self.picture.size, self.max_len)
+        return embedding_settings(self.inputs, self.tta, self.picture and self.picture.input_size,
+                                  self.max_len)
 
     def embed(
         self,
@@ -205,7 +235,7 @@ class Encoder:
         encoders = {modality: encoder_spec(kind_of_modality[modality], encoder)
                     for modality, encoder in self.model.encoders.items()}
         return {**encoders, 'widths': self.widths, 'neck': len(list(self.model.necks.parameters())) > 0,
-                'picture': None if self.picture is None else asdict(self.picture),
+                'picture': None if self.picture is None else self.picture.to_dict(),
                 'max_len': self.max_len, 'tta': self.tta}
 
     @classmethod

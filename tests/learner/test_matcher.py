@@ -5,13 +5,20 @@ import sys
 
 import numpy as np
 import pytest
-from fastai.vision.augment import Resize, aug_transforms
+from fastai.vision.augment import (
+    RandomCrop,
+    RandomResizedCrop,
+    RandomResizedCropGPU,
+    Resize,
+    ResizeMethod,
+    aug_transforms,
+)
 
 from fastmatch.core import InputError
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.learner import match_learner
 from fastmatch.match import Rule
-from fastmatch.matcher import Matcher
+from fastmatch.matcher import Matcher, load_matcher
 from tests.matcher.trained import DLS, IMAGES, KINDS, made_of, some_listings
 
 
@@ -42,12 +49,40 @@ def test_embeddings_and_decisions_are_the_learners(made):
 
 def test_a_transform_that_cant_be_repeated_is_refused():
     loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=Resize(40),
-                                       batch_tfms=aug_transforms(size=32), **DLS)
-    learner = match_learner(loaders, 'test_efficientnet', pretrained=False)
-    with pytest.raises(InputError, match='batch_tfms'): learner.encoder()
+                                       batch_tfms=RandomResizedCropGPU(32), **DLS)
+    message = 'batch_tfms: RandomResizedCropGPU changes the size .* from 40 x 40 to 32 x 32'
+    with pytest.raises(InputError, match=message):
+        match_learner(loaders, 'test_efficientnet', pretrained=False)
+    learner = match_learner(loaders, 'test_efficientnet', pretrained=False, check_matcher=False)
+    with pytest.raises(InputError, match=message): learner.encoder()
     with pytest.raises(InputError, match='rule=None'): learner.matcher()
     # embedding needs no matcher
     assert len(learner.embeddings()) == len(loaders.valid_df)
+
+
+@pytest.mark.parametrize('crop', [RandomResizedCrop(32), RandomCrop(32)])
+def test_random_crops_of_items_are_refused_before_training(crop):
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=crop, **DLS)
+    with pytest.raises(InputError, match=f'not {type(crop).__name__}; for random crops'):
+        match_learner(loaders, 'test_efficientnet', pretrained=False)
+
+
+@pytest.mark.parametrize('first, second', [(Resize(48), dict(size=32)), (Resize(80), dict(size=(32, 24))),
+                                           (Resize((70, 40), ResizeMethod.Squish), dict(size=32)),
+                                           (Resize(20), dict(size=32, align_corners=False))])
+def test_presized_pictures_are_embedded_alike_by_the_matcher(first, second, tmp_path):
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=first,
+                                       batch_tfms=aug_transforms(**second), **DLS)
+    learner = match_learner(loaders, 'test_efficientnet', pretrained=False)
+    expected = learner.embeddings()
+    matcher = learner.matcher(loaders.valid_df, Rule('mean', {'image': 1.}, .9))
+    size = loaders.one_batch()[0].shape
+    assert expected.made_with['size'] == [size[3], size[2]]
+    matcher.save(tmp_path/'matcher')
+    for each in (matcher, load_matcher(tmp_path/'matcher')):
+        found, _ = each.embed(loaders.valid_df, IMAGES)
+        np.testing.assert_allclose(found['image'], expected['image'], atol=1e-4)
+        assert found.made_with == expected.made_with
 
 
 def test_skipped_listings_of_the_catalogue_are_told(made):

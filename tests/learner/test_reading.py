@@ -1,5 +1,6 @@
 "Learners that share dataloaders, and dataloaders that change under a learner: each reads as its encoders do."
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.data.demo import demo_path
 from fastmatch.data.title import CharacterTokenizer, Tokenize
 from fastmatch.learner import classify_learner, match_learner
+from fastmatch.losses import SupCon
 from tests.learner.small import make, weights
 
 MEANS = {'test_resnet': .5, 'test_efficientnet': .485}
@@ -131,3 +133,59 @@ def test_a_learner_does_not_shuffle_for_others(listings, tmp_path):
         alone = copy.deepcopy(shared)
         torch.testing.assert_close(trained(shared), trained(shared), rtol=0, atol=0)
         torch.testing.assert_close(trained(alone), trained(shared), rtol=0, atol=0)
+
+
+def test_fewer_listings_than_a_batch_are_told_by_every_fit(listings, tmp_path):
+    dls = picture_loaders(listings, bs=512)
+    learner = match_learner(dls, 'test_resnet', pretrained=False, path=tmp_path)
+    fits = {'fit': (1,), 'fit_one_cycle': (1,), 'fine_tune': (1,), 'fit_flat_cos': (1, 1e-3),
+            'fit_cos': (1, 1e-3), 'fit_exp': (1, 1e-3), 'fit_sgdr': (1, 1),
+            'lr_find': (), 'fit_to_best': (1, 1e-3, 'recall@1')}
+    for name, arguments in fits.items():
+        with learner.no_bar(), pytest.raises(InputError, match='bs=512: only .* to train on, not one batch'):
+            getattr(learner, name)(*arguments)
+    assert not learner.trained_on.ids and len(learner.embeddings())
+
+
+def test_other_groups_are_told_before_the_first_training(listings, tmp_path):
+    learner = make(listings, path=tmp_path)
+    before, own = weights(learner), learner.dls
+    every = picture_loaders(listings, valid_fold=None)
+    with pytest.raises(InputError, match='groups to train on, and the heads'):
+        learner.fit_to_best(1, 1e-3, monitor='recall@1', dls=every)
+    assert torch.equal(weights(learner), before) and learner.dls is own
+    # a loss over pairs reads no centers
+    learner.loss_func = SupCon()
+    with learner.no_bar(), learner.no_logging():
+        assert learner.fit_to_best(1, 1e-3, monitor='recall@1', dls=every) == 0
+    assert learner.embeddings(every.df).trained_on.all()
+
+
+def test_tables_of_another_folder(listings, tmp_path):
+    rows = listings.head(6)
+    for file_name in rows.image: shutil.copy(demo_path()/'images'/file_name, tmp_path/f'new_{file_name}')
+    elsewhere = rows.assign(image='new_' + rows.image)
+    learner = make(listings)
+    embeddings = learner.embeddings(elsewhere, path=tmp_path)
+    np.testing.assert_allclose(embeddings['image'], learner.embeddings(rows)['image'], atol=1e-6)
+    with pytest.raises(InputError, match='none of the 6 files'): learner.embeddings(elsewhere)
+    with pytest.raises(InputError, match='path is the folder of a table'): learner.embeddings(path=tmp_path)
+
+
+def test_items_of_another_folder(listings, tmp_path):
+    rows = listings.head(6)
+    for file_name in rows.image: shutil.copy(demo_path()/'images'/file_name, tmp_path/f'new_{file_name}')
+    listings = listings.assign(files=listings.image + ' ' + listings.image)
+    dls = ClassifyDataLoaders.from_df(listings, demo_path()/'images', title_col=None, image_col='files',
+                                      frames=2, group_col='fold', n_folds=3, item_tfms=Resize(32), bs=16,
+                                      num_workers=0, phash=False)
+    learner = classify_learner(dls, 'test_resnet', pretrained=False)
+    elsewhere = rows.assign(files=['new_' + name + ' new_' + name for name in rows.image])
+    found, wanted = learner.predictions(elsewhere, path=tmp_path), learner.predictions(listings.head(6))
+    np.testing.assert_allclose(found.prob, wanted.prob, atol=1e-6)
+    with pytest.raises(InputError, match='none of the 6 files'): learner.predictions(elsewhere)
+    # other classes are other numbers
+    other = ClassifyDataLoaders.from_df(listings, demo_path()/'images', title_col=None, image_col='files',
+                                        frames=2, group_col='vendor', valid_fold=None, item_tfms=Resize(32),
+                                        bs=16, num_workers=0, phash=False)
+    with pytest.raises(InputError, match='classes'): learner.dls = other
