@@ -62,7 +62,7 @@ def row_blocks(
 def id_as_text(
     listing_id,  # Text, or a number as pandas reads it
 ) -> str:
-    "A listing's id as text, the same whether its column is read as text, as whole numbers or as 7.0."
+    "An id or a file's name as text, the same whether its column is read as text, as whole numbers or as 7.0."
     is_whole = isinstance(listing_id, (float, np.floating)) and float(listing_id).is_integer()
     return str(int(listing_id)) if is_whole else str(listing_id)
 

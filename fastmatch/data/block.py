@@ -15,7 +15,7 @@ from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
 from fasttransform import Transform
 
-from ..core import PICTURE_SIZE, InputError
+from ..core import PICTURE_SIZE, InputError, id_as_text
 from .columns import Columns
 from .image import read_image
 from .read import check_columns, check_listings
@@ -47,7 +47,7 @@ class Field(Transform):
 
     def encodes(self, row):
         cell = row[self.column]
-        return cell if self.folder is None else self.folder/str(cell)
+        return cell if self.folder is None else self.folder/id_as_text(cell)
 
 
 class MatchDL(SampledDL):
@@ -209,7 +209,7 @@ def in_folder(
     folder,  # That the file names start from
 ) -> pd.DataFrame:
     "A copy with whole paths for file names, to be read by dataloaders of another folder."
-    def whole_path(cell): return str(Path(folder).resolve()/str(cell))
+    def whole_path(cell): return str(Path(folder).resolve()/id_as_text(cell))
     return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
 
 

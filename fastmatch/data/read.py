@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core import InputError, preview, require_package
+from ..core import InputError, id_as_text, preview, require_package
 from .columns import Columns
 from .image import NO_FILE, phash, try_image
 
@@ -132,10 +132,15 @@ def _check_ids(ids):
     "Raise if two rows have the same id: only the owner of the table can say which row is right."
     row_numbers = pd.Series(np.arange(len(ids)), index=ids.to_numpy())[ids.notna().to_numpy()]
     repeated = row_numbers[row_numbers.index.duplicated(keep=False)].groupby(level=0, sort=False)
+    if not len(repeated):
+        # 1 and '1' are two ids here and one in the files of a matcher
+        as_text = pd.Series(row_numbers.to_numpy(), index=[id_as_text(each) for each in row_numbers.index])
+        repeated = as_text[as_text.index.duplicated(keep=False)].groupby(level=0, sort=False)
     if len(repeated):
         lines = [f"{listing_id!r} on rows {preview(rows_of_id.tolist(), 10)}"
                  for listing_id, rows_of_id in repeated]
-        raise InputError(f'{ids.name} must be unique; {len(lines)} repeated: {preview(lines, 20)}')
+        raise InputError(f'{ids.name} must be unique, also as text; '
+                         f'{len(lines)} repeated: {preview(lines, 20)}')
 
 
 def _blank(df, column, reason):
@@ -176,7 +181,8 @@ def _check_images(file_names, path, phash, n_workers):
     if n_workers is None: n_workers = min(os.cpu_count() or 1, 16)
     if n_workers < 1: raise InputError(f'n_workers={n_workers}: give 1 or more')
     if not path.is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
-    files = [None if blank else str(path/str(name)) for name, blank in zip(file_names, _is_blank(file_names))]
+    files = [None if blank else str(path/id_as_text(name))
+             for name, blank in zip(file_names, _is_blank(file_names))]
     distinct_files = list(dict.fromkeys(file for file in files if file is not None))
     with ThreadPoolExecutor(n_workers) as pool:  # PIL releases the interpreter lock while it decodes
         results = tqdm(pool.map(lambda file: _try_file(file, phash), distinct_files),

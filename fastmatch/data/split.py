@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ..core import InputError, preview
+from ..core import InputError, id_as_text, preview
 from .columns import Columns
 from .read import check_columns, not_whole
 
@@ -113,11 +113,11 @@ def _is_plain(hashes):
 def _digests(file_names, path):
     "A digest of the bytes of each row's file."
     different = list(dict.fromkeys(file_names[file_names.notna()]))
-    missing = [name for name in different if not (path/str(name)).is_file()]
+    missing = [name for name in different if not (path/id_as_text(name)).is_file()]
     if missing:
         raise InputError(f'{len(missing)} of {len(different)} files are not in {path}: {preview(missing)}')
 
-    def digest(name): return hashlib.blake2b((path/str(name)).read_bytes(), digest_size=16).hexdigest()
+    def digest(name): return hashlib.blake2b((path/id_as_text(name)).read_bytes(), digest_size=16).hexdigest()
 
     with ThreadPoolExecutor(8) as pool: digests = pool.map(digest, different)
     return file_names.map(dict(zip(different, digests)))

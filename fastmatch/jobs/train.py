@@ -1,10 +1,13 @@
 "The main job: a table of listings in; matches, a rule and figures on groups that training never saw out."
 import json
 import math
+import tempfile
 from dataclasses import dataclass, replace
 
+import numpy as np
 from fastai.vision.augment import Resize, ResizeMethod
 
+from ..callback.state import preserved_randomness
 from ..core import InputError, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
@@ -17,7 +20,7 @@ from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_them
 from ..match.matches import Matches
 from ..match.rule import Rule
 from ..match.words import rule_in_words
-from ..matcher import Matcher, check_blanks
+from ..matcher import Matcher, check_blanks, load_matcher
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
@@ -134,6 +137,7 @@ def train_and_judge(
         dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
         learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
     check_one_batch(dls)
+    rehearse(learn)
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
          f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
@@ -165,6 +169,26 @@ def _untrained(learner, choice):
     setting = with_share(among_themselves(learner.embeddings(tta=True)), choice)
     return {f'untrained_{row_name}': scores for row_name, scores in judge_plain(setting, choice.seed).items()
             if row_name not in UNTRAINABLE}
+
+
+def rehearse(
+    learner: MatchLearner,  # Not yet trained
+):
+    """Do with two listings what comes after the training: embed them, save a matcher, load it, embed again.
+
+    What can't be done then raises its error now.
+    """
+    two_listings, folder = learner.dls.df.iloc[:2], learner.dls.image_folder
+    rule = Rule('mean', {learner.modalities[0]: 1.}, .5)
+    # the training draws the same random numbers with and without a rehearsal
+    with preserved_randomness(), tempfile.TemporaryDirectory() as matcher_folder:
+        learner.matcher(two_listings, rule, tta=True).save(matcher_folder)
+        found, _ = load_matcher(matcher_folder, str(learner.dls.device)).embed(two_listings, folder)
+    expected = learner.embeddings(two_listings, tta=True)
+    for modality, vectors in expected.items():
+        if not np.allclose(found[modality], vectors, atol=.05):
+            raise InputError(f'{modality}: a saved matcher embeds otherwise than the encoder that it is made '
+                             'of, whose spec() or state_dict() lack something')
 
 
 def monitors() -> list:

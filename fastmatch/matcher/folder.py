@@ -78,16 +78,25 @@ def pack(
         other_files['tfidf.json'] = _json(vocabulary)
         arrays |= {f'tfidf/{array_name}': array for array_name, array in counts.items()}
     if encoder is not None:
-        # safetensors takes no channels-last tensor
-        weights = {parameter_name: tensor.contiguous().cpu()
-                   for parameter_name, tensor in encoder.model.state_dict().items()
-                   if not parameter_name.startswith('heads.')}
-        other_files['weights.safetensors'] = save_tensors(weights)
+        other_files['weights.safetensors'] = save_tensors(_weights(encoder.model))
         if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
             'vectors.safetensors': save_arrays(arrays), **other_files}
+
+
+def _weights(model):
+    "A model's weights without its heads, as safetensors takes them: contiguous, none in another's memory."
+    weights, memory = {}, set()
+    for name, tensor in model.state_dict().items():
+        if name.startswith('heads.'): continue
+        tensor = tensor.contiguous().cpu()
+        # tied weights, such as the embedding of words that encoder and decoder share
+        if tensor.untyped_storage().data_ptr() in memory: tensor = tensor.clone()
+        memory.add(tensor.untyped_storage().data_ptr())
+        weights[name] = tensor
+    return weights
 
 
 def unpack(

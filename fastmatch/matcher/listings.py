@@ -1,10 +1,11 @@
 "From a table of listings to their embeddings: all rows that can't be used are listed at once."
+import numbers
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..core import InputError
+from ..core import InputError, id_as_text
 from ..data.columns import Columns
 from ..data.read import check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
@@ -28,6 +29,8 @@ def image_file(
     folder,  # Folder that file names start from
 ):
     "The file with its folder, an image in memory as it is, or None where there is none."
+    # whole numbers are names that pandas has read as numbers
+    if isinstance(value, numbers.Real) and not pd.isna(value): value = id_as_text(value)
     if isinstance(value, (str, Path)): return Path(folder)/value if str(value).strip() else None
     return None if value is None or (isinstance(value, float) and np.isnan(value)) else value
 

@@ -1,7 +1,7 @@
 "The report in the order a reader asks: is it good, what is right, what goes wrong, how was it made?"
 from pathlib import Path
 
-from ..core import InputError
+from ..core import InputError, id_as_text
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import alone_heldout
 from ..match.judge.setting import among_themselves
@@ -110,4 +110,4 @@ def _image_files(outcome):
     columns = dls.columns
     if columns.image is None: return None
     file_of = dict(zip(dls.df[columns.id], dls.df[columns.image]))
-    return [dls.image_folder/str(file_of[posting_id]) for posting_id in outcome.judged_listings.ids]
+    return [dls.image_folder/id_as_text(file_of[posting_id]) for posting_id in outcome.judged_listings.ids]

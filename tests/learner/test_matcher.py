@@ -13,12 +13,14 @@ from fastai.vision.augment import (
     ResizeMethod,
     aug_transforms,
 )
+from transformers import AutoTokenizer, BartConfig, BartModel
 
 from fastmatch.core import InputError
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.learner import match_learner
 from fastmatch.match import Rule
 from fastmatch.matcher import Matcher, load_matcher
+from tests.learner.test_reading import words_encoder
 from tests.matcher.trained import DLS, IMAGES, KINDS, made_of, some_listings
 
 
@@ -121,3 +123,20 @@ def test_methods_are_there_without_another_import():
     command = [sys.executable, '-W', 'ignore', '-c', program]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == '[True, True, True]'
+
+
+def test_tied_weights_are_saved(tmp_path):
+    "An encoder-decoder shares its embedding of words; safetensors takes no shared memory."
+    words = some_listings().title.str.lower().str.split().explode().unique().tolist()
+    folder = words_encoder(tmp_path/'tied', words)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = BartConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
+                        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+                        decoder_ffn_dim=16, max_position_embeddings=80, pad_token_id=0)
+    BartModel(config).save_pretrained(folder)
+    options = {name: option for name, option in DLS.items() if name != 'item_tfms'}
+    loaders = MatchDataLoaders.from_df(some_listings(), image_col=None, **options)
+    learner = match_learner(loaders, text_arch=folder)
+    learner.matcher(loaders.valid_df, Rule('mean', {'title': 1.}, .9)).save(tmp_path/'matcher')
+    found, _ = load_matcher(tmp_path/'matcher').embed(loaders.valid_df)
+    np.testing.assert_allclose(found['title'], learner.embeddings()['title'], atol=1e-5)
