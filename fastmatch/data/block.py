@@ -249,6 +249,9 @@ class MatchDataLoaders(ListingDataLoaders):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         check_inputs(columns)
+        if columns.title is not None and pd.api.types.is_list_like(columns.title):
+            raise InputError(f'title_col={list(columns.title)}: a listing has one title, as a matcher reads '
+                             "it; join them first, df.assign(title=df['a'] + '. ' + df['b'])")
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs)
         path = Path(path)

@@ -138,6 +138,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         path = Path(path)
         text_columns = _text_columns(columns)
         check_columns(df, {**replace(columns, title=None).by_keyword(), **_option_of_text(text_columns)})
+        _check_one_class(df, columns)
         widened, image_columns, text_column = widen(df, columns.image, columns.title, frames)
         columns = replace(columns, title=text_column)
         needs_hashes = phash and valid_fold is not None
@@ -171,6 +172,16 @@ class ClassifyDataLoaders(ListingDataLoaders):
         skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False)
         if len(skipped): raise_unusable(skipped, self.columns.id)
         return widened if path is None else in_folder(widened, image_columns, folder)
+
+
+def _check_one_class(df, columns):
+    "Raise `InputError` for rows with a list of classes, or of probabilities, in place of one class."
+    has_several = df[columns.group].map(pd.api.types.is_list_like).to_numpy(bool)
+    if not has_several.any(): return
+    rows = np.flatnonzero(has_several)
+    raise InputError(f'label_col={columns.group!r}: {len(rows)} rows hold a list, not one class '
+                     f'(rows {preview(rows.tolist())}): make a row of each class, or for several classes at '
+                     "once take fastai's DataBlock with a MultiCategoryBlock")
 
 
 def _check_items(df, path, columns, image_columns, on_error, phash):
