@@ -60,7 +60,7 @@ def check_first_trial_is_the_kit(study, train_listings, test_listings):
     own_loaders = loaders(train_listings)
     seed_everything(0)
     learner = match_learner(own_loaders, **ENCODER, metrics=[RecallAt(1), MAPAtR()])
-    for loader in own_loaders.loaders: loader.rng = random.Random(0)
+    for loader in learner.dls.loaders: loader.rng = random.Random(0)
     with learner.no_bar(), learner.no_logging(): learner.fit_flat_cos(2, 2e-3)
     first_trial = study.trials[0]
     assert list(first_trial.intermediate_values) == [1, 2]
