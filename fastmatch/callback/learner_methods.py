@@ -61,6 +61,7 @@ def fit_to_best(
     The second training may use other data: find the number of epochs on a split, then train on everything.
     """
     callbacks = L(cbs)
+    if dls is not None and hasattr(learner, 'check_trainable'): learner.check_trainable(dls)
     if learner.opt is None: learner.create_opt()
     start_state = learner_state(learner)
     best_epoch = _Best(monitor, comp)

@@ -18,12 +18,11 @@ from ..core import InputError
 from ..schedule import WarmUp
 from ..store import write_atomically
 from .base import SkippableCallback, in_lr_find, only_validating
-from .scoring import TrainedOn
 from .state import learner_state, set_learner_state
 
 # The attributes that callbacks without a `state_dict` go on with; other callbacks begin a resumed fit as any.
 KEPT = {Recorder: ('lrs', 'iters', 'losses', 'values'), TrackerCallback: ('best', 'wait', 'new_best'),
-        ParamScheduler: ('hps',), WarmUp: ('done',), TrainedOn: ('ids',)}
+        ParamScheduler: ('hps',), WarmUp: ('done',)}
 # Marks the files that this process saves: it was not killed, so the same call made in it is a new training.
 PROCESS = uuid.uuid4().hex
 # Files of trainings that are done; they are deleted when the process ends.
@@ -89,8 +88,7 @@ def _set_callback_state(callback, saved_name, state):
         callback.losses = list(state['losses'])
         for attribute in ('lrs', 'iters', 'values'): setattr(callback, attribute, state[attribute])
     else:
-        for attribute, saved_value in state.items():
-            setattr(callback, attribute, set(saved_value) if attribute == 'ids' else saved_value)
+        for attribute, saved_value in state.items(): setattr(callback, attribute, saved_value)
 
 
 class Resume(SkippableCallback):

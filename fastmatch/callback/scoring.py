@@ -1,8 +1,7 @@
 """Validation on groups that were not trained on: embeddings are gathered, and no loss is computed, as it
 would mean nothing there.
 
-Also two things that training on listings needs: which of them the model has seen, and a learning rate for
-each parameter group.
+Also a learning rate for each parameter group.
 """
 import numpy as np
 from fastai.callback.core import Callback
@@ -112,18 +111,6 @@ class MatchRecorder(Recorder):
     def plot_loss(self, skip_start=5, with_valid=False, **kwargs):
         "fastai's plot of the training loss."
         return super().plot_loss(skip_start, with_valid=False, **kwargs)
-
-
-class TrainedOn(Callback):
-    "Remembers the ids of the listings that the model was trained on, so that no rule is chosen on them."
-    def __init__(self): self.ids = set()
-
-    def before_train(self): self.iter_done = False
-    def after_step(self): self.iter_done = True
-
-    def after_train(self):
-        if in_lr_find(self.learn) or not self.iter_done: return
-        self.ids.update(self.dls.train_df[self.dls.columns.id])
 
 
 class CheckedTrackers(Callback):

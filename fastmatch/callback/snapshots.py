@@ -4,6 +4,7 @@ files.
 `each_weights`, `average_weights` and `greedy_soup` are functions of the learner, and methods of this
 package's Learners.
 """
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from ..core import InputError
 from .base import SkippableCallback, in_lr_find, only_validating
 from .state import update_bn
+from .trained_on import copied_weights, joined_records, training_record
 
 
 class Snapshots(SkippableCallback):
@@ -69,17 +71,21 @@ def _read_weights(learner, file) -> dict:
 
 def _mean_weights(states) -> dict:
     "The mean of state dicts, summed in float64; what isn't floating point is taken from the last one."
-    n = 0
+    n, records = 0, []
     sums = {}
     for state in states:
         n += 1
+        records.append(training_record(state))
         for weight_name, weight in state.items():
             if not weight.is_floating_point(): sums[weight_name] = weight
             elif weight_name in sums: sums[weight_name] = sums[weight_name] + weight.double()
             else: sums[weight_name] = weight.double()
     if not n: raise InputError('no files to average')
-    return {weight_name: (total / n).to(state[weight_name].dtype) if total.is_floating_point() else total
-            for weight_name, total in sums.items()}
+    means = OrderedDict(
+        (weight_name, (total / n).to(state[weight_name].dtype) if total.is_floating_point() else total)
+        for weight_name, total in sums.items())
+    means._metadata = joined_records(records)
+    return means
 
 
 def each_weights(
@@ -90,7 +96,7 @@ def each_weights(
 
     A snapshot ensemble: `sum(member.get_preds()[0] for member in learn.each_weights(files)) / len(files)`.
     """
-    own_weights = {weight_name: weight.clone() for weight_name, weight in learner.model.state_dict().items()}
+    own_weights = copied_weights(learner.model)
     try:
         for weight_file in files:
             learner.model.load_state_dict(_read_weights(learner, weight_file))

@@ -12,6 +12,8 @@ import torch
 from fastai.torch_core import find_bs, to_device
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .trained_on import copied_weights
+
 
 def random_state() -> dict:
     "The state of the random numbers of python, numpy and torch, on every device in use."
@@ -112,8 +114,7 @@ def set_loader_state(loader, saved_state: dict):
 
 def learner_state(learner) -> dict:
     "Copies of what training changes in a Learner besides callbacks: weights, optimizer, randomness, loaders."
-    weights = learner.model.state_dict()
-    return dict(model={weight_name: weight.detach().clone() for weight_name, weight in weights.items()},
+    return dict(model=copied_weights(learner.model),
                 opt=copy.deepcopy(learner.opt.state_dict()), random=random_state(),
                 loaders=[loader_state(loader) for loader in learner.dls.loaders])
 

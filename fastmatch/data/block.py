@@ -19,7 +19,7 @@ from fasttransform import Transform
 
 from ..core import PICTURE_SIZE, InputError, unknown_option
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
-from .image import read_image
+from .image import file_name, read_image
 from .read import check_columns, check_listings
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .show import draw_listing, grid
@@ -49,7 +49,7 @@ class Field(Transform):
 
     def encodes(self, row):
         cell = row[self.column]
-        return cell if self.folder is None else self.folder/str(cell)
+        return cell if self.folder is None else self.folder/file_name(cell)
 
 
 class MatchDL(SampledDL):
@@ -225,6 +225,16 @@ class ListingDataLoaders(DataLoaders):
         return dls
 
 
+def in_folder(
+    df: pd.DataFrame,  # One row a listing; not changed
+    image_columns: list,  # Columns of image files
+    folder,  # That the file names start from
+) -> pd.DataFrame:
+    "A copy with whole paths for file names, to be read by dataloaders of another folder."
+    def whole_path(cell): return str(Path(folder).resolve()/file_name(cell))
+    return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
+
+
 def train_on_all(
     n: int,  # Rows
 ) -> tuple[np.ndarray, pd.DataFrame]:  # As `valid_split`
@@ -262,6 +272,9 @@ class MatchDataLoaders(ListingDataLoaders):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         check_inputs(columns)
+        if columns.title is not None and pd.api.types.is_list_like(columns.title):
+            raise InputError(f'title_col={list(columns.title)}: a listing has one title, as a matcher reads '
+                             "it; join them first, df.assign(title=df['a'] + '. ' + df['b'])")
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs)
         path = Path(path)

@@ -8,17 +8,18 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
-from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, train_on_all
+from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, in_folder, train_on_all
 from .columns import Columns
+from .image import file_name
 from .read import check_columns, check_listings, raise_unusable
 from .split import components, valid_split
 from .title import MAX_LEN
 
 
 def _file_names(cell):
-    "The file names in a cell: a list, or text with blanks between them."
-    if isinstance(cell, str): return cell.split()
-    return [str(file_name) for file_name in cell] if isinstance(cell, (list, tuple, np.ndarray)) else []
+    "The file names in a cell: a list, or text with blanks between them, or a single number."
+    if isinstance(cell, (list, tuple, np.ndarray)): return [file_name(name) for name in cell]
+    return (file_name(cell) or '').split()
 
 
 def _joined(cells):
@@ -139,6 +140,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         path = Path(path)
         text_columns = _text_columns(columns)
         check_columns(df, {**replace(columns, title=None).by_keyword(), **_option_of_text(text_columns)})
+        _check_one_class(df, columns)
         widened, image_columns, text_column = widen(df, columns.image, columns.title, frames)
         columns = replace(columns, title=text_column)
         needs_hashes = phash and valid_fold is not None
@@ -158,6 +160,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
     def widen(
         self,
         df,  # Items with the columns that these loaders were made with; the class may be missing
+        path=None,  # Folder of the images of `df`; default that of these loaders
     ) -> pd.DataFrame:
         "A copy of `df` with the columns that the blocks read; `InputError` lists rows that can't be used."
         text_columns = self.text_columns
@@ -167,9 +170,20 @@ class ClassifyDataLoaders(ListingDataLoaders):
         widened, image_columns, text_column = widen(df, self.columns.image, text_col, self.frames)
         widened = check_listings(widened, id_col=self.columns.id, title_col=text_column, min_rows=1).df
         if not image_columns: return widened
-        skipped, _ = _check_pictures(widened, image_columns, self.image_folder, self.columns.id, False)
+        folder = self.image_folder if path is None else Path(path)
+        skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False)
         if len(skipped): raise_unusable(skipped, self.columns.id)
-        return widened
+        return widened if path is None else in_folder(widened, image_columns, folder)
+
+
+def _check_one_class(df, columns):
+    "Raise `InputError` for rows with a list of classes, or of probabilities, in place of one class."
+    has_several = df[columns.group].map(pd.api.types.is_list_like).to_numpy(bool)
+    if not has_several.any(): return
+    rows = np.flatnonzero(has_several)
+    raise InputError(f'label_col={columns.group!r}: {len(rows)} rows hold a list, not one class '
+                     f'(rows {preview(rows.tolist())}): make a row of each class, or for several classes at '
+                     "once take fastai's DataBlock with a MultiCategoryBlock")
 
 
 def _check_items(df, path, columns, image_columns, on_error, phash):

@@ -1,13 +1,26 @@
 "Read the picture of a listing: any file that PIL opens, as upright RGB on white."
+import numbers
 import os
 from contextlib import suppress
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core import require_package
 
 NO_FILE = 'no such file'
+
+
+def file_name(
+    cell,  # Of a column of file names: text, a path, a number where pandas read '7' as one, or missing
+) -> str | None:
+    "The name as the file has it, which is '7' for 7 and for 7.0; None where the cell is missing or blank."
+    if isinstance(cell, (str, os.PathLike)): return os.fspath(cell) if str(cell).strip() else None
+    if pd.api.types.is_scalar(cell) and pd.isna(cell): return None
+    # a column of whole numbers is read as floats where one is missing
+    is_whole = isinstance(cell, numbers.Real) and not isinstance(cell, bool) and float(cell).is_integer()
+    return str(int(cell)) if is_whole else str(cell)
 
 
 def read_image(
@@ -57,6 +70,8 @@ def try_image(
     try:
         if isinstance(file, Image.Image): return upright_rgb(file), None
         if isinstance(file, np.ndarray): return upright_rgb(Image.fromarray(file)), None
+        # Python takes a whole number for an open file
+        if not isinstance(file, (str, os.PathLike)): return None, f'{type(file).__name__}, not a file name'
         if not os.path.exists(file): return None, NO_FILE
         if os.path.isdir(file): return None, 'a folder, not a file'
         if os.path.getsize(file) == 0: return None, 'empty file (0 bytes)'

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..core import InputError, preview, require_package
 from ..match.cells import texts_of, tidy, tidy_titles
 from .columns import Columns
-from .image import NO_FILE, phash, try_image
+from .image import NO_FILE, file_name, phash, try_image
 
 
 class Listings(NamedTuple):
@@ -146,7 +146,8 @@ def _check_ids(ids):
     if len(repeated):
         lines = [f"{listing_id!r} on rows {preview(rows_of_id.tolist(), 10)}"
                  for listing_id, rows_of_id in repeated]
-        raise InputError(f'{ids.name} must be unique; {len(lines)} repeated: {preview(lines, 20)}')
+        raise InputError(f'{ids.name} must be unique, also as text; '
+                         f'{len(lines)} repeated: {preview(lines, 20)}')
 
 
 def _blank(df, column, reason):
@@ -195,7 +196,8 @@ def _check_images(file_names, path, phash, n_workers):
     if n_workers is None: n_workers = min(os.cpu_count() or 1, 16)
     if n_workers < 1: raise InputError(f'n_workers={n_workers}: give 1 or more')
     if not path.is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
-    files = [None if blank else str(path/str(name)) for name, blank in zip(file_names, _is_blank(file_names))]
+    names = map(file_name, file_names)
+    files = [None if name is None else str(path/name) for name in names]
     distinct_files = list(dict.fromkeys(file for file in files if file is not None))
     with ThreadPoolExecutor(n_workers) as pool:  # PIL releases the interpreter lock while it decodes
         results = tqdm(pool.map(lambda file: _try_file(file, phash), distinct_files),
@@ -220,8 +222,10 @@ def check_some_exist(
 ):
     "Raise `InputError` where every file is missing: that is one wrong folder, not n broken rows."
     if len(files) and all(reason == NO_FILE for reason in reasons):
-        raise InputError(f'none of the {len(files)} files in {column!r} exists; '
-                         f'the first was looked for at {files[0]}. Is path right?')
+        # numbers as names: '0012' may have been read as 12
+        zeros = ' Are there zeros in front? Read the table with dtype=str then.'
+        raise InputError(f'none of the {len(files)} files in {column!r} exists; the first was looked for at '
+                         f'{files[0]}. Is path right?{zeros if Path(files[0]).name.isdigit() else ""}')
 
 
 def _try_file(image_file, with_hash):

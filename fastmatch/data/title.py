@@ -32,7 +32,8 @@ class CharacterTokenizer:
 
 
 class Tokenize(Transform):
-    "Turns titles of a batch into `TensorTitle`. The Learner sets `tokenizer` to that of its title encoder."
+    """Turns titles of a batch into `TensorTitle`. In a Learner's own copy of its dataloaders `tokenizer` is
+    that of its title encoder."""
     def __init__(
         self,
         tokenizer=None,  # A transformers tokenizer; None: characters, for looking at batches

@@ -25,8 +25,8 @@ def describe_matcher(
     for kind in ('image', 'title'):
         if kind in encoder: description.append(f'{kind} encoder: {encoder[kind]["name"]}')
     if encoder.get('picture'):
-        picture_size = 'x'.join(map(str, encoder['picture']['size']))
-        description.append(f'pictures: {picture_size}')
+        steps = [encoder['picture'], *encoder['picture'].get('batch_resizes', [])]
+        description.append('pictures: ' + ', then '.join('x'.join(map(str, step['size'])) for step in steps))
     # a matcher reads no groups
     columns = Columns.resolve(matcher['cols'], {}, Columns(group=None)).by_keyword()
     described = [f'{role.removesuffix("_col")} {column}' for role, column in columns.items() if column]

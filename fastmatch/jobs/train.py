@@ -1,22 +1,26 @@
 "The main job: a table of listings in; matches, a rule and figures on groups that training never saw out."
 import json
 import math
+import tempfile
 from dataclasses import dataclass, replace
 
+import numpy as np
 from fastai.vision.augment import Resize, ResizeMethod
 
+from ..callback.state import preserved_randomness
 from ..core import InputError, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns
 from ..learner import MatchLearner, match_learner
+from ..learner.base import check_one_batch
 from ..match.embeddings import Embeddings
 from ..match.judge.paired import paired
 from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_themselves
 from ..match.matches import Matches
 from ..match.rule import Rule
 from ..match.words import rule_in_words
-from ..matcher import Matcher, check_blanks
+from ..matcher import Matcher, check_blanks, load_matcher
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
@@ -132,7 +136,8 @@ def train_and_judge(
     with stages('data', f'reading {len(df)} listings'):
         dls = loaders(df, path, columns, training, valid_fold, sampler=sampler)
         learn = match_learner(dls, training.image_arch, training.text_arch, loss_func, metrics=monitors())
-    check_one_batch(dls, training.bs)
+    check_one_batch(dls)
+    rehearse(learn)
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
          f'{len(dls.moved)} moved to keep groups together')
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
@@ -166,6 +171,26 @@ def _untrained(learner, choice):
             if row_name not in UNTRAINABLE}
 
 
+def rehearse(
+    learner: MatchLearner,  # Not yet trained
+):
+    """Do with two listings what comes after the training: embed them, save a matcher, load it, embed again.
+
+    What can't be done then raises its error now.
+    """
+    two_listings, folder = learner.dls.df.iloc[:2], learner.dls.image_folder
+    rule = Rule('mean', {learner.modalities[0]: 1.}, .5)
+    # the training draws the same random numbers with and without a rehearsal
+    with preserved_randomness(), tempfile.TemporaryDirectory() as matcher_folder:
+        learner.matcher(two_listings, rule, tta=True).save(matcher_folder)
+        found, _ = load_matcher(matcher_folder, str(learner.dls.device)).embed(two_listings, folder)
+    expected = learner.embeddings(two_listings, tta=True)
+    for modality, vectors in expected.items():
+        if not np.allclose(found[modality], vectors, atol=.05):
+            raise InputError(f'{modality}: a saved matcher embeds otherwise than the encoder that it is made '
+                             'of, whose spec() or state_dict() lack something')
+
+
 def monitors() -> list:
     "The metrics that the jobs watch after each epoch: recall@1, map@r, row_f1_max."
     return [RecallAt(1), MAPAtR(), RowF1()]
@@ -185,16 +210,6 @@ def loaders(
         on_error=training.on_error, item_tfms=Resize(training.size, method=ResizeMethod.Squish),
         batch_tfms=augs(training.aug), num_workers=training.num_workers, device=training.device,
         **{'n_folds': training.n_folds, **kwargs})
-
-
-def check_one_batch(
-    dls: MatchDataLoaders,
-    bs: int,  # Listings a batch, for the message
-):
-    "Raise `InputError` where the listings fill no batch: fastai leaves an incomplete one out of an epoch."
-    if len(dls.train): return
-    raise InputError(f'bs={bs}: only {len(dls.train_df)} listings to train on, not one batch; '
-                     'give a smaller one')
 
 
 def _check_catalogue(catalogue):

@@ -5,10 +5,11 @@ from ..core import seed_everything
 from ..data.columns import Columns
 from ..data.read import check_listings
 from ..data.split import valid_split
+from ..learner.base import check_one_batch
 from ..study import learner_maker, spaces, tune
 from .options import TRIAL, Search, Training, check_least, refuse_unknown, take_columns, with_keywords
 from .processes import helpers
-from .train import check_one_batch, loaders, monitors
+from .train import loaders, monitors
 
 ENCODERS = ('image_arch', 'text_arch')  # fixed for all trials unless they are searched
 
@@ -54,7 +55,7 @@ def tune_listings(
     remaining, test_listings = split_off(df, path, columns, test_fold, training.n_folds, training.seed,
                                          training.on_error)
     dls = _inner_loaders(remaining, path, columns, training, test_fold)
-    check_one_batch(dls, training.bs)
+    check_one_batch(dls)
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} to score trials on, '
          f'{len(test_listings)} put aside')
     encoders = {option: getattr(training, option) for option in ENCODERS if option not in space}

@@ -5,7 +5,6 @@ import warnings
 from fastai.callback import fp16, hook, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TerminateOnNaNCallback, TrackerCallback
-from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
 
@@ -13,7 +12,6 @@ from ..callback.base import in_lr_find, leave_autocast
 from ..callback.learner_methods import CallbackMethods
 from ..callback.scoring import GroupRates
 from ..core import InputError
-from ..data.title import Tokenize
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.layered import parameters_by_layer
@@ -22,6 +20,7 @@ from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
 from ..schedule.rates import ALIASES, rate_factors
 from .fits import FastaiFits
+from .reading import EncoderInputs, tokenize_of
 from .trial import check_words, long_titles, places_hint, read_trial, try_encoder
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
@@ -72,12 +71,68 @@ def groups_splitter(
     return list(model.param_groups().values())
 
 
+def check_one_batch(
+    dls,  # `ListingDataLoaders`
+):
+    "Raise `InputError` where the listings fill no batch: fastai leaves an incomplete one out of an epoch."
+    if len(dls.train): return
+    raise InputError(f'bs={dls.train.bs}: only {dls.train.n} listings to train on, not one batch; '
+                     'give a smaller one')
+
+
 class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
     """A `Learner` for listings, the base of `MatchLearner` and `ClassifyLearner`.
 
     `validate` works with a tracker (`SaveModelCallback`, `EarlyStoppingCallback`) among the callbacks, and a
     loss that becomes NaN raises `NotANumber` with epoch and batch.
+
+    `dls` is a copy of the dataloaders it was given, with the tokenizer and the normalizing of its own
+    encoders; what is set as `learn.dls` later is copied in the same way.
     """
+    encoder_inputs = None  # a Learner exported by an earlier version has them in its `dls` already
+
+    def __init__(
+        self,
+        dls,  # `ListingDataLoaders`; left as they are
+        model,  # With a method `param_groups`
+        *args,
+        encoder_inputs: EncoderInputs | None = None,  # What its encoders read; None: `dls` as they are
+        **kwargs,  # For fastai's `Learner`
+    ):
+        self.encoder_inputs = encoder_inputs
+        super().__init__(dls, model, *args, **kwargs)
+
+    @property
+    def dls(self):
+        "The dataloaders that training and validation read from."
+        return self.__dict__['dls']
+
+    @dls.setter
+    def dls(self, dls):
+        self.check_dls(dls)
+        self.__dict__['dls'] = dls if self.encoder_inputs is None else self.encoder_inputs.fit(dls)
+
+    def check_dls(self, dls):
+        "Raise `InputError` for dataloaders that the model can't be used with; here none."
+
+    def check_trainable(self, dls):
+        "Raise `InputError` for dataloaders that the model can't be trained on."
+        check_one_batch(dls)
+
+    def lr_find(self, *args, **kwargs):
+        "fastai's `lr_find`."
+        self.check_trainable(self.dls)
+        return super().lr_find(*args, **kwargs)
+
+    def _do_fit(self):
+        self.check_trainable(self.dls)
+        super()._do_fit()
+
+    def _do_epoch_validate(self, ds_idx=1, dl=None):
+        # `get_preds(dl=...)` and `validate(dl=...)` may get a loader that knows nothing of this learner
+        if dl is not None and self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
+        super()._do_epoch_validate(ds_idx, dl)
+
     def create_opt(self):
         "Make the optimizer, and tell it which weights not to decay and which gradients not to centralize."
         super().create_opt()
@@ -99,12 +154,6 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
             raise NotANumber(f'epoch {self.epoch + 1}, batch {self.iter + 1}: {error}') from None
 
 
-def _set_tokenizer(dls, tokenizer):
-    for loader in dls.loaders:
-        for transform in loader.before_batch.fs:
-            if isinstance(transform, Tokenize): transform.tokenizer = tokenizer
-
-
 def take_options(
     keywords: dict,  # Of a call; what is taken is removed from them
     *names: str,  # Options to take
@@ -114,8 +163,7 @@ def take_options(
 
 
 def make_encoders(
-    # `ListingDataLoaders`; they are given the text encoder's tokenizer and the image encoder's `Normalize`
-    dls,
+    dls,  # `ListingDataLoaders`; left as they are
     image_arch,  # Name, folder or file of the image encoder, as `make_encoder` takes it
     text_arch,  # Name or folder of the text encoder, as `make_encoder` takes it
     # Load weights; False: random ones; or for each: {'image': True, 'title': False}
@@ -125,10 +173,11 @@ def make_encoders(
     pool: str | None = None,
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
-):  # (image encoder or None, text encoder or None, `Trial` of two listings that they can read)
-    "Make the encoders that the columns of `dls` ask for, fit `dls` to them, and try them on two listings."
+):  # (image encoder or None, text encoder or None, `EncoderInputs`, `Trial` of listings that they can read)
+    "Make the encoders that the columns of `dls` ask for, say what they read, and try them on two listings."
     image = title = None
     is_pretrained = _by_modality(pretrained)
+    inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
     if dls.columns.image is not None:
         if image_arch is None:
@@ -136,17 +185,15 @@ def make_encoders(
                              'make dls with image_col=None, or name an encoder')
         image = make_encoder('image', image_arch, is_pretrained['image'], image_pool, img_size=trial.size)
         try_encoder('image_arch', image_arch, image, trial.pictures[0])
-        if normalize and not any(isinstance(transform, Normalize) for transform in dls.after_batch.fs):
-            dls.add_tfms([Normalize.from_stats(image.mean, image.std, cuda=False)], 'after_batch')
+        if normalize: inputs.mean, inputs.std = image.mean, image.std
     if dls.columns.title is not None:
         if text_arch is None:
             raise InputError('text_arch=None, but dls has titles: '
                              'make dls with title_col=None, or name an encoder')
-        tokenizer = make_tokenizer(text_arch)
-        title = make_encoder('text', text_arch, is_pretrained['title'], pool, tokenizer.pad_token_id)
-        trial.titles = [_tried_titles(dls, text_arch, title, tokenizer)]
-        _set_tokenizer(dls, tokenizer)
-    return image, title, trial
+        inputs.tokenizer = make_tokenizer(text_arch)
+        title = make_encoder('text', text_arch, is_pretrained['title'], pool, inputs.tokenizer.pad_token_id)
+        trial.titles = [_tried_titles(dls, text_arch, title, inputs.tokenizer)]
+    return image, title, inputs, trial
 
 
 def _by_modality(pretrained):
@@ -162,7 +209,7 @@ def _by_modality(pretrained):
 
 def _tried_titles(dls, text_arch, encoder, tokenizer):
     "Token ids of two titles that the encoder has read; warns where it reads fewer tokens than `dls` keeps."
-    max_len = next(transform.max_len for transform in dls.before_batch.fs if isinstance(transform, Tokenize))
+    max_len = tokenize_of(dls).max_len
     check_words(text_arch, encoder, tokenizer)
     token_ids = long_titles(tokenizer, max_len)
     try_encoder('text_arch', text_arch, encoder, token_ids, places_hint(encoder, token_ids.shape[1]))

@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import CheckedTrackers
-from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
+from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, preview, refuse_unknown_options
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
 from ..layers.heads import CosineHead
@@ -17,13 +17,7 @@ from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
-from .base import (
-    ListingLearner,
-    group_callbacks,
-    groups_splitter,
-    make_encoders,
-    take_options,
-)
+from .base import ListingLearner, group_callbacks, groups_splitter, make_encoders, take_options
 from .show import RIGHT, WRONG, draw_items
 from .trial import check_loss, try_loss
 
@@ -32,15 +26,24 @@ CELL = 2.4  # width of a picture in inches
 
 class ClassifyLearner(ListingLearner):
     "A `Learner` for items with a class each; made by `classify_learner`."
+    class_names = None  # the classes that the heads tell apart, in their order
+
+    def check_dls(self, dls):
+        if self.class_names is None or list(dls.vocab) == self.class_names: return
+        raise InputError(f'dls: its classes {preview(dls.vocab)} are not those that this learner tells '
+                         f'apart, {preview(self.class_names)}')
+
     def predictions(
         self,
         df=None,  # Items with the columns `dls` was made with; default the validation items
+        path=None,  # Folder of the images of `df`; default that of `dls`
     ) -> pd.DataFrame:  # The id column, `label`, `prob`, and a column of probabilities for each class
         "The likeliest class of each item with its probability, and the probability of every class."
         dls, id_col = self.dls, self.dls.columns.id
         items, loader = dls.valid_df, dls.valid
+        if df is None and path is not None: raise InputError('path is the folder of a table: give df too')
         if df is not None:
-            items = dls.widen(df)
+            items = dls.widen(df, path)
             loader = dls.test_dl(items)
         with self.no_bar(): probabilities = self.get_preds(dl=loader)[0].float().numpy()
         class_names = list(dls.vocab)
@@ -154,7 +157,7 @@ def classify_learner(
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
     if loss_func is not None: check_loss(loss_func)
-    image, title, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
+    image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')
     model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options)
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
@@ -164,10 +167,11 @@ def classify_learner(
     if metrics is None: metrics = [accuracy, MacroF1()]
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
-                            metrics=metrics, wd=wd, **kwargs)
+                            metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
     learn.add_cbs([HeadLabels(), CheckedTrackers(), *rates])
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
+    learn.class_names = list(dls.vocab)
     learn.model.to(dls.device)
     try_loss(learn, trial)
     return learn

@@ -1,5 +1,6 @@
 "A fastai Learner for matching: encoders and heads from names, scores on unseen groups, embeddings, pictures."
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,13 +11,15 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from ..callback.heads import HeadLabels
-from ..callback.scoring import CheckedTrackers, MatchRecorder, TrainedOn, ValidScores
+from ..callback.scoring import CheckedTrackers, MatchRecorder, ValidScores
+from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
-from ..data.block import MatchDataLoaders
+from ..data.block import MatchDataLoaders, in_folder
 from ..data.read import check_listings
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead
-from ..losses import ArcFace
+from ..losses import ArcFace, SumLoss
+from ..losses.pair import PairLoss
 from ..match.decide import decide
 from ..match.embeddings import Embeddings
 from ..match.judge.score import row_f1
@@ -28,7 +31,9 @@ from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
 from .base import ListingLearner, group_callbacks, groups_splitter, make_encoders
-from .matcher import MatcherExport, resize_of, tokenize_of
+from .matcher import MatcherExport, check_exportable
+from .reading import tokenize_of
+from .resizing import resizing_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
 from .trial import check_loss, try_loss
 
@@ -37,6 +42,17 @@ SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the list
 
 class MatchLearner(MatcherExport, ListingLearner):
     "A `Learner` that is validated on groups it never saw in training; made by `match_learner`."
+    train_groups = None  # the groups of the heads' centers, in their order
+
+    def check_trainable(self, dls):
+        super().check_trainable(dls)
+        if self.train_groups is None or not _reads_centers(self.loss_func): return
+        groups = _train_groups(dls)
+        if groups == self.train_groups: return
+        raise InputError(f'dls: {len(groups)} groups to train on, and the heads of this learner hold centers '
+                         f'of {len(self.train_groups)} others or more: make a learner for these dls with '
+                         'match_learner, or take a loss over pairs')
+
     @property
     def modalities(self) -> list[str]:
         "What the model embeds in evaluation: 'image', 'title', 'joint'."
@@ -48,19 +64,24 @@ class MatchLearner(MatcherExport, ListingLearner):
         bs: int | None = None,  # Listings a batch; default the validation batch size
         tta: bool = False,  # Average each picture's embedding with its mirror image's
         on_error: str = 'raise',  # 'raise', or 'skip' unreadable listings (they are missing in `ids` then)
+        path=None,  # Folder of the images of `df`; default that of `dls`
     ) -> Embeddings:
         "The embeddings of n listings by modality, in their order; listings that were trained on are flagged."
         columns = self.dls.columns
-        if df is None: df = self.dls.valid_df
+        if df is None:
+            if path is not None: raise InputError('path is the folder of a table: give df too')
+            df = self.dls.valid_df
         else:
             wanted_columns = replace(columns, group=None, fold=None)
-            df = check_listings(df, self.dls.image_folder, wanted_columns, on_error=on_error, min_rows=1).df
+            folder = self.dls.image_folder if path is None else Path(path)
+            df = check_listings(df, folder, wanted_columns, on_error=on_error, min_rows=1).df
+            if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         vectors = self._embed(df, bs or self.dls.valid.bs, tta)
         ids = df[columns.id].to_numpy()
         return Embeddings(vectors, ids, titles=None if columns.title is None else df[columns.title],
                           groups=df[columns.group].to_numpy() if columns.group in df else None,
-                          trained_on=np.isin(ids, list(self.trained_on.ids)) if self.trained_on.ids else None,
+                          trained_on=self.trained_on.flags(ids),
                           phash=usable_hashes(df[columns.phash]) if columns.phash in df else None,
                           made_with=self._settings(tta))
 
@@ -78,9 +99,10 @@ class MatchLearner(MatcherExport, ListingLearner):
         return embed_batches(self.model, batches, len(df), tta)
 
     def _settings(self, tta):
-        resize, tokenize = resize_of(self.dls), tokenize_of(self.dls)
+        tokenize = tokenize_of(self.dls)
         max_len = None if tokenize is None else tokenize.max_len
-        return embedding_settings(self.model.encoders, tta, None if resize is None else resize.size, max_len)
+        picture = resizing_of(self.dls) if 'image' in self.model.encoders else None
+        return embedding_settings(self.model.encoders, tta, picture, max_len)
 
     @delegates(ListingLearner.get_preds)
     def get_preds(self, ds_idx=1, dl=None, with_loss=False, with_decoded=False, act=None, cbs=None, **kwargs):
@@ -171,6 +193,13 @@ class _AsTuple(Callback):
     order = ValidScores.order + 1
 
     def after_pred(self): self.learn.pred = tuple(self.pred.values())
+def _train_groups(dls): return list(dls.vocab[:dls.n_groups])
+
+
+def _reads_centers(loss):
+    "Whether a loss reads the class centers of the heads, which only losses over pairs don't."
+    if isinstance(loss, SumLoss): return any(map(_reads_centers, loss.parts.values()))
+    return not isinstance(loss, PairLoss)
 
 
 def _mistakes(listing, matched_ids, scores, groups, n_shown):
@@ -211,6 +240,9 @@ def match_learner(
     layer_decay: float | None = None,
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
+    # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
+    # `learn.encoder` and `learn.matcher` will raise it
+    check_matcher: bool = True,
     **kwargs,  # For `Learner`
 ) -> MatchLearner:
     """A Learner that trains image and title encoders with a center for each training group.
@@ -221,16 +253,19 @@ def match_learner(
     refuse_unknown_options(kwargs, match_learner, Learner)
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     if loss_func is not None: check_loss(loss_func)
-    image, title, trial = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool, image_pool)
+    image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool,
+                                                image_pool)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
-                         metrics=metrics, wd=wd, **kwargs)
+                         metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
+    if check_matcher: check_exportable(learn.dls)
     learn.remove_cb(Recorder)
-    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(), HeadLabels(), *rates])
+    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(model), HeadLabels(), *rates])
     learn.add_cbs(cbs)
+    learn.train_groups = _train_groups(dls)
     learn.model.to(dls.device)
     try_loss(learn, trial)
     return learn

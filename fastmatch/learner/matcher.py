@@ -1,38 +1,17 @@
 "From a trained Learner to what is handed to others: an encoder or a matcher, without fastai or pickle in it."
 import copy
 import warnings
+from dataclasses import replace
 
-import torch
-from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.vision.augment import Resize
-from fastai.vision.core import TensorImage
+import numpy as np
+from fastai.data.transforms import Normalize, ToTensor
 
 from ..core import InputError, preview
-from ..data.title import Tokenize
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
-
-PAD = {'zeros': 'constant', 'border': 'edge', 'reflection': 'reflect'}  # fastai's names -> torchvision's
-
-
-def _validation_transforms(pipeline):
-    return [transform for transform in pipeline.fs if getattr(transform, 'split_idx', None) != 0]
-
-
-def resize_of(
-    dls,  # `MatchDataLoaders`
-) -> Resize | None:
-    "The item transform that resizes validation images, the last of several; None where there is none."
-    transforms = reversed(_validation_transforms(dls.valid.after_item))
-    return next((transform for transform in transforms if isinstance(transform, Resize)), None)
-
-
-def tokenize_of(
-    dls,  # `MatchDataLoaders`
-) -> Tokenize | None:
-    "The transform that makes token ids of a batch's titles, None where there are no titles."
-    transforms = dls.valid.before_batch.fs
-    return next((transform for transform in transforms if isinstance(transform, Tokenize)), None)
+from ..matcher.catalogue import check_ids
+from .reading import tokenize_of
+from .resizing import ITEM_RESIZERS, resizing_of, unlike, validation_transforms
 
 
 def picture_of(
@@ -40,22 +19,26 @@ def picture_of(
 ) -> Picture:
     """How validation images are resized and normalized.
 
-    Raises `InputError` for a transform that a matcher can't repeat: anything but a `Resize`, a `Normalize`,
-    and augmentations that leave validation images as they are.
+    Raises `InputError` for a transform that a matcher can't repeat: anything but a `Resize` or
+    `RandomResizedCrop`, batch transforms with a `size`, a `Normalize`, and augmentations that leave
+    validation images as they are.
     """
-    for transform in _validation_transforms(dls.valid.after_item):
-        if not isinstance(transform, (Resize, ToTensor)):
-            raise InputError(f'item_tfms: a matcher repeats a Resize, not {type(transform).__name__}')
-    resize = resize_of(dls)
-    if resize is None: raise InputError('item_tfms: a matcher needs a Resize to know the size of images')
-    mean, std = [0.] * 3, [1.] * 3
-    other_transforms = []
-    for transform in _validation_transforms(dls.valid.after_batch):
-        if isinstance(transform, Normalize): mean, std = _plain(transform.mean), _plain(transform.std)
-        elif not isinstance(transform, IntToFloatTensor): other_transforms.append(type(transform).__name__)
-    picture = Picture(tuple(resize.size), str(resize.method), PAD[str(resize.pad_mode)], int(resize.mode),
-                      mean, std)
-    _check_repeats(dls, picture, ' or '.join(other_transforms) or 'Normalize')
+    item_transforms = [transform for transform in validation_transforms(dls.valid.after_item)
+                       if not isinstance(transform, ToTensor)]
+    for transform in item_transforms:
+        if not isinstance(transform, ITEM_RESIZERS):
+            raise InputError('item_tfms: a matcher repeats a Resize or a RandomResizedCrop, not '
+                             f'{type(transform).__name__}')
+    if len(item_transforms) != 1:
+        given = ' and '.join(type(transform).__name__ for transform in item_transforms) or 'there is none'
+        raise InputError(f'item_tfms: a matcher needs one Resize to know the size of images ({given})')
+    picture = resizing_of(dls)
+    for transform in validation_transforms(dls.valid.after_batch):
+        if isinstance(transform, Normalize):
+            picture = replace(picture, mean=_plain(transform.mean), std=_plain(transform.std))
+    culprit = unlike(dls, picture)
+    if culprit:
+        raise InputError(f'batch_tfms: {culprit} changes validation images, which a matcher does not repeat')
     return picture
 
 
@@ -65,20 +48,16 @@ def _plain(values):
     return [float(value) for value in values]
 
 
-def _check_repeats(dls, picture, suspects):
-    """Raise `InputError` unless `picture.normalize` does to a probe what `dls` does to a validation batch.
-
-    Many augmentations run in validation too and do nothing there, so their names don't tell.
-    """
-    width, height = picture.size
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=generator)
-    dls.valid.before_iter()  # tells the transforms that they are in validation
-    batch = dls.valid.after_batch((TensorImage(probe.permute(0, 3, 1, 2)).to(dls.device),))
-    from_dls = batch[0].as_subclass(torch.Tensor).cpu()
-    from_picture = picture.normalize(probe)
-    if from_picture.shape != from_dls.shape or (from_picture - from_dls).abs().max() > 1e-2:
-        raise InputError(f'batch_tfms: {suspects} changes validation images, which a matcher does not repeat')
+def check_exportable(
+    dls,  # `MatchDataLoaders`, as a Learner has them before its training
+):
+    "Raise `InputError` for pictures or ids that train, and that no matcher can take."
+    try:
+        if dls.columns.image is not None: picture_of(dls)
+        check_ids(dls.df[dls.columns.id], dls.columns.id)
+    except InputError as error:
+        raise InputError(f'{error}. This Learner would train, and no matcher could be made of it: '
+                         'check_matcher=False trains all the same') from None
 
 
 class MatcherExport:
@@ -114,10 +93,12 @@ class MatcherExport:
         if not isinstance(rule, Rule):
             raise InputError(f'rule={rule!r}: give a Rule, '
                              'e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
+        if df is None: df = self.dls.df
+        ids = df[self.dls.columns.id].to_numpy() if self.dls.columns.id in df else np.array([])
         new_matcher, skipped = Matcher.from_df(
-            self.dls.df if df is None else df, self.dls.image_folder if path is None else path, rule,
+            df, self.dls.image_folder if path is None else path, rule,
             self.encoder(tta, device), self.dls.columns, info, on_error=on_error,
-            trained_on=self.trained_on.ids)
+            trained_on=ids[self.trained_on.flags(ids)])
         if len(skipped):
             new_matcher.info['skipped'] = skipped.astype(str).to_dict('records')
             warnings.warn(f'{len(skipped)} listings are not in the catalogue: {preview(skipped.id)} '

@@ -16,6 +16,7 @@ from ..layers.padding import pad_token_ids
 from ..layers.pooling import BNNeck, ProjectNeck
 from ..models import MatchNet
 from ..models.registry import encoder_from_spec, encoder_spec
+from .batch_resize import BatchResize
 from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
 
 AHEAD = 3  # batches whose pictures are read while the model works on an earlier one
@@ -34,11 +35,15 @@ class Picture:
     resample: int = int(Image.BILINEAR)  # PIL's number of the interpolation
     mean: list = field(default_factory=lambda: [0., 0., 0.])  # Subtracted from values in 0..1, by channel
     std: list = field(default_factory=lambda: [1., 1., 1.])  # What the difference is divided by, by channel
+    # What is done to a batch of pictures of `size` after that, in this order: presizing
+    batch_resizes: list[BatchResize] = field(default_factory=list)
 
     def __post_init__(self):
         if self.method not in ('squish', 'crop', 'pad'):
             raise InputError(f"method={self.method!r}: choose 'squish', 'crop' or 'pad'")
         self.size = tuple(int(pixels) for pixels in self.size)
+        self.batch_resizes = [step if isinstance(step, BatchResize) else BatchResize(**step)
+                              for step in self.batch_resizes]
 
     def __call__(
         self,
@@ -51,10 +56,24 @@ class Picture:
         self,
         pixels: torch.Tensor,  # uint8 (n,h,w,3), pictures resized before
     ) -> torch.Tensor:  # float32 (n,3,h,w)
-        "Resized pictures as the encoder's input: channels first, 0..255 to 0..1, then `mean` and `std`."
+        """Resized pictures as the encoder's input: channels first, 0..255 to 0..1, resized again where that
+        is asked for, then `mean` and `std`."""
         mean = torch.tensor(self.mean, device=pixels.device)[:, None, None]
         std = torch.tensor(self.std, device=pixels.device)[:, None, None]
-        return (pixels.permute(0, 3, 1, 2).float().div_(255) - mean) / std
+        images = pixels.permute(0, 3, 1, 2).float().div_(255)
+        for resize in self.batch_resizes: images = resize(images)
+        return (images - mean) / std
+
+    @property
+    def input_size(self) -> tuple:
+        "(width, height) of what the encoder reads, in pixels."
+        return self.batch_resizes[-1].size if self.batch_resizes else self.size
+
+    def spec(self) -> dict:
+        "The fields as plain values; earlier versions, which know no batches, read it where there are none."
+        spec = asdict(self)
+        if not self.batch_resizes: del spec['batch_resizes']
+        return spec
 
     def fit(
         self,
@@ -87,7 +106,7 @@ class Reading(NamedTuple):
 def embedding_settings(
     inputs,  # What the model reads: 'image', 'title'
     tta: bool,  # Whether a picture's embedding is averaged with its mirror image's
-    size: tuple | None,  # (width, height) of the pictures; None where it isn't known
+    picture: Picture | None,  # How pictures are resized; None where it isn't known
     max_len: int,  # Tokens after which a title is truncated
 ) -> dict:
     """What changes embeddings beside the model itself, as plain values: `made_with` of `Embeddings`.
@@ -97,7 +116,8 @@ def embedding_settings(
     settings = {}
     if 'image' in inputs:
         settings['tta'] = bool(tta)
-        if size is not None: settings['size'] = [int(pixels) for pixels in size]
+        if picture is not None: settings['size'] = list(picture.input_size)
+        if picture is not None and picture.batch_resizes: settings['presize'] = list(picture.size)
     if 'title' in inputs: settings['max_len'] = int(max_len)
     return settings
 
@@ -136,7 +156,7 @@ class Encoder:
     @property
     def made_with(self) -> dict:
         "The settings that its embeddings are made with, as `embedding_settings` gives them."
-        return embedding_settings(self.inputs, self.tta, self.picture and self.picture.size, self.max_len)
+        return embedding_settings(self.inputs, self.tta, self.picture, self.max_len)
 
     def embed(
         self,
@@ -220,7 +240,7 @@ class Encoder:
         encoders = {modality: encoder_spec(kind_of_modality[modality], encoder)
                     for modality, encoder in self.model.encoders.items()}
         return {**encoders, 'widths': self.widths, 'neck': _neck_spec(self.model),
-                'picture': None if self.picture is None else asdict(self.picture),
+                'picture': None if self.picture is None else self.picture.spec(),
                 'max_len': self.max_len, 'tta': self.tta}
 
     @classmethod

@@ -88,14 +88,15 @@ def pack(
 
 
 def _weights(model):
-    "The weights of a model without its heads, as safetensors takes them: no channels last, no shared memory."
-    weights, seen = {}, set()
-    for parameter_name, tensor in model.state_dict().items():
-        if parameter_name.startswith('heads.'): continue
+    "A model's weights without its heads, as safetensors takes them: contiguous, none in another's memory."
+    weights, memory = {}, set()
+    for name, tensor in model.state_dict().items():
+        if name.startswith('heads.'): continue
         tensor = tensor.contiguous().cpu()
-        # an encoder may use the same weights in two places
-        weights[parameter_name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
+        # tied weights, such as the embedding of words that encoder and decoder share
+        if tensor.untyped_storage().data_ptr() in memory: tensor = tensor.clone()
+        memory.add(tensor.untyped_storage().data_ptr())
+        weights[name] = tensor
     return weights
 
 

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from ..core import InputError
 from ..data.columns import Columns
+from ..data.image import file_name
 from ..data.read import check_listings, check_some_exist, raise_unusable
 from ..data.split import usable_hashes
 from ..match import Embeddings, Rule
@@ -29,8 +31,9 @@ def image_file(
     folder,  # Folder that file names start from
 ):
     "The file with its folder, an image in memory as it is, or None where there is none."
-    if isinstance(value, (str, Path)): return Path(folder)/value if str(value).strip() else None
-    return None if value is None or (isinstance(value, float) and np.isnan(value)) else value
+    if isinstance(value, (Image.Image, np.ndarray)): return value
+    name = file_name(value)
+    return None if name is None else Path(folder)/name
 
 
 def embed_listings(

@@ -61,7 +61,7 @@ class Matcher:
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
         bs: int = 64,  # Listings a batch
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
-        trained_on=(),  # Ids of the listings that the encoder was trained on
+        trained_on=(),  # Ids of the listings that the encoder was trained on, text or numbers
     ) -> tuple['Matcher', pd.DataFrame]:  # The matcher; what was skipped: `id`, `row`, `column`, `reason`
         "A matcher whose catalogue is a table of listings, which are read and embedded."
         columns = _without_groups(columns)
@@ -154,6 +154,7 @@ class Matcher:
         new=None,  # DataFrame of listings, or their `Embeddings`; None: the known listings among themselves
         path='.',  # Folder of the images
         df: pd.DataFrame | None = None,  # Table with titles and files of the known listings, to show them
+        df_path=None,  # Folder of the images of `df`; default `path`
         **kwargs,  # For `match`
     ) -> Explanation:
         """Why a listing matches what it matches: scores, the step that decided on each candidate, pictures.
@@ -163,13 +164,13 @@ class Matcher:
         result = self.match(new, path, **kwargs)
         titles = {} if self.titles is None else dict(zip(self.ids, self.titles))
         files = {}
-        for table in (df, new):
+        for table, folder in ((df, path if df_path is None else df_path), (new, path)):
             if not isinstance(table, pd.DataFrame): continue
             listing_ids = texts_of(table[self.columns.id])
             if self.columns.title in table:
                 titles |= dict(zip(listing_ids, table[self.columns.title].fillna('').astype(str)))
             if self.columns.image in table:
-                image_files = [image_file(cell, path) for cell in table[self.columns.image]]
+                image_files = [image_file(cell, folder) for cell in table[self.columns.image]]
                 files |= dict(zip(listing_ids, image_files))
         if isinstance(new, Embeddings) and new.titles is not None:
             titles |= dict(zip(texts_of(new.ids), new.titles))

@@ -121,7 +121,7 @@ class PromptTokenizer:
         "Write the tokenizer's files, and the prompt beside them."
         self.tokenizer.save_pretrained(folder)
         settings = {'prompt': self.prompt, 'lower': self.lower}
-        (Path(folder)/PROMPT_FILE).write_text(json.dumps(settings), encoding='utf-8')
+        (Path(folder)/PROMPT_FILE).write_bytes(json.dumps(settings).encode())
 
 
 def with_prompt(

@@ -69,8 +69,10 @@ class _RestoredLearner:
     def __enter__(self):
         if self.learner.opt is None: self.learner.create_opt()
         # on the CPU, or the copy would take the memory that is being measured
-        weights = self.learner.model.state_dict().items()
-        self.model_state = {weight_name: weight.detach().cpu().clone() for weight_name, weight in weights}
+        self.model_state = self.learner.model.state_dict()
+        # replaced in place: a state dict's metadata stays with it
+        for weight_name, weight in self.model_state.items():
+            self.model_state[weight_name] = weight.detach().cpu().clone()
         self.opt_state = copy.deepcopy(self.learner.opt.state_dict())
         self.random_fork = torch.random.fork_rng()
         self.random_fork.__enter__()

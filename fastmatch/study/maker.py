@@ -1,7 +1,6 @@
 "Learners for the kit's named ranges: what a trial chose becomes arguments of `match_learner`."
 import copy
 
-from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastcore.foundation import L
 
@@ -30,19 +29,10 @@ def learner_maker(
     What it makes raises `WrongStudy` for a parameter it does not know, and for one that is both searched and
     given as `fixed`."""
     refuse_unknown_options(fixed, match_learner, Learner)
-    is_function = not isinstance(dls, MatchDataLoaders)
-    # a Normalize of the user's own stays; one that an encoder brought is replaced by the next encoder's
-    has_own_normalize = not is_function and any(isinstance(step, Normalize) for step in dls.after_batch.fs)
 
     def make(trial):
         arguments = _learner_arguments(trial.params, also, fixed)
-        if is_function: return match_learner(dls(trial), **arguments)
-        # an encoder brings the mean and spread it was trained with: those of the trial before must go
-        if not has_own_normalize:
-            for loader in dls.loaders:
-                batch_steps = loader.after_batch
-                batch_steps.fs = L(step for step in batch_steps.fs if not isinstance(step, Normalize))
-        return match_learner(dls, **arguments)
+        return match_learner(dls if isinstance(dls, MatchDataLoaders) else dls(trial), **arguments)
     return make
 
 

@@ -35,6 +35,7 @@ def tune(
     monitor: str = 'recall@1',  # Value to improve: one that the Learner records on its validation fold
     direction: str | None = None,  # 'maximize' or 'minimize'; None: by the monitor's name
     test=None,  # DataFrame of listings that are in no other part: each whole trial is scored on it
+    test_path=None,  # Folder of the images of `test`; default that of each trial's dataloaders
     **options,  # study_name, storage, sampler, pruner, seed, ...: the fields of `TrainingStudyOptions`
 ):  # optuna.Study
     """Search for what trains best: an Optuna study over Learners.
@@ -57,7 +58,8 @@ def tune(
     study = open_study(settings.study_name, settings.storage, direction, space, settings.sampler,
                        settings.pruner, settings.seed, epochs, about)
     fit = fit or flat_fit(epochs)
-    objective = TrainingObjective(study, make_learner, space, fit, epochs, monitor, test, settings.seed)
+    objective = TrainingObjective(study, make_learner, space, fit, epochs, monitor, test, settings.seed,
+                                  test_path)
 
     def echo(message):
         if settings.echo is None: return
@@ -125,11 +127,13 @@ class TrainingObjective:
         monitor: str,  # The recorded value that becomes the trial's
         test,  # DataFrame of listings, or None
         seed: int,  # Of weights and batches, the same in each trial
+        test_path=None,  # Folder of the images of `test`; None: that of the trial's dataloaders
     ):
         self.study, self.space = study, space
         self.make_learner, self.fit = make_learner, fit
         self.epochs, self.monitor = epochs, monitor
         self.test, self.seed = test, seed
+        self.test_path = test_path
         self.test_was_checked = False
 
     def __call__(self, trial) -> float:
@@ -157,14 +161,14 @@ class TrainingObjective:
         if prune_callback.step > self.epochs:
             warnings.warn(f'a trial has {prune_callback.step} epochs, the study was told {self.epochs}: '
                           'pruners share out too few', stacklevel=2)
-        if self.test is not None: _score_on_test(learn, self.test, trial, self.seed)
+        if self.test is not None: _score_on_test(learn, self.test, self.test_path, trial, self.seed)
         return prune_callback.value
 
     def _prepare_test(self, dls):
         "Check that the test listings are unseen and can be scored, and store their groups with the study."
         check_unseen(dls, self.test)
         # this reads each image: once is enough
-        if not self.test_was_checked: _check_readable(dls, self.test)
+        if not self.test_was_checked: _check_readable(dls, self.test, self.test_path)
         self.test_was_checked = True
         if 'test_groups' not in self.study.user_attrs:
             groups = self.test[dls.columns.group].to_numpy()
@@ -179,15 +183,16 @@ def _restart_batches(dls, seed):
         if isinstance(sampler, Sampler): sampler.i = 0
 
 
-def _check_readable(dls, test):
+def _check_readable(dls, test, path):
     "Raise `WrongStudy` where `test` could not be scored: after a training it would be too late."
-    try: check_listings(test, dls.image_folder, replace(dls.columns, fold=None))
+    folder = dls.image_folder if path is None else path
+    try: check_listings(test, folder, replace(dls.columns, fold=None))
     except InputError as error: raise WrongStudy(f'test: {error}') from error
 
 
-def _score_on_test(learn, test, trial, seed):
+def _score_on_test(learn, test, path, trial, seed):
     "Store with the trial the test listings' row F1 under the held-out protocol."
-    embeddings = learn.embeddings(test)
+    embeddings = learn.embeddings(test, path=path)
     nearest = candidates(embeddings.refuse_trained_on('a test').spaces(), k=min(50, len(embeddings)))
     store_test_score(trial, heldout_fused(nearest, embeddings.groups, seed=seed))
 

@@ -370,3 +370,9 @@ def test_from_df_forwards_to_fastai(listings):
     assert sum(len(batch[0]) for batch in make_loaders(listings, fn_col=None, drop_last=False).train) == len(
         make_loaders(listings).train_df
     )
+
+
+def test_several_titles_are_told(listings):
+    for titles in (['title', 'vendor'], ('title',)):
+        with pytest.raises(InputError, match='title_col=.*: a listing has one title'):
+            make_loaders(listings, title_col=titles)

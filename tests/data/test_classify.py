@@ -174,3 +174,9 @@ def test_what_is_exported_holds_no_items(items):
     loaders = pickle.loads(pickle.dumps(make_loaders(items, fn_col=None).new_empty()))
     assert len(loaders.df) == 0 and loaders.frames == 3 and list(loaders.vocab) == ['a', 'b']
     assert loaders.text_columns == ['title', 'description']
+
+
+def test_several_classes_of_an_item_are_told(items):
+    several = items.assign(kind=[['a', 'b'] if row in (3, 7) else 'a' for row in range(len(items))])
+    with pytest.raises(InputError, match=r"'kind': 2 rows hold a list, not one class \(rows 3, 7\)"):
+        make_loaders(several)

@@ -1,8 +1,12 @@
 "Pictures of any mode as upright RGB on white, against their pixels."
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import pytest
 from PIL import Image
 
-from fastmatch.data.image import read_image
+from fastmatch.data.image import file_name, read_image, try_image
 from tests.data.made import noise
 
 
@@ -43,8 +47,8 @@ def test_deep_grey_is_scaled_not_clipped(tmp_path):
     assert np.asarray(read_image(tmp_path/'dark.png')).max() == 1
     Image.fromarray(ramp.astype(np.int32)).save(tmp_path/'32.tif')
     Image.fromarray((ramp/65535).astype(np.float32)).save(tmp_path/'f.tif')
-    for file_name in ('32.tif', 'f.tif'):
-        assert np.abs(np.asarray(read_image(tmp_path/file_name)).astype(int) - expected[..., None]).max() <= 1
+    for name in ('32.tif', 'f.tif'):
+        assert np.abs(np.asarray(read_image(tmp_path/name)).astype(int) - expected[..., None]).max() <= 1
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path/'zero.tif')
     assert np.asarray(read_image(tmp_path/'zero.tif')).max() == 0
 
@@ -80,3 +84,16 @@ def test_size_decodes_a_jpeg_smaller_but_large_enough(tmp_path):
     assert read_image(tmp_path/'big.jpg').size == (800, 600)
     width, height = read_image(tmp_path/'big.jpg', (100, 100)).size
     assert 100 <= width < 800 and 100 <= height < 600
+
+
+@pytest.mark.parametrize('cell, expected', [
+    ('a b.png', 'a b.png'), (Path('x')/'y.png', 'x/y.png'), (7, '7'), (np.int64(7), '7'), (7., '7'),
+    (np.float64(7), '7'), (7.5, '7.5'), ('007', '007'), (None, None), (np.nan, None), (pd.NA, None),
+    (' ', None)])
+def test_a_file_name_is_read_back_from_what_pandas_made_of_it(cell, expected):
+    assert file_name(cell) == expected
+
+
+def test_a_number_is_no_open_file():
+    "Python would take 0, 1 and 2 for the process's own input and outputs."
+    for number in (0, 1, 2, np.int64(0)): assert try_image(number)[1].endswith('not a file name')

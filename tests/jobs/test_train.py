@@ -4,11 +4,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fastmatch.core import InputError
 from fastmatch.jobs.options import Training
 from fastmatch.jobs.train import is_result, train_and_judge
 from fastmatch.matcher import load_matcher
+from fastmatch.models.image import ImageEncoder
+from fastmatch.models.registry import KINDS, EncoderKind
 from tests.jobs.made import BROKEN, break_three, put, quick_run
 
 
@@ -141,3 +144,58 @@ def test_a_share_without_a_match(shop, tiny_encoder, tmp_path):
     assert summary['heldout']['alone']['row_f1'] == round((4 * 2 / 3 + 2) / 6, 5)
     assert len(pd.read_csv(tmp_path/'out'/'matches.csv')) == 8
     assert '6 listings matched by' in (tmp_path/'out'/'report.html').read_text(encoding='utf-8')
+
+
+def stages_of_failing_run(shop, output_folder, encoder, message, **options):
+    "The lines that a run has told before it raised the `InputError` with `message`."
+    lines = []
+    with pytest.raises(InputError, match=message):
+        quick_run(shop, output_folder, encoder, echo=lines.append, **options)
+    return ' '.join(lines)
+
+
+def test_ids_that_are_one_as_text_are_told_before_the_training(shop, tiny_encoder, tmp_path):
+    listings, folder = shop
+    same = listings.assign(posting_id=[1, '1', *range(2, len(listings))])
+    told = stages_of_failing_run((same, folder), tmp_path/'out', tiny_encoder,
+                                 "must be unique, also as text.*'1'")
+    assert 'training' not in told
+
+
+@pytest.mark.parametrize('as_number', [int, float])
+def test_files_named_by_numbers(shop, tiny_encoder, tmp_path, as_number):
+    listings, folder = shop
+    for row, image in enumerate(listings.image): (tmp_path/str(row)).write_bytes((folder/image).read_bytes())
+    numbered = listings.assign(image=[as_number(row) for row in range(len(listings))])
+    quick_run((numbered, tmp_path), tmp_path/'out', tiny_encoder)
+    matcher = load_matcher(tmp_path/'out')
+    found, skipped = matcher.embed(numbered.head(4), tmp_path)
+    assert len(found) == 4 and not len(skipped)
+
+
+class Unspecified(ImageEncoder):
+    "An encoder whose spec forgets what it does to its features."
+    scale = 1.
+    def __init__(self, name):
+        super().__init__('test_efficientnet', pretrained=False)
+        self.scale = torch.linspace(-1, 1, self.n_out)
+
+    def forward(self, images): return super().forward(images) * self.scale
+
+    @classmethod
+    def from_spec(cls, spec): return ImageEncoder.from_spec(spec)
+
+
+def test_an_encoder_that_a_matcher_would_not_bring_back_is_told_before(shop, tmp_path, monkeypatch):
+    monkeypatch.setitem(KINDS['image'], 'forgetful', EncoderKind('forgetful', Unspecified))
+    told = stages_of_failing_run(shop, tmp_path/'out', 'forgetful', 'not saved: .*image embeddings differ')
+    assert 'training' not in told
+
+
+def test_the_rehearsal_changes_no_figure(shop, tiny_encoder, tmp_path, monkeypatch):
+    def vectors(name):
+        quick_run(shop, tmp_path/name, tiny_encoder)
+        return load_matcher(tmp_path/name).spaces['image'].vectors
+    with_rehearsal = vectors('with')
+    monkeypatch.setattr('fastmatch.jobs.train.rehearse', lambda learner: None)
+    np.testing.assert_array_equal(vectors('without'), with_rehearsal)

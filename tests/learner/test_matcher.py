@@ -5,13 +5,25 @@ import sys
 
 import numpy as np
 import pytest
-from fastai.vision.augment import Resize, aug_transforms
+from fastai.data.transforms import ToTensor
+from fastai.vision.augment import (
+    RandomCrop,
+    RandomResizedCrop,
+    Resize,
+    ResizeMethod,
+    aug_transforms,
+)
+from fastai.vision.core import TensorImage
+from fasttransform import Transform
+from transformers import AutoTokenizer, BartConfig, BartModel
 
 from fastmatch.core import InputError
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.learner import match_learner
+from fastmatch.learner.matcher import picture_of
 from fastmatch.match import Rule
-from fastmatch.matcher import Matcher
+from fastmatch.matcher import Matcher, load_matcher
+from tests.learner.test_reading import words_encoder
 from tests.matcher.trained import DLS, IMAGES, KINDS, made_of, some_listings
 
 
@@ -40,14 +52,70 @@ def test_embeddings_and_decisions_are_the_learners(made):
     assert set(matcher.ids) == set(embeddings.ids) and not matcher.trained_on.any()
 
 
-def test_a_transform_that_cant_be_repeated_is_refused():
+class Darker(Transform):
+    "Changes pictures in validation too."
+    order = 40
+    def encodes(self, pictures: TensorImage): return pictures * .5
+
+
+class Quarter(Transform):
+    "Shrinks pictures in a way of its own."
+    order = 40
+    def encodes(self, pictures: TensorImage): return pictures[..., ::4, ::4]
+
+
+def test_who_changes_pictures_is_named_with_sizes():
     loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=Resize(40),
-                                       batch_tfms=aug_transforms(size=32), **DLS)
-    learner = match_learner(loaders, 'test_efficientnet', pretrained=False)
-    with pytest.raises(InputError, match='batch_tfms'): learner.encoder()
+                                       batch_tfms=[*aug_transforms(), Quarter()], **DLS)
+    with pytest.raises(InputError, match=r'^batch_tfms: Quarter \(40x40 to 10x10 pixels\) changes'):
+        picture_of(loaders)
+
+
+@pytest.mark.parametrize('item_tfms, message', [
+    ([Resize(64), RandomResizedCrop(32)], 'one Resize.*Resize and RandomResizedCrop'),
+    (RandomCrop(16), 'not RandomCrop'), (ToTensor(), 'there is none')])
+def test_item_transforms_that_cant_be_repeated(item_tfms, message):
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=item_tfms, **DLS)
+    with pytest.raises(InputError, match=f'item_tfms: .*{message}'): picture_of(loaders)
+
+
+def test_a_transform_that_cant_be_repeated_is_refused_before_the_training():
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=Resize(40),
+                                       batch_tfms=[*aug_transforms(size=32), Darker()], **DLS)
+    message = 'batch_tfms: Darker changes'
+    with pytest.raises(InputError, match=f'{message}.*check_matcher=False'):
+        match_learner(loaders, 'test_efficientnet', pretrained=False)
+    learner = match_learner(loaders, 'test_efficientnet', pretrained=False, check_matcher=False)
+    with pytest.raises(InputError, match=message): learner.encoder()
     with pytest.raises(InputError, match='rule=None'): learner.matcher()
     # embedding needs no matcher
     assert len(learner.embeddings()) == len(loaders.valid_df)
+
+
+def test_ids_that_no_matcher_takes_are_told_before_the_training():
+    listings = some_listings()
+    blank_in_id = listings.assign(posting_id=['a b', *listings.posting_id[1:]])
+    loaders = MatchDataLoaders.from_df(blank_in_id, IMAGES, text_col=None, item_tfms=Resize(32), **DLS)
+    with pytest.raises(InputError, match='posting_id: .*a b.*check_matcher=False'):
+        match_learner(loaders, 'test_efficientnet', pretrained=False)
+
+
+@pytest.mark.parametrize('first, second', [(Resize(48), dict(size=32)), (Resize(80), dict(size=(32, 24))),
+                                           (Resize((70, 40), ResizeMethod.Squish), dict(size=32)),
+                                           (Resize(20), dict(size=32, align_corners=False))])
+def test_presized_pictures_are_embedded_alike_by_the_matcher(first, second, tmp_path):
+    loaders = MatchDataLoaders.from_df(some_listings(), IMAGES, text_col=None, item_tfms=first,
+                                       batch_tfms=aug_transforms(**second), **DLS)
+    learner = match_learner(loaders, 'test_efficientnet', pretrained=False)
+    expected = learner.embeddings()
+    matcher = learner.matcher(loaders.valid_df, Rule('mean', {'image': 1.}, .9))
+    size = loaders.one_batch()[0].shape
+    assert expected.made_with['size'] == [size[3], size[2]]
+    matcher.save(tmp_path/'matcher')
+    for each in (matcher, load_matcher(tmp_path/'matcher')):
+        found, _ = each.embed(loaders.valid_df, IMAGES)
+        np.testing.assert_allclose(found['image'], expected['image'], atol=1e-4)
+        assert found.made_with == expected.made_with
 
 
 def test_skipped_listings_of_the_catalogue_are_told(made):
@@ -86,3 +154,20 @@ def test_methods_are_there_without_another_import():
     command = [sys.executable, '-W', 'ignore', '-c', program]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == '[True, True, True]'
+
+
+def test_tied_weights_are_saved(tmp_path):
+    "An encoder-decoder shares its embedding of words; safetensors takes no shared memory."
+    words = some_listings().title.str.lower().str.split().explode().unique().tolist()
+    folder = words_encoder(tmp_path/'tied', words)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = BartConfig(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1,
+                        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+                        decoder_ffn_dim=16, max_position_embeddings=80, pad_token_id=0)
+    BartModel(config).save_pretrained(folder)
+    options = {name: option for name, option in DLS.items() if name != 'item_tfms'}
+    loaders = MatchDataLoaders.from_df(some_listings(), image_col=None, **options)
+    learner = match_learner(loaders, text_arch=folder)
+    learner.matcher(loaders.valid_df, Rule('mean', {'title': 1.}, .9)).save(tmp_path/'matcher')
+    found, _ = load_matcher(tmp_path/'matcher').embed(loaders.valid_df)
+    np.testing.assert_allclose(found['title'], learner.embeddings()['title'], atol=1e-5)

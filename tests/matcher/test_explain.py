@@ -32,6 +32,9 @@ def test_show(tmp_path):
     assert 'no such file' in ' '.join(ax.get_xlabel() for ax in cells).lower()
     frames = [tuple(np.round(ax.spines['top'].get_edgecolor()[:3], 1)) for ax in cells[1:3]]
     assert frames == [(0, .5, 0), (1, 0, 0)]
+    (tmp_path/'new').mkdir()
+    apart = matcher.explain('p0', df=listings, path=tmp_path/'new', df_path=tmp_path)
+    assert apart.files == explanation.files
     bare = matcher.explain('p0').show()
     assert not any(ax.images for ax in bare.axes)
     with pytest.raises(InputError, match='n=0'): explanation.show(0)

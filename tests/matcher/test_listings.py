@@ -1,4 +1,6 @@
 "Tables of listings: unusable rows are listed at once, hashes are the table's or the pictures'."
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -47,3 +49,15 @@ def test_phash_joins_and_says_so(trained):
     from fastmatch.data.image import read_image
     wanted = [str(phash(read_image(IMAGES/file))) for file in listings.image]
     assert computed.spaces['phash'].keys.tolist() == wanted
+
+
+@pytest.mark.parametrize('dtype', [int, float, str])
+def test_files_named_by_numbers(trained, tmp_path, dtype):
+    "pandas reads such a column as numbers, and as floats where a row lacks its file."
+    listings = trained.learn.dls.valid_df.iloc[:4]
+    for number, file in enumerate(listings.image): Image.open(IMAGES/file).save(tmp_path/str(number), 'PNG')
+    numbered = listings.assign(image=pd.Series(range(len(listings))).astype(dtype))
+    expected = trained.learn.embeddings(listings, tta=True)
+    embedded, _ = trained.matcher.embed(numbered, tmp_path)
+    np.testing.assert_allclose(embedded['image'], expected['image'], atol=1e-5)
+    np.testing.assert_array_equal(embedded.ids.astype(str), listings.posting_id)

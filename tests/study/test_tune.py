@@ -60,7 +60,7 @@ def check_first_trial_is_the_kit(study, train_listings, test_listings):
     own_loaders = loaders(train_listings)
     seed_everything(0)
     learner = match_learner(own_loaders, **ENCODER, metrics=[RecallAt(1), MAPAtR()])
-    for loader in own_loaders.loaders: loader.rng = random.Random(0)
+    for loader in learner.dls.loaders: loader.rng = random.Random(0)
     with learner.no_bar(), learner.no_logging(): learner.fit_flat_cos(2, 2e-3)
     first_trial = study.trials[0]
     assert list(first_trial.intermediate_values) == [1, 2]
@@ -110,6 +110,16 @@ def test_listings_seen_are_refused_as_a_test(dls, listings):
         with pytest.raises(WrongStudy, match=f'(?s)^test: .*{message}'): tune_with_test(unfit_listings)
     with pytest.raises(InputError, match='give a DataFrame'): tune_with_test('test.csv')
     assert not fitted_trials
+
+
+def test_test_listings_may_lie_in_another_folder(dls, listings, tmp_path):
+    _, test_listings = listings
+    for number, file in enumerate(test_listings.image):
+        (tmp_path/f'{number}.png').write_bytes((dls.image_folder/file).read_bytes())
+    elsewhere = test_listings.assign(image=[f'{number}.png' for number in range(len(test_listings))])
+    scores = [scored(tune(learner_maker(dls, **ENCODER), spaces('lr'), 1, **{**QUIET, 'epochs': 1}, **test))
+              for test in (dict(test=test_listings), dict(test=elsewhere, test_path=tmp_path))]
+    np.testing.assert_array_equal(scores[0].row_f1, scores[1].row_f1)
 
 
 @pytest.mark.parametrize('changed_options, error_type, message', [

@@ -1,0 +1,97 @@
+"""How a learner's encoders read batches: their tokenizer and normalizing, put into a copy of the dataloaders.
+
+The dataloaders that a learner is given are left as they are, so that any number of learners can use them.
+"""
+import copy
+from dataclasses import dataclass
+
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.data.transforms import Normalize
+from fasttransform import Pipeline
+
+from ..callback.state import preserved_randomness
+from ..core import InputError
+from ..data.block import ListingDataLoaders
+from ..data.title import Tokenize
+
+
+def tokenize_of(
+    dls,  # `ListingDataLoaders`
+) -> Tokenize | None:
+    "The transform that makes token ids of a batch's titles, None where there are no titles."
+    transforms = dls.valid.before_batch.fs
+    return next((transform for transform in transforms if isinstance(transform, Tokenize)), None)
+
+
+class EncoderNormalize(Normalize):
+    "The `Normalize` of a learner's image encoder; another learner that gets these loaders puts in its own."
+
+
+@dataclass
+class EncoderInputs:
+    "What the encoders of one learner read, and how."
+    image: bool  # Whether there is an encoder of images
+    tokenizer: object = None  # Of the text encoder; None: there is none
+    mean: list | None = None  # Of each color channel, as the image encoder knows them; None: not normalized
+    std: list | None = None  # Of each color channel
+
+    def fit(
+        self,
+        dls: DataLoaders,  # Left as they are
+    ) -> DataLoaders:  # The same where they fit already
+        "A copy of `dls` that makes what the encoders read; `InputError` where it lacks pictures or titles."
+        if isinstance(dls, ListingDataLoaders): self._check_columns(dls.columns)
+        loaders = [self.fit_loader(loader) for loader in dls.loaders]
+        if all(fitted is loader for fitted, loader in zip(loaders, dls.loaders)): return dls
+        fitted_dls = copy.copy(dls)
+        fitted_dls.loaders = loaders
+        return fitted_dls
+
+    def fit_loader(
+        self,
+        loader,  # A `TfmdDL`, left as it is; anything else is passed through
+    ):
+        "A copy of a loader with this tokenizer and mean; a `Normalize` of the user's own stays."
+        if not isinstance(loader, TfmdDL) or self._fits(loader): return loader
+        before_batch = [self._own_tokenize(transform) for transform in loader.before_batch.fs]
+        after_batch = [transform for transform in loader.after_batch.fs
+                       if not isinstance(transform, EncoderNormalize)]
+        if self.mean is not None and not any(isinstance(transform, Normalize) for transform in after_batch):
+            after_batch.append(EncoderNormalize.from_stats(self.mean, self.std, cuda=False))
+        # a new loader draws the seed of its shuffling; this one goes on where the given one stands
+        with preserved_randomness():
+            fitted = loader.new(before_batch=Pipeline(before_batch), after_batch=Pipeline(after_batch),
+                                persistent_workers=loader.fake_l.persistent_workers)
+        fitted.rng = copy.deepcopy(loader.rng)
+        if getattr(loader, 'sampler', None) is not None: fitted.sampler = copy.copy(loader.sampler)
+        if loader.device is not None: fitted.to(loader.device)
+        return fitted
+
+    def _own_tokenize(self, transform):
+        if not isinstance(transform, Tokenize): return transform
+        return Tokenize(self.tokenizer, transform.max_len)
+
+    def _fits(self, loader):
+        "Whether a loader makes what the encoders read already."
+        tokenizers = [transform.tokenizer for transform in loader.before_batch.fs
+                      if isinstance(transform, Tokenize)]
+        if any(tokenizer is not self.tokenizer for tokenizer in tokenizers): return False
+        normalizers = [transform for transform in loader.after_batch.fs if isinstance(transform, Normalize)]
+        if not normalizers: return self.mean is None
+        return all(self._is_own(transform) for transform in normalizers
+                   if isinstance(transform, EncoderNormalize))
+
+    def _is_own(self, normalizer):
+        if self.mean is None: return False
+        wanted = Normalize.from_stats(self.mean, self.std, cuda=False)
+        return (normalizer.mean.cpu().equal(wanted.mean) and normalizer.std.cpu().equal(wanted.std))
+
+    def _check_columns(self, columns):
+        "Raise `InputError` where the listings don't have what the encoders read, or more than that."
+        for what, option, is_there, is_read in (
+                ('pictures', 'image_col', columns.image is not None, self.image),
+                ('titles', 'title_col', columns.title is not None, self.tokenizer is not None)):
+            if is_there == is_read: continue
+            states = ('have', "doesn't read them") if is_there else ('lack', 'reads them')
+            raise InputError(f'dls {states[0]} {what}, and the model {states[1]}: make them with the same '
+                             f'{option} as those that the learner was made with')
