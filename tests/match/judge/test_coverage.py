@@ -23,18 +23,26 @@ def two_ways(n_groups, rng, noise, kinship, shared):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('noise, kinship, shared', [(.9, .5, .5), (.6, .8, .5), (.9, .5, 0.)])
-@pytest.mark.parametrize('n_groups', [60, 150])
+@pytest.mark.parametrize('n_groups', [20, 60, 150])
 def test_coverage(n_groups, noise, kinship, shared):
-    "Both `paired` and `compare`; of one way the interval around its mean holds the mean of all draws."
-    n_draws, held, means = 400, np.zeros((2, 400), bool), []
+    """Both `paired` and `compare`; of one way the interval around its mean holds the mean of all draws.
+
+    Measured with these draws: .929 to .966 with 20 groups, .954 to .972 with 60, .940 to .970 with 150; a
+    permutation p below .05 comes up in 2 to 6% of the draws.
+    """
+    n_draws = 1000
+    held, means, p_values = np.zeros((2, n_draws), bool), [], []
     for draw in range(n_draws):
         rng = np.random.default_rng([draw, n_groups])
         vectors, groups = two_ways(n_groups, rng, noise, kinship, shared)
         first, second = (heldout(Dense(each).search(20), groups, seed=draw) for each in vectors)
-        for place, figures in enumerate((paired(first, second, n_boot=1000), compare(first, second))):
+        comparison = compare(first, second)
+        for place, figures in enumerate((paired(first, second, n_boot=1000), comparison)):
             held[place, draw] = figures.low <= 0 <= figures.high
+        p_values.append(comparison.p)
         means.append((first.mean, first.se))
-    # the standard error of a share of 400 is .011
-    assert (np.abs(held.mean(1) - .95) < .035).all(), held.mean(1)
+    # between .93 and .97; the standard error of a share of 1,000 is .007
+    assert (np.abs(held.mean(1) - .95) < .0235).all(), held.mean(1)
+    assert .005 < np.mean(np.array(p_values) < .05) < .065
     mean, standard_error = np.array(means).T
     assert .9 < (np.abs(mean - mean.mean()) < 1.96 * standard_error).mean() < .99
