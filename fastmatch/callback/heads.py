@@ -64,7 +64,8 @@ class MarginSchedule(Callback):
         # before mixing puts a function in the loss's place
         self._loss = self.learn.loss_func if self.moved is None else self.moved
         if not hasattr(self._loss, self.attr):
-            raise InputError(f'{type(self._loss).__name__} has no {self.attr!r} to move')
+            raise InputError(f'{type(self._loss).__name__} has no {self.attr!r} to move: give the Learner '
+                             'a loss with a margin, ArcFace(), CosFace(), ..., or say which part by loss=')
         # a fit that broke off has left the margin where it was moved to, and not what the user gave
         given, moved_to = self._loss.__dict__.get('_given_margins', {}).get(self.attr, (None, None))
         current = getattr(self._loss, self.attr)

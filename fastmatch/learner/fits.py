@@ -3,6 +3,7 @@ from fastai.callback.schedule import ParamScheduler, SuggestionMethod
 from fastai.learner import Learner
 from fastcore.foundation import L
 
+from ..callback.check import check_callbacks
 from ..core import InputError, checks_options
 from ..schedule.rates import for_optimizer, rates_as_given
 
@@ -13,7 +14,10 @@ FEWEST_TRIED = 30  # fewer give too rough a curve
 class FastaiFits:
     "Mixin for subclasses of `Learner`, named before it."
     def fit(self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
-        "fastai's `fit`; `lr` may also be a dict of rates by name of parameter group."
+        """fastai's `fit`; `lr` may also be a dict of rates by name of parameter group.
+
+        Raises `InputError` for callbacks that can't train these learners, see `check_callbacks`."""
+        check_callbacks(self, cbs)
         if self.opt is None: self.create_opt()
         given_rates = lr
         for scheduler in [*L(cbs), *self.cbs] if lr is None else []:
