@@ -26,12 +26,12 @@ USUAL = dict(
 
 
 def read_table(
-    path,  # A file of one of `KINDS`; a .csv may be separated by comma, semicolon or tab, as its header is
-    encoding: str = 'utf-8',  # Of a .csv or .tsv; a byte order mark (UTF-8, UTF-16) has the last word
+    path,  # A file of one of `KINDS`; a .csv is separated as its header is: , ; tab or |
+    encoding: str = 'utf-8',  # Of a .csv or .tsv; a byte order mark (UTF-8, -16, -32) has the last word
 ) -> pd.DataFrame:  # Cells are text as it was typed ('0012', 'NA'), empty ones missing, empty rows left out
-    """Read a table of listings from CSV, parquet or a spreadsheet.
+    """Read a table of listings from CSV, parquet or a spreadsheet; Excel's first line `sep=;` is understood.
 
-    Raises `InputError` that names the line, counted from 1 at the header, or the sheet or column.
+    Raises `InputError` that names the line of the file, counted from 1, or the sheet or column.
     """
     path = Path(path)
     if not path.exists(): raise InputError(f'{path}: no such file')
