@@ -19,8 +19,8 @@ from fasttransform import Transform
 
 from ..core import PICTURE_SIZE, InputError, unknown_option
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
-from .image import file_name, read_image
-from .read import check_columns, check_listings
+from .image import image_path, read_image
+from .read import check_columns, check_listings, join_titles, text_columns_of
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .show import draw_listing, grid
 from .split import valid_split
@@ -49,7 +49,7 @@ class Field(Transform):
 
     def encodes(self, row):
         cell = row[self.column]
-        return cell if self.folder is None else self.folder/file_name(cell)
+        return cell if self.folder is None else image_path(self.folder, cell)
 
 
 class MatchDL(SampledDL):
@@ -156,9 +156,16 @@ class ListingDataLoaders(DataLoaders):
     """`DataLoaders` of listings, which keep the table that they were made from.
 
     `df` (usable rows), `is_valid` (bool, its held-out rows), `skipped` (what was left out and why), `moved`
-    (rows that changed their fold), `columns`, `image_folder`, `image_columns` (one for each picture).
+    (rows that changed their fold), `columns` (of `df`), `text_columns` (a list; `df` has their texts put
+    together as its title), `image_folder`, `image_columns` (one for each picture).
     """
-    _kept = ('df', 'is_valid', 'columns', 'image_folder', 'image_columns', 'skipped', 'moved')
+    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'image_folder', 'image_columns', 'skipped', 'moved')
+    text_columns = ()  # of loaders in a Learner that an earlier version exported
+
+    @property
+    def table_columns(self) -> Columns:
+        "The columns that a new table has: a list of titles where they are put together."
+        return replace(self.columns, title=self.text_columns) if len(self.text_columns) > 1 else self.columns
 
     @property
     def train_df(self) -> pd.DataFrame:
@@ -231,7 +238,7 @@ def in_folder(
     folder,  # That the file names start from
 ) -> pd.DataFrame:
     "A copy with whole paths for file names, to be read by dataloaders of another folder."
-    def whole_path(cell): return str(Path(folder).resolve()/file_name(cell))
+    def whole_path(cell): return str(image_path(Path(folder).resolve(), cell))
     return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
 
 
@@ -251,7 +258,8 @@ class MatchDataLoaders(ListingDataLoaders):
         cls,
         df,  # DataFrame, a row a listing
         path='.',  # Folder of the images
-        columns: Columns | None = None,  # None: `Columns()`, Shopee's names; image or title may be None
+        # None: `Columns()`, Shopee's names; image or title may be None, title may be a list of columns
+        columns: Columns | None = None,
         # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
         valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
@@ -272,15 +280,14 @@ class MatchDataLoaders(ListingDataLoaders):
         "Check the table, split it by group, and make dataloaders of pictures, titles or both."
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         check_inputs(columns)
-        if columns.title is not None and pd.api.types.is_list_like(columns.title):
-            raise InputError(f'title_col={list(columns.title)}: a listing has one title, as a matcher reads '
-                             "it; join them first, df.assign(title=df['a'] + '. ' + df['b'])")
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs)
         path = Path(path)
         # every image is decoded by the check anyway: then its hash costs little
         can_hash = columns.image is not None and columns.phash is None
         needs_hashes = phash and can_hash and valid_fold is not None
+        text_columns = text_columns_of(columns)
+        df, columns = join_titles(df, columns)
         checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes)
         df = checked.df
         check_columns(df, {'phash_col': columns.phash})
@@ -297,6 +304,7 @@ class MatchDataLoaders(ListingDataLoaders):
         dls.skipped = checked.skipped
         dls.moved = moved
         dls.n_groups = len(train_groups)
+        dls.text_columns = text_columns
         return dls
 
 

@@ -11,7 +11,14 @@ from ..core import InputError, preview
 from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, in_folder, train_on_all
 from .columns import Columns
 from .image import file_name
-from .read import check_columns, check_listings, raise_unusable
+from .read import (
+    check_columns,
+    check_listings,
+    join_titles,
+    raise_unusable,
+    text_columns_of,
+    with_names,
+)
 from .split import components, valid_split
 from .title import MAX_LEN
 
@@ -22,31 +29,21 @@ def _file_names(cell):
     return (file_name(cell) or '').split()
 
 
-def _joined(cells):
-    "The texts of a row put together as sentences, without empty ones."
-    return '. '.join(text for text in map(str.strip, cells) if text)
-
-
 def widen(
     df: pd.DataFrame,  # A row an item; not changed
-    image_col: str | None,  # Column of image files
-    text_col,  # Column of text, or a list of them
+    columns: Columns,  # Of the table, its title may be a list of columns
     frames: int = 1,  # Pictures of an item
-) -> tuple[pd.DataFrame, list, str | None]:  # (a copy, the columns of its pictures, the column of its text)
+) -> tuple[pd.DataFrame, list, Columns]:  # (a copy, the columns of its pictures, columns with a single title)
     "Give each picture a column, put several texts into one; an item with too few pictures repeats its own."
-    df = df.copy()
-    image_columns = [] if image_col is None else [image_col]
-    if frames > 1 and image_col is not None:
-        files_by_item = df[image_col].map(_file_names)
-        image_columns = [f'{image_col} {frame + 1}' for frame in range(frames)]
-        for frame, column in enumerate(image_columns):
-            df[column] = [item_files[frame % len(item_files)] if item_files else None
-                          for item_files in files_by_item]
-    if text_col is None or isinstance(text_col, str): return df, image_columns, text_col
-    text_column = ' + '.join(map(str, text_col))
-    # one of the texts may be missing, as long as another is there
-    df[text_column] = df[list(text_col)].fillna('').astype(str).agg(_joined, axis=1)
-    return df, image_columns, text_column
+    df, columns = join_titles(df.copy(), columns)
+    if frames == 1 or columns.image is None:
+        return df, [] if columns.image is None else [columns.image], columns
+    files_by_item = df[columns.image].map(_file_names)
+    image_columns = [f'{columns.image} {frame + 1}' for frame in range(frames)]
+    for frame, column in enumerate(image_columns):
+        df[column] = [item_files[frame % len(item_files)] if item_files else None
+                      for item_files in files_by_item]
+    return df, image_columns, columns
 
 
 def _check_pictures(df, image_columns, path, id_column, phash):
@@ -86,22 +83,9 @@ def _stratified_split(df, columns, valid_fold, n_folds, seed, **links):
     return is_valid, moved
 
 
-def _text_columns(columns):
-    "The columns of text as a list."
-    if columns.title is None: return []
-    if isinstance(columns.title, str): return [columns.title]
-    if not list(columns.title): raise InputError('title_col=[]: name a column, or None for images only')
-    return list(columns.title)
-
-
-def _option_of_text(text_columns):
-    "{option: column} of several columns of text, for messages."
-    return {f'title_col[{number}]': text_column for number, text_column in enumerate(text_columns)}
-
-
 class ClassifyDataLoaders(ListingDataLoaders):
     "`DataLoaders` of labelled items: one or several pictures, a text of one or several columns, one class."
-    _kept = (*ListingDataLoaders._kept, 'frames', 'text_columns')
+    _kept = (*ListingDataLoaders._kept, 'frames')
 
     @classmethod
     def from_df(
@@ -138,11 +122,11 @@ class ClassifyDataLoaders(ListingDataLoaders):
             raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         if frames < 1: raise InputError(f'frames={frames}: give 1 or more')
         path = Path(path)
-        text_columns = _text_columns(columns)
-        check_columns(df, {**replace(columns, title=None).by_keyword(), **_option_of_text(text_columns)})
+        text_columns = text_columns_of(columns)
+        df = with_names(df, [*columns.by_keyword().values(), *text_columns])
+        check_columns(df, replace(columns, title=None).by_keyword())
         _check_one_class(df, columns)
-        widened, image_columns, text_column = widen(df, columns.image, columns.title, frames)
-        columns = replace(columns, title=text_column)
+        widened, image_columns, columns = widen(df, columns, frames)
         needs_hashes = phash and valid_fold is not None
         usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes)
         if len(usable) < 2:
@@ -163,12 +147,11 @@ class ClassifyDataLoaders(ListingDataLoaders):
         path=None,  # Folder of the images of `df`; default that of these loaders
     ) -> pd.DataFrame:
         "A copy of `df` with the columns that the blocks read; `InputError` lists rows that can't be used."
-        text_columns = self.text_columns
-        options = {'image_col': self.columns.image, 'id_col': self.columns.id}
-        check_columns(df, {**options, **_option_of_text(text_columns)})
-        text_col = text_columns[0] if len(text_columns) == 1 else text_columns or None
-        widened, image_columns, text_column = widen(df, self.columns.image, text_col, self.frames)
-        widened = check_listings(widened, id_col=self.columns.id, title_col=text_column, min_rows=1).df
+        columns = replace(self.table_columns, group=None, fold=None, phash=None)
+        df = with_names(df, columns.by_keyword().values())
+        check_columns(df, replace(columns, title=None).by_keyword())
+        widened, image_columns, columns = widen(df, columns, self.frames)
+        widened = check_listings(widened, columns=replace(columns, image=None), min_rows=1).df
         if not image_columns: return widened
         folder = self.image_folder if path is None else Path(path)
         skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False)

@@ -15,7 +15,7 @@ class Columns:
     "The name of each role's column; None where the table has none, or where it should not be read."
     id: str | None = 'posting_id'  # Names a listing; no two rows have the same
     image: str | None = 'image'  # Image file, relative to the folder of the images
-    title: str | list | None = 'title'  # Title; a list of columns in calls that put several together
+    title: str | list | None = 'title'  # Title; several columns are put together as sentences
     group: str | None = 'label_group'  # Equal for listings of the same product; the class in classification
     fold: str | None = None  # Part of the split that a listing belongs to: whole numbers, or True and False
     phash: str | None = None  # Perceptual hash of the picture, 16 hex digits

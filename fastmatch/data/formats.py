@@ -73,22 +73,51 @@ def read_delimited(
     path,  # .csv or .tsv, packed or not
     encoding: str,  # Of the text, where no byte order mark says another
 ) -> pd.DataFrame:
-    "Read comma-, semicolon- or tab-separated text; empty cells are missing, empty rows are left out."
+    """Read text separated by comma, semicolon, tab or bar, or as a first line `sep=;` says (Excel's); empty
+    cells are missing, empty rows are left out."""
     # not pandas.read_csv: it counts records where an editor counts lines, reads on after a stray quote (two
     # of them merge rows unseen), and takes the first column for an index where every row has a cell too many
     raw_bytes, file_name = _unpack(path)
     table_text = _decode(raw_bytes, path, encoding)
     if not table_text.strip(): raise InputError(f'{path} is empty')
-    header_line = re.search(r'[^\r\n]+', table_text)[0]
-    separator = '\t' if file_name.endswith('.tsv') else max(',;\t', key=header_line.count)
+    table_text, separator = _take_separator_line(table_text)
+    if separator is None: separator = '\t' if file_name.endswith('.tsv') else _separator_of(table_text)
     # by default a cell of 131,072 characters is an error, which does not name its row
     limit_before = csv.field_size_limit(len(table_text) + 1)
     try: header, rows, too_long = _split_cells(path, table_text, separator)
     finally: csv.field_size_limit(limit_before)
+    if header is None: raise InputError(f'{path} is empty')
     if too_long:
-        raise InputError(f'{path}: the header has {len(header)} cells, {preview(too_long)}; '
-                         f'put "..." around cells that hold {separator!r}')
+        n_cells = f'{len(header)} cell' + ('' if len(header) == 1 else 's')
+        raise InputError(f'{path}: the header has {n_cells}, {preview(too_long)}; '
+                         + _advice_on_long_rows(table_text, separator, header, rows))
     return pd.DataFrame(rows, columns=header)
+
+
+SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])[^\r\n]*(?=[\r\n]|$)', re.IGNORECASE)
+
+
+def _take_separator_line(table_text):
+    "The text, Excel's first line `sep=;` taken off, its line end kept for line numbers; the separator."
+    found = SEPARATOR_LINE.match(table_text)
+    if found is None: return table_text, None
+    return table_text[found.end():], found[1]
+
+
+def _separator_of(table_text):
+    "The separator that the header has most of, outside of quotes."
+    header_line = re.search(r'[^\r\n]+', table_text)[0]
+    return max(',;\t|', key=re.sub('"[^"]*"', '', header_line).count)
+
+
+def _advice_on_long_rows(table_text, separator, header, rows):
+    "What to do about rows with more cells than the header."
+    if re.search(f'{re.escape(separator)} +"', table_text):
+        return f'no blank between {separator!r} and the " of a cell'
+    if not rows:
+        return (f'no row fits it. Is {separator.join(header)[:60]!r} the header? Delete what stands above '
+                'the header (a title, a comment), and give each column a name')
+    return f'put "..." around cells that hold {separator!r}'
 
 
 def _split_cells(path, table_text, separator):
@@ -102,8 +131,11 @@ def _split_cells(path, table_text, separator):
         for row in reader:
             if any(row):
                 if header is None: header = _check_header(path, [cell.strip() for cell in row])
-                elif len(row) > len(header): too_long.append(f'line {first_line} has {len(row)}')
-                else: rows.append([cell or None for cell in row] + [None]*(len(header) - len(row)))
+                # separators at the end of a line are no cells
+                elif any(row[len(header):]): too_long.append(f'line {first_line} has {len(row)}')
+                else:
+                    cells = [cell or None for cell in row[:len(header)]]
+                    rows.append(cells + [None]*(len(header) - len(cells)))
             first_line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f'{path}: unbalanced quotes in the row that begins on line {first_line} ({error}): '
@@ -141,7 +173,9 @@ def _unpack(path):
 
 def _decode(raw_bytes, path, encoding):
     "The text, or an error that names the line of the first byte that isn't text."
-    if raw_bytes.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): encoding = 'utf-16'
+    # that of UTF-32 begins as that of UTF-16
+    if raw_bytes.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)): encoding = 'utf-32'
+    elif raw_bytes.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): encoding = 'utf-16'
     elif raw_bytes.startswith(codecs.BOM_UTF8):
         raw_bytes = raw_bytes[len(codecs.BOM_UTF8):]
         encoding = 'utf-8'

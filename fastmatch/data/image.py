@@ -1,7 +1,9 @@
 "Read the picture of a listing: any file that PIL opens, as upright RGB on white."
 import numbers
 import os
+import unicodedata
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,18 @@ def file_name(
     # a column of whole numbers is read as floats where one is missing
     is_whole = isinstance(cell, numbers.Real) and not isinstance(cell, bool) and float(cell).is_integer()
     return str(int(cell)) if is_whole else str(cell)
+
+
+def image_path(
+    folder,  # That file names start from
+    cell,  # Of a column of file names, not missing
+) -> Path:
+    "The file that a cell names; where there is none, one whose name has its accents in another Unicode form."
+    name = file_name(cell)
+    path = Path(folder)/name
+    if name.isascii() or path.exists(): return path
+    other_forms = (Path(folder)/unicodedata.normalize(form, name) for form in ('NFC', 'NFD'))
+    return next((other for other in other_forms if other.exists()), path)
 
 
 def read_image(

@@ -11,9 +11,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
-from ..match.cells import texts_of, tidy, tidy_titles
+from ..match.cells import composed, texts_of, tidy, tidy_titles
 from .columns import Columns
-from .image import NO_FILE, file_name, phash, try_image
+from .image import NO_FILE, file_name, image_path, phash, try_image
 
 
 class Listings(NamedTuple):
@@ -50,6 +50,7 @@ def check_listings(
     """
     if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
     columns = Columns.resolve(columns, column_names, ONLY_IDS)
+    df = with_names(df, columns.by_keyword().values())
     check_columns(df, replace(columns, phash=None).by_keyword())
     if len(df) < min_rows: raise InputError(f'df has {_count(len(df))}: at least {min_rows} are needed')
     faults = _faults_of_cells(df, columns)
@@ -115,6 +116,51 @@ def _count_singletons(df, group_column):
 
 
 def _count(n_listings): return f'{n_listings} listing' + ('' if n_listings == 1 else 's')
+
+
+def with_names(
+    df,  # DataFrame of listings, not changed
+    names,  # Of columns; None and those that it has are passed over
+):  # DataFrame
+    "The table with these names for headers that differ from them in the Unicode form of accents alone."
+    if not isinstance(df, pd.DataFrame): return df
+    missing = {composed(name): name for name in names if isinstance(name, str) and name not in df.columns}
+    if not missing: return df
+    return df.rename(columns={header: missing[composed(header)] for header in df.columns
+                              if isinstance(header, str) and composed(header) in missing})
+
+
+def text_columns_of(
+    columns: Columns,  # Of a table
+) -> list:
+    "The columns of text as a list, empty where there are none."
+    if columns.title is None: return []
+    if not pd.api.types.is_list_like(columns.title): return [columns.title]
+    if not list(columns.title): raise InputError('title_col=[]: name a column, or None for images only')
+    return list(columns.title)
+
+
+def join_titles(
+    df,  # DataFrame, a row a listing; not changed
+    columns: Columns,  # Its title may be a list of columns
+) -> tuple[pd.DataFrame, Columns]:  # (a table with the column of all texts, columns whose title is that one)
+    "Put the texts of several columns together as sentences, without empty ones; a single column stays."
+    if not pd.api.types.is_list_like(columns.title): return df, columns
+    text_columns = text_columns_of(columns)
+    df = with_names(df, text_columns)
+    check_columns(df, {f'title_col[{number}]': column for number, column in enumerate(text_columns)})
+    if len(text_columns) == 1: return df, replace(columns, title=text_columns[0])
+    # one of the texts may be missing, as long as another is there
+    texts = df[text_columns].fillna('').astype(str).agg(_joined, axis=1)
+    title_column = ' + '.join(map(str, text_columns))
+    # without rows pandas makes a table of what is none
+    return (df.assign(**{title_column: texts if len(df) else pd.Series(dtype=object)}),
+            replace(columns, title=title_column))
+
+
+def _joined(cells):
+    "The texts of a row put together as sentences, without empty ones."
+    return '. '.join(text for text in map(str.strip, cells) if text)
 
 
 def check_columns(
@@ -196,8 +242,7 @@ def _check_images(file_names, path, phash, n_workers):
     if n_workers is None: n_workers = min(os.cpu_count() or 1, 16)
     if n_workers < 1: raise InputError(f'n_workers={n_workers}: give 1 or more')
     if not path.is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
-    names = map(file_name, file_names)
-    files = [None if name is None else str(path/name) for name in names]
+    files = [None if file_name(cell) is None else str(image_path(path, cell)) for cell in file_names]
     distinct_files = list(dict.fromkeys(file for file in files if file is not None))
     with ThreadPoolExecutor(n_workers) as pool:  # PIL releases the interpreter lock while it decodes
         results = tqdm(pool.map(lambda file: _try_file(file, phash), distinct_files),

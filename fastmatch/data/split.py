@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from ..core import InputError, preview
 from ..match.cells import codes_of, tidy_hashes
 from .columns import Columns
-from .image import file_name
+from .image import image_path
 from .read import check_columns, holds_booleans, not_whole
 
 NO_COLUMNS = Columns(None, None, None, None)
@@ -115,11 +115,11 @@ def _is_plain(hashes):
 def _digests(file_names, path):
     "A digest of the bytes of each row's file."
     different = list(dict.fromkeys(file_names[file_names.notna()]))
-    missing = [name for name in different if not (path/file_name(name)).is_file()]
+    missing = [name for name in different if not image_path(path, name).is_file()]
     if missing:
         raise InputError(f'{len(missing)} of {len(different)} files are not in {path}: {preview(missing)}')
 
-    def digest(name): return hashlib.blake2b((path/file_name(name)).read_bytes(), digest_size=16).hexdigest()
+    def digest(name): return hashlib.blake2b(image_path(path, name).read_bytes(), digest_size=16).hexdigest()
 
     with ThreadPoolExecutor(8) as pool: digests = pool.map(digest, different)
     return file_names.map(dict(zip(different, digests)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import InputError, preview
+from ..match.cells import composed
 from .columns import Columns, role_of
 from .formats import read_delimited, read_parquet, read_spreadsheet
 from .read import check_columns
@@ -26,12 +27,12 @@ USUAL = dict(
 
 
 def read_table(
-    path,  # A file of one of `KINDS`; a .csv may be separated by comma, semicolon or tab, as its header is
-    encoding: str = 'utf-8',  # Of a .csv or .tsv; a byte order mark (UTF-8, UTF-16) has the last word
+    path,  # A file of one of `KINDS`; a .csv is separated as its header is: , ; tab or |
+    encoding: str = 'utf-8',  # Of a .csv or .tsv; a byte order mark (UTF-8, -16, -32) has the last word
 ) -> pd.DataFrame:  # Cells are text as it was typed ('0012', 'NA'), empty ones missing, empty rows left out
-    """Read a table of listings from CSV, parquet or a spreadsheet.
+    """Read a table of listings from CSV, parquet or a spreadsheet; Excel's first line `sep=;` is understood.
 
-    Raises `InputError` that names the line, counted from 1 at the header, or the sheet or column.
+    Raises `InputError` that names the line of the file, counted from 1, or the sheet or column.
     """
     path = Path(path)
     if not path.exists(): raise InputError(f'{path}: no such file')
@@ -62,7 +63,8 @@ def recognise(
     required = [role_of(role) or role for role in required]
     unknown = [role for role in required if role not in column_of_role]
     if unknown: raise InputError(f"required={preview(unknown)}: choose from {', '.join(column_of_role)}")
-    check_columns(df, given.by_keyword())
+    column_of_role = {role: _header(df, name) for role, name in column_of_role.items()}
+    check_columns(df, {f'{role}_col': name for role, name in column_of_role.items()})
     free_columns = [column for column in df.columns if column not in column_of_role.values()]
     columns = Columns(**{
         role: _usual(free_columns, USUAL[role].split()) if column_name is None else column_name
@@ -75,6 +77,12 @@ def recognise(
     check_columns(df, columns.by_keyword())  # a name that was found may be there twice
     if columns.title is not None and max_title is not None: _check_length(df, columns, max_title)
     return columns
+
+
+def _header(df, name):
+    "The header that a name given for a column means: also one with its accents in another Unicode form."
+    if not isinstance(name, str) or not isinstance(df, pd.DataFrame) or name in df.columns: return name
+    return next((header for header in df.columns if composed(str(header)) == composed(name)), name)
 
 
 def _plain(column_name):

@@ -6,6 +6,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..core import InputError
+from ..data.read import join_titles, text_columns_of
 from ..data.split import usable_hashes
 from ..data.table import unescape
 from ..match import Embeddings
@@ -38,6 +39,10 @@ def new_listings(
     if reads_pictures and images is None:
         raise InputError('this matcher reads pictures: give their folder as --images')
     own_names = matcher.columns.by_keyword()
+    first_text, *more_texts = text_columns_of(matcher.columns) or [None]
+    own_names['title_col'] = first_text
+    for column in more_texts:
+        if column in listings: listings[column] = unescape(listings[column])
     # the matcher's own names first: the table may come from the same place
     wanted = {role: given_name or (own_names[role] if own_names[role] in listings else None)
               for role, given_name in column_names.items()}
@@ -64,6 +69,8 @@ def _embeddings(vectors_file, listings, columns):
     "Vectors from a file, a row a listing."
     vectors = _read_vectors(vectors_file)
     _refuse_blank(listings, columns.id, 'id')
+    if any(column in listings for column in text_columns_of(columns)):
+        listings, columns = join_titles(listings, columns)
     if columns.title in listings: _refuse_blank(listings, columns.title, 'title')
     titles = listings[columns.title] if columns.title in listings else None
     hashes = usable_hashes(listings[columns.phash]) if columns.phash in listings else None

@@ -15,7 +15,7 @@ from ..callback.scoring import CheckedTrackers, MatchRecorder, ValidScores
 from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
 from ..data.block import MatchDataLoaders, in_folder
-from ..data.read import check_listings
+from ..data.read import check_listings, join_titles
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead
 from ..losses import ArcFace, SumLoss
@@ -72,7 +72,8 @@ class MatchLearner(MatcherExport, ListingLearner):
             if path is not None: raise InputError('path is the folder of a table: give df too')
             df = self.dls.valid_df
         else:
-            wanted_columns = replace(columns, group=None, fold=None)
+            wanted_columns = replace(self.dls.table_columns, group=None, fold=None)
+            df, wanted_columns = join_titles(df, wanted_columns)
             folder = self.dls.image_folder if path is None else Path(path)
             df = check_listings(df, folder, wanted_columns, on_error=on_error, min_rows=1).df
             if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)

@@ -97,7 +97,7 @@ class MatcherExport:
         ids = df[self.dls.columns.id].to_numpy() if self.dls.columns.id in df else np.array([])
         new_matcher, skipped = Matcher.from_df(
             df, self.dls.image_folder if path is None else path, rule,
-            self.encoder(tta, device), self.dls.columns, info, on_error=on_error,
+            self.encoder(tta, device), self.dls.table_columns, info, on_error=on_error,
             trained_on=ids[self.trained_on.flags(ids)])
         if len(skipped):
             new_matcher.info['skipped'] = skipped.astype(str).to_dict('records')

@@ -1,7 +1,7 @@
 "Listings of a Learner's validation set, drawn in rows."
 import numpy as np
 
-from ..data.image import file_name, read_image
+from ..data.image import image_path, read_image
 from ..data.show import draw_listing, grid
 
 RIGHT = 'tab:green'
@@ -16,7 +16,7 @@ def item_image(
     "The pictures of a listing side by side, each as high as the first, or None where `dls` has no images."
     image_files = list(dict.fromkeys(row[column] for column in dls.image_columns))
     if not image_files: return None
-    images = [read_image(dls.image_folder/file_name(image_file)) for image_file in image_files]
+    images = [read_image(image_path(dls.image_folder, image_file)) for image_file in image_files]
     height = images[0].height
     images = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
     return np.concatenate([np.asarray(image) for image in images], 1)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from ..core import InputError
 from ..data.columns import Columns
-from ..data.image import file_name
-from ..data.read import check_listings, check_some_exist, raise_unusable
+from ..data.image import file_name, image_path
+from ..data.read import check_listings, check_some_exist, join_titles, raise_unusable, with_names
 from ..data.split import usable_hashes
 from ..match import Embeddings, Rule
 from ..match.cells import composed
@@ -32,8 +32,7 @@ def image_file(
 ):
     "The file with its folder, an image in memory as it is, or None where there is none."
     if isinstance(value, (Image.Image, np.ndarray)): return value
-    name = file_name(value)
-    return None if name is None else Path(folder)/name
+    return None if file_name(value) is None else image_path(folder, value)
 
 
 def embed_listings(
@@ -50,6 +49,8 @@ def embed_listings(
     inputs = needed_inputs(rule, encoder)
     with_images = 'image' in inputs
     if with_images and not Path(folder).is_dir(): raise InputError(f'path={str(folder)!r} is not a folder')
+    df = with_names(df, columns.by_keyword().values())
+    if 'title' in inputs: df, columns = join_titles(df, columns)
     title_column = columns.title if 'title' in inputs else None
     text_columns = Columns(columns.id, image=None, title=title_column, group=None)
     unusable = check_listings(df, columns=text_columns, min_rows=0, on_error='skip').skipped

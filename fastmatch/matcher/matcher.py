@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..core import check_device, checks_options
 from ..data.columns import Columns
+from ..data.read import join_titles, text_columns_of, with_names
 from ..match import Embeddings, Pool, Rule
 from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
@@ -166,9 +167,11 @@ class Matcher:
         files = {}
         for table, folder in ((df, path if df_path is None else df_path), (new, path)):
             if not isinstance(table, pd.DataFrame): continue
+            table = with_names(table, self.columns.by_keyword().values())
             listing_ids = texts_of(table[self.columns.id])
-            if self.columns.title in table:
-                titles |= dict(zip(listing_ids, table[self.columns.title].fillna('').astype(str)))
+            if any(column in table for column in text_columns_of(self.columns)):
+                table, columns = join_titles(table, self.columns)
+                titles |= dict(zip(listing_ids, table[columns.title].fillna('').astype(str)))
             if self.columns.image in table:
                 image_files = [image_file(cell, folder) for cell in table[self.columns.image]]
                 files |= dict(zip(listing_ids, image_files))

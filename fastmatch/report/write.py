@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from ..core import InputError
-from ..data.image import file_name
+from ..data.image import image_path
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import alone_heldout
 from ..match.judge.setting import among_themselves
@@ -111,4 +111,4 @@ def _image_files(outcome):
     columns = dls.columns
     if columns.image is None: return None
     file_of = dict(zip(dls.df[columns.id], dls.df[columns.image]))
-    return [dls.image_folder/file_name(file_of[posting_id]) for posting_id in outcome.judged_listings.ids]
+    return [image_path(dls.image_folder, file_of[posting_id]) for posting_id in outcome.judged_listings.ids]

@@ -3,6 +3,8 @@ workers and the encoders."""
 import collections
 import inspect
 import pickle
+import shutil
+import unicodedata
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,8 +18,10 @@ from PIL import Image
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
-from fastmatch.data.image import read_image
+from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.data.image import image_path, read_image
 from fastmatch.data.show import wrap
+from fastmatch.data.table import recognise
 from fastmatch.data.title import TensorTitle
 from tests.data.batches import IMAGES, make_loaders, texts
 
@@ -372,7 +376,43 @@ def test_from_df_forwards_to_fastai(listings):
     )
 
 
-def test_several_titles_are_told(listings):
-    for titles in (['title', 'vendor'], ('title',)):
-        with pytest.raises(InputError, match='title_col=.*: a listing has one title'):
-            make_loaders(listings, title_col=titles)
+def test_several_titles_are_put_together(listings):
+    described = listings.assign(about=[None if row % 3 else f'no {row}' for row in range(len(listings))])
+    loaders = make_loaders(described, fn_col=None, title_col=['title', 'about'])
+    expected = [title if row % 3 else f'{title}. no {row}' for row, title in enumerate(listings.title)]
+    assert loaders.df[loaders.columns.title].tolist() == expected
+    # as the loaders for classification join them
+    classes = ClassifyDataLoaders.from_df(described, image_col=None, title_col=['title', 'about'],
+                                          id_col='posting_id', label_col='label_group', valid_fold=None)
+    assert classes.df[classes.columns.title].tolist() == expected
+    assert loaders.table_columns.title == ['title', 'about'] and loaders.columns.title == 'title + about'
+    assert make_loaders(listings, fn_col=None, title_col=('title',)).columns.title == 'title'
+    with pytest.raises(InputError, match=r"title_col\[1\]='abuot' .did you mean 'about'"):
+        make_loaders(described, fn_col=None, title_col=['title', 'abuot'])
+    with pytest.raises(InputError, match='3 unusable rows'):
+        make_loaders(described.assign(title=[''] * 3 + listings.title.tolist()[3:], about=None), fn_col=None,
+                     title_col=['title', 'about'])
+
+
+@pytest.mark.parametrize('on_disk, asked', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_names_with_accents_in_another_form(listings, tmp_path, on_disk, asked):
+    few = listings.groupby('label_group').head(2).iloc[:12].reset_index(drop=True)
+    few['image'] = few.image.map(lambda name: f'café {name}')
+    for name in few.image:
+        shutil.copy(IMAGES/name.removeprefix('café '), tmp_path/unicodedata.normalize(on_disk, name))
+    few['image'] = [unicodedata.normalize(asked, name) for name in few.image]
+    few = few.rename(columns={'image': unicodedata.normalize(on_disk, 'été')})
+    options = dict(image_col=unicodedata.normalize(asked, 'été'), title_col=None, valid_fold=None,
+                   num_workers=0, bs=4)
+    loaders = MatchDataLoaders.from_df(few, tmp_path, **options)
+    assert len(loaders.train.one_batch()[0]) == 4 and not len(loaders.skipped)
+    classes = ClassifyDataLoaders.from_df(few, tmp_path, id_col='posting_id', label_col='label_group',
+                                          **options)
+    assert len(classes.train.one_batch()[0]) == 4 and len(classes.widen(few)) == len(few)
+    path = image_path(tmp_path, few.iloc[0, list(few.columns).index(unicodedata.normalize(on_disk, 'été'))])
+    assert path.exists() and recognise(few, image_col=options['image_col']).image in few
+    # the name as it is comes first
+    (tmp_path/unicodedata.normalize(asked, 'é.png')).touch()
+    (tmp_path/unicodedata.normalize(on_disk, 'é.png')).touch()
+    name = unicodedata.normalize(asked, 'é.png')
+    assert image_path(tmp_path, name) == tmp_path/name

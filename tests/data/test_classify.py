@@ -12,6 +12,7 @@ from fastai.vision.augment import Resize
 
 from fastmatch.core import InputError
 from fastmatch.data.classify import ClassifyDataLoaders, widen
+from fastmatch.data.columns import Columns
 from fastmatch.data.demo import demo_path
 from fastmatch.data.image import read_image
 from fastmatch.data.title import TensorTitle
@@ -86,12 +87,13 @@ def test_widen_leaves_the_table_and_repeats_views():
     table = pd.DataFrame(
         {'f': ['a b', ['c d', 'e', 'f'], ('g',)], 't': ['x ', None, 'y'], 'u': [None, 'z', ' ']}
     )
-    widened, image_columns, text_column = widen(table, 'f', ['t', 'u'], 2)
+    widened, image_columns, columns = widen(table, Columns(image='f', title=['t', 'u']), 2)
     assert image_columns == ['f 1', 'f 2']
     assert widened[image_columns].values.tolist() == [['a', 'b'], ['c d', 'e'], ['g', 'g']]
-    assert widened[text_column].tolist() == ['x', 'z', 'y'] and list(table) == ['f', 't', 'u']
+    assert widened[columns.title].tolist() == ['x', 'z', 'y'] and list(table) == ['f', 't', 'u']
     # one picture an item: a name may hold a blank
-    assert widen(table.iloc[:1], 'f', 't')[1:] == (['f'], 't')
+    single = Columns(image='f', title='t')
+    assert widen(table.iloc[:1], single)[1:] == (['f'], single)
 
 
 def test_folds_have_their_share_and_keep_equal_pictures_together(items):

@@ -226,8 +226,36 @@ def test_too_many_cells(write_file):
     message = fails(write_file('id,title\n1,"two\nlines"\n\n2,tea, green\n3,x\n' + '4,a,b,c\n'*9))
     assert "header has 2 cells, line 5 has 3, line 7 has 4" in message and 'and 5 more' in message
     assert "','" in message
+    # blanks before a quote make it a part of the cell
+    assert "no blank between ','" in fails(write_file('id,title\n1,x\n2, "a, b"\n'))
     # no column turns into an index
     assert 'line 2 has 3, line 3 has 3' in fails(write_file('id,title\n1,a,b\n2,a,b\n'))
+
+
+@pytest.mark.parametrize('above', ['My listings\n', '# exported, 2024\n', 'My listings\n\n'])
+def test_a_line_above_the_header_is_told(write_file, above):
+    message = fails(write_file(above + 'id,title,price\n1,tea,2\n'))
+    assert 'Is ' in message and 'Delete what stands above the header' in message and '"..."' not in message
+
+
+@pytest.mark.parametrize('content', [
+    'sep=;\nid;title\n1;tea, green\n', 'sep=;;\r\nid;title\r\n1;tea, green\r\n',
+    '"SEP=|"\nid|title\n1|tea, green\n', 'sep=\t\nid\ttitle\n1\ttea, green\n',
+    'id|title\n1|tea, green\n', 'id,title\n1,"tea, green",,\n', '"id";"title"\n1;tea, green;\n'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+def test_what_a_spreadsheet_exports(write_file, content, encoding):
+    assert cells(read_table(write_file(content.encode(encoding)))) == [['1', 'tea, green']]
+    assert cells(read_table(write_file(gzip.compress(content.encode(encoding)), 'a.csv.gz'))) == [
+        ['1', 'tea, green']]
+
+
+def test_separators_in_a_quoted_header_and_lines_behind_a_separator_line(write_file):
+    listings = read_table(write_file('"id";"title, as, shown, here"\n1;tea\n'))
+    assert listings.columns.tolist() == ['id', 'title, as, shown, here']
+    assert 'line 4 has 3' in fails(write_file('sep=;\nid;title\n1;tea\n2;tea;green\n'))
+    assert fails(write_file('sep=;\n')).endswith('is empty')
+    # a column may be called so
+    assert read_table(write_file('sep,id\n1,2\n')).columns.tolist() == ['sep', 'id']
 
 
 def test_a_repeated_column(write_file):

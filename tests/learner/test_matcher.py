@@ -171,3 +171,31 @@ def test_tied_weights_are_saved(tmp_path):
     learner.matcher(loaders.valid_df, Rule('mean', {'title': 1.}, .9)).save(tmp_path/'matcher')
     found, _ = load_matcher(tmp_path/'matcher').embed(loaders.valid_df)
     np.testing.assert_allclose(found['title'], learner.embeddings()['title'], atol=1e-5)
+
+
+def test_titles_of_several_columns(tmp_path):
+    listings = some_listings().assign(about=lambda table: [None if row % 3 else f'by {vendor}' for row, vendor
+                                                           in enumerate(table.vendor)])
+    joined = listings.assign(title=[title if row % 3 else f'{title}. by {vendor}' for row, (title, vendor)
+                                    in enumerate(zip(listings.title, listings.vendor))])
+    words = sorted(set(' '.join(joined.title).lower().split()))
+    learners = [match_learner(MatchDataLoaders.from_df(table, image_col=None, title_col=title_col, **DLS),
+                              text_arch=words_encoder(tmp_path/'encoder', words))
+                for table, title_col in ((listings, ['title', 'about']), (joined, 'title'))]
+    learners[1].model.load_state_dict(learners[0].model.state_dict())
+    several, single = (learner.embeddings(table) for learner, table in zip(learners, (listings, joined)))
+    np.testing.assert_array_equal(several['title'], single['title'])
+    assert several.titles == single.titles == joined.title.tolist()
+    rule = Rule('mean', {'title': .5, 'tfidf': .5}, .5)
+    matchers = [learner.matcher(rule=rule) for learner in learners]
+    matchers[0].save(tmp_path/'matcher')
+    loaded = load_matcher(tmp_path/'matcher')
+    assert loaded.columns.title == ['title', 'about']
+    new, new_joined = (table.iloc[::2].assign(posting_id=lambda rows: 'new_' + rows.posting_id)
+                       for table in (listings, joined))
+    results = [matchers[0].match(new), loaded.match(new), matchers[1].match(new_joined)]
+    for result in results[:2]: assert result.to_frame(True).equals(results[2].to_frame(True))
+    explained = loaded.explain(new.posting_id.iloc[0], new)
+    assert explained.titles[new.posting_id.iloc[0]] == new_joined.title.iloc[0]
+    # a table that lacks one of them is refused by its name
+    with pytest.raises(InputError, match=r"title_col\[1\]='about'"): loaded.match(new.drop(columns='about'))
