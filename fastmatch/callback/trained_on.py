@@ -1,11 +1,11 @@
 """Which listings a model was trained on, so that no rule is chosen or judged on them: kept beside the weights
 wherever these are saved and loaded."""
 import warnings
-from functools import partial
 
 import numpy as np
 import torch
 from fastai.callback.core import Callback
+from fastai.torch_core import get_model
 
 from ..match.cells import is_among, texts_of
 from .base import in_lr_find
@@ -28,10 +28,24 @@ class TrainingRecord:
         self,
         model: torch.nn.Module,  # Whose weights are recorded from now on
     ):
-        "Be saved and loaded with a model's weights."
-        # torch marks the function that it is given, which a method can't be
-        model.register_state_dict_post_hook(partial(_write, self))
-        model.register_load_state_dict_pre_hook(self._read)
+        "Be saved and loaded with the weights of a model, and with those of a part of it by itself."
+        for part in model.modules():
+            is_followed = _record_of(part) is not None
+            part.training_record = self
+            part.is_recorded_whole = part is model
+            if is_followed: continue
+            part.register_state_dict_post_hook(_write)
+            part.register_load_state_dict_pre_hook(_read)
+
+    @classmethod
+    def inherited(
+        cls,
+        model: torch.nn.Module,  # Parts of it may be of models that were trained
+    ) -> 'TrainingRecord':
+        "What the records of a model's parts tell together; a part without one was trained on no listings."
+        records = {id(record): record for record in map(_record_of, model.modules()) if record is not None}
+        ids = {listing_id for record in records.values() for listing_id in record.ids}
+        return cls(ids, any(record.unknown for record in records.values()))
 
     def to_dict(self) -> dict:
         "As plain values."
@@ -46,17 +60,27 @@ class TrainingRecord:
         self.ids = set(saved.get('ids', ()))
         self.unknown = saved.get('unknown', False)
 
-    def _read(self, module, state_dict, prefix, local_metadata, *args):
-        earlier_ids, was_unknown = self.ids, self.unknown
-        self.load(local_metadata.get(KEY))
-        if all(prefix + name in state_dict for name, _ in module.named_parameters()): return
-        # some weights stay as they were
-        self.ids |= earlier_ids
-        self.unknown |= was_unknown
+
+def _record_of(module):
+    "The record that follows a module, None where none does."
+    return getattr(module, 'training_record', None)
 
 
-def _write(record, module, state_dict, prefix, local_metadata):
-    local_metadata[KEY] = record.to_dict()
+def _write(module, state_dict, prefix, local_metadata):
+    # the parts of what is saved say nothing that the whole doesn't
+    if prefix == '': local_metadata[KEY] = module.training_record.to_dict()
+
+
+def _read(module, state_dict, prefix, local_metadata, *args):
+    if prefix != '': return
+    record = module.training_record
+    earlier_ids, was_unknown = record.ids, record.unknown
+    record.load(local_metadata.get(KEY))
+    is_complete = all(name in state_dict for name, _ in module.named_parameters())
+    if is_complete and module.is_recorded_whole: return
+    # some weights stay as they were
+    record.ids |= earlier_ids
+    record.unknown |= was_unknown
 
 
 def copied_weights(
@@ -90,16 +114,31 @@ class TrainedOn(Callback):
     They are marked with the first step of an epoch, are saved with the weights (`learn.save`,
     `learn.export`, `torch.save(learn.model.state_dict(), ...)`) and come back with them. Weights from a file
     that doesn't say it leave them `unknown`: then every listing counts as trained on, until `declare` says
-    better.
+    better. So does a part of the model that is loaded by itself, and a model that is put in the place of the
+    first, as far as they tell nothing.
     """
     def __init__(self, model: torch.nn.Module | None = None):
-        self.record = TrainingRecord()
-        if model is not None: self.record.follow(model)
+        self._record = TrainingRecord() if model is None else TrainingRecord.inherited(model)
+        self._is_followed = model is not None
+        if model is not None: self._record.follow(model)
 
     def __setstate__(self, state):
-        # a Learner exported by an earlier version has the ids themselves
-        if 'record' not in state: state = {**state, 'record': TrainingRecord(state.pop('ids', ()))}
+        # a Learner exported by an earlier version has the ids themselves, or a record that no part tells of
+        state = {'_is_followed': False, **state}
+        if 'record' in state: state['_record'] = state.pop('record')
+        if '_record' not in state: state['_record'] = TrainingRecord(state.pop('ids', ()))
         self.__dict__.update(state)
+
+    @property
+    def record(self) -> TrainingRecord:
+        "Of the model that the Learner has at present."
+        if not self._is_followed or self.learn is None: return self._record
+        model = get_model(self.learn.model)
+        record = _record_of(model)
+        if record is None:
+            record = TrainingRecord(unknown=True)
+            record.follow(model)
+        return record
 
     @property
     def ids(self) -> set:

@@ -8,6 +8,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import CheckedTrackers
+from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, preview, refuse_unknown_options
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
@@ -168,7 +169,7 @@ def classify_learner(
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
                             metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
-    learn.add_cbs([HeadLabels(), CheckedTrackers(), *rates])
+    learn.add_cbs([HeadLabels(), CheckedTrackers(), TrainedOn(model), *rates])
     if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
     learn.add_cbs(cbs)
     learn.class_names = list(dls.vocab)

@@ -1,4 +1,6 @@
 "Which listings a model was trained on is known wherever its weights go; where it can't be, all count."
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +13,11 @@ from fastai.vision.augment import Resize
 from fastmatch.callback.snapshots import average_weights, each_weights
 from fastmatch.core import InputError
 from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.data.demo import demo_path
-from fastmatch.learner import match_learner
+from fastmatch.learner import classify_learner, match_learner
+from fastmatch.models import MatchNet
+from fastmatch.models.registry import make_encoder
 
 
 @pytest.fixture(scope='module')
@@ -123,3 +128,61 @@ def test_what_is_put_back_takes_its_record_along(listings, tmp_path):
         best = make(listings, tmp_path)
         best.fit_to_best(1, 1e-4, monitor='recall@1', fit='fit')
         np.testing.assert_array_equal(flags(best, best.dls.df), ~best.dls.is_valid)
+
+
+def load_part(learner, trained):
+    learner.model.encoders['image'].load_state_dict(trained.model.encoders['image'].state_dict())
+
+
+def load_all_encoders(learner, trained):
+    learner.model.encoders.load_state_dict(trained.model.encoders.state_dict())
+
+
+def put_model(learner, trained): learner.model = copy.deepcopy(trained.model)
+
+
+@pytest.mark.parametrize('take_over', [load_part, load_all_encoders, put_model])
+def test_parts_and_whole_models_know_it(trained, listings, tmp_path, take_over):
+    learner = make(listings, tmp_path)
+    take_over(learner, trained)
+    np.testing.assert_array_equal(flags(learner, learner.dls.df), ~trained.dls.is_valid)
+    # trained on the way on other listings
+    other = train(make(listings, tmp_path, valid_fold=1))
+    own = ~other.dls.is_valid
+    take_over(other, trained)
+    is_replaced = take_over is put_model
+    np.testing.assert_array_equal(flags(other, other.dls.df),
+                                  ~trained.dls.is_valid if is_replaced else own | ~trained.dls.is_valid)
+
+
+def test_a_trained_encoder_is_known_in_another_learner(trained, listings):
+    encoder = copy.deepcopy(trained.model.encoders['image'])
+    learner = match_learner(trained.dls, encoder, pretrained=False)
+    np.testing.assert_array_equal(flags(learner, learner.dls.df), ~trained.dls.is_valid)
+
+
+def test_an_encoder_of_a_classifier_is_known(trained, listings, tmp_path):
+    dls = ClassifyDataLoaders.from_df(listings.assign(label=listings.fold % 2), demo_path()/'images',
+                                      title_col=None, item_tfms=Resize(32), bs=16, num_workers=0, phash=False)
+    classifier = train(classify_learner(dls, 'test_resnet', pretrained=False))
+    learner = make(listings, tmp_path)
+    load_part(learner, classifier)
+    wanted = np.isin(learner.dls.df.posting_id, dls.train_df.posting_id)
+    np.testing.assert_array_equal(flags(learner, learner.dls.df), wanted)
+
+
+@pytest.mark.parametrize('replace', [
+    lambda learner, plain: learner.model.encoders['image'].load_state_dict(plain),
+    lambda learner, plain: setattr(learner, 'model', bare_model(learner.model))])
+def test_parts_and_models_that_do_not_tell_are_unknown(trained, listings, tmp_path, replace):
+    learner = make(listings, tmp_path)
+    plain = {name: tensor.clone() for name, tensor in trained.model.encoders['image'].state_dict().items()}
+    replace(learner, plain)
+    assert learner.trained_on.unknown
+    learner.trained_on.declare(())
+    assert not flags(learner, learner.dls.df).any()
+
+
+def bare_model(model):
+    image = make_encoder('image', 'test_resnet', False)
+    return MatchNet(model.heads['image'].weight.shape[0], image)

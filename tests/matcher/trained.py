@@ -38,6 +38,7 @@ def make_learner(kind):
     if kind == 'both':
         trained = TitleEncoder('all-MiniLM-L6-v2', pad_id=learner.model.encoders['title'].pad_id)
         learner.model.encoders['title'].body.load_state_dict(trained.body.state_dict())
+        learner.trained_on.declare(())
     return learner
 
 
