@@ -123,13 +123,12 @@ REFUSED = {
     SecondPass: (SecondPass, GIVE_ANOTHER), scoring.ValidScores: (scoring.ValidScores, LEAVE_OUT),
     scoring.MatchRecorder: (scoring.MatchRecorder, LEAVE_OUT),
     scoring.CheckedTrackers: (scoring.CheckedTrackers, LEAVE_OUT),
+    trained_on.TrainedOn: (trained_on.TrainedOn, LEAVE_OUT),
     heads.HeadLabels: (heads.HeadLabels, LEAVE_OUT),
     heads.LossTerms: (heads.LossTerms, 'wants a SumLoss'),
     scoring.GroupRates: (lambda: scoring.GroupRates({'head': 2.}), 'lr_mult=')}
 # different on the two learners
 BY_KIND = {
-    ('match', trained_on.TrainedOn): (trained_on.TrainedOn, LEAVE_OUT),
-    ('classify', trained_on.TrainedOn): None,
     ('match', heads.PlainValidLoss): None,
     # its head is a plain linear layer: there is a validation loss that a margin has no part in already
     ('classify', heads.PlainValidLoss): None,
