@@ -94,7 +94,9 @@ def check_words(
     "Raise `InputError` unless a text encoder of transformers has a vector for each token."
     body = getattr(encoder, 'body', None)
     if not hasattr(body, 'get_input_embeddings') or not hasattr(tokenizer, 'get_vocab'): return
-    n_words = getattr(body.get_input_embeddings(), 'num_embeddings', None)
+    # CANINE hashes characters into several tables and has no one vector for each
+    try: n_words = getattr(body.get_input_embeddings(), 'num_embeddings', None)
+    except NotImplementedError: return
     largest = max(tokenizer.get_vocab().values())
     if n_words is not None and largest >= n_words:
         raise InputError(f'text_arch={str(name)!r} has vectors for {n_words} tokens, its tokenizer makes '

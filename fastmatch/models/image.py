@@ -22,6 +22,7 @@ class ImageBody:
     std: list  # Of each color channel, divided by
     n_out: int  # Width of the features
     args: dict  # Arguments with which timm's architecture was changed, as a folder's config.json gives them
+    set_size: list | None = None  # [height, width] that it was set to once it was made; None: as it was made
 
 
 class ImageEncoder(nn.Module):
@@ -48,6 +49,7 @@ class ImageEncoder(nn.Module):
         self.std = list(body.std)
         self.n_out = body.n_out
         self.args = body.args
+        self.set_size = body.set_size
         # channels last: depthwise convolutions on a CPU take half the time, and half precision on
         # a GPU gains as well
         self.body.to(memory_format=torch.channels_last)
@@ -56,8 +58,9 @@ class ImageEncoder(nn.Module):
         "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
         # the name alone: the folder that it came from means nothing on another machine
         architecture = self.body.pretrained_cfg['architecture']
-        return {'name': Path(self.name).name, 'arch': architecture, 'args': self.args, 'pool': self.pool_name,
+        spec = {'name': Path(self.name).name, 'arch': architecture, 'args': self.args, 'pool': self.pool_name,
                 'mean': self.mean, 'std': self.std, 'n_out': self.n_out}
+        return spec if self.set_size is None else {**spec, 'set_size': self.set_size}
 
     @classmethod
     def from_spec(
@@ -91,12 +94,14 @@ def timm_body(
     _remove_classifier(model, pool)
     # measured, not taken from timm's `num_features`: with another pool the width may differ
     features, problem = _features_of(model, size)
+    set_size = None
     if problem is not None:
-        model, features = _made_for(model, size, name, pool, remake, problem)
-        args['img_size'] = list(size)
+        model, features, is_set = _made_for(model, size, name, pool, remake, problem)
+        if is_set: set_size = list(size)
+        else: args['img_size'] = list(size)
     if pool is not None and features.ndim != (4 if pool == 'gem' else 2):
         raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(features.shape)}')
-    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args)
+    return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args, set_size)
 
 
 def _features_of(model, size):
@@ -111,22 +116,24 @@ def _features_of(model, size):
 
 
 def _made_for(model, size, name, pool, remake, problem):
-    "A model that has failed on pictures of `size` set to that size, or made anew for it, and its features."
-    ways = [lambda: _set_size(model, size)] if hasattr(model, 'set_input_size') else []
-    if remake is not None: ways.append(lambda: _remade(remake, size, pool))
-    for way in ways:
+    """A model that has failed on pictures of `size` set to that size, or made anew for it; its features; and
+    whether it was set, which is not the same: the windows of a Swin differ."""
+    ways = [(lambda: _set_size(model, size), True)] if hasattr(model, 'set_input_size') else []
+    if remake is not None: ways.append((lambda: _remade(remake, size, pool), False))
+    for way, is_set in ways:
         # some models take only sizes that their patches divide, others no `img_size` at all
         try: changed = way()
         except Exception as error:
             problem = error
             continue
         features, problem = _features_of(changed, size)
-        if problem is None: return changed, features
+        if problem is None: return changed, features, is_set
     expected = getattr(model, 'pretrained_cfg', {}).get('input_size')
     trained_at = f', it was trained on {expected[1]} x {expected[2]}' if expected else ''
+    example = expected[1] if expected else 224
     reason = f'{type(problem).__name__}: {_first_line(problem)}'
     raise InputError(f'image_arch={name!r} can not read pictures of {size[0]} x {size[1]} pixels{trained_at} '
-                     f'({reason}): choose another size for the pictures, e.g. item_tfms=Resize(224)'
+                     f'({reason}): choose another size for the pictures, e.g. item_tfms=Resize({example})'
                      ) from problem
 
 
@@ -169,7 +176,10 @@ def _body_from_spec(spec: dict) -> ImageBody:
     if 'img_size' in arguments: arguments['img_size'] = tuple(arguments['img_size'])
     model = timm.create_model(architecture, pretrained=False, **arguments)
     _remove_classifier(model, spec['pool'])
-    return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'])
+    # earlier versions made the model for the size, also where it had been set to it
+    set_size = spec.get('set_size')
+    if set_size is not None: model.set_input_size(img_size=tuple(set_size))
+    return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'], set_size)
 
 
 def _remove_classifier(model: nn.Module, pool: str | None):

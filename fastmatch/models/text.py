@@ -98,8 +98,8 @@ class TitleEncoder(nn.Module):
         self.body = _load_body(self.name, pretrained) if body is None else body
         if dtype is not None: self.body.to(dtype)
         # BERT's own pooler is a layer on top that neither pooling reads: left in, its parameters would never
-        # be trained
-        if getattr(self.body, 'pooler', None) is not None: self.body.pooler = None
+        # be trained. LayoutLM calls it without asking whether it is there
+        if getattr(self.body, 'pooler', None) is not None: self.body.pooler = nn.Identity()
         self.n_out = self.body.config.hidden_size
 
     @property
@@ -110,6 +110,8 @@ class TitleEncoder(nn.Module):
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
         config = json.loads(self.body.config.to_json_string(use_diff=False))
+        # which model of a family it is, where there are several
+        if not config.get('architectures'): config['architectures'] = [type(self.body).__name__]
         # the folder that it came from means nothing on another machine, the precision of its file neither
         for entry in ('_name_or_path', *DTYPES): config.pop(entry, None)
         spec = {'name': Path(self.name).name, 'config': config, 'pool': self.pool, 'pad_id': self.pad_id}
@@ -148,12 +150,15 @@ def _load_body(name: str, pretrained: bool) -> nn.Module:
 
 def _made_of(config, name: str) -> nn.Module:
     "The encoder that a config describes, with random weights."
-    return _encoder_part(_auto_class(config, name).from_config(config, trust_remote_code=False))
+    auto_class = _auto_class(config, name)
+    # the model's own class is made of a config, the `AutoModel`s choose one by it
+    if not hasattr(auto_class, 'from_config'): return _encoder_part(auto_class(config))
+    return _encoder_part(auto_class.from_config(config, trust_remote_code=False))
 
 
 def _auto_class(config, name: str):
     "The class of transformers that makes a text encoder of a config; raises `InputError` for another model."
-    from transformers import AutoModel, AutoModelForTextEncoding
+    from transformers import MODEL_MAPPING, AutoModel, AutoModelForTextEncoding
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
     if hasattr(config, 'vision_config') or hasattr(config, 'audio_config'):
         raise InputError(f'text_arch={name!r}: a {config.model_type} model reads more than titles; save its '
@@ -161,10 +166,24 @@ def _auto_class(config, name: str):
                          'CLIPTextModel.from_pretrained(...).save_pretrained(folder), with the tokenizer')
     # of T5 and its kin the encoder alone; of others the same model as `AutoModel` makes
     has_own_class = config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
-    return AutoModelForTextEncoding if has_own_class else AutoModel
+    if has_own_class: return AutoModelForTextEncoding
+    return AutoModel if type(config) in MODEL_MAPPING else _named_class(config, name)
+
+
+def _named_class(config, name: str):
+    "The class of transformers that a config names, for a model that `AutoModel` doesn't know: e.g. SigLIP's."
+    import transformers
+    for class_name in config.architectures or ():
+        named = getattr(transformers, class_name, None)
+        # a spec may come from a stranger: nothing else is made by its name
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel): return named
+    raise InputError(f'text_arch={name!r}: transformers has no encoder for a model of type '
+                     f'{config.model_type!r}')
 
 
 def _encoder_part(model: nn.Module) -> nn.Module:
     "The encoder of a model that has a decoder as well, any other model as it is."
+    # Funnel's decoder only brings its encoder's output back to one vector a token
+    if not getattr(model.config, 'is_encoder_decoder', False): return model
     has_both = all(isinstance(getattr(model, part, None), nn.Module) for part in ('encoder', 'decoder'))
     return model.get_encoder() if has_both else model

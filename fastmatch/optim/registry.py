@@ -84,6 +84,8 @@ def _timm_class(name):
     optimizer_info = factory.get_optimizer_info(name)
     if optimizer_info.second_order:
         raise InputError(f'{name!r} needs second derivatives, which fastai\'s backward pass leaves out')
+    # without it a product of all factors of a weight is taken at once: 100 GB for a small convolution
+    if name.startswith('kron'): require_package('opt_einsum', f'the optimizer {name!r}')
     # the class of another package is given by its name
     if isinstance(optimizer_info.opt_class, str):
         require_package(optimizer_info.opt_class.split('.')[0], f'the optimizer {name!r}')

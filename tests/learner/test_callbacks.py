@@ -47,10 +47,14 @@ from fastmatch.callback import (
 from fastmatch.callback.base import SkippableCallback
 from fastmatch.callback.second_pass import SecondPass
 from fastmatch.core import InputError, seed_everything
+from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.learner import classify_learner, match_learner
 from fastmatch.losses import ArcFace, CrossEntropy, SumLoss
 from fastmatch.schedule import GradientAccumulation, Plateau, Still, TorchSchedule, WarmUp
+from tests.bench.families import tiny_model
 from tests.learner.small import weights
-from tests.learner.test_fits import make
+from tests.learner.test_fits import LOADERS, make
 
 EPOCHS = 2
 LR = 1e-3
@@ -249,3 +253,28 @@ def test_factors_of_ones_own_where_the_learner_has_none(listings, tmp_path):
     with_own = trained('match', listings, tmp_path, rates, lr_mult={})
     expected = trained('match', listings, tmp_path, None, lr_mult={'head': 2.})
     assert torch.equal(weights(with_own), weights(expected))
+
+
+@pytest.mark.parametrize('kind', ['match', 'classify'])
+@pytest.mark.parametrize('mixing', ['MixUp', 'CutMix'])
+@pytest.mark.filterwarnings('ignore')
+def test_fastais_mixing_of_listings_with_titles_names_ours(kind, mixing, listings, tmp_path):
+    folder = tmp_path/'bert'
+    tiny_model('bert', folder)
+    options = {**LOADERS, 'text_col': 'title', 'max_len': 16}
+    if kind == 'match': loaders, maker = MatchDataLoaders.from_df(listings, **options), match_learner
+    else:
+        loaders = ClassifyDataLoaders.from_df(listings, label_col='vendor', **options)
+        maker = classify_learner
+    learner = maker(loaders, 'test_resnet', folder, pretrained=False, path=tmp_path)
+    with learner.no_bar(), learner.no_logging():
+        with pytest.raises(InputError, match=rf'titles: give .*fastmatch\.callback\.mix\.{mixing}\(\)'):
+            learner.fit(1, LR, cbs=getattr(mixup, mixing)())
+        learner.fit(1, LR, cbs=getattr(mix, mixing)())
+
+
+@pytest.mark.parametrize('kind', ['match', 'classify'])
+def test_a_second_precision_is_refused(kind, listings, tmp_path):
+    learner = make(kind, listings, tmp_path).to_bf16()
+    with pytest.raises(InputError, match='MixedPrecision: this learner has one already'):
+        learner.fit(1, LR, cbs=fp16.MixedPrecision())

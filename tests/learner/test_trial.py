@@ -105,7 +105,7 @@ def test_classifiers_are_tried_too(listings):
 def test_an_image_encoder_is_set_to_the_pictures_or_refused(listings):
     loaders = MatchDataLoaders.from_df(listings, text_col=None, **LOADERS)
     learner = match_learner(loaders, 'vit_tiny_patch16_224', pretrained=False)
-    assert learner.model.encoders['image'].args == {'img_size': [32, 32]}
+    assert learner.model.encoders['image'].set_size == [32, 32]
     tiny = MatchDataLoaders.from_df(listings, text_col=None, **{**LOADERS, 'item_tfms': Resize(8)})
     with pytest.raises(InputError, match='vit_tiny_patch16_224.*pictures of 8 x 8'):
         match_learner(tiny, 'vit_tiny_patch16_224', pretrained=False)
