@@ -12,7 +12,7 @@ from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, in
 from .columns import Columns
 from .image import file_name
 from .read import check_columns, check_listings, raise_unusable
-from .split import components, valid_split
+from .split import check_valid_fold, components, valid_split
 from .title import MAX_LEN
 
 
@@ -69,6 +69,7 @@ def _check_pictures(df, image_columns, path, id_column, phash):
 
 def _stratified_split(df, columns, valid_fold, n_folds, seed, **links):
     "Deal folds that each get their share of every class, equal pictures in one; say which rows validate."
+    check_valid_fold(valid_fold, columns.fold)
     if not 0 <= valid_fold < n_folds: raise InputError(f'valid_fold={valid_fold}: 0 to {n_folds - 1}')
     class_sizes = df[columns.group].value_counts()
     small_classes = class_sizes[class_sizes < n_folds]

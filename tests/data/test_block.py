@@ -16,6 +16,7 @@ from PIL import Image
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.demo import demo_path
 from fastmatch.data.image import read_image
 from fastmatch.data.show import wrap
 from fastmatch.data.title import TensorTitle
@@ -376,3 +377,19 @@ def test_several_titles_are_told(listings):
     for titles in (['title', 'vendor'], ('title',)):
         with pytest.raises(InputError, match='title_col=.*: a listing has one title'):
             make_loaders(listings, title_col=titles)
+
+
+@pytest.mark.parametrize('option, words', [
+    ({'after_batch': []}, 'give batch_tfms'), ({'after_item': []}, 'give item_tfms'),
+    ({'before_batch': []}, 'set it themselves'), ({'val_bs': 0}, 'val_bs=0')])
+def test_options_that_would_displace_what_the_loaders_do(option, words):
+    df = pd.read_csv(demo_path()/'listings.csv').head(40)
+    with pytest.raises(InputError, match=words):
+        MatchDataLoaders.from_df(df, demo_path()/'images', title_col=None, phash=False, **option)
+
+
+def test_ids_that_are_lists():
+    df = pd.read_csv(demo_path()/'listings.csv').head(40)
+    df['posting_id'] = [[number] for number in range(len(df))]
+    with pytest.raises(InputError, match='an id is a number or a text'):
+        MatchDataLoaders.from_df(df, image_col=None, title_col='title')
