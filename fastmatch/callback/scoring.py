@@ -121,7 +121,12 @@ class CheckedTrackers(Callback):
     def before_fit(self):
         for tracker in self.learn.cbs:
             if not isinstance(tracker, TrackerCallback): continue
-            check_monitor(self.learn, tracker.monitor, type(tracker).__name__)
+            name = type(tracker).__name__
+            check_monitor(self.learn, tracker.monitor, name)
+            is_of_training = tracker.monitor.startswith('train')
+            if not is_of_training and not len(self.dls.valid):
+                raise InputError(f'{name}: monitor={tracker.monitor!r} is of validation, and the dataloaders '
+                                 'hold no listings for it')
             changes_rates = isinstance(tracker, ReduceLROnPlateau) and not in_lr_find(self.learn)
             if changes_rates: self._check_rates(tracker)
 

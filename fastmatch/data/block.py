@@ -99,6 +99,11 @@ SAMPLERS = {
     'oversample': lambda groups, bs, k, seed: OverSampler(groups, seed, min_count=k)}
 
 
+# options of fastai's loaders that would displace what is done here -> what to use
+INSTEAD = {'after_item': 'item_tfms', 'after_batch': 'batch_tfms', 'before_batch': 'item_tfms or batch_tfms',
+           'create_batch': 'item_tfms or batch_tfms'}
+
+
 @dataclass
 class BatchOptions:
     "How rows become batches: what the `from_df` of both kinds of dataloaders take and hand on."
@@ -116,11 +121,14 @@ class BatchOptions:
 
     def __post_init__(self):
         for option, setting in self.others.items():
+            if option in INSTEAD:
+                raise InputError(f'{option}: these loaders set it themselves; give {INSTEAD[option]}')
             known = known_options()
             if option not in known: raise unknown_option(option, setting, known, 'from_df')
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise InputError(f'sampler={self.sampler!r}: choose None or one of {list(SAMPLERS)}')
-        if self.bs < 1: raise InputError(f'bs={self.bs}: give 1 or more')
+        for option, size in (('bs', self.bs), ('val_bs', self.val_bs)):
+            if size is not None and size < 1: raise InputError(f'{option}={size}: give 1 or more')
         if not 0 <= self.seed < 2**32:
             raise InputError(f'seed={self.seed}: give an integer from 0 to 2**32-1')
 
@@ -138,7 +146,7 @@ def known_options() -> list[str]:
     ours = [each.name for each in fields(BatchOptions)]
     of_split = ['path', 'columns', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames']
     # what the table itself says, or the loaders make
-    taken = {'self', 'dataset', 'kwargs', 'others', 'get_idxs', 'path', 'dl_kwargs', 'dl_type'}
+    taken = {'self', 'dataset', 'kwargs', 'others', 'get_idxs', 'path', 'dl_kwargs', 'dl_type', *INSTEAD}
     return [*ours, *of_split, *keywords_of_roles(), *FASTAI_NAMES,
             *(name for name in fastais if name not in taken)]
 

@@ -19,7 +19,7 @@ from .read import (
     text_columns_of,
     with_names,
 )
-from .split import components, valid_split
+from .split import check_valid_fold, components, valid_split
 from .title import MAX_LEN
 
 
@@ -66,6 +66,7 @@ def _check_pictures(df, image_columns, path, id_column, phash):
 
 def _stratified_split(df, columns, valid_fold, n_folds, seed, **links):
     "Deal folds that each get their share of every class, equal pictures in one; say which rows validate."
+    check_valid_fold(valid_fold, columns.fold)
     if not 0 <= valid_fold < n_folds: raise InputError(f'valid_fold={valid_fold}: 0 to {n_folds - 1}')
     class_sizes = df[columns.group].value_counts()
     small_classes = class_sizes[class_sizes < n_folds]

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
-from ..match.cells import composed, texts_of, tidy, tidy_titles
+from ..match.cells import BOOLS, composed, texts_of, tidy, tidy_titles
 from .columns import Columns
 from .image import NO_FILE, file_name, image_path, phash, try_image
 
@@ -77,9 +77,7 @@ def _tidy_columns(df, columns):
     for column in {columns.id, columns.group} - {None}: df[column] = tidy(df[column], column)
     if columns.title is not None: df[columns.title] = tidy_titles(df[columns.title])
     if columns.fold is None: return
-    is_bool = holds_booleans(df[columns.fold])
-    df[columns.fold] = df[columns.fold].astype(bool) if is_bool else (
-        pd.to_numeric(df[columns.fold]).astype(np.int64))
+    df[columns.fold] = tidy_folds(df[columns.fold])
 
 
 def _faults_of_cells(df, columns):
@@ -87,6 +85,7 @@ def _faults_of_cells(df, columns):
     faults = []
     if columns.id is not None:
         faults += _blank(df, columns.id, 'no id')
+        _refuse_lists(df[columns.id])
         _check_ids(df[columns.id])
     if columns.title is not None:
         faults += _blank(df, columns.title, 'blank title') + _not_text(df, columns.title)
@@ -196,6 +195,14 @@ def _check_ids(ids):
                          f'{len(lines)} repeated: {preview(lines, 20)}')
 
 
+def _refuse_lists(ids):
+    "Raise for lists, dicts and the like in the place of ids, which can't be compared."
+    rows = np.flatnonzero([isinstance(cell, (list, dict, set, np.ndarray)) for cell in ids])
+    if len(rows):
+        raise InputError(f'{ids.name}: an id is a number or a text, {ids.iloc[rows[0]]!r} is neither '
+                         f'(rows {preview(rows.tolist())})')
+
+
 def _blank(df, column, reason):
     "The rows where `column` is missing, None or white space."
     return [Fault(row, column, reason) for row in np.flatnonzero(_is_blank(df[column])).tolist()]
@@ -217,9 +224,23 @@ def _not_text(df, column):
 def holds_booleans(
     cells: pd.Series,  # Of folds
 ) -> bool:
-    "Whether all cells that are there are True or False, as in fastai's `is_valid`."
-    filled = cells.dropna()
-    return len(filled) > 0 and all(isinstance(cell, (bool, np.bool_)) for cell in filled)
+    "Whether all cells that are there are True or False, as in fastai's `is_valid`, or say so as text."
+    filled = cells[~_is_blank(cells)]
+    return len(filled) > 0 and all(_truth(cell) is not None for cell in filled)
+
+
+def _truth(cell):
+    "What a cell says that is True or False, also as a text file has it; None for any other."
+    if isinstance(cell, BOOLS): return bool(cell)
+    return {'true': True, 'false': False}.get(cell.strip().lower()) if isinstance(cell, str) else None
+
+
+def tidy_folds(
+    cells: pd.Series,  # Folds without a fault, see `not_whole`
+) -> pd.Series:  # int64, or bool where all are True or False
+    "Folds in one type."
+    if holds_booleans(cells): return cells.map(_truth).astype(bool)
+    return pd.to_numeric(cells).astype(np.int64)
 
 
 def not_whole(
@@ -227,7 +248,11 @@ def not_whole(
     column: str,  # Column of folds
 ) -> list[Fault]:
     "The rows where a column doesn't hold a whole number; 2.0 and '2' are whole, a column of booleans is."
-    fold_numbers = pd.to_numeric(df[column], errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
+    if holds_booleans(df[column]):
+        return _blank(df, column, 'no fold')
+    # a True among numbers would be taken for 1
+    cells = df[column].map(lambda cell: None if isinstance(cell, BOOLS) else cell)
+    fold_numbers = pd.to_numeric(cells, errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
     is_finite = np.isfinite(fold_numbers)
     is_whole = is_finite & (np.where(is_finite, fold_numbers, .5) % 1 == 0)
     is_blank = _is_blank(df[column])

@@ -3,6 +3,7 @@ import hashlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..core import InputError, preview
 from ..match.cells import codes_of, tidy_hashes
 from .columns import Columns
 from .image import image_path
-from .read import check_columns, holds_booleans, not_whole
+from .read import check_columns, holds_booleans, not_whole, tidy_folds
 
 NO_COLUMNS = Columns(None, None, None, None)
 
@@ -175,6 +176,7 @@ def valid_split(
     """
     column_names = {**_given(fold_col=fold_col, label_col=label_col), **Columns.take_from(kwargs)}
     columns = Columns.resolve(columns, column_names, replace(NO_COLUMNS, id='posting_id'))
+    check_valid_fold(valid_fold, columns.fold)
     component = components(df, columns=columns, **kwargs)
     if columns.fold is None:
         given_folds = final_folds = _deal(component, n_folds, seed)[component]
@@ -195,6 +197,19 @@ def valid_split(
         raise InputError(f"valid_fold={valid_fold!r} holds {is_valid.sum()} of {len(df)} rows, linked rows "
                          "taken together: both training and validation need some")
     return is_valid, moved
+
+
+def check_valid_fold(
+    valid_fold,  # Which fold validates
+    fold_column: str | None,  # Column of folds; None where they are dealt, from 0
+):
+    "Raise `InputError` for what is not the number of one fold."
+    is_bool = isinstance(valid_fold, (bool, np.bool_))
+    if is_bool and fold_column is None:
+        raise InputError(f'valid_fold={valid_fold!r}: without a column of folds they are dealt, and have '
+                         'numbers from 0')
+    if not is_bool and not isinstance(valid_fold, Real):
+        raise InputError(f'valid_fold={valid_fold!r}: give the number of one fold')
 
 
 def _moved(df, given, final, id_column):
@@ -224,4 +239,4 @@ def _folds(df, fold_column, valid_fold):
                          f'that are True, valid_fold=False the others (valid_fold={valid_fold!r} is neither)')
     if isinstance(valid_fold, (bool, np.bool_)) and not is_bool:
         raise InputError(f'valid_fold={valid_fold!r}: {fold_column!r} holds numbers, give one of them')
-    return pd.to_numeric(df[fold_column]).to_numpy(dtype=np.int64)
+    return tidy_folds(df[fold_column]).to_numpy(dtype=np.int64)

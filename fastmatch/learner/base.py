@@ -1,12 +1,15 @@
 "What Learners over listings share: encoders from names, parameter groups and their rates, validation."
 import warnings
 
+import torch
+
 # these imports give fastai's Learner to_fp16, summary, progress bars, lr_find and its schedules
 from fastai.callback import fp16, hook, progress, schedule  # noqa: F401
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import TerminateOnNaNCallback, TrackerCallback
 from fastai.learner import Learner
 from fastcore.xtras import ContextManagers
+from torch import nn
 
 from ..callback.base import in_lr_find, leave_autocast
 from ..callback.learner_methods import CallbackMethods
@@ -18,7 +21,7 @@ from ..models.layered import parameters_by_layer
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
-from ..schedule.rates import ALIASES, rate_factors
+from ..schedule.rates import ALIASES, check_rates, named_rates, rate_factors
 from .fits import FastaiFits
 from .reading import EncoderInputs, tokenize_of
 from .trial import check_words, long_titles, places_hint, read_trial, try_encoder
@@ -71,6 +74,17 @@ def groups_splitter(
     return list(model.param_groups().values())
 
 
+def _check_opt_func(opt_func):
+    "Raise `InputError` for a name, or an optimizer of torch's, in the place of a fastai optimizer function."
+    if isinstance(opt_func, str):
+        raise InputError(f'opt_func={opt_func!r}: give the function, opt_func({opt_func!r})')
+    if isinstance(opt_func, type) and issubclass(opt_func, torch.optim.Optimizer):
+        raise InputError(f'opt_func={opt_func.__name__}: fastai wraps an optimizer of torch, '
+                         f'partial(OptimWrapper, opt={opt_func.__name__})')
+    if not callable(opt_func):
+        raise InputError(f'opt_func={opt_func!r}: give a fastai optimizer function, e.g. adamw')
+
+
 def check_one_batch(
     dls,  # `ListingDataLoaders`
 ):
@@ -101,6 +115,9 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
     ):
         self.encoder_inputs = encoder_inputs
         super().__init__(dls, model, *args, **kwargs)
+        _check_opt_func(self.opt_func)
+        if isinstance(self.lr, dict): self.lr = named_rates(model, self.lr)
+        check_rates(self.lr)
 
     @property
     def dls(self):
@@ -118,6 +135,28 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
     def check_trainable(self, dls):
         "Raise `InputError` for dataloaders that the model can't be trained on."
         check_one_batch(dls)
+        self._check_single_rows(dls.train)
+
+    def _check_single_rows(self, loader):
+        "Raise `InputError` for a batch of one row where BatchNorm would have to find its spread."
+        n_rows = loader.n if getattr(loader, 'sampler', None) is None else len(loader.sampler)
+        rest = 0 if loader.drop_last else n_rows % loader.bs
+        if 1 not in (loader.bs, rest): return
+        if not any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules()): return
+        which = 'a batch' if loader.bs == 1 else f'the last batch of {n_rows} listings'
+        raise InputError(f'bs={loader.bs}: {which} has one row, and BatchNorm needs two; give another '
+                         'bs, or drop_last=True')
+
+    def validate(self, ds_idx=1, dl=None, cbs=None):
+        "fastai's `validate`."
+        if dl is None and ds_idx == 1 and not len(self.dls.valid):
+            raise InputError('the dataloaders hold no listings for validation')
+        return super().validate(ds_idx, dl, cbs)
+
+    def _end_cleanup(self):
+        super()._end_cleanup()
+        # fastai leaves it, with the graph of the last batch, and a Learner with it can't be copied
+        self.loss_grad = None
 
     def lr_find(self, *args, **kwargs):
         "fastai's `lr_find`."

@@ -30,6 +30,8 @@ class ClassifyLearner(ListingLearner):
     class_names = None  # the classes that the heads tell apart, in their order
 
     def check_dls(self, dls):
+        if not isinstance(dls, ClassifyDataLoaders):
+            raise InputError('dls: make them with ClassifyDataLoaders.from_df')
         if self.class_names is None or list(dls.vocab) == self.class_names: return
         raise InputError(f'dls: its classes {preview(dls.vocab)} are not those that this learner tells '
                          f'apart, {preview(self.class_names)}')
@@ -43,6 +45,7 @@ class ClassifyLearner(ListingLearner):
         dls, id_col = self.dls, self.dls.columns.id
         items, loader = dls.valid_df, dls.valid
         if df is None and path is not None: raise InputError('path is the folder of a table: give df too')
+        if df is None and not len(items): raise InputError('the dataloaders hold no items for validation')
         if df is not None:
             items = dls.widen(df, path)
             loader = dls.test_dl(items)

@@ -5,7 +5,7 @@ from fastcore.foundation import L
 
 from ..callback.check import check_callbacks
 from ..core import InputError, checks_options
-from ..schedule.rates import for_optimizer, rates_as_given
+from ..schedule.rates import check_epochs, for_optimizer, is_one_rate, rates_as_given
 
 MOST_TRIED = 100  # rates that `lr_find` tries: fastai's default
 FEWEST_TRIED = 30  # fewer give too rough a curve
@@ -17,6 +17,8 @@ class FastaiFits:
         """fastai's `fit`; `lr` may also be a dict of rates by name of parameter group.
 
         Raises `InputError` for callbacks that can't train these learners, see `check_callbacks`."""
+        # fastai trains nothing for 0 epochs, and for fewer
+        if n_epoch != 0: check_epochs(n_epoch)
         check_callbacks(self, cbs)
         if self.opt is None: self.create_opt()
         given_rates = lr
@@ -48,9 +50,9 @@ class FastaiFits:
     @checks_options(Learner.fine_tune, Learner.fit_one_cycle)
     def fine_tune(self, epochs, base_lr=2e-3, **kwargs):
         "fastai's `fine_tune`."
-        if isinstance(base_lr, dict):
+        if not is_one_rate(base_lr):
             raise InputError('base_lr: fine_tune makes the rates of all groups from one number; '
-                             'fit_head_first takes rates by name')
+                             'fit_head_first takes rates by name, as a list or a slice')
         super().fine_tune(epochs, base_lr, **kwargs)
 
     def lr_find(self, start_lr=1e-7, end_lr=10, num_it=None, stop_div=True, show_plot=True,

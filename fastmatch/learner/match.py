@@ -35,7 +35,7 @@ from .matcher import MatcherExport, check_exportable
 from .reading import tokenize_of
 from .resizing import resizing_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
-from .trial import check_loss, try_loss
+from .trial import check_loss, try_loss, try_metrics
 
 SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the listing itself included
 
@@ -43,6 +43,10 @@ SHOWN_NEIGHBORS = 51  # nearest listings that pictures are chosen from, the list
 class MatchLearner(MatcherExport, ListingLearner):
     "A `Learner` that is validated on groups it never saw in training; made by `match_learner`."
     train_groups = None  # the groups of the heads' centers, in their order
+
+    def check_dls(self, dls):
+        if not isinstance(dls, MatchDataLoaders):
+            raise InputError('dls: make them with MatchDataLoaders.from_df')
 
     def check_trainable(self, dls):
         super().check_trainable(dls)
@@ -269,4 +273,5 @@ def match_learner(
     learn.train_groups = _train_groups(dls)
     learn.model.to(dls.device)
     try_loss(learn, trial)
+    try_metrics(learn, trial)
     return learn

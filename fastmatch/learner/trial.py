@@ -7,6 +7,7 @@ import copy
 from dataclasses import dataclass, field
 
 import torch
+from fastai.learner import AvgMetric
 from torch import nn
 
 from ..callback.base import give_labels_to_heads
@@ -157,6 +158,24 @@ def try_loss(
     if not isinstance(value, torch.Tensor) or (value.numel() != 1 and not isinstance(loss, Loss)):
         given = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(f'loss_func={_name(loss)}: a loss is one number, it returns {given}')
+
+
+def try_metrics(
+    learner,  # A `MatchLearner` that is ready to train
+    trial: Trial,  # Of its listings
+):
+    "Raise `InputError` for functions as metrics that can't read the embeddings of two rows."
+    device = next(learner.model.parameters()).device
+    with preserved_randomness(): embeddings = learner.model.embed(*(each.to(device) for each in trial.inputs))
+    targets = [target.to(device) for target in trial.targets]
+    for metric in learner.metrics:
+        if not isinstance(metric, AvgMetric): continue
+        try: metric.func(embeddings, *targets)
+        # whatever a function that reads something else raises
+        except Exception as error:
+            raise InputError(f"metrics={metric.name}: it can't read embeddings by modality "
+                             f'({type(error).__name__}: {_first_line(error)}); RecallAt, MAPAtR, RowF1 do'
+                             ) from error
 
 
 def _name(loss): return getattr(loss, '__name__', type(loss).__name__)

@@ -67,6 +67,8 @@ def _encoder_of(modality, module, options):
         if pool is None: return module
         raise InputError(f'pool={pool!r}: the encoder {type(module).__name__} was given ready-made')
     if modality == 'text': return _text_encoder(module, pool, options.get('pad_id'))
+    # of a module in half precision, small steps of a training would be rounded away
+    module = module.float()
     if not _is_timm(module): return ModuleEncoder(module, pool, img_size=img_size)
     name = module.pretrained_cfg['architecture']
     return ImageEncoder(name, pool=pool, body=timm_body(module, pool, img_size, name))

@@ -43,6 +43,7 @@ class MatchNet(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         widths = {modality: encoder.n_out for modality, encoder in encoders.items()}
         if len(widths) > 1: widths['joint'] = sum(widths.values())
+        if isinstance(heads, str): raise InputError(f'heads={heads!r}: give a tuple, ({heads!r},)')
         unknown = [modality for modality in heads or () if modality not in widths]
         if unknown: raise InputError(f'heads={unknown}: this model can have {list(widths)}')
         widths = {modality: width for modality, width in widths.items() if heads is None or modality in heads}

@@ -45,6 +45,10 @@ def _load(auto_class, name: str):
         what = LOADED.get(auto_class.__name__, 'weights')
         short_name = name.removeprefix('sentence-transformers/')
         raise no_weights(short_name, TITLE_PACKAGES, error, what=what) from error
+    # weights of another shape than the settings say
+    except RuntimeError as error:
+        raise InputError(f'text_arch={name!r}: its weights do not belong to its config.json ({error})'
+                         ) from error
 
 
 def load_tokenizer(

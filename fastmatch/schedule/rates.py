@@ -45,6 +45,8 @@ def rate_factors(
 ) -> list[float]:
     """Factors in the order of the model's parameter groups, 1 for those not named; `InputError` for a name
     that no group has."""
+    if not isinstance(factors, dict):
+        raise InputError(f'factors on the learning rate are a dict by name of group, not {factors!r}')
     by_group, group_names = _by_group(model, factors, 'factors on the learning rate')
     for name, factor in factors.items():
         if not isinstance(factor, Real) or not 0 <= factor < math.inf:
@@ -64,9 +66,35 @@ def for_optimizer(
     learner,  # fastai `Learner`
     lr,  # Learning rate in any form that a `fit_*` takes
 ):
-    "A learning rate as fastai's optimizers take it: a dict in the order of the groups, one rate as a float."
-    if isinstance(lr, dict): return named_rates(learner.model, lr)
-    return float(lr) if is_one_rate(lr) else lr
+    """A learning rate as fastai's optimizers take it: a dict in the order of the groups, one rate as a float.
+
+    Raises `InputError` for what is no rate, and for more or fewer rates than there are groups.
+    """
+    if lr is None: return None
+    if isinstance(lr, dict): lr = named_rates(learner.model, lr)
+    check_rates(lr)
+    if is_one_rate(lr): return float(lr)
+    if isinstance(lr, slice): return lr
+    if learner.opt is None: learner.create_opt()
+    n_groups = len(learner.opt.param_lists)
+    # fastai takes one rate in a list for all groups
+    if len(lr) in (1, n_groups): return lr
+    names = f' {list(learner.model.param_groups())}' if hasattr(learner.model, 'param_groups') else ''
+    raise InputError(f'lr={list(lr)}: {len(lr)} rates for the {n_groups} parameter groups{names}')
+
+
+def check_rates(
+    lr,  # Learning rate, or rates, in any form but a dict by name of group
+):
+    "Raise `InputError` unless each rate is a number, 0 or above."
+    if isinstance(lr, slice): rates = [rate for rate in (lr.start, lr.stop) if rate is not None]
+    elif is_one_rate(lr) or isinstance(lr, str) or not hasattr(lr, '__len__'): rates = [lr]
+    else: rates = lr
+    if len(rates) and all(_is_rate(rate) for rate in rates): return
+    raise InputError(f'lr={lr!r}: a learning rate is a number, 0 or above')
+
+
+def _is_rate(rate): return is_one_rate(rate) and 0 <= float(rate) < math.inf
 
 
 @contextmanager

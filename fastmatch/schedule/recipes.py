@@ -8,7 +8,7 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.schedule import minimum, steep
 
 from ..core import InputError, preview
-from .rates import check_epochs, named_rates
+from .rates import check_epochs, is_one_rate, named_rates
 
 FACTOR = 2.6  # rate of a group over that of the group below it (ULMFiT, https://arxiv.org/abs/1801.06146)
 
@@ -78,7 +78,11 @@ def fit_gradual(
 
     Lower groups get lower rates, see `layered_rates`. From ULMFiT, https://arxiv.org/abs/1801.06146.
     """
+    if not is_one_rate(lr):
+        raise InputError(f'lr={lr!r}: fit_gradual makes the rates of all groups from one number')
     n_groups = _count_groups(learner)
+    if not isinstance(epochs, (int, list, tuple)):
+        raise InputError(f'epochs={epochs!r}: give a whole number, or a list of one for each stage')
     stage_epochs = [epochs] * n_groups if isinstance(epochs, int) else list(epochs)
     if len(stage_epochs) != n_groups:
         raise InputError(f'epochs={stage_epochs}: one number for each of the {n_groups} stages')

@@ -34,4 +34,4 @@ def test_second_training_on_all_data():
     best_epoch = fit(learner, 'fit_to_best', 3, .05, dls=all_dls, patience=2)
     assert learner.steps.n_steps == (best_epoch + 1) * 2 * N // BS and learner.dls is not all_dls
     learner.dls.loaders[1] = learner.dls.valid.new(dataset=Items(data(4)))
-    with pytest.raises(InputError, match='never better'): fit(learner, 'fit_to_best', 1, float('nan'))
+    with pytest.raises(InputError, match='never better'): fit(learner, 'fit_to_best', 1, 1e38)

@@ -19,6 +19,7 @@ from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.data.demo import demo_path
 from fastmatch.data.image import image_path, read_image
 from fastmatch.data.show import wrap
 from fastmatch.data.table import recognise
@@ -416,3 +417,19 @@ def test_names_with_accents_in_another_form(listings, tmp_path, on_disk, asked):
     (tmp_path/unicodedata.normalize(on_disk, 'é.png')).touch()
     name = unicodedata.normalize(asked, 'é.png')
     assert image_path(tmp_path, name) == tmp_path/name
+
+
+@pytest.mark.parametrize('option, words', [
+    ({'after_batch': []}, 'give batch_tfms'), ({'after_item': []}, 'give item_tfms'),
+    ({'before_batch': []}, 'set it themselves'), ({'val_bs': 0}, 'val_bs=0')])
+def test_options_that_would_displace_what_the_loaders_do(option, words):
+    df = pd.read_csv(demo_path()/'listings.csv').head(40)
+    with pytest.raises(InputError, match=words):
+        MatchDataLoaders.from_df(df, demo_path()/'images', title_col=None, phash=False, **option)
+
+
+def test_ids_that_are_lists():
+    df = pd.read_csv(demo_path()/'listings.csv').head(40)
+    df['posting_id'] = [[number] for number in range(len(df))]
+    with pytest.raises(InputError, match='an id is a number or a text'):
+        MatchDataLoaders.from_df(df, image_col=None, title_col='title')

@@ -243,3 +243,24 @@ def test_the_sample_has_one_picture_under_two_labels():
     assert component.max() + 1 == 750
     cricket = component[listings.posting_id == 'emoji_0303'][0]  # Noto v1 draws the insect and the game alike
     assert set(listings.label_group[component == cricket]) == {'1f997', '1f3cf'}
+
+
+TRUTHS = ['True', 'False', 'True', 'False', 'True', 'False']
+
+
+@pytest.mark.parametrize('cells', [TRUTHS, [cell.lower() for cell in TRUTHS], pd.Categorical(TRUTHS),
+                                   [cell == 'True' for cell in TRUTHS]])
+def test_folds_of_true_and_false_as_a_text_file_has_them(cells):
+    df = pd.DataFrame({'posting_id': range(6), 'label_group': range(6), 'fold': cells})
+    is_valid, _ = valid_split(df, True, 'fold', 'label_group')
+    np.testing.assert_array_equal(is_valid, np.arange(6) % 2 == 0)
+    with pytest.raises(InputError, match='holds True and False'): valid_split(df, 0, 'fold', 'label_group')
+
+
+@pytest.mark.parametrize('valid_fold, fold_col, words', [
+    ('0', 'fold', 'the number of one fold'), ([0], 'fold', 'the number of one fold'),
+    (True, None, 'numbers from 0'), (0, 'mixed', 'True is not a whole number')])
+def test_what_is_no_fold(valid_fold, fold_col, words):
+    df = pd.DataFrame({'posting_id': range(6), 'label_group': range(6), 'fold': [0, 0, 1, 1, 2, 2],
+                       'mixed': [True, 0, 1, 1, 0, 1]})
+    with pytest.raises(InputError, match=words): valid_split(df, valid_fold, fold_col, 'label_group')

@@ -87,3 +87,13 @@ def test_a_model_of_pictures_and_titles_is_refused(tmp_path):
     config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match='clip model reads more than titles.*CLIPTextModel'):
         TitleEncoder(tmp_path, pretrained=False, pool='mean', pad_id=0)
+
+
+def test_weights_of_another_shape_than_the_settings_say(tmp_path):
+    from transformers import BertTokenizer
+    tiny_bert().save_pretrained(tmp_path)
+    BertTokenizer(vocab={word: number for number, word in enumerate(['[PAD]', '[UNK]', '[CLS]', '[SEP]'])}
+                  ).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path/'config.json').read_text())
+    (tmp_path/'config.json').write_text(json.dumps({**settings, 'hidden_size': 16}))
+    with pytest.raises(InputError, match='do not belong to its config.json'): TitleEncoder(str(tmp_path))
