@@ -44,6 +44,8 @@ class FastaiFits:
     @checks_options(Learner.fit_sgdr)
     def fit_sgdr(self, n_cycles, cycle_len, lr_max=None, **kwargs):
         "fastai's `fit_sgdr`; `lr_max` may also be a dict of rates by name of parameter group."
+        check_epochs(n_cycles, 'n_cycles')
+        check_epochs(cycle_len, 'cycle_len')
         with rates_as_given(self, lr_max):
             super().fit_sgdr(n_cycles, cycle_len, for_optimizer(self, lr_max), **kwargs)
 

@@ -41,12 +41,12 @@ def comparable(
 def as_text(
     cell,  # An id, a group: a number, a text, or nothing
 ) -> str | None:
-    "What a cell says as text: 12, 12.0 and '12' are '12'; None where it is missing."
-    if isinstance(cell, str): return composed(str(cell))
+    "What a cell says as text, without blanks around it: 12, 12.0 and '12 ' are '12'; None where missing."
+    if isinstance(cell, str): return composed(str(cell)).strip()
     if pd.isna(cell): return None
     if isinstance(cell, NUMBERS) and not isinstance(cell, BOOLS) and float(cell).is_integer():
         return str(int(cell))
-    return composed(str(cell))
+    return composed(str(cell)).strip()
 
 
 def texts_of(

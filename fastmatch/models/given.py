@@ -40,8 +40,14 @@ def given_encoder(
     accepted = inspect.signature(given).parameters
     taken = {option: setting for option, setting in options.items()
              if option in accepted and setting is not None}
-    made = given(**taken)
     name = getattr(given, '__name__', str(given))
+    missing = [parameter.name for parameter in accepted.values() if parameter.default is parameter.empty
+               and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+               and parameter.name not in taken]
+    if missing:
+        raise InputError(f'{modality}_arch={name}: it also needs {", ".join(missing)}; give a module, or '
+                         f'partial({name}, ...)')
+    made = given(**taken)
     if not isinstance(made, nn.Module):
         raise InputError(f'{modality}_arch={name}: it made {type(made).__name__} and not a module')
     is_ready = all(hasattr(made, attribute) for attribute in ATTRIBUTES[modality])

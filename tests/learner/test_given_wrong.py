@@ -114,3 +114,13 @@ def test_modules_in_half_precision_train_in_full(listings, body, dtype):
 
     learner = match_learner(make(listings).dls, make_half, pretrained=False)
     assert {parameter.dtype for parameter in learner.model.parameters()} == {torch.float32}
+
+
+def test_cycles_without_an_epoch(listings):
+    for n_cycles, cycle_len, words in ((0, 1, 'n_cycles=0'), (1, 0, 'cycle_len=0')):
+        with pytest.raises(InputError, match=words): quietly(make(listings), 'fit_sgdr', n_cycles, cycle_len)
+
+
+def test_a_class_that_needs_more_than_it_is_given(listings):
+    with pytest.raises(InputError, match='Conv2d: it also needs in_channels, out_channels, kernel_size'):
+        match_learner(make(listings).dls, torch.nn.Conv2d, pretrained=False)

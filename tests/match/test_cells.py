@@ -91,7 +91,7 @@ def test_tables_are_split_alike_however_they_were_read(ids, text, seed):
 
 def test_ids_that_are_the_same_text_are_repeated():
     table = pd.DataFrame({'id': [1, '1', 2.0]}, dtype=object)
-    with pytest.raises(InputError, match="unique; 1 repeated: '1' on rows 0, 1"):
+    with pytest.raises(InputError, match="unique, also as text; 1 repeated: '1' on rows 0, 1"):
         check_listings(table, id_col='id')
 
 
@@ -149,3 +149,9 @@ def test_hashes_in_capitals_are_the_same():
     column = pd.read_csv(io.StringIO('phash\n0012345678901234\n1234567890123456\n')).phash
     assert tidy_hashes(column).tolist() == ['0012345678901234', '1234567890123456']
     with pytest.raises(InputError, match='dtype=str'): tidy_hashes([1e15, None])
+
+
+def test_blanks_around_ids_and_groups_are_no_part_of_them():
+    assert texts_of(['a', ' a', 'a\t', 'a b']).tolist() == ['a', 'a', 'a', 'a b']
+    assert codes_of(['a', 'a ', 'b']).tolist() == [0, 0, 1]
+    assert tidy(['a ', 'b'], 'groups').tolist() == ['a', 'b']
