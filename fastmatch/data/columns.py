@@ -2,9 +2,11 @@
 
 `Columns` is one object, taken by every call that reads a table, in place of an argument for each column.
 """
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as fields_of
 
-from ..core import InputError, unknown_option
+from ..core import InputError, preview, unknown_option
+from ..match.fields.field import Field
 
 # fastai's words for the same roles, accepted wherever a column is named by keyword
 FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
@@ -19,6 +21,20 @@ class Columns:
     group: str | None = 'label_group'  # Equal for listings of the same product; the class in classification
     fold: str | None = None  # Part of the split that a listing belongs to: whole numbers, or True and False
     phash: str | None = None  # Perceptual hash of the picture, 16 hex digits
+    source: str | None = None  # Where a listing comes from: a shop, a seller, a table
+    # Further columns that are compared: name -> `Field` or its kind, {'price': 'number', 'brand': 'category'}
+    fields: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not isinstance(self.fields, dict):
+            raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
+        taken = set(ROLES) & set(self.fields)
+        if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
+        with_headers = {}
+        for name, given in self.fields.items():
+            given = Field.of(given)
+            with_headers[name] = replace(given, column=given.column or name)
+        object.__setattr__(self, 'fields', with_headers)
 
     @classmethod
     def resolve(
@@ -49,7 +65,16 @@ class Columns:
 
     def by_keyword(self) -> dict:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."
-        return {f'{role}_col': column_name for role, column_name in asdict(self).items()}
+        return {f'{role}_col': getattr(self, role) for role in ROLES}
+
+    @property
+    def headers(self) -> list:
+        "The headers of all columns that are read, those of fields too."
+        return [*self.by_keyword().values(), *(field.column for field in self.fields.values())]
+
+
+# roles that one column plays each
+ROLES = [role.name for role in fields_of(Columns) if role.name != 'fields']
 
 
 def role_of(
@@ -62,7 +87,7 @@ def role_of(
 
 def keywords_of_roles() -> list[str]:
     "The keyword of each role: 'id_col', 'image_col', ..."
-    return [f'{field.name}_col' for field in fields(Columns)]
+    return [f'{role}_col' for role in ROLES]
 
 
 def _by_role(keywords):

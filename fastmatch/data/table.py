@@ -1,13 +1,12 @@
 "Read a table of listings as people have it, cells as they were typed, and find its columns by their names."
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import InputError, preview
 from ..match.cells import composed
-from .columns import Columns, role_of
+from .columns import ROLES, Columns, role_of
 from .formats import read_delimited, read_parquet, read_spreadsheet
 from .read import check_columns
 
@@ -23,7 +22,8 @@ USUAL = dict(
           'description',
     group='label_group group_id product_group match_group cluster_id cluster group label product',
     fold='fold kfold',
-    phash='image_phash phash perceptual_hash')
+    phash='image_phash phash perceptual_hash',
+    source='')  # only where it is named: a source keeps its listings from matching each other
 
 
 def read_table(
@@ -59,7 +59,7 @@ def recognise(
     Raises `InputError` for a required role without a column, with the names that were looked for.
     """
     given = Columns.resolve(None, column_names, Columns(None, None, None, None))
-    column_of_role = asdict(given)
+    column_of_role = {role: getattr(given, role) for role in ROLES}
     required = [role_of(role) or role for role in required]
     unknown = [role for role in required if role not in column_of_role]
     if unknown: raise InputError(f"required={preview(unknown)}: choose from {', '.join(column_of_role)}")

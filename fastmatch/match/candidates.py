@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import InputError
+from ..core import InputError, preview
 from .arrays import rank_within_row
 from .neighbors import NEAREST, k_among_more, refuse_trained_on, resolve_k
 from .spaces.asymmetric import AsymmetricSpace
-from .spaces.pool import Pool, holds_keys
+from .spaces.pool import Pool, holds_field, holds_keys
+from .spaces.sources import search_other_sources
 
 
 @dataclass
@@ -26,6 +27,9 @@ class Candidates:
     # bool (n,), rows that an encoder was trained on: nothing is chosen or judged on them; None: not known
     trained_on: np.ndarray | None = None
     searched: int | None = None  # Neighbors that were taken from each modality; None: not known
+    # Modalities that are columns of a table: compared, and not looked at for how crowded it is around a
+    # listing. A score is NaN where one of both listings lacks the column
+    fields: tuple = ()
 
     def refuse_trained_on(
         self,
@@ -39,6 +43,8 @@ class Candidates:
 def candidates(
     spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, ...) or `Pool`, of the same listings in one order
     k: int | None = None,  # Neighbors of each, the listing itself included; None: 50, or all where fewer
+    sources=None,  # (pool,) where each listing comes from: of one source none is another's candidate
+    also=None,  # (rows, ids), int (m,) each: pairs that are candidates besides
 ) -> Candidates:
     "Search every modality, and score every pair that one of them found in all of them, from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
@@ -47,7 +53,7 @@ def candidates(
     pool_sizes = {modality: space.pool for modality, space in spaces.items()}
     pool_size = _same_size('modalities with catalogues of different length', pool_sizes)
     searched = resolve_k(k, pool_size)
-    id_grid = _union_grid(spaces, searched, listing_count, pool_size)
+    id_grid = _union_grid(spaces, searched, listing_count, pool_size, sources, also)
     row_numbers = np.arange(listing_count)[:, None]
     return Candidates(
         ids=id_grid,
@@ -58,7 +64,8 @@ def candidates(
         present={modality: _present(space) for modality, space in spaces.items()},
         made_with=made_with_of(spaces),
         trained_on=trained_on_of(spaces),
-        searched=searched)
+        searched=searched,
+        fields=tuple(modality for modality, space in spaces.items() if holds_field(space)))
 
 
 def made_with_of(
@@ -82,10 +89,11 @@ def _same_size(problem, size_by_modality):
     return next(iter(size_by_modality.values()))
 
 
-def _union_grid(spaces, k, listing_count, pool_size):
+def _union_grid(spaces, k, listing_count, pool_size, sources, also):
     "The ids that any space finds for each row, int64 (n,K): the listing itself, then rising, padded with -1."
     removed = np.any([space.removed for space in spaces.values()], axis=0)
-    keys_by_space = [_pair_keys(space.search(k).ids, removed, pool_size) for space in spaces.values()]
+    keys_by_space = [_pair_keys(_found(space, k, sources), removed, pool_size) for space in spaces.values()]
+    if also is not None: keys_by_space.append(_keys_of_pairs(*also, listing_count, pool_size))
     pair_keys = np.concatenate(keys_by_space)
     del keys_by_space
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
@@ -100,6 +108,21 @@ def _union_grid(spaces, k, listing_count, pool_size):
     id_grid = np.full((listing_count, found_counts.max()), -1, np.int64)
     id_grid[row_numbers, rank_within_row(found_counts)] = found_ids
     return id_grid
+
+
+def _found(space, k, sources):
+    "The ids of the nearest of each row: of all listings, or of those of other sources."
+    return (space.search(k) if sources is None else search_other_sources(space, k, sources)).ids
+
+
+def _keys_of_pairs(rows, ids, listing_count, pool_size):
+    "As `_pair_keys`, of pairs that were given."
+    rows, ids = np.asarray(rows, np.int64), np.asarray(ids, np.int64)
+    is_outside = (rows < 0) | (rows >= listing_count) | (ids < 0) | (ids >= pool_size)
+    if is_outside.any():
+        raise InputError(f'also: pairs {preview(np.flatnonzero(is_outside))} name rows or listings that are '
+                         f'not there: {listing_count} rows, {pool_size} listings')
+    return rows * (pool_size + 1) + np.where(rows == ids, 0, ids + 1)
 
 
 def _pair_keys(found_ids, removed, pool_size):

@@ -4,8 +4,11 @@ import numpy as np
 
 from ..core import InputError, preview
 from .cells import composed, texts_of, tidy, tidy_hashes
+from .fields.field import field_columns
 from .neighbors import refuse_trained_on
+from .spaces.keys import source_space
 
+SOURCE = 'source'  # the space that says where a listing comes from
 TITLE_SPACES = ('tfidf', 'units', 'same_title', 'titles')  # modalities that are made from the titles
 
 
@@ -41,6 +44,9 @@ class Embeddings(dict):
         phash=None,  # (n,) perceptual hashes of the pictures, None where a listing has none; or None
         labels=None,  # An earlier name of `groups`
         made_with: dict | None = None,  # How the vectors were made: {'tta': True, 'size': [104, 104]}
+        # Columns of the table as modalities: name -> (a `Field` or its kind, (n,) cells)
+        fields: dict | None = None,
+        source=None,  # (n,) where each listing comes from, or None: rules with `apart` read it
     ):
         super().__init__({modality: np.asarray(array, np.float32) for modality, array in vectors.items()})
         self.ids = tidy(_common_ids(ids) if isinstance(ids, dict) else ids, 'ids')
@@ -54,10 +60,15 @@ class Embeddings(dict):
         if isinstance(vectors, Embeddings):
             if made_with is None: made_with = vectors.made_with
             if trained_on is None: trained_on = vectors.trained_on
+            if fields is None: fields = vectors.fields
+            if source is None: source = vectors.source
+        self.fields = field_columns(fields or {}, n_listings)
+        self.source = None if source is None else texts_of(source)
+        self._check_names()
         self.made_with = None if made_with is None else dict(made_with)
         self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
         arrays = {**self, 'titles': self.titles, groups_keyword: self.groups, 'trained_on': self.trained_on,
-                  'phash': self.phash}
+                  'phash': self.phash, 'source': self.source}
         for column_name, column in arrays.items():
             if column is not None and len(column) != n_listings:
                 raise InputError(f'{column_name}: {len(column)} rows for {n_listings} ids')
@@ -83,7 +94,9 @@ class Embeddings(dict):
             {modality: vectors[rows] for modality, vectors in self.items()}, self.ids[rows],
             None if self.titles is None else [self.titles[row] for row in rows],
             None if self.groups is None else self.groups[rows], self.trained_on[rows],
-            None if self.phash is None else self.phash[rows], made_with=self.made_with)
+            None if self.phash is None else self.phash[rows], made_with=self.made_with,
+            fields={name: column.take(rows) for name, column in self.fields.items()},
+            source=None if self.source is None else self.source[rows])
 
     def refuse_trained_on(
         self,
@@ -112,15 +125,19 @@ class Embeddings(dict):
             modalities = [modality for modality in self if modality != 'joint' or len(self.keys()) == 1]
             made_spaces = {'tfidf'} if tfidf and self.titles is not None else set()
             if self.phash is not None: made_spaces.add('phash')
+            field_names = list(self.fields)
         else:
-            made_spaces = {*TITLE_SPACES, 'phash'} & set(only)
-            modalities = [modality for modality in only if modality not in made_spaces]
+            made_spaces = {*TITLE_SPACES, 'phash', SOURCE} & set(only)
+            field_names = [name for name in only if name in self.fields]
+            modalities = [name for name in only if name not in made_spaces and name not in self.fields]
         self._check_available(modalities, made_spaces)
         spaces = {modality: Dense(self[modality], modality) for modality in modalities}
         # a rule that is chosen on these spaces remembers how their vectors were made, and is refused where
         # an encoder was trained on these listings
         for space in spaces.values(): space.made_with, space.trained_on = self.made_with, self.trained_on
         if 'tfidf' in made_spaces: spaces['tfidf'] = Tfidf(self.titles)
+        for name in field_names: spaces[name] = self.fields[name].field.space(name, self.fields[name].cells)
+        if SOURCE in made_spaces: spaces[SOURCE] = source_space(self.source)
         if 'phash' in made_spaces: spaces['phash'] = Keys(self.phash)
         if 'units' in made_spaces: spaces['units'] = Units(self.titles)
         if 'titles' in made_spaces: spaces['titles'] = Titles(self.titles)
@@ -133,8 +150,14 @@ class Embeddings(dict):
             raise InputError(f'{from_titles[0]!r} needs titles: the embeddings hold none')
         if self.phash is None and 'phash' in made_spaces:
             raise InputError("'phash' needs perceptual hashes: the embeddings hold none")
+        if self.source is None and SOURCE in made_spaces:
+            raise InputError("'source' needs to know where each listing comes from: the embeddings don't")
         unknown = [modality for modality in modalities if modality not in self]
-        if unknown: raise InputError(f'{unknown}: the embeddings hold {list(self)}')
+        if unknown: raise InputError(f'{unknown}: the embeddings hold {[*self, *self.fields]}')
+
+    def _check_names(self):
+        taken = set(self.fields) & {*self, *TITLE_SPACES, 'phash', SOURCE, 'fused'}
+        if taken: raise InputError(f'fields named {sorted(taken)}: modalities have these names')
 
 
 def _as_texts(titles):

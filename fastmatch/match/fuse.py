@@ -1,5 +1,7 @@
 """Several modalities as one score: `fuse` for candidates, `ensemble` for vectors. The formulas themselves
 are in fusions.py."""
+from dataclasses import replace
+
 import numpy as np
 
 from ..core import InputError
@@ -83,16 +85,38 @@ def fused_scores(
     planes=None,  # For 'piecewise'
 ) -> np.ndarray:  # float32, in the shape of `candidates.ids`
     """The fused score of each pair, neither checked nor sorted: what `fuse` sorts, and what threshold
-    searches work on."""
+    searches work on.
+
+    An unknown similarity (NaN) says nothing: means are taken over the known ones, 0 where there is none.
+    """
     used_weights = {modality: weight for modality, weight in weights.items()
                     if how in THRESHOLD_FUSIONS or weight != 0}
     fusion = FUSION_FUNCTIONS[how]
-    scores = fusion(candidates, used_weights, power=power, planes=planes)
+    known, share_known = _without_unknown(candidates, how, used_weights)
+    scores = fusion(known, used_weights, power=power, planes=planes)
+    if share_known is not None: scores = scores / share_known
     if join:
         score_of_equals = _score_of_equals(candidates, how, weights, power, planes)
         for modality in join:
             scores = np.where(candidates.scores[modality] == 1, np.maximum(scores, score_of_equals), scores)
     return scores.astype(np.float32, copy=False)
+
+
+def _without_unknown(candidates, how, weights):
+    """The candidates with a number in place of each unknown similarity, one that says nothing for or against
+    a match, and for means the share of the weights whose similarities are known (None: all are)."""
+    unknown = {modality: np.isnan(candidates.scores[modality]) for modality in weights}
+    if not any(is_unknown.any() for is_unknown in unknown.values()): return candidates, None
+    # what is nearest to nothing does not reach a threshold of its own
+    neutral = np.float32(-1 if how in ('union', 'above') else 0)
+    filled = {modality: np.where(is_unknown, neutral, candidates.scores[modality])
+              for modality, is_unknown in unknown.items()}
+    known = replace(candidates, scores={**candidates.scores, **filled})
+    if how not in ('mean', 'square'): return known, None
+    weight_sum = sum(weights.values())
+    share_known = sum(np.float32(weight / weight_sum) * ~unknown[modality]
+                      for modality, weight in weights.items())
+    return known, np.where(share_known > 0, share_known, 1).astype(np.float32)
 
 
 def _score_of_equals(candidates, how, weights, power, planes):

@@ -15,6 +15,8 @@ from .pairs.rule_pairs import RulePairs, scores_read
 from .pools import PoolThresholds, check_pool
 from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_keys
+from .spaces.sources import sources_of
+from .steps.sources import across_sources
 from .steps.step import STAGES, WITHIN_ONE, Step, as_step, plain_value
 
 HIGHEST = 1.01  # threshold of scores that end at 1: with it nothing matches
@@ -50,6 +52,8 @@ class Rule:
     # How the vectors that the rule was chosen on were made ({'tta': True}); a matcher must make its own
     # in the same way
     made_with: dict | None = None
+    # Space of keys that say where a listing comes from, 'source': those of one source never match each other
+    apart: str | None = None
     # The threshold for other sizes of the pool than that it was chosen in, `PoolThresholds` or a dict of its
     # fields; None: `threshold` is taken whatever the size
     pools: PoolThresholds | dict | None = None
@@ -124,7 +128,9 @@ class Rule:
     @property
     def reads(self) -> list[str]:
         "All spaces that the rule needs: its modalities, then what steps look up ('units', say)."
-        return list(dict.fromkeys([*self.modalities, *(name for step in self.steps for name in step.reads)]))
+        sources = [] if self.apart is None else [self.apart]
+        of_steps = [name for step in self.steps for name in step.reads]
+        return list(dict.fromkeys([*self.modalities, *of_steps, *sources]))
 
     def neighbors(
         self,
@@ -177,6 +183,7 @@ class Rule:
         trail.append(('score', matches))
         for step in self._steps('matches'):
             changed = _checked(step, step(matches, neighbors, spaces=spaces), matches, pool)
+            if self.apart is not None: changed = across_sources(changed, sources_of(spaces[self.apart]))
             matches = at_most(changed, self.max_matches)
             trail.append((step.do, matches))
         own_trail = [(step_name, outcome.head(n_listings)) for step_name, outcome in trail]
@@ -245,7 +252,8 @@ class Rule:
         used_spaces = {modality: spaces[modality] for modality in self.modalities}
         # a rule that was chosen among many listings may be applied to fewer than `k`
         neighbor_count = min(self.k, next(iter(used_spaces.values())).pool)
-        found = candidates(used_spaces, neighbor_count)
+        sources = None if self.apart is None else sources_of(spaces[self.apart])
+        found = candidates(used_spaces, neighbor_count, sources)
         return fuse(found, fusion['how'], fusion['weights'], self.join, **fusion.get('options', {}))
 
     def _with_equal_keys_on_top(self, neighbors, spaces):
@@ -268,8 +276,8 @@ class Rule:
         return Neighbors(new_ids, new_scores)
 
     def to_dict(self) -> dict:
-        """The rule as plain values; `steps`, `options`, `made_with` and `pools` only where there are any, so
-        that older versions read rules without them."""
+        """The rule as plain values; `steps`, `options`, `made_with`, `apart` and `pools` only where there are
+        any, so that older versions read rules without them."""
         plain_values = {rule_field.name: getattr(self, rule_field.name) for rule_field in fields(self)}
         plain_values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
                          'steps': [step.to_dict() for step in self.steps],
@@ -277,7 +285,7 @@ class Rule:
         return {
             field_name: value
             for field_name, value in plain_values.items()
-            if value or field_name not in ('steps', 'options', 'made_with', 'pools')
+            if value or field_name not in ('steps', 'options', 'made_with', 'pools', 'apart')
         }
 
     @classmethod

@@ -6,20 +6,23 @@ import numpy as np
 from ...core import InputError, preview
 from ..arrays import find_pairs
 from ..candidates import Candidates
+from ..fields.base import filled
 from ..neighbors import Neighbors, check_self_first
 from .surroundings import Surroundings, radii_of
 from .title_pairs import TITLE_FEATURES, TitlePairs
 
 TITLES = {'length', *TITLE_FEATURES}  # features that read titles
 FEATURES = ['score', 'rank', 'density', 'top', 'pagerank', 'title', 'length', 'rarity', 'number', 'code',
-            'ratio']
+            'ratio', 'field']
 
 
 def usable_features(
     titles,  # (n,) strings, or None
+    fields=None,  # Name -> space with `pair_features`, or None
 ) -> list:
-    "Some of `FEATURES`: those that can be computed with these titles."
-    return [feature for feature in FEATURES if titles is not None or feature not in TITLES]
+    "Some of `FEATURES`: those that can be computed with these titles and fields."
+    return [feature for feature in FEATURES if (titles is not None or feature not in TITLES)
+            and (fields or feature != 'field')]
 
 
 def pair_features(
@@ -48,8 +51,10 @@ class PairFeatures:
         use: list | None = None,  # Some of `FEATURES`; default all that can be had
         radii: dict | None = None,  # Modality -> radii; default `radii_of`
         top: int = 5,  # Nearest others whose mean and deviation say how crowded it is around a listing
+        fields: dict | None = None,  # Name -> space of the listings, for 'field': its `pair_features`
     ):
-        self.use = usable_features(titles) if use is None else list(use)
+        self.use = usable_features(titles, fields) if use is None else list(use)
+        self.fields = fields or {}
         _check(candidates, titles, self.use)
         self.candidates = candidates
         if 'density' in self.use: radii = radii or radii_of(candidates)
@@ -64,8 +69,10 @@ class PairFeatures:
         pairs = _Pairs(self.candidates, self.surroundings, rows)
         features = {}
         for modality, scores in self.candidates.scores.items():
-            if 'score' in self.use: features[modality] = scores[pairs.rows, pairs.columns]
-            if modality not in self.candidates.join: features |= pairs.of_modality(modality)
+            if 'score' in self.use: features[modality] = filled(scores[pairs.rows, pairs.columns])
+            if modality in self.surroundings.by_modality: features |= pairs.of_modality(modality)
+        if 'field' in self.use:
+            for space in self.fields.values(): features |= space.pair_features(pairs.rows, pairs.others)
         features |= pairs.of_both(self.surroundings.overall)
         if self.title_pairs is not None:
             of_titles = self.title_pairs.of(self.use, pairs.rows, pairs.others)

@@ -5,14 +5,23 @@ from scipy import sparse
 from ..candidates import Candidates
 
 
+def modalities_of(
+    candidates: Candidates,
+) -> list:  # Names
+    "The modalities that hold similarities, exact keys and columns of a table left out."
+    return [modality for modality in candidates.scores
+            if modality not in candidates.join and modality not in candidates.fields]
+
+
 def graph_of(
     candidates: Candidates,  # Of a self-join
     rows: np.ndarray,  # int (m,), the row of each pair
     columns: np.ndarray,  # int (m,), its column
 ) -> sparse.csr_matrix:  # (n,n)
     "A link for each pair; its weight is the mean similarity over the modalities, 0 where that is negative."
-    modalities = [modality for modality in candidates.scores if modality not in candidates.join]
-    similarities = [candidates.scores[modality][rows, columns].astype(np.float64)
+    modalities = modalities_of(candidates)
+    # an unknown similarity links nothing
+    similarities = [np.nan_to_num(candidates.scores[modality][rows, columns].astype(np.float64))
                     for modality in modalities or candidates.scores]
     weights = np.mean(similarities, axis=0)
     n = len(candidates.ids)

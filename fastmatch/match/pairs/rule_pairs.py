@@ -52,11 +52,13 @@ class RulePairs:
         if self.model.names is None: names = _all_scores(modalities, join, spaces, plain)
         else: names = scores_read(self.model, modalities, join)
         self.candidates = _candidates(neighbors, names, spaces, plain, join)
+        # as they were before the steps on vectors
+        fields = {name: plain[name] for name in modalities}
         reads_titles = 'titles' in spaces and (self.model.use is None or self.model.reads_titles)
         self.titles = spaces['titles'].titles if reads_titles else None
         self.radii = self.model.radii or radii_of(_first(self.candidates, self.n_rows))
         self._looked_up = PairFeatures(self.candidates, self.titles, self.model.use, self.radii,
-                                       self.model.top)
+                                       self.model.top, fields)
         is_pair = self._looked_up.surroundings.real[:self.n_rows]
         self.rows, self.columns = np.nonzero(is_pair)  # int (m,)
         self.ids = self.candidates.ids[self.rows, self.columns]  # int (m,), in the pool
@@ -205,7 +207,7 @@ def scores_read(
                if name != FUSED and name.removeprefix(PLAIN) not in modalities]
     if lacking:
         raise InputError(f'pair model: reads the scores of {lacking}; the modalities are {list(modalities)}')
-    given = {*model.radii, *join}
+    given = {*model.radii, *join, *modalities}
     in_order = [name for name in model.names if name in given]
     # models that read no scores themselves, but ranks, name none of them
     return list(dict.fromkeys([*in_order, *model.radii]))
@@ -234,10 +236,11 @@ def _candidates(neighbors, names, spaces, plain, join):
         if name == FUSED: scores[name] = np.take_along_axis(neighbors.scores, rising, 1)
         elif name in spaces: scores[name] = spaces[name].scores(row_numbers, ids)
         else: scores[name] = plain[name.removeprefix(PLAIN)].scores(row_numbers, ids)
-    return Candidates(ids, scores, join=tuple(name for name in names if name in join))
+    fields = tuple(name for name in names if name in spaces and spaces[name].is_field)
+    return Candidates(ids, scores, join=tuple(name for name in names if name in join), fields=fields)
 
 
 def _first(candidates, n):
     "The candidates of the first n listings."
     return Candidates(candidates.ids[:n], {name: scores[:n] for name, scores in candidates.scores.items()},
-                      join=candidates.join)
+                      join=candidates.join, fields=candidates.fields)

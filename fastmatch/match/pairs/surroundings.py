@@ -2,7 +2,7 @@
 import numpy as np
 
 from ..candidates import Candidates
-from .graph import graph_of, pagerank
+from .graph import graph_of, modalities_of, pagerank
 
 QUANTILES = (.25, .5, .75)  # of the nearest others' scores: the radii that neighbors are counted within
 
@@ -26,6 +26,8 @@ class Surroundings:
         self.by_modality = {}  # modality -> features of listings
         for modality in modalities_of(candidates):
             scores = candidates.scores[modality]
+            # an unknown similarity is no neighbor
+            if np.isnan(scores).any(): scores = np.where(np.isnan(scores), -np.inf, scores)
             features = {}
             if 'rank' in use: self.ranks[modality] = tied_ranks(scores, self.real).astype(np.int32)
             if 'density' in use:
@@ -42,20 +44,13 @@ class Surroundings:
             self.overall['pagerank'] = len(self.real) * pagerank(listing_graph)
 
 
-def modalities_of(
-    candidates: Candidates,
-) -> list:  # Names
-    "The modalities that hold similarities, exact keys left out."
-    return [modality for modality in candidates.scores if modality not in candidates.join]
-
-
 def radii_of(
     candidates: Candidates,  # Of a self-join
 ) -> dict:  # Modality -> floats
     "Radii (scores) to count neighbors within: quantiles of the scores of each listing's nearest other."
     radii = {}
     for modality in modalities_of(candidates):
-        best_scores = candidates.scores[modality][:, 1:].max(1, initial=-np.inf)
+        best_scores = np.fmax.reduce(candidates.scores[modality][:, 1:], axis=1, initial=-np.inf)
         best_scores = best_scores[best_scores > -np.inf]
         if len(best_scores): radii[modality] = np.quantile(best_scores, QUANTILES).astype(np.float32).tolist()
         else: radii[modality] = [0.] * len(QUANTILES)

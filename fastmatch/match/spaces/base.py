@@ -24,6 +24,7 @@ class Space(ABC):
     made_with: dict | None = None  # How its vectors were made, as `Embeddings` know it; None: not known
     # bool (n,), listings that an encoder was trained on, as `Embeddings` know it; None: not known
     trained_on: np.ndarray | None = None
+    is_field = False  # Whether it is a column of a table that is compared: a code, a category or a number
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -79,6 +80,14 @@ class PairwiseSpace(Space):
         other: 'PairwiseSpace',  # More listings of the same space
     ) -> 'PairwiseSpace':
         "A space of these listings and, behind them, those of `other`."
+
+    def pair_features(
+        self,
+        rows: np.ndarray,  # int (m,), the first listing of each pair
+        ids: np.ndarray,  # int (m,), the second
+    ) -> dict:  # Name -> float32 (m,)
+        "What a pair model reads of pairs beside their similarity; nothing here."
+        return {}
 
     @abstractmethod
     def _check_compatible(

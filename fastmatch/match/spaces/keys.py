@@ -100,6 +100,13 @@ class Keys(PairwiseSpace):
         return is_equal.astype(np.float32)
 
 
+def source_space(
+    sources,  # (n,) where each listing comes from
+) -> Keys:
+    "Where listings come from as a space, for rules that keep those of one source apart."
+    return Keys(sources, max_shared=len(sources) + 1)
+
+
 def _by_key(codes, column):
     "The numbers of the listings that have a key, with its code: a table to merge on."
     return pd.DataFrame({'key': codes, column: np.arange(len(codes))})[codes >= 0]

@@ -109,6 +109,14 @@ def holds_keys(
     return isinstance(space.listings if isinstance(space, AsymmetricSpace) else space, Keys)
 
 
+def holds_field(
+    space: Space | Pool,  # Of any kind
+) -> bool:
+    "Whether it is a column of a table that is compared: a code, a category or a number."
+    if isinstance(space, Pool): return holds_field(space.new)
+    return space.is_field
+
+
 def first_rows(
     space: Space,  # p listings
     n: int,  # How many of them are looked up

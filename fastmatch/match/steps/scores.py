@@ -163,14 +163,19 @@ def mutual(
 
 def veto(
     neighbors: Neighbors,  # Candidates
-    units,  # `Units`, or a `Pool` of such: similarity 0 forbids a pair
+    # `Units`, or a column of a table (another code, another pack size), or a `Pool` of such
+    units,
+    least: float = 0.,  # A similarity that is not above this forbids a pair
 ) -> Neighbors:
-    """Drop the pairs whose titles name quantities that contradict each other: 500ml and 250ml are two
-    products."""
+    """Drop the pairs that contradict each other: titles that name 500ml and 250ml, two different codes.
+
+    What is unknown contradicts nothing.
+    """
     row_numbers, columns = np.nonzero(neighbors.ids[:, 1:] >= 0)
     columns += 1
     is_kept = neighbors.ids >= 0
-    is_kept[row_numbers, columns] = units.scores(row_numbers, neighbors.ids[row_numbers, columns]) > 0
+    similarity = units.scores(row_numbers, neighbors.ids[row_numbers, columns])
+    is_kept[row_numbers, columns] = ~(similarity <= least)
     # what is left moves up in its order
     kept_first = np.argsort(~is_kept, axis=1, kind='stable')
     ids = np.where(is_kept, neighbors.ids, -1)

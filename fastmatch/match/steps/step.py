@@ -13,6 +13,7 @@ from .chisel import chisel
 from .group import agglomerate, group, same_group, tiers
 from .min2 import min2
 from .scores import k_reciprocal, mutual, neighbor_mean, standardize, veto
+from .sources import one_to_one
 from .vectors import augment, blend, cross_mean, expand
 
 # what a step changes: a rule goes through them in this order
@@ -36,13 +37,15 @@ STEPS = {
     **{function.__name__: ('neighbors', function)
        for function in (neighbor_mean, k_reciprocal, standardize, pair_model, mutual, veto)},
     'min2': ('matches', min2), 'chisel': ('matches', chisel), 'components': ('matches', _components),
-    'agglomerate': ('matches', _agglomerate), 'tiers': ('matches', _tiers)}
+    'agglomerate': ('matches', _agglomerate), 'tiers': ('matches', _tiers),
+    'one_to_one': ('matches', one_to_one)}
 
 # steps on neighbors after which no score is above 1, if none was before
 WITHIN_ONE = ('neighbor_mean', 'k_reciprocal', 'mutual', 'veto')
 
 # arguments that are spaces: step -> {argument: the name under which a rule finds the space}
-SPACE_ARGUMENTS = {'cross_mean': {'keys': 'phash'}, 'veto': {'units': 'units'}}
+SPACE_ARGUMENTS = {'cross_mean': {'keys': 'phash'}, 'veto': {'units': 'units'},
+                   'one_to_one': {'sources': 'source'}}
 
 
 class Step:

@@ -1,0 +1,73 @@
+"Pairs of listings that are known to be the same product, or not to be."
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..core import InputError, preview
+from ..match.cells import texts_of
+from .tables import Tables
+
+# usual headers of the three columns, besides the tables' own id columns
+LEFT_HEADERS = 'left_id', 'ltable_id', 'left', 'id_left', 'idAbt'
+RIGHT_HEADERS = 'right_id', 'rtable_id', 'right', 'id_right'
+LABEL_HEADERS = 'label', 'match', 'same', 'is_match'
+
+
+@dataclass
+class KnownLabels:
+    "Labelled pairs: `left` and `right` are rows of the two tables, `same` says whether they match."
+    left: np.ndarray  # int (m,)
+    right: np.ndarray  # int (m,)
+    same: np.ndarray  # bool (m,)
+
+    def __len__(self): return len(self.same)
+
+    @classmethod
+    def of(
+        cls,
+        known: pd.DataFrame,  # Columns `left_id`, `right_id` and `label` (1, 0); without labels all match
+        tables: Tables,
+    ) -> 'KnownLabels':
+        "The pairs by row numbers; raises `InputError` for unknown ids, labels, and pairs that contradict."
+        if not isinstance(known, pd.DataFrame):
+            raise InputError(f'known: {type(known).__name__}: hand in a DataFrame of left_id, right_id, label')
+        left_header, right_header = (_header(known, headers, role) for headers, role in (
+            (LEFT_HEADERS, 'left_id'), (RIGHT_HEADERS, 'right_id')))
+        label_header = next((header for header in LABEL_HEADERS if header in known), None)
+        left = _rows_of(known[left_header], tables.left_ids, 'left', left_header)
+        right = _rows_of(known[right_header], tables.right_ids, 'right', right_header)
+        same = np.ones(len(known), bool)
+        if label_header is not None: same = _labels(known[label_header])
+        table = pd.DataFrame({'left': left, 'right': right, 'same': same}).drop_duplicates()
+        twice = table[table.duplicated(['left', 'right'])]
+        if len(twice):
+            pairs = [(tables.left_ids[row.left], tables.right_ids[row.right]) for row in twice.itertuples()]
+            raise InputError(f'known: pairs that match and that do not: {preview(pairs)}')
+        return cls(table.left.to_numpy(np.int64), table.right.to_numpy(np.int64), table.same.to_numpy(bool))
+
+
+def _header(known, headers, role):
+    found = next((header for header in headers if header in known), None)
+    if found is None:
+        raise InputError(f'known: lacks {role}; its columns are: {", ".join(map(str, known.columns))}')
+    return found
+
+
+def _rows_of(cells, ids, side, header):
+    "The row of each id in its table."
+    places = {listing: row for row, listing in enumerate(ids)}
+    texts = texts_of(cells)
+    unknown = [f'{text!r} (row {row})' for row, text in enumerate(texts) if text not in places]
+    if unknown: raise InputError(f'known: {header} of no listing in the {side} table: {preview(unknown)}')
+    return np.array([places[text] for text in texts], np.int64)
+
+
+def _labels(cells):
+    "1 and 0, True and False as bool; raises for anything else."
+    texts = pd.Series(texts_of(cells)).str.lower()
+    same = texts.isin(['1', 'true', 'yes'])
+    wrong = np.flatnonzero(~same & ~texts.isin(['0', 'false', 'no']))
+    if len(wrong):
+        raise InputError(f'known: {cells.name}: neither 1 nor 0 in rows {preview(wrong)}')
+    return same.to_numpy(bool)
