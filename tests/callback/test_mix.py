@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback import mixup as fastai_mixup
 from fastai.callback.core import Callback
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from torch import nn
@@ -11,6 +12,8 @@ from fastmatch.core import InputError
 from fastmatch.losses import ArcFace, CrossEntropy, FocalLoss, HardRows
 from tests.callback.small import fit, make_learner
 from tests.learner.small import make
+from tests.learner.test_classify import items
+from tests.learner.test_classify import make as make_classifier
 
 WEIGHT = torch.tensor([1., .1, 5.])
 LOGITS = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
@@ -185,11 +188,11 @@ def test_several_pictures_in_training(tmp_path):
             torch.testing.assert_close(second[is_clear], expected, rtol=1e-2, atol=1e-2)
             self.checked = self.__dict__.get('checked', 0) + int(is_clear.sum())
 
-    from tests.learner.test_classify import items
-    from tests.learner.test_classify import make as make_classifier
     # a second picture that differs from the first
     sample = items()
     sample['image'] = sample.image + ' ' + sample.image.iloc[::-1].to_numpy()
     learner = make_classifier(tmp_path, table=sample, frames=2, cbs=[MixUp(), Look()])
     with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
     assert learner.look.checked > 5
+    with pytest.raises(InputError, match='mixes the first picture of an item alone'):
+        learner.fit(1, cbs=fastai_mixup.CutMix())
