@@ -11,11 +11,13 @@ from .heads import HeadLabels, PlainValidLoss
 from .mix import MixImages
 from .scoring import CheckedTrackers, GroupRates, ValidScores
 from .second_pass import SecondPass
+from .soft import LikeliestTargets
+from .teacher import Teacher
 from .trained_on import TrainedOn
 
 # Of these a second one counts, scores or scales what the first has already
 ONE_EACH = (TrainEvalCallback, Recorder, MixedPrecision, ValidScores, CheckedTrackers, TrainedOn, HeadLabels,
-            PlainValidLoss, GroupRates)
+            PlainValidLoss, GroupRates, LikeliestTargets, Teacher)
 BASES = {MixHandler: 'MixUp() or CutMix()', MixImages: 'MixUp() or CutMix()', SecondPass: 'e.g. SAM()'}
 HALF = 'learn.to_fp16() trains in half precision'
 RECURRENT = 'it is for recurrent language models, which no encoder here is: leave it out'
@@ -30,6 +32,10 @@ def check_callbacks(
     for callback in callbacks:
         problem = _problem(learner, callback, callbacks)
         if problem: raise InputError(f'{type(callback).__name__}: {problem}')
+    wants_teacher = getattr(learner.loss_func, 'n_targets', 1) > 1
+    if wants_teacher and not any(isinstance(callback, Teacher) for callback in callbacks):
+        raise InputError(f"{type(learner.loss_func).__name__}: it compares with a teacher's logits, which a "
+                         'callback brings: add Teacher(learner) to the cbs')
 
 
 def _made(callback):
@@ -77,6 +83,9 @@ def _half(learner, callbacks):
 
 def _mixed(learner, callback):
     "fastai's own would mix the ids of tokens too, or keep the title of the picture with the smaller share."
+    if isinstance(callback, CutMix) and getattr(learner.dls, 'frames', 1) > 1:
+        return ("fastai's own mixes the first picture of an item alone: give this package's, "
+                'fastmatch.callback.mix.CutMix()')
     if learner.dls.columns.title is None: return None
     return ("fastai's own is for pictures alone, and these listings have titles: give this package's, "
             f'fastmatch.callback.mix.{type(callback).__name__}()')

@@ -24,8 +24,8 @@ class HeadLabels(Callback):
     def after_batch(self): give_labels_to_heads(self.learn.model, None)
 
 
-class PlainValidLoss(Callback):
-    "Uses cross-entropy in place of a margin loss in validation, where a cosine head's model returns logits."
+class CrossEntropyValid(Callback):
+    "Base of callbacks that put plain cross-entropy in the place of the training loss while validation runs."
     _given = None  # the training loss, while validation has another
 
     def before_validate(self):
@@ -39,6 +39,11 @@ class PlainValidLoss(Callback):
     def before_fit(self):
         # a validation that failed has left its own loss
         if self._given is not None: self.after_validate()
+
+
+class PlainValidLoss(CrossEntropyValid):
+    """Uses cross-entropy in validation in place of a margin loss, since a cosine head's model returns logits
+    there, or of one that compares with a teacher, which is asked in training only."""
 
 
 class MarginSchedule(Callback):

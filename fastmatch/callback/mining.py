@@ -45,6 +45,9 @@ class HardMining(Callback):
     def before_fit(self):
         keeps_all = self.share == 1 and self.by == 'rows'
         if not keeps_all: refuse_comparing_loss(self, 'HardRows around such a loss picks rows after that')
+        if getattr(self.learn.loss_func, 'n_targets', 1) > 1:
+            raise InputError('HardMining measures losses before a teacher is asked: take HardRows(Distill()) '
+                             'as the loss')
         # before mixing puts its own in the loss's place
         self._loss = self.learn.loss_func
 

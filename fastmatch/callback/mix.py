@@ -40,9 +40,10 @@ def _part_of_loss(loss, output, targets, share):
 class MixImages(MixHandler):
     """Base of `MixUp` and `CutMix`: mixes each picture of a batch with another's.
 
-    The first input must be the pictures (n,c,h,w); other inputs, such as titles, stay those of the picture
-    with the larger share. Subclasses define `mix`. The loss is that of `mixed_loss`: both targets of each
-    picture count, weighted by `lam`.
+    The first input must be pictures (n,c,h,w). Of items with several pictures all are mixed with those of the
+    same other item, each in its place, by the same share or box. Other inputs, such as titles, stay those of
+    the item with the larger share. Subclasses define `mix`. The loss is that of `mixed_loss`: both targets of
+    each item count, weighted by `lam`.
     """
     def before_fit(self):
         # the second one would mix pictures that have two targets already
@@ -68,17 +69,31 @@ class MixImages(MixHandler):
         return mixed_loss(self.old_lf, pred, yb, self.yb1, self.lam)
 
     def before_batch(self):
-        images, *other_inputs = self.xb
-        if images.ndim != 4:
+        first = self.xb[0]
+        if first.ndim != 4:
             raise InputError(f'{type(self).__name__} mixes pictures: '
-                             f'the first input of this batch has shape {tuple(images.shape)}')
-        partners = torch.randperm(len(images), device=images.device)
+                             f'the first input of this batch has shape {tuple(first.shape)}')
+        partners = torch.randperm(len(first), device=first.device)
         self.yb1 = tuple(target[partners] for target in self.yb)
-        self.learn.xb = (self.mix(images, images[partners]), *other_inputs)
+        pictures = [model_input for model_input in self.xb if model_input.ndim == 4]
+        mixed = iter(self._mix_all(pictures, partners))
+        self.learn.xb = tuple(next(mixed) if model_input.ndim == 4 else model_input
+                              for model_input in self.xb)
+
+    def _mix_all(self, pictures: list, partners) -> list:
+        "The pictures of each item mixed with those of its partner, with one share or box for all of an item."
+        if len(pictures) == 1: return [self.mix(pictures[0], pictures[0][partners])]
+        sizes = {tuple(picture.shape[-2:]) for picture in pictures}
+        if len(sizes) > 1:
+            raise InputError(f'{type(self).__name__}: the pictures of an item have the sizes '
+                             f'{sorted(sizes)}; to be mixed alike they need one size')
+        # one picture with the channels of all: what `mix` draws then goes for each of them
+        together = torch.cat(pictures, 1)
+        return list(self.mix(together, together[partners]).split([each.shape[1] for each in pictures], 1))
 
     def mix(
         self,
-        x: torch.Tensor,  # float (n,c,h,w) pictures
+        x: torch.Tensor,  # float (n,c,h,w) pictures; of several pictures an item, the channels of all
         x1: torch.Tensor,  # Of the same shape, the pictures to mix in
     ) -> torch.Tensor:  # float (n,c,h,w)
         "`x` mixed with `x1`; sets `self.lam`, the share of `x` (a number or (n,)), one half at least."

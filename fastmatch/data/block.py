@@ -23,6 +23,7 @@ from .image import image_path, read_image
 from .read import check_columns, check_listings, join_titles, text_columns_of
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .show import draw_listing, grid
+from .soft import ProbabilitiesBlock, ReadProbabilities
 from .split import valid_split
 from .title import MAX_LEN, Title, TitleBlock
 
@@ -208,17 +209,20 @@ class ListingDataLoaders(DataLoaders):
         image_columns: list,  # Columns of image files, one for each picture of a listing
         vocab: list,  # Groups in the order of their numbers
         options: BatchOptions,  # How rows become batches
+        label_columns: list = (),  # Columns of probabilities, one a class; empty: the group is the target
     ):
         "Make loaders over a table that is checked and split: pictures first, then the title, then the group."
         title_columns = [] if columns.title is None else [columns.title]
         item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
         image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
         title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
+        target_block = ProbabilitiesBlock(vocab) if label_columns else CategoryBlock(vocab=vocab, sort=False)
         block = DataBlock(
-            blocks=[*image_blocks, *title_blocks, CategoryBlock(vocab=vocab, sort=False)],
+            blocks=[*image_blocks, *title_blocks, target_block],
             n_inp=len(image_columns) + len(title_columns), dl_type=MatchDL,
             get_x=[*(Field(column, image_folder) for column in image_columns), *map(Field, title_columns)],
-            get_y=Field(columns.group), splitter=IndexSplitter(np.flatnonzero(is_valid)),
+            get_y=ReadProbabilities(label_columns) if label_columns else Field(columns.group),
+            splitter=IndexSplitter(np.flatnonzero(is_valid)),
             item_tfms=item_tfms if image_columns else None,
             batch_tfms=options.batch_tfms if image_columns else None)
         # processes forked after a fast tokenizer has run threads get a warning for each batch otherwise

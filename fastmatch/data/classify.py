@@ -1,4 +1,4 @@
-"Labelled items as fastai batches: several pictures, several columns of text, one class."
+"Labelled items as fastai batches: several pictures, several columns of text, one class or probabilities."
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, in
 from .columns import Columns
 from .image import file_name
 from .read import (
+    Fault,
     check_columns,
     check_listings,
     join_titles,
@@ -19,6 +20,7 @@ from .read import (
     text_columns_of,
     with_names,
 )
+from .soft import LIKELIEST, classes_in_training, label_columns_of, read_probabilities
 from .split import check_valid_fold, components, valid_split
 from .title import MAX_LEN
 
@@ -85,16 +87,32 @@ def _stratified_split(df, columns, valid_fold, n_folds, seed, **links):
 
 
 class ClassifyDataLoaders(ListingDataLoaders):
-    "`DataLoaders` of labelled items: one or several pictures, a text of one or several columns, one class."
-    _kept = (*ListingDataLoaders._kept, 'frames')
+    """`DataLoaders` of labelled items: one or several pictures, a text of one or several columns, and one
+    class or, where `label_columns` names a column for each class, their probabilities.
+
+    With probabilities `columns.group` is a column of the likeliest class, which split and samplers go by.
+    """
+    _kept = (*ListingDataLoaders._kept, 'frames', 'label_columns')
+    label_columns = ()  # of loaders in a Learner that an earlier version exported
+
+    @property
+    def is_soft(self) -> bool:
+        "Whether the targets are a probability for each class, and not one class."
+        return bool(self.label_columns)
+
+    @property
+    def table_columns(self) -> Columns:
+        columns = super().table_columns
+        return replace(columns, group=list(self.label_columns)) if self.is_soft else columns
 
     @classmethod
     def from_df(
         cls,
         df,  # DataFrame, a row an item
         path='.',  # Folder of the images
-        # None: `Columns(group='label')`, `group` is the class. `title` may be a list of columns; with
-        # `frames`, a cell of `image` lists files, as a list or with blanks between
+        # None: `Columns(group='label')`, `group` is the class, or a list of columns with the probability of a
+        # class each: `label_col=['cat', 'dog']`. `title` may be a list of columns; with `frames`, a cell of
+        # `image` lists files, as a list or with blanks between
         columns: Columns | None = None,
         frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
         # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
@@ -124,22 +142,23 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if frames < 1: raise InputError(f'frames={frames}: give 1 or more')
         path = Path(path)
         text_columns = text_columns_of(columns)
-        df = with_names(df, [*columns.by_keyword().values(), *text_columns])
-        check_columns(df, replace(columns, title=None).by_keyword())
-        _check_one_class(df, columns)
+        label_columns = label_columns_of(columns)
+        df, columns, label_faults = _read_labels(df, columns, [*text_columns, *label_columns], label_columns)
         widened, image_columns, columns = widen(df, columns, frames)
         needs_hashes = phash and valid_fold is not None
-        usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes)
+        usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes,
+                                               label_faults)
         if len(usable) < 2:
             raise InputError(f'{len(usable)} of {len(df)} items left: two at least are needed')
         if valid_fold is None: is_valid, moved = train_on_all(len(usable))
         else: is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
-        vocab = _classes(usable[columns.group], is_valid)
-        dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options)
+        vocab = _classes(usable, columns.group, is_valid, label_columns)
+        dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options, label_columns)
         dls.skipped = skipped
         dls.moved = moved
         dls.frames = frames
         dls.text_columns = text_columns
+        dls.label_columns = label_columns
         return dls
 
     def widen(
@@ -160,30 +179,55 @@ class ClassifyDataLoaders(ListingDataLoaders):
         return widened if path is None else in_folder(widened, image_columns, folder)
 
 
+def _read_labels(df, columns, more_names, label_columns):
+    """The table, its columns with one for the class of an item, and what is wrong with its probabilities
+    (None where it holds classes)."""
+    df = with_names(df, [*columns.by_keyword().values(), *more_names])
+    one_class = replace(columns, title=None, group=None if label_columns else columns.group)
+    check_columns(df, one_class.by_keyword())
+    if not label_columns:
+        _check_one_class(df, columns)
+        return df, columns, None
+    df, faults = read_probabilities(df, label_columns)
+    return df, replace(columns, group=LIKELIEST), faults
+
+
 def _check_one_class(df, columns):
     "Raise `InputError` for rows with a list of classes, or of probabilities, in place of one class."
     has_several = df[columns.group].map(pd.api.types.is_list_like).to_numpy(bool)
     if not has_several.any(): return
     rows = np.flatnonzero(has_several)
     raise InputError(f'label_col={columns.group!r}: {len(rows)} rows hold a list, not one class '
-                     f'(rows {preview(rows.tolist())}): make a row of each class, or for several classes at '
+                     f'(rows {preview(rows.tolist())}): make a row of each class, give a column of '
+                     "probabilities for each class (label_col=['cat', 'dog']), or for several classes at "
                      "once take fastai's DataBlock with a MultiCategoryBlock")
 
 
-def _check_items(df, path, columns, image_columns, on_error, phash):
+def _check_items(df, path, columns, image_columns, on_error, phash, label_faults):
     "The usable items, what was left out, and a hash of each usable item's pictures or None."
-    checked = check_listings(df, path, replace(columns, image=None), on_error='skip')
-    skipped = checked.skipped
+    # the likeliest class was made here, the probabilities are checked already
+    given = columns if label_faults is None else replace(columns, group=None)
+    checked = check_listings(df, path, replace(given, image=None), on_error='skip')
+    tables = [checked.skipped, _as_table(label_faults or [], df[columns.id])]
     hashes = None
     if image_columns:
         unusable_pictures, hashes = _check_pictures(df, image_columns, path, columns.id, phash)
-        tables = [table for table in (skipped, unusable_pictures) if len(table)] or [skipped]
-        skipped = pd.concat(tables).sort_values('row', ignore_index=True)
+        tables.append(unusable_pictures)
+    filled = [table for table in tables if len(table)] or [checked.skipped]
+    skipped = pd.concat(filled).sort_values('row', kind='stable', ignore_index=True)
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
     is_usable = ~np.isin(np.arange(len(df)), skipped.row.to_numpy(int))
     # taken from the checked table, where folds are whole numbers
     is_kept = is_usable[~np.isin(np.arange(len(df)), checked.skipped.row.to_numpy(int))]
     return checked.df[is_kept].reset_index(drop=True), skipped, None if hashes is None else hashes[is_usable]
+
+
+def _as_table(faults: list[Fault], ids):
+    "Faults as the table of `skipped`."
+    return pd.DataFrame({'id': [ids.iloc[fault.row] for fault in faults],
+                         'row': np.array([fault.row for fault in faults], dtype=np.int64),
+                         'column': [fault.column for fault in faults],
+                         'reason': [fault.reason for fault in faults]})
 
 
 def _split(df, columns, valid_fold, n_folds, seed, hashes):
@@ -196,12 +240,18 @@ def _split(df, columns, valid_fold, n_folds, seed, hashes):
     return valid_split(df, valid_fold, fold_col=columns.fold, id_col=columns.id, **links)
 
 
-def _classes(classes, is_valid):
-    "The classes, sorted; those that only held-out items have are warned of, and a single one raises."
-    held_out_only = set(classes[is_valid]) - set(classes[~is_valid])
+def _classes(df, group_column, is_valid, label_columns):
+    """The classes, sorted, or as their columns of probabilities are given; those that only held-out items
+    have are warned of, and a single one raises."""
+    classes = df[group_column]
+    if label_columns:
+        can_be_learned = classes_in_training(df[label_columns].to_numpy(np.float64), is_valid)
+        held_out_only = [label for label, is_there in zip(label_columns, can_be_learned) if not is_there]
+    else: held_out_only = set(classes[is_valid]) - set(classes[~is_valid])
     if held_out_only:
         warnings.warn(f'{len(held_out_only)} label(s) stand on held-out items only, no model can learn them: '
                       f'{preview(held_out_only)}', stacklevel=3)
+    if label_columns: return label_columns
     vocab = _in_order(classes)
     if len(vocab) < 2:
         raise InputError(f'{classes.name} has one value, {vocab[0]!r}: there is nothing to tell apart')

@@ -18,7 +18,9 @@ class Columns:
     id: str | None = 'posting_id'  # Names a listing; no two rows have the same
     image: str | None = 'image'  # Image file, relative to the folder of the images
     title: str | list | None = 'title'  # Title; several columns are put together as sentences
-    group: str | None = 'label_group'  # Equal for listings of the same product; the class in classification
+    # Equal for listings of the same product; the class in classification, where it may also be a list: of a
+    # column of probabilities for each class
+    group: str | list | None = 'label_group'
     fold: str | None = None  # Part of the split that a listing belongs to: whole numbers, or True and False
     phash: str | None = None  # Perceptual hash of the picture, 16 hex digits
     source: str | None = None  # Where a listing comes from: a shop, a seller, a table

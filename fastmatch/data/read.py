@@ -173,6 +173,8 @@ def check_columns(
     by_lower_case = {column.lower(): column for column in column_names}
     missing = []
     for option, column in columns.items():
+        if pd.api.types.is_list_like(column) and not isinstance(column, tuple):
+            raise InputError(f'{option}={column!r}: name one column here')
         if column is None or column in df.columns: continue
         nearest = difflib.get_close_matches(str(column).lower(), by_lower_case, n=1, cutoff=0.5)
         advice = f' (did you mean {by_lower_case[nearest[0]]!r}?)' if nearest else ''

@@ -8,12 +8,13 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import CheckedTrackers
+from ..callback.soft import LikeliestTargets
 from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, preview, refuse_unknown_options
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
 from ..layers.heads import CosineHead
-from ..losses import CrossEntropy
+from ..losses import CrossEntropy, SoftTarget
 from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
@@ -32,6 +33,11 @@ class ClassifyLearner(ListingLearner):
     def check_dls(self, dls):
         if not isinstance(dls, ClassifyDataLoaders):
             raise InputError('dls: make them with ClassifyDataLoaders.from_df')
+        given = self.__dict__.get('dls')
+        if given is not None and given.is_soft != dls.is_soft:
+            kinds = [f'{"probabilities" if loaders.is_soft else "one class"} of an item'
+                     for loaders in (dls, given)]
+            raise InputError(f'dls: they hold {kinds[0]}, and this learner was made for {kinds[1]}')
         if self.class_names is None or list(dls.vocab) == self.class_names: return
         raise InputError(f'dls: its classes {preview(dls.vocab)} are not those that this learner tells '
                          f'apart, {preview(self.class_names)}')
@@ -61,9 +67,11 @@ class ClassifyLearner(ListingLearner):
         raise InputError('call learn.show_worst(), learn.show_confusions() or learn.predictions()')
 
     def _validated(self):
-        "Probabilities (n,c), true classes (n,) and losses (n,) of the validation items."
+        """Probabilities (n,c), true classes (n,) and losses (n,) of the validation items; of soft labels the
+        likeliest class is the true one."""
         if not len(self.dls.valid_df): raise InputError('the dataloaders hold no items for validation')
         with self.no_bar(): probabilities, targets, losses = self.get_preds(dl=self.dls.valid, with_loss=True)
+        if targets.ndim == 2: targets = targets.argmax(1)
         return probabilities.float().numpy(), targets.numpy(), losses.float().numpy()
 
     def class_table(self) -> pd.DataFrame:  # One row a class and one for 'macro': precision, recall, f1, n
@@ -139,7 +147,9 @@ def classify_learner(
     dls,  # `ClassifyDataLoaders`
     image_arch=IMAGE_ARCH,  # timm name, folder, file, module, or function that makes one; None without images
     text_arch=TEXT_ARCH,  # Hub name, folder, name with a weights package, or module; None without text
-    loss_func=None,  # Default `CrossEntropy()`, summed over heads; margin losses want `head_func=CosineHead`
+    # Default `CrossEntropy()`, of soft labels `SoftTarget()`, summed over heads; margin losses want
+    # `head_func=CosineHead`
+    loss_func=None,
     opt_func=adamw,  # fastai optimizer function
     metrics=None,  # Default `[accuracy, MacroF1()]`
     cbs=None,  # More callbacks
@@ -154,6 +164,7 @@ def classify_learner(
 ) -> ClassifyLearner:
     """A Learner that classifies items by their pictures, their text, or both.
 
+    Of soft labels (`label_col=['cat', 'dog']`) losses read the probabilities, metrics the likeliest class.
     Raises `InputError` where `dls`, encoders and loss don't fit together.
     """
     refuse_unknown_options(kwargs, classify_learner, Learner)
@@ -167,13 +178,15 @@ def classify_learner(
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
         raise InputError(f'loss_func={loss_func!r}: picture and text have a head each, and a loss of '
                          'fastmatch.losses sums over them')
-    if loss_func is None: loss_func = CrossEntropy()
+    if loss_func is None: loss_func = SoftTarget() if dls.is_soft else CrossEntropy()
     if metrics is None: metrics = [accuracy, MacroF1()]
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
                             metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
     learn.add_cbs([HeadLabels(), CheckedTrackers(), TrainedOn(model), *rates])
-    if any(isinstance(head, CosineHead) for head in model.heads.values()): learn.add_cb(PlainValidLoss())
+    has_cosines = any(isinstance(head, CosineHead) for head in model.heads.values())
+    if has_cosines or getattr(loss_func, 'n_targets', 1) > 1: learn.add_cb(PlainValidLoss())
+    if dls.is_soft: learn.add_cb(LikeliestTargets())
     learn.add_cbs(cbs)
     learn.class_names = list(dls.vocab)
     learn.model.to(dls.device)

@@ -15,6 +15,7 @@ from ..callback.state import ModelBuffers, preserved_randomness
 from ..core import InputError
 from ..layers.padding import most_tokens, pad_token_ids
 from ..losses.base import Loss
+from ..losses.distill import SoftTarget
 from ..matcher.batches import tokenize_titles
 
 
@@ -140,17 +141,21 @@ def try_loss(
     training_modes = {module: module.training for module in model.modules()}
     # a copy: a loss may count its calls
     loss = copy.deepcopy(learner.loss_func) if isinstance(learner.loss_func, nn.Module) else learner.loss_func
+    hint = _hint_of_probabilities(loss, targets)
     try:
         with preserved_randomness(), torch.no_grad():
             give_labels_to_heads(model, targets[0])
             output = model.train()(*inputs)
+            if getattr(loss, 'n_targets', 1) > len(targets): targets.append(_first_head(output))
             value = loss(output, *targets)
-    except InputError: raise
+    except InputError as error:
+        if not hint: raise
+        raise InputError(f'loss_func={_name(loss)}: {error}{hint}') from error
     # whatever a loss that reads something else raises
     except Exception as error:
         raise InputError(f"loss_func={_name(loss)}: it can't read what the model's heads return in training "
                          f'({type(error).__name__}: {_first_line(error)}); a loss of fastmatch.losses does'
-                         ) from error
+                         + hint) from error
     finally:
         give_labels_to_heads(model, None)
         buffers.restore(copies)
@@ -158,6 +163,18 @@ def try_loss(
     if not isinstance(value, torch.Tensor) or (value.numel() != 1 and not isinstance(loss, Loss)):
         given = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(f'loss_func={_name(loss)}: a loss is one number, it returns {given}')
+
+
+def _first_head(output):
+    "What one head returned: it stands in for a teacher's logits, which a callback brings in training only."
+    return next(iter(output.values())) if isinstance(output, dict) else output
+
+
+def _hint_of_probabilities(loss, targets):
+    "What to do where a loss can't read targets that are probabilities; '' for others."
+    if not targets[0].is_floating_point() or isinstance(loss, SoftTarget): return ''
+    return ('. The targets of these dls are a probability for each class: SoftTarget() reads them, for other '
+            'losses let label_col name one column of classes')
 
 
 def try_metrics(

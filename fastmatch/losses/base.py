@@ -106,6 +106,8 @@ class Loss(nn.Module):
     # themselves; this package's own mix by `partners` of `forward`
     y_int = True
     weight_in_sum = 1.  # its weight in a `SumLoss` that names none
+    # how many targets it compares an output with: labels, and as a second one a teacher's logits (`Distill`)
+    n_targets = 1
     # whether a guard against NaN looks at the result itself: the loss then returns NaN and raises nothing
     returns_nan = False
 

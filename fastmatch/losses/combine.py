@@ -10,8 +10,9 @@ from .base import Loss
 class SumLoss(Loss):
     """A weighted sum of named losses, for example a margin loss with a pair loss beside it.
 
-    Each part takes its own kind of mean. The callback `LossTerms` shows the parts beside the total during
-    training.
+    Each part takes its own kind of mean, and of the targets as many as it reads: beside `Distill`, which
+    reads a teacher's logits as a second one, other losses get the labels alone. The callback `LossTerms`
+    shows the parts beside the total during training.
     """
     def __init__(
         self,
@@ -38,6 +39,11 @@ class SumLoss(Loss):
         "Name -> `Loss`."
         return dict(self.named_children())
 
+    @property
+    def n_targets(self):
+        "As many targets as the part reads that reads most of them."
+        return max(getattr(part, 'n_targets', 1) for part in self.children())
+
     # fastai's mixing callbacks set `reduction` to 'none' for a while: the parts must follow
     @property
     def reduction(self): return self._reduction
@@ -47,9 +53,14 @@ class SumLoss(Loss):
         self._reduction = value
         for part in self.children(): part.reduction = value
 
-    def forward(self, output, *targets, **mixing):
+    def forward(self, output, *targets, partners=None, **mixing):
         "The weighted sum of the parts; `partners` and `share` of mixed rows are those of `Loss.forward`."
-        return sum(self.weights[name] * part(output, *targets, **mixing) for name, part in self.parts.items())
+        total = 0
+        for name, part in self.parts.items():
+            n_read = getattr(part, 'n_targets', 1)
+            if partners is not None: mixing['partners'] = partners[:n_read]
+            total = total + self.weights[name] * part(output, *targets[:n_read], **mixing)
+        return total
 
     # predictions are made as the first part makes them
     def activation(self, output): return next(self.children()).activation(output)
@@ -70,6 +81,9 @@ class HardRows(Loss):
         if isinstance(loss, SumLoss): raise InputError('loss: put HardRows around the parts of a SumLoss')
         self.loss = loss
         self.share = share
+
+    @property
+    def n_targets(self): return self.loss.n_targets
 
     def n_kept(self, n_rows):
         "How many of `n_rows` rows count."

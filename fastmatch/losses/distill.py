@@ -1,4 +1,5 @@
 "Losses for learning from probabilities: soft targets, and a teacher's logits beside the labels."
+import torch
 import torch.nn.functional as F
 
 from ..core import InputError
@@ -8,11 +9,15 @@ from .classify import CrossEntropy
 
 class SoftTarget(Loss):
     """Cross-entropy of logits (n,c) with probabilities (n,c): for pseudo-labels, votes of several people,
-    or mixed labels."""
+    or mixed labels. `ClassifyDataLoaders` make such targets of a column for each class."""
     def check(self, output, targets):
+        if not torch.is_tensor(output):
+            raise InputError(f'SoftTarget reads logits; it got {type(output).__name__}: take a head that '
+                             'returns logits, such as nn.Linear')
         if output.shape != targets.shape:
             raise InputError(f'logits {tuple(output.shape)} and probabilities {tuple(targets.shape)}: '
-                             'one for each logit')
+                             'one for each logit (ClassifyDataLoaders make them of a column for each class, '
+                             "label_col=['cat', 'dog'])")
 
     def check_values(self, output, targets):
         row_sums = targets.sum(1)
@@ -34,7 +39,11 @@ class Distill(CrossEntropy):
 
     (1 - alpha) * cross-entropy + alpha * t^2 * KL divergence from the teacher, with both sides' logits
     divided by the temperature t, https://arxiv.org/abs/1503.02531
+
+    The callback `Teacher` brings the teacher's logits in training.
     """
+    n_targets = 2
+
     def __init__(
         self,
         t: float = 4.,  # Temperature; the higher, the more the teacher's small probabilities count
@@ -52,7 +61,10 @@ class Distill(CrossEntropy):
 
     def check_values(self, output, targets, teacher): super().check_values(output, targets)
 
-    def check(self, output, targets, teacher):
+    def check(self, output, targets, teacher=None):
+        if teacher is None:
+            raise InputError("Distill compares with a teacher's logits, its second target: the callback "
+                             'Teacher(learner) brings them')
         super().check(output, targets)
         ours, theirs = self.logits(output).shape, self.logits(teacher).shape
         if ours != theirs:

@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback import mixup as fastai_mixup
 from fastai.callback.core import Callback
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from torch import nn
@@ -11,6 +12,8 @@ from fastmatch.core import InputError
 from fastmatch.losses import ArcFace, CrossEntropy, FocalLoss, HardRows
 from tests.callback.small import fit, make_learner
 from tests.learner.small import make
+from tests.learner.test_classify import items
+from tests.learner.test_classify import make as make_classifier
 
 WEIGHT = torch.tensor([1., .1, 5.])
 LOGITS = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
@@ -134,3 +137,62 @@ def test_mixed_pictures_are_the_blend():
         kept = (mixed == pictures).all(1)
         assert ((mixed == pictures) | (mixed == others)).all()
         assert torch.isclose(kept.float().mean(), cut_mix.lam, atol=1e-6) and cut_mix.lam >= .5 - 1e-6
+
+
+@pytest.mark.parametrize('mixer', [MixUp, CutMix])
+def test_all_pictures_of_an_item_are_mixed_alike(mixer):
+    "Each with the partner's picture in its place, by the one share that the loss believes; titles stay."
+    class Batch:
+        cbs = []
+
+    torch.manual_seed(0)
+    callback, learner = mixer(), Batch()
+    callback.learn = learner
+    # a picture is of one color, which tells its item and its place: item + 100 * place
+    frames = [torch.arange(6.)[:, None, None, None].expand(-1, 3, 16, 12) + 100 * place for place in range(3)]
+    titles = torch.arange(6)[:, None].expand(-1, 5)
+    for _ in range(10):
+        learner.xb, learner.yb = (*frames, titles), (torch.arange(6),)
+        callback.before_batch()
+        *mixed, titles_left = learner.xb
+        assert len(mixed) == 3 and titles_left is titles
+        [partners] = callback.yb1
+        for place, (picture, original) in enumerate(zip(mixed, frames)):
+            assert picture.shape == original.shape
+            # the mean color is the item's by its share and the partner's by the rest
+            blend = callback.lam * torch.arange(6.) + (1 - callback.lam) * partners
+            torch.testing.assert_close(picture.mean((1, 2, 3)), blend + 100 * place, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(picture - 100 * place, mixed[0], rtol=1e-5, atol=1e-4)
+        if mixer is MixUp: assert len(callback.lam) == 6
+    learner.xb = (frames[0], frames[1][..., :8])
+    with pytest.raises(InputError, match='an item have the sizes'): callback.before_batch()
+
+
+def test_several_pictures_in_training(tmp_path):
+    "What the model gets is the blend for every picture of an item, beside a loss of two targets."
+    class Look(Callback):
+        run_valid = False
+        order = MixUp.order - 1
+        def before_batch(self): self.given = [picture.clone() for picture in self.xb]
+
+        def after_loss(self):
+            mixing = self.learn.mix_up
+            share = mixing.lam[:, None, None, None]
+            # who the partners were shows in one picture, and must hold for the other
+            first, second = ((blend - share * given) / (1 - share).clamp(min=1e-6)
+                             for blend, given in zip(self.learn.xb, self.given))
+            is_clear = mixing.lam < .9
+            distances = torch.cdist(first[is_clear].flatten(1), self.given[0].flatten(1))
+            partners = distances.argmin(1)
+            expected = self.given[1][partners]
+            torch.testing.assert_close(second[is_clear], expected, rtol=1e-2, atol=1e-2)
+            self.checked = self.__dict__.get('checked', 0) + int(is_clear.sum())
+
+    # a second picture that differs from the first
+    sample = items()
+    sample['image'] = sample.image + ' ' + sample.image.iloc[::-1].to_numpy()
+    learner = make_classifier(tmp_path, table=sample, frames=2, cbs=[MixUp(), Look()])
+    with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
+    assert learner.look.checked > 5
+    with pytest.raises(InputError, match='mixes the first picture of an item alone'):
+        learner.fit(1, cbs=fastai_mixup.CutMix())

@@ -42,6 +42,8 @@ from fastmatch.callback import (
     scoring,
     sharpness,
     snapshots,
+    soft,
+    teacher,
     trained_on,
 )
 from fastmatch.callback.base import SkippableCallback
@@ -89,6 +91,8 @@ WATCHES = {
     Plateau: lambda: Plateau('train_loss', patience=EPOCHS),
     CastToTensor: CastToTensor, SkippableCallback: SkippableCallback,
     guard.Guard: guard.Guard, resume.Resume: resume.Resume, snapshots.Snapshots: snapshots.Snapshots,
+    # the targets are classes already
+    soft.LikeliestTargets: soft.LikeliestTargets,
     # nothing is frozen
     Still: Still, training.BnFreeze: training.BnFreeze,
     # in image encoders of 32 bits they change nothing: they are there for the GPU
@@ -130,6 +134,7 @@ REFUSED = {
     trained_on.TrainedOn: (trained_on.TrainedOn, LEAVE_OUT),
     heads.HeadLabels: (heads.HeadLabels, LEAVE_OUT),
     heads.LossTerms: (heads.LossTerms, 'wants a SumLoss'),
+    teacher.Teacher: (lambda: teacher.Teacher(torch.nn.Linear(2, 2)), r'loss_func=Distill\(\) does'),
     scoring.GroupRates: (lambda: scoring.GroupRates({'head': 2.}), 'lr_mult=')}
 # different on the two learners
 BY_KIND = {
@@ -143,7 +148,8 @@ ELSEWHERE = {
     'comet': 'reports to a service, by a package of its own',
     'tensorboard': 'by a package of its own', 'wandb': 'reports to a service, by a package of its own',
     'averaging': 'Averaged is the base of EMA and SWA'}
-BASES = {averaging.Averaged: 'the base of EMA and SWA'}
+BASES = {averaging.Averaged: 'the base of EMA and SWA',
+         heads.CrossEntropyValid: 'the base of PlainValidLoss and Teacher'}
 
 
 def public_callbacks(package):

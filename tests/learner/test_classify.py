@@ -57,9 +57,10 @@ def make(folder, seed=0, **kwargs):
     options = dict(path=demo_path()/'images', text_col=None, label_col='vendor', fold_col='fold',
                    item_tfms=Resize(32), batch_tfms=augs('none'), bs=16, num_workers=0, phash=False,
                    seed=seed)
+    table = kwargs.pop('table', None)
     for name in (*options, 'frames'):
         if name in kwargs: options[name] = kwargs.pop(name)
-    loaders = ClassifyDataLoaders.from_df(items(), **options)
+    loaders = ClassifyDataLoaders.from_df(items() if table is None else table, **options)
     return classify_learner(loaders, 'test_efficientnet', pretrained=False, path=folder, **kwargs)
 
 
