@@ -10,11 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
 FLOORS = [['core'], ['store'], ['layers', 'losses', 'optim', 'schedule', 'match'],
           ['data', 'models', 'metrics'], ['callback', 'matcher'],
-          ['pretrain', 'semi', 'learner'], ['patches'], ['study', 'report', 'serve'], ['jobs'],
+          ['pretrain', 'semi', 'learner', 'link'], ['patches'], ['study', 'report', 'serve'], ['jobs'],
           ['all'], ['cli']]
 FLOOR = {name: i for i, rooms in enumerate(FLOORS) for name in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
-NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'data/read.py',
+NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'link/', 'data/read.py',
              'data/table.py']
 
 

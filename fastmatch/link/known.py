@@ -30,13 +30,8 @@ class KnownLabels:
         tables: Tables,
     ) -> 'KnownLabels':
         "The pairs by row numbers; raises `InputError` for unknown ids, labels, and pairs that contradict."
-        if not isinstance(known, pd.DataFrame):
-            raise InputError(f'known: {type(known).__name__}: hand in a DataFrame of left_id, right_id, label')
-        left_header, right_header = (_header(known, headers, role) for headers, role in (
-            (LEFT_HEADERS, 'left_id'), (RIGHT_HEADERS, 'right_id')))
+        left, right = cls.rows_of(known, tables)
         label_header = next((header for header in LABEL_HEADERS if header in known), None)
-        left = _rows_of(known[left_header], tables.left_ids, 'left', left_header)
-        right = _rows_of(known[right_header], tables.right_ids, 'right', right_header)
         same = np.ones(len(known), bool)
         if label_header is not None: same = _labels(known[label_header])
         table = pd.DataFrame({'left': left, 'right': right, 'same': same}).drop_duplicates()
@@ -45,6 +40,20 @@ class KnownLabels:
             pairs = [(tables.left_ids[row.left], tables.right_ids[row.right]) for row in twice.itertuples()]
             raise InputError(f'known: pairs that match and that do not: {preview(pairs)}')
         return cls(table.left.to_numpy(np.int64), table.right.to_numpy(np.int64), table.same.to_numpy(bool))
+
+
+    @staticmethod
+    def rows_of(
+        pairs: pd.DataFrame,  # Columns `left_id` and `right_id`
+        tables: Tables,
+    ) -> tuple:  # int (m,) of the left table, int (m,) of the right one
+        "The rows of both tables that pairs name."
+        if not isinstance(pairs, pd.DataFrame):
+            raise InputError(f'known: a {type(pairs).__name__}: give a DataFrame of left_id, right_id, label')
+        left_header = _header(pairs, LEFT_HEADERS, 'left_id')
+        right_header = _header(pairs, RIGHT_HEADERS, 'right_id')
+        return (_rows_of(pairs[left_header], tables.left_ids, 'left', left_header),
+                _rows_of(pairs[right_header], tables.right_ids, 'right', right_header))
 
 
 def _header(known, headers, role):

@@ -1,4 +1,5 @@
 "Two tables as one list of listings, with the columns that both have."
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +26,8 @@ class Tables:
     right: pd.DataFrame
     left_ids: np.ndarray  # object (n,), as texts
     right_ids: np.ndarray  # object (m,), as texts
-    columns: Columns  # The id column of the left table, and the fields that both tables have
-    right_columns: Columns  # The same of the right table
+    fields: dict  # Name -> `Field` with its column in the left table
+    right_fields: dict  # Name -> the same field with its column in the right table
 
     @classmethod
     def of(
@@ -42,15 +43,12 @@ class Tables:
         """
         by_side = []
         for side, table, given in ((LEFT, left, columns),
-                                   (RIGHT, right, right_columns if right_columns is not None else columns)):
-            try: by_side.append(_columns_of(table, given))
-            except InputError as error: raise InputError(f'{side} table: {error}') from error
-        own, other = _shared(*by_side)
-        checked = []
-        for side, table, of_side in ((LEFT, left, own), (RIGHT, right, other)):
-            try: checked.append(_checked(table, of_side))
-            except InputError as error: raise InputError(f'{side} table: {error}') from error
-        (left, left_ids), (right, right_ids) = checked
+                                   (RIGHT, right, columns if right_columns is None else right_columns)):
+            with _told_with(side): by_side.append(_columns_of(table, given))
+        (id_column, own), (right_id_column, other) = by_side
+        own, other = _shared(own, other)
+        with _told_with(LEFT): left, left_ids = _checked(left, id_column, own)
+        with _told_with(RIGHT): right, right_ids = _checked(right, right_id_column, other)
         return cls(left, right, left_ids, right_ids, own, other)
 
     def __len__(self): return len(self.left) + len(self.right)
@@ -65,7 +63,7 @@ class Tables:
         name: str,  # Of a field
     ) -> np.ndarray:  # object (n+m,)
         "The cells of a field, those of the left table first."
-        own, other = self.columns.fields[name].column, self.right_columns.fields[name].column
+        own, other = self.fields[name].column, self.right_fields[name].column
         return np.concatenate([self.left[own].to_numpy(object), self.right[other].to_numpy(object)])
 
     def embeddings(
@@ -74,7 +72,7 @@ class Tables:
         all_text: bool = True,  # Also compare the text of all columns together
     ) -> Embeddings:
         "Both tables' listings with their columns as fields."
-        fields = {name: (field, self.cells(name)) for name, field in self.columns.fields.items()}
+        fields = {name: (field, self.cells(name)) for name, field in self.fields.items()}
         if all_text and len(fields) > 1:
             joined = [' '.join(texts) for texts in zip(*(
                 [as_text(cell) or '' for cell in cells] for _, cells in fields.values()))]
@@ -84,61 +82,60 @@ class Tables:
         return Embeddings(vectors or {}, ids, fields=fields, source=self.sources)
 
 
+@contextmanager
+def _told_with(side):
+    "Put the table's side before an `InputError`."
+    try: yield
+    except InputError as error: raise InputError(f'{side} table: {error}') from error
+
+
 def _columns_of(table, given):
-    "The columns of a table: those given, or recognised, the title among the fields."
+    "The id column of a table and its fields by name, the title among them: those given, or recognised."
     if not isinstance(table, pd.DataFrame):
         raise InputError(f'{type(table).__name__}: hand in a DataFrame (pd.read_csv reads one)')
-    if given is None or (isinstance(given, Columns) and not given.fields):
+    found = given
+    if given is None or not given.fields:
         found = recognise(table, **({} if given is None else _named(given)), required=('id',))
         found = replace(found, fields=recognise_fields(table, found))
-    else: found = given
-    fields = dict(found.fields)
-    titles = found.title if isinstance(found.title, (list, tuple)) else [found.title]
+    headers = found.title if isinstance(found.title, (list, tuple)) else [found.title]
     titles = {'title' if number == 0 else header: Field('text', column=header)
-              for number, header in enumerate(titles) if header is not None}
-    return replace(found, title=None, fields={**_renamed(titles, fields), **fields})
+              for number, header in enumerate(headers) if header is not None}
+    taken = set(titles) & set(found.fields)
+    if taken: raise InputError(f'fields named {preview(sorted(taken))}: titles have these names')
+    return found.id, {**titles, **found.fields}
 
 
 def _named(columns):
-    "The columns by keyword that a table may lack, where they are the usual names."
+    "The columns by keyword that are not named as usual, which a table need not have."
     usual = Columns().by_keyword()
     return {keyword: name for keyword, name in columns.by_keyword().items() if name != usual[keyword]}
 
 
-def _renamed(titles, fields):
-    "The titles under names that no field has."
-    return {(name if name not in fields else f'{name} text'): field for name, field in titles.items()}
-
-
 def _shared(own, other):
-    "The columns with the fields that both have, in the order of the first."
-    shared = [name for name in own.fields if name in other.fields]
+    """The fields that both tables have, in the order of the left one.
+
+    Where a column looks like two kinds, what the left table says counts.
+    """
+    shared = [name for name in own if name in other]
     if not shared:
-        raise InputError(f'the tables have no column in common: {preview(own.fields)} on the left, '
-                         f'{preview(other.fields)} on the right; name them, columns=Columns(fields=...)')
-    kinds = {name: (own.fields[name].kind, other.fields[name].kind) for name in shared}
-    differing = {name: pair for name, pair in kinds.items() if pair[0] != pair[1]}
-    # recognised alone a column may look like another kind: what the left table says counts
-    right = {name: replace(other.fields[name], **_options(own.fields[name])) if name in differing
-             else other.fields[name] for name in shared}
-    return replace(own, fields={name: own.fields[name] for name in shared}), replace(other, fields=right)
+        raise InputError(f'the tables have no column in common: {preview(own)} on the left, {preview(other)} '
+                         'on the right; name them, columns=Columns(fields={name: Field(kind, column=...)})')
+    right = {name: other[name] if own[name].kind == other[name].kind
+             else replace(own[name], column=other[name].column) for name in shared}
+    return {name: own[name] for name in shared}, right
 
 
-def _options(field): return {'kind': field.kind, 'unit': field.unit, 'rates': field.rates,
-                             'synonyms': field.synonyms}
-
-
-def _checked(table, columns):
+def _checked(table, id_column, fields):
     "A table whose columns are there and whose cells can be read, and its ids as texts."
-    headers = [columns.id, *(field.column for field in columns.fields.values())]
-    table = with_names(table, headers).reset_index(drop=True)
-    check_columns(table, {'id_col': columns.id,
-                          **{f'fields[{name!r}]': field.column for name, field in columns.fields.items()}})
+    table = with_names(table, [id_column, *(field.column for field in fields.values())])
+    table = table.reset_index(drop=True)
+    check_columns(table, {'id_col': id_column,
+                          **{f'fields[{name!r}]': field.column for name, field in fields.items()}})
     if not len(table): raise InputError('it has no rows')
-    check_fields(table, columns.fields)
-    ids = texts_of(table[columns.id])
-    missing = np.flatnonzero([listing is None or not listing for listing in ids])
-    if len(missing): raise InputError(f'{columns.id}: no id in rows {preview(missing)}')
+    check_fields(table, fields)
+    ids = texts_of(table[id_column])
+    missing = np.flatnonzero([not listing for listing in ids])
+    if len(missing): raise InputError(f'{id_column}: no id in rows {preview(missing)}')
     values, counts = np.unique(ids.astype(str), return_counts=True)
-    if (counts > 1).any(): raise InputError(f'{columns.id}: given twice: {preview(values[counts > 1])}')
+    if (counts > 1).any(): raise InputError(f'{id_column}: given twice: {preview(values[counts > 1])}')
     return table, ids

@@ -1,6 +1,6 @@
 """Candidates: every listing's neighbors in any modality, each pair scored exactly in all modalities, ready
 to be fused."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,7 +44,6 @@ def candidates(
     spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, ...) or `Pool`, of the same listings in one order
     k: int | None = None,  # Neighbors of each, the listing itself included; None: 50, or all where fewer
     sources=None,  # (pool,) where each listing comes from: of one source none is another's candidate
-    also=None,  # (rows, ids), int (m,) each: pairs that are candidates besides
 ) -> Candidates:
     "Search every modality, and score every pair that one of them found in all of them, from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
@@ -53,7 +52,7 @@ def candidates(
     pool_sizes = {modality: space.pool for modality, space in spaces.items()}
     pool_size = _same_size('modalities with catalogues of different length', pool_sizes)
     searched = resolve_k(k, pool_size)
-    id_grid = _union_grid(spaces, searched, listing_count, pool_size, sources, also)
+    id_grid = _union_grid(spaces, searched, listing_count, pool_size, sources)
     row_numbers = np.arange(listing_count)[:, None]
     return Candidates(
         ids=id_grid,
@@ -89,11 +88,49 @@ def _same_size(problem, size_by_modality):
     return next(iter(size_by_modality.values()))
 
 
-def _union_grid(spaces, k, listing_count, pool_size, sources, also):
+def with_pairs(
+    found: Candidates,  # Of these spaces
+    spaces: dict,  # Modality -> space
+    rows,  # int (m,)
+    ids,  # int (m,), the listing of the pool that each row is paired with
+) -> Candidates:
+    "The candidates and further pairs, which are scored in all modalities; those that are there stay."
+    rows, ids = np.asarray(rows, np.int64), np.asarray(ids, np.int64)
+    n_rows, pool_size = len(found.ids), len(found.ids) if found.pool is None else found.pool
+    is_outside = (rows < 0) | (rows >= n_rows) | (ids < 0) | (ids >= pool_size)
+    if is_outside.any():
+        raise InputError(f'pairs {preview(np.flatnonzero(is_outside))} name rows or listings that are not '
+                         f'there: {n_rows} rows, {pool_size} listings')
+    held = np.nonzero(found.ids >= 0)
+    held_ids = found.ids[held]
+    held_keys = _keys_of(held[0], held_ids, pool_size)
+    pair_keys = np.unique(np.concatenate([held_keys, _keys_of(rows, ids, pool_size)]))
+    if len(pair_keys) == len(held_keys): return found
+    new_rows, new_ids = np.divmod(pair_keys, pool_size + 1)
+    new_ids = np.where(new_ids == 0, new_rows, new_ids - 1)
+    counts = np.bincount(new_rows, minlength=n_rows)
+    columns = rank_within_row(counts)
+    id_grid = np.full((n_rows, counts.max()), -1, np.int64)
+    id_grid[new_rows, columns] = new_ids
+    # ids rise within a row of both grids, so that the keys of the old one are in the order of its cells
+    places = np.searchsorted(pair_keys, held_keys)
+    is_new = np.ones(len(pair_keys), bool)
+    is_new[places] = False
+    scores = {}
+    for modality, space in spaces.items():
+        scores[modality] = np.full(id_grid.shape, -np.inf, np.float32)
+        scores[modality][new_rows[places], columns[places]] = found.scores[modality][held]
+        scores[modality][new_rows[is_new], columns[is_new]] = space.scores(new_rows[is_new], new_ids[is_new])
+    return replace(found, ids=id_grid, scores=scores)
+
+
+def _keys_of(rows, ids, pool_size): return rows * (pool_size + 1) + np.where(rows == ids, 0, ids + 1)
+
+
+def _union_grid(spaces, k, listing_count, pool_size, sources):
     "The ids that any space finds for each row, int64 (n,K): the listing itself, then rising, padded with -1."
     removed = np.any([space.removed for space in spaces.values()], axis=0)
     keys_by_space = [_pair_keys(_found(space, k, sources), removed, pool_size) for space in spaces.values()]
-    if also is not None: keys_by_space.append(_keys_of_pairs(*also, listing_count, pool_size))
     pair_keys = np.concatenate(keys_by_space)
     del keys_by_space
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
@@ -113,16 +150,6 @@ def _union_grid(spaces, k, listing_count, pool_size, sources, also):
 def _found(space, k, sources):
     "The ids of the nearest of each row: of all listings, or of those of other sources."
     return (space.search(k) if sources is None else search_other_sources(space, k, sources)).ids
-
-
-def _keys_of_pairs(rows, ids, listing_count, pool_size):
-    "As `_pair_keys`, of pairs that were given."
-    rows, ids = np.asarray(rows, np.int64), np.asarray(ids, np.int64)
-    is_outside = (rows < 0) | (rows >= listing_count) | (ids < 0) | (ids >= pool_size)
-    if is_outside.any():
-        raise InputError(f'also: pairs {preview(np.flatnonzero(is_outside))} name rows or listings that are '
-                         f'not there: {listing_count} rows, {pool_size} listings')
-    return rows * (pool_size + 1) + np.where(rows == ids, 0, ids + 1)
 
 
 def _pair_keys(found_ids, removed, pool_size):

@@ -1,5 +1,6 @@
 "`Field`: what a column of a table holds, and how two of its cells are compared."
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from .codes import Codes
 from .numbers import Numbers
 from .texts import Texts
 
+SAME = 1e-6  # similarities this near to 1 are those of equal cells
 KINDS = ('text', 'code', 'category', 'number')
 # kind -> the options that it takes
 OPTIONS = {'text': (), 'code': (), 'category': ('synonyms',), 'number': ('unit', 'rates')}
@@ -50,6 +52,25 @@ class Field:
         if not isinstance(given, str): raise InputError(f'{given!r}: give a kind, one of {", ".join(KINDS)}')
         kind, _, unit = given.partition(':')
         return cls(kind, unit=unit or None)
+
+    def with_synonyms(
+        self,
+        synonyms: dict,  # Spelling -> the one it stands for
+    ) -> 'Field':
+        "The same field, of categories, with these synonyms besides."
+        return replace(self, synonyms={**(self.synonyms or {}), **synonyms} or None)
+
+    def in_words(
+        self,
+        name: str,  # Of the field
+        similarity: float,  # Of two listings, NaN where unknown
+    ) -> str:
+        "What a similarity says: 'same modelno', 'price differs by 4%'; '' where nothing is known."
+        if math.isnan(similarity): return ''
+        if similarity >= 1 - SAME: return f'same {name}'
+        if self.kind == 'number': return f'{name} differs by {1 - similarity:.0%}'
+        if self.kind == 'code': return f'other {name} ({similarity:.0%} alike)'
+        return f'{name} {similarity:.0%} alike'
 
     def to_dict(self) -> dict:
         "The field as json takes it, without what it leaves to the defaults."

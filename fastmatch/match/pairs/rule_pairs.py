@@ -65,6 +65,11 @@ class RulePairs:
 
     def __len__(self): return len(self.rows)
 
+    @property
+    def used(self) -> list[str]:
+        "The features that are read, some of `FEATURES`."
+        return self._looked_up.use
+
     @cached_property
     def names(self) -> list[str]:
         "The names of the features."

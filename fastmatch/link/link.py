@@ -1,0 +1,112 @@
+"`match_tables`: two shops' tables in, which listing is which out."
+import numpy as np
+import pandas as pd
+
+from ..core import InputError
+from ..data.columns import Columns
+from ..match.pairs.model import PairModel
+from .assign import assigned, check_way
+from .candidates import TablePairs
+from .known import KnownLabels
+from .learn import EVEN, Learnt, learn_from_labels, learn_from_tables
+from .result import TableMatches
+from .tables import Tables
+
+NEAREST = 50  # candidates of each column
+
+
+def match_tables(
+    left: pd.DataFrame,  # A row a listing
+    right: pd.DataFrame,  # A row a listing of the other shop
+    columns: Columns | None = None,  # Of the left table, `fields` among them; None: recognised
+    *,
+    right_columns: Columns | None = None,  # Of the right table; None: as those of the left
+    # Pairs that are known: `left_id`, `right_id`, `label` (1 or 0); None: learns from the tables alone
+    known: pd.DataFrame | None = None,
+    how: str = 'one-to-one',  # 'one-to-one', 'one-to-many', 'many-to-one' or 'free'
+    model: PairModel | None = None,  # Fitted before, on tables with the same fields; None: fitted here
+    classifier=None,  # Any of scikit-learn's, to be fitted to the known pairs; None: boosted trees
+    threshold: float | None = None,  # Probability from which a pair matches; None: chosen on the known pairs
+    vectors: dict | None = None,  # Modality -> (vectors of the left, of the right listings), from encoders
+    k: int = NEAREST,  # Candidates of each column
+    all_text: bool = True,  # Also compare the text of all columns together
+    seed: int = 0,  # Of the model and of the parts that it is judged on
+    echo=None,  # Called with a line of text at each stage; None: says nothing
+) -> TableMatches:
+    """Match the listings of two tables; a listing never matches its own table.
+
+    Candidates come from every text, code and encoder; a model of pairs weighs all columns, how the candidate
+    ranks among all others on both sides, and what the texts have in common. Raises `InputError` naming table,
+    column and rows of what can't be used.
+    """
+    check_way(how)
+    say = echo or (lambda line: None)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f'k={k!r}: give a whole number from 1')
+    if threshold is not None and not 0 <= threshold <= 1: raise InputError(f'threshold={threshold}: 0 to 1')
+    tables = Tables.of(left, right, columns, right_columns)
+    in_words = ', '.join(f'{name} ({field.kind})' for name, field in tables.fields.items())
+    say(f'{len(tables.left)} and {len(tables.right)} listings; compared by {in_words}')
+    labels = None if known is None else KnownLabels.of(known, tables)
+    embeddings = tables.embeddings(_stacked(vectors, tables), all_text)
+    if model is None: embeddings = with_synonyms(embeddings, labels, len(tables.left))
+    found = TablePairs.search(embeddings, len(tables.left), k, model)
+    blocking = _blocking(found, labels)
+    say(f'{len(found)} candidate pairs')
+    if labels is not None: found = found.with_pairs(labels.left, labels.right, model)
+    if model is not None: learnt = Learnt(model, EVEN, {})
+    elif labels is None: learnt = learn_from_tables(found, seed)
+    else:
+        learnt = learn_from_labels(found, found.places(labels.left, labels.right), labels.same, classifier,
+                                   seed)
+    if threshold is not None: learnt.threshold = float(threshold)
+    probabilities = found.pairs.probabilities(learnt.model)
+    result = TableMatches(_matches(tables, found, probabilities, learnt.threshold, how), tables, found,
+                          probabilities, learnt, how, blocking)
+    say(repr(result))
+    return result
+
+
+def _matches(tables, found, probabilities, threshold, how):
+    "The matches as a table, the likeliest first."
+    likely = np.flatnonzero(probabilities.astype(np.float64) >= threshold)
+    kept = likely[assigned(found.left[likely], found.right[likely], probabilities[likely], how)]
+    kept = kept[np.argsort(-probabilities[kept], kind='stable')]
+    similarities = {name: found.spaces[name].scores(found.pairs.rows[kept], found.pairs.ids[kept])
+                    for name in found.spaces}
+    return pd.DataFrame({'left_id': tables.left_ids[found.left[kept]],
+                         'right_id': tables.right_ids[found.right[kept]],
+                         'probability': probabilities[kept], **similarities})
+
+
+def _blocking(found, labels):
+    "Which share of the known matches the search finds, without being told of them."
+    if labels is None or not labels.same.any(): return {}
+    is_found = found.places(labels.left[labels.same], labels.right[labels.same]) >= 0
+    n_right = len(found.sources) - found.n_left
+    return {'recall': round(float(is_found.mean()), 5), 'matches': int(labels.same.sum()),
+            'pairs': len(found), 'of_all_pairs': round(len(found) / (found.n_left * n_right), 6)}
+
+
+def with_synonyms(embeddings, labels, n_left):
+    "The embeddings with the synonyms of categories that known matches show."
+    if labels is None or not labels.same.any(): return embeddings
+    rows, ids = labels.left[labels.same], labels.right[labels.same] + n_left
+    for name, column in list(embeddings.fields.items()):
+        if column.field.kind != 'category': continue
+        learnt = column.field.space(name, column.cells).learnt(rows, ids)
+        embeddings.fields[name] = column._replace(field=column.field.with_synonyms(learnt.synonyms))
+    return embeddings
+
+
+def _stacked(vectors, tables):
+    "The vectors of both tables one behind the other."
+    stacked = {}
+    for name, pair in (vectors or {}).items():
+        if len(pair) != 2: raise InputError(f'vectors[{name!r}]: give two arrays, (left, right)')
+        lengths = tuple(len(array) for array in pair)
+        if lengths != (len(tables.left), len(tables.right)):
+            raise InputError(f'vectors[{name!r}]: {lengths} rows for {len(tables.left)} and '
+                             f'{len(tables.right)} listings')
+        stacked[name] = np.concatenate([np.asarray(array, np.float32) for array in pair])
+    return stacked
