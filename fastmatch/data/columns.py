@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 
 from ..core import InputError, preview, unknown_option
-from ..match.fields.field import Field
 
 # fastai's words for the same roles, accepted wherever a column is named by keyword
 FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
@@ -32,6 +31,9 @@ class Columns:
             raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
         taken = set(ROLES) & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
+        if not self.fields: return
+        # whose room reads arrays and tables, which the command line does without until it works
+        from ..match.fields.field import Field
         with_headers = {}
         for name, given in self.fields.items():
             given = Field.of(given)
