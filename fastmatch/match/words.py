@@ -265,6 +265,22 @@ def threshold_in_words(
     return f'{taken} (chosen {chosen})'
 
 
+def cut_in_words(
+    n_cut: int,  # Listings that may have more matches than they were given
+    rule: Rule,  # That decided
+) -> str:
+    """That matches were cut, and by which limit; '' where none were. '12 listings have as many matches as
+    max_matches=50 allows, and may have more: only the nearest are given'."""
+    if not n_cut: return ''
+    limits = []
+    if rule.max_matches <= rule.k: limits.append(f'max_matches={rule.max_matches}')
+    # with fewer candidates than a listing may have matches, these are what ends them
+    if rule.k <= rule.max_matches: limits.append(f'k={rule.k} (candidates of each modality)')
+    listings = '1 listing has' if n_cut == 1 else f'{n_cut:,} listings have'
+    return (f'{listings} as many matches as {" and ".join(limits)} allow{"s" if len(limits) == 1 else ""}, '
+            'and may have more: only the nearest are given')
+
+
 def _listed(names):
     *earlier, last = names
     return f'{", ".join(earlier)} and {last}' if earlier else str(last)

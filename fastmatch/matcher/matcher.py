@@ -146,7 +146,7 @@ class Matcher:
         searched = next(iter(spaces.values())).searched
         setting = threshold_in_words(self.rule, searched, _chosen_among(self.info))
         return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, decision.rule, skipped,
-                           decision.trail, decision.pairs, setting)
+                           decision.trail, decision.pairs, setting, decision.cut_short)
 
     @checks_options(match)
     def explain(
