@@ -270,7 +270,7 @@ def run(
 def _matcher(outcome, catalogue, info):
     learner = outcome.learn
     known = outcome.everything if catalogue == 'all' else outcome.emb
-    return Matcher(outcome.rule, known, learner.encoder(tta=True), learner.dls.columns, info)
+    return Matcher(outcome.rule, known, learner.encoder(tta=True), learner.dls.table_columns, info)
 
 
 def is_result(

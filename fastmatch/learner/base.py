@@ -265,7 +265,7 @@ def _tried_titles(dls, text_arch, encoder, tokenizer):
     every = -(-len(titles) // SAMPLED_TITLES)
     share = share_cut_off(tokenizer, titles.iloc[::every], limit)
     if share >= MANY:
-        advice = '' if limit < max_len else f': make dls with a larger max_len to have them read ({2 * max_len})'
-        warnings.warn(f'{share:.0%} of the titles have more than {limit} tokens, and the rest of them is left '
-                      f'out{advice}', stacklevel=4)
+        advice = '' if limit < max_len else f': make dls with max_len={2 * max_len} to have more read'
+        warnings.warn(f'{share:.0%} of the titles have more than {limit} tokens, and the rest is left out'
+                      + advice, stacklevel=4)
     return token_ids

@@ -67,7 +67,8 @@ def share_cut_off(
     limit: int,  # Tokens after which titles are truncated
 ) -> float:
     "The share of titles that have more tokens than are read."
-    token_ids = tokenizer([str(title) for title in titles], truncation=True, max_length=limit + 1)['input_ids']
+    titles = [str(title) for title in titles]
+    token_ids = tokenizer(titles, truncation=True, max_length=limit + 1)['input_ids']
     # a tokenizer of the user's own may pad all of them to that length
     lengths = [sum(token != tokenizer.pad_token_id for token in title_ids) for title_ids in token_ids]
     return sum(length > limit for length in lengths) / max(1, len(lengths))

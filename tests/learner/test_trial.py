@@ -152,8 +152,8 @@ def test_titles_that_are_cut_off_are_told_where_they_are_many(listings, recwarn)
         return [str(warning.message) for warning in recwarn if 'tokens' in str(warning.message)]
     assert cut_off(.05) == []
     share = round(.5 * len(listings)) / len(listings)
-    assert cut_off(.5) == [f'{share:.0%} of the titles have more than 24 tokens, and the rest of them is left '
-                           'out: make dls with a larger max_len to have them read (48)']
+    assert cut_off(.5) == [f'{share:.0%} of the titles have more than 24 tokens, and the rest is left out: '
+                           'make dls with max_len=48 to have more read']
 
 
 @has_minilm

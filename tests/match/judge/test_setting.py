@@ -103,8 +103,8 @@ def same_listings(setting, embeddings):
 @given(seed=st.integers(0, 999), n_rows=st.integers(1, 20), threshold=st.sampled_from([-.3, .1, .2, .45]))
 @example(seed=455, n_rows=4, threshold=.45)
 def test_distractors_never_raise_a_true_set(seed, n_rows, threshold):
-    """In a larger pool a listing has the same mates, finds no more of them, and its row F1 is no higher: where
-    all are candidates (of the nearest k alone, a distractor can take the place of a wrong one)."""
+    """In a larger pool a listing has the same mates, finds no more of them, and its row F1 is no higher:
+    where all are candidates (of the nearest k alone, a distractor can take the place of a wrong one)."""
     embeddings = some_embeddings(40, seed, n_groups=14)
     rows = np.random.default_rng(seed).permutation(40) < n_rows
     whole = in_the_catalogue(embeddings, rows)
