@@ -387,7 +387,7 @@ def test_skipped_rows_are_reported(pictures, tmp_path):
 
 @pytest.fixture(scope='module')
 def two_texts(tables):
-    "The tables with the titles' first words in a column of their own, and a matcher that was trained on both."
+    "The tables with the titles' first words in a column of their own, and a matcher trained on both."
     for name in ('train', 'new'):
         df = pd.read_csv(tables/f'{name}.csv')
         df['brand'] = [title.split()[0] for title in df.title]

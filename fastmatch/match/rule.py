@@ -183,7 +183,7 @@ class Rule:
                         is_cut[:n_listings])
 
     def _decided(self, neighbors, spaces, pool):
-        "[(step, `Matches` after it)] for the threshold and each step on matches; bool (n,), cut short or not."
+        "[(step, `Matches` after it)] for the threshold and each step on matches, and which rows are cut."
         matches = decide(neighbors, self.threshold, self.max_matches, pool)
         searched = next(iter(spaces.values())).searched
         is_cut = cut_short(neighbors, matches, self.threshold, self.max_matches, self.k, searched)

@@ -138,7 +138,9 @@ def unpack(
     rule = Rule.from_dict(spec['rule'], functions)
     columns = Columns.resolve(spec['cols'], {}, Columns(group=None))
     spaces = {modality: _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
-    catalogue = Catalogue(texts_of(listings['ids']).astype(str), listings['titles'], arrays['trained_on'], spaces)
+    # an earlier version kept ids as they came
+    ids = texts_of(listings['ids']).astype(str)
+    catalogue = Catalogue(ids, listings['titles'], arrays['trained_on'], spaces)
     encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device)
     _check_widths(catalogue, encoder)
     if encoder is not None: catalogue.made_with = encoder.made_with
