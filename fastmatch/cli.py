@@ -301,7 +301,7 @@ def match(
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         # a rule that does not know this pool may do badly here: said beside the result, not in it
         typer.echo(result.setting, err=loaded.rule.pools is None)
-        if result.cut_in_words: typer.echo(result.cut_in_words, err=True)
+        for note in result.notes: typer.echo(note, err=True)
         written_files = write_matches(result, out, scores)
         for skipped in result.skipped.itertuples():
             typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',

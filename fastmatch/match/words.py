@@ -1,8 +1,10 @@
 "A rule in words: what it fuses, what each step does, and which threshold it takes for how many listings."
 import inspect
 
+from ..core import preview
 from .judge.setting import IN_THE_CATALOGUE
 from .rule import Rule
+from .spaces.keys import MAX_SHARED
 from .steps.step import Step
 
 
@@ -279,6 +281,18 @@ def cut_in_words(
     listings = '1 listing has' if n_cut == 1 else f'{n_cut:,} listings have'
     return (f'{listings} as many matches as {" and ".join(limits)} allow{"s" if len(limits) == 1 else ""}, '
             'and may have more: only the nearest are given')
+
+
+def placeholders_in_words(
+    modality: str,  # Of keys: 'phash', 'same_title'
+    keys: list,  # Those on more than `MAX_SHARED` listings
+) -> str:
+    "Which keys join nothing because too many listings have them; '' for none."
+    if not keys: return ''
+    are_taken = 'is taken for a placeholder and joins' if len(keys) == 1 else (
+        'are taken for placeholders and join')
+    return (f'{len(keys):,} {modality} on more than {MAX_SHARED} listings {are_taken} nothing: '
+            f'{preview(map(repr, keys))}')
 
 
 def _listed(names):

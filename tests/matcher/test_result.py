@@ -122,3 +122,20 @@ def test_a_group_is_as_large_as_the_rule_lets_it_be(step):
     result = Matcher(Rule('mean', {'image': 1.}, .9, k=10, max_matches=70, steps=[step]), known).match()
     assert np.diff(result.matches.indptr).tolist() == [70] * 70 and not len(result.cut_short)
     with pytest.raises(InputError, match='Rule.max_matches'): Step('components', max_matches=70)
+
+
+def test_a_key_on_too_many_listings_is_told():
+    known = crowd(2, 30)
+    rule = Rule('mean', {'image': 1.}, 1.01, join=('phash',))
+    with_hashes = Embeddings(known, known.ids, phash=['f0'] * 49 + ['0a'] * 11)
+    matcher = Matcher(rule, with_hashes)
+    result = matcher.match()
+    assert result.notes == [] and result.placeholders == {'phash': []}
+    # two more with the same hash, new ones, and it joins nothing any more
+    new = Embeddings({'image': known['image'][:2]}, ['new', 'newer'], phash=['f0', 'f0'])
+    result = matcher.match(new)
+    assert result.notes == ["1 phash on more than 50 listings is taken for a placeholder and joins nothing: "
+                            "'f0'"]
+    assert repr(result).endswith(result.notes[0]) and np.diff(result.matches.indptr).tolist() == [1, 1]
+    matcher.add(new)
+    assert matcher.match().notes == result.notes
