@@ -67,6 +67,17 @@ class Columns:
         "Take the keywords that name columns, where the rest is handed on to somebody else."
         return {keyword: keywords.pop(keyword) for keyword in list(keywords) if role_of(keyword) is not None}
 
+    @property
+    def named(self) -> list[str]:
+        "Every column that has a role, those of a title one by one."
+        names = [name for name in self.by_keyword().values() if name is not None]
+        return [column for name in names for column in (name if isinstance(name, (list, tuple)) else [name])]
+
+    def described(self) -> list[str]:
+        "Each role and its column: 'id: sku', 'title: name + brand'."
+        return [f'{role}: {" + ".join(name) if isinstance(name, (list, tuple)) else name}'
+                for role, name in asdict(self).items() if name]
+
     def by_keyword(self) -> dict:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."
         return {f'{role}_col': getattr(self, role) for role in ROLES}

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from ..core import seed_everything
 from ..data.columns import Columns
-from ..data.read import check_listings
+from ..data.read import check_listings, join_titles
 from ..data.split import valid_split
 from ..learner.base import check_one_batch
 from ..study import learner_maker, spaces, tune
@@ -24,6 +24,7 @@ def split_off(
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
 ) -> tuple:  # (listings to train and validate on, listings put aside): DataFrames
     "Put a fold aside; no group, and no picture, is on both sides."
+    listings, columns = join_titles(listings, columns)
     hashed = columns.phash is None and columns.image is not None
     checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed)
     is_aside, _ = valid_split(checked.df, test_fold, n_folds=n_folds, seed=seed, columns=columns,

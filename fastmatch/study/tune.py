@@ -12,7 +12,7 @@ import torch
 
 from ..core import InputError, preview, seed_everything
 from ..data.block import MatchDataLoaders
-from ..data.read import check_listings
+from ..data.read import check_listings, join_titles
 from ..data.sampler import Sampler
 from ..match.candidates import candidates
 from ..match.cells import is_among
@@ -186,7 +186,9 @@ def _restart_batches(dls, seed):
 def _check_readable(dls, test, path):
     "Raise `WrongStudy` where `test` could not be scored: after a training it would be too late."
     folder = dls.image_folder if path is None else path
-    try: check_listings(test, folder, replace(dls.columns, fold=None))
+    try:
+        test, columns = join_titles(test, replace(dls.table_columns, fold=None))
+        check_listings(test, folder, columns)
     except InputError as error: raise WrongStudy(f'test: {error}') from error
 
 
