@@ -8,7 +8,7 @@ import pytest
 import fastmatch.all as fm
 from fastmatch import data
 from fastmatch.core import InputError, checks_options
-from fastmatch.data.split import components, valid_split
+from fastmatch.data.split import components
 from fastmatch.data.table import recognise
 from tests.models.needs import has_minilm
 
@@ -103,8 +103,7 @@ SLIPS = {
     'tune': lambda: fm.studies.tune(None, {}, 1, sampeler='x'),
     'tune_head': lambda: fm.tune_head(EMBEDDINGS, TABLE.label, sampeler='x'),
     'tune_listings': lambda: fm.tune_listings(TABLE, '.', epoch=3),
-    'tune_rule': lambda: fm.tune_rule(EMBEDDINGS, 3, sampeler='x'),
-    'valid_split': lambda: valid_split(TABLE, 0, titel_col='x')}
+    'tune_rule': lambda: fm.tune_rule(EMBEDDINGS, 3, sampeler='x')}
 # those whose options have names of the user's own, or of an optimizer or function that is given: the place
 # that is given them refuses
 OWN_NAMES = {'Step', 'Wrapped', 'fit_to_best', 'opt_func', 'spaces', 'with_scores'}
