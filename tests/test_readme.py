@@ -2,7 +2,6 @@
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import matplotlib
@@ -76,15 +75,10 @@ def test_links_lead_somewhere():
     assert links and [link for link in links if not (ROOT/link).exists()] == []
 
 
-def exists(name, where):
-    """Whether a name of the README's table is there: in a notebook, in a room that a notebook has, in the
-    file that the table names, or as a method of a Learner or a matcher."""
+def exists(name):
+    "Whether a name of the README's table is there, in a notebook or as a method of a Learner or a matcher."
     import fastmatch.all as fm
-    room, _, inside = name.partition('.')
-    if hasattr(fm, name) or (room in ('match', 'schedule', 'studies') and hasattr(getattr(fm, room), inside)):
-        return True
-    files = re.findall(r'`fastmatch/([a-z_/]+)\.py`', where)
-    if any(hasattr(import_module(f'fastmatch.{file.replace("/", ".")}'), name) for file in files): return True
+    if hasattr(fm, name): return True
     if name.startswith('learn.'):
         learners = fm.MatchLearner, fm.ClassifyLearner
         return any(hasattr(learner, name.removeprefix('learn.')) for learner in learners)
@@ -94,6 +88,5 @@ def exists(name, where):
 def test_names_in_the_table_exist():
     section = TEXT[TEXT.index('## What is inside'):TEXT.index('## Extras')]
     rows = re.findall(r'^\|.+\|$', section, re.M)[2:]
-    names = [(name, row.split('|')[3]) for row in rows
-             for name in re.findall(r'`([A-Za-z_.]+)`', row.split('|')[2])]
-    assert len(names) > 30 and [name for name, where in names if not exists(name, where)] == []
+    names = [name for row in rows for name in re.findall(r'`([A-Za-z_.]+)`', row.split('|')[2])]
+    assert len(names) > 30 and [name for name in names if not exists(name)] == []
