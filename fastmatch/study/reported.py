@@ -13,7 +13,7 @@ def heldout_trial(
     """What a trial scored on the test listings, for each of them; raises `InputError` where there is no such
     score.
 
-    `compare(heldout_trial(study), heldout_trial(study, 'default'))` says what tuning was worth."""
+    `match.compare(heldout_trial(study), heldout_trial(study, 'default'))` says what tuning was worth."""
     if 'test_groups' not in study.user_attrs:
         raise InputError(f'study {study.study_name!r} has no test listings: tune_learner(test=) gives them')
     scored_trials = [scored for scored in study.get_trials(deepcopy=False)
