@@ -1,16 +1,15 @@
 """Everything for a notebook: fastai's vision namespace, then this package's, which wins where both have a
 name.
 
-Names are those that say what they are wherever they stand: classes, `match_learner`, `best_threshold`. Common
-words, which a notebook wants for itself, stay behind their module: `match.group`, `match.fuse`,
-`schedule.between`, and `studies.tune` (the room `study`: whoever tunes calls the result `study`).
+Single words, which a notebook may well give to something of its own, stay behind their module:
+`match.group(...)`, `match.decide(...)`, `schedule.between`. Those that few notebooks need are imported from
+their room: `from fastmatch.data.table import unescape`, `from fastmatch.matcher import submission`.
 """
 import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *
 
 from . import match, schedule
-from . import study as studies
 from .callback.adversarial import FGM, PGD
 from .callback.averaging import EMA, SWA
 from .callback.guard import Guard, NonFinite
@@ -33,78 +32,20 @@ from .data.columns import Columns
 from .data.demo import demo_path
 from .data.image import read_image
 from .data.read import check_listings
-from .data.sampler import OverSampler, PKSampler, WeightedSampler
+from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .data.split import group_folds
 from .data.table import read_table
 from .data.title import TitleBlock, Tokenize
-from .jobs.judge import settings_for
 from .jobs.options import RuleChoice
 from .jobs.train import train_and_judge
 from .jobs.tune import tune_listings
 from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from .layers.pooling import BNNeck, GeM, ProjectNeck
-from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, match_learner
-from .learner.base import groups_splitter
+from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, groups_splitter, match_learner
 from .learner.matcher import picture_of
 from .losses import *
-from .match import (
-    FEATURES,
-    FUSIONS,
-    STEPS,
-    Candidates,
-    Decision,
-    Dense,
-    Embeddings,
-    Flat,
-    Groups,
-    HeldOut,
-    Index,
-    Keys,
-    Matches,
-    Neighbors,
-    Paired,
-    PairModel,
-    Pool,
-    PoolThresholds,
-    RankSweep,
-    Rule,
-    RulePairs,
-    Setting,
-    Step,
-    Sweep,
-    Tfidf,
-    Titles,
-    UnionSweep,
-    Units,
-    alone_heldout,
-    among_themselves,
-    at_most,
-    best_by_rank,
-    best_threshold,
-    best_union,
-    choose_rule,
-    cross_mean,
-    fusion_grid,
-    heldout,
-    heldout_fused,
-    heldout_pairs,
-    in_the_catalogue,
-    k_reciprocal,
-    map_at_r,
-    min2,
-    neighbor_mean,
-    pair_features,
-    pair_model,
-    pool_thresholds,
-    recall_at,
-    row_f1,
-    rule_in_words,
-    same_group,
-    summary_table,
-    threshold_curves,
-    with_scores,
-)
-from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
+from .match import *
+from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder, load_tokenizer, register_encoder
 from .optim import *
@@ -123,12 +64,15 @@ from .study import (
     REFINEMENTS,
     PruneTrial,
     heldout_rules,
+    heldout_trial,
     learner_maker,
     open_study,
     pools_figure,
+    search_space,
     show_study,
     study_figures,
     tune_head,
+    tune_learner,
     tune_rule,
 )
 

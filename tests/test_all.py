@@ -1,5 +1,6 @@
-"`from fastmatch.all import *`: what a notebook gets, and which of fastai's names it replaces."
+"`from fastmatch.all import *`: what a notebook gets, which of its words stay free, what replaces fastai's."
 import builtins
+import re
 
 import fastai.callback.all
 import fastai.vision.all
@@ -8,57 +9,49 @@ import pytest
 import fastmatch.all as fm
 from fastmatch.patches import REPLACED_NAMES
 
+FASTAIS = {**vars(fastai.vision.all), **vars(fastai.callback.all)}
+ADDED = {name: value for name, value in vars(fm).items()
+         if not name.startswith('_') and (name not in FASTAIS or FASTAIS[name] is not value)}
+# single words that the import may bring: modules, and what a fastai user takes for an optimizer or transforms
+WORDS = {'match', 'schedule', 'adamw', 'augs', 'ranger', 'rmsprop', 'sgd'}
+# what notebooks import under names of their own, fastai's (`np`, `pd`, `plt`, `nn`, `F`) beside others
+ALIASES = {'cv2', 'mpl', 'np', 'nn', 'os', 'pd', 'pl', 'plt', 'px', 're', 'sk', 'sns', 'sp', 'stats', 'tf',
+           'torch', 'F', 'T'}
+# what notebooks call their own things
+TAKEN = {'batch', 'cand', 'data', 'df', 'dls', 'emb', 'embeddings', 'groups', 'learn', 'matcher', 'matches',
+         'model', 'neighbors', 'path', 'res', 'rule', 'scores', 'study', 'submission', 'test', 'text',
+         'threshold', 'titles', 'train', 'trial', 'valid'}
 
-def public(module): return {name: value for name, value in vars(module).items() if not name.startswith('_')}
+
+def test_no_common_word_is_taken():
+    words = {name for name in ADDED if re.fullmatch('[a-z0-9]+', name)}
+    assert words == WORDS and not TAKEN & set(ADDED)
 
 
-def test_which_names_replace_fastais():
-    fastais = {**public(fastai.vision.all), **public(fastai.callback.all)}
-    ours = {name: value for name, value in public(fm).items()
-            if getattr(value, '__module__', '').startswith('fastmatch')}
-    replaced = {name for name, value in ours.items() if name in fastais and fastais[name] is not value}
+def test_only_listed_names_hide_others():
+    hidden = {name for name in ADDED if name in FASTAIS or hasattr(builtins, name) or name in ALIASES}
     # a name of fastai's that ours replaces keeps fastai's call signature or meaning: think before adding one
-    assert replaced == set(REPLACED_NAMES)
+    assert hidden == set(REPLACED_NAMES)
+
+
+def test_words_are_called_through_their_module():
+    for name in ('candidates', 'compare', 'decide', 'expand', 'fuse', 'group', 'heldout', 'ladder', 'repeat'):
+        assert callable(getattr(fm.match, name)) and name not in fm.match.__all__
+    assert callable(fm.schedule.between) and fm.schedule.curves.__name__ == 'fastmatch.schedule.curves'
+
+
+def test_stars_of_the_modules_bring_no_words_either():
+    starred = {}
+    exec('from fastmatch.match import *', starred)
+    assert [name for name in starred if re.fullmatch('[a-z0-9]+', name)] == []
 
 
 @pytest.mark.parametrize('name', [
     'MatchDataLoaders', 'match_learner', 'ArcFace', 'RecallAt', 'MAPAtR', 'RowF1', 'augs', 'demo_path',
-    'heldout', 'best_threshold', 'load_tokenizer', 'PKSampler', 'OverSampler', 'WeightedSampler', 'Tokenize',
-    'groups_splitter', 'match', 'schedule', 'studies', 'Resize', 'aug_transforms', 'pd', 'np', 'plt', 'torch',
-    'SaveModelCallback'])
+    'heldout_fused', 'best_threshold', 'load_tokenizer', 'Tokenize', 'PKSampler', 'OverSampler',
+    'WeightedSampler', 'SampledDL', 'groups_splitter', 'tune_learner', 'heldout_trial', 'Resize',
+    'aug_transforms', 'pd', 'np', 'plt', 'torch', 'SaveModelCallback'])
 def test_a_notebook_finds(name): assert hasattr(fm, name)
-
-
-# plain words that say what they are in this field, or that fastai's users know
-PLAIN_WORDS = {'adamw', 'augs', 'heldout', 'match', 'min2', 'ranger', 'rmsprop', 'schedule', 'sgd', 'studies',
-               'submission'}
-# words that a notebook has for its own variables, and the rooms that they are behind
-BEHIND = {'match': ['alone', 'augment', 'blend', 'candidates', 'chisel', 'decide', 'ensemble', 'expand',
-                    'fuse', 'group', 'ladder', 'mutual', 'paired', 'quantities', 'shares', 'standardize',
-                    'tiers', 'veto'],
-          'schedule': ['between', 'curves'],
-          'studies': ['compare', 'repeat', 'spaces', 'tested', 'tune']}
-
-
-def test_no_common_word_lands_in_a_notebook():
-    "A single word in lower case is a variable of somebody's: `group = df.label_group`."
-    fastais = {**public(fastai.vision.all), **public(fastai.callback.all)}
-    words = {name for name, value in public(fm).items()
-             if name.isalnum() and name.islower() and fastais.get(name) is not value} - {'pd'}
-    assert words == PLAIN_WORDS - {name for name in PLAIN_WORDS if fastais.get(name) is getattr(fm, name)}
-
-
-def test_no_name_of_the_language_is_replaced():
-    ours = {name for name, value in public(fm).items()
-            if getattr(value, '__module__', '').startswith('fastmatch')}
-    theirs = {*dir(builtins), 'np', 'pd', 'plt', 'torch', 'nn', 'F', 'Path', 'df', 'dls', 'learn'}
-    assert ours & theirs == set()
-
-
-@pytest.mark.parametrize('room, words', BEHIND.items())
-def test_common_words_are_behind_their_room(room, words):
-    assert [word for word in words if not hasattr(getattr(fm, room), word)] == []
-    assert [word for word in words if hasattr(fm, word)] == []
 
 
 def test_replaced_names_take_fastais_arguments():

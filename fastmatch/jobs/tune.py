@@ -6,7 +6,7 @@ from ..data.columns import Columns
 from ..data.read import check_listings, join_titles
 from ..data.split import valid_split
 from ..learner.base import check_one_batch
-from ..study import learner_maker, spaces, tune
+from ..study import learner_maker, search_space, tune_learner
 from .options import TRIAL, Search, Training, check_least, refuse_unknown, take_columns, with_keywords
 from .processes import helpers
 from .train import loaders, monitors
@@ -50,7 +50,7 @@ def tune_listings(
     refuse_unknown(options, tune_listings, Search, Training)
     check_least(jobs=(search.jobs, 1), n_trials=(search.n_trials, 1))
     training.check(least_folds=3)
-    space = spaces(*search.space)
+    space = search_space(*search.space)
     seed_everything(training.seed)
     echo(f'reading {len(df)} listings ...')
     remaining, test_listings = split_off(df, path, columns, test_fold, training.n_folds, training.seed,
@@ -68,7 +68,7 @@ def tune_listings(
             # only now: an error in the table or the study is reported once, not by each process
             start_helpers()
             return make_learner(trial)
-        return tune(
+        return tune_learner(
             make_first, space, search.n_trials, epochs=training.epochs, monitor=search.monitor,
             test=test_listings, study_name=search.name, storage=search.storage, sampler=search.sampler,
             pruner=search.pruner, seed=training.seed, about=_about(dls, training, space), echo=echo)
