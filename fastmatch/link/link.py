@@ -21,7 +21,8 @@ def match_tables(
     # Of both tables, `fields` among them, or a pair (of the left, of the right); None: recognised
     columns: Columns | tuple | None = None,
     *,
-    # Pairs that are known: `left_id`, `right_id`, `label` (1 or 0); None: learns from the tables alone
+    # Pairs that are known: `left_id`, `right_id`, `label` (1 or 0); without labels they are all the matches
+    # of the left listings that they name. None: learns from the tables alone
     known: pd.DataFrame | None = None,
     how: str = 'one-to-one',  # 'one-to-one', 'one-to-many', 'many-to-one' or 'free'
     # One that was fitted to tables with the same fields, or `PairModel(classifier)` to be fitted here; None:
@@ -58,8 +59,9 @@ def match_tables(
     if fitted_before is not None: learnt = Learnt(fitted_before, EVEN, {})
     elif labels is None: learnt = learn_from_tables(found, seed)
     else:
-        learnt = learn_from_labels(found, found.places(labels.left, labels.right), labels.same,
-                                   None if model is None else model.classifier, seed)
+        learnt = learn_from_labels(
+            found, *labels.among(found.left, found.places(labels.left, labels.right)),
+            None if model is None else model.classifier, seed)
     if threshold is not None: learnt.threshold = float(threshold)
     probabilities = found.pairs.probabilities(learnt.model)
     result = TableMatches(_matches(tables, found, probabilities, learnt.threshold, how), tables, found,
