@@ -33,7 +33,7 @@ class TablePairs:
         "Search every space for each listing among those of the other table."
         spaces = embeddings.spaces()
         if not any(space.proposes for space in spaces.values()):
-            raise InputError(f'{", ".join(spaces)}: no column finds candidates: give a text, a code, pictures')
+            raise InputError(f'{", ".join(spaces)}: no column finds candidates: give a text or a code')
         n_searched = min(k + 1, len(embeddings))
         found = candidates(spaces, n_searched, embeddings.source)
         return cls(spaces, embeddings.source, n_left, found, _pairs(found, spaces, n_left, model))

@@ -110,8 +110,8 @@ def _self_trained(pairs, is_match, seed):
     different = rng.permutation(np.flatnonzero(of_matched & ~is_match))[:MOST_DIFFERENT * is_match.sum()]
     learnt = np.sort(np.concatenate([np.flatnonzero(is_match), different]))
     if not len(different):
-        raise InputError(f'{len(pairs)} candidate pairs, and all seem to match: too few to learn from; label '
-                         'some pairs, known=DataFrame of left_id, right_id, label')
+        raise InputError(f'{len(pairs)} candidate pairs, and all seem to match: too few to learn from; label'
+                         ' some pairs, known=DataFrame of left_id, right_id, label')
     parts = _parts(pairs.left, seed, is_match)
     probabilities = np.empty(len(pairs))
     for part in range(parts.max() + 1):

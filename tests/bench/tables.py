@@ -1,0 +1,214 @@
+"""What matching two tables is worth, and each of its parts.
+
+    python tests/bench/tables.py abt_buy amazon_google walmart_amazon --out nbs/tables.csv
+
+'official': the published splits of three pairs of shops. The pair model is fitted to train + valid, and so is
+its threshold; pair F1 is that of the test pairs, beside published figures. Each column is left out once, and
+each part of the way. 'open search': no candidate list; of the left listings one half with all of their
+matches is known, and all pairs of the other half are judged; and without anything known. 'missing': shares of
+the cells of every column but the title are blanked at random, in training and in test.
+"""
+import argparse
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fastmatch.data.columns import Columns
+from fastmatch.link import match_tables
+from fastmatch.link.assign import assigned
+from fastmatch.link.candidates import TablePairs
+from fastmatch.link.known import KnownLabels
+from fastmatch.link.learn import learn_from_labels, learn_from_tables
+from fastmatch.link.link import with_synonyms
+from fastmatch.link.tables import ALL_TEXT, Tables
+from fastmatch.match import PairModel
+
+TEXT = Path(__file__).parents[3]/'shared'/'data'/'text'
+SETS = ['abt_buy', 'amazon_google', 'walmart_amazon']
+# pair F1 as published, of models trained on a GPU: Ditto, arXiv 2004.00584; R-SupCon, arXiv 2202.02098
+PUBLISHED = {'abt_buy': (89.33, 94.29), 'amazon_google': (75.58, 79.28), 'walmart_amazon': (86.76, None)}
+SEEDS = 5
+SHARES = 0., .25, .5, .75, .9, 1.
+CROWD = ('rank', 'density', 'top', 'pagerank')  # features that look at the other candidates of both listings
+WORDS = ('field',)  # features of the cells themselves: edits, rare words, numbers, codes
+
+
+def read_official(name):
+    "(left table, right table, {part: pairs})."
+    folder = TEXT/'official'/name
+    left, right = (pd.read_csv(folder/f'table{side}.csv') for side in 'AB')
+    return left, right, {part: pd.read_csv(folder/f'{part}.csv') for part in ('train', 'valid', 'test')}
+
+
+def searched(left, right, known, synonyms=True, all_text=True, also=None):
+    "Both tables with their candidates, the labelled pairs among them, and how many matches the search found."
+    tables = Tables.of(left, right)
+    labels = KnownLabels.of(known, tables)
+    embeddings = tables.embeddings()
+    if not all_text: embeddings.fields.pop(ALL_TEXT, None)
+    if synonyms: embeddings = with_synonyms(embeddings, labels, len(left))
+    found = TablePairs.search(embeddings, len(left), 50)
+    every = labels if also is None else KnownLabels.of(pd.concat([known, also]), tables)
+    return tables, labels, found.with_pairs(every.left, every.right), found
+
+
+def with_features(pairs, use):
+    "The same candidates for a model that reads these features alone."
+    from fastmatch.link.candidates import _pairs
+    return replace(pairs, pairs=_pairs(pairs.found, pairs.spaces, pairs.n_left, PairModel(use=use)))
+
+
+def pair_f1(chosen, same):
+    return 100 * 2 * (chosen & same).sum() / max(1, chosen.sum() + same.sum())
+
+
+def official_scores(left, right, parts, seeds=SEEDS, without=(), **options):
+    "Pair F1 of the test pairs for each seed, in percent."
+    known = pd.concat([parts['train'], parts['valid']])
+    tables, labels, pairs, _ = searched(left, right, known, also=parts['test'], **options)
+    if without: pairs = with_features(pairs, [name for name in pairs.pairs.used if name not in without])
+    test = KnownLabels.of(parts['test'], tables)
+    features = pairs.pairs.features[pairs.places(test.left, test.right)]
+    scores = []
+    for seed in range(seeds):
+        learnt = learn_from_labels(pairs, pairs.places(labels.left, labels.right), labels.same, seed=seed)
+        scores.append(pair_f1(learnt.model.probabilities(features) >= learnt.threshold, test.same))
+    return np.array(scores)
+
+
+def official(name, seeds=SEEDS):
+    "Rows of the published protocol: all of it, and each part left out."
+    left, right, parts = read_official(name)
+    title = 'name' if 'name' in left else 'title'
+    columns = [column for column in left.columns if column not in ('id', title)]
+    ditto, supcon = PUBLISHED[name]
+    ways = {'all of it': {}, 'without ranks and crowding': dict(without=CROWD),
+            'without what texts have in common': dict(without=WORDS),
+            'without the text of all columns together': dict(all_text=False),
+            'without learnt synonyms': dict(synonyms=False)}
+    whole = None
+    for way, options in ways.items():
+        scores = official_scores(left, right, parts, seeds, **options)
+        whole = scores if whole is None else whole
+        yield row_of(name, 'official', way, scores, whole, ditto=ditto, r_supcon=supcon)
+    for column in columns:
+        scores = official_scores(left.drop(columns=column), right.drop(columns=column), parts, seeds)
+        yield row_of(name, 'official', f'without {column}', scores, whole, ditto=ditto, r_supcon=supcon)
+    scores = official_scores(left[['id', title]], right[['id', title]], parts, seeds)
+    yield row_of(name, 'official', 'titles alone', scores, whole, ditto=ditto, r_supcon=supcon)
+
+
+def row_of(name, protocol, way, scores, whole=None, **more):
+    "A row of the table; `worth` is what is lost without it, paired over the seeds."
+    row = {'set': name, 'protocol': protocol, 'way': way, 'pair_f1': round(scores.mean(), 2),
+           'sd_seeds': round(scores.std(ddof=1), 2) if len(scores) > 1 else None, 'seeds': len(scores)}
+    if whole is not None and whole is not scores:
+        difference = whole - scores
+        half_width = 2.776 * difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) == 5 else None
+        row |= {'worth': round(difference.mean(), 2)}
+        if half_width is not None:
+            row |= {'worth_low': round(difference.mean() - half_width, 2),
+                    'worth_high': round(difference.mean() + half_width, 2)}
+    return {**row, **more}
+
+
+def missing(name, seeds=SEEDS):
+    "Rows of the curve over the share of cells that are blanked, of all columns but the title."
+    left, right, parts = read_official(name)
+    title = 'name' if 'name' in left else 'title'
+    columns = [column for column in left.columns if column not in ('id', title)]
+    for share in SHARES:
+        scores = []
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            blanked = [table.assign(**{column: table[column].where(rng.random(len(table)) >= share)
+                                       for column in columns if share < 1}) for table in (left, right)]
+            if share == 1: blanked = [table[['id', title]] for table in blanked]
+            scores.append(official_scores(*blanked, parts, seeds=1)[0])
+        yield row_of(name, 'missing', f'{share:.0%} of the cells blanked', np.array(scores), share=share)
+
+
+def open_search(name, seeds=SEEDS):
+    "Rows of matching both tables without a list of candidates."
+    df = pd.read_csv(TEXT/f'{name}.csv')
+    sources = df.source.value_counts().index
+    right, left = (df[df.source == source].drop(columns=['source']) for source in sources[:2])
+    pairs = left[['posting_id', 'label_group']].merge(right[['posting_id', 'label_group']], on='label_group')
+    pairs = pairs.rename(columns={'posting_id_x': 'left_id', 'posting_id_y': 'right_id'})
+    left, right = (table.drop(columns='label_group').rename(columns={'posting_id': 'id'})
+                   for table in (left, right))
+    columns = Columns(id='id', image=None, title='title', group=None,
+                      fields={column: kind for column, kind in (('description', 'text'), ('price', 'number'))
+                              if left[column].nunique() > 1 and right[column].nunique() > 1})
+    tables = Tables.of(left, right, columns, columns)
+    true = KnownLabels.of(pairs[['left_id', 'right_id']], tables)
+    pairs_found = TablePairs.search(tables.embeddings(), len(left), 50)
+    found_share = (pairs_found.places(true.left, true.right) >= 0).mean()
+    same = np.zeros(len(pairs_found), bool)
+    places = pairs_found.places(true.left, true.right)
+    same[places[places >= 0]] = True
+    matched = np.unique(true.left)
+    figures = {'labels of half': [], 'labels of half, one to one': [], 'nothing known, one to one': []}
+    for seed in range(seeds):
+        half = np.random.default_rng(seed).permutation(matched)[:len(matched) // 2]
+        known = np.isin(pairs_found.left, half)
+        judged = ~np.isin(pairs_found.left, half)
+        n_true = (~np.isin(true.left, half)).sum()
+        learnt = learn_from_labels(pairs_found, np.flatnonzero(known), same[known], seed=seed)
+        probabilities = pairs_found.pairs.probabilities(learnt.model)
+        chosen = probabilities >= learnt.threshold
+        one = chosen & assigned(pairs_found.left, pairs_found.right, probabilities)
+        alone = learn_from_tables(pairs_found, seed)
+        of_alone = pairs_found.pairs.probabilities(alone.model)
+        unlabelled = (of_alone >= alone.threshold) & assigned(pairs_found.left, pairs_found.right, of_alone)
+        for way, each in zip(figures, (chosen, one, unlabelled)):
+            right_ones = (each & same & judged).sum()
+            figures[way].append(100 * 2 * right_ones / max(1, (each & judged).sum() + n_true))
+    for way, scores in figures.items():
+        yield row_of(name, 'open search', way, np.array(scores), blocking_recall=round(100 * found_share, 2),
+                     candidate_pairs=len(pairs_found))
+
+
+def whole_call(name):
+    "Seconds that the whole of it takes as a user calls it, and its own estimate of what it is worth."
+    import time
+    left, right, parts = read_official(name)
+    start = time.perf_counter()
+    found = match_tables(left, right, known=pd.concat([parts['train'], parts['valid']]))
+    seconds = time.perf_counter() - start
+    scored = found.score(parts['test'])
+    delivered = pair_f1((scored.probability >= found.learnt.threshold).to_numpy(),
+                        scored.label.to_numpy(bool))
+    return {'set': name, 'protocol': 'promised', 'way': 'match_tables', 'pair_f1': round(delivered, 2),
+            'promised': round(100 * found.learnt.figures['pair_f1'], 2),
+            'promised_low': round(100 * found.learnt.figures['low'], 2),
+            'promised_high': round(100 * found.learnt.figures['high'], 2), 'minutes': round(seconds / 60, 2)}
+
+
+if __name__ == '__main__':
+    warnings.filterwarnings('ignore', category=FutureWarning)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', help=', '.join(SETS))
+    parser.add_argument('--seeds', type=int, default=SEEDS)
+    parser.add_argument('--only', nargs='*', default=['promised', 'official', 'open', 'missing'])
+    parser.add_argument('--out', type=Path, help='csv; rows of other sets and protocols in it are kept')
+    options = parser.parse_args()
+    makers = {'promised': lambda name, seeds: [whole_call(name)], 'official': official, 'open': open_search,
+              'missing': missing}
+    for name in options.names or SETS:
+        for part in options.only:
+            rows = []
+            for row in makers[part](name, options.seeds):
+                print(row, flush=True)
+                rows.append({**row, 'command': f'python tests/bench/tables.py {name} --seeds {options.seeds}'})
+            if not options.out: continue
+            table = pd.DataFrame(rows)
+            if options.out.exists():
+                before = pd.read_csv(options.out)
+                is_old = (before.set == name) & before.protocol.isin(table.protocol)
+                table = pd.concat([before[~is_old], table], ignore_index=True)
+            table.to_csv(options.out, index=False)
