@@ -1,5 +1,5 @@
 "A pair model for two tables: from labelled pairs, or from the tables themselves."
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,7 +33,26 @@ class Learnt:
     "A pair model with its threshold, and how it was come by."
     model: PairModel
     threshold: float  # Pairs of this probability or more match
-    figures: dict  # What it is worth: 'pair_f1', 'low', 'high', ... on pairs it did not see; empty: unknown
+    # What it is worth: 'pair_f1', 'low', 'high', ... on pairs it did not see; empty: unknown
+    figures: dict = field(default_factory=dict)
+    unseen: 'Unseen | None' = None  # The labelled pairs, by models that did not see them; None without labels
+
+    def set_threshold(
+        self,
+        threshold: float,  # Probability from which a pair matches
+    ):
+        "Take another threshold than the one that was chosen."
+        self.threshold = float(threshold)
+        if self.unseen is not None: self.unseen.likely = self.unseen.probabilities >= self.threshold
+
+
+@dataclass
+class Unseen:
+    "Labelled pairs as models say that saw no pair of their left listing."
+    places: np.ndarray  # int (m,), where they stand among the candidates
+    same: np.ndarray  # bool (m,), whether they match
+    probabilities: np.ndarray  # float (m,)
+    likely: np.ndarray  # bool (m,), whether they reach the threshold that the other parts chose
 
 
 def learn_from_labels(
@@ -43,8 +62,8 @@ def learn_from_labels(
     classifier=None,  # Any of scikit-learn's; default `linking_trees`
     seed: int = 0,  # Of the parts
 ) -> Learnt:
-    """Fit a pair model to labelled pairs; the threshold, and what is said of both, come from models that saw
-    no pair of the left listing that they score."""
+    """Fit a pair model to labelled pairs; the threshold comes from models that saw no pair of the left
+    listing that they score."""
     listings = pairs.left[places]
     n_matched = len(np.unique(listings[same]))
     if n_matched < 2 or len(np.unique(listings[~same])) < 2:
@@ -58,12 +77,12 @@ def learn_from_labels(
         learnt = fitted(pairs, features[~in_part], same[~in_part], classifier, seed)
         probabilities[in_part] = learnt.probabilities(features[in_part])
     threshold, _ = best_threshold(probabilities, same)
-    chosen = np.zeros(len(same), bool)
+    likely = np.zeros(len(same), bool)
     for part in range(parts.max() + 1):
         in_part = parts == part
-        chosen[in_part] = probabilities[in_part] >= best_threshold(probabilities[~in_part], same[~in_part])[0]
+        likely[in_part] = probabilities[in_part] >= best_threshold(probabilities[~in_part], same[~in_part])[0]
     model = fitted(pairs, features, same, classifier, seed)
-    return Learnt(model, threshold, pair_figures(chosen, same, listings, seed))
+    return Learnt(model, threshold, unseen=Unseen(places, same, probabilities, likely))
 
 
 def learn_from_tables(
@@ -81,15 +100,15 @@ def learn_from_tables(
     scores = pairs.pairs.candidates.scores['fused'][pairs.pairs.rows, pairs.pairs.columns]
     is_match = _sure_pairs(pairs, scores)
     if is_match.sum() < 2:
-        raise InputError(f"{is_match.sum()} pairs are each other's nearest: too few to learn from; label some "
-                         'pairs, known=DataFrame of left_id, right_id, label')
+        raise InputError(f"{is_match.sum()} pairs are each other's nearest: too few to learn from; label "
+                         'some pairs, known=DataFrame of left_id, right_id, label')
     for round_number in range(ROUNDS):
         probabilities, model = _self_trained(pairs, is_match, seed + round_number)
         matched = (probabilities >= EVEN) & assigned(pairs.left, pairs.right, probabilities)
         # what a model of few pairs matches may be nothing
         if matched.sum() < is_match.sum(): break
         is_match = matched
-    return Learnt(model, EVEN, {})
+    return Learnt(model, EVEN)
 
 
 def fitted(pairs, features, same, classifier=None, seed=0):
@@ -172,6 +191,25 @@ def best_threshold(
     place = int(np.where(is_last, f1, -1).argmax())
     below = sorted_probabilities[place + 1] if place + 1 < len(order) else 0.
     return float((sorted_probabilities[place] + below) / 2), float(f1[place])
+
+
+def figures_as_used(
+    pairs: TablePairs,
+    learnt: Learnt,  # From labels
+    probabilities: np.ndarray,  # float (p,), of all candidate pairs by its model
+    how: str,  # How many partners a listing may have, as for `assigned`
+    seed: int = 0,  # Of the draws
+) -> dict:
+    """What a user gets, on the labelled pairs: each of them by a model that did not see it, all others by the
+    model itself, and partners given as they are in use."""
+    unseen = learnt.unseen
+    of_all = probabilities.astype(np.float64)
+    is_likely = of_all >= learnt.threshold
+    of_all[unseen.places], is_likely[unseen.places] = unseen.probabilities, unseen.likely
+    likely = np.flatnonzero(is_likely)
+    is_match = np.zeros(len(pairs), bool)
+    is_match[likely[assigned(pairs.left[likely], pairs.right[likely], of_all[likely], how)]] = True
+    return pair_figures(is_match[unseen.places], unseen.same, pairs.left[unseen.places], seed)
 
 
 def pair_figures(

@@ -8,7 +8,7 @@ from ..match.pairs.model import PairModel
 from .assign import assigned, check_way
 from .candidates import TablePairs
 from .known import KnownLabels
-from .learn import EVEN, Learnt, learn_from_labels, learn_from_tables
+from .learn import EVEN, Learnt, figures_as_used, learn_from_labels, learn_from_tables
 from .result import TableMatches
 from .tables import Tables
 
@@ -56,14 +56,15 @@ def match_tables(
     blocking = _blocking(found, labels)
     say(f'{len(found)} candidate pairs')
     if labels is not None: found = found.with_pairs(labels.left, labels.right, fitted_before)
-    if fitted_before is not None: learnt = Learnt(fitted_before, EVEN, {})
+    if fitted_before is not None: learnt = Learnt(fitted_before, EVEN)
     elif labels is None: learnt = learn_from_tables(found, seed)
     else:
         learnt = learn_from_labels(
             found, *labels.among(found.left, found.places(labels.left, labels.right)),
             None if model is None else model.classifier, seed)
-    if threshold is not None: learnt.threshold = float(threshold)
+    if threshold is not None: learnt.set_threshold(threshold)
     probabilities = found.pairs.probabilities(learnt.model)
+    if learnt.unseen is not None: learnt.figures = figures_as_used(found, learnt, probabilities, how, seed)
     result = TableMatches(_matches(tables, found, probabilities, learnt.threshold, how), tables, found,
                           probabilities, learnt, how, blocking)
     say(repr(result))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fastmatch.data.columns import Columns
 from fastmatch.link import match_tables
@@ -107,9 +108,10 @@ def row_of(name, protocol, way, scores, whole=None, **more):
            'sd_seeds': round(scores.std(ddof=1), 2) if len(scores) > 1 else None, 'seeds': len(scores)}
     if whole is not None and whole is not scores:
         difference = whole - scores
-        half_width = 2.776 * difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) == 5 else None
         row |= {'worth': round(difference.mean(), 2)}
-        if half_width is not None:
+        if len(difference) > 1:
+            t = stats.t.ppf(.975, len(difference) - 1)
+            half_width = t * difference.std(ddof=1) / np.sqrt(len(difference))
             row |= {'worth_low': round(difference.mean() - half_width, 2),
                     'worth_high': round(difference.mean() + half_width, 2)}
     return {**row, **more}
@@ -168,8 +170,8 @@ def open_search(name, seeds=SEEDS):
             right_ones = (each & same & judged).sum()
             figures[way].append(100 * 2 * right_ones / max(1, (each & judged).sum() + n_true))
     for way, scores in figures.items():
-        yield row_of(name, 'open search', way, np.array(scores), blocking_recall=round(100 * found_share, 2),
-                     candidate_pairs=len(pairs_found))
+        yield row_of(name, 'open search', way, np.array(scores), candidate_pairs=len(pairs_found),
+                     blocking_recall=round(100 * found_share, 2))
 
 
 def whole_call(name):

@@ -1,8 +1,13 @@
-"""The embedded sample: 2,100 listings of 751 emoji, each drawn and named by several 'sellers'.
+"""The embedded samples: 2,100 listings of 751 emoji, each drawn and named by several 'sellers'; the tables of
+two made-up shops.
 
-`NOTICE` names them and their licenses.
+`NOTICE` names the sellers and their licenses.
 """
 from pathlib import Path
+
+from .shops import demo_shops
+
+__all__ = ['demo_path', 'demo_shops']
 
 
 def demo_path() -> Path:
