@@ -69,10 +69,23 @@ class Columns:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."
         return {f'{role}_col': getattr(self, role) for role in ROLES}
 
+    def by_field(self) -> dict:
+        "The header of each field by how it is given, {'fields[price]': 'price'}: for messages."
+        return {f'fields[{name!r}]': field.column for name, field in self.fields.items()}
+
     @property
     def headers(self) -> list:
         "The headers of all columns that are read, those of fields too."
         return [*self.by_keyword().values(), *(field.column for field in self.fields.values())]
+
+
+def fields_in_words(
+    columns: Columns,  # Of a table
+) -> dict:  # Name -> words
+    "What each field holds and where it stands: {'price': 'number (EUR) in column cost'}."
+    return {name: f'{field.kind}{f" ({field.unit})" if field.unit else ""}'
+                  f'{"" if field.column == name else f" in column {field.column}"}'
+            for name, field in columns.fields.items()}
 
 
 # roles that one column plays each

@@ -110,5 +110,5 @@ def _image_files(outcome):
     dls = outcome.learn.dls
     columns = dls.columns
     if columns.image is None: return None
-    file_of = dict(zip(dls.df[columns.id], dls.df[columns.image]))
+    file_of = dict(zip(dls.all_df[columns.id], dls.all_df[columns.image]))
     return [image_path(dls.image_folder, file_of[posting_id]) for posting_id in outcome.judged_listings.ids]

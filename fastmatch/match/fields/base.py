@@ -19,6 +19,8 @@ class FieldSpace(PairwiseSpace):
     """
     kind: ClassVar[str]  # As `Field` calls it
     is_field = True
+    is_column = True
+    is_searched = False
 
     def __init__(
         self,

@@ -25,6 +25,9 @@ class Space(ABC):
     # bool (n,), listings that an encoder was trained on, as `Embeddings` know it; None: not known
     trained_on: np.ndarray | None = None
     is_field = False  # Whether it is a column of a table that is compared: a code, a category or a number
+    # Whether it is any further column of a table, a text too: none of the encoders and titles of a listing
+    is_column = False
+    is_searched = True  # Whether a search finds others: brands and prices are only compared
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -220,7 +223,8 @@ class VectorSpace(PairwiseSpace):
         if self_join:
             best.ids[:, 0] = query_rows
             # a near-duplicate can round above the listing itself
-            own_scores = self.scores(query_rows, query_rows)
+            # and what is missing is not known to be similar to itself
+            own_scores = np.nan_to_num(self.scores(query_rows, query_rows), nan=1.)
             best.scores[:, 0] = np.maximum(own_scores, scores.max(1, initial=-np.inf))
         return best
 
