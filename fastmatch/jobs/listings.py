@@ -4,6 +4,7 @@ from dataclasses import replace
 from ..core import InputError
 from ..data.columns import Columns
 from ..data.table import read_table, recognise, unescape
+from .fields import with_fields
 
 
 def training_listings(
@@ -12,6 +13,7 @@ def training_listings(
     images,  # Folder of the images; None: titles only
     column_names: dict,  # {'id_col': name or None, ...} as the user gave them; see `columns_of`
     echo=print,  # Called with a line of text: which columns were taken
+    fields=(),  # Further columns to compare, as for `with_fields`
 ) -> tuple:  # (DataFrame, `Columns`)
     "A table to train on: it must have ids and groups, and titles or images."
     listings = read_table(file, encoding)
@@ -25,6 +27,9 @@ def training_listings(
     described = [f'{role.removesuffix("_col")}: {column}'
                  for role, column in columns.by_keyword().items() if column]
     echo(f'{len(listings)} listings in {file}; {", ".join(described)}')
+    columns = with_fields(columns, listings, fields, echo)
+    for field in columns.fields.values():
+        if field.kind == 'text': listings[field.column] = unescape(listings[field.column])
     return listings, columns
 
 

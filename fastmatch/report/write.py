@@ -60,7 +60,8 @@ def _in_order(embeddings, setting):
     titles = embeddings.titles
     return Embeddings({}, embeddings.ids[setting.order],
                       None if titles is None else [titles[row] for row in setting.order],
-                      embeddings.groups[setting.order])
+                      embeddings.groups[setting.order],
+                      fields={name: column.take(setting.order) for name, column in embeddings.fields.items()})
 
 
 def _images_in_order(images, embeddings, setting):

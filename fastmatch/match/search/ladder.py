@@ -19,7 +19,7 @@ from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
 from ..steps.step import Step
-from ..thresholds.sweep import RankSweep
+from ..thresholds.sweep import RankSweep, Sweep
 from .menu import (
     FIELD_SHARES,
     MORE_FUSIONS,
@@ -336,6 +336,6 @@ class _Climb:
             pairs = self.workbench.pairs(structure)
             for side in tqdm(sides, desc='pair model', delay=2, leave=False):
                 model, neighbors = pairs.crossed(groups, side.chosen_on)
-                search = RankSweep(neighbors, groups, ranks)
+                search = Sweep(neighbors, groups) if ranks == 1 else RankSweep(neighbors, groups, ranks)
                 with_model = replace(structure, score_steps=(Step('pair_model', model=model),))
                 side.offer(with_model, search, self._recall_and_precision(search))
