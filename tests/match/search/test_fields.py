@@ -170,8 +170,9 @@ def test_a_pair_model_reads_all_columns():
     assert step.do == 'pair_model'
     assert {'modelno', 'price', 'brand same', 'price ratio', 'notes'} <= set(step.pair_model.names)
     assert found.rule.compared == ('modelno', 'price', 'brand', 'notes')
-    assert row_f1(found.rule.apply(setting.spaces), setting.groups).mean() == pytest.approx(
-        found.rule.score['row_f1_chosen_on'], abs=.05)
+    # thresholds are chosen on scores of models that did not see the rows, which the rule's own did
+    reached = row_f1(found.rule.apply(setting.spaces), setting.groups).mean()
+    assert reached > found.rule.score['row_f1_chosen_on'] - .05
 
 
 def test_a_rule_keeps_sources_apart():
