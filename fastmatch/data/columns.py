@@ -38,6 +38,10 @@ class Columns:
             with_headers[name] = replace(given, column=given.column or name)
         object.__setattr__(self, 'fields', with_headers)
 
+    def __setstate__(self, state):
+        # a Learner that an earlier version exported knows no fields
+        self.__dict__.update({'fields': {}, **state})
+
     @classmethod
     def resolve(
         cls,

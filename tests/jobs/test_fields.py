@@ -14,7 +14,8 @@ from fastmatch.match.fields.field import Field
 from fastmatch.matcher import load_matcher
 
 TABLE = pd.DataFrame({'posting_id': ['a', 'b', 'c'], 'price': ['1', '2', '3'], 'net: weight': ['1', '2', '4'],
-                  'score': ['1', '5', '4'], 'image': ['1.png', '2.png', '3.png']})
+                      'brand': ['x', 'y', 'x'], 'score': ['1', '5', '4'],
+                      'image': ['1.png', '2.png', '3.png']})
 
 
 @pytest.mark.parametrize('text, name, field', [
