@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 
 from ..core import InputError, preview, unknown_option
-from ..match.fields.field import Field
 
 # fastai's words for the same roles, accepted wherever a column is named by keyword
 FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
@@ -32,11 +31,7 @@ class Columns:
             raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
         taken = set(ROLES) & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
-        with_headers = {}
-        for name, given in self.fields.items():
-            given = Field.of(given)
-            with_headers[name] = replace(given, column=given.column or name)
-        object.__setattr__(self, 'fields', with_headers)
+        if self.fields: object.__setattr__(self, 'fields', _with_headers(self.fields))
 
     def __setstate__(self, state):
         # a Learner that an earlier version exported knows no fields
@@ -81,6 +76,14 @@ class Columns:
     def headers(self) -> list:
         "The headers of all columns that are read, those of fields too."
         return [*self.by_keyword().values(), *(field.column for field in self.fields.values())]
+
+
+def _with_headers(fields):
+    "Fields given in any form as `Field`s that know their column."
+    # here, since the command line's help needs the names of roles alone, and no pandas
+    from ..match.fields.field import Field
+    fields = {name: Field.of(given) for name, given in fields.items()}
+    return {name: replace(given, column=given.column or name) for name, given in fields.items()}
 
 
 def fields_in_words(

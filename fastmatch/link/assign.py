@@ -40,4 +40,6 @@ def assigned(
     return is_kept
 
 
-def one_to_one_pairs(left, right, scores): return assigned(left, right, scores, 'one-to-one')
+def one_to_one_pairs(left, right, scores):
+    "The positions of the pairs that `assigned` takes where no listing may have two matches."
+    return assigned(left, right, scores, 'one-to-one')
