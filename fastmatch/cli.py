@@ -90,6 +90,15 @@ TitleCol = Annotated[list[str] | None, _option(
 GroupCol = Annotated[str | None, _column('groups')]
 FoldCol = Annotated[str | None, _column('folds')]
 PhashCol = Annotated[str | None, _column('perceptual hashes')]
+SourceCol = Annotated[str | None, _option(
+    'Column of where a listing comes from: shop, seller. Those of one source never match each other. '
+    'Default: none.')]
+Fields = Annotated[list[str] | None, _option(
+    "A further column to compare, NAME:KIND[:UNIT]; kinds: text, code, category, number. May be given "
+    "several times; 'auto' takes all that are recognised.", '--field')]
+NewFields = Annotated[list[str] | None, _option(
+    "NAME:COLUMN where a column that the matcher compares has another name here. May be given several times.",
+    '--field')]
 
 Study = Annotated[str, _option('Name of the study; the same call again goes on with it.')]
 Storage = Annotated[str, _option(
@@ -193,6 +202,8 @@ def train(
     group_col: GroupCol = None,
     fold_col: FoldCol = None,
     phash_col: PhashCol = None,
+    source_col: SourceCol = None,
+    field: Fields = None,
     encoding: Encoding = 'utf-8',
     on_error: OnError = TRAINING.on_error,
     seed: Seed = TRAINING.seed,
@@ -211,8 +222,10 @@ def train(
         from .jobs.listings import training_listings
         learning_rate = 'auto' if lr == 'auto' else _number('lr', lr)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
-                            group_col=group_col, fold_col=fold_col, phash_col=phash_col)
-        listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+                            group_col=group_col, fold_col=fold_col, phash_col=phash_col,
+                            source_col=source_col)
+        listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo,
+                                                   field or ())
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
         from .jobs.train import run
@@ -249,6 +262,8 @@ def tune(
     group_col: GroupCol = None,
     fold_col: FoldCol = None,
     phash_col: PhashCol = None,
+    source_col: SourceCol = None,
+    field: Fields = None,
     encoding: Encoding = 'utf-8',
     on_error: OnError = TRAINING.on_error,
     seed: Seed = TRAINING.seed,
@@ -267,8 +282,10 @@ def tune(
         if out is not None: check_new_folder(out, lambda filename: filename in STUDY_FILES, force)
         from .jobs.listings import training_listings
         column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
-                            group_col=group_col, fold_col=fold_col, phash_col=phash_col)
-        listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
+                            group_col=group_col, fold_col=fold_col, phash_col=phash_col,
+                            source_col=source_col)
+        listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo,
+                                                   field or ())
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
         search = Search(study, storage, n_trials, jobs, _names(space), monitor, sampler,
@@ -292,6 +309,8 @@ def match(
     image_col: ImageCol = None,
     title_col: TitleCol = None,
     phash_col: PhashCol = None,
+    source_col: SourceCol = None,
+    field: NewFields = None,
     encoding: Encoding = 'utf-8',
     on_error: OnError = 'raise',
     bs: Batch = 64,
@@ -307,8 +326,8 @@ def match(
         listing_table = read_table(listings, encoding)
         loaded = load_matcher(matcher, device)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
-                            phash_col=phash_col)
-        new_rows = new_listings(listing_table, loaded, column_names, images, embeddings)
+                            phash_col=phash_col, source_col=source_col)
+        new_rows = new_listings(listing_table, loaded, column_names, images, embeddings, field or ())
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         # a rule that does not know this pool may do badly here: said beside the result, not in it
         typer.echo(result.setting, err=loaded.rule.pools is None)

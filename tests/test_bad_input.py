@@ -77,7 +77,11 @@ def test_a_title_that_is_a_number(shop):
 
 
 def test_a_missing_group(shop):
-    fails(put(shop, 9, 'label_group', None), "row 9 (posting_id 'p9')", 'label_group: no label')
+    # an unlabelled listing, and no fault
+    with pytest.warns(UserWarning, match='1 listings without a group'):
+        dls = make(put(shop, 9, 'label_group', None))
+    assert list(dls.unlabelled.posting_id) == ['p9'] and len(dls.df) == 39 and not len(dls.skipped)
+    assert 'p9' not in set(dls.df.posting_id) and set(dls.all_df.posting_id) == set(shop[0].posting_id)
 
 
 def test_a_fold_that_is_no_number(shop):
@@ -85,9 +89,10 @@ def test_a_fold_that_is_no_number(shop):
 
 
 def test_faults_of_every_kind_in_one_message(shop):
-    df, path = put(put(shop, 2, 'title', ''), 6, 'label_group', None)
+    df, path = put(put(shop, 2, 'title', ''), 6, 'fold', 'x')
     (path/'8.png').write_bytes(b'')
-    fails((df, path), '3 unusable rows', 'row 2', 'blank title', 'row 6', 'no label', 'row 8', '0 bytes')
+    fails((df, path), '3 unusable rows', 'row 2', 'blank title', 'row 6', 'not a whole number', 'row 8',
+          '0 bytes')
 
 
 def test_a_group_seen_once_trains(shop, tmp_path):
@@ -166,11 +171,10 @@ def test_an_unknown_encoder_is_told_at_once_without_a_network(shop, no_network, 
 
 def test_skip_makes_loaders_without_the_broken_ones(shop):
     break_three(shop[1])
-    dls = make(put(shop, 10, 'label_group', None), on_error='skip')
+    dls = make(put(shop, 10, 'fold', None), on_error='skip')
     assert list(dls.skipped.id) == ['p3', 'p10', 'p11', 'p24'] and len(dls.df) == 36
     assert not set(dls.df.posting_id) & set(dls.skipped.id)
-    # the reason of a missing group
-    assert dls.skipped.set_index('id').reason['p10'] == 'no label'
+    assert dls.skipped.set_index('id').reason['p10'] == 'no fold'
 
 
 def test_skip_can_leave_too_little(shop):

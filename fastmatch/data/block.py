@@ -1,5 +1,6 @@
 "Listings as fastai batches: the picture block, and `DataLoaders` over a checked and split table."
 import os
+import warnings
 from dataclasses import dataclass, field, fields, replace
 from inspect import signature
 from pathlib import Path
@@ -18,6 +19,7 @@ from fastai.vision.data import ImageBlock
 from fasttransform import Transform
 
 from ..core import PICTURE_SIZE, InputError, unknown_option
+from ..match.cells import tidy
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
 from .image import image_path, read_image
 from .read import check_columns, check_listings, join_titles, text_columns_of
@@ -166,15 +168,24 @@ class ListingDataLoaders(DataLoaders):
 
     `df` (usable rows), `is_valid` (bool, its held-out rows), `skipped` (what was left out and why), `moved`
     (rows that changed their fold), `columns` (of `df`), `text_columns` (a list; `df` has their texts put
-    together as its title), `image_folder`, `image_columns` (one for each picture).
+    together as its title), `image_folder`, `image_columns` (one for each picture), `unlabelled` (usable rows
+    without a group: neither trained nor validated on, kept for the catalogue).
     """
-    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'image_folder', 'image_columns', 'skipped', 'moved')
+    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'image_folder', 'image_columns', 'skipped', 'moved',
+             'unlabelled')
     text_columns = ()  # of loaders in a Learner that an earlier version exported
+    unlabelled = None  # of such loaders too
 
     @property
     def table_columns(self) -> Columns:
         "The columns that a new table has: a list of titles where they are put together."
         return replace(self.columns, title=self.text_columns) if len(self.text_columns) > 1 else self.columns
+
+    @property
+    def all_df(self) -> pd.DataFrame:
+        "All usable listings, those without a group behind the others: what a matcher may hold."
+        if self.unlabelled is None or not len(self.unlabelled): return self.df
+        return pd.concat([self.df, self.unlabelled], ignore_index=True)
 
     @property
     def train_df(self) -> pd.DataFrame:
@@ -193,6 +204,7 @@ class ListingDataLoaders(DataLoaders):
         # the columns' names are needed, the listings stay private
         empty.df = self.df.iloc[:0]
         empty.is_valid = self.is_valid[:0]
+        empty.unlabelled = None if self.unlabelled is None else self.unlabelled.iloc[:0]
         return empty
 
     def show_batch(self, b=None, max_n=12, **kwargs):
@@ -254,6 +266,21 @@ def in_folder(
     return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
 
 
+def part_unlabelled(
+    df: pd.DataFrame,  # Usable rows; the group of some may be missing
+    group_column,  # Of the groups
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:  # With a group, without one, bool (n,) which have one
+    "Take the rows without a group out of a table, and say how many there are."
+    has_group = df[group_column].notna().to_numpy()
+    if has_group.all(): return df, df.iloc[:0], has_group
+    unlabelled = df[~has_group].reset_index(drop=True)
+    labelled = df[has_group].reset_index(drop=True)
+    if len(labelled): labelled[group_column] = tidy(labelled[group_column], str(group_column))
+    warnings.warn(f'{len(unlabelled)} listings without a group ({group_column}) take no part in training and '
+                  'validation, and are kept aside', stacklevel=3)
+    return labelled, unlabelled, has_group
+
+
 def train_on_all(
     n: int,  # Rows
 ) -> tuple[np.ndarray, pd.DataFrame]:  # As `valid_split`
@@ -289,7 +316,10 @@ class MatchDataLoaders(ListingDataLoaders):
         device=None,  # None: fastai's choice
         **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
-        "Check the table, split it by group, and make dataloaders of pictures, titles or both."
+        """Check the table, split it by group, and make dataloaders of pictures, titles or both.
+
+        Rows without a group are no fault: they are kept as `unlabelled`.
+        """
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         check_inputs(columns)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
@@ -300,14 +330,15 @@ class MatchDataLoaders(ListingDataLoaders):
         needs_hashes = phash and can_hash and valid_fold is not None
         text_columns = text_columns_of(columns)
         df, columns = join_titles(df, columns)
-        checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes)
-        df = checked.df
+        checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes, unlabelled=True)
+        df, unlabelled, has_group = part_unlabelled(checked.df, columns.group)
+        hashes = None if checked.phash is None else checked.phash[has_group]
         check_columns(df, {'phash_col': columns.phash})
         if valid_fold is None: is_valid, moved = train_on_all(len(df))
         else:
             links = columns if phash else replace(columns, phash=None)
             is_valid, moved = valid_split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links,
-                                          path=path, phash=checked.phash)
+                                          path=path, phash=hashes)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
@@ -316,6 +347,7 @@ class MatchDataLoaders(ListingDataLoaders):
         dls.skipped = checked.skipped
         dls.moved = moved
         dls.n_groups = len(train_groups)
+        dls.unlabelled = unlabelled
         dls.text_columns = text_columns
         return dls
 

@@ -8,7 +8,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
-from .block import BatchOptions, ListingDataLoaders, _in_order, check_inputs, in_folder, train_on_all
+from .block import (
+    BatchOptions,
+    ListingDataLoaders,
+    _in_order,
+    check_inputs,
+    in_folder,
+    part_unlabelled,
+    train_on_all,
+)
 from .columns import Columns
 from .image import file_name
 from .read import (
@@ -132,7 +140,10 @@ class ClassifyDataLoaders(ListingDataLoaders):
         device=None,  # None: fastai's choice
         **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
-        "Check the table, split it, and make dataloaders of pictures, text or both."
+        """Check the table, split it, and make dataloaders of pictures, text or both.
+
+        Items without a class are no fault: they are kept as `unlabelled`.
+        """
         columns = Columns.resolve(columns, Columns.take_from(kwargs), Columns(group='label'))
         check_inputs(columns)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
@@ -148,6 +159,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         needs_hashes = phash and valid_fold is not None
         usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes,
                                                label_faults)
+        usable, unlabelled, has_class = part_unlabelled(usable, columns.group)
+        if hashes is not None: hashes = hashes[has_class]
         if len(usable) < 2:
             raise InputError(f'{len(usable)} of {len(df)} items left: two at least are needed')
         if valid_fold is None: is_valid, moved = train_on_all(len(usable))
@@ -157,6 +170,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         dls.skipped = skipped
         dls.moved = moved
         dls.frames = frames
+        dls.unlabelled = unlabelled
         dls.text_columns = text_columns
         dls.label_columns = label_columns
         return dls
@@ -207,7 +221,7 @@ def _check_items(df, path, columns, image_columns, on_error, phash, label_faults
     "The usable items, what was left out, and a hash of each usable item's pictures or None."
     # the likeliest class was made here, the probabilities are checked already
     given = columns if label_faults is None else replace(columns, group=None)
-    checked = check_listings(df, path, replace(given, image=None), on_error='skip')
+    checked = check_listings(df, path, replace(given, image=None), on_error='skip', unlabelled=True)
     tables = [checked.skipped, _as_table(label_faults or [], df[columns.id])]
     hashes = None
     if image_columns:

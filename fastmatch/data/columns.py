@@ -31,14 +31,11 @@ class Columns:
             raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
         taken = {role for role in ROLES if getattr(self, role) is not None} & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
-        if not self.fields: return
-        # whose room reads arrays and tables, which the command line does without until it works
-        from ..match.fields.field import Field
-        with_headers = {}
-        for name, given in self.fields.items():
-            given = Field.of(given)
-            with_headers[name] = replace(given, column=given.column or name)
-        object.__setattr__(self, 'fields', with_headers)
+        if self.fields: object.__setattr__(self, 'fields', _with_headers(self.fields))
+
+    def __setstate__(self, state):
+        # a Learner that an earlier version exported knows no fields
+        self.__dict__.update({'fields': {}, **state})
 
     @classmethod
     def resolve(
@@ -76,19 +73,38 @@ class Columns:
     def described(self) -> list[str]:
         "Each role and its column: 'id: sku', 'title: name + brand'."
         named = {role: getattr(self, role) for role in ROLES if getattr(self, role)}
-        described = [f'{role}: {" + ".join(name) if isinstance(name, (list, tuple)) else name}'
-                     for role, name in named.items()]
-        of_fields = [f'{name}: {field.column} ({field.kind})' for name, field in self.fields.items()]
-        return [*described, *of_fields]
+        return [f'{role}: {" + ".join(name) if isinstance(name, (list, tuple)) else name}'
+                for role, name in named.items()]
 
     def by_keyword(self) -> dict:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."
         return {f'{role}_col': getattr(self, role) for role in ROLES}
 
+    def by_field(self) -> dict:
+        "The header of each field by how it is given, {'fields[price]': 'price'}: for messages."
+        return {f'fields[{name!r}]': field.column for name, field in self.fields.items()}
+
     @property
     def headers(self) -> list:
         "The headers of all columns that are read, those of fields too."
         return [*self.by_keyword().values(), *(field.column for field in self.fields.values())]
+
+
+def _with_headers(fields):
+    "Fields given in any form as `Field`s that know their column."
+    # here, since the command line's help needs the names of roles alone, and no pandas
+    from ..match.fields.field import Field
+    fields = {name: Field.of(given) for name, given in fields.items()}
+    return {name: replace(given, column=given.column or name) for name, given in fields.items()}
+
+
+def fields_in_words(
+    columns: Columns,  # Of a table
+) -> dict:  # Name -> words
+    "What each field holds and where it stands: {'price': 'number (EUR) in column cost'}."
+    return {name: f'{field.kind}{f" ({field.unit})" if field.unit else ""}'
+                  f'{"" if field.column == name else f" in column {field.column}"}'
+            for name, field in columns.fields.items()}
 
 
 # roles that one column plays each

@@ -61,6 +61,14 @@ def kind_of(
     return 'category' if len(set(texts)) <= FEW * len(texts) else 'text'
 
 
+def cells_of(
+    df: pd.DataFrame,  # One row a listing
+    fields: dict,  # Name -> `Field` with its column
+) -> dict:  # Name -> (`Field`, its cells), as `Embeddings` takes them
+    "The cells of the fields of a table."
+    return {name: (field, df[field.column].to_numpy(object)) for name, field in fields.items()}
+
+
 def _is_number(text):
     try: return parse_number(text) is not None
     except ValueError: return False

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
 from ..match.cells import BOOLS, composed, texts_of, tidy, tidy_titles
+from ..match.fields.numbers import parse_number
 from .columns import Columns
 from .image import NO_FILE, file_name, image_path, phash, try_image
 
@@ -42,6 +43,8 @@ def check_listings(
     phash: bool = False,  # Also compute each picture's perceptual hash (JPEGs are then decoded in full)
     n_workers: int | None = None,  # Threads that decode; None: as many as there are cores, at most 16
     min_rows: int = 2,  # Fewest usable listings; 1 for listings that are matched against a catalogue
+    # Whether rows without a group are usable too: `df` has None for theirs
+    unlabelled: bool = False,
     **column_names,  # Single columns by keyword: `id_col`, `image_col`, `title_col`, `group_col`, `fold_col`
 ) -> Listings:  # Its `df` has folds as int64 (or bool), ids and groups of one type, see match/cells.py
     """Check every row, decode every picture, and list all that is wrong at once.
@@ -50,10 +53,10 @@ def check_listings(
     """
     if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
     columns = Columns.resolve(columns, column_names, ONLY_IDS)
-    df = with_names(df, columns.by_keyword().values())
-    check_columns(df, replace(columns, phash=None).by_keyword())
+    df = with_names(df, columns.headers)
+    check_columns(df, {**replace(columns, phash=None).by_keyword(), **columns.by_field()})
     if len(df) < min_rows: raise InputError(f'df has {_count(len(df))}: at least {min_rows} are needed')
-    faults = _faults_of_cells(df, columns)
+    faults = _faults_of_cells(df, columns, unlabelled)
     hashes = None
     if columns.image is not None:
         picture_faults, hashes = _check_images(df[columns.image], Path(path), phash, n_workers)
@@ -74,14 +77,19 @@ def check_listings(
 
 def _tidy_columns(df, columns):
     "Bring ids, groups, titles and folds into the form in which they are compared, in place."
-    for column in {columns.id, columns.group} - {None}: df[column] = tidy(df[column], column)
+    for column in {columns.id, columns.group} - {None}:
+        cells = df[column]
+        # a blank group is none
+        if column == columns.group and is_blank(cells).any(): cells = cells.mask(is_blank(cells), None)
+        df[column] = tidy(cells, column)
     if columns.title is not None: df[columns.title] = tidy_titles(df[columns.title])
     if columns.fold is None: return
-    df[columns.fold] = tidy_folds(df[columns.fold])
+    # those of rows without a group may hold anything
+    if not not_whole(df, columns.fold): df[columns.fold] = tidy_folds(df[columns.fold])
 
 
-def _faults_of_cells(df, columns):
-    "What is wrong with ids, titles, groups and folds; a repeated id raises."
+def _faults_of_cells(df, columns, unlabelled=False):
+    "What is wrong with ids, titles, groups, folds, sources and numbers; a repeated id raises."
     faults = []
     if columns.id is not None:
         faults += _blank(df, columns.id, 'no id')
@@ -89,8 +97,16 @@ def _faults_of_cells(df, columns):
         _check_ids(df[columns.id])
     if columns.title is not None:
         faults += _blank(df, columns.title, 'blank title') + _not_text(df, columns.title)
-    if columns.group is not None: faults += _blank(df, columns.group, 'no label')
-    if columns.fold is not None: faults += not_whole(df, columns.fold)
+    needs_group = np.ones(len(df), bool)
+    if columns.group is not None:
+        if unlabelled: needs_group = ~is_blank(df[columns.group])
+        else: faults += _blank(df, columns.group, 'no label')
+    if columns.fold is not None:
+        # what is trained on nowhere needs no fold
+        faults += [fault for fault in not_whole(df, columns.fold) if needs_group[fault.row]]
+    if columns.source is not None: faults += _blank(df, columns.source, 'no source')
+    for field in columns.fields.values():
+        if field.kind == 'number': faults += _no_number(df, field.column)
     return faults
 
 
@@ -218,11 +234,22 @@ def _refuse_lists(ids):
 
 def _blank(df, column, reason):
     "The rows where `column` is missing, None or white space."
-    return [Fault(row, column, reason) for row in np.flatnonzero(_is_blank(df[column])).tolist()]
+    return [Fault(row, column, reason) for row in np.flatnonzero(is_blank(df[column])).tolist()]
 
 
-def _is_blank(cells):
-    "bool (n,), True where a value is missing, None or white space."
+def _no_number(df, column):
+    "The rows where `column` holds text without a number; a missing cell is unknown, and no fault."
+    faults = []
+    for row, cell in enumerate(df[column]):
+        try: parse_number(cell)
+        except ValueError as error: faults.append(Fault(row, column, str(error)))
+    return faults
+
+
+def is_blank(
+    cells: pd.Series,  # A column
+) -> np.ndarray:  # bool (n,)
+    "True where a value is missing, None or white space."
     is_space = cells.map(lambda cell: isinstance(cell, str) and not cell.strip()).astype(bool)
     return (cells.isna() | is_space).to_numpy()
 
@@ -230,15 +257,15 @@ def _is_blank(cells):
 def _not_text(df, column):
     "The rows where `column` holds something other than text."
     return [Fault(row_number, column, f'{cell!r} is not text')
-            for row_number, (cell, is_blank) in enumerate(zip(df[column], _is_blank(df[column])))
-            if not is_blank and not isinstance(cell, str)]
+            for row_number, (cell, is_missing) in enumerate(zip(df[column], is_blank(df[column])))
+            if not is_missing and not isinstance(cell, str)]
 
 
 def holds_booleans(
     cells: pd.Series,  # Of folds
 ) -> bool:
     "Whether all cells that are there are True or False, as in fastai's `is_valid`, or say so as text."
-    filled = cells[~_is_blank(cells)]
+    filled = cells[~is_blank(cells)]
     return len(filled) > 0 and all(_truth(cell) is not None for cell in filled)
 
 
@@ -268,9 +295,9 @@ def not_whole(
     fold_numbers = pd.to_numeric(cells, errors='coerce').to_numpy(dtype=np.float64, na_value=np.nan)
     is_finite = np.isfinite(fold_numbers)
     is_whole = is_finite & (np.where(is_finite, fold_numbers, .5) % 1 == 0)
-    is_blank = _is_blank(df[column])
+    is_missing = is_blank(df[column])
     cells = df[column].tolist()
-    return [Fault(row, column, 'no fold' if is_blank[row] else f'{cells[row]!r} is not a whole number')
+    return [Fault(row, column, 'no fold' if is_missing[row] else f'{cells[row]!r} is not a whole number')
             for row in np.flatnonzero(~is_whole).tolist()]
 
 

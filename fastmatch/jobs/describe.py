@@ -1,7 +1,7 @@
 "The job behind `fastmatch inspect`: what a saved matcher is, from its files and without loading it."
 import json
 
-from ..data.columns import Columns
+from ..data.columns import Columns, fields_in_words
 from ..match.judge.paired import summary_table
 from ..match.rule import Rule
 from ..match.words import rule_in_words
@@ -30,6 +30,10 @@ def describe_matcher(
     # a matcher reads no groups
     columns = Columns.resolve(matcher['cols'], {}, Columns(group=None))
     description.append('columns: ' + ', '.join(columns.described()))
+    fields = fields_in_words(Columns(fields=matcher.get('fields', {})))
+    if fields:
+        in_words = ', '.join(f'{name}: {said}' for name, said in fields.items())
+        description.append(f'compared besides: {in_words}')
     return [*description, *_rule_lines(matcher['rule']), *_figures(matcher['info'])]
 
 

@@ -10,6 +10,8 @@ from ..match.judge.setting import Setting, among_themselves, in_the_catalogue
 from ..match.neighbors import NEAREST
 from ..match.rule import Rule
 from ..match.search.ladder import LadderResult, ladder
+from ..match.spaces.pool import finds_candidates
+from ..match.spaces.sources import search_other_sources
 from .options import RuleChoice
 
 
@@ -108,10 +110,14 @@ def judge_modalities(
     seed: int = 0,  # Of the halvings
     k: int = NEAREST,  # Candidates of each modality
 ) -> dict:  # {row: `HeldOut`}
-    "Every listing alone, and each modality alone under the held-out protocol."
+    "Every listing alone, and each modality and column that finds others, alone under the held-out protocol."
     rows = {'alone': alone_heldout(setting.groups)}
-    for modality in (*setting.modalities, *setting.keys):
-        neighbors = setting.spaces[modality].search(min(k, setting.pool))
+    sources = setting.sources
+    finding = [name for name in setting.fields if finds_candidates(setting.spaces[name])]
+    for modality in (*setting.modalities, *finding, *setting.keys):
+        space, n_nearest = setting.spaces[modality], min(k, setting.pool)
+        neighbors = (space.search(n_nearest) if sources is None
+                     else search_other_sources(space, n_nearest, sources))
         rows[modality] = heldout(neighbors, setting.groups, seed=seed)
     return rows
 

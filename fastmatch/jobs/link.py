@@ -1,27 +1,15 @@
 "`fastmatch link`: two files of listings in, a file of their matches out."
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ..core import InputError
 from ..data.columns import Columns
-from ..data.table import read_table
+from ..data.kinds import recognise_fields
+from ..data.table import read_table, recognise
 from ..link import TableMatches, match_tables
-from ..match.fields.field import Field
 from ..store import table_text, write_text
-
-
-def fields_of(
-    given,  # Texts 'name:kind' or 'name:kind:unit', such as 'price:number:EUR'
-) -> dict:  # Name -> `Field`
-    "The fields that options of a command name; raises `InputError` for what is no field."
-    fields = {}
-    for text in given or ():
-        name, *kind_and_unit = text.split(':')
-        if not name or len(kind_and_unit) not in (1, 2):
-            raise InputError(f'--field {text!r}: give NAME:KIND, as in price:number or price:number:EUR')
-        try: fields[name] = Field.of(':'.join(kind_and_unit))
-        except InputError as error: raise InputError(f'--field {text!r}: {error}') from error
-    return fields
+from .fields import read_field
 
 
 def link_files(
@@ -29,7 +17,7 @@ def link_files(
     right,  # File of the other shop's listings
     out,  # File to write: left_id, right_id, probability
     known=None,  # File of pairs: left_id, right_id, label
-    fields=(),  # 'name:kind' texts; none: recognised
+    fields=(),  # 'price:number', 'brand' (the kind is recognised); none: all that both tables have
     id_cols: tuple = (None, None),  # Columns of ids of the left and the right table; None: by usual names
     title_cols: tuple = (None, None),  # Columns of titles, likewise
     how: str = 'one-to-one',  # As for `match_tables`
@@ -43,7 +31,7 @@ def link_files(
     check_new_file(out, (left, right, known))
     tables = [read_table(file, encoding) for file in (left, right)]
     pairs = None if known is None else read_table(known, encoding)
-    columns = tuple(_columns(table, fields_of(fields), id_col, title_col)
+    columns = tuple(_columns(table, fields or (), id_col, title_col)
                     for table, id_col, title_col in zip(tables, id_cols, title_cols))
     found = match_tables(*tables, columns=columns, known=pairs, how=how, threshold=threshold, seed=seed,
                          echo=echo)
@@ -67,11 +55,9 @@ def check_new_file(
             raise InputError(f'--out {out}: that is an input')
 
 
-def _columns(table, fields, id_column, title_column):
+def _columns(table, given, id_column, title_column):
     "The columns of one table: its ids and titles by their usual names where they were not named."
-    from ..data.kinds import recognise_fields
-    from ..data.table import recognise
     found = recognise(table, ('id',), id_col=id_column, title_col=title_column)
-    columns = Columns(id=found.id, image=None, title=found.title, group=None, fields=fields)
-    return columns if fields else Columns(id=found.id, image=None, title=found.title, group=None,
-                                          fields=recognise_fields(table, found))
+    columns = Columns(id=found.id, image=None, title=found.title, group=None)
+    fields = dict(read_field(text, table) for text in given) or recognise_fields(table, columns)
+    return replace(columns, fields=fields)

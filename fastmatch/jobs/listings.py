@@ -5,6 +5,7 @@ from ..core import InputError
 from ..data.columns import Columns
 from ..data.read import text_columns_of
 from ..data.table import read_table, recognise, unescape
+from .fields import with_fields
 
 
 def training_listings(
@@ -13,6 +14,7 @@ def training_listings(
     images,  # Folder of the images; None: titles only
     column_names: dict,  # {'id_col': name or None, ...} as the user gave them; see `columns_of`
     echo=print,  # Called with a line of text: which columns were taken
+    fields=(),  # Further columns to compare, as for `with_fields`
 ) -> tuple:  # (DataFrame, `Columns`)
     "A table to train on: it must have ids and groups, and titles or images."
     listings = read_table(file, encoding)
@@ -24,6 +26,9 @@ def training_listings(
     for column in text_columns_of(columns): listings[column] = unescape(listings[column])
     if images is None: columns = replace(columns, image=None)
     echo(f'{len(listings)} listings in {file}; {", ".join(columns.described())}')
+    columns = with_fields(columns, listings, fields, echo)
+    for field in columns.fields.values():
+        if field.kind == 'text': listings[field.column] = unescape(listings[field.column])
     return listings, columns
 
 

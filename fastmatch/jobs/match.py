@@ -1,16 +1,20 @@
 "The job behind `fastmatch match`: new listings as a saved matcher reads them, and the files written."
 import os
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from ..core import InputError
-from ..data.read import join_titles, text_columns_of
+from ..data.kinds import cells_of
+from ..data.read import check_columns, join_titles, text_columns_of
 from ..data.split import usable_hashes
 from ..data.table import unescape
 from ..match import Embeddings
+from ..match.embeddings import SOURCE
 from ..store import table_text, write_atomically
+from .fields import columns_of_fields
 from .listings import columns_of
 
 
@@ -33,6 +37,7 @@ def new_listings(
     column_names: dict,  # {'id_col': name or None, ...} as the user gave them
     images=None,  # Folder of the images
     embeddings=None,  # File .npz of vectors made elsewhere
+    fields=(),  # 'price:cost': the matcher's field `price` stands in the column `cost`
 ):  # DataFrame, or `Embeddings`
     "The listings as `matcher.match` takes them: under its own column names, titles unescaped."
     reads_pictures = 'image' in matcher.inputs and embeddings is None
@@ -49,11 +54,18 @@ def new_listings(
     required = ['id']
     if reads_pictures: required.append('image')
     if 'title' in matcher.inputs: required.append('title')
+    if SOURCE in matcher.rule.reads: required.append('source')
     columns = columns_of(listings, wanted, tuple(required))
     for column in set(text_columns_of(columns)) - set(own_texts):
         listings[column] = unescape(listings[column])
-    listings = _renamed(listings, columns.by_keyword(), own_names)
-    return listings if embeddings is None else _embeddings(embeddings, listings, matcher.columns)
+    own_fields = matcher.columns.fields
+    found_names = {**columns.by_keyword(), **columns_of_fields(fields, own_fields, listings)}
+    own_names |= {name: field.column for name, field in own_fields.items()}
+    listings = _renamed(listings, found_names, own_names)
+    for field in own_fields.values():
+        if field.kind == 'text' and field.column in listings:
+            listings[field.column] = unescape(listings[field.column])
+    return listings if embeddings is None else _embeddings(embeddings, listings, matcher)
 
 
 def _own_texts(own_texts, given):
@@ -84,16 +96,20 @@ def _renamed(listings, found_names, own_names):
     return listings[kept_columns].rename(columns=changed)
 
 
-def _embeddings(vectors_file, listings, columns):
-    "Vectors from a file, a row a listing."
-    vectors = _read_vectors(vectors_file)
+def _embeddings(vectors_file, listings, matcher):
+    "Vectors from a file, a row a listing, with what else the rule reads of the table."
+    vectors, columns = _read_vectors(vectors_file), matcher.columns
+    fields = {name: field for name, field in columns.fields.items() if name in matcher.rule.reads}
+    check_columns(listings, replace(columns, fields=fields).by_field())
+    source = listings[columns.source].to_numpy(object) if SOURCE in matcher.rule.reads else None
     _refuse_blank(listings, columns.id, 'id')
     if any(column in listings for column in text_columns_of(columns)):
         listings, columns = join_titles(listings, columns)
     if columns.title in listings: _refuse_blank(listings, columns.title, 'title')
     titles = listings[columns.title] if columns.title in listings else None
     hashes = usable_hashes(listings[columns.phash]) if columns.phash in listings else None
-    return Embeddings(vectors, listings[columns.id], titles=titles, phash=hashes)
+    return Embeddings(vectors, listings[columns.id], titles=titles, phash=hashes,
+                      fields=cells_of(listings, fields), source=source)
 
 
 def _read_vectors(vectors_file):

@@ -11,7 +11,7 @@ from ..callback.state import preserved_randomness
 from ..core import InputError, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
-from ..data.columns import Columns
+from ..data.columns import Columns, fields_in_words
 from ..learner import MatchLearner, match_learner
 from ..learner.base import check_one_batch
 from ..match.embeddings import Embeddings
@@ -100,7 +100,8 @@ class Outcome:
             'seed': self.seed,
             'settings': self.settings,
             'listings': {'train': len(dls.train_df), 'heldout': len(self.emb),
-                         'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved)},
+                         'skipped': dls.skipped.to_dict('records'), 'moved': len(dls.moved),
+                         **({'unlabelled': len(dls.unlabelled)} if len(dls.unlabelled) else {})},
             'versions': {package: package_version(package) for package in PACKAGES}}
 
 
@@ -139,22 +140,28 @@ def train_and_judge(
     check_one_batch(dls)
     rehearse(learn)
     echo(f'  {len(dls.train_df)} to train on, {len(dls.valid_df)} held out; {len(dls.skipped)} skipped, '
-         f'{len(dls.moved)} moved to keep groups together')
+         f'{len(dls.moved)} moved to keep groups together' + _without_group(dls.unlabelled))
     with stages('untrained', 'embedding the held-out listings with untrained encoders'):
         untrained = _untrained(learn, choice)
     with stages('train', f'training {training.epochs} epochs'), learn.no_bar(), learn.no_mbar():
         learn.logger = epoch_logger(learn, echo)
         if lr == 'auto': settings['lr'] = lr = suggested_rate(learn, echo)
         learn.fit_flat_cos(training.epochs, lr, cbs=StepBar(lr))
-    with stages('embed', f'embedding {len(dls.df)} listings'):
-        everything = learn.embeddings(dls.df, tta=True)
+    with stages('embed', f'embedding {len(dls.all_df)} listings'):
+        everything = learn.embeddings(dls.all_df, tta=True)
+        # listings without a group are found, and not asked for
+        held_out = np.append(dls.is_valid, np.zeros(len(dls.unlabelled), bool))
     with stages('rule', 'choosing the rule'):
-        judgement = judge(settings_for(everything, dls.is_valid, choice, catalogue), choice, echo)
-        embeddings = everything.take(dls.is_valid)
+        judgement = judge(settings_for(everything, held_out, choice, catalogue), choice, echo)
+        embeddings = everything.take(held_out)
         decision = judgement.rule.run(among_themselves(embeddings).spaces)
     if decision.cut_short.any(): echo(f'  {cut_in_words(decision.cut_short.sum(), decision.rule)}')
     return Outcome(learn, embeddings, everything, judgement, untrained, decision.matches, stages.seconds,
                    training.seed, settings)
+
+
+def _without_group(unlabelled):
+    return f'; {len(unlabelled)} without a group, for the catalogue alone' if len(unlabelled) else ''
 
 
 def _check_options(learning_rate, catalogue, training, choice):
@@ -169,7 +176,7 @@ def _untrained(learner, choice):
     "What each modality and the plain fusion of encoders as they came are worth among themselves."
     setting = with_share(among_themselves(learner.embeddings(tta=True)), choice)
     return {f'untrained_{row_name}': scores for row_name, scores in judge_plain(setting, choice.seed).items()
-            if row_name not in UNTRAINABLE}
+            if row_name not in (*UNTRAINABLE, *learner.dls.columns.fields)}
 
 
 def rehearse(
@@ -226,8 +233,10 @@ def _check_rate(learning_rate):
 
 def _settings(columns, training, learning_rate, sampler, loss_func, valid_fold):
     "What `summary.json` keeps of a call."
+    of_fields = {'fields': fields_in_words(columns)} if columns.fields else {}
     return dict(
-        columns=columns.by_keyword(), image_arch=training.image_arch, text_arch=training.text_arch,
+        columns=columns.by_keyword(), **of_fields,
+        image_arch=training.image_arch, text_arch=training.text_arch,
         size=training.size, aug=training.aug, epochs=training.epochs, lr=learning_rate, bs=training.bs,
         sampler=sampler, loss='default' if loss_func is None else repr(loss_func), n_folds=training.n_folds,
         valid_fold=valid_fold, num_workers=training.num_workers, device=training.device)

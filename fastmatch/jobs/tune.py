@@ -2,6 +2,7 @@
 from dataclasses import replace
 
 from ..core import seed_everything
+from ..data.block import part_unlabelled
 from ..data.columns import Columns
 from ..data.read import check_listings, join_titles
 from ..data.split import valid_split
@@ -23,13 +24,16 @@ def split_off(
     seed: int = 0,  # Of the folds that are made
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
 ) -> tuple:  # (listings to train and validate on, listings put aside): DataFrames
-    "Put a fold aside; no group, and no picture, is on both sides."
+    "Put a fold aside; no group, and no picture, is on both sides. Listings without a group are left out."
     listings, columns = join_titles(listings, columns)
     hashed = columns.phash is None and columns.image is not None
-    checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed)
-    is_aside, _ = valid_split(checked.df, test_fold, n_folds=n_folds, seed=seed, columns=columns,
-                              path=image_folder, phash=checked.phash)
-    return checked.df[~is_aside].reset_index(drop=True), checked.df[is_aside].reset_index(drop=True)
+    checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed,
+                             unlabelled=True)
+    labelled, _, has_group = part_unlabelled(checked.df, columns.group)
+    hashes = None if checked.phash is None else checked.phash[has_group]
+    is_aside, _ = valid_split(labelled, test_fold, n_folds=n_folds, seed=seed, columns=columns,
+                              path=image_folder, phash=hashes)
+    return labelled[~is_aside].reset_index(drop=True), labelled[is_aside].reset_index(drop=True)
 
 
 def tune_listings(

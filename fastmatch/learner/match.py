@@ -15,6 +15,7 @@ from ..callback.scoring import CheckedTrackers, MatchRecorder, ValidScores
 from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
 from ..data.block import MatchDataLoaders, in_folder
+from ..data.kinds import cells_of
 from ..data.read import check_listings, join_titles
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead
@@ -88,7 +89,8 @@ class MatchLearner(MatcherExport, ListingLearner):
                           groups=df[columns.group].to_numpy() if columns.group in df else None,
                           trained_on=self.trained_on.flags(ids),
                           phash=usable_hashes(df[columns.phash]) if columns.phash in df else None,
-                          made_with=self._settings(tta))
+                          made_with=self._settings(tta), fields=cells_of(df, columns.fields),
+                          source=None if columns.source is None else df[columns.source].to_numpy(object))
 
     def _embed(self, df, bs, tta):
         "Modality -> float32 (n,d). `dls` reads the listings, with transforms that a matcher may not have."

@@ -78,7 +78,8 @@ class MatcherExport:
 
     def matcher(
         self,
-        df=None,  # The catalogue: listings with the columns of `dls`; default all listings of `dls`
+        # The catalogue: listings with the columns of `dls`; default all of `dls`, those without a group too
+        df=None,
         rule: Rule | None = None,  # As `choose_rule` or `tune_rule` give it
         path=None,  # Folder of the images; default that of `dls`
         tta: bool = False,  # As in the `learn.embeddings` that the rule was chosen on
@@ -93,7 +94,7 @@ class MatcherExport:
         if not isinstance(rule, Rule):
             raise InputError(f'rule={rule!r}: give a Rule, '
                              'e.g. choose_rule(candidates(emb.spaces()), emb.groups)')
-        if df is None: df = self.dls.df
+        if df is None: df = self.dls.all_df
         ids = df[self.dls.columns.id].to_numpy() if self.dls.columns.id in df else np.array([])
         new_matcher, skipped = Matcher.from_df(
             df, self.dls.image_folder if path is None else path, rule,

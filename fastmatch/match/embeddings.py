@@ -9,6 +9,8 @@ from .neighbors import refuse_trained_on
 from .spaces.keys import source_space
 
 SOURCE = 'source'  # the space that says where a listing comes from
+# columns of the tables that a matcher gives
+TAKEN = ('posting_id', 'match', 'matches', 'where', 'score', 'why', 'probability', 'moved by')
 TITLE_SPACES = ('tfidf', 'units', 'same_title', 'titles')  # modalities that are made from the titles
 
 
@@ -156,8 +158,10 @@ class Embeddings(dict):
         if unknown: raise InputError(f'{unknown}: the embeddings hold {[*self, *self.fields]}')
 
     def _check_names(self):
-        taken = set(self.fields) & {*self, *TITLE_SPACES, 'phash', SOURCE, 'fused'}
-        if taken: raise InputError(f'fields named {sorted(taken)}: modalities have these names')
+        taken = set(self.fields) & {*self, *TITLE_SPACES, 'phash', SOURCE, 'fused', *TAKEN}
+        if taken:
+            raise InputError(f'fields named {sorted(taken)}: modalities have these names, or columns of '
+                             'results; give others, {"my_name": Field(kind, column=...)}')
 
 
 def _as_texts(titles):

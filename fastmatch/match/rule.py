@@ -14,7 +14,7 @@ from .neighbors import NEAREST, Neighbors, check_self_first
 from .pairs.rule_pairs import RulePairs, scores_read
 from .pools import PoolThresholds, check_pool
 from .spaces.base import Space
-from .spaces.pool import Pool, first_rows, holds_keys
+from .spaces.pool import Pool, first_rows, holds_column, holds_keys
 from .spaces.sources import sources_of
 from .steps.sources import across_sources
 from .steps.step import GROUPINGS, STAGES, WITHIN_ONE, Step, as_step, plain_value
@@ -49,6 +49,9 @@ class Rule:
     score: dict = field(default_factory=dict)  # What the rule was worth where it was chosen
     # Modalities of exact keys ('phash', 'same_title'): listings with an equal key match by that alone
     join: tuple = ()
+    # Columns of a table that are compared and not fused: they may find candidates, and a pair model reads
+    # their similarities. Whatever the fusion: where weights are thresholds, 0 would let everything in
+    compared: tuple = ()
     # `Step`s, names of steps, or functions: those on vectors first, then on neighbors, then on matches
     steps: tuple = ()
     options: dict = field(default_factory=dict)  # Further arguments of `fuse`: `power`, `planes`
@@ -68,7 +71,8 @@ class Rule:
         # plain numbers, so that json takes them; object.__setattr__ since a rule is frozen
         plain_values = {'steps': tuple(as_step(step) for step in steps), 'threshold': float(self.threshold),
                         'weights': {modality: float(weight) for modality, weight in self.weights.items()},
-                        'join': tuple(self.join), 'options': plain_value(self.options, 'options'),
+                        'join': tuple(self.join), 'compared': tuple(self.compared),
+                        'options': plain_value(self.options, 'options'),
                         'made_with': plain_value(self.made_with, 'made_with'),
                         'pools': PoolThresholds.of(self.pools)}
         for field_name, value in plain_values.items(): object.__setattr__(self, field_name, value)
@@ -83,6 +87,10 @@ class Rule:
                 raise InputError(f'{field_name}={count!r}: give a whole number from 1')
         if isinstance(self.join, str) or not all(isinstance(modality, str) for modality in self.join):
             raise InputError(f'join={self.join!r}: give a list of names')
+        if isinstance(self.compared, str) or not all(isinstance(name, str) for name in self.compared):
+            raise InputError(f'compared={self.compared!r}: give a list of names')
+        twice = set(self.compared) & {*self.weights, *self.join}
+        if twice: raise InputError(f'compared={sorted(twice)}: they are fused or joined already')
 
     def _check_steps(self, given_threshold):
         if self.scores_are_cosines:
@@ -97,7 +105,8 @@ class Rule:
                 raise InputError(
                     f'step {step.do!r} on {sorted(unknown_modalities)}: '
                     f'the weights name {list(self.weights)}')
-            if step.pair_model is not None: scores_read(step.pair_model, self.weights, self.join)
+            if step.pair_model is not None:
+                scores_read(step.pair_model, [*self.weights, *self.compared], self.join)
             if isinstance(step.by, dict): self._check_fusion_of(step)
 
     def _check_fusion_of(self, step):
@@ -126,7 +135,7 @@ class Rule:
     @property
     def modalities(self) -> list[str]:
         "The modalities that candidates come from, exact keys last."
-        return [*self.weights, *self.join]
+        return [*self.weights, *self.compared, *self.join]
 
     @property
     def reads(self) -> list[str]:
@@ -232,7 +241,8 @@ class Rule:
         for step in self._steps('vectors'):
             fused_neighbors = {} if step.by == 'own' else {'neighbors': self._fuse(spaces, step.by)}
             modalities = step.on or [
-                modality for modality in self.weights if not holds_keys(spaces[modality])]
+                modality for modality in self.weights
+                if not (holds_keys(spaces[modality]) or holds_column(spaces[modality]))]
             spaces |= {modality: step(spaces[modality], spaces=spaces, **fused_neighbors)
                        for modality in modalities}
         return spaces
@@ -257,7 +267,7 @@ class Rule:
             pairs, given = None, {}
             if step.pair_model is not None:
                 rows_suffice = all(later.rowwise for later in (*steps[place:], *last_steps))
-                pairs = RulePairs(neighbors, spaces, plain=plain, modalities=list(self.weights),
+                pairs = RulePairs(neighbors, spaces, plain=plain, modalities=[*self.weights, *self.compared],
                                   join=self.join, n_rows=n_listings if rows_suffice else None,
                                   model=step.pair_model)
                 given = {'pairs': pairs}
@@ -296,16 +306,17 @@ class Rule:
         return Neighbors(new_ids, new_scores)
 
     def to_dict(self) -> dict:
-        """The rule as plain values; `steps`, `options`, `made_with`, `apart` and `pools` only where there are
-        any, so that older versions read rules without them."""
+        """The rule as plain values. What older versions don't know (`steps`, `options`, `compared`, ...) is
+        there only where it says something, so that they read rules without it."""
         plain_values = {rule_field.name: getattr(self, rule_field.name) for rule_field in fields(self)}
         plain_values |= {'weights': dict(self.weights), 'score': dict(self.score), 'join': list(self.join),
+                         'compared': list(self.compared),
                          'steps': [step.to_dict() for step in self.steps],
                          'pools': None if self.pools is None else self.pools.to_dict()}
         return {
             field_name: value
             for field_name, value in plain_values.items()
-            if value or field_name not in ('steps', 'options', 'made_with', 'pools', 'apart')
+            if value or field_name not in ('steps', 'options', 'made_with', 'pools', 'apart', 'compared')
         }
 
     @classmethod

@@ -24,10 +24,12 @@ def rule_in_words(
         sentences.append(f'The score of a pair is {fusion_in_words(rule.how, rule.weights, rule.options)}.')
         sentences += map(step_in_words, neighbor_steps)
     sentences.append(_decision(rule, bool(neighbor_steps)))
-    modalities = _listed(rule.weights)
+    modalities = _listed([*rule.weights, *rule.compared])
     sentences.append(
         f'Candidates are the {rule.k} nearest of each modality ({modalities}), the listing itself included; '
         f'a listing has at most {rule.max_matches} matches, itself included.')
+    if rule.compared: sentences.append(f'{_listed(rule.compared)}: compared, and not part of the score.')
+    if rule.apart is not None: sentences.append(f'Listings of the same {rule.apart} never match each other.')
     sentences += [step_in_words(step) for step in rule.steps if step.stage == 'matches']
     if rule.pools is not None: sentences.append(_follows_the_pool(rule))
     return sentences
@@ -182,7 +184,11 @@ def _mutual(numbers):
     return f'Only pairs stay in which each listing is among the {among} of the other.'
 
 
-def _veto(numbers): return 'Pairs whose titles name contradicting quantities (250 ml, 1 l) are dropped.'
+def _veto(numbers):
+    if numbers['units'] == 'units':
+        return 'Pairs whose titles name contradicting quantities (250 ml, 1 l) are dropped.'
+    return (f'Pairs whose {numbers["units"]} is known of both and {numbers["least"]:.0%} alike or less are '
+            'dropped.')
 
 
 def _pair_model(numbers):
@@ -197,6 +203,11 @@ def _min2(numbers):
     if numbers['gap'] is not None: conditions.append(f'the second is {numbers["gap"]:.3g} behind')
     where = f' where {_listed(conditions)}' if conditions else ''
     return f'A listing without any match gets its nearest one{where}.'
+
+
+def _one_to_one(numbers):
+    several = f', except for those of {_listed(numbers["several"])}' if numbers['several'] else ''
+    return f'A listing has one match at most in each other {numbers["sources"]}{several}.'
 
 
 def _chisel(numbers):
@@ -226,7 +237,7 @@ STEP_WORDS = {
     'expand': _expand, 'augment': _augment, 'blend': _blend, 'cross_mean': _cross_mean,
     'neighbor_mean': _neighbor_mean, 'k_reciprocal': _k_reciprocal, 'standardize': _standardize,
     'mutual': _mutual, 'veto': _veto, 'pair_model': _pair_model, 'min2': _min2, 'chisel': _chisel,
-    'components': _components, 'agglomerate': _agglomerate, 'tiers': _tiers}
+    'components': _components, 'one_to_one': _one_to_one, 'agglomerate': _agglomerate, 'tiers': _tiers}
 
 
 def _others(k):

@@ -6,7 +6,8 @@ import numpy as np
 from ..core import InputError, preview
 from ..match import Dense, Embeddings, Keys, Rule, Tfidf, Units
 from ..match.cells import texts_of
-from ..match.spaces.keys import title_keys
+from ..match.embeddings import SOURCE
+from ..match.spaces.keys import source_space, title_keys
 from ..match.spaces.titles import Titles
 
 # made from titles, without an encoder
@@ -44,7 +45,7 @@ class Catalogue:
     ids: np.ndarray  # str (n,)
     titles: list | None  # n strings, or None
     trained_on: np.ndarray  # bool (n,): the encoder was trained on this listing
-    spaces: dict  # Modality -> space of n listings (`Dense`, `Tfidf`, `Units` or `Keys`)
+    spaces: dict  # Modality -> space of n listings (`Dense`, `Tfidf`, `Units`, `Keys` or a column)
     made_with: dict | None = None  # Settings of the embeddings (`embedding_settings`), None where not known
 
     @classmethod
@@ -125,9 +126,18 @@ def make_spaces(
             hashes = np.full(len(embeddings), None, object) if embeddings.phash is None else embeddings.phash
             make_space = Keys if like is None else like[modality].transform
             spaces[modality] = make_space(hashes)
+        elif modality == SOURCE:
+            if embeddings.source is None:
+                raise InputError('the rule keeps listings of one source apart: of these it is not known')
+            make_space = source_space if like is None else like[modality].transform
+            spaces[modality] = make_space(embeddings.source)
+        elif modality in embeddings.fields:
+            column = embeddings.fields[modality]
+            spaces[modality] = (column.field.space(modality, column.cells) if like is None
+                                else like[modality].transform(column.cells))
         elif modality not in embeddings:
-            raise InputError(f'the rule needs the modality {modality!r}: '
-                             f'the listings have {list(embeddings)}')
+            known = [*embeddings, *embeddings.fields]
+            raise InputError(f'the rule needs the modality {modality!r}: the listings have {known}')
         else:
             spaces[modality] = Dense(embeddings[modality], modality)
             if like is not None and like[modality].dim != spaces[modality].dim:

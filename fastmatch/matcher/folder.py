@@ -2,7 +2,7 @@
 import json
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,14 @@ from ..core import InputError, MissingPackage, package_version
 from ..data.columns import Columns
 from ..match import Dense, Keys, Rule, Tfidf, Units
 from ..match.cells import texts_of
+from ..match.embeddings import SOURCE
+from ..match.spaces.keys import source_space
 from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
 from ..store import STATE, read_sealed, write_state
 from .catalogue import Catalogue
 from .encode import Encoder
+from .fields import FIELDS_FILE, pack_fields, unpack_fields
 
 FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'manifest.json'
@@ -68,17 +71,25 @@ def pack(
     spec = {'rule': parts.rule.to_dict(),
             # names of columns as the first version of the format has them
             'cols': {'id_col': columns.id, 'fn_col': columns.image, 'text_col': columns.title,
-                     'phash_col': columns.phash},
+                     'phash_col': columns.phash,
+                     **({} if columns.source is None else {'source_col': columns.source})},
             'info': parts.info, 'encoder': None if encoder is None else encoder.spec()}
+    # older versions of the kit read a matcher without fields
+    if columns.fields:
+        spec['fields'] = {name: field.to_dict() for name, field in columns.fields.items()}
     other_files = {}
     arrays, keys_by_modality = {'trained_on': catalogue.trained_on}, {}
     for modality, space in catalogue.spaces.items():
+        if space.is_column: continue
         if isinstance(space, Dense): arrays[f'vectors/{modality}'] = space.vectors
         elif isinstance(space, Keys): keys_by_modality[modality] = space.keys.tolist()
     if 'tfidf' in catalogue.spaces:
         vocabulary, counts = catalogue.spaces['tfidf'].state()
         other_files['tfidf.json'] = _json(vocabulary)
         arrays |= {f'tfidf/{array_name}': array for array_name, array in counts.items()}
+    of_fields, field_arrays = pack_fields(catalogue.spaces)
+    if of_fields: other_files[FIELDS_FILE] = _json(of_fields)
+    arrays |= field_arrays
     if encoder is not None:
         other_files['weights.safetensors'] = save_tensors(_weights(encoder.model))
         if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
@@ -136,8 +147,10 @@ def unpack(
     spec, listings = json.loads(files['matcher.json']), json.loads(files['listings.json'])
     arrays = load_arrays(files['vectors.safetensors'])
     rule = Rule.from_dict(spec['rule'], functions)
-    columns = Columns.resolve(spec['cols'], {}, Columns(group=None))
-    spaces = {modality: _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
+    columns = replace(Columns.resolve(spec['cols'], {}, Columns(group=None)), fields=spec.get('fields', {}))
+    spaces = unpack_fields(json.loads(files[FIELDS_FILE]), arrays) if FIELDS_FILE in files else {}
+    spaces = {modality: spaces[modality] if modality in spaces
+              else _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
     # an earlier version kept ids as they came
     ids = texts_of(listings['ids']).astype(str)
     catalogue = Catalogue(ids, listings['titles'], arrays['trained_on'], spaces)
@@ -154,6 +167,7 @@ def _unpack_space(modality, listings, arrays, files):
         array_names = [array_name for array_name in arrays if array_name.startswith('tfidf/')]
         counts = {array_name.removeprefix('tfidf/'): arrays[array_name] for array_name in array_names}
         return Tfidf.from_state(json.loads(files['tfidf.json']), counts)
+    if modality == SOURCE: return source_space(listings['keys'][modality])
     if modality in listings['keys']: return Keys(listings['keys'][modality])
     return Dense(arrays[f'vectors/{modality}'], modality, normalized=True)
 

@@ -1,4 +1,5 @@
 "From a table of listings to their embeddings: all rows that can't be used are listed at once."
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ from PIL import Image
 from ..core import InputError
 from ..data.columns import Columns
 from ..data.image import file_name, image_path
+from ..data.kinds import cells_of
 from ..data.read import check_listings, check_some_exist, join_titles, raise_unusable, with_names
 from ..data.split import usable_hashes
 from ..match import Embeddings, Rule
 from ..match.cells import composed
+from ..match.embeddings import SOURCE
 from .catalogue import TITLE_SPACES
 from .encode import Encoder
 
@@ -49,10 +52,11 @@ def embed_listings(
     inputs = needed_inputs(rule, encoder)
     with_images = 'image' in inputs
     if with_images and not Path(folder).is_dir(): raise InputError(f'path={str(folder)!r} is not a folder')
-    df = with_names(df, columns.by_keyword().values())
+    columns = _read_columns(columns, rule)
+    df = with_names(df, columns.headers)
     if 'title' in inputs: df, columns = join_titles(df, columns)
     title_column = columns.title if 'title' in inputs else None
-    text_columns = Columns(columns.id, image=None, title=title_column, group=None)
+    text_columns = replace(columns, image=None, title=title_column, group=None, fold=None, phash=None)
     unusable = check_listings(df, columns=text_columns, min_rows=0, on_error='skip').skipped
     rows = np.setdiff1d(np.arange(len(df)), unusable.row.to_numpy(int))
     usable = df.iloc[rows]
@@ -82,8 +86,20 @@ def embed_listings(
         ids=usable[columns.id].iloc[usable_positions].to_numpy(),
         titles=None if titles is None else [titles[position] for position in usable_positions],
         phash=None if hashes is None else usable_hashes(hashes)[usable_positions],
-        made_with=None if encoder is None else encoder.made_with)
+        made_with=None if encoder is None else encoder.made_with,
+        fields=cells_of(usable.iloc[usable_positions], columns.fields),
+        source=(None if columns.source is None
+                else usable[columns.source].iloc[usable_positions].to_numpy(object)))
     return embeddings, skipped
+
+
+def _read_columns(columns, rule):
+    "The columns without those of fields and sources that the rule does not read."
+    fields = {name: field for name, field in columns.fields.items() if name in rule.reads}
+    if SOURCE in rule.reads and columns.source is None:
+        raise InputError('the rule keeps listings of one source apart: say which column names it, '
+                         "columns=Columns(source='shop')")
+    return replace(columns, fields=fields, source=columns.source if SOURCE in rule.reads else None)
 
 
 def _image_files(df, usable, column, folder):

@@ -7,9 +7,11 @@ import pandas as pd
 from ..core import InputError
 from ..match import Matches, Neighbors, Pool, Rule
 from ..match.cells import as_text
+from ..match.embeddings import SOURCE
 from ..match.pairs.rule_pairs import RulePairs
 from ..match.words import cut_in_words, placeholders_in_words
 from .explain import Explanation, add_pair_model
+from .fields import in_words
 
 
 @dataclass
@@ -73,7 +75,7 @@ class MatchResult:
         """One row a match: `posting_id`, `match`, `where`, `score`, a score for each modality, and `why`.
 
         `where` is 'new' or 'catalogue', whichever holds the match, `score` is the fused score, `why` names
-        the step of the rule that made it a match.
+        the step of the rule that made it a match, and what columns of the table say: 'score; same modelno'.
         """
         row_numbers = np.repeat(np.arange(len(self)), np.diff(self.matches.indptr))
         is_other = row_numbers != self.matches.ids
@@ -108,7 +110,8 @@ class MatchResult:
         is_match = np.isin(candidates, self.matches[row_number])
         reasons = self._reasons_against(scores_after_steps)
         table['matches'] = is_match
-        why_not = [reasons.get(int(candidate), '') for candidate in candidates]
+        why_not = np.array([reasons.get(int(candidate), '') for candidate in candidates], object)
+        why_not = _with_words(why_not, in_words(self.spaces, table, len(table)))
         table['why'] = np.where(is_match, table['why'], why_not)
         moved = None
         if self.rule_pairs is not None: moved = add_pair_model(table, candidates, row_number, self.rule_pairs)
@@ -143,12 +146,19 @@ class MatchResult:
 
     def _table(self, rows, match_ids, fused_scores):
         "Pairs as a table: their fused scores, their scores by modality, and why they match."
-        by_modality = {modality: space.scores(rows, match_ids) for modality, space in self.spaces.items()}
+        by_modality = {modality: space.scores(rows, match_ids) for modality, space in self.spaces.items()
+                       if modality != SOURCE}
         has_new = any(isinstance(space, Pool) for space in self.spaces.values())
         where = np.where(match_ids < len(self), 'new', 'catalogue') if has_new else 'catalogue'
         reasons = self._reasons_for(rows, match_ids, by_modality)
+        reasons = _with_words(reasons, in_words(self.spaces, by_modality, len(rows)))
         return pd.DataFrame({'posting_id': self.ids[rows], 'match': self.ids[match_ids], 'where': where,
                              'score': fused_scores, **by_modality, 'why': reasons})
+
+
+def _with_words(reasons, words):
+    "Each reason with what the columns of the table say behind it."
+    return np.array(['; '.join(filter(None, both)) for both in zip(reasons, words)], object)
 
 
 def _scores_of_row(result, row):

@@ -2,12 +2,14 @@
 import base64
 import io
 from dataclasses import dataclass
+from dataclasses import field as dict_field
 from pathlib import Path
 
 from PIL import Image
 
 from ..core import InputError
 from ..data.image import read_image
+from ..match.cells import as_text
 
 SIDE = 160  # pixels of a picture's longer side: sharp on a phone's screen, about 4 KB each
 
@@ -19,6 +21,7 @@ class Card:
     group: str
     title: str | None = None  # None: the listings have no titles
     picture: str | None = None  # A data address; None: no pictures
+    cells: dict = dict_field(default_factory=dict)  # Name of a column that is compared -> its cell as text
 
 
 class Cards:
@@ -43,9 +46,11 @@ class Cards:
         listings = self.embeddings
         return Card(
             id=listings.ids[row],
-            group=listings.groups[row],
+            group='' if listings.groups[row] is None else listings.groups[row],
             title=None if listings.titles is None else listings.titles[row],
-            picture=None if self.images is None else self.picture(row))
+            picture=None if self.images is None else self.picture(row),
+            cells={name: as_text(column.cells[row]) for name, column in listings.fields.items()
+                   if as_text(column.cells[row])})
 
     def picture(
         self,

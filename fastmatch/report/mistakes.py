@@ -14,6 +14,7 @@ class Mistake:
     cards: tuple[Card, Card]
     scores: dict  # Modality -> score
     fused: float
+    words: str  # What the columns that are compared say; '' without such
     note: str  # Why a true pair was missed; '' for a false pair, or where its score explains it
 
 
@@ -70,7 +71,15 @@ def _mistake(pairs, position, rule, cards):
         cards=(cards.card(pairs.first[position]), cards.card(pairs.second[position])),
         scores={modality: float(scores[position]) for modality, scores in pairs.scores.items()},
         fused=float(pairs.fused[position]),
+        words=_in_words(pairs, position, cards),
         note=_why_missed(pairs, position, rule))
+
+
+def _in_words(pairs, position, cards):
+    "What the columns that the rule compares say of a pair."
+    words = [column.field.in_words(name, float(pairs.scores[name][position]))
+             for name, column in cards.embeddings.fields.items() if name in pairs.scores]
+    return '; '.join(filter(None, words))
 
 
 def _why_missed(pairs, position, rule):

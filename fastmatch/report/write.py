@@ -60,7 +60,8 @@ def _in_order(embeddings, setting):
     titles = embeddings.titles
     return Embeddings({}, embeddings.ids[setting.order],
                       None if titles is None else [titles[row] for row in setting.order],
-                      embeddings.groups[setting.order])
+                      embeddings.groups[setting.order],
+                      fields={name: column.take(setting.order) for name, column in embeddings.fields.items()})
 
 
 def _images_in_order(images, embeddings, setting):
@@ -110,5 +111,5 @@ def _image_files(outcome):
     dls = outcome.learn.dls
     columns = dls.columns
     if columns.image is None: return None
-    file_of = dict(zip(dls.df[columns.id], dls.df[columns.image]))
+    file_of = dict(zip(dls.all_df[columns.id], dls.all_df[columns.image]))
     return [image_path(dls.image_folder, file_of[posting_id]) for posting_id in outcome.judged_listings.ids]

@@ -14,6 +14,7 @@ from ..match.neighbors import NEAREST, check_k
 from ..match.search.ladder import HalfRule, LadderResult, Rung
 from ..match.search.menu import PLAIN_FUSIONS, fusions
 from ..match.spaces.dense import Dense
+from ..match.spaces.pool import holds_column
 from .engine.open_study import fingerprint_vectors, open_study
 from .engine.options import StudyOptions, read_options
 from .engine.space import default_values
@@ -148,6 +149,7 @@ class _RuleSearch:
             'seed': self.settings.seed,
             'modalities': list(spaces),
             **in_a_pool,
+            **_columns_of(spaces),
             'vectors': fingerprint_vectors(vectors),
             'titles': None if titles is None else zlib.crc32('\n'.join(titles.titles).encode()),
             'hows': list(workbench.hows),
@@ -155,6 +157,14 @@ class _RuleSearch:
             'steps': {refinement: [repr(step) for step in steps]
                       for refinement, steps in workbench.steps.items()},
         }
+
+
+def _columns_of(spaces):
+    "What a study must agree in about the further columns of the table, where there are any."
+    cells = {name: (space.texts if space.kind == 'text' else space.cells.tolist())
+             for name, space in spaces.items() if holds_column(space)}
+    if not cells: return {}
+    return {'fields': {name: zlib.crc32(repr(column).encode()) for name, column in cells.items()}}
 
 
 def _setting_of(given, groups, titles, only):

@@ -66,6 +66,7 @@ def rule_space(
     steps=QUICK,  # Names of refinements to choose from
     max_matches=(MAX_MATCHES,),  # Most matches a row to choose from
     min2: bool = True,  # Whether the nearest may have a threshold of its own
+    fields: tuple = (),  # Columns of the table that may be fused where the numbers are weights
 ) -> dict[str, Param]:
     "The space that `tune_rule` searches; its first trial has the first of each choice: the plain rule."
     from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -83,6 +84,8 @@ def rule_space(
         for number_kind in dict.fromkeys(FUSION_NUMBERS[fusion] for fusion in hows):
             for modality in modalities: space[f'{number_kind}.{modality}'] = ranges[number_kind]
         if 'power' in hows: space['power'] = Param(FloatDistribution(1, 16, log=True), DEFAULT_POWER)
+    # the first trial leaves them out
+    for field in fields: space[f'weight.{field}'] = Param(FloatDistribution(0, 1), 0.)
     return space
 
 
@@ -94,6 +97,7 @@ def suggest_structure(
     max_matches: tuple,  # Limits of that space
     steps: dict | None = None,  # Name of a refinement -> its steps; default `REFINEMENTS`
     finder: RuleStructure | None = None,  # Whose fusion finds the neighbors of steps `by='fused'`
+    fields: tuple = (),  # Columns of the table, as for `rule_space`
 ) -> RuleStructure:
     "The structure that a trial chooses. What the space leaves no choice of is the first option."
     def choose(parameter, only_option):
@@ -104,6 +108,10 @@ def suggest_structure(
     # a single modality is not in the space: its score counts as it is
     weights = {modality: choose(f'{number_kind}.{modality}', 1.) for modality in modalities}
     if number_kind == 'weight' and not any(weights.values()): weights = dict.fromkeys(modalities, 1.)
+    finder_weights = tuple(weights.items())
+    if number_kind == 'weight':
+        of_fields = {field: choose(f'weight.{field}', 0.) for field in fields}
+        weights |= {field: weight for field, weight in of_fields.items() if weight}
     plain = RuleStructure(
         fusion, tuple(weights.items()),
         power=choose('power', DEFAULT_POWER) if fusion == 'power' else DEFAULT_POWER)
@@ -111,7 +119,7 @@ def suggest_structure(
     vector_steps = tuple(step for step in chosen_steps if step.stage == 'vectors')
     return replace(
         plain,
-        vector_steps=bound(vector_steps, finder or plain),
+        vector_steps=bound(vector_steps, finder or replace(plain, weights=finder_weights)),
         score_steps=tuple(step for step in chosen_steps if step.stage == 'neighbors'),
         ranks=2 if choose('min2', False) else 1,
         max_matches=choose('max_matches', max_matches[0]),

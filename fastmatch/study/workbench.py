@@ -78,7 +78,8 @@ class Workbench(RuleWorkbench):
         self._pairs = {}  # (steps on vectors, key of the rows) -> `Flat`
         self._finders = {}  # key of the rows -> the fusion that finds neighbors there
         self.hows = self._default_hows() if choices.hows is None else choices.hows
-        self.space = rule_space(self.modalities, self.hows, tuple(self.steps), self.max_matches, choices.min2)
+        self.space = rule_space(self.modalities, self.hows, tuple(self.steps), self.max_matches, choices.min2,
+                                self.fields)
 
     def _default_hows(self):
         "All fusions that differ on these listings."
@@ -95,7 +96,7 @@ class Workbench(RuleWorkbench):
     ) -> RuleStructure:
         "The structure that a trial chooses."
         return suggest_structure(trial, self.space, self.modalities, self.hows, self.max_matches, self.steps,
-                                 self.finder(rows))
+                                 self.finder(rows), self.fields)
 
     def finder(
         self,

@@ -206,7 +206,8 @@ if __name__ == '__main__':
             rows = []
             for row in makers[part](name, options.seeds):
                 print(row, flush=True)
-                rows.append({**row, 'command': f'python tests/bench/tables.py {name} --seeds {options.seeds}'})
+                command = f'python tests/bench/tables.py {name} --seeds {options.seeds}'
+                rows.append({**row, 'command': command})
             if not options.out: continue
             table = pd.DataFrame(rows)
             if options.out.exists():

@@ -81,7 +81,7 @@ def test_options_by_object_and_by_keyword_are_the_same(shop, tiny_encoder):
 def test_skip_trains_without_the_broken_ones_and_says_so(shop, tiny_encoder, tmp_path):
     "The summary lists id, row, column and reason, and the broken listings are in no result."
     break_three(shop[1])
-    broken_shop = put(shop, 10, 'label_group', None)
+    broken_shop = put(shop, 10, 'fold', None)
     with pytest.raises(InputError, match='4 unusable rows'):
         quick_run(broken_shop, tmp_path/'out', tiny_encoder)
     summary = quick_run(broken_shop, tmp_path/'out', tiny_encoder, on_error='skip')
@@ -90,7 +90,7 @@ def test_skip_trains_without_the_broken_ones_and_says_so(shop, tiny_encoder, tmp
     assert [row['row'] for row in skipped.values()] == [3, 10, 11, 24]
     for posting_id, reason in BROKEN.items():
         assert reason in skipped[posting_id]['reason'] and skipped[posting_id]['column'] == 'image'
-    assert skipped['p10']['column'] == 'label_group'
+    assert skipped['p10']['column'] == 'fold'
     assert summary['listings']['train'] + summary['listings']['heldout'] == 36
     matches = pd.read_csv(tmp_path/'out'/'matches.csv')
     listings, _ = broken_shop

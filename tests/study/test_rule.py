@@ -22,6 +22,7 @@ from fastmatch.match.candidates import candidates
 from fastmatch.match.fuse import fuse
 from fastmatch.study.rule import heldout_rules, tune_rule
 from tests.match.cases import titles
+from tests.match.fielded import fielded
 from tests.match.search.made import listings
 from tests.study.cases import embeddings
 
@@ -161,3 +162,14 @@ def with_groups(listings, groups): return Embeddings(listings, listings.ids, gro
     (lambda listings: tune_rule(with_groups(listings, np.arange(60) // 30), 3), 'too few groups')])
 def test_refused(refused_call, message):
     with pytest.raises(InputError, match=message): refused_call(embeddings(60, 20))
+
+
+def test_weights_of_columns_are_searched():
+    listings = fielded()
+    rule, study = tune_rule(listings, n_trials=30, k=20, halvings=0, seed=1, steps=('none',), min2=False)
+    # the first trial leaves them out
+    assert not any(study.trials[0].params.get(f'weight.{name}', 0) for name in listings.fields)
+    assert set(listings.fields) & set(rule.weights) and {'modelno', 'notes'} <= set(rule.modalities)
+    assert study.best_value > study.trials[0].value + .05
+    scores = row_f1(rule.apply(listings.spaces()), listings.groups)
+    assert scores.mean() == pytest.approx(rule.score['row_f1_chosen_on'], abs=1e-5)

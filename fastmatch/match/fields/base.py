@@ -19,7 +19,8 @@ class FieldSpace(PairwiseSpace):
     """
     kind: ClassVar[str]  # As `Field` calls it
     is_field = True
-    proposes = False  # Whether a search finds candidates, and not each listing itself alone
+    is_column = True
+    is_searched = False
 
     def __init__(
         self,

@@ -22,6 +22,9 @@ class Texts(Tfidf):
 
     A pair model also reads edits, rare words, numbers and model numbers that two texts have in common.
     """
+    kind = 'text'
+    is_column = True
+
     def __init__(
         self,
         name: str,  # Of the column, for messages

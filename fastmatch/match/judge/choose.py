@@ -73,9 +73,11 @@ def fusion_options(
     candidates: Candidates,  # Candidates of the modalities
     grid: list | None = None,  # `FusionOption`s or tuples; default `fusion_grid`
 ) -> list[FusionOption]:
-    "The entries of a grid as objects; default `fusion_grid` of the modalities that are not keys."
+    """The entries of a grid as objects; default `fusion_grid` of the modalities that are neither keys nor
+    columns of a table, with which it would grow too large: the `ladder` adds these one at a time."""
     if grid is None:
         modalities = [modality for modality in candidates.scores if modality not in candidates.join]
+        modalities = [modality for modality in modalities if modality not in candidates.fields] or modalities
         grid = fusion_grid(modalities)
     return [FusionOption.of(option) for option in grid]
 

@@ -10,14 +10,16 @@ import numpy as np
 
 from ...core import InputError, preview
 from ..candidates import trained_on_of
-from ..embeddings import Embeddings
+from ..cells import codes_of
+from ..embeddings import SOURCE, Embeddings
 from ..neighbors import refuse_trained_on
-from ..spaces.pool import Pool, holds_keys
+from ..spaces.pool import Pool, holds_column, holds_field, holds_keys
+from ..spaces.sources import sources_of
 from .groups import Groups
 
 AMONG_THEMSELVES = 'among themselves'
 IN_THE_CATALOGUE = 'in the catalogue'
-READ_ONLY = ('units', 'titles')  # spaces that steps read, and that no candidates come from
+READ_ONLY = ('units', 'titles', SOURCE)  # spaces that steps read, and that no candidates come from
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,35 @@ class Setting:
     @property
     def keys(self) -> tuple:
         "The names of the spaces that hold exact keys, which match by themselves."
-        return tuple(name for name, space in self.spaces.items() if holds_keys(space))
+        return tuple(name for name, space in self.spaces.items()
+                     if holds_keys(space) and name not in READ_ONLY)
 
     @property
     def modalities(self) -> tuple:
-        "The names of the spaces whose similarities are fused."
-        return tuple(name for name in self.spaces if name not in (*self.keys, *READ_ONLY))
+        """The names of the spaces whose similarities are fused: vectors and titles, or, where there are none,
+        columns of text."""
+        return tuple(name for name in self._similar() if name not in self.fields)
+
+    @property
+    def fields(self) -> tuple:
+        """The names of the further columns of the table, which a rule may add to the fusion one at a time:
+        with all of them its grid would be too large."""
+        columns = tuple(name for name in self._similar() if holds_column(self.spaces[name]))
+        if len(columns) < len(self._similar()): return columns
+        return tuple(name for name in columns if holds_field(self.spaces[name]))
+
+    def _similar(self): return [name for name in self.spaces if name not in (*self.keys, *READ_ONLY)]
+
+    @property
+    def apart(self) -> str | None:
+        """The space that says where listings come from, of which none matches another of its source; None
+        where that isn't known. Mates of one source are then missed by every rule."""
+        return SOURCE if SOURCE in self.spaces else None
+
+    @property
+    def sources(self) -> np.ndarray | None:  # object (p,), strings
+        "Where each listing of the pool comes from; None where that isn't known."
+        return None if self.apart is None else sources_of(self.spaces[self.apart])
 
     def part(
         self,
@@ -163,7 +188,11 @@ def in_the_catalogue(
 ) -> Setting:
     """Listings that were never trained on, looked up among all: those that were trained on are only found.
 
-    Raises `InputError` for rows that were trained on, and where no listing is looked up or none only found.
+    Others may have no group: each counts as a group of its own, so that a match with one is wrong. It may be
+    a true one that nobody labelled, and then the figures are too low.
+
+    Raises `InputError` for rows that were trained on or have no group, and where no listing is looked up or
+    none only found.
     """
     rows = np.asarray(rows)
     if rows.dtype != bool or rows.shape != (len(embeddings),):
@@ -176,8 +205,9 @@ def in_the_catalogue(
         )
     if not rows.any(): raise InputError('rows: no listing is looked up')
     if rows.all(): raise InputError('rows: all listings are looked up: take `among_themselves`')
+    known_groups = _each_its_own(_known_groups(embeddings), rows)
     order = np.concatenate([np.flatnonzero(rows), np.flatnonzero(~rows)])
-    groups = Groups(_known_groups(embeddings)[order], rows=int(rows.sum()))
+    groups = Groups(known_groups[order], rows=int(rows.sum()))
     spaces = {name: Pool(space.take(rows), space.take(~rows))
               for name, space in _all_spaces(embeddings, only).items()}
     return Setting(IN_THE_CATALOGUE, spaces, groups, order)
@@ -189,9 +219,21 @@ def _known_groups(embeddings):
     return np.asarray(embeddings.groups)
 
 
+def _each_its_own(groups, rows):
+    "The groups as they are, or, where some are missing, as numbers: a new one for each listing without."
+    codes = codes_of(groups)
+    is_missing = codes < 0
+    if not is_missing.any(): return groups
+    asked = np.flatnonzero(is_missing & rows)
+    if len(asked): raise InputError(f'rows: {len(asked)} listings that are looked up have no group, rows '
+                                    f'{preview(asked)}: nothing says what they should match')
+    codes[is_missing] = codes.max() + 1 + np.arange(is_missing.sum())
+    return codes
+
+
 def _all_spaces(embeddings, only):
     "The modalities' spaces, and those that steps may read."
     spaces = embeddings.spaces(only=only)
-    if embeddings.titles is None: return spaces
-    read_only = [name for name in READ_ONLY if name not in spaces]
+    made_of = {'units': embeddings.titles, 'titles': embeddings.titles, SOURCE: embeddings.source}
+    read_only = [name for name in READ_ONLY if name not in spaces and made_of[name] is not None]
     return {**spaces, **embeddings.spaces(only=tuple(read_only))}

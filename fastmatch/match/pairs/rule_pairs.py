@@ -46,7 +46,8 @@ class RulePairs:
         if not 0 <= self.n_rows <= len(neighbors.ids):
             raise InputError(f'n_rows={n_rows}: the neighbors are of {len(neighbors.ids)} listings')
         self.model = model or PairModel()
-        if join is None: join = [name for name, space in spaces.items() if holds_keys(space)]
+        if join is None: join = [name for name, space in spaces.items()
+                                 if holds_keys(space) and name not in READ_ONLY]
         if modalities is None: modalities = [name for name in spaces if name not in (*join, *READ_ONLY)]
         plain = spaces if plain is None else plain
         if self.model.names is None: names = _all_scores(modalities, join, spaces, plain)

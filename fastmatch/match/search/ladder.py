@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...core import InputError
+from ..judge.choose import MEANS
 from ..judge.heldout import HeldOut, alone_heldout, random_halves
 from ..judge.paired import Paired, paired
 from ..judge.pool_thresholds import pool_thresholds
@@ -18,8 +19,19 @@ from ..judge.setting import Setting
 from ..neighbors import NEAREST
 from ..rule import Rule
 from ..steps.step import Step
-from ..thresholds.sweep import RankSweep
-from .menu import MORE_FUSIONS, PLAIN_FUSIONS, Menu, bound, finder_fusions, fusions, menu_of
+from ..thresholds.sweep import RankSweep, Sweep
+from .menu import (
+    FIELD_SHARES,
+    MORE_FUSIONS,
+    PLAIN_FUSIONS,
+    Menu,
+    bound,
+    field_vetoes,
+    finder_fusions,
+    fusions,
+    menu_of,
+    with_field,
+)
 from .structure import RuleStructure
 from .workbench import Workbench
 
@@ -162,14 +174,19 @@ class _Side:
         "From here on an option must beat what is held now by `worth`."
         self.least = self.value + worth
 
-    def finder(self):
+    def finder(self, modalities):
         "The fusion that finds the neighbors of steps on vectors, the best of `finder_fusions`."
-        modalities = [modality for modality, _ in self.structure.weights]
         return max(finder_fusions(modalities), key=self.fusions.get)
 
     def best_fusions(self):
         "Those that were worth most here, the plainest first in ties."
         return sorted(self.fusions, key=lambda structure: -self.fusions[structure])[:FUSIONS_KEPT]
+
+    def best_means(self):
+        "Those of the best fusions whose weights are shares, and the best of all such."
+        means = [structure for structure in self.fusions if structure.how in MEANS]
+        best = [structure for structure in self.best_fusions() if structure.how in MEANS]
+        return list(dict.fromkeys([*best, max(means, key=self.fusions.get)]))
 
 
 class _Climb:
@@ -191,11 +208,12 @@ class _Climb:
         yield 'fused', lambda: self._try_fusions(fusions(modalities, PLAIN_FUSIONS))
         if menu.more_fusions and len(modalities) > 1:
             yield '+ other fusions', lambda: self._try_fusions(fusions(modalities, MORE_FUSIONS), WORTH)
+        if menu.fields and self.workbench.fields: yield '+ fields', self._try_fields
         if menu.min2: yield '+ min2', self._try_min2
         if menu.refinements: yield '+ neighbors', lambda: self._refine(self._refinements)
         if menu.blends: yield '+ blending', lambda: self._refine(self._blends)
         if menu.rerankings: yield '+ re-ranking', lambda: self._rerank(menu.rerankings)
-        if menu.vetoes: yield '+ vetoes', lambda: self._rerank(menu.vetoes)
+        if menu.vetoes: yield '+ vetoes', self._try_vetoes
         if menu.pair_model: yield '+ pair model', self._try_pair_model
 
     def heldout(self) -> HeldOut:
@@ -228,6 +246,24 @@ class _Climb:
         for side in self.sides: side.must_add(worth)
         self._offer({structure: self.sides for structure in structures})
 
+    def _try_fields(self):
+        "Offer the columns of the table one after the other, each with the fusions that did best on the side."
+        for column in self.workbench.fields:
+            wanted = {}
+            for side in self.sides:
+                side.must_add(WORTH)
+                for fusion in side.best_means():
+                    if column in dict(fusion.weights): continue
+                    for share in FIELD_SHARES:
+                        wanted.setdefault(with_field(fusion, column, share), []).append(side)
+            self._offer(wanted)
+
+    def _try_vetoes(self):
+        self._rerank(self.menu.vetoes)
+        for column in self.workbench.fields:
+            vetoes = field_vetoes(column, self.workbench.kind_of(column))
+            if vetoes: self._rerank(vetoes)
+
     def _try_min2(self):
         wanted = {}
         for side in self.sides:
@@ -250,12 +286,14 @@ class _Climb:
                     wanted.setdefault(structure, []).append(side)
         self._offer(wanted)
 
-    def _refinements(self, side): return [bound(steps, side.finder()) for steps in self.menu.refinements]
+    def _refinements(self, side):
+        finder = side.finder(self.workbench.modalities)
+        return [bound(steps, finder) for steps in self.menu.refinements]
 
     def _blends(self, side):
         "Stages of blending around the threshold that a side holds, after its steps or in their place."
         threshold = np.atleast_1d(side.thresholds)[-1]
-        by = side.finder().fusion
+        by = side.finder(self.workbench.modalities).fusion
         kept_steps = tuple(step for step in side.structure.vector_steps if step.do != 'expand')
         options = []
         for steps in dict.fromkeys([(), kept_steps]):
@@ -298,6 +336,6 @@ class _Climb:
             pairs = self.workbench.pairs(structure)
             for side in tqdm(sides, desc='pair model', delay=2, leave=False):
                 model, neighbors = pairs.crossed(groups, side.chosen_on)
-                search = RankSweep(neighbors, groups, ranks)
+                search = Sweep(neighbors, groups) if ranks == 1 else RankSweep(neighbors, groups, ranks)
                 with_model = replace(structure, score_steps=(Step('pair_model', model=model),))
                 side.offer(with_model, search, self._recall_and_precision(search))

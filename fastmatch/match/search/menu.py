@@ -8,6 +8,9 @@ from .structure import DEFAULT_POWER, RuleStructure
 
 PLAIN_FUSIONS = ('mean', 'prob_or')
 MORE_FUSIONS = ('square', 'joint', 'power')
+FIELD_SHARES = .1, .2, .3  # of a column in the sum of the weights
+# kind of a column -> similarities up to which two listings contradict each other
+VETOES = {'code': (.5, .9), 'number': (.5, .8)}
 LARGE = 5_000  # listings of a pool from which a step on vectors takes seconds: fewer are tried then
 
 
@@ -18,6 +21,7 @@ class Menu:
     Steps on vectors are made for a fusion, which finds the neighbors.
     """
     more_fusions: bool = True  # Also the fusions beside the mean and probability-or
+    fields: bool = True  # Columns of the table in the fusion, one after the other
     min2: bool = True  # A lower threshold for the nearest: not where many listings have no match
     refinements: tuple = ()  # Lists of steps on vectors, `by='fused'` standing for the fusion chosen so far
     blends: tuple = ()  # (what is added to the threshold chosen so far, stages, k, min2) of blending
@@ -60,7 +64,7 @@ SHORT = Menu(
 
 QUICK = Menu(more_fusions=False, refinements=((_augment(2),), (_augment(3),)))
 
-PLAIN = Menu(more_fusions=False, min2=False)
+PLAIN = Menu(more_fusions=False, fields=False, min2=False)
 
 MENUS = {'full': FULL, 'wide': WIDE, 'short': SHORT, 'quick': QUICK, 'plain': PLAIN}
 
@@ -87,6 +91,25 @@ def fusions(
         structures.append(RuleStructure(how, tuple(weights.items()), power))
     # with one modality every fusion is the same
     return structures
+
+
+def with_field(
+    structure: RuleStructure,  # A fusion whose weights are shares, see `MEANS`
+    field: str,  # Name of a column that it does not fuse yet
+    share: float,  # Of the column in the sum of the weights
+) -> RuleStructure:
+    "The fusion with a column in it; the others keep their proportions."
+    total = sum(weight for _, weight in structure.weights)
+    others = [(modality, round(weight / total * (1 - share), 6)) for modality, weight in structure.weights]
+    return replace(structure, weights=(*others, (field, share)))
+
+
+def field_vetoes(
+    field: str,  # Name of a column
+    kind: str | None,  # What it holds, as `Field` calls it
+) -> tuple:  # Lists of steps on neighbors
+    "Steps that take out the pairs whose codes or numbers contradict each other; none for other columns."
+    return tuple((Step('veto', units=field, least=least),) for least in VETOES.get(kind, ()))
 
 
 def finder_fusions(

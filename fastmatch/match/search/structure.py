@@ -69,4 +69,5 @@ def _short(step):
     by = '' if step.by == 'own' else ' by fused neighbors'
     numbers = ', '.join(f'{name} {value:.3g}' for name, value in step.params.items()
                         if isinstance(value, (int, float)) and not isinstance(value, bool))
+    if step.do == 'veto' and step.params['units'] != 'units': by = f' by {step.params["units"]}'
     return f'{step.do}{by}' + (f' ({numbers})' if numbers else '')

@@ -8,7 +8,7 @@ from ..judge.setting import READ_ONLY, Setting
 from ..neighbors import NEAREST, Neighbors, k_among_more
 from ..pairs.rule_pairs import RulePairs
 from ..rule import Rule
-from ..spaces.pool import Pool, first_rows
+from ..spaces.pool import Pool, finds_candidates, first_rows, holds_column
 from ..thresholds.flat import FUSED, Flat
 from ..thresholds.sweep import RankSweep, Sweep
 from .structure import RuleStructure
@@ -32,6 +32,7 @@ class Workbench:
         self.setting = setting
         self.groups = setting.groups
         self.modalities = setting.modalities
+        self.fields = setting.fields
         self.join = setting.keys
         if not self.modalities: raise InputError('exact keys alone: there is nothing to choose')
         self.k = k_among_more(k, setting.pool)  # of the rules; here no more are searched than there are
@@ -68,7 +69,10 @@ class Workbench:
             )
         given = {} if neighbors is None else {'neighbors': neighbors}
         return {**spaces, **{modality: step(spaces[modality], spaces=spaces, **given)
-                             for modality in step.on or self.modalities}}
+                             for modality in step.on or self._with_vectors()}}
+
+    def _with_vectors(self):
+        return [name for name in self.modalities if not holds_column(self.setting.spaces[name])]
 
     def candidates(
         self,
@@ -88,7 +92,8 @@ class Workbench:
                              for name, space in self.spaces(vector_steps).items() if name not in READ_ONLY})
 
     def _search(self, spaces):
-        return candidates({name: spaces[name] for name in (*self.modalities, *self.join)}, self.searched)
+        names = *self.modalities, *self.fields, *self.join
+        return candidates({name: spaces[name] for name in names}, self.searched, self.setting.sources)
 
     def neighbors(
         self,
@@ -97,7 +102,7 @@ class Workbench:
         "The fused and refined neighbors of the judged rows."
         if not structure.score_steps: return self._fused(self.candidates(structure.vector_steps), structure)
         looks_further = not all(step.rowwise for step in structure.score_steps)
-        rule = structure.rule(k=self.k, join=self.join)
+        rule = self.rule(structure)
         if not looks_further:
             fused = self._fused(self.candidates(structure.vector_steps), structure)
             return rule.reranked(fused, self._first_rows(structure.vector_steps))[-1][1]
@@ -118,7 +123,7 @@ class Workbench:
         "The candidate pairs of the judged rows, for a pair model to be fitted to."
         return RulePairs(
             self._fused_of_all(structure), self.spaces(structure.vector_steps), plain=self.spaces(),
-            modalities=[modality for modality, _ in structure.weights], join=self.join,
+            modalities=[*dict(structure.weights), *self._not_fused(structure)], join=self.join,
             n_rows=len(self.groups))
 
     def _first_rows(self, vector_steps):
@@ -151,7 +156,25 @@ class Workbench:
     ) -> Rule:
         "The rule of a structure, as it is used."
         made_with = made_with_of(self.setting.spaces)
-        return structure.rule(thresholds, k=self.k, join=self.join, made_with=made_with, **fields)
+        return structure.rule(thresholds, k=self.k, join=self.join, made_with=made_with,
+                              compared=self._compared(structure), apart=self.setting.apart, **fields)
+
+    def kind_of(
+        self,
+        field: str,  # One of `fields`
+    ) -> str:
+        "What a column holds: 'text', 'code', 'category', 'number'."
+        space = self.setting.spaces[field]
+        return (space.new if isinstance(space, Pool) else space).kind
+
+    def _not_fused(self, structure):
+        return tuple(name for name in self.fields if name not in dict(structure.weights))
+
+    def _compared(self, structure):
+        "The columns that find candidates or that a pair model reads, without those that are fused."
+        reads_all = any(step.pair_model is not None for step in structure.score_steps)
+        return tuple(name for name in self._not_fused(structure)
+                     if reads_all or finds_candidates(self.setting.spaces[name]))
 
 
 class _Kept:

@@ -104,7 +104,7 @@ def source_space(
     sources,  # (n,) where each listing comes from
 ) -> Keys:
     "Where listings come from as a space, for rules that keep those of one source apart."
-    return Keys(sources, max_shared=len(sources) + 1)
+    return Keys(sources, max_shared=np.iinfo(np.int64).max)
 
 
 def _by_key(codes, column):

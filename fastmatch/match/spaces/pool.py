@@ -120,7 +120,23 @@ def holds_field(
 ) -> bool:
     "Whether it is a column of a table that is compared: a code, a category or a number."
     if isinstance(space, Pool): return holds_field(space.new)
-    return space.is_field
+    return (space.listings if isinstance(space, AsymmetricSpace) else space).is_field
+
+
+def holds_column(
+    space: Space | Pool,  # Of any kind
+) -> bool:
+    "Whether it is a further column of a table: a text, a code, a category or a number."
+    if isinstance(space, Pool): return holds_column(space.new)
+    return (space.listings if isinstance(space, AsymmetricSpace) else space).is_column
+
+
+def finds_candidates(
+    space: Space | Pool,  # Of any kind
+) -> bool:
+    "Whether a search finds other listings: not so in columns of categories and numbers."
+    if isinstance(space, Pool): return finds_candidates(space.new)
+    return (space.listings if isinstance(space, AsymmetricSpace) else space).is_searched
 
 
 def first_rows(

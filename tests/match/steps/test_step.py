@@ -40,7 +40,8 @@ from fastmatch.match import (
     veto,
 )
 from fastmatch.match.pairs.rule_pairs import RulePairs
-from fastmatch.match.spaces.keys import title_keys
+from fastmatch.match.spaces.keys import source_space, title_keys
+from fastmatch.match.steps.sources import one_to_one
 from tests.match.cases import noisy, titles
 
 WEIGHTS = {'image': .6, 'tfidf': .4}
@@ -57,6 +58,7 @@ SPACES = {
     'units': Units(TEXTS),
     'same_title': Keys(title_keys(TEXTS)),
     'titles': Titles(TEXTS),
+    'source': source_space([f'shop {row % 3}' for row in range(40)]),
 }
 
 
@@ -72,7 +74,7 @@ def pools(new_count):
         'tfidf': Pool(tfidf.take(mask), tfidf.take(~mask)),
         **{
             modality: Pool(SPACES[modality].take(mask), SPACES[modality].take(~mask))
-            for modality in ('phash', 'units', 'same_title', 'titles')
+            for modality in ('phash', 'units', 'same_title', 'titles', 'source')
         },
     }
 
@@ -120,6 +122,7 @@ BY_HAND = {
     'chisel': (dict(shares=[0.7, 0.2]), lambda: chisel(decided(PLAIN), PLAIN, [0.7, 0.2])),
     'components': ({}, lambda: same_group(group(decided(PLAIN)), PLAIN)),
     'agglomerate': (dict(mean_size=2.0), lambda: same_group(agglomerate(PLAIN, 2.0), PLAIN)),
+    'one_to_one': ({}, lambda: one_to_one(decided(PLAIN), PLAIN, SPACES['source'])),
     'tiers': (dict(pair=0.4), lambda: same_group(tiers(PLAIN, pair=0.4), PLAIN)),
 }
 
