@@ -130,7 +130,7 @@ Vectors = Annotated[Path | None, _option(
 
 PairsFile = Annotated[Path, _option('File to write: left_id, right_id, probability.', '--out', '-o')]
 Known = Annotated[Path | None, _option('Table of known pairs: left_id, right_id, label (1 or 0).')]
-Fields = Annotated[list[str] | None, _option(
+LinkFields = Annotated[list[str] | None, _option(
     'A column to compare, NAME:KIND; kinds are text, code, category, number (also with a unit, '
     'price:number:EUR). May be given several times; default: recognised.')]
 LinkThreshold = Annotated[float | None, _option(
@@ -347,13 +347,11 @@ def link(
     right: Annotated[Path, typer.Argument(help="The other shop's table.", show_default=False)],
     out: PairsFile = Path('links.csv'),
     known: Known = None,
-    field: Fields = None,
+    field: LinkFields = None,
     how: How = 'one-to-one',
     threshold: LinkThreshold = None,
     id_col: IdCol = None,
     right_id_col: IdCol = None,
-    title_col: Annotated[str | None, _column('titles')] = None,
-    right_title_col: Annotated[str | None, _column('titles')] = None,
     encoding: Encoding = 'utf-8',
     seed: Seed = 0,
 ):
@@ -365,8 +363,8 @@ def link(
     typer.echo('loading ...')
     with _working():
         from .jobs.link import link_files
-        link_files(left, right, out, known, field, (id_col, right_id_col), (title_col, right_title_col), how,
-                   threshold, encoding, seed, typer.echo)
+        link_files(left, right, out, known, field, (id_col, right_id_col), how, threshold, encoding, seed,
+                   typer.echo)
 
 
 @app.command()

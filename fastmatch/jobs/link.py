@@ -19,7 +19,6 @@ def link_files(
     known=None,  # File of pairs: left_id, right_id, label
     fields=(),  # 'price:number', 'brand' (the kind is recognised); none: all that both tables have
     id_cols: tuple = (None, None),  # Columns of ids of the left and the right table; None: by usual names
-    title_cols: tuple = (None, None),  # Columns of titles, likewise
     how: str = 'one-to-one',  # As for `match_tables`
     threshold: float | None = None,  # As for `match_tables`
     encoding: str = 'utf-8',  # Of text tables
@@ -31,8 +30,7 @@ def link_files(
     check_new_file(out, (left, right, known))
     tables = [read_table(file, encoding) for file in (left, right)]
     pairs = None if known is None else read_table(known, encoding)
-    columns = tuple(_columns(table, fields or (), id_col, title_col)
-                    for table, id_col, title_col in zip(tables, id_cols, title_cols))
+    columns = tuple(_columns(table, fields or (), id_col) for table, id_col in zip(tables, id_cols))
     found = match_tables(*tables, columns=columns, known=pairs, how=how, threshold=threshold, seed=seed,
                          echo=echo)
     write_text(out, table_text(found.matches))
@@ -55,9 +53,9 @@ def check_new_file(
             raise InputError(f'--out {out}: that is an input')
 
 
-def _columns(table, given, id_column, title_column):
-    "The columns of one table: its ids and titles by their usual names where they were not named."
-    found = recognise(table, ('id',), id_col=id_column, title_col=title_column)
+def _columns(table, given, id_column):
+    "The columns of one table: its ids by their usual name where they were not named, and its title."
+    found = recognise(table, ('id',), id_col=id_column)
     columns = Columns(id=found.id, image=None, title=found.title, group=None)
     fields = dict(read_field(text, table) for text in given) or recognise_fields(table, columns)
     return replace(columns, fields=fields)

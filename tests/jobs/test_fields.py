@@ -100,7 +100,7 @@ def test_from_a_table_to_matches(trained):
     # those without a group are in the catalogue
     assert {'p38', 'p39'} <= set(loaded.ids) and len(loaded) == 40
     inspected = call('inspect', path/'out').output
-    assert 'compared besides: modelno: code, price: number (USD)' in inspected and 'source shop' in inspected
+    assert 'compared besides: modelno: code, price: number (USD)' in inspected and 'source: shop' in inspected
 
     # new listings of a shop of their own, whose columns have other names
     new = listings[::4].assign(posting_id=[f'n{row}' for row in range(10)], shop='other')
