@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..core import InputError, preview, require_package
 from ..match.cells import BOOLS, composed, texts_of, tidy, tidy_titles
 from ..match.fields.numbers import parse_number
-from .columns import Columns
+from .columns import Columns, role_of
 from .image import NO_FILE, file_name, image_path, phash, try_image
 
 
@@ -180,7 +180,7 @@ def _joined(cells):
 
 def check_columns(
     df,  # DataFrame of listings
-    columns: dict,  # Option -> the column that it names, a list of them, or None: {'image_col': 'photo'}
+    columns: dict,  # Option -> the column that it names, a list of titles, or None: {'image_col': 'photo'}
 ):
     "Raise `InputError` if a column is missing, with the nearest name, or if its name is there twice."
     if not isinstance(df, pd.DataFrame):
@@ -204,10 +204,10 @@ def check_columns(
 
 
 def _one_by_one(columns):
-    "{option: column}, where an option with several columns is one for each: 'title_col[0]', 'title_col[1]'."
+    "{option: column}, where a title of several columns is one for each: 'title_col[0]', 'title_col[1]'."
     flat = {}
     for option, column in columns.items():
-        if isinstance(column, (list, tuple)):
+        if role_of(option) == 'title' and isinstance(column, (list, tuple)):
             flat |= {f'{option}[{number}]': name for number, name in enumerate(column)}
         else: flat[option] = column
     return flat

@@ -129,7 +129,7 @@ def test_test_listings_may_lie_in_another_folder(dls, listings, tmp_path):
     (dict(monitor='recall@1', direction='minimize'), WrongStudy, 'recall@1'),
     (dict(monitor='zest'), InputError, 'direction'), (dict(space={}), InputError, 'empty'),
     (dict(epochs=0), InputError, 'epochs'), (dict(fit=lambda learner, trial: None), WrongStudy, 'no epoch'),
-    (dict(study='s'), InputError, r"study='s': no option of tune \(did you mean study_name\?\)"),
+    (dict(study='s'), InputError, r"study='s': no option of tune_learner \(did you mean study_name\?\)"),
     (dict(epoch=2), InputError, r'did you mean epochs\?'),
     (dict(zzz=1), InputError, 'zzz=1: no option of tune_learner$')])
 def test_bad_calls(dls, changed_options, error_type, message):
