@@ -7,6 +7,7 @@ from dataclasses import fields as fields_of
 
 from ..core import InputError, preview, unknown_option
 from ..match.fields.field import Field
+from .serialise import title_fields
 
 # fastai's words for the same roles, accepted wherever a column is named by keyword
 FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
@@ -17,7 +18,9 @@ class Columns:
     "The name of each role's column; None where the table has none, or where it should not be read."
     id: str | None = 'posting_id'  # Names a listing; no two rows have the same
     image: str | None = 'image'  # Image file, relative to the folder of the images
-    title: str | list | None = 'title'  # Title; several columns are put together as sentences
+    # Title; a list of columns is put together as sentences, a dict as a text with names: {'title': 'text',
+    # 'price': 'number:USD'} gives 'title: sony tv | price: 399 USD', in this order, see data/serialise.py
+    title: str | list | dict | None = 'title'
     # Equal for listings of the same product; the class in classification, where it may also be a list: of a
     # column of probabilities for each class
     group: str | list | None = 'label_group'
@@ -32,6 +35,8 @@ class Columns:
             raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
         taken = set(ROLES) & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
+        # plain values, as a saved matcher keeps them
+        if isinstance(self.title, dict): object.__setattr__(self, 'title', title_fields(self.title))
         with_headers = {}
         for name, given in self.fields.items():
             given = Field.of(given)

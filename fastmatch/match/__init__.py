@@ -27,6 +27,7 @@ from .spaces.tfidf import Tfidf
 from .spaces.titles import Titles
 from .spaces.units import Units, quantities
 from .steps.chisel import chisel, shares
+from .steps.cross import cross_encoder
 from .steps.group import agglomerate, group, same_group, tiers
 from .steps.min2 import min2
 from .steps.scores import k_reciprocal, mutual, neighbor_mean, standardize, veto
@@ -42,7 +43,7 @@ __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS
            'PoolThresholds', 'RankSweep', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf',
            'Titles', 'UnionSweep', 'Units', 'agglomerate', 'alone', 'alone_heldout', 'among_themselves',
            'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates',
-           'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
+           'chisel', 'choose_rule', 'cross_encoder', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
            'group', 'heldout', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal',
            'ladder', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'pair_model', 'paired',
            'pool_thresholds', 'quantities', 'recall_at', 'row_f1', 'rule_in_words', 'same_group', 'shares',
