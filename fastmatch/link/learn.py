@@ -7,6 +7,7 @@ from ..core import InputError, require_package
 from ..match.pairs.model import PairModel
 from .assign import one_to_one_pairs
 from .candidates import TablePairs
+from .rescore import CloseScores
 
 FOLDS = 5  # parts of the left listings: pairs are judged by models that saw none of their listing's
 BOOTSTRAPS = 1_000
@@ -34,6 +35,16 @@ class Learnt:
     model: PairModel
     threshold: float  # Pairs of this probability or more match
     figures: dict  # What it is worth: 'pair_f1', 'low', 'high', ... on pairs it did not see; empty: unknown
+    close: CloseScores | None = None  # Reads close pairs again; None: the model's probability is the last word
+
+    def probabilities(
+        self,
+        pairs: TablePairs,
+        texts_of=None,  # Function of places among the candidates: first texts, second texts
+    ) -> np.ndarray:  # float32 (p,)
+        "The probability of each candidate pair."
+        probabilities = pairs.pairs.probabilities(self.model)
+        return probabilities if self.close is None else self.close.rescored(probabilities, texts_of)
 
 
 def learn_from_labels(
@@ -42,6 +53,9 @@ def learn_from_labels(
     same: np.ndarray,  # bool (m,), whether they match
     classifier=None,  # Any of scikit-learn's; default `linking_trees`
     seed: int = 0,  # Of the parts
+    # Function of (unseen probabilities, parts) of the labelled pairs that learns to read close ones again, and
+    # gives `CloseScores` and the rescored probabilities; None: no cross-encoder
+    reread=None,
 ) -> Learnt:
     """Fit a pair model to labelled pairs; the threshold, and what is said of both, come from models that saw
     no pair of the left listing that they score."""
@@ -50,19 +64,21 @@ def learn_from_labels(
                          'do not are needed to learn from')
     features = pairs.pairs.features[places]
     listings = pairs.left[places]
-    parts = _parts(listings, seed)
+    parts = learned_parts(listings, seed)
     probabilities = np.empty(len(same))
     for part in range(parts.max() + 1):
         in_part = parts == part
         learnt = fitted(pairs, features[~in_part], same[~in_part], classifier, seed)
         probabilities[in_part] = learnt.probabilities(features[in_part])
+    close = None
+    if reread is not None: close, probabilities = reread(probabilities, parts)
     threshold, _ = best_threshold(probabilities, same)
     chosen = np.zeros(len(same), bool)
     for part in range(parts.max() + 1):
         in_part = parts == part
         chosen[in_part] = probabilities[in_part] >= best_threshold(probabilities[~in_part], same[~in_part])[0]
     model = fitted(pairs, features, same, classifier, seed)
-    return Learnt(model, threshold, pair_figures(chosen, same, listings, seed))
+    return Learnt(model, threshold, pair_figures(chosen, same, listings, seed), close)
 
 
 def learn_from_tables(
@@ -104,7 +120,7 @@ def _self_trained(pairs, is_match, seed):
     rng = np.random.default_rng(seed)
     different = rng.permutation(np.flatnonzero(of_matched & ~is_match))[:MOST_DIFFERENT * is_match.sum()]
     learnt = np.sort(np.concatenate([np.flatnonzero(is_match), different]))
-    parts = _parts(pairs.left, seed)
+    parts = learned_parts(pairs.left, seed)
     probabilities = np.empty(len(pairs))
     for part in range(parts.max() + 1):
         in_part = parts == part
@@ -139,7 +155,10 @@ def _margin(listings, scores):
     return np.where(is_best, scores - second[listings], scores - best[listings])
 
 
-def _parts(listings, seed):
+def learned_parts(
+    listings: np.ndarray,  # int (m,), the left listing of each pair
+    seed: int,  # Of the draw
+) -> np.ndarray:  # int (m,), from 0
     "A part for each pair, all pairs of a left listing in one."
     distinct, codes = np.unique(listings, return_inverse=True)
     folds = max(2, min(FOLDS, len(distinct)))

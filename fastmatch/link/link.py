@@ -5,12 +5,16 @@ import pandas as pd
 from ..core import InputError
 from ..data.columns import Columns
 from ..match.pairs.model import PairModel
+from ..models.cross import CrossEncoder
 from .assign import assigned, check_way
 from .candidates import TablePairs
+from .distil import distilled
 from .known import KnownLabels
 from .learn import EVEN, Learnt, learn_from_labels, learn_from_tables
+from .rescore import CloseScores, learn_close
 from .result import TableMatches
 from .tables import Tables
+from .texts import PairTexts
 
 NEAREST = 50  # candidates of each column
 
@@ -31,6 +35,13 @@ def match_tables(
     k: int = NEAREST,  # Candidates of each column
     all_text: bool = True,  # Also compare the text of all columns together
     seed: int = 0,  # Of the model and of the parts that it is judged on
+    # A `CrossEncoder` that learns from the known pairs to read close ones again; or `learnt.close` of an earlier
+    # result, together with its `model`
+    cross_encoder: CrossEncoder | CloseScores | None = None,
+    cross_options: dict | None = None,  # Of its `fit`: {'epochs': 6}
+    # Teach the pair model what pair model and cross-encoder together say of unlabelled close pairs: slower here,
+    # and no transformer when it is used
+    distil: bool = False,
     echo=None,  # Called with a line of text at each stage; None: says nothing
 ) -> TableMatches:
     """Match the listings of two tables; a listing never matches its own table.
@@ -44,6 +55,7 @@ def match_tables(
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InputError(f'k={k!r}: give a whole number from 1')
     if threshold is not None and not 0 <= threshold <= 1: raise InputError(f'threshold={threshold}: 0 to 1')
+    _check_cross(cross_encoder, known, model, distil)
     tables = Tables.of(left, right, columns, right_columns)
     in_words = ', '.join(f'{name} ({field.kind})' for name, field in tables.fields.items())
     say(f'{len(tables.left)} and {len(tables.right)} listings; compared by {in_words}')
@@ -54,17 +66,47 @@ def match_tables(
     blocking = _blocking(found, labels)
     say(f'{len(found)} candidate pairs')
     if labels is not None: found = found.with_pairs(labels.left, labels.right, model)
-    if model is not None: learnt = Learnt(model, EVEN, {})
+    texts = None if cross_encoder is None else PairTexts.of(tables)
+    if model is not None:
+        learnt = Learnt(model, EVEN, {}, cross_encoder if isinstance(cross_encoder, CloseScores) else None)
     elif labels is None: learnt = learn_from_tables(found, seed)
     else:
-        learnt = learn_from_labels(found, found.places(labels.left, labels.right), labels.same, classifier,
-                                   seed)
+        learnt = _from_labels(found, labels, texts, cross_encoder, {'echo': echo, **(cross_options or {})},
+                              distil=distil, classifier=classifier, seed=seed)
     if threshold is not None: learnt.threshold = float(threshold)
-    probabilities = found.pairs.probabilities(learnt.model)
+    probabilities = learnt.probabilities(found, texts and texts.at(found))
     result = TableMatches(_matches(tables, found, probabilities, learnt.threshold, how), tables, found,
-                          probabilities, learnt, how, blocking)
+                          probabilities, learnt, how, blocking, texts)
     say(repr(result))
     return result
+
+
+def _from_labels(found, labels, texts, cross_encoder, options, *, distil, classifier, seed):
+    "A pair model of the labelled pairs, with a cross-encoder for close ones, or taught by it."
+    places, same = found.places(labels.left, labels.right), labels.same
+    if cross_encoder is None: return learn_from_labels(found, places, same, classifier, seed)
+    texts_of = texts.at(found)
+
+    def reread(probabilities, parts):
+        return learn_close(cross_encoder, *texts_of(places), same, probabilities, parts, seed=seed, **options)
+    learnt = learn_from_labels(found, places, same, classifier, seed, reread)
+    if not distil: return learnt
+    return distilled(found, places, same, learnt, texts_of, classifier=classifier, seed=seed)
+
+
+def _check_cross(cross_encoder, known, model, distil):
+    "Raise `InputError` unless there is something for a cross-encoder to learn from, or it has learned."
+    if cross_encoder is None:
+        if distil: raise InputError('distil=True: give the cross_encoder that teaches')
+        return
+    if isinstance(cross_encoder, CloseScores):
+        if model is None: raise InputError('cross_encoder: learned before: give the model that it belongs to')
+        if distil: raise InputError('distil=True: give a CrossEncoder, and known pairs to learn from')
+        return
+    if not callable(getattr(cross_encoder, 'unfitted', None)):
+        raise InputError(f'cross_encoder={cross_encoder!r}: give a CrossEncoder')
+    if known is None or model is not None:
+        raise InputError('cross_encoder: learns from labelled pairs: give known, and no model')
 
 
 def _matches(tables, found, probabilities, threshold, how):

@@ -4,11 +4,16 @@ A pair model weighs similarities; a cross-encoder reads both texts word by word,
 So it is asked about the pairs alone whose probability leaves room for doubt.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from ..core import InputError, require_package
+from ..models.cross import CrossEncoder
+from ..store import read_manifest, seal, write_atomically
 
+FORMAT = 1  # raised with every change that older code can't read
+MANIFEST = 'close_scores.json'
 LOW, HIGH = .02, .98  # probabilities between which a pair is close
 HARD = 2  # pairs that do not match for each that does, the likeliest first: what a cross-encoder learns from
 FOLDS = 2  # parts of the left listings: pairs teach the weights with scores of cross-encoders that saw none
@@ -21,7 +26,7 @@ LEAST = 20  # close pairs that match, and that do not, which the weights are lea
 class CloseScores:
     """How the probability of a close pair comes of two others: log-odds = `weights` by (1, log-odds of the
     pair model, log-odds of the cross-encoder)."""
-    cross_encoder: object  # With `scores(first_texts, second_texts)`, fitted
+    cross_encoder: CrossEncoder  # Fitted; or another object with `scores(first_texts, second_texts)`
     weights: tuple  # Three numbers
     low: float = LOW  # Pairs of this probability or more are close ...
     high: float = HIGH  # ... up to this one
@@ -36,16 +41,42 @@ class CloseScores:
     def rescored(
         self,
         probabilities: np.ndarray,  # float32 (m,), of the pair model
-        first,  # m texts
-        second,  # m texts
+        texts_of,  # Function of int (c,), places in `probabilities`: c first texts, c second ones
     ) -> np.ndarray:  # float32 (m,)
-        "The probabilities, those of close pairs weighed with the cross-encoder's; all others as they are."
+        """The probabilities, those of close pairs weighed with the cross-encoder's; all others as they are, and
+        those of pairs of which one has no text."""
         close = np.flatnonzero(self.is_close(probabilities))
+        first, second = texts_of(close)
+        has_texts = np.array([bool(one and other) for one, other in zip(first, second)], bool)
+        close = close[has_texts]
         rescored = np.array(probabilities, np.float32)
         if not len(close): return rescored
-        read = self.cross_encoder.scores([first[pair] for pair in close], [second[pair] for pair in close])
+        read = self.cross_encoder.scores(*texts_of(close))
         rescored[close] = weighed(self.weights, probabilities[close], read)
         return rescored
+
+    def save(
+        self,
+        path,  # Folder; an earlier one is replaced
+    ):
+        "Save without pickle: the cross-encoder's files, and the weights beside them."
+        self.cross_encoder.save(path)
+        write_atomically(Path(path)/MANIFEST, seal({
+            'format': FORMAT, 'weights': list(self.weights), 'low': self.low, 'high': self.high,
+            'fingerprint': self.cross_encoder.fingerprint}))
+
+    @classmethod
+    def load(
+        cls,
+        path,  # Folder that `save` wrote
+        device: str = 'cpu',  # Where the cross-encoder runs
+    ) -> 'CloseScores':
+        "What `save` wrote, after its hashes were checked."
+        content = read_manifest(path, MANIFEST, FORMAT)
+        cross_encoder = CrossEncoder.load(path, device)
+        if cross_encoder.fingerprint != content['fingerprint']:
+            raise InputError(f'{path}: its weights belong to another cross-encoder than the one in it')
+        return cls(cross_encoder, tuple(content['weights']), content['low'], content['high'])
 
 
 def weighed(
@@ -114,7 +145,7 @@ def fitted_weights(
 
 def learn_close(
     cross_encoder,  # Not fitted, as for `unseen_scores`
-    first,  # m texts of labelled pairs
+    first,  # m texts of labelled pairs, '' where there is none
     second,  # m texts
     same: np.ndarray,  # bool (m,)
     probabilities: np.ndarray,  # float (m,), by pair models that saw none of the pair's left listing
@@ -124,8 +155,10 @@ def learn_close(
     "Fit cross-encoder and weights to labelled pairs."
     if not callable(getattr(cross_encoder, 'fit', None)) or not hasattr(cross_encoder, 'unfitted'):
         raise InputError(f'cross_encoder={cross_encoder!r}: give a CrossEncoder')
+    has_texts = np.array([bool(one and other) for one, other in zip(first, second)], bool)
     learned = hard_pairs(probabilities, same)
-    close = (probabilities >= LOW) & (probabilities <= HIGH)
+    learned = learned[has_texts[learned]]
+    close = (probabilities >= LOW) & (probabilities <= HIGH) & has_texts
     halves = parts % FOLDS
     read = unseen_scores(cross_encoder, first, second, same, learned, halves, close, **fit)
     rescored = np.array(probabilities, np.float32)

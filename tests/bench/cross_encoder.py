@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fastmatch.data.serialise import serialised_cells
 from fastmatch.link.candidates import TablePairs
 from fastmatch.link.known import KnownLabels
-from fastmatch.link.learn import _parts, best_threshold, fitted
+from fastmatch.link.learn import best_threshold, fitted, learned_parts
 from fastmatch.link.link import with_synonyms
 from fastmatch.link.rescore import (
     CloseScores,
@@ -43,7 +43,7 @@ from fastmatch.store import table_text, write_text
 TEXT = Path(__file__).resolve().parents[3]/'shared/data/text/official'
 SETS = ('abt_buy', 'amazon_google', 'walmart_amazon')
 # a core's half an hour: tokens of a pair
-MAX_LEN = {'abt_buy': 96, 'amazon_google': 64, 'walmart_amazon': 96}
+MAX_LEN = {'abt_buy': 64, 'amazon_google': 64, 'walmart_amazon': 64}
 UNLABELLED = 4000  # close pairs without a label that the cross-encoder is asked about, for distilling
 FOLDS = 2
 
@@ -87,7 +87,7 @@ def measure(name, epochs, lr, seed, say):
     found = found.with_pairs(test.left, test.right)
     features = found.pairs.features
     places, test_places = found.places(known.left, known.right), found.places(test.left, test.right)
-    parts = _parts(known.left, seed)
+    parts = learned_parts(known.left, seed)
     unseen, of_test = trees(found, features[places], same, parts, features[test_places])
     every = np.ones(len(same), bool)
     row('pair model', unseen, of_test, every, time.time() - started)
@@ -136,7 +136,7 @@ def measure(name, epochs, lr, seed, say):
     doubtful = np.random.default_rng(seed).permutation(doubtful)[:UNLABELLED]
     say(f'{len(doubtful)} unlabelled close pairs of {len(found)} candidates')
     soft = CloseScores(final, weights).rescored(
-        probabilities[doubtful], *pair_texts(found.left[doubtful], found.right[doubtful]))
+        probabilities[doubtful], lambda rows: pair_texts(found.left[doubtful[rows]], found.right[doubtful[rows]]))
     part_of = dict(zip(known.left, parts))
     soft_parts = np.array([part_of.get(listing, -1) for listing in found.left[doubtful]])
     unseen_small, of_test_small = trees(found, features[places], same, parts, features[test_places],
