@@ -1,9 +1,15 @@
 """Everything for a notebook: fastai's vision namespace, then this package's, which wins where both have a
-name."""
+name.
+
+Single words, which a notebook may well give to something of its own, stay behind their module:
+`match.group(...)`, `match.decide(...)`, `schedule.between`. Those that few notebooks need are imported from
+their room: `from fastmatch.data.table import unescape`, `from fastmatch.matcher import submission`.
+"""
 import pandas as pd
 from fastai.callback.all import *
 from fastai.vision.all import *
 
+from . import match, schedule
 from .callback.adversarial import FGM, PGD
 from .callback.averaging import EMA, SWA
 from .callback.guard import Guard, NonFinite
@@ -26,23 +32,22 @@ from .data.columns import Columns
 from .data.demo import demo_path
 from .data.image import read_image
 from .data.read import check_listings
-from .data.split import components, group_folds
-from .data.table import read_table, recognise, unescape
-from .data.title import TitleBlock
-from .jobs.judge import judge, settings_for
+from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .data.split import group_folds
+from .data.table import read_table
+from .data.title import TitleBlock, Tokenize
 from .jobs.options import RuleChoice
 from .jobs.train import train_and_judge
 from .jobs.tune import tune_listings
 from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from .layers.pooling import BNNeck, GeM, ProjectNeck
-from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, match_learner
+from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, groups_splitter, match_learner
 from .learner.matcher import picture_of
 from .losses import *
 from .match import *
-from .match.judge.compare import compare
-from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher, submission
+from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
-from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder, register_encoder
+from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder, load_tokenizer, register_encoder
 from .optim import *
 from .patches import patch_fastai
 from .report import report_html, write_report
@@ -52,8 +57,6 @@ from .schedule import (
     Still,
     TorchSchedule,
     WarmUp,
-    between,
-    curves,
     layered_rates,
     named_rates,
 )
@@ -61,16 +64,15 @@ from .study import (
     REFINEMENTS,
     PruneTrial,
     heldout_rules,
+    heldout_trial,
     learner_maker,
     open_study,
     pools_figure,
-    repeat,
+    search_space,
     show_study,
-    spaces,
     study_figures,
-    tested,
-    tune,
     tune_head,
+    tune_learner,
     tune_rule,
 )
 

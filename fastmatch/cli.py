@@ -84,7 +84,9 @@ Out = Annotated[Path, _option('Folder to write: it is there whole or not at all.
 
 IdCol = Annotated[str | None, _column('ids')]
 ImageCol = Annotated[str | None, _column('image files')]
-TitleCol = Annotated[str | None, _column('titles')]
+TitleCol = Annotated[list[str] | None, _option(
+    'Column of titles; default: found by its usual name. Given several times, the texts are put together, '
+    'as --title-col title --title-col brand.')]
 GroupCol = Annotated[str | None, _column('groups')]
 FoldCol = Annotated[str | None, _column('folds')]
 PhashCol = Annotated[str | None, _column('perceptual hashes')]
@@ -197,8 +199,8 @@ def train(
     with _working():
         from .jobs.listings import training_listings
         learning_rate = 'auto' if lr == 'auto' else _number('lr', lr)
-        column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
-                            fold_col=fold_col, phash_col=phash_col)
+        column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
+                            group_col=group_col, fold_col=fold_col, phash_col=phash_col)
         listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
@@ -253,8 +255,8 @@ def tune(
     with _working():
         if out is not None: check_new_folder(out, lambda filename: filename in STUDY_FILES, force)
         from .jobs.listings import training_listings
-        column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, group_col=group_col,
-                            fold_col=fold_col, phash_col=phash_col)
+        column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
+                            group_col=group_col, fold_col=fold_col, phash_col=phash_col)
         listing_table, columns = training_listings(listings, encoding, images, column_names, typer.echo)
         training = Training(image_arch, text_arch, size, aug, epochs, bs, folds, seed, on_error, workers,
                             device)
@@ -293,11 +295,13 @@ def match(
         check_output(out, listings)
         listing_table = read_table(listings, encoding)
         loaded = load_matcher(matcher, device)
-        column_names = dict(id_col=id_col, image_col=image_col, title_col=title_col, phash_col=phash_col)
+        column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
+                            phash_col=phash_col)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings)
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         # a rule that does not know this pool may do badly here: said beside the result, not in it
         typer.echo(result.setting, err=loaded.rule.pools is None)
+        for note in result.notes: typer.echo(note, err=True)
         written_files = write_matches(result, out, scores)
         for skipped in result.skipped.itertuples():
             typer.echo(f'skipped row {skipped.row} ({skipped.id}), {skipped.column}: {skipped.reason}',
@@ -323,6 +327,11 @@ def _number(option, given):
 def _names(separated):
     "The names in a list with commas."
     return tuple(listed_name.strip() for listed_name in separated.split(',') if listed_name.strip())
+
+
+def _one_or_several(names):
+    "An option that may be given several times: a single name as itself, none as None."
+    return names[0] if names and len(names) == 1 else names or None
 
 
 def _say_result(summary, out):

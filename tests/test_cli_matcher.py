@@ -383,3 +383,72 @@ def test_skipped_rows_are_reported(pictures, tmp_path):
     skipped = json.loads((tmp_path/'out'/'summary.json').read_text())['listings']['skipped']
     assert [row['id'] for row in skipped] == ['q'] and 'none.png' in skipped[0]['reason']
     assert 'q' not in load_matcher(tmp_path/'out').ids and os.path.exists(tmp_path/'out'/'report.html')
+
+
+@pytest.fixture(scope='module')
+def two_texts(tables):
+    "The tables with the titles' first words in a column of their own, and a matcher trained on both."
+    for name in ('train', 'new'):
+        df = pd.read_csv(tables/f'{name}.csv')
+        df['brand'] = [title.split()[0] for title in df.title]
+        df['title'] = [' '.join(title.split()[1:]) for title in df.title]
+        df.to_csv(tables/f'two-{name}.csv', index=False)
+    result = call('train', tables/'two-train.csv', '--out', tables/'two', '--epochs', 1, '--bs', 32,
+                  '--rule', 'plain', '--title-col', 'brand', '--title-col', 'title')
+    assert result.exit_code == 0, result.output
+    assert 'title: brand + title' in result.output
+    return tables/'two'
+
+
+def test_titles_of_several_columns(tables, two_texts, tmp_path):
+    new = pd.read_csv(tables/'two-new.csv')
+    matcher = load_matcher(two_texts)
+    assert matcher.columns.title == ['brand', 'title']
+    known = pd.read_csv(tables/'two-train.csv')
+    row = int(known.title.notna().argmax())
+    assert matcher.titles[row] == f'{unescape(known.brand)[row]}. {unescape(known.title)[row]}'
+    assert 'title: brand + title' in call('inspect', two_texts).output
+    out = tmp_path/'m.csv'
+    assert match(two_texts, tables/'two-new.csv', out).exit_code == 0
+    found = pd.read_csv(out)
+    # under other names they are given in the order of the training
+    new.rename(columns={'brand': 'maker', 'title': 'words'}).to_csv(tmp_path/'other.csv', index=False)
+    result = match(two_texts, tmp_path/'other.csv', out, '--title-col', 'maker', '--title-col', 'words')
+    assert result.exit_code == 0, result.output
+    pd.testing.assert_frame_equal(pd.read_csv(out), found)
+    # one under another name, the other under its own
+    new.rename(columns={'brand': 'maker'}).to_csv(tmp_path/'half.csv', index=False)
+    assert match(two_texts, tmp_path/'half.csv', out, '--title-col', 'maker').exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out), found)
+
+
+def test_titles_of_several_columns_that_are_not_there(tables, two_texts, titles_only, tmp_path):
+    columns = '--title-col', 'brand', '--title-col', 'titel'
+    result = call('train', tables/'two-train.csv', '--out', tmp_path/'out', *columns)
+    assert result.exit_code == 2 and "title_col[1]='titel' (did you mean 'title'?)" in result.output
+    result = call('tune', tables/'two-train.csv', *columns)
+    assert result.exit_code == 2 and "title_col[1]='titel'" in result.output
+    result = match(two_texts, tables/'two-new.csv', tmp_path/'m.csv', *columns)
+    assert result.exit_code == 2 and "title_col[1]='titel'" in result.output
+    columns = '--title-col', 'brand', '--title-col', 'title'
+    result = match(titles_only[0], tables/'two-new.csv', tmp_path/'m.csv', *columns)
+    assert result.exit_code == 2
+    assert '--title-col: 2 are given, and this matcher reads 1 (title)' in ' '.join(result.output.split())
+
+
+def test_a_study_of_titles_of_several_columns(tables, two_texts, tmp_path):
+    result = call('tune', tables/'two-train.csv', '--storage', tmp_path/'studies.db', '--n-trials', 1,
+                  '--epochs', 1, '--bs', 32, '--folds', 3, '--title-col', 'brand', '--title-col', 'title')
+    assert result.exit_code == 0, result.output
+
+
+def test_matches_that_are_cut_are_told(tables, titles_only, tmp_path):
+    matcher = load_matcher(titles_only[0])
+    cut = Rule('mean', {'title': 1.}, -1., k=6, max_matches=4, made_with=matcher.rule.made_with)
+    Matcher(cut, matcher.catalogue, matcher.encoder, matcher.columns).save(tmp_path/'cut')
+    result = match(tmp_path/'cut', tables/'new.csv', tmp_path/'m.csv')
+    assert result.exit_code == 0, result.output
+    n = len(pd.read_csv(tables/'new.csv'))
+    assert (f'{n} listings have as many matches as max_matches=4 allows, and may have more: only the nearest '
+            'are given') in ' '.join(result.output.split())
+    assert pd.read_csv(tmp_path/'m.csv').matches.str.split().str.len().tolist() == [4] * n

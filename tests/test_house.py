@@ -14,8 +14,8 @@ FLOORS = [['core'], ['store'], ['layers', 'losses', 'optim', 'schedule', 'match'
           ['all'], ['cli']]
 FLOOR = {name: i for i, rooms in enumerate(FLOORS) for name in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
-NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'link/', 'data/read.py',
-             'data/table.py']
+NO_FASTAI = ['core.py', 'store.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/', 'link/',
+             'data/read.py', 'data/table.py']
 
 
 def room(path): return path.relative_to(PACKAGE).parts[0].removesuffix('.py')

@@ -7,6 +7,7 @@ import pytest
 
 import fastmatch.all as fm
 from fastmatch.core import InputError, checks_options
+from fastmatch.data import split, table
 from tests.models.needs import has_minilm
 
 TABLE = pd.DataFrame({'posting_id': list('abcd'), 'title': ['a bag', 'bag', 'a lamp', 'lamp'],
@@ -89,21 +90,22 @@ WEIGHTS = [fm.torch.nn.Parameter(fm.torch.zeros(2))]
 SLIPS = {
     'BNNeck': lambda: fm.BNNeck(3, epss=1), 'Plateau': lambda: fm.Plateau(patiense=1),
     'check_listings': lambda: fm.check_listings(TABLE, titel_col='x'),
-    'components': lambda: fm.components(TABLE, titel_col='x'),
+    'components': lambda: split.components(TABLE, titel_col='x'),
     'group_folds': lambda: fm.group_folds(TABLE, imag_col='x'),
-    'heldout_fused': lambda: fm.heldout_fused(fm.candidates(EMBEDDINGS.spaces()), TABLE.label, halvingss=2),
+    'heldout_fused': lambda: fm.heldout_fused(fm.match.candidates(EMBEDDINGS.spaces()), TABLE.label,
+                                              halvingss=2),
     'learner_maker': lambda: fm.learner_maker(None, loss_fun=1),
     'ranger': lambda: fm.ranger(WEIGHTS, 1e-3, betaa=1), 'rmsprop': lambda: rmsprop(alphaa=1),
     'ranger_adabelief': lambda: fm.ranger_adabelief(WEIGHTS, 1e-3, betaa=1),
-    'recognise': lambda: fm.recognise(TABLE, titel_col='x'), 'sgd': lambda: sgd(dampenin=1),
+    'recognise': lambda: table.recognise(TABLE, titel_col='x'), 'sgd': lambda: sgd(dampenin=1),
     'train_and_judge': lambda: fm.train_and_judge(TABLE, '.', epoch=3),
-    'tune': lambda: fm.tune(None, {}, 1, sampeler='x'),
     'tune_head': lambda: fm.tune_head(EMBEDDINGS, TABLE.label, sampeler='x'),
+    'tune_learner': lambda: fm.tune_learner(None, {}, 1, sampeler='x'),
     'tune_listings': lambda: fm.tune_listings(TABLE, '.', epoch=3),
     'tune_rule': lambda: fm.tune_rule(EMBEDDINGS, 3, sampeler='x')}
 # those whose options have names of the user's own, or of an optimizer or function that is given: the place
 # that is given them refuses
-OWN_NAMES = {'Step', 'Wrapped', 'fit_to_best', 'opt_func', 'spaces', 'with_scores'}
+OWN_NAMES = {'Step', 'Wrapped', 'fit_to_best', 'opt_func', 'search_space', 'with_scores'}
 
 
 def rmsprop(**options): return fm.rmsprop(WEIGHTS, 1e-3, **options)
@@ -117,7 +119,7 @@ def test_other_calls(name):
 
 def test_every_public_call_with_options_is_on_a_list():
     takes_any = set()
-    for name, value in vars(fm).items():
+    for name, value in (*vars(fm).items(), *vars(fm.match).items(), *vars(table).items()):
         is_ours = (getattr(value, '__module__', None) or '').startswith('fastmatch')
         is_error = inspect.isclass(value) and issubclass(value, Exception)
         if name.startswith('_') or not is_ours or not callable(value) or is_error: continue

@@ -7,7 +7,8 @@ import torch
 
 from ..core import InputError
 from ..optim.lookahead import Watch
-from .base import SkippableCallback, in_lr_find, only_validating, other_callback
+from ..schedule.fit import only_validating
+from .base import SkippableCallback, in_lr_find, other_callback
 from .state import batch_norms, update_bn
 
 

@@ -28,11 +28,6 @@ def in_lr_find(learner) -> bool:
     return hasattr(learner, 'lr_finder')
 
 
-def only_validating(learner) -> bool:
-    "Whether the learner runs for `validate` or `get_preds` alone, for which fastai sends a fit's events too."
-    return learner.lock.locked()
-
-
 def other_callback(
     callback: Callback,  # A callback that a learner has
     kind: type,  # Class to look for

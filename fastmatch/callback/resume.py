@@ -16,8 +16,9 @@ from fastai.learner import Recorder
 
 from ..core import InputError
 from ..schedule import WarmUp
+from ..schedule.fit import only_validating
 from ..store import write_atomically
-from .base import SkippableCallback, in_lr_find, only_validating
+from .base import SkippableCallback, in_lr_find
 from .state import learner_state, set_learner_state
 
 # The attributes that callbacks without a `state_dict` go on with; other callbacks begin a resumed fit as any.

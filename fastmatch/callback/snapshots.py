@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..core import InputError
-from .base import SkippableCallback, in_lr_find, only_validating
+from ..schedule.fit import only_validating
+from .base import SkippableCallback, in_lr_find
 from .state import update_bn
 from .trained_on import copied_weights, joined_records, training_record
 

@@ -14,7 +14,8 @@ from ..core import InputError, preview
 from ..data.title import Tokenize
 from ..losses.base import upcast
 from ..models import MatchNet
-from .base import mixed_precision, mixing_callback, only_validating, other_callback, unmixed_loss
+from ..schedule.fit import only_validating
+from .base import mixed_precision, mixing_callback, other_callback, unmixed_loss
 from .heads import CrossEntropyValid, PlainValidLoss
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 
 from ..core import InputError, preview, unknown_option
-from ..match.fields.field import Field
-from .serialise import title_fields
 
 # fastai's words for the same roles, accepted wherever a column is named by keyword
 FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
@@ -36,7 +34,12 @@ class Columns:
         taken = set(ROLES) & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
         # plain values, as a saved matcher keeps them
-        if isinstance(self.title, dict): object.__setattr__(self, 'title', title_fields(self.title))
+        if isinstance(self.title, dict):
+            from .serialise import title_fields
+            object.__setattr__(self, 'title', title_fields(self.title))
+        if not self.fields: return
+        # whose room reads arrays and tables, which the command line does without until it works
+        from ..match.fields.field import Field
         with_headers = {}
         for name, given in self.fields.items():
             given = Field.of(given)
@@ -69,6 +72,17 @@ class Columns:
     ) -> dict:  # {keyword: name}, for `resolve`
         "Take the keywords that name columns, where the rest is handed on to somebody else."
         return {keyword: keywords.pop(keyword) for keyword in list(keywords) if role_of(keyword) is not None}
+
+    @property
+    def named(self) -> list[str]:
+        "Every column that has a role, those of a title one by one."
+        names = [name for name in self.by_keyword().values() if name is not None]
+        return [column for name in names for column in (name if isinstance(name, (list, tuple)) else [name])]
+
+    def described(self) -> list[str]:
+        "Each role and its column: 'id: sku', 'title: name + brand'."
+        return [f'{role}: {" + ".join(name) if isinstance(name, (list, tuple)) else name}'
+                for role, name in asdict(self).items() if name]
 
     def by_keyword(self) -> dict:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."

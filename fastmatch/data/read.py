@@ -152,7 +152,7 @@ def join_titles(
     if not pd.api.types.is_list_like(columns.title): return df, columns
     text_columns = text_columns_of(columns)
     df = with_names(df, text_columns)
-    check_columns(df, {f'title_col[{number}]': column for number, column in enumerate(text_columns)})
+    check_columns(df, {'title_col': text_columns})
     if isinstance(columns.title, dict):
         title_column = BETWEEN.join(columns.title)
         texts = pd.Series(serialised_titles(df, columns.title), df.index, dtype=object)
@@ -173,13 +173,14 @@ def _joined(cells):
 
 def check_columns(
     df,  # DataFrame of listings
-    columns: dict,  # Option -> name of the column that it gives, or None: {'image_col': 'photo'}
+    columns: dict,  # Option -> the column that it names, a list of them, or None: {'image_col': 'photo'}
 ):
     "Raise `InputError` if a column is missing, with the nearest name, or if its name is there twice."
     if not isinstance(df, pd.DataFrame):
         raise InputError(f'df is a {type(df).__name__}: hand in a DataFrame (pd.read_csv reads one)')
     column_names = [str(column) for column in df.columns]
     by_lower_case = {column.lower(): column for column in column_names}
+    columns = _one_by_one(columns)
     missing = []
     for option, column in columns.items():
         if pd.api.types.is_list_like(column) and not isinstance(column, tuple):
@@ -193,6 +194,16 @@ def check_columns(
                 if column is not None and (df.columns == column).sum() > 1]
     if repeated:
         raise InputError(f"df has more than one column named {', '.join(repeated)}: rename or drop one")
+
+
+def _one_by_one(columns):
+    "{option: column}, where an option with several columns is one for each: 'title_col[0]', 'title_col[1]'."
+    flat = {}
+    for option, column in columns.items():
+        if isinstance(column, (list, tuple)):
+            flat |= {f'{option}[{number}]': name for number, name in enumerate(column)}
+        else: flat[option] = column
+    return flat
 
 
 def _check_ids(ids):

@@ -8,7 +8,7 @@ from ..core import InputError, preview
 from ..match.cells import composed
 from .columns import ROLES, Columns, role_of
 from .formats import read_delimited, read_parquet, read_spreadsheet
-from .read import check_columns
+from .read import check_columns, text_columns_of
 
 KINDS = '.csv', '.tsv', '.csv.gz', '.tsv.gz', '.zip', '.parquet', '.xlsx'
 
@@ -65,7 +65,8 @@ def recognise(
     if unknown: raise InputError(f"required={preview(unknown)}: choose from {', '.join(column_of_role)}")
     column_of_role = {role: _header(df, name) for role, name in column_of_role.items()}
     check_columns(df, {f'{role}_col': name for role, name in column_of_role.items()})
-    free_columns = [column for column in df.columns if column not in column_of_role.values()]
+    taken = Columns(**column_of_role).named
+    free_columns = [column for column in df.columns if column not in taken]
     columns = Columns(**{
         role: _usual(free_columns, USUAL[role].split()) if column_name is None else column_name
         for role, column_name in column_of_role.items()})
@@ -75,12 +76,14 @@ def recognise(
         known_columns = ', '.join(map(str, df.columns))
         raise InputError(f"say which column is {'; '.join(missing_roles)}. The columns are: {known_columns}")
     check_columns(df, columns.by_keyword())  # a name that was found may be there twice
-    if columns.title is not None and max_title is not None: _check_length(df, columns, max_title)
+    if max_title is not None:
+        for text_column in text_columns_of(columns): _check_length(df, columns.id, text_column, max_title)
     return columns
 
 
 def _header(df, name):
     "The header that a name given for a column means: also one with its accents in another Unicode form."
+    if isinstance(name, (list, tuple)): return [_header(df, one_name) for one_name in name]
     if not isinstance(name, str) or not isinstance(df, pd.DataFrame) or name in df.columns: return name
     return next((header for header in df.columns if composed(str(header)) == composed(name)), name)
 
@@ -102,16 +105,16 @@ def _usual(columns, usual_names):
     return min(candidates, key=rank, default=None)
 
 
-def _check_length(df, columns, max_title):
+def _check_length(df, id_column, text_column, max_title):
     "Raise if a title is longer than `max_title` characters."
-    lengths = df[columns.title].map(lambda title: len(title) if isinstance(title, str) else 0).to_numpy()
-    listing_ids = None if columns.id is None else df[columns.id].tolist()
+    lengths = df[text_column].map(lambda title: len(title) if isinstance(title, str) else 0).to_numpy()
+    listing_ids = None if id_column is None else df[id_column].tolist()
     lines = []
     for row_number in (lengths > max_title).nonzero()[0]:
-        listing_name = f' ({columns.id} {listing_ids[row_number]!r})' if listing_ids else ''
+        listing_name = f' ({id_column} {listing_ids[row_number]!r})' if listing_ids else ''
         lines.append(f'row {row_number}{listing_name}: {lengths[row_number]} characters')
     if lines:
-        raise InputError(f'{columns.title} has titles of more than max_title={max_title} characters '
+        raise InputError(f'{text_column} has titles of more than max_title={max_title} characters '
                          f'(rows are counted from 0, without the header): {preview(lines)}')
 
 

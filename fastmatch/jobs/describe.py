@@ -28,9 +28,8 @@ def describe_matcher(
         steps = [encoder['picture'], *encoder['picture'].get('batch_resizes', [])]
         description.append('pictures: ' + ', then '.join('x'.join(map(str, step['size'])) for step in steps))
     # a matcher reads no groups
-    columns = Columns.resolve(matcher['cols'], {}, Columns(group=None)).by_keyword()
-    described = [f'{role.removesuffix("_col")} {column}' for role, column in columns.items() if column]
-    description.append('columns: ' + ', '.join(described))
+    columns = Columns.resolve(matcher['cols'], {}, Columns(group=None))
+    description.append('columns: ' + ', '.join(columns.described()))
     return [*description, *_rule_lines(matcher['rule']), *_figures(matcher['info'])]
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 from ..core import InputError
 from ..data.columns import Columns
+from ..data.read import text_columns_of
 from ..data.table import read_table, recognise, unescape
 
 
@@ -20,26 +21,27 @@ def training_listings(
         recognise(listings, **columns.by_keyword(), required=('image',))
     if images is None and columns.title is None:
         raise InputError('nothing to train on: give --images for the pictures, or --title-col for the titles')
-    if columns.title is not None: listings[columns.title] = unescape(listings[columns.title])
+    for column in text_columns_of(columns): listings[column] = unescape(listings[column])
     if images is None: columns = replace(columns, image=None)
-    described = [f'{role.removesuffix("_col")}: {column}'
-                 for role, column in columns.by_keyword().items() if column]
-    echo(f'{len(listings)} listings in {file}; {", ".join(described)}')
+    echo(f'{len(listings)} listings in {file}; {", ".join(columns.described())}')
     return listings, columns
 
 
 def columns_of(
     listings,  # DataFrame
-    column_names: dict,  # {'id_col': name, ...}; None looks for the usual names, 'none' leaves the column out
+    # {'id_col': name, ...}; None looks for the usual names, 'none' leaves the column out; several titles as a
+    # list
+    column_names: dict,
     required,  # Roles that must be there
 ) -> Columns:
     "The columns of a table by role; raises `InputError` for one that is missing."
-    left_out = [role for role, column in column_names.items() if column == 'none' and column not in listings]
+    left_out = [role for role, column in column_names.items()
+                if isinstance(column, str) and column == 'none' and column not in listings]
     wanted = {role: None if role in left_out else column for role, column in column_names.items()}
     # a column that is left out may hold what it likes: the length of titles is checked below, without it
     recognised = recognise(listings, **wanted, required=required, max_title=None)
     columns = Columns.resolve(recognised, dict.fromkeys(left_out))
     if columns.title is not None:
-        used_columns = [column for column in columns.by_keyword().values() if column]
+        used_columns = list(dict.fromkeys(columns.named))
         recognise(listings[used_columns], **columns.by_keyword())
     return columns

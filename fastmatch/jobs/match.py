@@ -39,29 +39,48 @@ def new_listings(
     if reads_pictures and images is None:
         raise InputError('this matcher reads pictures: give their folder as --images')
     own_names = matcher.columns.by_keyword()
-    first_text, *more_texts = text_columns_of(matcher.columns) or [None]
-    own_names['title_col'] = first_text
-    for column in more_texts:
+    own_texts = text_columns_of(matcher.columns)
+    own_names['title_col'] = _own_texts(own_texts, column_names.get('title_col'))
+    for column in own_texts:
         if column in listings: listings[column] = unescape(listings[column])
     # the matcher's own names first: the table may come from the same place
-    wanted = {role: given_name or (own_names[role] if own_names[role] in listings else None)
+    wanted = {role: given_name or _if_there(own_names[role], listings)
               for role, given_name in column_names.items()}
     required = ['id']
     if reads_pictures: required.append('image')
     if 'title' in matcher.inputs: required.append('title')
     columns = columns_of(listings, wanted, tuple(required))
-    if columns.title is not None: listings[columns.title] = unescape(listings[columns.title])
+    for column in set(text_columns_of(columns)) - set(own_texts):
+        listings[column] = unescape(listings[column])
     listings = _renamed(listings, columns.by_keyword(), own_names)
     return listings if embeddings is None else _embeddings(embeddings, listings, matcher.columns)
 
 
+def _own_texts(own_texts, given):
+    """The matcher's columns of text that the given names stand for, in their order; the first one where none
+    is given."""
+    if not own_texts: return None
+    if given is None or isinstance(given, str): return own_texts[0]
+    if len(given) > len(own_texts):
+        raise InputError(f'--title-col: {len(given)} are given, and this matcher reads {len(own_texts)} '
+                         f'({", ".join(own_texts)})')
+    return own_texts[:len(given)]
+
+
+def _if_there(name, listings):
+    return name if isinstance(name, str) and name in listings else None
+
+
 def _renamed(listings, found_names, own_names):
     "The listings with the columns that were found under the matcher's own names."
+    changed, own_columns = {}, set()
+    for role, found in found_names.items():
+        own, found = (name if isinstance(name, list) else [name] for name in (own_names[role], found))
+        own_columns |= set(own)
+        changed |= {column: own_name for column, own_name in zip(found, own)
+                    if column is not None and own_name is not None}
     # a column that isn't used may have the name that a used one is going to get
-    kept_columns = [column for column in listings
-                    if column in found_names.values() or column not in own_names.values()]
-    changed = {column: own_names[role] for role, column in found_names.items()
-               if column is not None and own_names[role] is not None}
+    kept_columns = [column for column in listings if column in changed or column not in own_columns]
     return listings[kept_columns].rename(columns=changed)
 
 

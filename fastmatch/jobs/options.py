@@ -47,7 +47,7 @@ class Search:
     storage: str = 'fastmatch-studies.db'  # Where it is kept, as for `open_study`
     n_trials: int = 20  # Finished trials that the study is to hold
     jobs: int = 1  # Processes on this machine; others may work on the same study elsewhere
-    space: tuple = ('margin', 'scale', 'lr')  # What to search: names for `spaces`
+    space: tuple = ('margin', 'scale', 'lr')  # What to search: names for `search_space`
     monitor: str = 'recall@1'  # Value that it improves; also 'map@r', 'row_f1_max'
     sampler: str = 'tpe'  # As for `open_study`
     pruner: str | None = 'hyperband'  # As for `open_study`

@@ -5,7 +5,7 @@ import io
 from ..match.judge.paired import Paired, paired
 from ..report.render import page, render
 from ..store import atomic_folder, table_text, write_text
-from ..study import tested
+from ..study import heldout_trial
 from ..study.engine.pruner import direction_of
 from ..study.tune import describe_trial
 
@@ -27,8 +27,8 @@ def tuning_gain(
     if default_trial.number == best_trial.number:
         sentences.append('that is the default: no trial was better')
         return '\n'.join(sentences), None
-    best_scores = tested(study)
-    default_scores = tested(study, 'default')
+    best_scores = heldout_trial(study)
+    default_scores = heldout_trial(study, 'default')
     gain = paired(best_scores, default_scores)
     sentences += [
         f'default, {describe_trial(default_trial, monitor)}',

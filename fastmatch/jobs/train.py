@@ -19,7 +19,7 @@ from ..match.judge.paired import paired
 from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_themselves
 from ..match.matches import Matches
 from ..match.rule import Rule
-from ..match.words import rule_in_words
+from ..match.words import cut_in_words, rule_in_words
 from ..matcher import Matcher, check_blanks, load_matcher
 from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
@@ -151,8 +151,9 @@ def train_and_judge(
     with stages('rule', 'choosing the rule'):
         judgement = judge(settings_for(everything, dls.is_valid, choice, catalogue), choice, echo)
         embeddings = everything.take(dls.is_valid)
-        matches = judgement.rule.apply(among_themselves(embeddings).spaces)
-    return Outcome(learn, embeddings, everything, judgement, untrained, matches, stages.seconds,
+        decision = judgement.rule.run(among_themselves(embeddings).spaces)
+    if decision.cut_short.any(): echo(f'  {cut_in_words(decision.cut_short.sum(), decision.rule)}')
+    return Outcome(learn, embeddings, everything, judgement, untrained, decision.matches, stages.seconds,
                    training.seed, settings)
 
 
@@ -269,7 +270,7 @@ def run(
 def _matcher(outcome, catalogue, info):
     learner = outcome.learn
     known = outcome.everything if catalogue == 'all' else outcome.emb
-    return Matcher(outcome.rule, known, learner.encoder(tta=True), learner.dls.columns, info)
+    return Matcher(outcome.rule, known, learner.encoder(tta=True), learner.dls.table_columns, info)
 
 
 def is_result(

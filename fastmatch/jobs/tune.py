@@ -3,10 +3,10 @@ from dataclasses import replace
 
 from ..core import seed_everything
 from ..data.columns import Columns
-from ..data.read import check_listings
+from ..data.read import check_listings, join_titles
 from ..data.split import valid_split
 from ..learner.base import check_one_batch
-from ..study import learner_maker, spaces, tune
+from ..study import learner_maker, search_space, tune_learner
 from .options import TRIAL, Search, Training, check_least, refuse_unknown, take_columns, with_keywords
 from .processes import helpers
 from .train import loaders, monitors
@@ -24,6 +24,7 @@ def split_off(
     on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
 ) -> tuple:  # (listings to train and validate on, listings put aside): DataFrames
     "Put a fold aside; no group, and no picture, is on both sides."
+    listings, columns = join_titles(listings, columns)
     hashed = columns.phash is None and columns.image is not None
     checked = check_listings(listings, image_folder, columns, on_error=on_error, phash=hashed)
     is_aside, _ = valid_split(checked.df, test_fold, n_folds=n_folds, seed=seed, columns=columns,
@@ -49,7 +50,7 @@ def tune_listings(
     refuse_unknown(options, tune_listings, Search, Training)
     check_least(jobs=(search.jobs, 1), n_trials=(search.n_trials, 1))
     training.check(least_folds=3)
-    space = spaces(*search.space)
+    space = search_space(*search.space)
     seed_everything(training.seed)
     echo(f'reading {len(df)} listings ...')
     remaining, test_listings = split_off(df, path, columns, test_fold, training.n_folds, training.seed,
@@ -67,7 +68,7 @@ def tune_listings(
             # only now: an error in the table or the study is reported once, not by each process
             start_helpers()
             return make_learner(trial)
-        return tune(
+        return tune_learner(
             make_first, space, search.n_trials, epochs=training.epochs, monitor=search.monitor,
             test=test_listings, study_name=search.name, storage=search.storage, sampler=search.sampler,
             pruner=search.pruner, seed=training.seed, about=_about(dls, training, space), echo=echo)

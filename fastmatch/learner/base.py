@@ -24,12 +24,15 @@ from ..schedule.patch import ScheduledFits
 from ..schedule.rates import ALIASES, check_rates, named_rates, rate_factors
 from .fits import FastaiFits
 from .reading import EncoderInputs, tokenize_of
-from .trial import check_words, long_titles, places_hint, read_trial, try_encoder
+from .trial import check_words, long_titles, places_hint, read_trial, share_cut_off, try_encoder
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
 # centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
 # MiniLM a twentieth (1e-4 at 2e-3), new centers five times as much.
 LR_MULT = {'image': .25, 'title': .05, 'head': 5.}
+
+SAMPLED_TITLES = 1000  # titles whose tokens are counted before the training
+MANY = .1  # share of titles that are not read to their end from which on it is said
 
 
 def checked_factors(
@@ -247,7 +250,8 @@ def _by_modality(pretrained):
 
 
 def _tried_titles(dls, text_arch, encoder, tokenizer):
-    "Token ids of two titles that the encoder has read; warns where it reads fewer tokens than `dls` keeps."
+    """Token ids of two titles that the encoder has read; warns where it reads fewer tokens than `dls` keeps,
+    and where many of the titles have more."""
     max_len = tokenize_of(dls).max_len
     check_words(text_arch, encoder, tokenizer)
     token_ids = long_titles(tokenizer, max_len)
@@ -257,4 +261,11 @@ def _tried_titles(dls, text_arch, encoder, tokenizer):
         shown = text_arch if isinstance(text_arch, str) else type(encoder).__name__
         warnings.warn(f'text_arch={shown!r} reads {limit} tokens of a title and not max_len={max_len}: '
                       'the rest of longer titles is left out', stacklevel=4)
+    titles = dls.df[dls.columns.title]
+    every = -(-len(titles) // SAMPLED_TITLES)
+    share = share_cut_off(tokenizer, titles.iloc[::every], limit)
+    if share >= MANY:
+        advice = '' if limit < max_len else f': make dls with max_len={2 * max_len} to have more read'
+        warnings.warn(f'{share:.0%} of the titles have more than {limit} tokens, and the rest is left out'
+                      + advice, stacklevel=4)
     return token_ids

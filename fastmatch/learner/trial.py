@@ -62,6 +62,19 @@ def long_titles(
     return pad_token_ids(tokenize_titles(tokenizer, titles, max_len), tokenizer.pad_token_id)
 
 
+def share_cut_off(
+    tokenizer,  # Of the title encoder
+    titles,  # Strings
+    limit: int,  # Tokens after which titles are truncated
+) -> float:
+    "The share of titles that have more tokens than are read."
+    titles = [str(title) for title in titles]
+    token_ids = tokenizer(titles, truncation=True, max_length=limit + 1)['input_ids']
+    # a tokenizer of the user's own may pad all of them to that length
+    lengths = [sum(token != tokenizer.pad_token_id for token in title_ids) for title_ids in token_ids]
+    return sum(length > limit for length in lengths) / max(1, len(lengths))
+
+
 def try_encoder(
     option: str,  # 'image_arch' or 'text_arch', for messages
     name,  # What was given for it

@@ -39,5 +39,3 @@ def assigned(
         is_kept[place] = True
     return is_kept
 
-
-def one_to_one_pairs(left, right, scores): return assigned(left, right, scores, 'one-to-one')

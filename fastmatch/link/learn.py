@@ -5,7 +5,7 @@ import numpy as np
 
 from ..core import InputError, require_package
 from ..match.pairs.model import PairModel
-from .assign import one_to_one_pairs
+from .assign import assigned
 from .candidates import TablePairs
 from .rescore import CloseScores
 
@@ -99,7 +99,7 @@ def learn_from_tables(
     for round_number in range(ROUNDS):
         probabilities, model = _self_trained(pairs, is_match, seed + round_number)
         if round_number < ROUNDS - 1:
-            is_match = (probabilities >= EVEN) & one_to_one_pairs(pairs.left, pairs.right, probabilities)
+            is_match = (probabilities >= EVEN) & assigned(pairs.left, pairs.right, probabilities)
     return Learnt(model, EVEN, {})
 
 

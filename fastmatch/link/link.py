@@ -22,18 +22,18 @@ NEAREST = 50  # candidates of each column
 def match_tables(
     left: pd.DataFrame,  # A row a listing
     right: pd.DataFrame,  # A row a listing of the other shop
-    columns: Columns | None = None,  # Of the left table, `fields` among them; None: recognised
+    # Of both tables, `fields` among them, or a pair (of the left, of the right); None: recognised
+    columns: Columns | tuple | None = None,
     *,
-    right_columns: Columns | None = None,  # Of the right table; None: as those of the left
     # Pairs that are known: `left_id`, `right_id`, `label` (1 or 0); None: learns from the tables alone
     known: pd.DataFrame | None = None,
     how: str = 'one-to-one',  # 'one-to-one', 'one-to-many', 'many-to-one' or 'free'
-    model: PairModel | None = None,  # Fitted before, on tables with the same fields; None: fitted here
-    classifier=None,  # Any of scikit-learn's, to be fitted to the known pairs; None: boosted trees
+    # One that was fitted to tables with the same fields, or `PairModel(classifier)` to be fitted here; None:
+    # boosted trees
+    model: PairModel | None = None,
     threshold: float | None = None,  # Probability from which a pair matches; None: chosen on the known pairs
     vectors: dict | None = None,  # Modality -> (vectors of the left, of the right listings), from encoders
     k: int = NEAREST,  # Candidates of each column
-    all_text: bool = True,  # Also compare the text of all columns together
     seed: int = 0,  # Of the model and of the parts that it is judged on
     # A `CrossEncoder` that learns from the known pairs to read close ones again; or `learnt.close` of an earlier
     # result, together with its `model`
@@ -56,21 +56,24 @@ def match_tables(
         raise InputError(f'k={k!r}: give a whole number from 1')
     if threshold is not None and not 0 <= threshold <= 1: raise InputError(f'threshold={threshold}: 0 to 1')
     _check_cross(cross_encoder, known, model, distil)
-    tables = Tables.of(left, right, columns, right_columns)
+    tables = Tables.of(left, right, *(columns if isinstance(columns, tuple) else (columns, columns)))
     in_words = ', '.join(f'{name} ({field.kind})' for name, field in tables.fields.items())
     say(f'{len(tables.left)} and {len(tables.right)} listings; compared by {in_words}')
     labels = None if known is None else KnownLabels.of(known, tables)
-    embeddings = tables.embeddings(_stacked(vectors, tables), all_text)
-    if model is None: embeddings = with_synonyms(embeddings, labels, len(tables.left))
-    found = TablePairs.search(embeddings, len(tables.left), k, model)
+    embeddings = tables.embeddings(_stacked(vectors, tables))
+    fitted_before = None if model is None or model.names is None else model
+    if fitted_before is None: embeddings = with_synonyms(embeddings, labels, len(tables.left))
+    found = TablePairs.search(embeddings, len(tables.left), k, fitted_before)
     blocking = _blocking(found, labels)
     say(f'{len(found)} candidate pairs')
-    if labels is not None: found = found.with_pairs(labels.left, labels.right, model)
+    if labels is not None: found = found.with_pairs(labels.left, labels.right, fitted_before)
     texts = None if cross_encoder is None else PairTexts.of(tables)
-    if model is not None:
-        learnt = Learnt(model, EVEN, {}, cross_encoder if isinstance(cross_encoder, CloseScores) else None)
+    if fitted_before is not None:
+        close = cross_encoder if isinstance(cross_encoder, CloseScores) else None
+        learnt = Learnt(fitted_before, EVEN, {}, close)
     elif labels is None: learnt = learn_from_tables(found, seed)
     else:
+        classifier = None if model is None else model.classifier
         learnt = _from_labels(found, labels, texts, cross_encoder, {'echo': echo, **(cross_options or {})},
                               distil=distil, classifier=classifier, seed=seed)
     if threshold is not None: learnt.threshold = float(threshold)
@@ -100,13 +103,14 @@ def _check_cross(cross_encoder, known, model, distil):
         if distil: raise InputError('distil=True: give the cross_encoder that teaches')
         return
     if isinstance(cross_encoder, CloseScores):
-        if model is None: raise InputError('cross_encoder: learned before: give the model that it belongs to')
+        if model is None or model.names is None:
+            raise InputError('cross_encoder: learned before: give the model that it belongs to')
         if distil: raise InputError('distil=True: give a CrossEncoder, and known pairs to learn from')
         return
     if not callable(getattr(cross_encoder, 'unfitted', None)):
         raise InputError(f'cross_encoder={cross_encoder!r}: give a CrossEncoder')
-    if known is None or model is not None:
-        raise InputError('cross_encoder: learns from labelled pairs: give known, and no model')
+    if known is None or (model is not None and model.names is not None):
+        raise InputError('cross_encoder: learns from labelled pairs: give known, and no fitted model')
 
 
 def _matches(tables, found, probabilities, threshold, how):

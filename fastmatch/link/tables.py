@@ -35,15 +35,14 @@ class Tables:
         left: pd.DataFrame,  # One row a listing
         right: pd.DataFrame,  # One row a listing
         columns: Columns | None = None,  # Of the left table; None: recognised by names and cells
-        right_columns: Columns | None = None,  # Of the right table; None: as those of the left
+        right_columns: Columns | None = None,  # Of the right table; None: recognised
     ) -> 'Tables':
         """Find the columns that both tables have, and check ids and cells.
 
         Raises `InputError` naming the table with the column or rows that can't be used.
         """
         by_side = []
-        for side, table, given in ((LEFT, left, columns),
-                                   (RIGHT, right, columns if right_columns is None else right_columns)):
+        for side, table, given in ((LEFT, left, columns), (RIGHT, right, right_columns)):
             with _told_with(side): by_side.append(_columns_of(table, given))
         (id_column, own), (right_id_column, other) = by_side
         own, other = _shared(own, other)
@@ -69,11 +68,10 @@ class Tables:
     def embeddings(
         self,
         vectors: dict | None = None,  # Modality -> (n+m,d) of encoders; None: the columns alone
-        all_text: bool = True,  # Also compare the text of all columns together
     ) -> Embeddings:
-        "Both tables' listings with their columns as fields."
+        "Both tables' listings with their columns as fields, and the text of all columns as one more."
         fields = {name: (field, self.cells(name)) for name, field in self.fields.items()}
-        if all_text and len(fields) > 1:
+        if len(fields) > 1:
             joined = [' '.join(texts) for texts in zip(*(
                 [as_text(cell) or '' for cell in cells] for _, cells in fields.values()))]
             fields[ALL_TEXT] = Field('text'), np.array([text.strip() or None for text in joined], object)

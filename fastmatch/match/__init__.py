@@ -1,13 +1,20 @@
-"From embeddings and titles to matches: search, fuse, refine, decide, judge. Arrays only, no fastai or torch."
+"""From embeddings and titles to matches: search, fuse, refine, decide, judge. No fastai or torch: arrays.
+
+Functions of one word are called through the module, `match.group(...)`, or imported by name. `import *`, of
+this module as of `fastmatch.all`, brings only names that a notebook would hardly give to something of its
+own: classes, and functions of two words and more.
+"""
 from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
 from .fuse import FUSIONS, ensemble, fuse
 from .judge.choose import fusion_grid, heldout_fused
+from .judge.compare import Comparison, compare
 from .judge.groups import Groups
 from .judge.heldout import HeldOut, alone_heldout, heldout
 from .judge.paired import Paired, paired, summary_table
 from .judge.pool_thresholds import pool_thresholds, threshold_curves
+from .judge.repeat import Repeated, repeat
 from .judge.score import alone, map_at_r, recall_at, row_f1
 from .judge.setting import Setting, among_themselves, in_the_catalogue
 from .matches import Matches, at_most
@@ -38,13 +45,11 @@ from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
 from .thresholds.union import UnionSweep, best_union
 from .words import rule_in_words
 
-__all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'Groups',
-           'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool',
-           'PoolThresholds', 'RankSweep', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf',
-           'Titles', 'UnionSweep', 'Units', 'agglomerate', 'alone', 'alone_heldout', 'among_themselves',
-           'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates',
-           'chisel', 'choose_rule', 'cross_encoder', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',
-           'group', 'heldout', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal',
-           'ladder', 'map_at_r', 'min2', 'mutual', 'neighbor_mean', 'pair_features', 'pair_model', 'paired',
-           'pool_thresholds', 'quantities', 'recall_at', 'row_f1', 'rule_in_words', 'same_group', 'shares',
-           'standardize', 'summary_table', 'threshold_curves', 'tiers', 'veto', 'with_scores']
+__all__ = ['Candidates', 'Comparison', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat',
+           'Groups', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool',
+           'PoolThresholds', 'RankSweep', 'Repeated', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step',
+           'Sweep', 'Tfidf', 'Titles', 'UnionSweep', 'Units', 'alone_heldout', 'among_themselves', 'at_most',
+           'best_by_rank', 'best_threshold', 'best_union', 'choose_rule', 'cross_mean', 'fusion_grid',
+           'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal', 'map_at_r', 'neighbor_mean',
+           'pair_features', 'pair_model', 'pool_thresholds', 'recall_at', 'row_f1', 'rule_in_words',
+           'same_group', 'summary_table', 'threshold_curves', 'with_scores']

@@ -30,6 +30,24 @@ def decide(
     return matches_from_mask(nearest, is_match)
 
 
+def cut_short(
+    neighbors: Neighbors,  # Candidates of each row, as `decide` took them
+    matches: Matches,  # That `decide` made of them
+    threshold: float,  # Neighbors with this score or more match
+    max_matches: int,  # Most matches of a row, the listing itself included
+    k: int,  # Candidates searched in each modality, the listing itself included
+    searched: int,  # Listings that each one is compared with, itself included
+) -> np.ndarray:  # bool (n,)
+    """The rows that may match more listings than they were given: further candidates reach the threshold, or
+    as many match as were searched, where there are others."""
+    match_counts = np.diff(matches.indptr)
+    is_cut = (match_counts >= k) & (match_counts < searched)
+    # best first: where the first one left out is below the threshold, all others are
+    if neighbors.ids.shape[1] > max_matches:
+        is_cut |= neighbors.scores[:, max_matches].astype(np.float64) >= threshold
+    return is_cut
+
+
 def thresholds_by_rank(
     threshold,  # A number, or a list of numbers: one a rank, the last for all further ranks
     k: int,  # Number of ranks, the listing itself not counted

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core import InputError
 from .candidates import candidates, made_with_of
-from .decide import decide
+from .decide import cut_short, decide
 from .embeddings import check_made_alike
 from .fuse import FUSIONS, check_thresholds, check_weights, fuse
 from .matches import MAX_MATCHES, Matches, at_most
@@ -17,7 +17,7 @@ from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_keys
 from .spaces.sources import sources_of
 from .steps.sources import across_sources
-from .steps.step import STAGES, Step, as_step, plain_value
+from .steps.step import GROUPINGS, STAGES, Step, as_step, plain_value
 
 HIGHEST = 1.01  # threshold of scores that end at 1: with it nothing matches
 COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
@@ -31,6 +31,9 @@ class Decision:
     trail: list  # (step, `Neighbors` or `Matches` after it): 'fuse' first; 'score' is the threshold
     rule: 'Rule'  # That was carried out, with the threshold for this pool
     pairs: RulePairs | None = None  # What the rule's pair model looked at, where it has one
+    # bool (n,), listings that may have more matches than the rule gives: it ends at `max_matches`, and at
+    # the `k` candidates of each modality
+    cut_short: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -179,15 +182,32 @@ class Rule:
             trail.append((step.do, after))
             if pairs_of_step is not None: pairs = pairs_of_step
         neighbors = trail[-1][1]
-        matches = decide(neighbors, self.threshold, self.max_matches, pool)
-        trail.append(('score', matches))
-        for step in self._steps('matches'):
-            changed = _checked(step, step(matches, neighbors, spaces=spaces), matches, pool)
-            if self.apart is not None: changed = across_sources(changed, sources_of(spaces[self.apart]))
-            matches = at_most(changed, self.max_matches)
-            trail.append((step.do, matches))
+        decided, is_cut = self._decided(neighbors, spaces, pool)
+        trail += decided
         own_trail = [(step_name, outcome.head(n_listings)) for step_name, outcome in trail]
-        return Decision(neighbors.head(n_listings), matches.head(n_listings), own_trail, self, pairs)
+        return Decision(neighbors.head(n_listings), own_trail[-1][1], own_trail, self, pairs,
+                        is_cut[:n_listings])
+
+    def _decided(self, neighbors, spaces, pool):
+        "[(step, `Matches` after it)] for the threshold and each step on matches, and which rows are cut."
+        matches = decide(neighbors, self.threshold, self.max_matches, pool)
+        searched = next(iter(spaces.values())).searched
+        is_cut = cut_short(neighbors, matches, self.threshold, self.max_matches, self.k, searched)
+        decided = [('score', matches)]
+        for step in self._steps('matches'):
+            is_grouping = step.do in GROUPINGS
+            # one more than is kept tells whether there are more
+            limit = {'max_matches': self.max_matches + 1} if is_grouping else {}
+            changed = _checked(step, step(matches, neighbors, spaces=spaces, **limit), matches, pool)
+            if self.apart is not None: changed = across_sources(changed, sources_of(spaces[self.apart]))
+            counts = np.diff(changed.indptr)
+            # a group holds what was found by way of others; a step that takes matches away from a row that
+            # was cut leaves nothing to ask for
+            was_cut = is_cut & (not is_grouping) & (counts >= min(self.max_matches, self.k))
+            is_cut = was_cut | (counts > self.max_matches)
+            matches = at_most(changed, self.max_matches)
+            decided.append((step.do, matches))
+        return decided, is_cut
 
     def at(
         self,

@@ -1,8 +1,10 @@
 "A rule in words: what it fuses, what each step does, and which threshold it takes for how many listings."
 import inspect
 
+from ..core import preview
 from .judge.setting import IN_THE_CATALOGUE
 from .rule import Rule
+from .spaces.keys import MAX_SHARED
 from .steps.step import Step
 
 
@@ -269,6 +271,34 @@ def threshold_in_words(
     if pool > largest: chosen += '; extrapolated beyond them'
     if pool < smallest: chosen += f'; it was not measured below {smallest:,}'
     return f'{taken} (chosen {chosen})'
+
+
+def cut_in_words(
+    n_cut: int,  # Listings that may have more matches than they were given
+    rule: Rule,  # That decided
+) -> str:
+    """That matches were cut, and by which limit; '' where none were. '12 listings have as many matches as
+    max_matches=50 allows, and may have more: only the nearest are given'."""
+    if not n_cut: return ''
+    limits = []
+    if rule.max_matches <= rule.k: limits.append(f'max_matches={rule.max_matches}')
+    # with fewer candidates than a listing may have matches, these are what ends them
+    if rule.k <= rule.max_matches: limits.append(f'k={rule.k} (candidates of each modality)')
+    listings = '1 listing has' if n_cut == 1 else f'{n_cut:,} listings have'
+    return (f'{listings} as many matches as {" and ".join(limits)} allow{"s" if len(limits) == 1 else ""}, '
+            'and may have more: only the nearest are given')
+
+
+def placeholders_in_words(
+    modality: str,  # Of keys: 'phash', 'same_title'
+    keys: list,  # Those on more than `MAX_SHARED` listings
+) -> str:
+    "Which keys join nothing because too many listings have them; '' for none."
+    if not keys: return ''
+    are_taken = 'is taken for a placeholder and joins' if len(keys) == 1 else (
+        'are taken for placeholders and join')
+    return (f'{len(keys):,} {modality} on more than {MAX_SHARED} listings {are_taken} nothing: '
+            f'{preview(map(repr, keys))}')
 
 
 def _listed(names):

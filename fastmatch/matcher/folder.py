@@ -10,6 +10,7 @@ import numpy as np
 from ..core import InputError, MissingPackage, package_version
 from ..data.columns import Columns
 from ..match import Dense, Keys, Rule, Tfidf, Units
+from ..match.cells import texts_of
 from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
 from ..store import STATE, read_sealed, write_state
@@ -137,7 +138,9 @@ def unpack(
     rule = Rule.from_dict(spec['rule'], functions)
     columns = Columns.resolve(spec['cols'], {}, Columns(group=None))
     spaces = {modality: _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
-    catalogue = Catalogue(np.asarray(listings['ids'], str), listings['titles'], arrays['trained_on'], spaces)
+    # an earlier version kept ids as they came
+    ids = texts_of(listings['ids']).astype(str)
+    catalogue = Catalogue(ids, listings['titles'], arrays['trained_on'], spaces)
     encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device)
     _check_widths(catalogue, encoder)
     if encoder is not None: catalogue.made_with = encoder.made_with

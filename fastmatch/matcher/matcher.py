@@ -11,6 +11,7 @@ from ..data.read import join_titles, text_columns_of, with_names
 from ..match import Embeddings, Pool, Rule
 from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
+from ..match.spaces.pool import holds_keys
 from ..match.words import threshold_in_words
 from .catalogue import Catalogue, check_ids
 from .encode import Encoder
@@ -144,9 +145,11 @@ class Matcher:
     def _decide(self, listing_ids, spaces, skipped):
         decision = self.rule.run(spaces)
         searched = next(iter(spaces.values())).searched
+        placeholders = {modality: spaces[modality].overused_keys() for modality in self.rule.modalities
+                        if holds_keys(spaces[modality])}
         setting = threshold_in_words(self.rule, searched, _chosen_among(self.info))
         return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, decision.rule, skipped,
-                           decision.trail, decision.pairs, setting)
+                           decision.trail, decision.pairs, setting, decision.cut_short, placeholders)
 
     @checks_options(match)
     def explain(

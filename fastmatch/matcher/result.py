@@ -8,6 +8,7 @@ from ..core import InputError
 from ..match import Matches, Neighbors, Pool, Rule
 from ..match.cells import as_text
 from ..match.pairs.rule_pairs import RulePairs
+from ..match.words import cut_in_words, placeholders_in_words
 from .explain import Explanation, add_pair_model
 
 
@@ -25,15 +26,36 @@ class MatchResult:
     trail: list = field(default_factory=list)
     rule_pairs: RulePairs | None = None  # What the rule's pair model looked at, where it has one
     setting: str = ''  # Which threshold was taken for how many listings, and where it was chosen, in words
+    # bool (n,), listings that may have more matches than are given here; None: not known
+    is_cut_short: np.ndarray | None = None
+    # Modality of keys ('phash') -> the keys on so many listings that they are placeholders and join nothing
+    placeholders: dict = field(default_factory=dict)
 
     def __len__(self): return len(self.matches)
     def __repr__(self):
         # every listing is in its own matches
         n_matches = len(self.matches.ids) - len(self)
         figures = f'MatchResult({len(self)} listings, {n_matches} matches, {len(self.skipped)} skipped)'
-        return f'{figures}\n{self.setting}' if self.setting else figures
+        return '\n'.join(line for line in (figures, self.setting, *self.notes) if line)
 
     def _repr_html_(self): return self.to_frame(scores=True)._repr_html_()
+
+    @property
+    def cut_short(self) -> np.ndarray:
+        "The ids of the listings that may have more matches than are given here, str (m,): the nearest are."
+        if self.is_cut_short is None: return self.ids[:0]
+        return self.ids[:len(self)][self.is_cut_short]
+
+    @property
+    def cut_in_words(self) -> str:
+        "How many listings may have more matches than are given here, and which limit cut them; '' for none."
+        return cut_in_words(len(self.cut_short), self.rule)
+
+    @property
+    def notes(self) -> list[str]:
+        "What is not given although it was found: matches past a limit, listings joined by a placeholder."
+        notes = [placeholders_in_words(modality, keys) for modality, keys in self.placeholders.items()]
+        return [note for note in (self.cut_in_words, *notes) if note]
 
     def to_frame(
         self,

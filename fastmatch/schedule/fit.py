@@ -143,6 +143,11 @@ def fit_cycles(
     fit_curve(learner, n_epoch + warmup, lr, curves.cycles(lengths, floor, decay), warmup, **kwargs)
 
 
+def only_validating(learner) -> bool:
+    "Whether the learner runs for `validate` or `get_preds` alone, for which fastai sends a fit's events too."
+    return learner.lock.locked()
+
+
 def check_monitor(
     learner,  # fastai `Learner` in a training, whose Recorder knows what it records
     monitor: str,  # Name of a value to watch
@@ -168,6 +173,7 @@ class WarmUp(Callback):
         self.multiplier = multiplier
 
     def before_fit(self):
+        if only_validating(self.learn): return
         self.lrs = np.array([hypers['lr'] for hypers in self.opt.hypers])
         # `fit(0)` has no batch to warm up in
         share = self.epochs / self.n_epoch if self.n_epoch else 0.

@@ -8,6 +8,7 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.schedule import minimum, steep
 
 from ..core import InputError, preview
+from .fit import only_validating
 from .rates import check_epochs, is_one_rate, named_rates
 
 FACTOR = 2.6  # rate of a group over that of the group below it (ULMFiT, https://arxiv.org/abs/1801.06146)
@@ -108,6 +109,8 @@ class Still(Callback):
         self.names = names
 
     def before_fit(self):
+        # nothing moves in a validation, and without a training there is no optimizer yet
+        if only_validating(self.learn): return
         modules = dict(self.learn.model.named_modules())
         missing_names = [module_name for module_name in self.names if module_name not in modules]
         if missing_names:

@@ -4,6 +4,7 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 
 from ..core import InputError
+from .fit import only_validating
 
 
 class TorchSchedule(Callback):
@@ -25,8 +26,8 @@ class TorchSchedule(Callback):
         self.by = by
 
     def before_fit(self):
-        # lr_find has a schedule of its own
-        self.run = not hasattr(self.learn, 'lr_finder')
+        # lr_find has a schedule of its own, and a validation has no rates
+        self.run = not hasattr(self.learn, 'lr_finder') and not only_validating(self.learn)
         if not self.run: return
         others = [type(callback).__name__ for callback in self.learn.cbs
                   if callback is not self and 'lr' in scheduled_hypers(callback)]

@@ -23,7 +23,7 @@ from ..match.spaces.dense import Dense
 from ..optim import opt_func
 from .engine.open_study import fingerprint_vectors, open_study
 from .engine.options import StudyOptions, read_options
-from .engine.space import NAMED, as_space, spaces, suggest
+from .engine.space import NAMED, as_space, search_space, suggest
 from .engine.work import work
 from .maker import make_loss
 from .reported import store_test_score
@@ -39,7 +39,7 @@ CENTERS_RATE = 5.
 def tune_head(
     embeddings,  # Frozen: `Embeddings` (modalities are put side by side), or float (n,d)
     groups=None,  # (n,) groups, where `embeddings` holds none
-    space: dict | None = None,  # As `spaces` gives it, its names among `CHOICES`; default margin and scale
+    space: dict | None = None,  # As `search_space` gives it, names among `CHOICES`; default margin and scale
     n_trials: int = 50,  # Finished trials that the study is to hold
     valid=None,  # bool (n,): rows that trials are judged on; default a fifth of the groups that aren't `test`
     test=None,  # bool (n,): rows for the reported score, which neither training nor study sees; default none
@@ -47,14 +47,14 @@ def tune_head(
     epochs: int = 8,  # Passes over the remaining rows
     bs: int = 64,  # Listings a batch
     **options,  # study_name, storage, sampler, seed, echo: see `StudyOptions`
-):  # optuna.Study; `tested(study)` is the reported score of its best trial
+):  # optuna.Study; `heldout_trial(study)` is the reported score of its best trial
     """Search margin and scale (and more) of a head on frozen embeddings.
 
     Centers and batches are the same in every trial (`seed`): what differs is what was chosen. The study's
     user attribute 'frozen' holds the row F1 of the embeddings without any head, on valid and on test rows."""
     settings, = read_options(tune_head, options, StudyOptions('head'))
     vectors, groups = as_frozen(embeddings, groups)
-    space = spaces('margin', 'scale') if space is None else as_space(space)
+    space = search_space('margin', 'scale') if space is None else as_space(space)
     unknown = set(space) - set(CHOICES)
     if unknown: raise InputError(f'space: {sorted(unknown)}: a head on frozen embeddings has {list(CHOICES)}')
     if monitor not in MONITORS: raise InputError(f'monitor={monitor!r}: choose from {", ".join(MONITORS)}')

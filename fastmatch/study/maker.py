@@ -24,7 +24,7 @@ def learner_maker(
     also: tuple = (),  # Names in the space that `fit` or such a function reads
     **fixed,  # For `match_learner`, the same in each trial
 ):  # trial -> `MatchLearner`
-    """A `make_learner` for `tune` that knows the kit's named ranges.
+    """A `make_learner` for `tune_learner` that knows the kit's named ranges.
 
     What it makes raises `WrongStudy` for a parameter it does not know, and for one that is both searched and
     given as `fixed`."""

@@ -6,16 +6,16 @@ from ..match.judge.heldout import HeldOut
 from .engine.storage import pack_array, unpack_array
 
 
-def tested(
-    study,  # Of `tune` or `tune_head`, with `test`
+def heldout_trial(
+    study,  # Of `tune_learner` or `tune_head`, with `test`
     trial=None,  # Its number; None: the best; 'default': the kit as it comes
 ) -> HeldOut:
     """What a trial scored on the test listings, for each of them; raises `InputError` where there is no such
     score.
 
-    `compare(tested(study), tested(study, 'default'))` says what tuning was worth."""
+    `match.compare(heldout_trial(study), heldout_trial(study, 'default'))` says what tuning was worth."""
     if 'test_groups' not in study.user_attrs:
-        raise InputError(f'study {study.study_name!r} has no test listings: tune(test=) gives them')
+        raise InputError(f'study {study.study_name!r} has no test listings: tune_learner(test=) gives them')
     scored_trials = [scored for scored in study.get_trials(deepcopy=False)
                      if 'test_rows' in scored.user_attrs and scored.state.name == 'COMPLETE']
     if trial is None: chosen_number = study.best_trial.number if scored_trials else None
@@ -37,7 +37,7 @@ def store_test_score(
     trial,  # Optuna trial that is running
     held_out: HeldOut,  # Of the test listings
 ):
-    "Store what a trial scored on the test listings as its user attributes, for `tested`."
+    "Store what a trial scored on the test listings as its user attributes, for `heldout_trial`."
     trial.set_user_attr('test_row_f1', round(held_out.mean, 5))
     trial.set_user_attr('test_se', round(held_out.se, 5))
     trial.set_user_attr('test_rows', pack_array(held_out.row_f1))

@@ -12,7 +12,7 @@ import torch
 
 from ..core import InputError, preview, seed_everything
 from ..data.block import MatchDataLoaders
-from ..data.read import check_listings
+from ..data.read import check_listings, join_titles
 from ..data.sampler import Sampler
 from ..match.candidates import candidates
 from ..match.cells import is_among
@@ -26,9 +26,9 @@ from .engine.work import WrongStudy, work
 from .reported import store_test_score
 
 
-def tune(
+def tune_learner(
     make_learner,  # Trial -> Learner, reads `trial.params`: of `learner_maker`, or your own
-    space: dict,  # As `spaces` gives it: `spaces('margin', 'scale', lr=(1e-4, 1e-2, 'log'))`
+    space: dict,  # As `search_space` gives it: `search_space('margin', 'scale', lr=(1e-4, 1e-2, 'log'))`
     n_trials: int = 20,  # Finished trials that the study is to hold, those of other processes included
     fit=None,  # (learn, trial) -> None, trains; default `flat_fit(epochs)`
     epochs: int = 3,  # Of a whole trial, over all its fits
@@ -41,9 +41,9 @@ def tune(
     """Search for what trains best: an Optuna study over Learners.
 
     Each trial starts from the same weights and batches (`seed`), trains, and reports `monitor` after each
-    epoch. The study is kept in a file: the same call goes on where it stopped. `tested(study)` gives the
-    scores on `test`. Raises `WrongStudy` where no trial could do better."""
-    settings, = read_options(tune, options, TrainingStudyOptions())
+    epoch. The study is kept in a file: the same call goes on where it stopped. `heldout_trial(study)` gives
+    the scores on `test`. Raises `WrongStudy` where no trial could do better."""
+    settings, = read_options(tune_learner, options, TrainingStudyOptions())
     space = as_space(space)
     if epochs < 1: raise InputError(f'epochs={epochs}: 1 or more')
     if test is not None and not isinstance(test, pd.DataFrame):
@@ -116,12 +116,12 @@ def check_unseen(
 
 
 class TrainingObjective:
-    "What a trial of `tune` does: makes a Learner, trains it under the pruner, scores it on the test."
+    "What a trial of `tune_learner` does: makes a Learner, trains it under the pruner, scores it on the test."
     def __init__(
         self,
         study,  # optuna.Study
         make_learner,  # Trial -> Learner
-        space: dict,  # As `spaces` gives it
+        space: dict,  # As `search_space` gives it
         fit,  # (learn, trial) -> None
         epochs: int,  # Of a whole trial
         monitor: str,  # The recorded value that becomes the trial's
@@ -186,7 +186,9 @@ def _restart_batches(dls, seed):
 def _check_readable(dls, test, path):
     "Raise `WrongStudy` where `test` could not be scored: after a training it would be too late."
     folder = dls.image_folder if path is None else path
-    try: check_listings(test, folder, replace(dls.columns, fold=None))
+    try:
+        test, columns = join_titles(test, replace(dls.table_columns, fold=None))
+        check_listings(test, folder, columns)
     except InputError as error: raise WrongStudy(f'test: {error}') from error
 
 

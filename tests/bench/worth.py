@@ -38,11 +38,11 @@ from fastmatch.match import heldout_fused
 from fastmatch.match.candidates import candidates
 from fastmatch.match.judge.compare import compare
 from fastmatch.match.judge.repeat import repeat
-from fastmatch.study.engine.space import spaces
+from fastmatch.study.engine.space import search_space
 from fastmatch.study.head import as_frozen, fit_head, judge_head, tune_head
 from fastmatch.study.maker import learner_maker
 from fastmatch.study.rule import heldout_rules, tune_rule
-from fastmatch.study.tune import describe_trial, tune
+from fastmatch.study.tune import describe_trial, tune_learner
 
 TEST, INNER = 0, 1
 
@@ -149,9 +149,9 @@ def training(options):
     df = listings()
     test, rest = df[df.fold == TEST].reset_index(drop=True), df[df.fold != TEST]
     begun = time.process_time()
-    study = tune(
+    study = tune_learner(
         learner_maker(lambda trial: loaders(rest, options.size)),
-        spaces('margin', 'scale', 'lr'),
+        search_space('margin', 'scale', 'lr'),
         options.n_trials,
         epochs=options.epochs,
         test=test,

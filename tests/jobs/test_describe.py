@@ -15,7 +15,7 @@ def test_a_matcher_of_titles(tmp_path):
     lines = describe_matcher(tmp_path/'shop')
     assert lines[0].startswith(f'{tmp_path}/shop: ') and lines[0].endswith('every hash right')
     assert lines[1].startswith('made with fastmatch ') and lines[2] == 'catalogue: 2 listings, t1 to t2'
-    assert 'columns: id SKU, title Product Name' in lines and 'rule:' in lines
+    assert 'columns: id: SKU, title: Product Name' in lines and 'rule:' in lines
     assert lines[-3] == '  Two listings match when their score, tfidf, is 0.500 or more.'
     assert 'no thresholds for other numbers' in lines[-1]
     assert not any('encoder' in line for line in lines[:-1])

@@ -140,6 +140,23 @@ def test_an_encoder_that_reads_fewer_tokens_than_asked_says_so(listings):
 
 
 @has_minilm
+def test_titles_that_are_cut_off_are_told_where_they_are_many(listings, recwarn):
+    def cut_off(share):
+        n_long = round(share * len(listings))
+        titles = [title + ' and more words' * (10 if row < n_long else 0)
+                  for row, title in enumerate(listings.title)]
+        recwarn.clear()
+        loaders = MatchDataLoaders.from_df(listings.assign(title=titles), fn_col=None,
+                                           **{**LOADERS, 'max_len': 24})
+        match_learner(loaders, pretrained=False)
+        return [str(warning.message) for warning in recwarn if 'tokens' in str(warning.message)]
+    assert cut_off(.05) == []
+    share = round(.5 * len(listings)) / len(listings)
+    assert cut_off(.5) == [f'{share:.0%} of the titles have more than 24 tokens, and the rest is left out: '
+                           'make dls with max_len=48 to have more read']
+
+
+@has_minilm
 def test_each_encoder_may_be_pretrained_or_not(listings):
     loaders = MatchDataLoaders.from_df(listings, **LOADERS)
     learner = match_learner(loaders, 'test_resnet', pretrained={'image': False, 'text': True})

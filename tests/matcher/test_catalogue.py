@@ -1,8 +1,12 @@
 "A catalogue that grows and shrinks is one made anew, and refuses what does not fit it."
+import unicodedata
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from fastmatch.core import InputError
+from fastmatch.data.columns import Columns
 from fastmatch.match import Embeddings, Rule, Step
 from fastmatch.matcher import Matcher, load_matcher
 from tests.matcher.stepped import KNOWN, TITLES, VECTORS
@@ -76,3 +80,45 @@ def test_new_listings_as_in_one_self_join():
     grown.add(new_listings)
     assert as_sets(grown.match()) == wanted
     with pytest.raises(InputError, match='within=False'): grown.match(new_listings, within=False)
+
+
+def ids_as(form):
+    "Six ids, the numbers 0 to 5 or words with accents, as a file or pandas may give them."
+    words = ['café', 'thé', 'crème', 'pâté', 'jus', 'eau']
+    return {'ints': np.arange(6), 'text': [str(number) for number in range(6)], 'list': list(range(6)),
+            'floats': pd.Series([0, 1, 2, 3, 4, 5, None]).iloc[:6], 'blanks': [f' {n} ' for n in range(6)],
+            'nullable': pd.Series(range(6), dtype='Int64'), 'unicode': np.arange(6).astype('U3'),
+            'composed': [unicodedata.normalize('NFC', word) for word in words],
+            'decomposed': [unicodedata.normalize('NFD', word) for word in words]}[form]
+
+
+FORMS = [('ints', 'text'), ('text', 'ints'), ('text', 'floats'), ('floats', 'ints'), ('ints', 'blanks'),
+         ('list', 'unicode'), ('nullable', 'text'), ('composed', 'decomposed'), ('decomposed', 'composed')]
+
+
+@pytest.mark.parametrize('known_form, new_form', FORMS)
+def test_a_known_listing_is_taken_from_the_new_ones_whatever_its_id_was_read_as(known_form, new_form):
+    known = Embeddings({'image': VECTORS[:6]}, ids_as(known_form))
+    new = Embeddings({'image': VECTORS[[0, 3]]}, pd.Series(ids_as(new_form)).iloc[[0, 3]])
+    matcher = Matcher(Rule('mean', {'image': 1.}, .9), known)
+    result = matcher.match(new)
+    # the two of them, and of the catalogue's six the other four
+    assert len(result.ids) == 6 == len(set(result.ids)) and result.ids[:2].tolist() == [*matcher.ids[[0, 3]]]
+    by_id = as_sets(matcher.match())
+    assert as_sets(result) == {listing: by_id[listing] for listing in result.ids[:2]}
+    with pytest.raises(InputError, match='in the catalogue already'): matcher.add(new)
+    assert result.explain(new.ids[0]).posting_id == str(new.ids[0])
+    matcher.remove(list(new.ids))
+    assert len(matcher) == 4
+
+
+@pytest.mark.parametrize('known_form, new_form', FORMS[:-2])
+def test_ids_of_a_table_with_a_missing_one_meet_those_of_the_catalogue(known_form, new_form):
+    titles = ['red bag', 'blue bag', 'red shoe', 'lamp', 'green lamp', 'tea']
+    rule = Rule('mean', {'tfidf': 1.}, .9)
+    known = pd.DataFrame({'posting_id': ids_as(known_form), 'title': titles})
+    matcher, _ = Matcher.from_df(known, '.', rule, None, Columns(image=None))
+    # a row without an id makes floats of the others
+    new = pd.DataFrame({'posting_id': [*ids_as(new_form), None], 'title': [*titles, 'cup']})
+    result = matcher.match(new, on_error='skip')
+    assert sorted(result.ids) == sorted(matcher.ids) and len(result.skipped) == 1

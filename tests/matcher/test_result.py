@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from fastmatch.match import Dense, Rule, Step, blend
+from fastmatch.core import InputError
+from fastmatch.match import Dense, Embeddings, Rule, Step, blend
 from fastmatch.matcher import Matcher
 from tests.matcher.stepped import BELOW, KNOWN, RULE, VECTORS, reasons
 from tests.matcher.trained import as_sets
@@ -68,3 +69,73 @@ def test_explain_shows_modalities_as_they_were_before_refinement():
         refined = blend(Dense(VECTORS), threshold=.5).scores(rows, others)
         np.testing.assert_allclose(table.score, refined, atol=1e-6)
     assert (table.image != table.score).any()
+
+
+def crowd(groups, size):
+    "Known listings in groups of equal size, whose pictures are near each other and far from all others."
+    rng = np.random.default_rng(0)
+    centers = np.eye(groups, dtype=np.float32)[np.repeat(np.arange(groups), size)]
+    vectors = centers + rng.uniform(0, .02, centers.shape).astype(np.float32)
+    return Embeddings({'image': vectors}, [f'p{number}' for number in range(groups * size)])
+
+
+@pytest.mark.parametrize('rule, size, is_said', [
+    (Rule('mean', {'image': 1.}, .9, k=8, max_matches=5), 6, 'max_matches=5 allows,'),
+    (Rule('mean', {'image': 1.}, .9, k=8, max_matches=5), 5, ''),
+    # all that were searched match: there may be more
+    (Rule('mean', {'image': 1.}, .9, k=5, max_matches=5), 6,
+     'max_matches=5 and k=5 (candidates of each modality) allow,'),
+    (Rule('mean', {'image': 1.}, .9, k=4), 6, 'k=4 (candidates of each modality) allows,'),
+    # the step finds the whole group by way of others, whatever was searched
+    (Rule('mean', {'image': 1.}, .9, k=5, steps=['components']), 4, ''),
+    (Rule('mean', {'image': 1.}, .9, k=8, max_matches=5, steps=['components']), 6, 'max_matches=5 allows,'),
+    # a step that takes matches away leaves nothing cut
+    (Rule('mean', {'image': 1.}, .9, k=8, max_matches=5, steps=[Step('chisel', shares=[1.])]), 6, ''),
+])
+def test_a_result_says_where_matches_were_cut(rule, size, is_said):
+    result = Matcher(rule, crowd(3, size)).match()
+    assert len(result.cut_short) == (3 * size if is_said else 0)
+    assert is_said in result.cut_in_words and bool(result.cut_in_words) == bool(is_said)
+    assert repr(result).endswith(result.cut_in_words)
+    if is_said: assert result.cut_in_words.startswith(f'{3 * size} listings have as many matches as')
+
+
+def test_only_the_listings_that_are_cut_are_named():
+    known = crowd(2, 6)
+    known = known.take(np.arange(12) < 9)
+    result = Matcher(Rule('mean', {'image': 1.}, .9, k=9, max_matches=4), known).match()
+    assert result.cut_short.tolist() == [f'p{number}' for number in range(6)]
+    # of new listings these alone, whatever the catalogue's have
+    new = Embeddings({'image': known['image'][[0, 8]]}, ['new', 'other'])
+    result = Matcher(Rule('mean', {'image': 1.}, .9, k=9, max_matches=4), known).match(new)
+    assert result.cut_short.tolist() == ['new']
+    # five of five match: there is no sixth to be found
+    few = Matcher(Rule('mean', {'image': 1.}, .5, k=5), known.take(np.arange(9) < 5)).match()
+    assert not len(few.cut_short) and np.diff(few.matches.indptr).tolist() == [5] * 5
+
+
+@pytest.mark.parametrize('step', ['components', Step('tiers', merge=.5, join=.5)])
+def test_a_group_is_as_large_as_the_rule_lets_it_be(step):
+    known = crowd(1, 70)
+    result = Matcher(Rule('mean', {'image': 1.}, .9, k=10, max_matches=64, steps=[step]), known).match()
+    assert np.diff(result.matches.indptr).tolist() == [64] * 70 and len(result.cut_short) == 70
+    result = Matcher(Rule('mean', {'image': 1.}, .9, k=10, max_matches=70, steps=[step]), known).match()
+    assert np.diff(result.matches.indptr).tolist() == [70] * 70 and not len(result.cut_short)
+    with pytest.raises(InputError, match='Rule.max_matches'): Step('components', max_matches=70)
+
+
+def test_a_key_on_too_many_listings_is_told():
+    known = crowd(2, 30)
+    rule = Rule('mean', {'image': 1.}, 1.01, join=('phash',))
+    with_hashes = Embeddings(known, known.ids, phash=['f0'] * 49 + ['0a'] * 11)
+    matcher = Matcher(rule, with_hashes)
+    result = matcher.match()
+    assert result.notes == [] and result.placeholders == {'phash': []}
+    # two more with the same hash, new ones, and it joins nothing any more
+    new = Embeddings({'image': known['image'][:2]}, ['new', 'newer'], phash=['f0', 'f0'])
+    result = matcher.match(new)
+    assert result.notes == ["1 phash on more than 50 listings is taken for a placeholder and joins nothing: "
+                            "'f0'"]
+    assert repr(result).endswith(result.notes[0]) and np.diff(result.matches.indptr).tolist() == [1, 1]
+    matcher.add(new)
+    assert matcher.match().notes == result.notes

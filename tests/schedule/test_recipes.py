@@ -1,4 +1,6 @@
 "Recipes on a tiny Learner: who moves when, at which rate, and what stays still to the bit."
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from fastmatch.core import InputError
 from fastmatch.optim import ranger, sgd
-from fastmatch.schedule import Still, between, layered_rates
+from fastmatch.schedule import Still, TorchSchedule, WarmUp, between, layered_rates
 from tests.optim.tiny import TinyNet, fit
 from tests.schedule.small import make_learner
 from tests.schedule.test_fit import Rates
@@ -137,3 +139,25 @@ def test_rates_are_seen_by_every_stage():
     fit(learner, 'fit_head_first', 1, 1, .01, warmup=.5)
     expected = [[.005 * factor] * 2 for factor in (.001, .334, .667)]
     np.testing.assert_allclose(learner.rates.seen[:3], expected, rtol=1e-6)
+
+
+every_epoch = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
+
+
+@pytest.mark.parametrize('callback', [Still, partial(Still, 'body'), partial(WarmUp, 3),
+                                      partial(TorchSchedule, every_epoch)])
+def test_a_validation_has_nothing_to_schedule(callback):
+    "A callback that was added for a later training: there may be no optimizer yet, and no epochs."
+    learner = make_learner(sgd, model=ThreeGroups())
+    with learner.no_bar(), learner.no_logging():
+        expected = learner.validate()
+        learner.add_cb(callback())
+        assert learner.validate() == expected and learner.opt is None
+        learner.fit(4, .01)
+        weights = [parameter.detach().clone() for parameter in learner.model.parameters()]
+        learner.validate()
+        learner.get_preds()
+        assert all(map(torch.equal, weights, learner.model.parameters()))
+        learner.fit(4, .01)
+    assert not all(map(torch.equal, weights, learner.model.parameters()))
+    assert all(parameter.requires_grad for parameter in learner.model.parameters())

@@ -5,9 +5,9 @@ import torch
 
 from fastmatch.core import InputError
 from fastmatch.match import Dense, Embeddings, heldout, paired
-from fastmatch.study.engine.space import spaces
+from fastmatch.study.engine.space import search_space
 from fastmatch.study.head import FrozenNet, fit_head, judge_head, tune_head
-from fastmatch.study.reported import tested as score_of
+from fastmatch.study.reported import heldout_trial
 
 
 def noisy_embeddings(n_groups=60, group_size=4, width=24, n_noise=8, seed=0):
@@ -49,27 +49,27 @@ def test_a_study():
     study = tune_head(vectors, groups, n_trials=4, test=is_test, epochs=2, seed=1)
     first_trial = study.trials[0]
     assert first_trial.params == {'margin': .3, 'scale': 20.} and len(study.trials) == 4
-    default_score = score_of(study, 'default')
+    default_score = heldout_trial(study, 'default')
     assert default_score.mean == pytest.approx(first_trial.user_attrs['test_row_f1'], abs=1e-4)
     assert len(default_score.row_f1) == is_test.sum()
     assert default_score.se == pytest.approx(first_trial.user_attrs['test_se'], abs=1e-4)
     assert set(study.user_attrs['frozen']) == {'valid', 'test'}
-    gain = score_of(study).mean - default_score.mean
-    assert paired(score_of(study), default_score).diff == pytest.approx(gain)
+    gain = heldout_trial(study).mean - default_score.mean
+    assert paired(heldout_trial(study), default_score).diff == pytest.approx(gain)
 
 
 def test_only_the_same_question_is_continued(tmp_path):
     "Scores of other test rows than the study's, as many of them, would be paired with these rows' groups."
     vectors, groups = noisy_embeddings()
     options = dict(n_trials=1, epochs=1, storage=tmp_path/'a.db', valid=groups < 10)
-    expected = score_of(tune_head(vectors, groups, test=groups >= 50, **options))
+    expected = heldout_trial(tune_head(vectors, groups, test=groups >= 50, **options))
     is_other_test = (groups >= 40) & (groups < 50)
     for changed_vectors, changed_options, changed_name in (
             (vectors, dict(test=is_other_test), 'listings'), (vectors, dict(seed=1), 'seed'),
             (vectors, dict(bs=32), 'bs'), (noisy_embeddings(seed=1)[0], {}, 'vectors')):
         with pytest.raises(InputError, match=f'begun with {changed_name}'):
             tune_head(changed_vectors, groups, **{**options, 'test': groups >= 50, **changed_options})
-    score_again = score_of(tune_head(vectors + 1e-6, groups, test=groups >= 50, **options))
+    score_again = heldout_trial(tune_head(vectors + 1e-6, groups, test=groups >= 50, **options))
     assert (score_again.row_f1 == expected.row_f1).all()
 
 
@@ -95,9 +95,10 @@ def test_embeddings_of_several_modalities_and_other_monitors():
     vectors, groups = noisy_embeddings(20)
     modalities = {'image': vectors, 'title': vectors[:, :5], 'joint': vectors}
     listings = Embeddings(modalities, np.arange(len(groups)), groups=groups)
-    study = tune_head(listings, n_trials=1, space=spaces('lr', 'wd', 'opt'), monitor='recall@1', epochs=1)
+    study = tune_head(listings, n_trials=1, space=search_space('lr', 'wd', 'opt'), monitor='recall@1',
+                      epochs=1)
     assert 0 < study.best_value <= 1 and study.user_attrs['kept']['width'] == 29
-    with pytest.raises(InputError, match='no test listings'): score_of(study)
+    with pytest.raises(InputError, match='no test listings'): heldout_trial(study)
 
 
 def seen_listings(vectors, groups):
@@ -107,7 +108,7 @@ def seen_listings(vectors, groups):
 @pytest.mark.parametrize('refused_call, message', [
     (lambda vectors, groups: tune_head(seen_listings(vectors, groups), n_trials=1), 'trained on'),
     (lambda vectors, groups: tune_head(vectors, n_trials=1), 'groups: none are given'),
-    (lambda vectors, groups: tune_head(vectors, groups, spaces('rho'), 1), r"\['rho'\]"),
+    (lambda vectors, groups: tune_head(vectors, groups, search_space('rho'), 1), r"\['rho'\]"),
     (lambda vectors, groups: tune_head(vectors, groups, n_trials=1, monitor='valid_loss'), 'monitor'),
     (lambda vectors, groups: tune_head(vectors, groups, n_trials=1, test=np.arange(len(groups)) < 5),
      'of test: their groups are in'),

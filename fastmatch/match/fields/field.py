@@ -14,6 +14,7 @@ from .numbers import Numbers
 from .texts import Texts
 
 SAME = 1e-6  # similarities this near to 1 are those of equal cells
+NEAR = .8  # from this similarity on two codes may be one with a slip of the pen
 KINDS = ('text', 'code', 'category', 'number')
 # kind -> the options that it takes
 OPTIONS = {'text': (), 'code': (), 'category': ('synonyms',), 'number': ('unit', 'rates')}
@@ -68,8 +69,10 @@ class Field:
         "What a similarity says: 'same modelno', 'price differs by 4%'; '' where nothing is known."
         if math.isnan(similarity): return ''
         if similarity >= 1 - SAME: return f'same {name}'
-        if self.kind == 'number': return f'{name} differs by {1 - similarity:.0%}'
-        if self.kind == 'code': return f'other {name} ({similarity:.0%} alike)'
+        if self.kind == 'number':
+            difference = 1 - similarity
+            return f'{name} differs by ' + (f'{difference:.0%}' if difference >= .005 else 'less than 1%')
+        if self.kind == 'code': return f'{"nearly the same" if similarity >= NEAR else "another"} {name}'
         return f'{name} {similarity:.0%} alike'
 
     def to_dict(self) -> dict:

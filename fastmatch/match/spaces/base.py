@@ -221,6 +221,8 @@ class VectorSpace(PairwiseSpace):
             best.ids[:, 0] = query_rows
             # a near-duplicate can round above the listing itself
             own_scores = self.scores(query_rows, query_rows)
+            # a listing stands in its row, also where nothing is known of it
+            own_scores[np.isnan(own_scores)] = 0
             best.scores[:, 0] = np.maximum(own_scores, scores.max(1, initial=-np.inf))
         return best
 

@@ -19,12 +19,15 @@ class Pool:
         catalogue: PairwiseSpace | None = None,  # The known listings; None: the new ones alone
         within: bool = True,  # Also search the new listings among themselves
     ):
-        if isinstance(new, Keys) and catalogue is not None:
+        self._overused_keys = []
+        if isinstance(new, Keys):
             # which keys are placeholders is counted over new and known listings together, as in one
             # self-join of all
-            overused_keys = new.append(catalogue).overused_keys()
-            new = new.without(overused_keys)
-            catalogue = catalogue.without(overused_keys)
+            together = new if catalogue is None else new.append(catalogue)
+            self._overused_keys = together.overused_keys()
+        if self._overused_keys and catalogue is not None:
+            new = new.without(self._overused_keys)
+            catalogue = catalogue.without(self._overused_keys)
         self.new = new
         self.catalogue = catalogue
         self.within = within
@@ -32,6 +35,9 @@ class Pool:
         self.trained_on = new.trained_on
 
     def __len__(self): return len(self.new)
+    def overused_keys(self) -> list:
+        "The keys on so many listings, new and known ones, that they join nothing."
+        return self._overused_keys
 
     @property
     def pool(self) -> int:

@@ -7,6 +7,7 @@ import inspect
 import numpy as np
 
 from ...core import InputError
+from ..matches import MAX_MATCHES
 from ..pairs.model import PairModel
 from ..pairs.rule_pairs import pair_model
 from .chisel import chisel
@@ -21,15 +22,16 @@ from .vectors import augment, blend, cross_mean, expand
 STAGES = ('vectors', 'neighbors', 'matches')
 
 
-def _components(matches, neighbors): return same_group(group(matches), neighbors)
+def _components(matches, neighbors, max_matches=MAX_MATCHES):
+    return same_group(group(matches), neighbors, max_matches)
 
 
-def _agglomerate(matches, neighbors, mean_size=2.6, least=0.):
-    return same_group(agglomerate(neighbors, mean_size, least), neighbors)
+def _agglomerate(matches, neighbors, mean_size=2.6, least=0., max_matches=MAX_MATCHES):
+    return same_group(agglomerate(neighbors, mean_size, least), neighbors, max_matches)
 
 
-def _tiers(matches, neighbors, merge=.8, join=.7, pair=.3):
-    return same_group(tiers(neighbors, merge, join, pair), neighbors)
+def _tiers(matches, neighbors, merge=.8, join=.7, pair=.3, max_matches=MAX_MATCHES):
+    return same_group(tiers(neighbors, merge, join, pair), neighbors, max_matches)
 
 
 # name -> (what it changes, the function)
@@ -41,6 +43,9 @@ STEPS = {
     'min2': ('matches', min2), 'chisel': ('matches', chisel), 'components': ('matches', _components),
     'agglomerate': ('matches', _agglomerate), 'tiers': ('matches', _tiers),
     'one_to_one': ('matches', one_to_one)}
+
+# steps after which all listings of a group match: a rule says how many of them a listing gets
+GROUPINGS = ('components', 'agglomerate', 'tiers')
 
 # steps on neighbors after which no score is above 1, if none was before
 WITHIN_ONE = ('neighbor_mean', 'k_reciprocal', 'mutual', 'veto')
@@ -97,6 +102,8 @@ class Step:
         self.scorer = None  # the cross-encoder of the step of that name, which is no plain value
         if self.do == 'cross_encoder': self.scorer, params = _scorer(params)
         self.params = plain_value({**SPACE_ARGUMENTS.get(self.do, {}), **params}, f'step {self.do!r}')
+        if self.do in GROUPINGS and 'max_matches' in self.params:
+            raise InputError(f'step {self.do!r}: max_matches is for the rule to say: Rule(max_matches=...)')
         if self.function is not None: self._check()
 
     def _check(self):

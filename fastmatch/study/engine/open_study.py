@@ -20,7 +20,7 @@ def open_study(
     name: str,  # Of the study
     storage=None,  # As for `open_storage`; the same name and storage again continue the study
     direction: str | None = 'maximize',  # Or 'minimize'; None: the study's own
-    space: dict | None = None,  # As `spaces` gives it; its defaults become the first trial; None: any
+    space: dict | None = None,  # As `search_space` gives it; its defaults become the first trial; None: any
     sampler='tpe',  # 'tpe', 'cmaes', 'gp', 'random', or an Optuna sampler
     pruner=None,  # None, 'hyperband', 'asha', 'median', or an Optuna pruner
     seed: int = 0,  # Of the sampler

@@ -19,7 +19,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class TrainingStudyOptions(StudyOptions):
-    "How a study of whole trainings is kept and run; `tune` takes each field as a keyword."
+    "How a study of whole trainings is kept and run; `tune_learner` takes each field as a keyword."
     study_name: str = 'tune'
     storage: Any = 'fastmatch-studies.db'
     echo: Callable | None = print

@@ -1,7 +1,8 @@
 "Pruning as a fastai callback: it counts epochs over all fits of a trial, and never prunes a finished trial."
 from fastai.callback.core import Callback
 
-from ...callback.base import in_lr_find, only_validating
+from ...callback.base import in_lr_find
+from ...schedule.fit import only_validating
 from .work import WrongStudy
 
 # Parts of names: 'loss' and 'error' as in fastai's trackers, the others are metrics that its rule forgets.

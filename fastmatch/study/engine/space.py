@@ -36,14 +36,14 @@ NAMED = {
 }
 
 
-def spaces(
+def search_space(
     *names: str,  # Of the kit's ranges, the keys of `NAMED`: 'margin', 'scale', 'loss', 'opt', 'lr', ...
     **own,  # Name -> (low, high), (low, high, 'log'), [choices], an Optuna distribution, or a `Param`
 ) -> dict[str, Param]:
     """What a study is to search: ranges of the kit by name, your own by keyword.
 
-    `spaces('margin', lr=(1e-4, 1e-2, 'log'), size=[96, 128])`. A list's first choice is its default unless
-    the kit has one of its own."""
+    `search_space('margin', lr=(1e-4, 1e-2, 'log'), size=[96, 128])`. A list's first choice is its default
+    unless the kit has one of its own."""
     unknown = [parameter for parameter in names if parameter not in NAMED]
     if unknown:
         raise InputError(f'no space {unknown}: choose from {list(NAMED)}, '
@@ -54,26 +54,27 @@ def spaces(
 
 
 def as_space(
-    space: dict,  # Name -> what `spaces` takes, or a dict that `spaces` made
+    space: dict,  # Name -> what `search_space` takes, or a dict that `search_space` made
 ) -> dict[str, Param]:
     "A search space with its ranges checked and as Optuna distributions; an empty one raises `InputError`."
     if not isinstance(space, dict):
         raise InputError(f"space={space!r}: a dict of names, "
-                         "as from spaces('margin', lr=(1e-4, 1e-2, 'log'))")
-    if not space: raise InputError("the space is empty: name what to search, as spaces('margin', 'scale')")
+                         "as from search_space('margin', lr=(1e-4, 1e-2, 'log'))")
+    if not space:
+        raise InputError("the space is empty: name what to search, as search_space('margin', 'scale')")
     return {parameter: _param(parameter, given) for parameter, given in space.items()}
 
 
 def suggest(
     trial,  # Optuna trial
-    space: dict[str, Param],  # As `spaces` gives it
+    space: dict[str, Param],  # As `search_space` gives it
 ) -> dict:  # Name -> value
     "Ask Optuna for the trial's value of every parameter of a space."
     return {parameter: _suggest_one(trial, parameter, param.dist) for parameter, param in space.items()}
 
 
 def default_values(
-    space: dict[str, Param],  # As `spaces` gives it
+    space: dict[str, Param],  # As `search_space` gives it
 ) -> dict:  # Name -> value, without parameters that have no default
     "The values of a study's first trial: the kit as it comes."
     return {parameter: param.default for parameter, param in space.items()
@@ -81,7 +82,7 @@ def default_values(
 
 
 def describe_space(
-    space: dict[str, Param],  # As `spaces` gives it
+    space: dict[str, Param],  # As `search_space` gives it
 ) -> dict[str, str]:
     "The ranges of a space in words: stored with a study, and shown where another space is refused."
     return {parameter: _describe_distribution(param.dist) for parameter, param in sorted(space.items())}

@@ -6,10 +6,10 @@ import optuna
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.study import open_study, spaces, work
+from fastmatch.study import open_study, search_space, work
 from fastmatch.study.engine.open_study import claim_lock, fingerprint_vectors
 
-SPACE = spaces('margin', lr=(1e-4, 1e-2, 'log'))
+SPACE = search_space('margin', lr=(1e-4, 1e-2, 'log'))
 
 
 @pytest.fixture(params=['a.db', 'a.sqlite', 'a.log', 'url'])
@@ -34,8 +34,8 @@ def test_the_same_call_continues(storage):
 
 @pytest.mark.parametrize('changed_options, message_parts', [
     (dict(direction='minimize'), ['to maximize', 'to minimize']),
-    (dict(space=spaces('margin')), ["'lr'", '0.0001 to 0.01 log', 'space']),
-    (dict(space=spaces('margin', lr=(1e-4, 1e-1, 'log'))), ['0.0001 to 0.1 log', '0.0001 to 0.01 log']),
+    (dict(space=search_space('margin')), ["'lr'", '0.0001 to 0.01 log', 'space']),
+    (dict(space=search_space('margin', lr=(1e-4, 1e-1, 'log'))), ['0.0001 to 0.1 log', '0.0001 to 0.01 log']),
     (dict(about={'monitor': 'map@r'}), ['recall@1', 'map@r'])])
 def test_another_study_of_the_name_is_refused(storage, changed_options, message_parts):
     options = dict(space=SPACE, about={'monitor': 'recall@1'})
@@ -45,9 +45,9 @@ def test_another_study_of_the_name_is_refused(storage, changed_options, message_
 
 
 def test_a_first_trial_that_draws_is_not_the_kit_as_it_comes():
-    study = open_study('s', space=spaces('margin', lr=(1e-2, 1e-1, 'log')))
+    study = open_study('s', space=search_space('margin', lr=(1e-2, 1e-1, 'log')))
     assert study.trials[0].user_attrs == {'given': {'margin': .3}}
-    assert open_study('s', space=spaces('margin', 'image_pool')).trials[0].user_attrs['default']
+    assert open_study('s', space=search_space('margin', 'image_pool')).trials[0].user_attrs['default']
 
 
 def test_a_study_half_made_is_completed(tmp_path):
@@ -73,7 +73,7 @@ def test_who_only_looks_leaves_nothing_behind(storage):
     assert len(open_study('s', storage, space=SPACE, about={'monitor': 'map@r'}).trials) == 1
     study = open_study('s', storage)
     assert study.user_attrs['kept']['monitor'] == 'map@r' and len(study.trials) == 1
-    with pytest.raises(InputError, match='space'): open_study('s', storage, space=spaces('lr'))
+    with pytest.raises(InputError, match='space'): open_study('s', storage, space=search_space('lr'))
 
 
 def test_many_open_at_once(tmp_path):

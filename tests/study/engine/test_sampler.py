@@ -1,10 +1,10 @@
 "Samplers and pruners by name: a resumed study draws what one left alone would have drawn."
 import pytest
 
-from fastmatch.study import open_study, spaces, work
+from fastmatch.study import open_study, search_space, work
 from fastmatch.study.engine.sampler import make_sampler
 
-SPACE = spaces('margin', lr=(1e-4, 1e-2, 'log'))
+SPACE = search_space('margin', lr=(1e-4, 1e-2, 'log'))
 
 
 def objective(trial):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastmatch.core import InputError, MissingPackage
-from fastmatch.study import open_study, spaces, work
+from fastmatch.study import open_study, search_space, work
 from fastmatch.study.engine.storage import open_storage, pack_array, unpack_array
 
 
@@ -52,7 +52,7 @@ def test_arrays_are_packed_and_unpacked():
 @pytest.mark.parametrize('file_name', ['a.db', 'a.log'])
 def test_the_dashboard_opens_the_storage_as_it_is(file_name, tmp_path):
     dashboard = pytest.importorskip('optuna_dashboard')
-    space = spaces('margin', lr=(1e-4, 1e-2, 'log'))
+    space = search_space('margin', lr=(1e-4, 1e-2, 'log'))
     study = open_study('mine', tmp_path/file_name, space=space)
     work(study, lambda trial: trial.suggest_float('margin', 0, .8), 3)
     app, statuses = dashboard.wsgi(open_storage(tmp_path/file_name).storage), []

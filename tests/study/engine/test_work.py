@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastmatch.core import InputError
-from fastmatch.study import WrongStudy, open_study, spaces, work
+from fastmatch.study import WrongStudy, open_study, search_space, work
 from fastmatch.study.engine.liveness import is_alive, worker_name
 from fastmatch.study.engine.work import (
     MAX_TRIES,
@@ -25,7 +25,7 @@ from fastmatch.study.engine.work import (
     run_trial,
 )
 
-SPACE = spaces('margin')
+SPACE = search_space('margin')
 def draw_margin(trial): return trial.suggest_float('margin', 0, .8)
 
 
@@ -318,14 +318,14 @@ def test_queued_trials_beyond_the_number_wait(study):
 
 CODE = '''
 import os, sys, time
-from fastmatch.study import open_study, spaces, work
+from fastmatch.study import open_study, search_space, work
 
 def objective(trial):
     time.sleep(.01)
     open(sys.argv[2], 'a').write(f'{trial.number} {os.getpid()}\\n')
     return trial.suggest_float('margin', 0, .8)
 
-work(open_study('s', sys.argv[1], space=spaces('margin'), sampler='random'), objective, 40)
+work(open_study('s', sys.argv[1], space=search_space('margin'), sampler='random'), objective, 40)
 '''
 
 

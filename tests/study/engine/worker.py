@@ -6,9 +6,9 @@ import random
 import sys
 import time
 
-from fastmatch.study import open_study, spaces, suggest, work
+from fastmatch.study import open_study, search_space, suggest, work
 
-SPACE = spaces('margin', 'scale', lr=(1e-4, 1e-2, 'log'))
+SPACE = search_space('margin', 'scale', lr=(1e-4, 1e-2, 'log'))
 
 
 def main(storage, n_trials, notes_file, seconds):
