@@ -148,7 +148,9 @@ class TextChanges:
         for option, value in (('fields', fields), ('span', span)):
             if not 0 <= value <= 1: raise InputError(f'{option}={value}: give a probability, 0 to 1')
         if most < 1: raise InputError(f'most={most}: give 1 or more')
-        self.fields, self.span, self.most = fields, span, most
+        self.fields = fields
+        self.span = span
+        self.most = most
 
     def __call__(self, text, rng):
         changed = without_fields(text, self.fields, rng)

@@ -175,9 +175,11 @@ class ListingDataLoaders(DataLoaders):
 
     `df` (usable rows), `is_valid` (bool, its held-out rows), `skipped` (what was left out and why), `moved`
     (rows that changed their fold), `columns` (of `df`), `text_columns` (a list; `df` has their texts put
-    together as its title), `image_folder`, `image_columns` (one for each picture).
+    together as its title), `serialised` (None, or the dict of fields that they are put together by),
+    `image_folder`, `image_columns` (one for each picture).
     """
-    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'serialised', 'image_folder', 'image_columns', 'skipped', 'moved')
+    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'serialised', 'image_folder', 'image_columns',
+             'skipped', 'moved')
     text_columns = ()  # of loaders in a Learner that an earlier version exported
     serialised = None  # title's fields by name, where they are put together with their names
 

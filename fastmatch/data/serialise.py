@@ -6,6 +6,7 @@ product pages already write it: the words have vectors from the first step on, a
 can be taken apart again (`fields_in`), which augmentation needs.
 """
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -101,14 +102,13 @@ def with_serialised_title(
 
     What is trained on it keeps the order: a later table may have its columns in any.
     """
-    from dataclasses import replace
     if isinstance(columns.title, dict): return columns
     titles = columns.title if isinstance(columns.title, (list, tuple)) else [columns.title]
     titles = {str(header): {'kind': 'text', 'column': header} for header in titles if header is not None}
     places = {header: place for place, header in enumerate(headers)}
     rest = sorted((name for name in columns.fields if name not in titles),
                   key=lambda name: places.get(columns.fields[name].column, len(places)))
-    if not titles and not rest: raise InputError('serialise: there is no title and no field to make a text of')
+    if not titles and not rest: raise InputError('serialise: there is no title and no field')
     return replace(columns, title={**titles, **{name: columns.fields[name] for name in rest}})
 
 

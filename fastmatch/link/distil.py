@@ -21,7 +21,8 @@ def distilled(
     """A pair model of the labels and of the teacher's probabilities for unlabelled candidates that are close.
 
     No transformer is needed to use it. Threshold and figures come from models that saw no pair of the left
-    listing that they score, labelled or not; the teacher saw all labels, which it passes on within a part only.
+    listing that they score, labelled or not. Their teacher saw all labels, so the figures flatter a little:
+    believe those of pairs that were kept back.
     """
     asked, soft = _taught(pairs, places, teacher, texts_of, seed, most)
     table = pairs.pairs.features

@@ -35,7 +35,7 @@ class Learnt:
     model: PairModel
     threshold: float  # Pairs of this probability or more match
     figures: dict  # What it is worth: 'pair_f1', 'low', 'high', ... on pairs it did not see; empty: unknown
-    close: CloseScores | None = None  # Reads close pairs again; None: the model's probability is the last word
+    close: CloseScores | None = None  # Reads close pairs again; None: what the model says counts
 
     def probabilities(
         self,
@@ -53,8 +53,8 @@ def learn_from_labels(
     same: np.ndarray,  # bool (m,), whether they match
     classifier=None,  # Any of scikit-learn's; default `linking_trees`
     seed: int = 0,  # Of the parts
-    # Function of (unseen probabilities, parts) of the labelled pairs that learns to read close ones again, and
-    # gives `CloseScores` and the rescored probabilities; None: no cross-encoder
+    # Function of (unseen probabilities, parts) of the labelled pairs that learns to read close ones again,
+    # and gives `CloseScores` and the rescored probabilities; None: no cross-encoder
     reread=None,
 ) -> Learnt:
     """Fit a pair model to labelled pairs; the threshold, and what is said of both, come from models that saw

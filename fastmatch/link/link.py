@@ -35,12 +35,12 @@ def match_tables(
     vectors: dict | None = None,  # Modality -> (vectors of the left, of the right listings), from encoders
     k: int = NEAREST,  # Candidates of each column
     seed: int = 0,  # Of the model and of the parts that it is judged on
-    # A `CrossEncoder` that learns from the known pairs to read close ones again; or `learnt.close` of an earlier
-    # result, together with its `model`
+    # A `CrossEncoder` that learns from the known pairs to read close ones again; or `learnt.close` of an
+    # earlier result, together with its `model`
     cross_encoder: CrossEncoder | CloseScores | None = None,
     cross_options: dict | None = None,  # Of its `fit`: {'epochs': 6}
-    # Teach the pair model what pair model and cross-encoder together say of unlabelled close pairs: slower here,
-    # and no transformer when it is used
+    # Teach the pair model what both together say of unlabelled close pairs: slower here, and no transformer
+    # is asked when it is used
     distil: bool = False,
     echo=None,  # Called with a line of text at each stage; None: says nothing
 ) -> TableMatches:

@@ -43,8 +43,8 @@ class CloseScores:
         probabilities: np.ndarray,  # float32 (m,), of the pair model
         texts_of,  # Function of int (c,), places in `probabilities`: c first texts, c second ones
     ) -> np.ndarray:  # float32 (m,)
-        """The probabilities, those of close pairs weighed with the cross-encoder's; all others as they are, and
-        those of pairs of which one has no text."""
+        """The probabilities, those of close pairs weighed with the cross-encoder's; all others as they are,
+        and those of pairs that lack a text."""
         close = np.flatnonzero(self.is_close(probabilities))
         first, second = texts_of(close)
         has_texts = np.array([bool(one and other) for one, other in zip(first, second)], bool)
@@ -151,8 +151,9 @@ def learn_close(
     probabilities: np.ndarray,  # float (m,), by pair models that saw none of the pair's left listing
     parts: np.ndarray,  # int (m,), pairs of a left listing in one part
     **fit,  # Options of `fit`
-) -> tuple:  # `CloseScores`; float32 (m,), rescored by cross-encoders and weights that saw none of the listing
-    "Fit cross-encoder and weights to labelled pairs."
+) -> tuple:  # `CloseScores`; float32 (m,)
+    """Fit cross-encoder and weights to labelled pairs; the rescored probabilities come from cross-encoders
+    and weights that saw none of the pair's left listing."""
     if not callable(getattr(cross_encoder, 'fit', None)) or not hasattr(cross_encoder, 'unfitted'):
         raise InputError(f'cross_encoder={cross_encoder!r}: give a CrossEncoder')
     has_texts = np.array([bool(one and other) for one, other in zip(first, second)], bool)

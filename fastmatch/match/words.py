@@ -231,7 +231,8 @@ def _tiers(numbers):
 STEP_WORDS = {
     'expand': _expand, 'augment': _augment, 'blend': _blend, 'cross_mean': _cross_mean,
     'neighbor_mean': _neighbor_mean, 'k_reciprocal': _k_reciprocal, 'standardize': _standardize,
-    'cross_encoder': _cross_encoder, 'mutual': _mutual, 'veto': _veto, 'pair_model': _pair_model, 'min2': _min2, 'chisel': _chisel,
+    'cross_encoder': _cross_encoder, 'mutual': _mutual, 'veto': _veto,
+    'pair_model': _pair_model, 'min2': _min2, 'chisel': _chisel,
     'components': _components, 'agglomerate': _agglomerate, 'tiers': _tiers}
 
 

@@ -1,12 +1,13 @@
 """`CrossEncoder`: reads two texts together and says whether they are of the same product.
 
 An encoder of titles reads one text at a time, and two listings meet as vectors only. Here every word of one
-text sees every word of the other, as in Ditto (https://arxiv.org/abs/2004.00584) and in the cross-encoders of
-sentence-transformers. That costs one pass of the model a pair, so it is meant for the few pairs that are close
-to call, or for teaching faster models (`fastmatch.link`).
+text sees every word of the other, as in Ditto (https://arxiv.org/abs/2004.00584) and in the cross-encoders
+of sentence-transformers. That costs one pass of the model a pair, so it is meant for the few pairs that are
+close to call, or for teaching faster models (`fastmatch.link`).
 """
 import hashlib
 import math
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -37,7 +38,9 @@ class PairNet(nn.Module):
         dropout: float = .1,  # Before the last layer
     ):
         super().__init__()
-        self.body, self.pool, self.pad_id = encoder.body, encoder.pool, encoder.pad_id
+        self.body = encoder.body
+        self.pool = encoder.pool
+        self.pad_id = encoder.pad_id
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.n_out, 1)
 
@@ -67,9 +70,14 @@ class CrossEncoder:
     ):
         if max_len < 8: raise InputError(f'max_len={max_len}: give 8 or more')
         check_device(device)
-        self.name, self.pool, self.max_len, self.bf16, self.device = str(name), pool, max_len, bf16, device
+        self.name = str(name)
+        self.pool = pool
+        self.max_len = max_len
+        self.bf16 = bf16
+        self.device = device
         self.model = None  # `PairNet`, once it is fitted
         self.tokenizer = None
+        self._encoder_spec = None  # what the model's encoder is built from again
 
     def __repr__(self):
         state = 'not fitted' if self.model is None else 'fitted'
@@ -196,7 +204,6 @@ class CrossEncoder:
 
 def _train(model, tokens_of, targets, epochs, lr, bs, seed, autocast, echo):
     "Fit a model to pairs; `tokens_of` gives their tokens anew for each epoch."
-    import random
     order, words = np.random.default_rng(seed), random.Random(seed)
     steps_an_epoch = math.ceil(len(targets) / bs)
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=.01, fused=True)

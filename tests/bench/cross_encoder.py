@@ -52,7 +52,7 @@ def f1(chosen, same): return round(200 * (chosen & same).sum() / max(1, chosen.s
 
 
 def trees(found, known_features, same, parts, test_features, soft=None):
-    "Unseen probabilities of labelled pairs, and those of test pairs; `soft`: (features, probabilities, parts)."
+    "Unseen probabilities of labelled pairs, those of test pairs; `soft`: (features, probabilities, parts)."
     def fit(mask, soft_mask):
         if soft is None: return fitted(found, known_features[mask], same[mask])
         model = fitted(found, known_features[mask], same[mask])  # for its names; fitted anew
@@ -115,7 +115,8 @@ def measure(name, epochs, lr, seed, say):
     both, test_both = unseen.copy(), of_test.astype(np.float64)
     for half in range(FOLDS):
         own, others = close & (halves == half), close & (halves != half)
-        both[own] = weighed(fitted_weights(unseen[others], read[others], same[others]), unseen[own], read[own])
+        half_weights = fitted_weights(unseen[others], read[others], same[others])
+        both[own] = weighed(half_weights, unseen[own], read[own])
     test_both[test_close] = weighed(weights, of_test[test_close], test_read[test_close])
     row('close pairs rescored', both, test_both, every, trained)
 
@@ -135,16 +136,16 @@ def measure(name, epochs, lr, seed, say):
     doubtful = np.flatnonzero((probabilities >= .02) & (probabilities <= .98) & ~is_known)
     doubtful = np.random.default_rng(seed).permutation(doubtful)[:UNLABELLED]
     say(f'{len(doubtful)} unlabelled close pairs of {len(found)} candidates')
-    soft = CloseScores(final, weights).rescored(
-        probabilities[doubtful], lambda rows: pair_texts(found.left[doubtful[rows]], found.right[doubtful[rows]]))
+    def doubtful_texts(rows): return pair_texts(found.left[doubtful[rows]], found.right[doubtful[rows]])
+    soft = CloseScores(final, weights).rescored(probabilities[doubtful], doubtful_texts)
     part_of = dict(zip(known.left, parts))
     soft_parts = np.array([part_of.get(listing, -1) for listing in found.left[doubtful]])
     unseen_small, of_test_small = trees(found, features[places], same, parts, features[test_places],
                                         (features[doubtful], soft, soft_parts))
     row('distilled', unseen_small, of_test_small, every, trained + time.time() - started)
     for entry in rows:
-        entry |= {'epochs': epochs, 'lr': lr, 'max_len': MAX_LEN[name], 'learned_from': len(learned), 'seed': seed,
-                  'close_test_pairs': int(test_close.sum()), 'test_pairs': len(test_same)}
+        entry |= {'epochs': epochs, 'lr': lr, 'max_len': MAX_LEN[name], 'learned_from': len(learned),
+                  'seed': seed, 'close_test_pairs': int(test_close.sum()), 'test_pairs': len(test_same)}
     return rows
 
 

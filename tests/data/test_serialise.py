@@ -14,7 +14,6 @@ from fastmatch.data.serialise import (
     cell_in_words,
     fields_in,
     name_in_words,
-    serialised_cells,
     with_serialised_title,
     without_fields,
     without_span,

@@ -159,9 +159,9 @@ class PairModel:
         features: np.ndarray,  # float32 (m,f), as `features` gives them
         probabilities: np.ndarray,  # float (m,), how likely each pair is of one group, as a teacher says
     ):
-        """Fit the classifier to probabilities instead of labels: each pair stands once for a match and once for
-        none, and counts as much as its probability says. That is the cross-entropy of the distillation of
-        https://arxiv.org/abs/1503.02531. A sure pair stands once."""
+        """Fit the classifier to probabilities instead of labels: each pair stands once for a match and once
+        for none, and counts as much as its probability says; a sure pair stands once. That is the
+        cross-entropy of https://arxiv.org/abs/1503.02531 (distillation)."""
         probabilities = np.asarray(probabilities, np.float64)
         if len(features) != len(probabilities) or not ((probabilities >= 0) & (probabilities <= 1)).all():
             raise InputError(f'pair model: {len(features)} pairs: give as many probabilities from 0 to 1')

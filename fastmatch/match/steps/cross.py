@@ -18,9 +18,9 @@ def cross_encoder(
 ) -> Neighbors:
     """Give each close pair a new score between `low` and `high`: as far up as the scorer says.
 
-    All other scores stay as they are, and above or below the close ones as before; so `low` and `high` are put
-    around the threshold, and the threshold is chosen again: halfway between them it asks for a probability of
-    .5. A pair that lacks a text keeps its score. Each pair of texts is read once.
+    All other scores stay as they are, and above or below the close ones as before; so `low` and `high` are
+    put around the threshold, and the threshold is chosen again: halfway between them it asks for a
+    probability of .5. A pair that lacks a text keeps its score. Each pair of texts is read once.
     """
     rows, columns = np.nonzero(neighbors.ids[:, 1:] >= 0)
     columns += 1

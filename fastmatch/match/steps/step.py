@@ -131,12 +131,13 @@ class Step:
         self,
         shift: float,  # How far the rule's threshold is moved, for another size of the pool
     ) -> 'Step':
-        "min2 with its own threshold moved by as much, a cross-encoder with its band; other steps as they are."
+        "min2 with its own threshold moved by as much, a cross-encoder with its band, others as they are."
         if self.do == 'min2': names = [name for name in ('threshold',) if self.params.get(name) is not None]
         else: names = ['low', 'high'] if self.do == 'cross_encoder' else []
         if not names: return self
         scorer = {} if self.scorer is None else {'scorer': self.scorer}
-        return Step(self.do, **{**self.params, **{name: self.params[name] + shift for name in names}, **scorer})
+        moved = {name: self.params[name] + shift for name in names}
+        return Step(self.do, **{**self.params, **moved, **scorer})
 
     def __eq__(self, other): return isinstance(other, Step) and self.to_dict(False) == other.to_dict(False)
     def __hash__(self): return hash(self.do)
@@ -237,8 +238,8 @@ def _scorer(params):
     scorer = params.get('scorer')
     others = {name: value for name, value in params.items() if name != 'scorer'}
     if not callable(getattr(scorer, 'scores', None)):
-        raise InputError(f"step 'cross_encoder': scorer={scorer!r}: give a fitted `CrossEncoder`, or an object "
-                         'with scores(first_texts, second_texts)')
+        raise InputError(f"step 'cross_encoder': scorer={scorer!r}: give a fitted `CrossEncoder`, or an "
+                         'object with scores(first_texts, second_texts)')
     check_band(others.get('low'), others.get('high'))
     fingerprint = getattr(scorer, 'fingerprint', None)
     if others.get('fingerprint') not in (None, fingerprint):

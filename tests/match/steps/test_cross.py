@@ -61,8 +61,9 @@ def test_as_a_loop_over_the_pairs():
     assert changed
 
 
-def rule(scorer, **params): return Rule('mean', WEIGHTS, .45, 8, steps=[
-    Step('cross_encoder', scorer=scorer, **{'low': LOW, 'high': HIGH, **params})])
+def rule(scorer, **params):
+    step = Step('cross_encoder', scorer=scorer, **{'low': LOW, 'high': HIGH, **params})
+    return Rule('mean', WEIGHTS, .45, 8, steps=[step])
 
 
 def test_in_a_rule_and_kept_as_json():
