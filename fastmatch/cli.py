@@ -119,6 +119,17 @@ Vectors = Annotated[Path | None, _option(
     'Vectors made elsewhere, a row a listing: .npz, an array for each modality.')]
 
 
+PairsFile = Annotated[Path, _option('File to write: left_id, right_id, probability.', '--out', '-o')]
+Known = Annotated[Path | None, _option('Table of known pairs: left_id, right_id, label (1 or 0).')]
+Fields = Annotated[list[str] | None, _option(
+    'A column to compare, NAME:KIND; kinds are text, code, category, number (also with a unit, '
+    'price:number:EUR). May be given several times; default: recognised.')]
+LinkThreshold = Annotated[float | None, _option(
+    'Probability from which a pair matches; default: the best on the known pairs, .5 without any.')]
+How = Annotated[str, _option(
+    'one-to-one, one-to-many (a listing of the first table may have several), many-to-one or free.')]
+
+
 @app.command()
 def demo(
     out: Annotated[Path, _option('Folder to write; an earlier demo in the default one is replaced.')] = DEMO,
@@ -309,6 +320,34 @@ def match(
         n_matches = len(result.matches.ids) - len(result)
         typer.echo(f'{len(result)} listings, {n_matches} matches among {len(result.ids)}; '
                    f'wrote {" and ".join(map(str, written_files))}')
+
+
+@app.command()
+def link(
+    left: Table,
+    right: Annotated[Path, typer.Argument(help="The other shop's table.", show_default=False)],
+    out: PairsFile = Path('links.csv'),
+    known: Known = None,
+    field: Fields = None,
+    how: How = 'one-to-one',
+    threshold: LinkThreshold = None,
+    id_col: IdCol = None,
+    right_id_col: IdCol = None,
+    title_col: Annotated[str | None, _column('titles')] = None,
+    right_title_col: Annotated[str | None, _column('titles')] = None,
+    encoding: Encoding = 'utf-8',
+    seed: Seed = 0,
+):
+    """Match the listings of two tables against each other: two shops, a shop and a catalogue.
+
+    Columns that both tables have are compared by what they hold: texts, codes, categories, numbers. Without
+    --known it learns from the tables themselves; with some labelled pairs it says what it is worth.
+    """
+    typer.echo('loading ...')
+    with _working():
+        from .jobs.link import link_files
+        link_files(left, right, out, known, field, (id_col, right_id_col), (title_col, right_title_col), how,
+                   threshold, encoding, seed, typer.echo)
 
 
 @app.command()

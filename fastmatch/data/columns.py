@@ -31,7 +31,7 @@ class Columns:
     def __post_init__(self):
         if not isinstance(self.fields, dict):
             raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
-        taken = set(ROLES) & set(self.fields)
+        taken = {role for role in ROLES if getattr(self, role) is not None} & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
         # plain values, as a saved matcher keeps them
         if isinstance(self.title, dict):
@@ -81,8 +81,11 @@ class Columns:
 
     def described(self) -> list[str]:
         "Each role and its column: 'id: sku', 'title: name + brand'."
-        return [f'{role}: {" + ".join(name) if isinstance(name, (list, tuple)) else name}'
-                for role, name in asdict(self).items() if name]
+        named = {role: getattr(self, role) for role in ROLES if getattr(self, role)}
+        described = [f'{role}: {" + ".join(name) if isinstance(name, (list, tuple)) else name}'
+                     for role, name in named.items()]
+        of_fields = [f'{name}: {field.column} ({field.kind})' for name, field in self.fields.items()]
+        return [*described, *of_fields]
 
     def by_keyword(self) -> dict:
         "The same as {'id_col': ..., 'image_col': ..., ...}: for messages, json, and calls by keyword."

@@ -32,8 +32,8 @@ class TablePairs:
     ) -> 'TablePairs':
         "Search every space for each listing among those of the other table."
         spaces = embeddings.spaces()
-        if not any(not space.is_field for space in spaces.values()):
-            raise InputError(f'{", ".join(spaces)}: no column finds candidates: give a text or pictures')
+        if not any(space.proposes for space in spaces.values()):
+            raise InputError(f'{", ".join(spaces)}: no column finds candidates: give a text, a code, pictures')
         n_searched = min(k + 1, len(embeddings))
         found = candidates(spaces, n_searched, embeddings.source)
         return cls(spaces, embeddings.source, n_left, found, _pairs(found, spaces, n_left, model))
@@ -75,7 +75,7 @@ class TablePairs:
 
 def _pairs(found, spaces, n_left, model):
     "What a pair model reads: similarities, ranks and crowding on both sides, and the cells themselves."
-    weights = {name: 1. for name in spaces if name not in found.fields and name not in found.join}
+    weights = {name: 1. for name, space in spaces.items() if space.proposes and name not in found.join}
     fused: Neighbors = fuse(found, 'mean', weights)
     return RulePairs(fused, spaces, modalities=[name for name in spaces if name not in found.join],
                      n_rows=n_left, model=model)

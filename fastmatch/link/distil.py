@@ -28,7 +28,7 @@ def distilled(
     table = pairs.pairs.features
     features, soft_features = table[places], table[asked]
     listings = pairs.left[places]
-    parts = learned_parts(listings, seed)
+    parts = learned_parts(listings, seed, same)
     part_of = dict(zip(listings.tolist(), parts.tolist()))
     soft_parts = np.array([part_of.get(listing, -1) for listing in pairs.left[asked].tolist()], np.int64)
 

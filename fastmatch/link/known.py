@@ -20,6 +20,9 @@ class KnownLabels:
     left: np.ndarray  # int (m,)
     right: np.ndarray  # int (m,)
     same: np.ndarray  # bool (m,)
+    # Whether they are all matches of the left listings that they name, so that what else is a candidate of
+    # these does not match
+    complete: bool = False
 
     def __len__(self): return len(self.same)
 
@@ -29,7 +32,10 @@ class KnownLabels:
         known: pd.DataFrame,  # Columns `left_id`, `right_id` and `label` (1, 0); without labels all match
         tables: Tables,
     ) -> 'KnownLabels':
-        "The pairs by row numbers; raises `InputError` for unknown ids, labels, and pairs that contradict."
+        """The pairs by row numbers; raises `InputError` for unknown ids, labels, and pairs that contradict.
+
+        A pair that is given twice counts once.
+        """
         left, right = cls.rows_of(known, tables)
         label_header = next((header for header in LABEL_HEADERS if header in known), None)
         same = np.ones(len(known), bool)
@@ -39,7 +45,18 @@ class KnownLabels:
         if len(twice):
             pairs = [(tables.left_ids[row.left], tables.right_ids[row.right]) for row in twice.itertuples()]
             raise InputError(f'known: pairs that match and that do not: {preview(pairs)}')
-        return cls(table.left.to_numpy(np.int64), table.right.to_numpy(np.int64), table.same.to_numpy(bool))
+        return cls(table.left.to_numpy(np.int64), table.right.to_numpy(np.int64), table.same.to_numpy(bool),
+                   complete=label_header is None)
+
+    def among(
+        self,
+        left: np.ndarray,  # int (p,), left row of each candidate pair
+        places: np.ndarray,  # int (m,), where these pairs stand among the candidates
+    ) -> tuple:  # (int, places of the pairs to learn from; bool, whether they match)
+        "The candidate pairs that these say something of."
+        if not self.complete: return places, self.same
+        of_named = np.flatnonzero(np.isin(left, self.left))
+        return of_named, np.isin(of_named, places)
 
 
     @staticmethod

@@ -59,12 +59,13 @@ def learn_from_labels(
 ) -> Learnt:
     """Fit a pair model to labelled pairs; the threshold, and what is said of both, come from models that saw
     no pair of the left listing that they score."""
-    if not same.any() or same.all():
-        raise InputError(f'known: {same.sum()} of {len(same)} pairs match: pairs that match and pairs that '
-                         'do not are needed to learn from')
-    features = pairs.pairs.features[places]
     listings = pairs.left[places]
-    parts = learned_parts(listings, seed)
+    n_matched = len(np.unique(listings[same]))
+    if n_matched < 2 or len(np.unique(listings[~same])) < 2:
+        raise InputError(f'known: {same.sum()} of {len(same)} pairs match: pairs that match and pairs that '
+                         'do not, of two left listings at least, are needed to learn from')
+    features = pairs.pairs.features[places]
+    parts = learned_parts(listings, seed, same)
     probabilities = np.empty(len(same))
     for part in range(parts.max() + 1):
         in_part = parts == part
@@ -91,15 +92,19 @@ def learn_from_tables(
 
     What it is worth can't be known without labels.
     """
+    if not len(pairs):
+        raise InputError('no pair of the two tables is a candidate: their columns have nothing in common')
     scores = pairs.pairs.candidates.scores['fused'][pairs.pairs.rows, pairs.pairs.columns]
     is_match = _sure_pairs(pairs, scores)
     if is_match.sum() < 2:
-        raise InputError(f'{is_match.sum()} pairs are each other\'s nearest: too few to learn from; label '
-                         'some pairs, known=DataFrame of left_id, right_id, label')
+        raise InputError(f"{is_match.sum()} pairs are each other's nearest: too few to learn from; label some "
+                         'pairs, known=DataFrame of left_id, right_id, label')
     for round_number in range(ROUNDS):
         probabilities, model = _self_trained(pairs, is_match, seed + round_number)
-        if round_number < ROUNDS - 1:
-            is_match = (probabilities >= EVEN) & assigned(pairs.left, pairs.right, probabilities)
+        matched = (probabilities >= EVEN) & assigned(pairs.left, pairs.right, probabilities)
+        # what a model of few pairs matches may be nothing
+        if matched.sum() < is_match.sum(): break
+        is_match = matched
     return Learnt(model, EVEN, {})
 
 
@@ -120,7 +125,10 @@ def _self_trained(pairs, is_match, seed):
     rng = np.random.default_rng(seed)
     different = rng.permutation(np.flatnonzero(of_matched & ~is_match))[:MOST_DIFFERENT * is_match.sum()]
     learnt = np.sort(np.concatenate([np.flatnonzero(is_match), different]))
-    parts = learned_parts(pairs.left, seed)
+    if not len(different):
+        raise InputError(f'{len(pairs)} candidate pairs, and all seem to match: too few to learn from; label '
+                         'some pairs, known=DataFrame of left_id, right_id, label')
+    parts = learned_parts(pairs.left, seed, is_match)
     probabilities = np.empty(len(pairs))
     for part in range(parts.max() + 1):
         in_part = parts == part
@@ -158,11 +166,17 @@ def _margin(listings, scores):
 def learned_parts(
     listings: np.ndarray,  # int (m,), the left listing of each pair
     seed: int,  # Of the draw
+    same: np.ndarray,  # bool (m,), whether each pair matches
 ) -> np.ndarray:  # int (m,), from 0
-    "A part for each pair, all pairs of a left listing in one."
+    "A part for each pair: all pairs of a left listing in one, those with a match dealt out evenly."
     distinct, codes = np.unique(listings, return_inverse=True)
-    folds = max(2, min(FOLDS, len(distinct)))
-    return np.random.default_rng(seed).permutation(np.arange(len(distinct)) % folds)[codes]
+    has_match = np.bincount(codes, same) > 0
+    shuffled = np.random.default_rng(seed).permutation(len(distinct))
+    shuffled = np.concatenate([shuffled[has_match[shuffled]], shuffled[~has_match[shuffled]]])
+    folds = min(FOLDS, max(2, has_match.sum()))
+    part_of_listing = np.empty(len(distinct), int)
+    part_of_listing[shuffled] = np.arange(len(distinct)) % folds
+    return part_of_listing[codes]
 
 
 def best_threshold(

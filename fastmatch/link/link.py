@@ -25,7 +25,8 @@ def match_tables(
     # Of both tables, `fields` among them, or a pair (of the left, of the right); None: recognised
     columns: Columns | tuple | None = None,
     *,
-    # Pairs that are known: `left_id`, `right_id`, `label` (1 or 0); None: learns from the tables alone
+    # Pairs that are known: `left_id`, `right_id`, `label` (1 or 0); without labels they are all the matches
+    # of the left listings that they name. None: learns from the tables alone
     known: pd.DataFrame | None = None,
     how: str = 'one-to-one',  # 'one-to-one', 'one-to-many', 'many-to-one' or 'free'
     # One that was fitted to tables with the same fields, or `PairModel(classifier)` to be fitted here; None:
@@ -86,7 +87,7 @@ def match_tables(
 
 def _from_labels(found, labels, texts, cross_encoder, options, *, distil, classifier, seed):
     "A pair model of the labelled pairs, with a cross-encoder for close ones, or taught by it."
-    places, same = found.places(labels.left, labels.right), labels.same
+    places, same = labels.among(found.left, found.places(labels.left, labels.right))
     if cross_encoder is None: return learn_from_labels(found, places, same, classifier, seed)
     texts_of = texts.at(found)
 

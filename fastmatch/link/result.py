@@ -50,6 +50,14 @@ class TableMatches:
         "What was compared."
         return self.tables.fields
 
+    def summary(self) -> dict:
+        "The figures as plain values."
+        return {'listings': [len(self.tables.left), len(self.tables.right)], 'matches': len(self),
+                'how': self.how, 'threshold': self.learnt.threshold, 'worth': self.learnt.figures,
+                'blocking': self.blocking, 'candidate_pairs': len(self.candidates),
+                'fields': {name: [field.kind, field.column, self.tables.right_fields[name].column]
+                           for name, field in self.fields.items()}}
+
     def score(
         self,
         pairs: pd.DataFrame,  # Columns `left_id` and `right_id`

@@ -15,6 +15,7 @@ import pandas as pd
 from ..core import InputError, preview
 
 BOOLS = bool, np.bool_
+SEVERAL = list, tuple, set, frozenset, dict, np.ndarray  # cells that hold several things
 NUMBERS = numbers.Real, Decimal  # numpy's are registered as `numbers.Real`
 HASH_DIGITS = 16  # of a perceptual hash of 64 bits
 EXACT = 2**53  # floats from here on do not tell neighboring whole numbers apart
@@ -41,8 +42,10 @@ def comparable(
 def as_text(
     cell,  # An id, a group: a number, a text, or nothing
 ) -> str | None:
-    "What a cell says as text, without blanks around it: 12, 12.0 and '12 ' are '12'; None where missing."
+    """What a cell says as text, without blanks around it: 12, 12.0 and '12 ' are '12', a list its elements;
+    None where missing."""
     if isinstance(cell, str): return composed(str(cell)).strip()
+    if isinstance(cell, SEVERAL): return ' '.join(filter(None, map(as_text, cell))) or None
     if pd.isna(cell): return None
     if isinstance(cell, NUMBERS) and not isinstance(cell, BOOLS) and float(cell).is_integer():
         return str(int(cell))

@@ -87,7 +87,7 @@ def measure(name, epochs, lr, seed, say):
     found = found.with_pairs(test.left, test.right)
     features = found.pairs.features
     places, test_places = found.places(known.left, known.right), found.places(test.left, test.right)
-    parts = learned_parts(known.left, seed)
+    parts = learned_parts(known.left, seed, same)
     unseen, of_test = trees(found, features[places], same, parts, features[test_places])
     every = np.ones(len(same), bool)
     row('pair model', unseen, of_test, every, time.time() - started)

@@ -27,10 +27,11 @@ def two_shops(n_left=60, n_right=70, n_same=40, seed=0):
                 'price': f"${each['price']:.2f}" if rng.random() < .8 else None}
 
     def right_row(each):
-        words = rng.permutation(each['words'])
+        words = ' '.join(rng.permutation(each['words']))
         code = each['model'].replace('-', '').lower()
-        return {'name': f"{BRANDS[each['brand']]} {' '.join(words)}" + (f' {code}' if rng.random() < .5 else ''),
-                'brand': BRANDS[each['brand']], 'model': code if rng.random() < .7 else None,
+        in_name = f' {code}' if rng.random() < .5 else ''
+        return {'name': f"{BRANDS[each['brand']]} {words}{in_name}", 'brand': BRANDS[each['brand']],
+                'model': code if rng.random() < .7 else None,
                 'price': each['price'] * (1 + .05 * rng.random())}
 
     left_table = pd.DataFrame([left_row(left[place]) for place in left_order])

@@ -19,6 +19,7 @@ class FieldSpace(PairwiseSpace):
     """
     kind: ClassVar[str]  # As `Field` calls it
     is_field = True
+    proposes = False  # Whether a search finds candidates, and not each listing itself alone
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class Codes(FieldSpace):
     A search finds listings with the same code, or with one that differs by one letter or digit.
     """
     kind = 'code'
+    proposes = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class Space(ABC):
     made_with: dict | None = None  # How its vectors were made, as `Embeddings` know it; None: not known
     # bool (n,), listings that an encoder was trained on, as `Embeddings` know it; None: not known
     trained_on: np.ndarray | None = None
+    proposes = True  # Whether a search finds candidates, and not each listing itself alone
     is_field = False  # Whether it is a column of a table that is compared: a code, a category or a number
 
     @abstractmethod

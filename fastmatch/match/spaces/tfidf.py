@@ -159,7 +159,7 @@ class Tfidf(VectorSpace):
         products = query_vectors.multiply(_widened(self.vectors[listing_ids], width)).tocsr()
         pair_of_product = np.repeat(np.arange(len(query_rows)), np.diff(products.indptr))
         # sums in float64, in the order of the vocabulary
-        scores = np.bincount(pair_of_product, products.data, minlength=len(query_rows))
+        scores = np.bincount(pair_of_product, products.data, minlength=len(query_rows)).astype(np.float64)
         if self.missing_is_unknown:
             is_missing, is_missing_query = self._is_empty(), queries._is_empty()
             scores[is_missing_query[query_rows] | is_missing[listing_ids]] = np.nan
