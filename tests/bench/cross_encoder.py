@@ -48,7 +48,7 @@ UNLABELLED = 4000  # close pairs without a label that the cross-encoder is asked
 FOLDS = 2
 
 
-def f1(chosen, same): return round(200 * (chosen & same).sum() / max(1, chosen.sum() + same.sum()), 2)
+def f1(chosen, same): return round(float(200 * (chosen & same).sum() / max(1, chosen.sum() + same.sum())), 2)
 
 
 def trees(found, known_features, same, parts, test_features, soft=None):
@@ -67,17 +67,18 @@ def trees(found, known_features, same, parts, test_features, soft=None):
     return unseen, fit(np.ones(len(same), bool), everything).probabilities(test_features)
 
 
-def measure(name, epochs, lr, seed, say):
-    folder, rows = TEXT/name, []
+def measure(name, epochs, lr, seed, say, keep):
+    "One set: a row for each way, handed to `keep` as soon as it is known."
+    folder = TEXT/name
     left, right, *splits = (pd.read_csv(folder/f'{part}.csv')
                             for part in ('tableA', 'tableB', 'train', 'valid', 'test'))
     started = time.time()
     def row(way, unseen, test, used, seconds):
         threshold = best_threshold(unseen[used], same[used])[0]
-        rows.append({'set': name, 'way': way, 'test_f1': f1(test >= threshold, test_same),
-                     'unseen_f1': f1(unseen[used] >= threshold, same[used]), 'threshold': round(threshold, 4),
-                     'seconds': round(seconds)})
-        say(f'{rows[-1]}')
+        keep({'set': name, 'way': way, 'test_f1': f1(test >= threshold, test_same),
+              'unseen_f1': f1(unseen[used] >= threshold, same[used]), 'threshold': round(threshold, 4),
+              'seconds': round(seconds), 'epochs': epochs, 'lr': lr, 'max_len': MAX_LEN[name], 'seed': seed,
+              'learned_from': len(hard_pairs(unseen, same)), 'test_pairs': len(test_same)})
     tables = Tables.of(left, right)
     known = KnownLabels.of(pd.concat(splits[:2]), tables)
     test = KnownLabels.of(splits[2], tables)
@@ -143,10 +144,6 @@ def measure(name, epochs, lr, seed, say):
     unseen_small, of_test_small = trees(found, features[places], same, parts, features[test_places],
                                         (features[doubtful], soft, soft_parts))
     row('distilled', unseen_small, of_test_small, every, trained + time.time() - started)
-    for entry in rows:
-        entry |= {'epochs': epochs, 'lr': lr, 'max_len': MAX_LEN[name], 'learned_from': len(learned),
-                  'seed': seed, 'close_test_pairs': int(test_close.sum()), 'test_pairs': len(test_same)}
-    return rows
 
 
 def main():
@@ -158,9 +155,14 @@ def main():
     parser.add_argument('--out', default='nbs/cross_encoder.csv')
     options = parser.parse_args()
     rows = []
-    for name in options.sets or SETS:
-        rows += measure(name, options.epochs, options.lr, options.seed, lambda line: print(line, flush=True))
+    def say(line): print(line, flush=True)
+
+    def keep(row):
+        rows.append(row)
+        say(row)
+        # an hour's run may be cut off
         write_text(Path(options.out), table_text(pd.DataFrame(rows)))
+    for name in options.sets or SETS: measure(name, options.epochs, options.lr, options.seed, say, keep)
 
 
 if __name__ == '__main__': main()
