@@ -25,7 +25,7 @@ from .callback.snapshots import Snapshots, average_weights, each_weights, greedy
 from .callback.state import update_bn
 from .callback.teacher import Teacher
 from .core import HeadOutput, InputError, MissingPackage, seed_everything
-from .data.augment import Colour, Erase, RandAugment, augs, list_augs
+from .data.augment import Colour, DropFields, DropSpan, Erase, RandAugment, TextChanges, augs, list_augs
 from .data.block import MatchDataLoaders
 from .data.classify import ClassifyDataLoaders
 from .data.columns import Columns

@@ -1,4 +1,5 @@
-"Named augmentation presets as fastai `batch_tfms`, for images down to 32 px."
+"Named augmentation presets as fastai `batch_tfms`, for images down to 32 px; and changes of titles."
+import random
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,8 @@ from fastai.vision.core import TensorImage
 from PIL import Image
 
 from ..core import InputError
+from .serialise import without_fields, without_span
+from .title import Title
 
 
 def _keep_a_bit(level, hparams, level_fn):
@@ -99,6 +102,61 @@ class Erase(RandTransform):
         return TensorImage(self.tfm(erased))
 
 
+class DropFields(RandTransform):
+    """Leave out fields of serialised titles in training, each but the first with probability `p`: shops do
+    not fill in every column. Ditto's `drop_col`, https://arxiv.org/abs/2004.00584"""
+    split_idx = 0  # training only
+
+    def __init__(
+        self,
+        p: float = .2,  # Probability of each field
+    ):
+        super().__init__(p=1.)
+        if not 0 <= p <= 1: raise InputError(f'p={p}: give a probability, 0 to 1')
+        self.share = p
+
+    # fastai seeds `random` in each of its processes
+    def encodes(self, x: Title): return Title(without_fields(x, self.share, random))
+
+
+class DropSpan(RandTransform):
+    """Leave out some words in a row of a title in training; one of the field always stays. Ditto's `del`,
+    https://arxiv.org/abs/2004.00584"""
+    split_idx = 0  # training only
+
+    def __init__(
+        self,
+        p: float = .5,  # Share of the titles that lose a span
+        most: int = 3,  # Words of the longest span
+    ):
+        if not 0 <= p <= 1: raise InputError(f'p={p}: give a probability, 0 to 1')
+        if most < 1: raise InputError(f'most={most}: give 1 or more')
+        super().__init__(p=p)
+        self.most = most
+
+    def encodes(self, x: Title): return Title(without_span(x, self.most, random))
+
+
+class TextChanges:
+    "The same changes for a text and a generator of random numbers, as `CrossEncoder.fit(augment=...)` takes."
+    def __init__(
+        self,
+        fields: float = .2,  # Probability of each field but the first to be left out
+        span: float = .5,  # Share of the texts that lose a span
+        most: int = 3,  # Words of the longest span
+    ):
+        for option, value in (('fields', fields), ('span', span)):
+            if not 0 <= value <= 1: raise InputError(f'{option}={value}: give a probability, 0 to 1')
+        if most < 1: raise InputError(f'most={most}: give 1 or more')
+        self.fields = fields
+        self.span = span
+        self.most = most
+
+    def __call__(self, text, rng):
+        changed = without_fields(text, self.fields, rng)
+        return without_span(changed, self.most, rng) if rng.random() < self.span else changed
+
+
 def _geometry(max_zoom, max_rotate=0., max_warp=0., max_lighting=0., xtra_tfms=None):
     "fastai's flips, zooms, rotations, warps and lighting, drawn anew for each image."
     # a zoom into a random place is a random crop; fastai's RandomResizedCropGPU crops a whole batch alike
@@ -133,4 +191,4 @@ def augs(
     return list(PRESETS[name]())
 
 
-__all__ = ['Colour', 'Erase', 'RandAugment', 'augs', 'list_augs']
+__all__ = ['Colour', 'DropFields', 'DropSpan', 'Erase', 'RandAugment', 'TextChanges', 'augs', 'list_augs']

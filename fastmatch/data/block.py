@@ -16,6 +16,7 @@ from fastai.data.transforms import IndexSplitter
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
+from fastcore.foundation import L
 from fasttransform import Transform
 
 from ..core import PICTURE_SIZE, InputError, unknown_option
@@ -24,6 +25,7 @@ from .columns import FASTAI_NAMES, Columns, keywords_of_roles
 from .image import image_path, read_image
 from .read import check_columns, check_listings, join_titles, text_columns_of
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .serialise import with_serialised_title
 from .show import draw_listing, grid
 from .soft import ProbabilitiesBlock, ReadProbabilities
 from .split import valid_split
@@ -121,6 +123,13 @@ class BatchOptions:
     num_workers: int | None  # Processes that read images; None: fastai's choice
     device: Any  # None: fastai's choice
     others: dict = field(default_factory=dict)  # More for `DataBlock.dataloaders`
+    title_tfms: Any = None  # Transforms of titles in training, see data/augment.py
+
+    @property
+    def all_title_tfms(self) -> list:
+        "The transforms of titles as a list."
+        given = self.title_tfms or []
+        return list(given) if isinstance(given, (list, tuple)) else [given]
 
     def __post_init__(self):
         for option, setting in self.others.items():
@@ -147,7 +156,7 @@ def known_options() -> list[str]:
     fastais = [name for function in (DataLoader.__init__, TfmdDL.__init__, FilteredBase.dataloaders)
                for name in signature(function).parameters]
     ours = [each.name for each in fields(BatchOptions)]
-    of_split = ['path', 'columns', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames']
+    of_split = ['path', 'columns', 'serialise', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames']
     # what the table itself says, or the loaders make
     taken = {'self', 'dataset', 'kwargs', 'others', 'get_idxs', 'path', 'dl_kwargs', 'dl_type', *INSTEAD}
     return [*ours, *of_split, *keywords_of_roles(), *FASTAI_NAMES,
@@ -168,17 +177,20 @@ class ListingDataLoaders(DataLoaders):
 
     `df` (usable rows), `is_valid` (bool, its held-out rows), `skipped` (what was left out and why), `moved`
     (rows that changed their fold), `columns` (of `df`), `text_columns` (a list; `df` has their texts put
-    together as its title), `image_folder`, `image_columns` (one for each picture), `unlabelled` (usable rows
-    without a group: neither trained nor validated on, kept for the catalogue).
+    together as its title), `serialised` (None, or the dict of fields that they are put together by),
+    `image_folder`, `image_columns` (one for each picture), `unlabelled` (usable rows without a group: neither
+    trained nor validated on, kept for the catalogue).
     """
-    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'image_folder', 'image_columns', 'skipped', 'moved',
-             'unlabelled')
+    _kept = ('df', 'is_valid', 'columns', 'text_columns', 'serialised', 'image_folder', 'image_columns',
+             'skipped', 'moved', 'unlabelled')
     text_columns = ()  # of loaders in a Learner that an earlier version exported
+    serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
 
     @property
     def table_columns(self) -> Columns:
-        "The columns that a new table has: a list of titles where they are put together."
+        "The columns that a new table has: a list or a dict of titles where they are put together."
+        if self.serialised is not None: return replace(self.columns, title=self.serialised)
         return replace(self.columns, title=self.text_columns) if len(self.text_columns) > 1 else self.columns
 
     @property
@@ -226,6 +238,7 @@ class ListingDataLoaders(DataLoaders):
         "Make loaders over a table that is checked and split: pictures first, then the title, then the group."
         title_columns = [] if columns.title is None else [columns.title]
         item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
+        item_tfms = [*L(item_tfms if image_columns else None), *options.all_title_tfms]
         image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
         title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
         target_block = ProbabilitiesBlock(vocab) if label_columns else CategoryBlock(vocab=vocab, sort=False)
@@ -235,7 +248,7 @@ class ListingDataLoaders(DataLoaders):
             get_x=[*(Field(column, image_folder) for column in image_columns), *map(Field, title_columns)],
             get_y=ReadProbabilities(label_columns) if label_columns else Field(columns.group),
             splitter=IndexSplitter(np.flatnonzero(is_valid)),
-            item_tfms=item_tfms if image_columns else None,
+            item_tfms=item_tfms or None,
             batch_tfms=options.batch_tfms if image_columns else None)
         # processes forked after a fast tokenizer has run threads get a warning for each batch otherwise
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
@@ -314,6 +327,10 @@ class MatchDataLoaders(ListingDataLoaders):
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # None: fastai's choice
+        # Transforms of titles in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
+        title_tfms=None,
+        # Read title and `columns.fields` as one text with their names, in the order of the table
+        serialise: bool = False,
         **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
@@ -321,14 +338,16 @@ class MatchDataLoaders(ListingDataLoaders):
         Rows without a group are no fault: they are kept as `unlabelled`.
         """
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
+        if serialise: columns = with_serialised_title(columns, list(getattr(df, 'columns', [])))
         check_inputs(columns)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
-                               device, kwargs)
+                               device, kwargs, title_tfms)
         path = Path(path)
         # every image is decoded by the check anyway: then its hash costs little
         can_hash = columns.image is not None and columns.phash is None
         needs_hashes = phash and can_hash and valid_fold is not None
         text_columns = text_columns_of(columns)
+        serialised = columns.title if isinstance(columns.title, dict) else None
         df, columns = join_titles(df, columns)
         checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes, unlabelled=True)
         df, unlabelled, has_group = part_unlabelled(checked.df, columns.group)
@@ -349,6 +368,7 @@ class MatchDataLoaders(ListingDataLoaders):
         dls.n_groups = len(train_groups)
         dls.unlabelled = unlabelled
         dls.text_columns = text_columns
+        dls.serialised = serialised
         return dls
 
 

@@ -138,6 +138,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # None: fastai's choice
+        # Transforms of texts in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
+        title_tfms=None,
         **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
         """Check the table, split it, and make dataloaders of pictures, text or both.
@@ -147,12 +149,13 @@ class ClassifyDataLoaders(ListingDataLoaders):
         columns = Columns.resolve(columns, Columns.take_from(kwargs), Columns(group='label'))
         check_inputs(columns)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
-                               device, kwargs)
+                               device, kwargs, title_tfms)
         if on_error not in ('raise', 'skip'):
             raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         if frames < 1: raise InputError(f'frames={frames}: give 1 or more')
         path = Path(path)
         text_columns = text_columns_of(columns)
+        serialised = columns.title if isinstance(columns.title, dict) else None
         label_columns = label_columns_of(columns)
         df, columns, label_faults = _read_labels(df, columns, [*text_columns, *label_columns], label_columns)
         widened, image_columns, columns = widen(df, columns, frames)
@@ -172,6 +175,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         dls.frames = frames
         dls.unlabelled = unlabelled
         dls.text_columns = text_columns
+        dls.serialised = serialised
         dls.label_columns = label_columns
         return dls
 

@@ -16,7 +16,9 @@ class Columns:
     "The name of each role's column; None where the table has none, or where it should not be read."
     id: str | None = 'posting_id'  # Names a listing; no two rows have the same
     image: str | None = 'image'  # Image file, relative to the folder of the images
-    title: str | list | None = 'title'  # Title; several columns are put together as sentences
+    # Title; a list of columns is put together as sentences, a dict as a text with names: {'title': 'text',
+    # 'price': 'number:USD'} gives 'title: sony tv | price: 399 USD', in this order, see data/serialise.py
+    title: str | list | dict | None = 'title'
     # Equal for listings of the same product; the class in classification, where it may also be a list: of a
     # column of probabilities for each class
     group: str | list | None = 'label_group'
@@ -31,6 +33,10 @@ class Columns:
             raise InputError(f'fields={self.fields!r}: give a dict, {{"price": "number", "code": "code"}}')
         taken = {role for role in ROLES if getattr(self, role) is not None} & set(self.fields)
         if taken: raise InputError(f'fields named {preview(sorted(taken))}: roles have these names')
+        # plain values, as a saved matcher keeps them
+        if isinstance(self.title, dict):
+            from .serialise import title_fields
+            object.__setattr__(self, 'title', title_fields(self.title))
         if self.fields: object.__setattr__(self, 'fields', _with_headers(self.fields))
 
     def __setstate__(self, state):

@@ -8,6 +8,7 @@ from ..match.cells import as_text
 from ..match.fields.field import Field
 from ..match.fields.numbers import parse_number
 from .columns import Columns
+from .read import text_columns_of
 
 # kind -> words that a header of such a column has; the first kind with one wins
 HEADERS = {
@@ -34,7 +35,7 @@ def recognise_fields(
     """
     columns = Columns() if columns is None else columns
     known = {header for header in columns.headers if isinstance(header, str)}
-    if isinstance(columns.title, (list, tuple)): known |= set(columns.title)
+    known |= set(text_columns_of(columns)) if columns.title is not None else set()
     found = dict(columns.fields)
     for header in df.columns:
         if header in known or not isinstance(header, str): continue

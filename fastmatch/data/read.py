@@ -15,6 +15,7 @@ from ..match.cells import BOOLS, composed, texts_of, tidy, tidy_titles
 from ..match.fields.numbers import parse_number
 from .columns import Columns, role_of
 from .image import NO_FILE, file_name, image_path, phash, try_image
+from .serialise import BETWEEN, serialised_titles
 
 
 class Listings(NamedTuple):
@@ -150,6 +151,7 @@ def text_columns_of(
 ) -> list:
     "The columns of text as a list, empty where there are none."
     if columns.title is None: return []
+    if isinstance(columns.title, dict): return [field['column'] for field in columns.title.values()]
     if not pd.api.types.is_list_like(columns.title): return [columns.title]
     if not list(columns.title): raise InputError('title_col=[]: name a column, or None for images only')
     return list(columns.title)
@@ -157,13 +159,20 @@ def text_columns_of(
 
 def join_titles(
     df,  # DataFrame, a row a listing; not changed
-    columns: Columns,  # Its title may be a list of columns
+    columns: Columns,  # Its title may be a list of columns, or a dict of them
 ) -> tuple[pd.DataFrame, Columns]:  # (a table with the column of all texts, columns whose title is that one)
-    "Put the texts of several columns together as sentences, without empty ones; a single column stays."
+    """Put the texts of several columns together, without empty ones; a single column stays.
+
+    Those of a list become sentences, those of a dict fields with their names, see data/serialise.py.
+    """
     if not pd.api.types.is_list_like(columns.title): return df, columns
     text_columns = text_columns_of(columns)
     df = with_names(df, text_columns)
     check_columns(df, {'title_col': text_columns})
+    if isinstance(columns.title, dict):
+        title_column = BETWEEN.join(columns.title)
+        texts = pd.Series(serialised_titles(df, columns.title), df.index, dtype=object)
+        return df.assign(**{title_column: texts}), replace(columns, title=title_column)
     if len(text_columns) == 1: return df, replace(columns, title=text_columns[0])
     # one of the texts may be missing, as long as another is there
     texts = df[text_columns].fillna('').astype(str).agg(_joined, axis=1)

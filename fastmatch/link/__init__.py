@@ -3,6 +3,7 @@
 `match_tables` does all of it; the parts are in files of their own.
 """
 from .link import match_tables
+from .rescore import Rereading
 from .result import TableMatches
 
-__all__ = ['TableMatches', 'match_tables']
+__all__ = ['Rereading', 'TableMatches', 'match_tables']

@@ -7,6 +7,7 @@ from ..core import InputError, require_package
 from ..match.pairs.model import PairModel
 from .assign import assigned
 from .candidates import TablePairs
+from .rescore import CloseScores
 
 FOLDS = 5  # parts of the left listings: pairs are judged by models that saw none of their listing's
 BOOTSTRAPS = 1_000
@@ -36,6 +37,7 @@ class Learnt:
     # What it is worth: 'pair_f1', 'low', 'high', ... on pairs it did not see; empty: unknown
     figures: dict = field(default_factory=dict)
     unseen: 'Unseen | None' = None  # The labelled pairs, by models that did not see them; None without labels
+    close: CloseScores | None = None  # Reads close pairs again; None: what the model says counts
 
     def set_threshold(
         self,
@@ -44,6 +46,15 @@ class Learnt:
         "Take another threshold than the one that was chosen."
         self.threshold = float(threshold)
         if self.unseen is not None: self.unseen.likely = self.unseen.probabilities >= self.threshold
+
+    def probabilities(
+        self,
+        pairs: TablePairs,
+        texts_of=None,  # Function of places among the candidates: first texts, second texts
+    ) -> np.ndarray:  # float32 (p,)
+        "The probability of each candidate pair."
+        probabilities = pairs.pairs.probabilities(self.model)
+        return probabilities if self.close is None else self.close.rescored(probabilities, texts_of)
 
 
 @dataclass
@@ -61,6 +72,9 @@ def learn_from_labels(
     same: np.ndarray,  # bool (m,), whether they match
     classifier=None,  # Any of scikit-learn's; default `linking_trees`
     seed: int = 0,  # Of the parts
+    # Function of (unseen probabilities, parts) of the labelled pairs that learns to read close ones again,
+    # and gives `CloseScores` and the rescored probabilities; None: no cross-encoder
+    reread=None,
 ) -> Learnt:
     """Fit a pair model to labelled pairs; the threshold comes from models that saw no pair of the left
     listing that they score."""
@@ -70,19 +84,21 @@ def learn_from_labels(
         raise InputError(f'known: {same.sum()} of {len(same)} pairs match: pairs that match and pairs that '
                          'do not, of two left listings at least, are needed to learn from')
     features = pairs.pairs.features[places]
-    parts = _parts(listings, seed, same)
+    parts = learned_parts(listings, seed, same)
     probabilities = np.empty(len(same))
     for part in range(parts.max() + 1):
         in_part = parts == part
         learnt = fitted(pairs, features[~in_part], same[~in_part], classifier, seed)
         probabilities[in_part] = learnt.probabilities(features[in_part])
+    close = None
+    if reread is not None: close, probabilities = reread(probabilities, parts)
     threshold, _ = best_threshold(probabilities, same)
     likely = np.zeros(len(same), bool)
     for part in range(parts.max() + 1):
         in_part = parts == part
         likely[in_part] = probabilities[in_part] >= best_threshold(probabilities[~in_part], same[~in_part])[0]
     model = fitted(pairs, features, same, classifier, seed)
-    return Learnt(model, threshold, unseen=Unseen(places, same, probabilities, likely))
+    return Learnt(model, threshold, unseen=Unseen(places, same, probabilities, likely), close=close)
 
 
 def learn_from_tables(
@@ -131,7 +147,7 @@ def _self_trained(pairs, is_match, seed):
     if not len(different):
         raise InputError(f'{len(pairs)} candidate pairs, and all seem to match: too few to learn from; label'
                          ' some pairs, known=DataFrame of left_id, right_id, label')
-    parts = _parts(pairs.left, seed, is_match)
+    parts = learned_parts(pairs.left, seed, is_match)
     probabilities = np.empty(len(pairs))
     for part in range(parts.max() + 1):
         in_part = parts == part
@@ -166,7 +182,11 @@ def _margin(listings, scores):
     return np.where(is_best, scores - second[listings], scores - best[listings])
 
 
-def _parts(listings, seed, same):
+def learned_parts(
+    listings: np.ndarray,  # int (m,), the left listing of each pair
+    seed: int,  # Of the draw
+    same: np.ndarray,  # bool (m,), whether each pair matches
+) -> np.ndarray:  # int (m,), from 0
     "A part for each pair: all pairs of a left listing in one, those with a match dealt out evenly."
     distinct, codes = np.unique(listings, return_inverse=True)
     has_match = np.bincount(codes, same) > 0

@@ -1,4 +1,6 @@
 "`match_tables`: two shops' tables in, which listing is which out."
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -7,10 +9,13 @@ from ..data.columns import Columns
 from ..match.pairs.model import PairModel
 from .assign import assigned, check_way
 from .candidates import TablePairs
+from .distil import distilled
 from .known import KnownLabels
 from .learn import EVEN, Learnt, figures_as_used, learn_from_labels, learn_from_tables
+from .rescore import Rereading, learn_close
 from .result import TableMatches
 from .tables import Tables
+from .texts import PairTexts
 
 NEAREST = 50  # candidates of each column
 
@@ -25,9 +30,10 @@ def match_tables(
     # of the left listings that they name. None: learns from the tables alone
     known: pd.DataFrame | None = None,
     how: str = 'one-to-one',  # 'one-to-one', 'one-to-many', 'many-to-one' or 'free'
-    # One that was fitted to tables with the same fields, or `PairModel(classifier)` to be fitted here; None:
-    # boosted trees
-    model: PairModel | None = None,
+    # `learnt` of an earlier result on tables with the same fields, or a fitted `PairModel`: nothing is
+    # learned. `PairModel(classifier)` says what is fitted, `Rereading` that a cross-encoder reads close pairs
+    # again; None: boosted trees
+    model: 'PairModel | Learnt | Rereading | None' = None,
     threshold: float | None = None,  # Probability from which a pair matches; None: chosen on the known pairs
     vectors: dict | None = None,  # Modality -> (vectors of the left, of the right listings), from encoders
     k: int = NEAREST,  # Candidates of each column
@@ -45,30 +51,61 @@ def match_tables(
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InputError(f'k={k!r}: give a whole number from 1')
     if threshold is not None and not 0 <= threshold <= 1: raise InputError(f'threshold={threshold}: 0 to 1')
+    model = _as_wanted(model, known)
     tables = Tables.of(left, right, *(columns if isinstance(columns, tuple) else (columns, columns)))
     in_words = ', '.join(f'{name} ({field.kind})' for name, field in tables.fields.items())
     say(f'{len(tables.left)} and {len(tables.right)} listings; compared by {in_words}')
     labels = None if known is None else KnownLabels.of(known, tables)
     embeddings = tables.embeddings(_stacked(vectors, tables))
-    fitted_before = None if model is None or model.names is None else model
+    fitted_before = model.model if isinstance(model, Learnt) else None
     if fitted_before is None: embeddings = with_synonyms(embeddings, labels, len(tables.left))
     found = TablePairs.search(embeddings, len(tables.left), k, fitted_before)
     blocking = _blocking(found, labels)
     say(f'{len(found)} candidate pairs')
     if labels is not None: found = found.with_pairs(labels.left, labels.right, fitted_before)
-    if fitted_before is not None: learnt = Learnt(fitted_before, EVEN)
+    texts = PairTexts.of(tables) if _reads_texts(model) else None
+    if isinstance(model, Learnt): learnt = replace(model, figures={}, unseen=None)
     elif labels is None: learnt = learn_from_tables(found, seed)
-    else:
-        learnt = learn_from_labels(
-            found, *labels.among(found.left, found.places(labels.left, labels.right)),
-            None if model is None else model.classifier, seed)
+    else: learnt = _from_labels(found, labels, texts, model, echo, seed)
     if threshold is not None: learnt.set_threshold(threshold)
-    probabilities = found.pairs.probabilities(learnt.model)
+    probabilities = learnt.probabilities(found, texts and texts.at(found))
     if learnt.unseen is not None: learnt.figures = figures_as_used(found, learnt, probabilities, how, seed)
     result = TableMatches(_matches(tables, found, probabilities, learnt.threshold, how), tables, found,
-                          probabilities, learnt, how, blocking)
+                          probabilities, learnt, how, blocking, texts)
     say(repr(result))
     return result
+
+
+def _as_wanted(model, known):
+    """How pairs are judged: `Learnt` where that was learned before, `Rereading` with a cross-encoder,
+    otherwise a `PairModel` to be fitted."""
+    if model is None: return PairModel()
+    if isinstance(model, PairModel): return model if model.names is None else Learnt(model, EVEN)
+    if isinstance(model, Learnt): return model
+    if not isinstance(model, Rereading):
+        raise InputError(f'model={model!r}: give a PairModel, a Rereading or an earlier result\'s `learnt`')
+    if known is None:
+        raise InputError('model=Rereading(...): a cross-encoder learns from labelled pairs: give known')
+    return model
+
+
+def _reads_texts(model):
+    return isinstance(model, Rereading) or (isinstance(model, Learnt) and model.close is not None)
+
+
+def _from_labels(found, labels, texts, model, echo, seed):
+    "What labelled pairs teach, a cross-encoder too where one is wanted."
+    places, same = labels.among(found.left, found.places(labels.left, labels.right))
+    if not isinstance(model, Rereading):
+        return learn_from_labels(found, places, same, model.classifier, seed)
+    texts_of = texts.at(found)
+
+    def reread(probabilities, parts):
+        options = {'echo': echo, 'seed': seed, **model.options}
+        return learn_close(model.cross_encoder, *texts_of(places), same, probabilities, parts, **options)
+    learnt = learn_from_labels(found, places, same, model.classifier, seed, reread)
+    if not model.distil: return learnt
+    return distilled(found, places, same, learnt, texts_of, classifier=model.classifier, seed=seed)
 
 
 def _matches(tables, found, probabilities, threshold, how):

@@ -10,6 +10,7 @@ from ..match.fields.field import Field
 from .candidates import TablePairs
 from .learn import Learnt
 from .tables import Tables
+from .texts import PairTexts
 
 SHOWN = 12  # rows of a table in a notebook
 
@@ -29,6 +30,7 @@ class TableMatches:
     learnt: Learnt  # The pair model and its threshold; `learnt.figures` say what it is worth
     how: str  # As `match_tables` was told
     blocking: dict  # 'recall': share of the known matches that the search found by itself; empty: none known
+    texts: PairTexts | None = None  # Of the listings, where a cross-encoder reads them
 
     def __len__(self): return len(self.matches)
 
@@ -70,8 +72,12 @@ class TableMatches:
         if len(missing):
             left, right = wanted[0][missing], wanted[1][missing]
             more = self.candidates.with_pairs(left, right, self.learnt.model)
-            features = more.pairs.features[more.places(left, right)]
-            probabilities[missing] = self.learnt.model.probabilities(features)
+            places = more.places(left, right)
+            scored = self.learnt.model.probabilities(more.pairs.features[places])
+            if self.learnt.close is not None:
+                texts_of = self.texts.at(more)
+                scored = self.learnt.close.rescored(scored, lambda rows: texts_of(places[rows]))
+            probabilities[missing] = scored
         return pairs.assign(probability=probabilities)
 
     def explain(

@@ -34,6 +34,7 @@ from .spaces.tfidf import Tfidf
 from .spaces.titles import Titles
 from .spaces.units import Units, quantities
 from .steps.chisel import chisel, shares
+from .steps.cross import cross_encoder
 from .steps.group import agglomerate, group, same_group, tiers
 from .steps.min2 import min2
 from .steps.scores import k_reciprocal, mutual, neighbor_mean, standardize, veto

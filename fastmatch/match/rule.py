@@ -17,7 +17,7 @@ from .spaces.base import Space
 from .spaces.pool import Pool, first_rows, holds_column, holds_keys
 from .spaces.sources import sources_of
 from .steps.sources import across_sources
-from .steps.step import GROUPINGS, STAGES, WITHIN_ONE, Step, as_step, plain_value
+from .steps.step import GROUPINGS, STAGES, Step, as_step, plain_value
 
 HIGHEST = 1.01  # threshold of scores that end at 1: with it nothing matches
 COSINE_FUSIONS = ('mean', 'square', 'joint', 'prob_or')  # fusions whose scores stay within -1 to 1
@@ -129,7 +129,7 @@ class Rule:
         ends_at_one = self.how in COSINE_FUSIONS
         for step in self._steps('neighbors'):
             # a pair model gives probabilities, whatever stood before it
-            ends_at_one = step.pair_model is not None or (ends_at_one and step.do in WITHIN_ONE)
+            ends_at_one = step.pair_model is not None or (ends_at_one and step.within_one)
         return ends_at_one
 
     @property
@@ -230,7 +230,7 @@ class Rule:
         if self.scores_end_at_one: threshold = min(threshold, HIGHEST)
         if self.scores_are_cosines: threshold = max(threshold, -HIGHEST)
         shift = threshold - self.threshold
-        return replace(self, threshold=threshold, steps=tuple(_shifted(step, shift) for step in self.steps))
+        return replace(self, threshold=threshold, steps=tuple(step.moved(shift) for step in self.steps))
 
     def refined(
         self,
@@ -352,12 +352,6 @@ def _check_number(number_name, number):
     is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
     if not is_number or not np.isfinite(number):
         raise InputError(f'{number_name}={number!r}: give a finite number')
-
-
-def _shifted(step, shift):
-    "min2 with its own threshold moved as the rule's is; other steps as they are."
-    if step.do != 'min2' or step.params.get('threshold') is None: return step
-    return Step('min2', **{**step.params, 'threshold': step.params['threshold'] + shift})
 
 
 def _checked(step, result, before, pool):

@@ -196,6 +196,12 @@ def _pair_model(numbers):
             'that both are the same product, which is the score from here on.')
 
 
+def _cross_encoder(numbers):
+    return (f'Close pairs, those with a score from {numbers["low"]:.3g} to {numbers["high"]:.3g}, are read '
+            'again by a cross-encoder, which sees both texts together and says how far up between these two '
+            'a pair belongs.')
+
+
 def _min2(numbers):
     conditions = []
     if numbers['threshold'] is not None: conditions.append(f'its score is {numbers["threshold"]:.3f} or more')
@@ -236,8 +242,9 @@ def _tiers(numbers):
 STEP_WORDS = {
     'expand': _expand, 'augment': _augment, 'blend': _blend, 'cross_mean': _cross_mean,
     'neighbor_mean': _neighbor_mean, 'k_reciprocal': _k_reciprocal, 'standardize': _standardize,
-    'mutual': _mutual, 'veto': _veto, 'pair_model': _pair_model, 'min2': _min2, 'chisel': _chisel,
-    'components': _components, 'one_to_one': _one_to_one, 'agglomerate': _agglomerate, 'tiers': _tiers}
+    'cross_encoder': _cross_encoder, 'mutual': _mutual, 'veto': _veto, 'pair_model': _pair_model,
+    'min2': _min2, 'chisel': _chisel, 'components': _components, 'one_to_one': _one_to_one,
+    'agglomerate': _agglomerate, 'tiers': _tiers}
 
 
 def _others(k):

@@ -97,13 +97,15 @@ class PromptTokenizer:
         self.prompt = prompt
         self.lower = lower
 
-    def __call__(self, titles, **options):
+    def __call__(self, titles, others=None, **options):
         if isinstance(titles, str): return self.tokenizer(self._prepared(titles), **options)
-        return self.tokenizer([self._prepared(title) for title in titles], **options)
+        prepared = [self._prepared(title) for title in titles]
+        if others is None: return self.tokenizer(prepared, **options)
+        # two texts read as one have one prompt
+        return self.tokenizer(prepared, [self._cased(other) for other in others], **options)
 
-    def _prepared(self, title):
-        text = self.prompt + title
-        return text.lower() if self.lower else text
+    def _prepared(self, title): return self._cased(self.prompt + title)
+    def _cased(self, text): return text.lower() if self.lower else text
 
     @property
     def pad_token_id(self): return self.tokenizer.pad_token_id

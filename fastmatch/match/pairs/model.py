@@ -135,6 +135,8 @@ class PairModel:
         features: np.ndarray,  # float32 (m,f), as `features` gives them
         same: np.ndarray,  # bool (m,), whether the pair is of one group
         kept: float = 1.,  # Share of the pairs of different groups that these are: probabilities allow for it
+        # float (m,), how much each pair counts, for a classifier that takes `sample_weight`; None: all alike
+        weights: np.ndarray | None = None,
     ):
         "Fit the classifier to pairs whose features are known; of very many others than mates to a sample."
         from sklearn.base import clone
@@ -143,13 +145,30 @@ class PairModel:
             raise InputError(f'pair model: of {len(same)} candidate pairs {share} are of one group')
         taken, share_taken = sampled_pairs(same)
         features, same = features[taken], same[taken]
+        weighted = {} if weights is None else {'sample_weight': np.asarray(weights, np.float64)[taken]}
         self.kept = kept * share_taken
         self.medians = np.median(features, axis=0).astype(float).tolist()
         self._saved = None
         self.model = clone(self.classifier) if self.classifier is not None else boosted()
-        self.model.fit(features, same.astype(np.int64))
+        self.model.fit(features, same.astype(np.int64), **weighted)
         # a few of the pairs: what is saved must score them as the fitted classifier does
         self._check = features[np.linspace(0, len(features) - 1, min(len(features), CHECKED)).astype(int)]
+
+    def fit_soft(
+        self,
+        features: np.ndarray,  # float32 (m,f), as `features` gives them
+        probabilities: np.ndarray,  # float (m,), how likely each pair is of one group, as a teacher says
+    ):
+        """Fit the classifier to probabilities instead of labels: each pair stands once for a match and once
+        for none, and counts as much as its probability says; a sure pair stands once. That is the
+        cross-entropy of https://arxiv.org/abs/1503.02531 (distillation)."""
+        probabilities = np.asarray(probabilities, np.float64)
+        if len(features) != len(probabilities) or not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise InputError(f'pair model: {len(features)} pairs: give as many probabilities from 0 to 1')
+        as_match, as_none = np.flatnonzero(probabilities > 0), np.flatnonzero(probabilities < 1)
+        rows = np.concatenate([as_match, as_none])
+        self.fit_pairs(features[rows], np.arange(len(rows)) < len(as_match),
+                       weights=np.concatenate([probabilities[as_match], 1 - probabilities[as_none]]))
 
     def probabilities(
         self,

@@ -11,6 +11,7 @@ from ..matches import MAX_MATCHES
 from ..pairs.model import PairModel
 from ..pairs.rule_pairs import pair_model
 from .chisel import chisel
+from .cross import check_band, cross_encoder
 from .group import agglomerate, group, same_group, tiers
 from .min2 import min2
 from .scores import k_reciprocal, mutual, neighbor_mean, standardize, veto
@@ -37,7 +38,8 @@ def _tiers(matches, neighbors, merge=.8, join=.7, pair=.3, max_matches=MAX_MATCH
 STEPS = {
     **{function.__name__: ('vectors', function) for function in (expand, augment, blend, cross_mean)},
     **{function.__name__: ('neighbors', function)
-       for function in (neighbor_mean, k_reciprocal, standardize, pair_model, mutual, veto)},
+       for function in (neighbor_mean, k_reciprocal, standardize, pair_model, cross_encoder, mutual,
+                        veto)},
     'min2': ('matches', min2), 'chisel': ('matches', chisel), 'components': ('matches', _components),
     'agglomerate': ('matches', _agglomerate), 'tiers': ('matches', _tiers),
     'one_to_one': ('matches', one_to_one)}
@@ -50,14 +52,15 @@ WITHIN_ONE = ('neighbor_mean', 'k_reciprocal', 'mutual', 'veto')
 
 # arguments that are spaces: step -> {argument: the name under which a rule finds the space}
 SPACE_ARGUMENTS = {'cross_mean': {'keys': 'phash'}, 'veto': {'units': 'units'},
-                   'one_to_one': {'sources': 'source'}}
+                   'one_to_one': {'sources': 'source'}, 'cross_encoder': {'titles': 'titles'}}
 
 
 class Step:
     """One step of a rule: `Step('min2', gap=.1)`, `Step('augment', by='fused', k=2)`, or `Step(my_function)`.
 
     A function of your own is saved as 'module:name' and never imported by that name: whoever loads the rule
-    hands it in.
+    hands it in. So is the cross-encoder of `Step('cross_encoder', scorer=..., low=.4, high=.7)`, under that
+    name.
     """
     def __init__(
         self,
@@ -96,6 +99,8 @@ class Step:
         self.by = by
         self.pair_model = None  # the fitted model of the step 'pair_model', read once
         if self.do == 'pair_model': self.pair_model, params = _fitted_model(params)
+        self.scorer = None  # the cross-encoder of the step of that name, which is no plain value
+        if self.do == 'cross_encoder': self.scorer, params = _scorer(params)
         self.params = plain_value({**SPACE_ARGUMENTS.get(self.do, {}), **params}, f'step {self.do!r}')
         if self.do in GROUPINGS and 'max_matches' in self.params:
             raise InputError(f'step {self.do!r}: max_matches is for the rule to say: Rule(max_matches=...)')
@@ -108,8 +113,31 @@ class Step:
         inputs = [None] * (2 if self.stage == 'matches' else 1)
         given = {} if self.by == 'own' else {'neighbors': None}
         if self.pair_model is not None: given['pairs'] = None
-        try: inspect.signature(self.function).bind(*inputs, **given, **self.params)
+        if self.scorer is not None: given['scorer'] = self.scorer
+        try: inspect.signature(self.function).bind(*inputs, **given, **self._arguments)
         except TypeError as error: raise InputError(f'step {self.do!r} with {self.params}: {error}') from None
+
+    @property
+    def _arguments(self):
+        "The parameters that the function takes: all but what says which scorer it was."
+        return {name: value for name, value in self.params.items() if name != 'fingerprint'}
+
+    @property
+    def within_one(self) -> bool:
+        "Whether no score is above 1 after this step on neighbors, if none was before."
+        return self.do in WITHIN_ONE or (self.do == 'cross_encoder' and self.params['high'] <= 1)
+
+    def moved(
+        self,
+        shift: float,  # How far the rule's threshold is moved, for another size of the pool
+    ) -> 'Step':
+        "min2 with its own threshold moved by as much, a cross-encoder with its band, others as they are."
+        if self.do == 'min2': names = [name for name in ('threshold',) if self.params.get(name) is not None]
+        else: names = ['low', 'high'] if self.do == 'cross_encoder' else []
+        if not names: return self
+        scorer = {} if self.scorer is None else {'scorer': self.scorer}
+        moved = {name: self.params[name] + shift for name in names}
+        return Step(self.do, **{**self.params, **moved, **scorer})
 
     def __eq__(self, other): return isinstance(other, Step) and self.to_dict(False) == other.to_dict(False)
     def __hash__(self): return hash(self.do)
@@ -133,7 +161,7 @@ class Step:
     def rowwise(self) -> bool:
         """Whether each row is decided by its own candidates alone; other steps need the neighbors' neighbors
         as well."""
-        return self.do == 'veto' or (self.do == 'min2' and not self.params.get('mutual'))
+        return self.do in ('veto', 'cross_encoder') or (self.do == 'min2' and not self.params.get('mutual'))
 
     def __call__(
         self,
@@ -149,8 +177,9 @@ class Step:
                 f'step {self.do!r}: a function of somebody else: hand it in, functions={{{self.do!r}: ...}}')
         space_arguments = SPACE_ARGUMENTS.get(self.do, ())
         arguments = {argument: spaces[value] if argument in space_arguments else value
-                     for argument, value in self.params.items()}
+                     for argument, value in self._arguments.items()}
         if self.pair_model is not None: arguments['model'] = self.pair_model
+        if self.scorer is not None: arguments['scorer'] = self.scorer
         return self.function(*inputs, **given, **arguments)
 
     def to_dict(
@@ -182,7 +211,13 @@ class Step:
                 f'the rule has a step of its own, {step_name!r}: '
                 f'hand it in, functions={{{step_name!r}: ...}}')
         named_or_function = functions[step_name] if is_own else step_name
-        step = cls(named_or_function, saved['stage'], saved['on'], saved['by'], **saved['params'])
+        params = saved['params']
+        if step_name == 'cross_encoder':
+            if step_name not in (functions or {}):
+                raise InputError("the rule has a step 'cross_encoder': hand in what it reads pairs with, "
+                                 "functions={'cross_encoder': CrossEncoder.load(folder)}")
+            params = {**params, 'scorer': functions[step_name]}
+        step = cls(named_or_function, saved['stage'], saved['on'], saved['by'], **params)
         step.do = step_name  # saved again under the name that it was saved by
         return step
 
@@ -195,6 +230,21 @@ def _fitted_model(params):
     elif model is None: raise InputError("step 'pair_model': model: give a fitted `PairModel`")
     # read from the dict in any case, so that a saved rule gives the same bits
     return PairModel.from_dict(params['model']), params
+
+
+def _scorer(params):
+    """The scorer of a step 'cross_encoder', and the other parameters with its fingerprint, where it has one:
+    a rule goes with the very scorer that it was chosen with."""
+    scorer = params.get('scorer')
+    others = {name: value for name, value in params.items() if name != 'scorer'}
+    if not callable(getattr(scorer, 'scores', None)):
+        raise InputError(f"step 'cross_encoder': scorer={scorer!r}: give a fitted `CrossEncoder`, or an "
+                         'object with scores(first_texts, second_texts)')
+    check_band(others.get('low'), others.get('high'))
+    fingerprint = getattr(scorer, 'fingerprint', None)
+    if others.get('fingerprint') not in (None, fingerprint):
+        raise InputError("step 'cross_encoder': chosen with another cross-encoder than the one handed in")
+    return scorer, {**others, **({} if fingerprint is None else {'fingerprint': fingerprint})}
 
 
 def as_step(

