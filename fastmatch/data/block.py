@@ -187,6 +187,14 @@ class ListingDataLoaders(DataLoaders):
     serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
 
+    def noted(
+        self,
+        **known,  # Some of the attributes above
+    ):  # These loaders
+        "Note what is known of the listings, and return the loaders."
+        for name, value in known.items(): setattr(self, name, value)
+        return self
+
     @property
     def table_columns(self) -> Columns:
         "The columns that a new table has: a list or a dict of titles where they are put together."
@@ -363,13 +371,8 @@ class MatchDataLoaders(ListingDataLoaders):
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         vocab = [*train_groups, *other_groups]
         dls = cls.from_rows(df, is_valid, columns, path, image_columns, vocab, options)
-        dls.skipped = checked.skipped
-        dls.moved = moved
-        dls.n_groups = len(train_groups)
-        dls.unlabelled = unlabelled
-        dls.text_columns = text_columns
-        dls.serialised = serialised
-        return dls
+        return dls.noted(skipped=checked.skipped, moved=moved, n_groups=len(train_groups),
+                         unlabelled=unlabelled, text_columns=text_columns, serialised=serialised)
 
 
 def _groups_of(groups, is_valid):

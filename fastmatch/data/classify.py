@@ -170,14 +170,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         else: is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
         vocab = _classes(usable, columns.group, is_valid, label_columns)
         dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options, label_columns)
-        dls.skipped = skipped
-        dls.moved = moved
-        dls.frames = frames
-        dls.unlabelled = unlabelled
-        dls.text_columns = text_columns
-        dls.serialised = serialised
-        dls.label_columns = label_columns
-        return dls
+        return dls.noted(skipped=skipped, moved=moved, frames=frames, unlabelled=unlabelled,
+                         text_columns=text_columns, serialised=serialised, label_columns=label_columns)
 
     def widen(
         self,
