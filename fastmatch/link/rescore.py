@@ -2,6 +2,10 @@
 
 A pair model weighs similarities; a cross-encoder reads both texts word by word, at some milliseconds a pair.
 So it is asked about the pairs alone whose probability leaves room for doubt.
+
+Measure before you pay for it: on Amazon-Google, one seed, MiniLM raised the F1 of labelled pairs that it did
+not see from 77.5 to 79.0 and left that of the test pairs at 82.0; alone it reached 66
+(tests/bench/cross_encoder.py).
 """
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -2,7 +2,8 @@
 
 `python tests/bench/cross_encoder.py [abt_buy amazon_google walmart_amazon] [--out nbs/cross_encoder.csv]`
 
-A long run by its own nature (a transformer is trained three times a set; half an hour on a core), not a test.
+A long run by its own nature (a transformer is trained three times a set), not a test: some seven minutes of a
+core's time for Amazon-Google.
 Published splits: everything is learned from train and valid, thresholds are those of models that saw none of
 the pair's left listing, the test pairs are scored once. MiniLM learns from the pairs that match and twice as
 many that do not, those that the pair model holds for the likeliest; it reads both texts serialised.
@@ -42,7 +43,7 @@ from fastmatch.store import table_text, write_text
 
 TEXT = Path(__file__).resolve().parents[3]/'shared/data/text/official'
 SETS = ('abt_buy', 'amazon_google', 'walmart_amazon')
-# a core's half an hour: tokens of a pair
+# tokens of a pair: those of Abt-Buy and Walmart-Amazon are cut, for the sake of time
 MAX_LEN = {'abt_buy': 64, 'amazon_google': 64, 'walmart_amazon': 64}
 UNLABELLED = 4000  # close pairs without a label that the cross-encoder is asked about, for distilling
 FOLDS = 2
