@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..core import InputError, preview, require_package
-from ..match.cells import BOOLS, composed, texts_of, tidy, tidy_titles
+from ..match.cells import BOOLS, SEVERAL, composed, texts_of, tidy, tidy_titles
 from ..match.fields.numbers import parse_number
 from .columns import Columns, role_of
 from .image import NO_FILE, file_name, image_path, phash, try_image
@@ -94,7 +94,7 @@ def _faults_of_cells(df, columns, unlabelled=False):
     faults = []
     if columns.id is not None:
         faults += _blank(df, columns.id, 'no id')
-        _refuse_lists(df[columns.id])
+        refuse_lists(df[columns.id])
         _check_ids(df[columns.id])
     if columns.title is not None:
         faults += _blank(df, columns.title, 'blank title') + _not_text(df, columns.title)
@@ -233,9 +233,11 @@ def _check_ids(ids):
                          f'{len(lines)} repeated: {preview(lines, 20)}')
 
 
-def _refuse_lists(ids):
-    "Raise for lists, dicts and the like in the place of ids, which can't be compared."
-    rows = np.flatnonzero([isinstance(cell, (list, dict, set, np.ndarray)) for cell in ids])
+def refuse_lists(
+    ids: pd.Series,  # With its header
+):
+    "Raise `InputError` for lists, dicts and the like in the place of ids, which can't be compared."
+    rows = np.flatnonzero([isinstance(cell, SEVERAL) for cell in ids])
     if len(rows):
         raise InputError(f'{ids.name}: an id is a number or a text, {ids.iloc[rows[0]]!r} is neither '
                          f'(rows {preview(rows.tolist())})')

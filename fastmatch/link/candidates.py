@@ -7,6 +7,9 @@ from ..core import InputError
 from ..match.arrays import find_pairs
 from ..match.candidates import Candidates, candidates, with_pairs
 from ..match.embeddings import Embeddings
+from ..match.fields.blocks import Blocks
+from ..match.fields.categories import Categories
+from ..match.fields.numbers import Numbers
 from ..match.fuse import fuse
 from ..match.neighbors import Neighbors
 from ..match.pairs.model import PairModel
@@ -31,7 +34,7 @@ class TablePairs:
         model: PairModel | None = None,  # That reads the pairs; None: one that is not fitted yet
     ) -> 'TablePairs':
         "Search every space for each listing among those of the other table."
-        spaces = embeddings.spaces()
+        spaces = with_blocks(embeddings.spaces())
         if not any(space.is_searched for space in spaces.values()):
             raise InputError(f'{", ".join(spaces)}: no column finds candidates: give a text or a code')
         n_searched = min(k + 1, len(embeddings))
@@ -71,6 +74,17 @@ class TablePairs:
         "Where pairs stand among the candidates, -1 for those that are none."
         n_right = len(self.sources) - self.n_left
         return find_pairs(self.left, self.right, left, right, max(n_right, 1))
+
+
+def with_blocks(
+    spaces: dict,  # Name -> space
+) -> dict:
+    "The spaces and, where none of them finds candidates, blocks of each category with each number."
+    if any(space.is_searched for space in spaces.values()): return spaces
+    categories = [space for space in spaces.values() if isinstance(space, Categories)]
+    numbers = [space for space in spaces.values() if isinstance(space, Numbers)]
+    blocks = [Blocks(category, number) for category in categories for number in numbers]
+    return {**spaces, **{block.name: block for block in blocks}}
 
 
 def _pairs(found, spaces, n_left, model):

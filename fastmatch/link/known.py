@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, preview
+from ..data.read import refuse_lists
 from ..match.cells import texts_of
 from .tables import Tables
 
@@ -82,6 +83,7 @@ def _header(known, headers, role):
 
 def _rows_of(cells, ids, side, header):
     "The row of each id in its table."
+    refuse_lists(cells)
     places = {listing: row for row, listing in enumerate(ids)}
     texts = texts_of(cells)
     unknown = [f'{text!r} (row {row})' for row, text in enumerate(texts) if text not in places]

@@ -8,7 +8,7 @@ import pandas as pd
 from ..core import InputError, preview
 from ..data.columns import Columns
 from ..data.kinds import check_fields, recognise_fields
-from ..data.read import check_columns, with_names
+from ..data.read import check_columns, refuse_lists, with_names
 from ..data.table import recognise
 from ..match.cells import as_text, texts_of
 from ..match.embeddings import Embeddings
@@ -131,6 +131,7 @@ def _checked(table, id_column, fields):
                           **{f'fields[{name!r}]': field.column for name, field in fields.items()}})
     if not len(table): raise InputError('it has no rows')
     check_fields(table, fields)
+    refuse_lists(table[id_column])
     ids = texts_of(table[id_column])
     missing = np.flatnonzero([not listing for listing in ids])
     if len(missing): raise InputError(f'{id_column}: no id in rows {preview(missing)}')
