@@ -29,8 +29,9 @@ from .data.augment import Colour, DropFields, DropSpan, Erase, RandAugment, Text
 from .data.block import MatchDataLoaders
 from .data.classify import ClassifyDataLoaders
 from .data.columns import Columns
-from .data.demo import demo_path
+from .data.demo import demo_path, demo_shops
 from .data.image import read_image
+from .data.kinds import recognise_fields
 from .data.read import check_listings
 from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .data.split import group_folds
@@ -43,11 +44,13 @@ from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from .layers.pooling import BNNeck, GeM, ProjectNeck
 from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, groups_splitter, match_learner
 from .learner.matcher import picture_of
+from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder, load_tokenizer, register_encoder
+from .models.cross import CrossEncoder
 from .optim import *
 from .patches import patch_fastai
 from .report import report_html, write_report

@@ -7,6 +7,12 @@ own: classes, and functions of two words and more.
 from .candidates import Candidates, candidates
 from .decide import decide
 from .embeddings import Embeddings
+from .fields.blocks import Blocks
+from .fields.categories import Categories
+from .fields.codes import Codes
+from .fields.field import Field
+from .fields.numbers import Numbers
+from .fields.texts import Texts
 from .fuse import FUSIONS, ensemble, fuse
 from .judge.choose import fusion_grid, heldout_fused
 from .judge.compare import Comparison, compare
@@ -45,9 +51,9 @@ from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
 from .thresholds.union import UnionSweep, best_union
 from .words import rule_in_words
 
-__all__ = ['Candidates', 'Comparison', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat',
-           'Groups', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool',
-           'PoolThresholds', 'RankSweep', 'Repeated', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step',
+__all__ = ['Candidates', 'Comparison', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Field',
+           'Flat', 'Groups', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired',
+           'Pool', 'PoolThresholds', 'RankSweep', 'Repeated', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step',
            'Sweep', 'Tfidf', 'Titles', 'UnionSweep', 'Units', 'alone_heldout', 'among_themselves', 'at_most',
            'best_by_rank', 'best_threshold', 'best_union', 'choose_rule', 'cross_mean', 'fusion_grid',
            'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal', 'map_at_r', 'neighbor_mean',

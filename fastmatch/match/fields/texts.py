@@ -29,13 +29,18 @@ class Texts(Tfidf):
         self,
         name: str,  # Of the column, for messages
         cells,  # (n,) cells as a table has them; None where one is missing
-        **kwargs,  # For `Tfidf`: `vectors` that were made before, with their `vectorizer` and `added`
+        vectorizer=None,  # As for `Tfidf`
+        vectors=None,  # As for `Tfidf`
+        added: tuple = (),  # As for `Tfidf`
     ):
         self.name = name
         self.texts = texts_of_cells(cells)
-        if not kwargs and not any(self.texts):
+        if vectorizer is None and not any(self.texts):
             raise InputError(f'{name}: all {len(self.texts)} texts are missing')
-        try: super().__init__(None if 'vectors' in kwargs else self.texts, missing_is_unknown=True, **kwargs)
+        titles = self.texts if vectors is None else None
+        try:
+            super().__init__(titles, vectorizer=vectorizer, vectors=vectors, added=added,
+                             missing_is_unknown=True)
         except InputError as error: raise InputError(f'{name}: {error}') from error
 
     def __repr__(self): return f'Texts({self.name!r}, {len(self)} x {self.dim} n-grams)'
