@@ -298,7 +298,8 @@ def test_a_storage_lost_on_the_way_is_said_in_words(stored_study, tmp_path):
 
 def test_timeout_begins_no_more(study):
     work(study, draw_after(.2), 50, timeout=.5)
-    assert 2 <= len(study.trials) <= 6 and set(count_states(study)) == {'COMPLETE'}
+    # three on an idle machine; on a busy one storage alone may take the time
+    assert 1 <= len(study.trials) <= 6 and set(count_states(study)) == {'COMPLETE'}
 
 
 @pytest.mark.parametrize('options', [
