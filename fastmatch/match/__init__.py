@@ -22,6 +22,7 @@ from .search.ladder import ladder
 from .spaces.approx import Index
 from .spaces.dense import Dense
 from .spaces.keys import Keys
+from .spaces.picture_sets import SIMILARITIES, Pictures, PictureSets
 from .spaces.pool import Pool
 from .spaces.tfidf import Tfidf
 from .spaces.titles import Titles
@@ -38,8 +39,9 @@ from .thresholds.union import UnionSweep, best_union
 from .words import rule_in_words
 
 __all__ = ['Candidates', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Flat', 'Groups',
-           'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'Pool',
-           'PoolThresholds', 'RankSweep', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf',
+           'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired', 'PictureSets',
+           'Pictures', 'Pool', 'PoolThresholds', 'RankSweep', 'Rule', 'RulePairs', 'SIMILARITIES', 'STEPS',
+           'Setting', 'Step', 'Sweep', 'Tfidf',
            'Titles', 'UnionSweep', 'Units', 'agglomerate', 'alone', 'alone_heldout', 'among_themselves',
            'at_most', 'augment', 'best_by_rank', 'best_threshold', 'best_union', 'blend', 'candidates',
            'chisel', 'choose_rule', 'cross_mean', 'decide', 'ensemble', 'expand', 'fuse', 'fusion_grid',

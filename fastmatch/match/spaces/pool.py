@@ -6,6 +6,7 @@ from ..neighbors import Neighbors, resolve_k
 from .asymmetric import AsymmetricSpace
 from .base import PairwiseSpace, Space
 from .keys import Keys
+from .picture_sets import alike
 
 
 class Pool:
@@ -25,6 +26,7 @@ class Pool:
             overused_keys = new.append(catalogue).overused_keys()
             new = new.without(overused_keys)
             catalogue = catalogue.without(overused_keys)
+        new, catalogue = alike(new, catalogue)
         self.new = new
         self.catalogue = catalogue
         self.within = within
