@@ -146,7 +146,8 @@ def tidy_titles(
 
 
 def tidy_hashes(
-    hashes,  # (n,) hex digits, missing where a listing has none; of several pictures a list, or text with | or ;
+    # (n,) hex digits, None where missing; of several pictures a list, or text with | or ; between
+    hashes,
     what: str = 'phash',  # What to call them in messages
 ) -> np.ndarray:  # object (n,), strings, None where missing, tuples where a listing has several
     """Perceptual hashes in one form: lower case, without blanks and '0x'; what has no hex digits stays.

@@ -59,8 +59,9 @@ class Embeddings(dict):
     ):
         # a copy of other embeddings has the same pictures
         of_copied = vectors.pictures if isinstance(vectors, Embeddings) else {}
-        self.pictures = of_copied | {modality: Pictures.of(*array, modality)
-                                     for modality, array in vectors.items() if isinstance(array, Pictures)}
+        self.pictures = of_copied | {
+            modality: Pictures.of(np.asarray(array.vectors, np.float32), array.listings, modality)
+            for modality, array in vectors.items() if isinstance(array, Pictures)}
         super().__init__({modality: self.pictures[modality].means() if isinstance(array, Pictures)
                           else np.asarray(array, np.float32) for modality, array in vectors.items()})
         self.ids = tidy(_common_ids(ids) if isinstance(ids, dict) else ids, 'ids')

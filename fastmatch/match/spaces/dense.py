@@ -106,8 +106,8 @@ def inner_products(
     other_vectors: np.ndarray,  # float32 (p,d)
     other_rows: np.ndarray,  # int (m,), of `other_vectors`
 ) -> np.ndarray:  # float32 (m,)
-    """The inner products of given pairs, without BLAS: the sums depend on the two vectors alone, so equal pairs
-    get equal scores and (i,j) equals (j,i)."""
+    """The inner products of given pairs, without BLAS: the sums depend on the two vectors alone, so equal
+    pairs get equal scores and (i,j) equals (j,i)."""
     faiss = require_package('faiss', 'scoring pairs', 'faiss-cpu')
     rows = np.ascontiguousarray(rows, np.int64)
     other_rows = np.ascontiguousarray(other_rows, np.int64)

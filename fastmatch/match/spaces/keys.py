@@ -21,7 +21,7 @@ def title_keys(
 
 class Keys(PairwiseSpace):
     """Listings by a key: similarity 1 where two keys are equal, otherwise they are no neighbors. Missing
-    keys equal nothing. Of listings with several keys (the hashes of several pictures) one in common is enough.
+    keys equal nothing. Of listings with several keys (hashes of several pictures) one in common is enough.
     """
     def __init__(
         self,

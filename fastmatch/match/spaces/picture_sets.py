@@ -9,8 +9,8 @@ from ..arrays import rank_within_row
 from .base import BLOCK_FLOATS, VectorSpace
 from .dense import Dense, both_flags, inner_products
 
-# how the pictures of two listings make one similarity: that of the nearest two; or the mean, over the pictures
-# of each side, of the similarity to the nearest on the other side, and the mean of both sides
+# how the pictures of two listings make one similarity: that of the nearest two; or the mean, over the
+# pictures of each side, of the similarity to the nearest on the other side, and the mean of both sides
 SIMILARITIES = ('best', 'mean')
 SIMILARITY = 'best'
 NO_SECOND = -1.  # what a pair feature holds where two listings have one picture each
@@ -19,7 +19,7 @@ NO_SECOND = -1.  # what a pair feature holds where two listings have one picture
 class Pictures(NamedTuple):
     "The vectors of all pictures of some listings."
     vectors: np.ndarray  # float (m,d)
-    listings: np.ndarray  # int (m,), the listing of each picture from 0, rising; every listing has one at least
+    listings: np.ndarray  # int (m,), the listing of each picture from 0, rising; every listing has one
 
     @classmethod
     def of(
@@ -29,10 +29,11 @@ class Pictures(NamedTuple):
         name: str = 'pictures',  # What to call them in messages
     ) -> 'Pictures':
         "The pictures sorted by listing; raises `InputError` where a listing has none."
-        vectors, listings = np.asarray(vectors, np.float32), np.asarray(listings)
+        vectors, listings = np.asarray(vectors), np.asarray(listings)
         if vectors.ndim != 2 or listings.shape != (len(vectors),) or not len(listings):
             raise InputError(f'{name}: vectors of shape {vectors.shape}, listings of shape {listings.shape}: '
                              'give (m,d) and (m,)')
+        if vectors.dtype.kind not in 'fiu': raise InputError(f'{name} of dtype {vectors.dtype}: give floats')
         if listings.dtype.kind not in 'iu' or listings.min() < 0:
             raise InputError(f'{name}: listings of dtype {listings.dtype}: give whole numbers from 0')
         counts = np.bincount(listings)
@@ -63,7 +64,7 @@ class Pictures(NamedTuple):
         first picture's where the pictures cancel each other)."""
         counts = self.counts
         starts = counts.cumsum() - counts
-        means = self.vectors[starts].copy()
+        means = self.vectors[starts].astype(np.float32)
         several = np.flatnonzero(counts > 1)
         for row in several:
             of_listing = self.vectors[starts[row]:starts[row] + counts[row]].astype(np.float64)
@@ -112,8 +113,8 @@ class PictureSets(VectorSpace):
     ) -> 'PictureSets':
         "The listings of another space as sets of one picture each, with the same bits."
         if type(space) is not Dense:
-            raise InputError(f'{space.name}: {space!r} holds one vector a listing, and cannot be compared with '
-                             'listings of several pictures: give Dense')
+            raise InputError(f'{space.name}: {space!r} holds one vector a listing, and cannot be compared '
+                             'with listings of several pictures: give Dense')
         sets = cls(space.vectors, np.arange(len(space)), space.name, similarity, normalized=True)
         sets.made_with, sets.trained_on = space.made_with, space.trained_on
         return sets

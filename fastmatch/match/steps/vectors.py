@@ -2,8 +2,8 @@
 counts.
 
 A space goes in, a new space comes out. Vectors of several listings of one product have different noise, so
-their mean is nearer to the truth. Of a listing with several pictures (`PictureSets`) each picture is pulled by
-itself, and a neighbor pulls with the mean of its pictures.
+their mean is nearer to the truth. Of a listing with several pictures (`PictureSets`) each picture is pulled
+by itself, and a neighbor pulls with the mean of its pictures.
 """
 import numpy as np
 from scipy import sparse
