@@ -42,7 +42,7 @@ def image_files_of(
     folder,  # Folder that file names start from
 ) -> list:
     "The files with their folder, and images in memory as they are; empty where there are none."
-    if isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and not several(value)): return [value]
+    if isinstance(value, (Image.Image, np.ndarray)) and not several(value): return [value]
     in_memory = several(value) and any(isinstance(part, (Image.Image, np.ndarray)) for part in value)
     if in_memory: return [file for part in value for file in image_files_of(part, folder)]
     return [image_path(folder, name) for name in picture_names(value, folder)]

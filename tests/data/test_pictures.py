@@ -66,7 +66,8 @@ def test_every_file_is_checked_and_named_with_row_and_column(folder):
     listings = table(['p0.png|gone.png|p10.png', 'p20.png', 'gone.png;none.png', None])
     with pytest.raises(InputError) as raised: check_listings(listings, folder, **COLUMNS)
     message = str(raised.value)
-    for line in ("row 0 (id 'i0'), photo: gone.png: no such file", "row 2 (id 'i2'), photo: gone.png: no such",
+    for line in ("row 0 (id 'i0'), photo: gone.png: no such file",
+                 "row 2 (id 'i2'), photo: gone.png: no such file",
                  "row 2 (id 'i2'), photo: none.png: no such file", 'photo: no file name', '3 unusable rows'):
         assert line in message
     with pytest.warns(UserWarning, match=r"1 picture.*row 0 \(id 'i0'\), photo: gone.png: no such file"):
@@ -81,7 +82,8 @@ def test_a_column_of_single_files_is_what_it_was(folder):
     listings = table(['p0.png', 'a|b.png', 'x;y.png'])
     checked = check_listings(listings, folder, **COLUMNS, phash=True)
     pd.testing.assert_frame_equal(checked.df, listings)
-    assert checked.phash.tolist() == [phash(Image.open(folder/name).convert('RGB')) for name in listings.photo]
+    assert checked.phash.tolist() == [phash(Image.open(folder/name).convert('RGB'))
+                                      for name in listings.photo]
     assert not len(checked.left_out)
     same, rows = one_a_picture(listings, 'photo', folder)
     assert same is listings and rows.tolist() == [0, 1, 2]

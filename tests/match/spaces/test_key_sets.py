@@ -8,8 +8,9 @@ from fastmatch.core import InputError
 from fastmatch.match import Embeddings, Keys, Pool
 from tests.match.spaces.promises import assert_exact, assert_same
 
-keys_of_listings = st.lists(st.one_of(st.none(), st.sampled_from('abcdef'),
-                                      st.lists(st.sampled_from('abcdef'), max_size=3)), min_size=2, max_size=15)
+some_keys = st.lists(st.sampled_from('abcdef'), max_size=3)
+keys_of_listings = st.lists(st.one_of(st.none(), st.sampled_from('abcdef'), some_keys), min_size=2,
+                            max_size=15)
 
 
 def as_set(cell): return set() if cell is None else {cell} if isinstance(cell, str) else set(cell)

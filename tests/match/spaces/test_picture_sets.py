@@ -1,4 +1,4 @@
-"Listings of several pictures: exact against every pair of pictures by itself, with the bits of `Dense` for one."
+"Listings of several pictures: exact against every pair of pictures, with the bits of `Dense` for one each."
 import numpy as np
 import pytest
 from hypothesis import given, settings
