@@ -16,7 +16,8 @@ FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
 class Columns:
     "The name of each role's column; None where the table has none, or where it should not be read."
     id: str | None = 'posting_id'  # Names a listing; no two rows have the same
-    image: str | None = 'image'  # Image file, relative to the folder of the images
+    # Image file, relative to the folder of the images; for matching also several, see data/pictures.py
+    image: str | None = 'image'
     title: str | list | None = 'title'  # Title; several columns are put together as sentences
     # Equal for listings of the same product; the class in classification, where it may also be a list: of a
     # column of probabilities for each class

@@ -155,9 +155,12 @@ class MatchLearner(MatcherExport, ListingLearner):
     def _judged(self, modality):
         "Of the validation listings: neighbors, groups, matches at the best threshold, F1 of each (n,)."
         embeddings = self.embeddings()
-        if modality: vectors = embeddings[modality]
-        else: vectors = embeddings.get('joint', np.concatenate(list(embeddings.values()), 1))
-        neighbors = Dense(vectors).search(min(SHOWN_NEIGHBORS, len(vectors)))
+        if not modality and 'joint' in embeddings: modality = 'joint'
+        if not modality and len(embeddings.keys()) == 1: [modality] = embeddings.keys()
+        # of several pictures each one counts
+        if modality: space = embeddings.spaces(only=(modality,))[modality]
+        else: space = Dense(np.concatenate(list(embeddings.values()), 1))
+        neighbors = space.search(min(SHOWN_NEIGHBORS, len(embeddings)))
         matches = decide(neighbors, best_threshold(neighbors, embeddings.groups)[0])
         return neighbors, embeddings.groups, matches, row_f1(matches, embeddings.groups)
 

@@ -19,6 +19,7 @@ from fastmatch.match import (
     HeldOut,
     Pictures,
     PictureSets,
+    augment,
     candidates,
     fuse,
     heldout,
@@ -80,6 +81,8 @@ def ways(pictures: Pictures, titles: np.ndarray):
             yield f'{prefix}sets, {similarity}', PictureSets(*sets, similarity=similarity)
         both = {similarity: PictureSets(*sets, similarity=similarity) for similarity in SIMILARITIES}
         yield f'{prefix}sets, half of each', both
+        yield f'{prefix}first, augmented', augment(Embeddings({'x': first}, ids).spaces()['x'], k=2)
+        yield f'{prefix}sets, best, augmented', augment(both['best'], k=2)
 
 
 def judged(df, listings, pictures, titles):
