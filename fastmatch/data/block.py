@@ -17,12 +17,14 @@ from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
 from fastcore.foundation import L
-from fasttransform import Transform
+from fasttransform import Pipeline, Transform
 
 from ..core import PICTURE_SIZE, InputError, unknown_option
 from ..match.cells import tidy
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
+from .draw import DrawnPicture, FirstPicture
 from .image import image_path, read_image
+from .pictures import picture_names
 from .read import check_columns, check_listings, join_titles, text_columns_of
 from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .serialise import with_serialised_title
@@ -59,6 +61,27 @@ class Field(Transform):
 
 class MatchDL(SampledDL):
     "A `TfmdDL` that can draw its batches with a sampler, and shows listings as picture and title."
+    draw = None  # of loaders that an earlier version exported
+
+    def __init__(
+        self,
+        dataset,  # As for `TfmdDL`
+        draw: DrawnPicture | None = None,  # Draws a picture of each listing that has several, in training
+        **kwargs,  # For `SampledDL`
+    ):
+        self.draw = draw
+        super().__init__(dataset, **kwargs)
+
+    def get_idxs(self):
+        "The rows of an epoch; of listings with several pictures others are drawn in each."
+        if self.draw is not None: self.draw.start_epoch(self.rng if self.shuffle else None)
+        return super().get_idxs()
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        "A loader like this one; for another dataset without sampler and draw."
+        if dataset is None and cls is None: kwargs = {'draw': self.draw, **kwargs}
+        return super().new(dataset, cls, **kwargs)
+
     def show_results(self, *args, **kwargs):
         "Not for listings: the Learner shows them."
         raise InputError('call learn.show_matches() or learn.show_mistakes() of a match_learner, '
@@ -175,6 +198,9 @@ def check_inputs(
 class ListingDataLoaders(DataLoaders):
     """`DataLoaders` of listings, which keep the table that they were made from.
 
+    A training batch holds one picture of each listing, drawn at random where it has several, in each epoch
+    anew; a validation batch holds the first.
+
     `df` (usable rows), `is_valid` (bool, its held-out rows), `skipped` (what was left out and why), `moved`
     (rows that changed their fold), `columns` (of `df`), `text_columns` (a list; `df` has their texts put
     together as its title), `serialised` (None, or the dict of fields that they are put together by),
@@ -186,6 +212,7 @@ class ListingDataLoaders(DataLoaders):
     text_columns = ()  # of loaders in a Learner that an earlier version exported
     serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
+    _several_pictures = False  # whether a cell of the image column may name several files
 
     def noted(
         self,
@@ -248,12 +275,15 @@ class ListingDataLoaders(DataLoaders):
         item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
         item_tfms = [*L(item_tfms if image_columns else None), *options.all_title_tfms]
         image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
+        draw = None
+        if cls._several_pictures and image_columns: draw = DrawnPicture(image_columns[0], image_folder)
         title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
         target_block = ProbabilitiesBlock(vocab) if label_columns else CategoryBlock(vocab=vocab, sort=False)
         block = DataBlock(
             blocks=[*image_blocks, *title_blocks, target_block],
             n_inp=len(image_columns) + len(title_columns), dl_type=MatchDL,
-            get_x=[*(Field(column, image_folder) for column in image_columns), *map(Field, title_columns)],
+            get_x=[*(_reader(column, image_folder, draw) for column in image_columns),
+                   *map(Field, title_columns)],
             get_y=ReadProbabilities(label_columns) if label_columns else Field(columns.group),
             splitter=IndexSplitter(np.flatnonzero(is_valid)),
             item_tfms=item_tfms or None,
@@ -267,7 +297,7 @@ class ListingDataLoaders(DataLoaders):
             sampler = SAMPLERS[options.sampler](groups, options.bs, options.k, options.seed)
         loaders = datasets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms,
                                        **{**block.dls_kwargs, **options.for_loaders()},
-                                       dl_kwargs=[{'sampler': sampler}, {}])
+                                       dl_kwargs=[{'sampler': sampler, 'draw': draw}, {}])
         dls = cls(*loaders.loaders, path='.', device=loaders.device)
         dls.df = df
         dls.is_valid = is_valid
@@ -277,13 +307,23 @@ class ListingDataLoaders(DataLoaders):
         return dls
 
 
+def _reader(column, image_folder, draw):
+    "What reads the file name of a row: of several the one that is drawn in training, the first elsewhere."
+    if draw is None: return Field(column, image_folder)
+    return Pipeline([draw, FirstPicture(column, image_folder)])
+
+
 def in_folder(
     df: pd.DataFrame,  # One row a listing; not changed
     image_columns: list,  # Columns of image files
     folder,  # That the file names start from
 ) -> pd.DataFrame:
     "A copy with whole paths for file names, to be read by dataloaders of another folder."
-    def whole_path(cell): return str(image_path(Path(folder).resolve(), cell))
+    folder = Path(folder).resolve()
+
+    def whole_path(cell):
+        paths = [str(image_path(folder, name)) for name in picture_names(cell, folder)]
+        return paths[0] if len(paths) == 1 else tuple(paths)
     return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
 
 
@@ -311,7 +351,9 @@ def train_on_all(
 
 class MatchDataLoaders(ListingDataLoaders):
     "`ListingDataLoaders` for matching: listings are told apart by group, validation is on unseen groups."
-    _kept = (*ListingDataLoaders._kept, 'n_groups')
+    _kept = (*ListingDataLoaders._kept, 'n_groups', 'left_out')
+    left_out = None  # of loaders in a Learner that an earlier version exported
+    _several_pictures = True
 
     @classmethod
     def from_df(
@@ -332,7 +374,9 @@ class MatchDataLoaders(ListingDataLoaders):
         val_bs: int | None = None,  # Listings in a validation batch; None: 2 * `bs`
         max_len: int = MAX_LEN,  # Most tokens of a title; the rest is left out
         phash: bool = True,  # Keep listings with equal perceptual hash on one side of the split
-        on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
+        # 'raise', or 'skip' rows that can't be used (then listed in `skipped`), and pictures of listings that
+        # have others (then listed in `left_out`)
+        on_error: str = 'raise',
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # None: fastai's choice
         # Transforms of titles in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
@@ -371,8 +415,9 @@ class MatchDataLoaders(ListingDataLoaders):
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         vocab = [*train_groups, *other_groups]
         dls = cls.from_rows(df, is_valid, columns, path, image_columns, vocab, options)
-        return dls.noted(skipped=checked.skipped, moved=moved, n_groups=len(train_groups),
-                         unlabelled=unlabelled, text_columns=text_columns, serialised=serialised)
+        return dls.noted(skipped=checked.skipped, left_out=checked.left_out, moved=moved,
+                         n_groups=len(train_groups), unlabelled=unlabelled,
+                         text_columns=text_columns, serialised=serialised)
 
 
 def _groups_of(groups, is_valid):

@@ -61,7 +61,7 @@ def _check_pictures(df, image_columns, path, id_column, phash):
     files = pd.DataFrame({'file': df[image_columns].to_numpy().ravel(),
                           'row': np.repeat(np.arange(len(df)), len(image_columns))})
     checked = check_listings(files, path, image_col='file', id_col=None, on_error='skip', phash=phash,
-                             min_rows=0)
+                             min_rows=0, several=False)
     row_numbers = files.row.to_numpy()[checked.skipped.row.to_numpy(int)]
     # the column as the user knows it: 'photos', not 'photos 1'
     shown_column = image_columns[0].removesuffix(' 1') if len(image_columns) > 1 else image_columns[0]

@@ -15,7 +15,8 @@ FASTAI_NAMES = {'fn_col': 'image', 'text_col': 'title', 'label_col': 'group'}
 class Columns:
     "The name of each role's column; None where the table has none, or where it should not be read."
     id: str | None = 'posting_id'  # Names a listing; no two rows have the same
-    image: str | None = 'image'  # Image file, relative to the folder of the images
+    # Image file, relative to the folder of the images; for matching also several, see data/pictures.py
+    image: str | None = 'image'
     # Title; a list of columns is put together as sentences, a dict as a text with names: {'title': 'text',
     # 'price': 'number:USD'} gives 'title: sony tv | price: 399 USD', in this order, see data/serialise.py
     title: str | list | dict | None = 'title'

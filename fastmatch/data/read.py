@@ -1,6 +1,7 @@
 "Check listings before hours of training are spent on them: which rows and pictures can't be used, and why."
 import difflib
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,22 @@ from ..match.cells import BOOLS, SEVERAL, composed, texts_of, tidy, tidy_titles
 from ..match.fields.numbers import parse_number
 from .columns import Columns, role_of
 from .image import NO_FILE, file_name, image_path, phash, try_image
+from .pictures import tidy_pictures
 from .serialise import BETWEEN, serialised_titles
 
 
 class Listings(NamedTuple):
     "What `check_listings` returns."
-    df: pd.DataFrame  # A copy of the usable rows with a fresh RangeIndex, every column kept
+    # A copy of the usable rows with a fresh RangeIndex, every column kept; a listing with several pictures
+    # has a tuple of file names
+    df: pd.DataFrame
     skipped: pd.DataFrame  # The others: `id`, `row` (position in the table handed in), `column`, `reason`
     singletons: int  # Groups of one listing in `df`: allowed in training, but none of them can be found
-    phash: np.ndarray | None  # Perceptual hash of each row of `df`, hex strings (n,); None unless asked for
+    # Perceptual hash of each row of `df`, hex strings (n,), a tuple of them for several pictures; None unless
+    # asked for
+    phash: np.ndarray | None
+    # Pictures that were left out of usable listings which have others, in the columns of `skipped`
+    left_out: pd.DataFrame
 
 
 class Fault(NamedTuple):
@@ -46,10 +54,12 @@ def check_listings(
     min_rows: int = 2,  # Fewest usable listings; 1 for listings that are matched against a catalogue
     # Whether rows without a group are usable too: `df` has None for theirs
     unlabelled: bool = False,
+    several: bool = True,  # Whether a cell of the image column may name several files, see `picture_names`
     **column_names,  # Single columns by keyword: `id_col`, `image_col`, `title_col`, `group_col`, `fold_col`
 ) -> Listings:  # Its `df` has folds as int64 (or bool), ids and groups of one type, see match/cells.py
     """Check every row, decode every picture, and list all that is wrong at once.
 
+    With 'skip' a listing that has several pictures keeps those that can be read, with a warning.
     Raises `InputError`, also with 'skip' for missing columns, repeated ids, too few rows or a single group.
     """
     if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
@@ -58,10 +68,11 @@ def check_listings(
     check_columns(df, {**replace(columns, phash=None).by_keyword(), **columns.by_field()})
     if len(df) < min_rows: raise InputError(f'df has {_count(len(df))}: at least {min_rows} are needed')
     faults = _faults_of_cells(df, columns, unlabelled)
-    hashes = None
+    pictures = None
     if columns.image is not None:
-        picture_faults, hashes = _check_images(df[columns.image], Path(path), phash, n_workers)
-        faults += picture_faults
+        pictures = _check_images(df[columns.image], Path(path), phash, n_workers, several)
+        faults += pictures.faults
+        if on_error == 'raise': faults += pictures.left_out
     skipped = _skipped(df, columns, sorted(faults, key=lambda fault: fault.row))
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
 
@@ -72,8 +83,14 @@ def check_listings(
         raise InputError(f'{_count(len(usable))} left of {len(df)}: at least {min_rows} are needed. '
                          + _message(skipped, columns.id))
     _tidy_columns(usable, columns)
-    if hashes is not None: hashes = hashes[is_usable]
-    return Listings(usable, skipped, _count_singletons(usable, columns.group), hashes)
+    hashes, left_out = None, []
+    if pictures is not None:
+        if phash: hashes = pictures.hashes[is_usable]
+        left_out = [fault for fault in pictures.left_out if is_usable[fault.row]]
+        if pictures.cells is not None: usable[columns.image] = pictures.cells[is_usable]
+    left_out = _skipped(df, columns, left_out)
+    if len(left_out): warn_left_out(left_out, columns.id)
+    return Listings(usable, skipped, _count_singletons(usable, columns.group), hashes, left_out)
 
 
 def _tidy_columns(df, columns):
@@ -312,28 +329,63 @@ def not_whole(
             for row in np.flatnonzero(~is_whole).tolist()]
 
 
-def _check_images(file_names, path, phash, n_workers):
-    "Decode each file once: the faults, and the hash of each row (None where it can't be read) if `phash`."
+class CheckedPictures(NamedTuple):
+    "What decoding the pictures of a table found."
+    faults: list  # `Fault`s of listings without a picture that can be read
+    left_out: list  # `Fault`s of pictures whose listings have others
+    hashes: np.ndarray  # object (n,), of the pictures that can be read: one, a tuple of several, or None
+    cells: np.ndarray | None  # object (n,), the names of those; None where each cell names one file
+
+
+def _check_images(cells, path, phash, n_workers, several):
+    "Decode each file of a column once; see `CheckedPictures`. Without `phash` its hashes are None."
     if phash: require_package('imagehash', 'phash=True')
     if n_workers is None: n_workers = min(os.cpu_count() or 1, 16)
     if n_workers < 1: raise InputError(f'n_workers={n_workers}: give 1 or more')
     if not path.is_dir(): raise InputError(f'path={str(path)!r} is not a folder')
-    files = [None if file_name(cell) is None else str(image_path(path, cell)) for cell in file_names]
-    distinct_files = list(dict.fromkeys(file for file in files if file is not None))
+    tidied = tidy_pictures(cells, path) if several else cells.tolist()
+    names_by_row = [list(cell) if isinstance(cell, tuple) else [cell] for cell in tidied]
+    files_by_row = [[None if file_name(name) is None else str(image_path(path, name)) for name in names]
+                    for names in names_by_row]
+    distinct_files = list(dict.fromkeys(file for files in files_by_row for file in files if file is not None))
     with ThreadPoolExecutor(n_workers) as pool:  # PIL releases the interpreter lock while it decodes
         results = tqdm(pool.map(lambda file: _try_file(file, phash), distinct_files),
                        total=len(distinct_files), desc='Checking images', delay=2, leave=False)
         results_by_file = dict(zip(distinct_files, results))
-    check_some_exist([reason for reason, _ in results_by_file.values()], file_names.name, distinct_files)
-    faults = []
-    for row_number, file in enumerate(files):
-        reason = 'no file name' if file is None else results_by_file[file][0]
-        if reason is None: continue
-        full_reason = reason if file is None else f'{file_names.iloc[row_number]}: {reason}'
-        faults.append(Fault(row_number, file_names.name, full_reason))
-    if not phash: return faults, None
-    hashes = [None if file is None else results_by_file[file][1] for file in files]
-    return faults, np.array(hashes, dtype=object)
+    check_some_exist([reason for reason, _ in results_by_file.values()], cells.name, distinct_files)
+    results_by_file[None] = 'no file name', None
+    checked = CheckedPictures([], [], np.full(len(cells), None, object), np.full(len(cells), None, object))
+    for row_number, (names, files) in enumerate(zip(names_by_row, files_by_row)):
+        reasons = [results_by_file[file][0] for file in files]
+        readable = [place for place, reason in enumerate(reasons) if reason is None]
+        faults = checked.left_out if readable else checked.faults
+        for name, file, reason in zip(names, files, reasons):
+            if reason is None: continue
+            full_reason = reason if file is None else f'{name}: {reason}'
+            faults.append(Fault(row_number, cells.name, full_reason))
+        if not readable: continue
+        checked.cells[row_number] = one_or_tuple([names[place] for place in readable])
+        checked.hashes[row_number] = one_or_tuple([results_by_file[files[place]][1] for place in readable])
+    # a column whose cells name one file each stays as it is, its type too
+    is_plain = all(tidy is cell for tidy, cell in zip(tidied, cells.tolist()))
+    return checked._replace(cells=None) if is_plain else checked
+
+
+def one_or_tuple(
+    parts: list,  # One or more
+):
+    "The only part, or a tuple of several: how a table holds the files and hashes of a listing."
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def warn_left_out(
+    left_out: pd.DataFrame,  # As in `Listings`
+    id_column: str | None,  # Column of ids, for the message
+):
+    "Warn of pictures that were left out of listings which have others."
+    lines = _lines(left_out.head(20), id_column)
+    warnings.warn(f'{len(left_out)} picture(s) that can not be used are left out of listings that have '
+                  f'others: {preview(lines, 20)}', stacklevel=3)
 
 
 def check_some_exist(
@@ -366,11 +418,17 @@ def raise_unusable(
 
 def _message(skipped, id_column, max_lines=50):
     "A message with one line for each unusable row, and how to go on without them."
-    lines = []
-    for fault in skipped.head(max_lines).itertuples():
-        listing_name = f' ({id_column} {fault.id!r})' if id_column is not None else ''
-        lines.append(f'  row {fault.row}{listing_name}, {fault.column}: {fault.reason}')
+    lines = [f'  {line}' for line in _lines(skipped.head(max_lines), id_column)]
     if len(skipped) > max_lines: lines.append(f'  and {len(skipped) - max_lines} more')
     n_rows = skipped.row.nunique()
     advice = "(on_error='skip' leaves them out and returns the list)"
     return f"{n_rows} unusable row{'s' if n_rows > 1 else ''} {advice}:\n" + '\n'.join(lines)
+
+
+def _lines(faults, id_column):
+    "A line for each fault: row, id, column and reason."
+    lines = []
+    for fault in faults.itertuples():
+        listing_name = f' ({id_column} {fault.id!r})' if id_column is not None else ''
+        lines.append(f'row {fault.row}{listing_name}, {fault.column}: {fault.reason}')
+    return lines

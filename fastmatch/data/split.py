@@ -12,9 +12,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..core import InputError, preview
-from ..match.cells import codes_of, tidy_hashes
+from ..match.cells import codes_of, key_sets, several, tidy_hashes
 from .columns import Columns
 from .image import image_path
+from .pictures import picture_names
 from .read import check_columns, holds_booleans, not_whole, tidy_folds
 
 NO_COLUMNS = Columns(None, None, None, None)
@@ -23,7 +24,8 @@ NO_COLUMNS = Columns(None, None, None, None)
 def components(
     df: pd.DataFrame,  # One row a listing (n rows)
     label_col: str | None = None,  # Column of groups (also `group_col`); rows of a group are linked
-    fn_col: str | None = None,  # Column of image files (also `image_col`); rows with one picture are linked
+    # Column of image files (also `image_col`); rows with an equal picture, one of several, are linked
+    fn_col: str | None = None,
     path=None,  # Folder of the files: pictures are then compared by their bytes, otherwise by their names
     phash=None,  # Perceptual hashes, hex strings (n,), or the name of their column; equal ones are linked
     max_shared: int = 50,  # A picture or hash on more groups than this is a placeholder and links nothing
@@ -40,17 +42,27 @@ def components(
     check_columns(df, {'group_col': columns.group, 'image_col': columns.image, 'phash_col': columns.phash})
     if phash is None and columns.phash is not None: phash = df[columns.phash].to_numpy(object)
     groups = np.arange(len(df)) if columns.group is None else _codes(df[columns.group])
-    keys = [groups]
+    keys = [(np.arange(len(df)), groups)]
     if columns.image is not None:
-        names = df[columns.image]
+        rows, names = _flat([picture_names(cell, path) for cell in df[columns.image]])
         picture_codes = _codes(names if path is None else _digests(names, Path(path)))
-        keys.append(_drop_placeholders(picture_codes, groups, max_shared, names.to_numpy(), 'picture'))
+        codes = _drop_placeholders(picture_codes, groups[rows], max_shared, names.to_numpy(), 'picture')
+        keys.append((rows, codes))
     if phash is not None:
-        hashes = pd.Series(tidy_hashes(df[phash] if isinstance(phash, str) else phash), dtype=object)
-        if len(hashes) != len(df): raise InputError(f'phash has {len(hashes)} values for {len(df)} rows')
+        of_rows = tidy_hashes(df[phash] if isinstance(phash, str) else phash)
+        if len(of_rows) != len(df): raise InputError(f'phash has {len(of_rows)} values for {len(df)} rows')
+        rows, hashes = _flat([cell if several(cell) else (cell,) for cell in of_rows])
         codes = np.where(_is_plain(hashes), -1, _codes(hashes))
-        keys.append(_drop_placeholders(codes, groups, max_shared, hashes.to_numpy(), 'perceptual hash'))
+        codes = _drop_placeholders(codes, groups[rows], max_shared, hashes.to_numpy(), 'perceptual hash')
+        keys.append((rows, codes))
     return _link(keys, len(df))
+
+
+def _flat(cells):
+    "Lists of entries, one a row, as (the row of each entry, the entries); an empty list is a missing entry."
+    filled = [list(entries) or [None] for entries in cells]
+    rows = np.repeat(np.arange(len(filled)), [len(entries) for entries in filled])
+    return rows, pd.Series([entry for entries in filled for entry in entries], dtype=object)
 
 
 def _given(**column_names):
@@ -64,13 +76,13 @@ def _codes(values):
 
 
 def _link(keys, n_rows):
-    "Connected components of the rows, linked where one of `keys`, each int64 (n,), is equal and not -1."
+    "Connected components of the rows, linked where one of `keys`, each (rows, codes), is equal and not -1."
     row_numbers = []
     nodes = []
     n_nodes = n_rows
     # each value of a key is a node beside the rows: n edges for a key, however many rows share a value
-    for key in keys:
-        row_numbers.append(np.flatnonzero(key >= 0))
+    for rows, key in keys:
+        row_numbers.append(rows[key >= 0])
         nodes.append(key[key >= 0] + n_nodes)
         n_nodes += int(key.max(initial=-1)) + 1
     row_numbers = np.concatenate(row_numbers)
@@ -98,10 +110,14 @@ def _drop_placeholders(codes, groups, max_shared, values, kind):
 
 
 def usable_hashes(
-    hashes,  # (n,) perceptual hashes, missing where a listing has none
-) -> np.ndarray:  # object (n,), None where a hash is missing or not usable
+    hashes,  # (n,) perceptual hashes, missing where a listing has none; a list where it has several
+) -> np.ndarray:  # object (n,), None where none is there or usable, tuples where a listing has several
     "The hashes that tell pictures apart, without those of pictures of one color or of plain stripes."
-    hashes = pd.Series(tidy_hashes(hashes), dtype=object)
+    tidied = tidy_hashes(hashes)
+    if any(several(cell) for cell in tidied):
+        return key_sets([list(usable_hashes(cell)) if several(cell) else usable_hashes([cell])[0]
+                         for cell in tidied])
+    hashes = pd.Series(tidied, dtype=object)
     return np.where(_is_plain(hashes) | hashes.isna(), None, hashes)
 
 

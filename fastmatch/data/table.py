@@ -17,7 +17,7 @@ KINDS = '.csv', '.tsv', '.csv.gz', '.tsv.gz', '.zip', '.parquet', '.xlsx'
 USUAL = dict(
     id='posting_id listing_id offer_id item_id sku asin id product_id',
     image='image_path image_file image_filename image_name image filename file_path img_path img photo '
-          'picture file path',
+          'picture file path images image_paths image_files photos pictures',
     title='title product_title listing_title item_title product_name listing_name item_name name text '
           'description',
     group='label_group group_id product_group match_group cluster_id cluster group label product',

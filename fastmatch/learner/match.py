@@ -16,6 +16,7 @@ from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
 from ..data.block import MatchDataLoaders, in_folder
 from ..data.kinds import cells_of
+from ..data.pictures import one_a_picture
 from ..data.read import check_listings, join_titles
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead
@@ -26,7 +27,7 @@ from ..match.embeddings import Embeddings
 from ..match.judge.score import row_f1
 from ..match.spaces.dense import Dense
 from ..match.thresholds.sweep import best_threshold
-from ..matcher.batches import Batch, batches_by_length, embed_batches, tokenize_titles
+from ..matcher.batches import Batch, batches_by_length, by_listing, embed_batches, tokenize_titles
 from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
@@ -71,7 +72,10 @@ class MatchLearner(MatcherExport, ListingLearner):
         on_error: str = 'raise',  # 'raise', or 'skip' unreadable listings (they are missing in `ids` then)
         path=None,  # Folder of the images of `df`; default that of `dls`
     ) -> Embeddings:
-        "The embeddings of n listings by modality, in their order; listings that were trained on are flagged."
+        """The embeddings of n listings by modality, in their order; those that were trained on are flagged.
+
+        Of listings with several pictures each one is embedded, see `Embeddings.pictures`.
+        """
         columns = self.dls.columns
         if df is None:
             if path is not None: raise InputError('path is the folder of a table: give df too')
@@ -83,7 +87,10 @@ class MatchLearner(MatcherExport, ListingLearner):
             df = check_listings(df, folder, wanted_columns, on_error=on_error, min_rows=1).df
             if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
-        vectors = self._embed(df, bs or self.dls.valid.bs, tta)
+        pictures, listings = df, np.arange(len(df))
+        if columns.image is not None:
+            pictures, listings = one_a_picture(df, columns.image, self.dls.image_folder)
+        vectors = by_listing(self._embed(pictures, bs or self.dls.valid.bs, tta), listings)
         ids = df[columns.id].to_numpy()
         return Embeddings(vectors, ids, titles=None if columns.title is None else df[columns.title],
                           groups=df[columns.group].to_numpy() if columns.group in df else None,
@@ -150,9 +157,12 @@ class MatchLearner(MatcherExport, ListingLearner):
     def _judged(self, modality):
         "Of the validation listings: neighbors, groups, matches at the best threshold, F1 of each (n,)."
         embeddings = self.embeddings()
-        if modality: vectors = embeddings[modality]
-        else: vectors = embeddings.get('joint', np.concatenate(list(embeddings.values()), 1))
-        neighbors = Dense(vectors).search(min(SHOWN_NEIGHBORS, len(vectors)))
+        if not modality and 'joint' in embeddings: modality = 'joint'
+        if not modality and len(embeddings.keys()) == 1: [modality] = embeddings.keys()
+        # of several pictures each one counts
+        if modality: space = embeddings.spaces(only=(modality,))[modality]
+        else: space = Dense(np.concatenate(list(embeddings.values()), 1))
+        neighbors = space.search(min(SHOWN_NEIGHBORS, len(embeddings)))
         matches = decide(neighbors, best_threshold(neighbors, embeddings.groups)[0])
         return neighbors, embeddings.groups, matches, row_f1(matches, embeddings.groups)
 

@@ -2,7 +2,9 @@
 import numpy as np
 
 from ..data.image import image_path, read_image
+from ..data.pictures import first_picture
 from ..data.show import draw_listing, grid
+from ..match.cells import several
 
 RIGHT = 'tab:green'
 WRONG = 'tab:red'
@@ -13,13 +15,24 @@ def item_image(
     dls,  # `ListingDataLoaders`
     row,  # A row of its table
 ):
-    "The pictures of a listing side by side, each as high as the first, or None where `dls` has no images."
+    """The picture of a listing, the first where a cell names several, or its frames side by side, each as
+    high as the first; None where `dls` has no images."""
     image_files = list(dict.fromkeys(row[column] for column in dls.image_columns))
     if not image_files: return None
+    if n_more_pictures(dls, row): image_files = [first_picture(image_files[0], dls.image_folder)[0]]
     images = [read_image(image_path(dls.image_folder, image_file)) for image_file in image_files]
     height = images[0].height
     images = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
     return np.concatenate([np.asarray(image) for image in images], 1)
+
+
+def n_more_pictures(
+    dls,  # `ListingDataLoaders`
+    row,  # A row of its table
+) -> int:
+    "How many pictures a listing has beside the first, for loaders whose cells name several."
+    if len(dls.image_columns) != 1 or not several(row[dls.image_columns[0]]): return 0
+    return first_picture(row[dls.image_columns[0]], dls.image_folder)[1]
 
 
 def draw_items(
@@ -32,6 +45,8 @@ def draw_items(
     for ax, (position, note, color) in zip(axes, cells):
         listing = dls.valid_df.iloc[position]
         ax.axis('on')
+        n_more = n_more_pictures(dls, listing)
+        if n_more: note = f'{note} +{n_more}'
         draw_listing(ax, item_image(dls, listing), '' if title is None else listing[title], note, color)
 
 

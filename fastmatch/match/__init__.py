@@ -35,6 +35,7 @@ from .search.ladder import ladder
 from .spaces.approx import Index
 from .spaces.dense import Dense
 from .spaces.keys import Keys
+from .spaces.picture_sets import SIMILARITIES, Pictures, PictureSets
 from .spaces.pool import Pool
 from .spaces.tfidf import Tfidf
 from .spaces.titles import Titles
@@ -53,9 +54,10 @@ from .words import rule_in_words
 
 __all__ = ['Candidates', 'Comparison', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Field',
            'Flat', 'Groups', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired',
-           'Pool', 'PoolThresholds', 'RankSweep', 'Repeated', 'Rule', 'RulePairs', 'STEPS', 'Setting', 'Step',
-           'Sweep', 'Tfidf', 'Titles', 'UnionSweep', 'Units', 'alone_heldout', 'among_themselves', 'at_most',
-           'best_by_rank', 'best_threshold', 'best_union', 'choose_rule', 'cross_mean', 'fusion_grid',
-           'heldout_fused', 'heldout_pairs', 'in_the_catalogue', 'k_reciprocal', 'map_at_r', 'neighbor_mean',
-           'pair_features', 'pair_model', 'pool_thresholds', 'recall_at', 'row_f1', 'rule_in_words',
-           'same_group', 'summary_table', 'threshold_curves', 'with_scores']
+           'PictureSets', 'Pictures', 'Pool', 'PoolThresholds', 'RankSweep', 'Repeated', 'Rule', 'RulePairs',
+           'SIMILARITIES', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf', 'Titles', 'UnionSweep', 'Units',
+           'alone_heldout', 'among_themselves', 'at_most', 'best_by_rank', 'best_threshold', 'best_union',
+           'choose_rule', 'cross_mean', 'fusion_grid', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue',
+           'k_reciprocal', 'map_at_r', 'neighbor_mean', 'pair_features', 'pair_model', 'pool_thresholds',
+           'recall_at', 'row_f1', 'rule_in_words', 'same_group', 'summary_table', 'threshold_curves',
+           'with_scores']

@@ -61,6 +61,31 @@ def texts_of(
     return texts[codes]
 
 
+def several(
+    cell,  # Of a column
+) -> bool:
+    "Whether a cell is a sequence of several entries: file names, hashes."
+    return isinstance(cell, (list, tuple)) or (isinstance(cell, np.ndarray) and cell.dtype.kind in 'OUS')
+
+
+def key_sets(
+    cells,  # (n,) keys of any types; a list, tuple or array where a listing has several
+) -> np.ndarray:  # object (n,), strings, None where missing, tuples of two different strings or more
+    "Keys as text, those of a listing with several each once; see `texts_of`."
+    if isinstance(cells, np.ndarray) and cells.ndim > 1: cells = list(cells)
+    if not any(several(cell) for cell in cells): return texts_of(cells)
+    return _one_or_tuple([list(texts_of(list(cell))) if several(cell) else [as_text(cell)] for cell in cells])
+
+
+def _one_or_tuple(parts_of_cells):
+    "Lists of parts as cells: None without a part, the part alone, or a tuple of those that differ."
+    cells = np.full(len(parts_of_cells), None, dtype=object)
+    for row, parts in enumerate(parts_of_cells):
+        distinct = tuple(dict.fromkeys(part for part in parts if part is not None))
+        cells[row] = distinct if len(distinct) > 1 else distinct[0] if distinct else None
+    return cells
+
+
 def is_among(
     cells,  # (n,) ids or groups
     others,  # Ids or groups of another table, any number
@@ -124,17 +149,31 @@ def tidy_titles(
 
 
 def tidy_hashes(
-    hashes,  # (n,) perceptual hashes: hex digits, missing where a listing has none
+    # (n,) hex digits, None where missing; of several pictures a list, or text with | or ; between
+    hashes,
     what: str = 'phash',  # What to call them in messages
-) -> np.ndarray:  # object (n,), strings, None where missing
+) -> np.ndarray:  # object (n,), strings, None where missing, tuples where a listing has several
     """Perceptual hashes in one form: lower case, without blanks and '0x'; what has no hex digits stays.
 
     A column of digits alone may have been read as whole numbers: they get back the zeros in front, up to 16
     digits. Raises `InputError` for hashes that were read as floats, whose last digits are lost.
     """
+    if any(_holds_several(cell) for cell in hashes):
+        parts = [_hashes_in(cell) for cell in hashes]
+        flat = iter(tidy_hashes([part for of_cell in parts for part in of_cell], what))
+        return _one_or_tuple([[next(flat) for _ in of_cell] for of_cell in parts])
     codes, distinct = pd.factorize(_column(hashes).astype(object))
     canonical = np.array([*(_tidy_hash(digits, what) for digits in distinct), None], dtype=object)
     return canonical[codes]
+
+
+def _holds_several(cell):
+    return several(cell) or (isinstance(cell, str) and ('|' in cell or ';' in cell))
+
+
+def _hashes_in(cell):
+    if several(cell): return list(cell)
+    return re.split('[|;]', cell) if _holds_several(cell) else [cell]
 
 
 def _tidy_hash(digits, what):

@@ -7,6 +7,7 @@ from .cells import composed, texts_of, tidy, tidy_hashes
 from .fields.field import field_columns
 from .neighbors import refuse_trained_on
 from .spaces.keys import source_space
+from .spaces.picture_sets import SIMILARITY, Pictures, PictureSets, check_similarity
 
 SOURCE = 'source'  # the space that says where a listing comes from
 # columns of the tables that a matcher gives
@@ -35,22 +36,36 @@ def check_made_alike(
 
 class Embeddings(dict):
     """Vectors by modality ({'image': (n,d), ...}, float32, unit length) of the same listings in the same
-    order."""
+    order.
+
+    Listings with several pictures have those of all in `pictures`, {'image': `Pictures`, ...}; what stands
+    under the modality is then the mean of each listing's pictures, for all that reads one vector a listing.
+    """
     def __init__(
         self,
-        vectors: dict,  # Modality -> (n,d) array
+        vectors: dict,  # Modality -> (n,d) array, or `Pictures` where listings have several
         ids,  # (n,) what names each listing; or modality -> ids, where they come from files that must agree
         titles=None,  # (n,) titles, or None
         groups=None,  # (n,) which listings are the same product, or None where that isn't known
         trained_on=None,  # bool (n,), whether an encoder was trained on this listing; default none
-        phash=None,  # (n,) perceptual hashes of the pictures, None where a listing has none; or None
+        # (n,) perceptual hashes of the pictures, None where a listing has none, a tuple where it has several;
+        # or None
+        phash=None,
         labels=None,  # An earlier name of `groups`
-        made_with: dict | None = None,  # How the vectors were made: {'tta': True, 'size': [104, 104]}
+        # How the vectors were made: {'tta': True, 'size': [104, 104]}, and with several pictures a listing by
+        # which of `SIMILARITIES` two of them are compared: {'pictures': 'best'}
+        made_with: dict | None = None,
         # Columns of the table as modalities: name -> (a `Field` or its kind, (n,) cells)
         fields: dict | None = None,
         source=None,  # (n,) where each listing comes from, or None: rules with `apart` read it
     ):
-        super().__init__({modality: np.asarray(array, np.float32) for modality, array in vectors.items()})
+        # a copy of other embeddings has the same pictures
+        of_copied = vectors.pictures if isinstance(vectors, Embeddings) else {}
+        self.pictures = of_copied | {
+            modality: Pictures.of(np.asarray(array.vectors, np.float32), array.listings, modality)
+            for modality, array in vectors.items() if isinstance(array, Pictures)}
+        super().__init__({modality: self.pictures[modality].means() if isinstance(array, Pictures)
+                          else np.asarray(array, np.float32) for modality, array in vectors.items()})
         self.ids = tidy(_common_ids(ids) if isinstance(ids, dict) else ids, 'ids')
         n_listings = len(self.ids)
         self.titles = None if titles is None else _as_texts(titles)
@@ -68,12 +83,28 @@ class Embeddings(dict):
         self.source = None if source is None else texts_of(source)
         self._check_names()
         self.made_with = None if made_with is None else dict(made_with)
+        if self.pictures:
+            self.made_with = {**(made_with or {}), 'pictures': check_similarity(self.similarity)}
         self.trained_on = np.zeros(n_listings, bool) if trained_on is None else np.asarray(trained_on, bool)
         arrays = {**self, 'titles': self.titles, groups_keyword: self.groups, 'trained_on': self.trained_on,
                   'phash': self.phash, 'source': self.source}
         for column_name, column in arrays.items():
             if column is not None and len(column) != n_listings:
                 raise InputError(f'{column_name}: {len(column)} rows for {n_listings} ids')
+
+    @property
+    def similarity(self) -> str:
+        "How listings of several pictures are compared, one of `SIMILARITIES`."
+        return (self.made_with or {}).get('pictures', SIMILARITY)
+
+    def compared_by(
+        self,
+        similarity: str,  # One of `SIMILARITIES`
+    ) -> 'Embeddings':
+        "The same embeddings whose listings of several pictures are compared in another way."
+        made_with = {**(self.made_with or {}), 'pictures': check_similarity(similarity)}
+        return Embeddings(self, self.ids, self.titles, self.groups, self.trained_on, self.phash,
+                          made_with=made_with)
 
     @property
     def labels(self):
@@ -93,7 +124,8 @@ class Embeddings(dict):
         "The embeddings of some of the listings, with all that is known of them."
         rows = np.arange(len(self))[rows]
         return Embeddings(
-            {modality: vectors[rows] for modality, vectors in self.items()}, self.ids[rows],
+            {modality: self.pictures[modality].take(rows) if modality in self.pictures else vectors[rows]
+             for modality, vectors in self.items()}, self.ids[rows],
             None if self.titles is None else [self.titles[row] for row in rows],
             None if self.groups is None else self.groups[rows], self.trained_on[rows],
             None if self.phash is None else self.phash[rows], made_with=self.made_with,
@@ -114,7 +146,7 @@ class Embeddings(dict):
         tfidf: bool = True,  # Add the titles' character TF-IDF as a modality of its own, 'tfidf'
         # Modalities to give; default all but 'joint', 'units', 'same_title', 'titles'
         only: tuple | None = None,
-    ) -> dict:  # Modality -> `Dense`, `Tfidf`, `Keys` or `Units`
+    ) -> dict:  # Modality -> `Dense`, `PictureSets`, `Tfidf`, `Keys` or `Units`
         """Each modality as a space to search, which is what `candidates` takes; known perceptual hashes
         become the exact key 'phash'."""
         from .spaces.dense import Dense
@@ -133,7 +165,8 @@ class Embeddings(dict):
             field_names = [name for name in only if name in self.fields]
             modalities = [name for name in only if name not in made_spaces and name not in self.fields]
         self._check_available(modalities, made_spaces)
-        spaces = {modality: Dense(self[modality], modality) for modality in modalities}
+        spaces = {modality: self._sets(modality) if modality in self.pictures
+                  else Dense(self[modality], modality) for modality in modalities}
         # a rule that is chosen on these spaces remembers how their vectors were made, and is refused where
         # an encoder was trained on these listings
         for space in spaces.values(): space.made_with, space.trained_on = self.made_with, self.trained_on
@@ -145,6 +178,8 @@ class Embeddings(dict):
         if 'titles' in made_spaces: spaces['titles'] = Titles(self.titles)
         if 'same_title' in made_spaces: spaces['same_title'] = Keys(title_keys(self.titles))
         return spaces
+
+    def _sets(self, modality): return PictureSets(*self.pictures[modality], modality, self.similarity)
 
     def _check_available(self, modalities, made_spaces):
         from_titles = [modality for modality in TITLE_SPACES if modality in made_spaces]

@@ -6,6 +6,7 @@ from tqdm.auto import tqdm
 
 from ..core import InputError
 from ..layers.padding import most_tokens
+from ..match.spaces.picture_sets import Pictures
 
 TITLES_AT_ONCE = 4096  # a tokenizer keeps by-products of all titles it was given at once
 
@@ -57,3 +58,18 @@ def embed_batches(
                     vectors[modality][batch.rows] = embeddings.cpu().numpy()
             progress_bar.update(batch.n_asked)
     return vectors
+
+
+def by_listing(
+    vectors: dict,  # Modality -> float32 (m,d), one row a picture
+    listings: np.ndarray,  # int (m,), the listing of each picture, rising from 0
+) -> dict:  # Modality -> float32 (n,d), or `Pictures` where listings have several
+    """What was embedded picture by picture, as `Embeddings` take it.
+
+    The joint embedding is made of each picture with the listing's title, as in training, and is a set like
+    the pictures; the title's own, which is the same beside each of them, is taken once.
+    """
+    if (listings == np.arange(len(listings))).all(): return vectors
+    firsts = np.flatnonzero(np.diff(listings, prepend=-1))
+    return {modality: array[firsts] if modality == 'title' else Pictures(array, listings)
+            for modality, array in vectors.items()}

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core import InputError, preview
-from ..match import Dense, Embeddings, Keys, Rule, Tfidf, Units
+from ..match import Dense, Embeddings, Keys, PictureSets, Rule, Tfidf, Units
 from ..match.cells import texts_of
 from ..match.embeddings import SOURCE
 from ..match.spaces.keys import source_space, title_keys
+from ..match.spaces.picture_sets import alike
 from ..match.spaces.titles import Titles
 
 # made from titles, without an encoder
@@ -45,7 +46,8 @@ class Catalogue:
     ids: np.ndarray  # str (n,)
     titles: list | None  # n strings, or None
     trained_on: np.ndarray  # bool (n,): the encoder was trained on this listing
-    spaces: dict  # Modality -> space of n listings (`Dense`, `Tfidf`, `Units`, `Keys` or a column)
+    # Modality -> space of n listings (`Dense`, `PictureSets`, `Tfidf`, `Units`, `Keys` or a column)
+    spaces: dict
     made_with: dict | None = None  # Settings of the embeddings (`embedding_settings`), None where not known
 
     @classmethod
@@ -56,7 +58,7 @@ class Catalogue:
     ) -> 'Catalogue':
         "The catalogue of listings that are embedded already."
         return cls(check_ids(embeddings.ids, 'catalogue'), embeddings.titles, embeddings.trained_on,
-                   make_spaces(embeddings, rule.reads), embeddings.made_with)
+                   make_spaces(embeddings, rule.reads, pictures=pictures_of(rule)), embeddings.made_with)
 
     def __len__(self): return len(self.ids)
 
@@ -91,7 +93,7 @@ class Catalogue:
         return replace(self, ids=np.concatenate([self.ids, new_ids]),
                        titles=None if self.titles is None else self.titles + new.titles,
                        trained_on=np.concatenate([self.trained_on, new.trained_on]),
-                       spaces={modality: space.append(new_spaces[modality])
+                       spaces={modality: _appended(space, new_spaces[modality])
                                for modality, space in self.spaces.items()})
 
     def without(
@@ -107,10 +109,24 @@ class Catalogue:
         return self.take(is_kept)
 
 
+def _appended(space, more):
+    space, more = alike(space, more)
+    return space.append(more)
+
+
+def pictures_of(
+    rule: Rule,
+) -> str | None:
+    """How a rule compares listings of several pictures, one of `SIMILARITIES`; None where it was chosen on
+    listings of one picture each."""
+    return (rule.made_with or {}).get('pictures')
+
+
 def make_spaces(
     embeddings: Embeddings,  # Of n listings
     modalities: list,  # As `Rule.reads` names them
     like: dict | None = None,  # Modality -> space whose vocabulary and width the new one must share
+    pictures: str | None = None,  # How pictures are compared, as `pictures_of` the rule; None: as embedded
 ) -> dict:
     "One space of the n listings for each modality; raises `InputError` where the listings lack one."
     spaces = {}
@@ -139,8 +155,20 @@ def make_spaces(
             known = [*embeddings, *embeddings.fields]
             raise InputError(f'the rule needs the modality {modality!r}: the listings have {known}')
         else:
-            spaces[modality] = Dense(embeddings[modality], modality)
+            spaces[modality] = _vectors(embeddings, modality, pictures, (like or {}).get(modality))
             if like is not None and like[modality].dim != spaces[modality].dim:
                 raise InputError(f'{modality}: queries have {spaces[modality].dim} dimensions, '
                                  f'the listings {like[modality].dim}')
     return spaces
+
+
+def _vectors(embeddings, modality, pictures, like):
+    """`Dense`, or `PictureSets` where listings have several pictures, where the rule was chosen on such, and
+    where the listings that they are compared with do."""
+    if isinstance(like, PictureSets): pictures = like.similarity
+    if modality not in embeddings.pictures:
+        space = Dense(embeddings[modality], modality)
+        # a model of pairs that was fitted to sets reads what sets alone tell; of titles there are none
+        is_set = isinstance(like, PictureSets) or (like is None and pictures and modality != 'title')
+        return PictureSets.of_one_each(space, pictures) if is_set else space
+    return PictureSets(*embeddings.pictures[modality], modality, pictures or embeddings.similarity)

@@ -30,7 +30,7 @@ class Explanation:
     frame: pd.DataFrame
     rule: Rule  # That decided
     titles: dict = field(default_factory=dict)  # Id -> title
-    files: dict = field(default_factory=dict)  # Id -> image file, or image in memory
+    files: dict = field(default_factory=dict)  # Id -> image file, image in memory, or a list of several
     # Of a pair model: what each feature (a column) did to the probability of each candidate, in the rows of
     # `frame`, in log-odds; None without a pair model
     moved: pd.DataFrame | None = None
@@ -60,14 +60,22 @@ class Explanation:
         for ax, (listing_id, note, color) in zip(axes, cells):
             ax.axis('on')
             image, reason = self._image(listing_id)
+            n_more = len(self._files(listing_id)) - 1
+            if n_more > 0: note += f' +{n_more}'
             title = self.titles.get(listing_id, '') or ('' if image is not None else listing_id)
             draw_listing(ax, image, title, note + (f' ({reason})' if reason else ''), color)
         return axes[0].figure
 
+    def _files(self, listing_id):
+        given = self.files.get(listing_id)
+        if given is None: return []
+        return list(given) if isinstance(given, (list, tuple)) else [given]
+
     def _image(self, listing_id):
-        "The listing's picture and '', or None and why there is none."
-        image_file = self.files.get(listing_id)
-        if image_file is None: return None, ''
+        "The listing's first picture and '', or None and why there is none."
+        image_files = self._files(listing_id)
+        if not image_files: return None, ''
+        image_file = image_files[0]
         image, reason = try_image(image_file)
         if reason and isinstance(image_file, (str, Path)): reason = f'{Path(image_file).name}: {reason}'
         return image, reason or ''

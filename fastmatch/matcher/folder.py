@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import InputError, MissingPackage, package_version
 from ..data.columns import Columns
-from ..match import Dense, Keys, Rule, Tfidf, Units
+from ..match import Dense, Keys, PictureSets, Rule, Tfidf, Units
 from ..match.cells import texts_of
 from ..match.embeddings import SOURCE
 from ..match.spaces.keys import source_space
@@ -78,11 +78,13 @@ def pack(
     if columns.fields:
         spec['fields'] = {name: field.to_dict() for name, field in columns.fields.items()}
     other_files = {}
-    arrays, keys_by_modality = {'trained_on': catalogue.trained_on}, {}
+    arrays, keys_by_modality, similarities = {'trained_on': catalogue.trained_on}, {}, {}
     for modality, space in catalogue.spaces.items():
         if space.is_column: continue
-        if isinstance(space, Dense): arrays[f'vectors/{modality}'] = space.vectors
+        if isinstance(space, (Dense, PictureSets)): arrays[f'vectors/{modality}'] = space.vectors
         elif isinstance(space, Keys): keys_by_modality[modality] = space.keys.tolist()
+        if isinstance(space, PictureSets):
+            arrays[f'pictures/{modality}'], similarities[modality] = space.listings, space.similarity
     if 'tfidf' in catalogue.spaces:
         vocabulary, counts = catalogue.spaces['tfidf'].state()
         other_files['tfidf.json'] = _json(vocabulary)
@@ -95,6 +97,8 @@ def pack(
         if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
+    # listings of one picture each are written as by earlier versions
+    if similarities: listings['pictures'] = similarities
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
             'vectors.safetensors': save_arrays(arrays), **other_files}
 
@@ -169,7 +173,10 @@ def _unpack_space(modality, listings, arrays, files):
         return Tfidf.from_state(json.loads(files['tfidf.json']), counts)
     if modality == SOURCE: return source_space(listings['keys'][modality])
     if modality in listings['keys']: return Keys(listings['keys'][modality])
-    return Dense(arrays[f'vectors/{modality}'], modality, normalized=True)
+    vectors = arrays[f'vectors/{modality}']
+    similarity = listings.get('pictures', {}).get(modality)
+    if similarity is None: return Dense(vectors, modality, normalized=True)
+    return PictureSets(vectors, arrays[f'pictures/{modality}'], modality, similarity, normalized=True)
 
 
 def _unpack_encoder(spec, files, device):
@@ -181,7 +188,8 @@ def _unpack_encoder(spec, files, device):
 def _check_widths(catalogue, encoder):
     "Raise `InputError` where spaces are of other listings, or of another encoder's embeddings."
     for modality, space in catalogue.spaces.items():
-        if encoder is not None and isinstance(space, Dense) and space.dim != encoder.widths.get(modality):
+        holds_vectors = isinstance(space, (Dense, PictureSets))
+        if encoder is not None and holds_vectors and space.dim != encoder.widths.get(modality):
             raise InputError(f'{modality}: the catalogue holds vectors of {space.dim} numbers, '
                              f'the encoder makes {encoder.widths.get(modality)}')
     by_listing = {**catalogue.spaces, 'trained_on': catalogue.trained_on}

@@ -8,15 +8,25 @@ from PIL import Image
 
 from ..core import InputError
 from ..data.columns import Columns
-from ..data.image import file_name, image_path
+from ..data.image import image_path
 from ..data.kinds import cells_of
-from ..data.read import check_listings, check_some_exist, join_titles, raise_unusable, with_names
+from ..data.pictures import picture_names
+from ..data.read import (
+    check_listings,
+    check_some_exist,
+    join_titles,
+    raise_unusable,
+    warn_left_out,
+    with_names,
+)
 from ..data.split import usable_hashes
 from ..match import Embeddings, Rule
-from ..match.cells import composed
+from ..match.cells import composed, several
 from ..match.embeddings import SOURCE
-from .catalogue import TITLE_SPACES
+from .batches import by_listing
+from .catalogue import TITLE_SPACES, pictures_of
 from .encode import Encoder
+from .picture_table import PictureTable, hashes_by_listing
 
 
 def needed_inputs(
@@ -29,13 +39,16 @@ def needed_inputs(
     return [*inputs, 'title'] if reads_titles and 'title' not in inputs else inputs
 
 
-def image_file(
-    value,  # Of a table's column of images: a file name, an image in memory, or nothing
+def image_files_of(
+    # Of a column of images: file names as `picture_names` takes them, images in memory, or nothing
+    value,
     folder,  # Folder that file names start from
-):
-    "The file with its folder, an image in memory as it is, or None where there is none."
-    if isinstance(value, (Image.Image, np.ndarray)): return value
-    return None if file_name(value) is None else image_path(folder, value)
+) -> list:
+    "The files with their folder, and images in memory as they are; empty where there are none."
+    if isinstance(value, (Image.Image, np.ndarray)) and not several(value): return [value]
+    in_memory = several(value) and any(isinstance(part, (Image.Image, np.ndarray)) for part in value)
+    if in_memory: return [file for part in value for file in image_files_of(part, folder)]
+    return [image_path(folder, name) for name in picture_names(value, folder)]
 
 
 def embed_listings(
@@ -61,32 +74,42 @@ def embed_listings(
     rows = np.setdiff1d(np.arange(len(df)), unusable.row.to_numpy(int))
     usable = df.iloc[rows]
     titles = [composed(title) for title in usable[columns.title]] if 'title' in inputs else None
-    files = _image_files(df, usable, columns.image, folder) if with_images else None
+    read = PictureTable(_image_files(df, usable, columns.image, folder)) if with_images else None
 
     known_hashes = 'phash' in rule.reads and columns.phash is not None and columns.phash in df
     vectors, unreadable = {}, {}
     hashes = None
     if encoder is not None and len(rows):
+        titles_read = None
+        if 'title' in encoder.inputs:
+            titles_read = titles if read is None else [titles[listing] for listing in read.listings]
         vectors, unreadable, hashes = encoder.embed(
-            files, titles if 'title' in encoder.inputs else None, bs,
+            None if read is None else read.files, titles_read, bs,
             hashes=with_images and 'phash' in rule.reads and not known_hashes, stop=on_error == 'raise')
+    if read is None: read = PictureTable([[None]] * len(rows))
     if with_images:
-        reasons = [unreadable.get(position) for position in range(len(rows))]
-        check_some_exist(reasons, columns.image, [str(file) for file in files])
-    skipped = _all_skipped(unusable, usable, rows, files, unreadable, columns)
+        reasons = [unreadable.get(position) for position in range(len(read.files))]
+        check_some_exist(reasons, columns.image, [str(file) for file in read.files])
+    read.unreadable = unreadable
+    lost = read.lost(range(len(read.files)) if on_error == 'raise' else read.of_lost_listings)
+    skipped = _all_skipped(unusable, usable, rows, read, lost, columns)
     if len(skipped) and on_error == 'raise': raise_unusable(skipped, columns.id)
-    if len(rows) == len(unreadable):
+    usable_positions = np.setdiff1d(np.arange(len(rows)), read.lost_listings)
+    if not len(usable_positions):
         first_reason = f'; the first: {skipped.reason[0]}' if len(skipped) else ''
         raise InputError(f'none of the {len(df)} listings can be used{first_reason}')
+    left_out = read.lost(np.setdiff1d(np.arange(len(read.files)), read.of_lost_listings))
+    if left_out: warn_left_out(_skipped_pictures(usable, rows, read, left_out, columns), columns.id)
 
-    usable_positions = np.setdiff1d(np.arange(len(rows)), list(unreadable))
-    if known_hashes: hashes = usable[columns.phash].to_numpy(object)
+    kept, listings = read.kept()
+    if known_hashes: hashes = usable[columns.phash].to_numpy(object)[usable_positions]
+    elif hashes is not None: hashes = hashes_by_listing(hashes[kept], listings)
     embeddings = Embeddings(
-        {modality: values[usable_positions] for modality, values in vectors.items()},
+        by_listing({modality: values[kept] for modality, values in vectors.items()}, listings),
         ids=usable[columns.id].iloc[usable_positions].to_numpy(),
         titles=None if titles is None else [titles[position] for position in usable_positions],
-        phash=None if hashes is None else usable_hashes(hashes)[usable_positions],
-        made_with=None if encoder is None else encoder.made_with,
+        phash=None if hashes is None else usable_hashes(hashes),
+        made_with=_made_with(encoder, rule),
         fields=cells_of(usable.iloc[usable_positions], columns.fields),
         source=(None if columns.source is None
                 else usable[columns.source].iloc[usable_positions].to_numpy(object)))
@@ -102,19 +125,35 @@ def _read_columns(columns, rule):
     return replace(columns, fields=fields, source=columns.source if SOURCE in rule.reads else None)
 
 
+def _made_with(encoder, rule):
+    "The encoder's settings, and how the rule compares listings of several pictures, where it knows."
+    if encoder is None: return None
+    pictures = pictures_of(rule)
+    return encoder.made_with if pictures is None else {**encoder.made_with, 'pictures': pictures}
+
+
 def _image_files(df, usable, column, folder):
     if column not in df:
         raise InputError(f'df lacks image_col={column!r}; its columns are: {", ".join(map(str, df.columns))}')
-    return [image_file(value, folder) for value in usable[column]]
+    return [image_files_of(value, folder) for value in usable[column]]
 
 
-def _all_skipped(unusable, usable, rows, files, unreadable, columns):
-    "The rows with unusable text and those with unreadable pictures as one table, in the order of the rows."
-    if not unreadable: return unusable
+def _skipped_pictures(usable, rows, read, positions, columns):
+    "Pictures that can't be read as a table: `id`, `row`, `column`, `reason`."
     broken = []
-    for position, reason in unreadable.items():
-        filename = usable[columns.image].iloc[position]
-        full_reason = f'{filename}: {reason}' if isinstance(files[position], (str, Path)) else reason
-        broken.append({'id': usable[columns.id].iloc[position], 'row': rows[position],
+    for position in positions:
+        listing, file, reason = read.listings[position], read.files[position], read.unreadable[position]
+        cell = usable[columns.image].iloc[listing]
+        is_one = np.sum(read.listings == listing) == 1
+        named = cell if is_one and not several(cell) else getattr(file, 'name', file)
+        full_reason = f'{named}: {reason}' if isinstance(file, (str, Path)) else reason
+        broken.append({'id': usable[columns.id].iloc[listing], 'row': rows[listing],
                        'column': columns.image, 'reason': full_reason})
-    return pd.concat([unusable, pd.DataFrame(broken)]).sort_values('row', kind='stable', ignore_index=True)
+    return pd.DataFrame(broken)
+
+
+def _all_skipped(unusable, usable, rows, read, lost, columns):
+    "The rows with unusable text and those with unreadable pictures as one table, in the order of the rows."
+    if not lost: return unusable
+    broken = _skipped_pictures(usable, rows, read, lost, columns)
+    return pd.concat([unusable, broken]).sort_values('row', kind='stable', ignore_index=True)

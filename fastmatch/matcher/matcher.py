@@ -25,7 +25,7 @@ from .folder import (
     unpack,
     write_matcher_files,
 )
-from .listings import embed_listings, image_file, needed_inputs
+from .listings import embed_listings, image_files_of, needed_inputs
 from .result import MatchResult
 
 
@@ -116,6 +116,8 @@ class Matcher:
         "Embeddings of new listings, which come as a table or are embedded already; and what was skipped."
         if not isinstance(new_listings, Embeddings): return self.embed(new_listings, path, bs, on_error)
         check_made_alike(new_listings.made_with, self._settings(self.catalogue), 'new listings: embeddings')
+        # how several pictures are compared
+        check_made_alike(new_listings.made_with, self.rule.made_with, 'new listings: embeddings')
         return new_listings, pd.DataFrame()
 
     def _settings(self, catalogue):
@@ -176,7 +178,7 @@ class Matcher:
                 table, columns = join_titles(table, self.columns)
                 titles |= dict(zip(listing_ids, table[columns.title].fillna('').astype(str)))
             if self.columns.image in table:
-                image_files = [image_file(cell, folder) for cell in table[self.columns.image]]
+                image_files = [image_files_of(cell, folder) for cell in table[self.columns.image]]
                 files |= dict(zip(listing_ids, image_files))
         if isinstance(new, Embeddings) and new.titles is not None:
             titles |= dict(zip(texts_of(new.ids), new.titles))

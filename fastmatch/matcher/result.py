@@ -95,7 +95,7 @@ class MatchResult:
         self,
         posting_id,  # One of the matched listings
         titles: dict | None = None,  # Id -> title, to show
-        files: dict | None = None,  # Id -> image file or image in memory, to show
+        files: dict | None = None,  # Id -> image file, image in memory, or a list of several, to show
     ) -> Explanation:
         "Every candidate of a listing: its scores by modality, whether it matches, and the step that decided."
         found = np.flatnonzero(self.ids[:len(self)] == as_text(posting_id))

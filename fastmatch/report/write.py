@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from ..core import InputError
-from ..data.image import image_path
+from ..data.pictures import first_picture
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import alone_heldout
 from ..match.judge.setting import among_themselves
@@ -107,9 +107,10 @@ def write_report(
 
 
 def _image_files(outcome):
-    "The image file of each listing that is judged or found; None where the listings have no images."
+    "The first image file of each listing that is judged or found; None where the listings have no images."
     dls = outcome.learn.dls
     columns = dls.columns
     if columns.image is None: return None
     file_of = dict(zip(dls.all_df[columns.id], dls.all_df[columns.image]))
-    return [image_path(dls.image_folder, file_of[posting_id]) for posting_id in outcome.judged_listings.ids]
+    return [first_picture(file_of[posting_id], dls.image_folder)[0]
+            for posting_id in outcome.judged_listings.ids]

@@ -14,6 +14,7 @@ from ..match.neighbors import NEAREST, check_k
 from ..match.search.ladder import HalfRule, LadderResult, Rung
 from ..match.search.menu import PLAIN_FUSIONS, fusions
 from ..match.spaces.dense import Dense
+from ..match.spaces.picture_sets import PictureSets
 from ..match.spaces.pool import holds_column
 from .engine.open_study import fingerprint_vectors, open_study
 from .engine.options import StudyOptions, read_options
@@ -137,7 +138,8 @@ class _RuleSearch:
         "What a stored study must agree in: on other listings or vectors its trials answer another question."
         workbench = self.workbench
         spaces = {name: space for name, space in workbench.spaces().items() if name not in READ_ONLY}
-        vectors = {modality: space.vectors for modality, space in spaces.items() if isinstance(space, Dense)}
+        vectors = {modality: space.vectors for modality, space in spaces.items()
+                   if isinstance(space, (Dense, PictureSets))}
         titles = workbench.spaces().get('titles')
         in_a_pool = {} if workbench.looks_among_themselves else {'pool': self.setting.pool}
         return {

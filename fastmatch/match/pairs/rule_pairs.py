@@ -54,7 +54,7 @@ class RulePairs:
         else: names = scores_read(self.model, modalities, join)
         self.candidates = _candidates(neighbors, names, spaces, plain, join)
         # as they were before the steps on vectors
-        fields = {name: plain[name] for name in modalities}
+        fields = {name: plain[name] for name in modalities if _is_read(plain[name], self.model)}
         reads_titles = 'titles' in spaces and (self.model.use is None or self.model.reads_titles)
         self.titles = spaces['titles'].titles if reads_titles else None
         self.radii = self.model.radii or radii_of(_first(self.candidates, self.n_rows))
@@ -244,6 +244,14 @@ def _candidates(neighbors, names, spaces, plain, join):
         else: scores[name] = plain[name.removeprefix(PLAIN)].scores(row_numbers, ids)
     fields = tuple(name for name in names if name in spaces and spaces[name].is_field)
     return Candidates(ids, scores, join=tuple(name for name in names if name in join), fields=fields)
+
+
+def _is_read(space, model):
+    """Whether a model reads what a space says of pairs: one that was fitted to listings of one picture each
+    reads their similarity alone, also where some have several now."""
+    if model.names is None: return True
+    none = np.zeros(0, np.int64)
+    return bool(set(space.pair_features(none, none)) & set(model.names))
 
 
 def _first(candidates, n):

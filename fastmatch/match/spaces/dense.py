@@ -97,16 +97,24 @@ class Dense(VectorSpace):
         return max(1, min(4096, 16 * BLOCK_FLOATS // (k + SPARE)))
 
     def _pair_scores(self, queries, query_rows, listing_ids):
-        # no BLAS: these sums depend on the two vectors alone, so equal pairs get equal scores and (i,j)
-        # equals (j,i)
-        faiss = require_package('faiss', 'scoring pairs', 'faiss-cpu')
-        query_rows = np.ascontiguousarray(query_rows, np.int64)
-        listing_ids = np.ascontiguousarray(listing_ids, np.int64)
-        scores = np.empty(len(listing_ids), np.float32)
-        arrays = (queries.vectors, query_rows, self.vectors, listing_ids, scores)
-        pointers = [faiss.swig_ptr(array) for array in arrays]
-        faiss.pairwise_indexed_inner_product(self.dim, len(listing_ids), *pointers)
-        return scores
+        return inner_products(queries.vectors, query_rows, self.vectors, listing_ids)
+
+
+def inner_products(
+    vectors: np.ndarray,  # float32 (n,d)
+    rows: np.ndarray,  # int (m,), of `vectors`
+    other_vectors: np.ndarray,  # float32 (p,d)
+    other_rows: np.ndarray,  # int (m,), of `other_vectors`
+) -> np.ndarray:  # float32 (m,)
+    """The inner products of given pairs, without BLAS: the sums depend on the two vectors alone, so equal
+    pairs get equal scores and (i,j) equals (j,i)."""
+    faiss = require_package('faiss', 'scoring pairs', 'faiss-cpu')
+    rows = np.ascontiguousarray(rows, np.int64)
+    other_rows = np.ascontiguousarray(other_rows, np.int64)
+    scores = np.empty(len(rows), np.float32)
+    pointers = [faiss.swig_ptr(array) for array in (vectors, rows, other_vectors, other_rows, scores)]
+    faiss.pairwise_indexed_inner_product(vectors.shape[1], len(rows), *pointers)
+    return scores
 
 
 def both_flags(

@@ -6,6 +6,7 @@ from ..neighbors import Neighbors, resolve_k
 from .asymmetric import AsymmetricSpace
 from .base import PairwiseSpace, Space
 from .keys import Keys
+from .picture_sets import alike
 
 
 class Pool:
@@ -28,6 +29,7 @@ class Pool:
         if self._overused_keys and catalogue is not None:
             new = new.without(self._overused_keys)
             catalogue = catalogue.without(self._overused_keys)
+        new, catalogue = alike(new, catalogue)
         self.new = new
         self.catalogue = catalogue
         self.within = within

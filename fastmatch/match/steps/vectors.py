@@ -2,7 +2,8 @@
 counts.
 
 A space goes in, a new space comes out. Vectors of several listings of one product have different noise, so
-their mean is nearer to the truth.
+their mean is nearer to the truth. Of a listing with several pictures (`PictureSets`) each picture is pulled
+by itself, and a neighbor pulls with the mean of its pictures.
 """
 import numpy as np
 from scipy import sparse
@@ -13,6 +14,7 @@ from ..spaces.asymmetric import AsymmetricSpace
 from ..spaces.base import Space, VectorSpace
 from ..spaces.dense import to_unit
 from ..spaces.keys import Keys
+from ..spaces.picture_sets import PictureSets
 
 
 def expand(
@@ -80,6 +82,9 @@ def cross_mean(
     if not isinstance(keys, Keys): raise InputError(f'keys: {type(keys).__name__}, give Keys')
     _check_has_vectors(space)
     if len(keys) != len(space): raise InputError(f'keys: {len(keys)} for {len(space)} listings')
+    if keys.has_several or isinstance(space, PictureSets):
+        rows, ids = keys.shared_pairs(~space.removed)
+        return weighted_sums(space, rows, ids, np.ones(len(rows)))
     codes = np.where(space.removed, -1, keys.codes()[0].astype(np.int64))
     has_no_key = codes < 0
     codes[has_no_key] = codes.max(initial=-1) + 1 + np.arange(has_no_key.sum())
@@ -96,8 +101,9 @@ def weighted_sums(
 ) -> Space:
     """A space in which the vector of listing i is the weighted sum of the vectors of its terms, at unit
     length again."""
-    n_listings = len(space)
-    terms = sparse.csr_matrix((np.asarray(weights, np.float32), (rows, ids)), shape=(n_listings, n_listings))
+    if isinstance(space, PictureSets): rows, ids, weights = space.weighted_terms(rows, ids, weights)
+    n_vectors = space.vectors.shape[0]
+    terms = sparse.csr_matrix((np.asarray(weights, np.float32), (rows, ids)), shape=(n_vectors, n_vectors))
     return _at_unit_length(space, terms @ space.vectors)
 
 
