@@ -5,6 +5,10 @@ first), any two rows of luma, two vendors' drawings of emoji. Pictures are embed
 that was trained on none of them, titles (the first row's) by MiniLM; every fold is searched by itself, a
 threshold chosen on half of its groups and scored on the other half.
 
+'fused: ...' are whole listings: picture and title as people have them, against all pictures, and against
+title and description, which is the text of the listing's other rows; weights and threshold are chosen on half
+of the groups.
+
 `python tests/bench/several_pictures.py --out nbs/several_pictures.csv`
 """
 import argparse
@@ -22,9 +26,12 @@ from fastmatch.match import (
     augment,
     candidates,
     fuse,
+    fusion_grid,
     heldout,
+    heldout_fused,
     paired,
 )
+from fastmatch.match.fields.texts import Texts
 from fastmatch.matcher import Encoder, Picture
 from fastmatch.models import MatchNet
 from fastmatch.models.image import ImageEncoder
@@ -98,6 +105,42 @@ def judged(df, listings, pictures, titles):
     return {way: _together(of_folds) for way, of_folds in found.items()}, sets.counts
 
 
+FUSED = {'picture + title': (False, False), 'pictures + title': (True, False),
+         'picture + title + description': (False, True), 'pictures + title + description': (True, True)}
+
+
+def fused_ways(sets: Pictures, titles: list, vectors: np.ndarray, descriptions: list):
+    "Name -> spaces of whole listings, with one picture or all, with the title or a description besides."
+    counts = sets.counts
+    ids = np.arange(len(titles))
+    for way, (all_pictures, with_description) in FUSED.items():
+        image = sets if all_pictures else sets.vectors[counts.cumsum() - counts]
+        spaces = Embeddings({'image': image, 'title': vectors}, ids, titles).spaces()
+        if with_description:
+            every = [' '.join(filter(None, texts)) for texts in zip(titles, descriptions)]
+            spaces['all text'] = Texts('all text', every)
+        yield f'fused: {way}', spaces
+
+
+def judged_fused(df, listings, pictures, titles):
+    "Way -> `HeldOut` of whole listings over all folds, each fold searched by itself."
+    rows_by_listing = pd.Series(np.arange(len(df))).groupby(listings)
+    first_rows = rows_by_listing.first().to_numpy()
+    descriptions = [' '.join(df.title[rows[1:]]) or None for rows in rows_by_listing.apply(list)]
+    sets = Pictures.of(pictures, listings)
+    found = {}
+    for fold in sorted(df.fold.unique()):
+        rows = np.flatnonzero((df.fold.to_numpy() == fold)[first_rows])
+        of_rows = first_rows[rows]
+        groups = df.label_group.to_numpy()[of_rows]
+        for way, spaces in fused_ways(sets.take(rows), df.title[of_rows].tolist(), titles[of_rows],
+                                      [descriptions[row] for row in rows]):
+            scored = candidates(spaces, min(NEIGHBORS, len(rows)))
+            grid = fusion_grid([name for name in spaces if name not in scored.join], ('mean',))
+            found.setdefault(way, []).append(heldout_fused(scored, groups, grid=grid, halvings=5))
+    return {way: _together(of_folds) for way, of_folds in found.items()}
+
+
 def _neighbors(space, k):
     if not isinstance(space, dict): return space.search(k)
     return fuse(candidates(space, k), 'mean', dict.fromkeys(space, 1 / len(space)))
@@ -122,6 +165,14 @@ def rows_of(name: str, way: str, df, pictures, titles) -> list[dict]:
             line |= {f'over_{over.split()[0]}': round(gain.diff, 4), f'low_{over.split()[0]}':
                      round(gain.low, 4), f'high_{over.split()[0]}': round(gain.high, 4)}
         lines.append({**line, 'command': COMMAND})
+    fused = judged_fused(df, merged(df, way), pictures, titles)
+    plain = fused['fused: picture + title']
+    for which, result in fused.items():
+        gain = paired(result, plain)
+        lines.append({'set': name, 'merged': way, 'listings': len(counts), 'several': int((counts > 1).sum()),
+                      'way': which, 'row_f1': round(result.mean, 4), 'se': round(result.se, 4),
+                      'over_first': round(gain.diff, 4), 'low_first': round(gain.low, 4),
+                      'high_first': round(gain.high, 4), 'command': COMMAND})
     return lines
 
 
