@@ -83,7 +83,7 @@ def learn_from_labels(
     if n_matched < 2 or len(np.unique(listings[~same])) < 2:
         raise InputError(f'known: {same.sum()} of {len(same)} pairs match: pairs that match and pairs that '
                          'do not, of two left listings at least, are needed to learn from')
-    features = pairs.pairs.features[places]
+    features = pairs.pairs.features_at(places)
     parts = learned_parts(listings, seed, same)
     probabilities = np.empty(len(same))
     for part in range(parts.max() + 1):

@@ -73,7 +73,7 @@ class TableMatches:
             left, right = wanted[0][missing], wanted[1][missing]
             more = self.candidates.with_pairs(left, right, self.learnt.model)
             places = more.places(left, right)
-            scored = self.learnt.model.probabilities(more.pairs.features[places])
+            scored = self.learnt.model.probabilities(more.pairs.features_at(places))
             if self.learnt.close is not None:
                 texts_of = self.texts.at(more)
                 scored = self.learnt.close.rescored(scored, lambda rows: texts_of(places[rows]))

@@ -72,7 +72,7 @@ def official_scores(left, right, parts, seeds=SEEDS, without=(), **options):
     tables, labels, pairs, _ = searched(left, right, known, also=parts['test'], **options)
     if without: pairs = with_features(pairs, [name for name in pairs.pairs.used if name not in without])
     test = KnownLabels.of(parts['test'], tables)
-    features = pairs.pairs.features[pairs.places(test.left, test.right)]
+    features = pairs.pairs.features_at(pairs.places(test.left, test.right))
     scores = []
     for seed in range(seeds):
         learnt = learn_from_labels(pairs, pairs.places(labels.left, labels.right), labels.same, seed=seed)

@@ -166,3 +166,10 @@ BAD = {
 def test_what_is_refused(message):
     left, right, options = BAD[message]
     with pytest.raises(InputError, match=f'^{message}'): match_tables(left, right, **options)
+
+
+def test_features_of_some_pairs_are_those_of_all(alone):
+    pairs = alone.candidates.pairs
+    places = np.random.default_rng(0).permutation(len(pairs))[:50]
+    some = alone.candidates.with_pairs([0], [0]).pairs
+    np.testing.assert_array_equal(some.features_at(places), some.features[places])

@@ -83,6 +83,18 @@ class RulePairs:
         for pairs, block in self._blocks(): table[pairs] = block
         return table
 
+    def features_at(
+        self,
+        places: np.ndarray,  # int (s,), some of the pairs
+    ) -> np.ndarray:  # float32 (s,f)
+        "The features of some pairs; only those of their listings are made."
+        if 'features' in self.__dict__: return self.features[places]
+        rows = np.unique(self.rows[places])
+        table = self._looked_up.of(rows)[2]
+        # the pairs of these listings stand in the same order in both
+        of_rows = np.flatnonzero(np.isin(self.rows, rows))
+        return table[np.searchsorted(of_rows, places)]
+
     def same(
         self,
         groups,  # (p,) groups of the pool, or `Groups`
