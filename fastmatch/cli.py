@@ -83,7 +83,7 @@ Matchless = Annotated[
 Out = Annotated[Path, _option('Folder to write: it is there whole or not at all.', show_default=False)]
 
 IdCol = Annotated[str | None, _column('ids')]
-ImageCol = Annotated[str | None, _column('image files')]
+ImageCol = Annotated[str | None, _column('image files, several with | or ; between')]
 TitleCol = Annotated[str | None, _column('titles')]
 GroupCol = Annotated[str | None, _column('groups')]
 FoldCol = Annotated[str | None, _column('folds')]

@@ -70,7 +70,8 @@ def pack(
                      'phash_col': columns.phash},
             'info': parts.info, 'encoder': None if encoder is None else encoder.spec()}
     other_files = {}
-    arrays, keys_by_modality, similarities = {'trained_on': catalogue.trained_on}, {}, {}
+    arrays = {'trained_on': catalogue.trained_on}
+    keys_by_modality, similarities = {}, {}
     for modality, space in catalogue.spaces.items():
         if isinstance(space, (Dense, PictureSets)): arrays[f'vectors/{modality}'] = space.vectors
         elif isinstance(space, Keys): keys_by_modality[modality] = space.keys.tolist()
