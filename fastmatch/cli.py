@@ -83,7 +83,7 @@ Matchless = Annotated[
 Out = Annotated[Path, _option('Folder to write: it is there whole or not at all.', show_default=False)]
 
 IdCol = Annotated[str | None, _column('ids')]
-ImageCol = Annotated[str | None, _column('image files')]
+ImageCol = Annotated[str | None, _column('image files, several with | or ; between')]
 TitleCol = Annotated[list[str] | None, _option(
     'Column of titles; default: found by its usual name. Given several times, the texts are put together, '
     'as --title-col title --title-col brand.')]

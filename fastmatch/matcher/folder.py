@@ -78,7 +78,8 @@ def pack(
     if columns.fields:
         spec['fields'] = {name: field.to_dict() for name, field in columns.fields.items()}
     other_files = {}
-    arrays, keys_by_modality, similarities = {'trained_on': catalogue.trained_on}, {}, {}
+    arrays = {'trained_on': catalogue.trained_on}
+    keys_by_modality, similarities = {}, {}
     for modality, space in catalogue.spaces.items():
         if space.is_column: continue
         if isinstance(space, (Dense, PictureSets)): arrays[f'vectors/{modality}'] = space.vectors

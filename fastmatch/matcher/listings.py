@@ -142,7 +142,8 @@ def _skipped_pictures(usable, rows, read, positions, columns):
     "Pictures that can't be read as a table: `id`, `row`, `column`, `reason`."
     broken = []
     for position in positions:
-        listing, file, reason = read.listings[position], read.files[position], read.unreadable[position]
+        listing, reason = read.listings[position], read.unreadable[position]
+        file = read.files[position]
         cell = usable[columns.image].iloc[listing]
         is_one = np.sum(read.listings == listing) == 1
         named = cell if is_one and not several(cell) else getattr(file, 'name', file)

@@ -192,7 +192,9 @@ class PictureSets(VectorSpace):
         for start in range(0, len(rows), block_size):
             block = slice(start, start + block_size)
             pairs = _PicturePairs(self, self, rows[block], ids[block])
-            best[block], mean[block], second[block] = pairs.best(), pairs.mean(), pairs.second()
+            best[block] = pairs.best()
+            mean[block] = pairs.mean()
+            second[block] = pairs.second()
         return {f'{self.name} best': best, f'{self.name} mean': mean, f'{self.name} second': second}
 
     def _with_sets(self, vectors, counts):
