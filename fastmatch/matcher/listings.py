@@ -104,15 +104,14 @@ def embed_listings(
     kept, listings = read.kept()
     if known_hashes: hashes = usable[columns.phash].to_numpy(object)[usable_positions]
     elif hashes is not None: hashes = hashes_by_listing(hashes[kept], listings)
+    usable = usable.iloc[usable_positions]
     embeddings = Embeddings(
         by_listing({modality: values[kept] for modality, values in vectors.items()}, listings),
-        ids=usable[columns.id].iloc[usable_positions].to_numpy(),
+        ids=usable[columns.id].to_numpy(),
         titles=None if titles is None else [titles[position] for position in usable_positions],
-        phash=None if hashes is None else usable_hashes(hashes),
-        made_with=_made_with(encoder, rule),
-        fields=cells_of(usable.iloc[usable_positions], columns.fields),
-        source=(None if columns.source is None
-                else usable[columns.source].iloc[usable_positions].to_numpy(object)))
+        phash=None if hashes is None else usable_hashes(hashes), made_with=_made_with(encoder, rule),
+        fields=cells_of(usable, columns.fields),
+        source=None if columns.source is None else usable[columns.source].to_numpy(object))
     return embeddings, skipped
 
 
