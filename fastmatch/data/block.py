@@ -415,8 +415,9 @@ class MatchDataLoaders(ListingDataLoaders):
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         vocab = [*train_groups, *other_groups]
         dls = cls.from_rows(df, is_valid, columns, path, image_columns, vocab, options)
-        return dls.noted(skipped=checked.skipped, left_out=checked.left_out, moved=moved, serialised=serialised,
-                         n_groups=len(train_groups), unlabelled=unlabelled, text_columns=text_columns)
+        return dls.noted(
+            skipped=checked.skipped, left_out=checked.left_out, moved=moved, n_groups=len(train_groups),
+            unlabelled=unlabelled, text_columns=text_columns, serialised=serialised)
 
 
 def _groups_of(groups, is_valid):
