@@ -396,8 +396,7 @@ class MatchDataLoaders(ListingDataLoaders):
                                device, kwargs, title_tfms)
         path = Path(path)
         # every image is decoded by the check anyway: then its hash costs little
-        can_hash = columns.image is not None and columns.phash is None
-        needs_hashes = phash and can_hash and valid_fold is not None
+        needs_hashes = phash and valid_fold is not None and columns.image is not None and columns.phash is None
         text_columns = text_columns_of(columns)
         serialised = columns.title if isinstance(columns.title, dict) else None
         df, columns = join_titles(df, columns)
@@ -413,8 +412,8 @@ class MatchDataLoaders(ListingDataLoaders):
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
-        vocab = [*train_groups, *other_groups]
-        dls = cls.from_rows(df, is_valid, columns, path, image_columns, vocab, options)
+        dls = cls.from_rows(
+            df, is_valid, columns, path, image_columns, [*train_groups, *other_groups], options)
         return dls.noted(
             skipped=checked.skipped, left_out=checked.left_out, moved=moved, n_groups=len(train_groups),
             unlabelled=unlabelled, text_columns=text_columns, serialised=serialised)

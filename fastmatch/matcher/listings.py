@@ -77,8 +77,7 @@ def embed_listings(
     read = PictureTable(_image_files(df, usable, columns.image, folder)) if with_images else None
 
     known_hashes = 'phash' in rule.reads and columns.phash is not None and columns.phash in df
-    vectors, unreadable = {}, {}
-    hashes = None
+    vectors, unreadable, hashes = {}, {}, None
     if encoder is not None and len(rows):
         titles_read = None
         if 'title' in encoder.inputs:
