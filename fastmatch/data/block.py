@@ -396,11 +396,11 @@ class MatchDataLoaders(ListingDataLoaders):
                                device, kwargs, title_tfms)
         path = Path(path)
         # every image is decoded by the check anyway: then its hash costs little
-        needs_hashes = phash and valid_fold is not None and columns.image is not None and columns.phash is None
+        needs_hash = phash and valid_fold is not None and columns.image is not None and columns.phash is None
         text_columns = text_columns_of(columns)
         serialised = columns.title if isinstance(columns.title, dict) else None
         df, columns = join_titles(df, columns)
-        checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hashes, unlabelled=True)
+        checked = check_listings(df, path, columns, on_error=on_error, phash=needs_hash, unlabelled=True)
         df, unlabelled, has_group = part_unlabelled(checked.df, columns.group)
         hashes = None if checked.phash is None else checked.phash[has_group]
         check_columns(df, {'phash_col': columns.phash})

@@ -175,11 +175,12 @@ def open_search(name, seeds=SEEDS):
 
 
 def whole_call(name):
-    "Seconds that the whole of it takes as a user calls it, and its own estimate of what it is worth."
+    """Minutes that the whole of it takes as a user calls it, and its own estimate of what it is worth; 'free',
+    since the published pairs are judged one by one."""
     import time
     left, right, parts = read_official(name)
     start = time.perf_counter()
-    found = match_tables(left, right, known=pd.concat([parts['train'], parts['valid']]))
+    found = match_tables(left, right, known=pd.concat([parts['train'], parts['valid']]), how='free')
     seconds = time.perf_counter() - start
     scored = found.score(parts['test'])
     delivered = pair_f1((scored.probability >= found.learnt.threshold).to_numpy(),
