@@ -175,8 +175,8 @@ def open_search(name, seeds=SEEDS):
 
 
 def whole_call(name):
-    """Minutes that all of it takes as a user calls it, and its own estimate of what it is worth; 'free', since
-    the published pairs are judged one by one."""
+    """Minutes that all of it takes as a user calls it, and its own estimate of its worth; 'free', since
+    published pairs are judged one by one."""
     import time
     left, right, parts = read_official(name)
     start = time.perf_counter()
