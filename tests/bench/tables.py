@@ -4,9 +4,10 @@
 
 'official': the published splits of three pairs of shops. The pair model is fitted to train + valid, and so is
 its threshold; pair F1 is that of the test pairs, beside published figures. Each column is left out once, and
-each part of the way. 'open search': no candidate list; of the left listings one half with all of their
-matches is known, and all pairs of the other half are judged; and without anything known. 'missing': shares of
-the cells of every column but the title are blanked at random, in training and in test.
+each part of the way. 'open search': no candidate list; of the left listings that match, one half with all of
+their matches is known, and all pairs of all other left listings are judged, by the matches of all parts; and
+without anything known. 'missing': shares of the cells of every column but the title are blanked at random, in
+training and in test.
 """
 import argparse
 import warnings
@@ -17,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from fastmatch.data.columns import Columns
 from fastmatch.link import match_tables
 from fastmatch.link.assign import assigned
 from fastmatch.link.candidates import TablePairs
@@ -135,18 +135,10 @@ def missing(name, seeds=SEEDS):
 
 def open_search(name, seeds=SEEDS):
     "Rows of matching both tables without a list of candidates."
-    df = pd.read_csv(TEXT/f'{name}.csv')
-    sources = df.source.value_counts().index
-    right, left = (df[df.source == source].drop(columns=['source']) for source in sources[:2])
-    pairs = left[['posting_id', 'label_group']].merge(right[['posting_id', 'label_group']], on='label_group')
-    pairs = pairs.rename(columns={'posting_id_x': 'left_id', 'posting_id_y': 'right_id'})
-    left, right = (table.drop(columns='label_group').rename(columns={'posting_id': 'id'})
-                   for table in (left, right))
-    columns = Columns(id='id', image=None, title='title', group=None,
-                      fields={column: kind for column, kind in (('description', 'text'), ('price', 'number'))
-                              if left[column].nunique() > 1 and right[column].nunique() > 1})
-    tables = Tables.of(left, right, columns, columns)
-    true = KnownLabels.of(pairs[['left_id', 'right_id']], tables)
+    left, right, parts = read_official(name)
+    pairs = pd.concat(parts.values())
+    tables = Tables.of(left, right)
+    true = KnownLabels.of(pairs[pairs.label == 1][['ltable_id', 'rtable_id']], tables)
     pairs_found = TablePairs.search(tables.embeddings(), len(left), 50)
     found_share = (pairs_found.places(true.left, true.right) >= 0).mean()
     same = np.zeros(len(pairs_found), bool)
