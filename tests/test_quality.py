@@ -6,7 +6,7 @@ from fastmatch.match import paired
 from tests.bench.quality import LUMA, measure
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_emoji_fused():
     table, _ = measure('emoji', size=SAMPLE_SIZE)
     gain = paired(table['fused'], table['untrained_fused'])
@@ -14,7 +14,7 @@ def test_emoji_fused():
     assert abs(table['alone'].mean - .517) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not LUMA.exists(), reason='no folder of real data beside the repository')
 def test_luma_gain_over_five_folds():
     table, rows = measure('luma')
