@@ -1,9 +1,8 @@
 "A matcher's folder: its parts as files (json and safetensors, no pickle), and the files as parts again."
 import json
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ..match.embeddings import SOURCE
 from ..match.spaces.keys import source_space
 from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
+from ..models.saved_tokenizer import tokenizer_files, tokenizer_of_files
 from ..store import STATE, read_sealed, write_state
 from .catalogue import Catalogue
 from .encode import Encoder
@@ -95,7 +95,7 @@ def pack(
     arrays |= field_arrays
     if encoder is not None:
         other_files['weights.safetensors'] = save_tensors(_weights(encoder.model))
-        if encoder.tokenizer is not None: other_files |= _tokenizer_files(encoder.tokenizer)
+        if encoder.tokenizer is not None: other_files |= tokenizer_files(encoder.tokenizer)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     # listings of one picture each are written as by earlier versions
@@ -182,7 +182,9 @@ def _unpack_space(modality, listings, arrays, files):
 
 def _unpack_encoder(spec, files, device):
     from safetensors.torch import load as load_tensors
-    tokenizer = _tokenizer(spec['title'], files) if 'title' in spec else None
+    tokenizer = None
+    if 'title' in spec:
+        tokenizer = tokenizer_of_files(files, partial(tokenizer_from_folder, spec['title']))
     return Encoder.from_spec(spec, load_tensors(files['weights.safetensors']), tokenizer, device)
 
 
@@ -215,23 +217,3 @@ def told_with_folder(
 
 
 def _json(content): return json.dumps(content, ensure_ascii=False).encode()
-
-
-def _tokenizer(spec, files):
-    """The tokenizer in `files` of the encoder with this spec, read from a copy of the very bytes that were
-    checked."""
-    with tempfile.TemporaryDirectory() as folder:
-        for filename, content in files.items():
-            if not filename.startswith('tokenizer/'): continue
-            tokenizer_file = Path(folder)/filename
-            tokenizer_file.parent.mkdir(parents=True, exist_ok=True)
-            tokenizer_file.write_bytes(content)
-        return tokenizer_from_folder(spec, f'{folder}/tokenizer')
-
-
-def _tokenizer_files(tokenizer):
-    "The tokenizer's own files, as transformers writes them."
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return {f'tokenizer/{tokenizer_file.relative_to(folder).as_posix()}': tokenizer_file.read_bytes()
-                for tokenizer_file in Path(folder).rglob('*') if tokenizer_file.is_file()}
