@@ -2,6 +2,7 @@
 import numpy as np
 
 from ..core import InputError
+from ..match.stable import stable_pairs
 
 # how many matches a listing of the left table, and one of the right table, may have
 WAYS = {'one-to-one': (1, 1), 'one-to-many': (None, 1), 'many-to-one': (1, None), 'free': (None, None)}
@@ -20,22 +21,12 @@ def assigned(
     scores: np.ndarray,  # float (p,)
     how: str = 'one-to-one',  # 'one-to-many': a left listing may have many, a right one one partner; ...
 ) -> np.ndarray:  # bool (p,)
-    """Which pairs stay: taken from the highest score down, as long as neither listing has a partner where it
-    may have only one.
-
-    No two listings would rather have each other than what they got: the stable matching of Gale and Shapley
-    (https://doi.org/10.1080/00029890.1962.11989827). Ties go to the smaller rows.
-    """
+    "Which pairs stay, taken from the highest score down, see `stable_pairs`; ties go to the smaller rows."
     check_way(how)
-    limits = WAYS[how]
-    if limits == (None, None): return np.ones(len(left), bool)
-    left_taken, right_taken = set(), set()
-    is_kept = np.zeros(len(left), bool)
-    for place in np.lexsort((right, left, -scores)).tolist():
-        one, other = left[place], right[place]
-        if (limits[0] and one in left_taken) or (limits[1] and other in right_taken): continue
-        left_taken.add(one)
-        right_taken.add(other)
-        is_kept[place] = True
-    return is_kept
-
+    left_limit, right_limit = WAYS[how]
+    if left_limit is None and right_limit is None: return np.ones(len(left), bool)
+    free = np.full(len(left), -1)
+    # places of the right table behind those of the left one
+    slots = np.stack([left if left_limit else free,
+                      right + left.max(initial=-1) + 1 if right_limit else free], 1)
+    return stable_pairs(np.lexsort((right, left, -scores)), slots)
