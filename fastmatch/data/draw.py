@@ -10,14 +10,8 @@ from .image import image_path
 from .pictures import first_picture, picture_names
 
 
-class DrawnPicture(Transform):
-    """The path of a picture of a row, in training: each of its pictures with the same chance.
-
-    The loader starts an epoch with its own generator, the one that shuffles: what is drawn is repeated with
-    the same seed, resumes where training was interrupted, and does not hang on the number of workers.
-    """
-    split_idx = 0  # fastai: training rows alone
-
+class _OfRow(Transform):
+    "Base of what takes a picture of a row."
     def __init__(
         self,
         column,  # Name of the column of images
@@ -25,7 +19,16 @@ class DrawnPicture(Transform):
     ):
         self.column = column
         self.folder = folder
-        self.seed = None
+
+
+class DrawnPicture(_OfRow):
+    """The path of a picture of a row, in training: each of its pictures with the same chance.
+
+    The loader starts an epoch with its own generator, the one that shuffles: what is drawn is repeated with
+    the same seed, resumes where training was interrupted, and does not hang on the number of workers.
+    """
+    split_idx = 0  # fastai: training rows alone
+    seed = None  # of an epoch; None: the first pictures are taken
 
     def start_epoch(
         self,
@@ -46,14 +49,6 @@ class DrawnPicture(Transform):
         return image_path(self.folder, names[place])
 
 
-class FirstPicture(Transform):
+class FirstPicture(_OfRow):
     "The path of the first picture of a row; what was drawn already stays."
-    def __init__(
-        self,
-        column,  # Name of the column of images
-        folder: Path,  # Folder that its file names start from
-    ):
-        self.column = column
-        self.folder = folder
-
     def encodes(self, row: pd.Series): return first_picture(row[self.column], self.folder)[0]

@@ -3,7 +3,6 @@ import re
 
 import pandas as pd
 
-from ..core import InputError, preview
 from ..match.cells import as_text
 from ..match.fields.field import Field
 from ..match.fields.numbers import parse_number
@@ -73,17 +72,3 @@ def cells_of(
 def _is_number(text):
     try: return parse_number(text) is not None
     except ValueError: return False
-
-
-def check_fields(
-    df: pd.DataFrame,  # One row a listing
-    fields: dict,  # Name -> `Field` with its column
-):
-    "Raise `InputError` for a number field whose cells hold no number, naming column and rows."
-    for field in fields.values():
-        if field.kind != 'number': continue
-        faults = []
-        for row, cell in enumerate(df[field.column]):
-            try: parse_number(cell)
-            except ValueError as error: faults.append(f'row {row}: {error}')
-        if faults: raise InputError(f'{field.column}: {len(faults)} cells hold no number: {preview(faults)}')

@@ -124,7 +124,7 @@ def _faults_of_cells(df, columns, unlabelled=False):
         faults += [fault for fault in not_whole(df, columns.fold) if needs_group[fault.row]]
     if columns.source is not None: faults += _blank(df, columns.source, 'no source')
     for field in columns.fields.values():
-        if field.kind == 'number': faults += _no_number(df, field.column)
+        if field.kind == 'number': faults += number_faults(df, field.column)
     return faults
 
 
@@ -265,7 +265,10 @@ def _blank(df, column, reason):
     return [Fault(row, column, reason) for row in np.flatnonzero(is_blank(df[column])).tolist()]
 
 
-def _no_number(df, column):
+def number_faults(
+    df: pd.DataFrame,  # One row a listing
+    column,  # Of numbers
+) -> list[Fault]:
     "The rows where `column` holds text without a number; a missing cell is unknown, and no fault."
     faults = []
     for row, cell in enumerate(df[column]):

@@ -7,8 +7,8 @@ import pandas as pd
 
 from ..core import InputError, preview
 from ..data.columns import Columns
-from ..data.kinds import check_fields, recognise_fields
-from ..data.read import check_columns, refuse_lists, with_names
+from ..data.kinds import recognise_fields
+from ..data.read import check_columns, number_faults, refuse_lists, with_names
 from ..data.table import recognise
 from ..match.cells import as_text, texts_of
 from ..match.embeddings import Embeddings
@@ -130,7 +130,11 @@ def _checked(table, id_column, fields):
     check_columns(table, {'id_col': id_column,
                           **{f'fields[{name!r}]': field.column for name, field in fields.items()}})
     if not len(table): raise InputError('it has no rows')
-    check_fields(table, fields)
+    for field in fields.values():
+        faults = number_faults(table, field.column) if field.kind == 'number' else []
+        if faults:
+            rows = preview(f'row {fault.row}: {fault.reason}' for fault in faults)
+            raise InputError(f'{field.column}: {len(faults)} cells hold no number: {rows}')
     refuse_lists(table[id_column])
     ids = texts_of(table[id_column])
     missing = np.flatnonzero([not listing for listing in ids])

@@ -113,32 +113,34 @@ def holds_keys(
     space: Space | Pool,  # Of any kind
 ) -> bool:
     "Whether it compares exact keys, which match by themselves."
-    if isinstance(space, Pool): return holds_keys(space.new)
-    return isinstance(space.listings if isinstance(space, AsymmetricSpace) else space, Keys)
+    return isinstance(_held(space), Keys)
 
 
 def holds_field(
     space: Space | Pool,  # Of any kind
 ) -> bool:
     "Whether it is a column of a table that is compared: a code, a category or a number."
-    if isinstance(space, Pool): return holds_field(space.new)
-    return (space.listings if isinstance(space, AsymmetricSpace) else space).is_field
+    return _held(space).is_field
 
 
 def holds_column(
     space: Space | Pool,  # Of any kind
 ) -> bool:
     "Whether it is a further column of a table: a text, a code, a category or a number."
-    if isinstance(space, Pool): return holds_column(space.new)
-    return (space.listings if isinstance(space, AsymmetricSpace) else space).is_column
+    return _held(space).is_column
 
 
 def finds_candidates(
     space: Space | Pool,  # Of any kind
 ) -> bool:
     "Whether a search finds other listings: not so in columns of categories and numbers."
-    if isinstance(space, Pool): return finds_candidates(space.new)
-    return (space.listings if isinstance(space, AsymmetricSpace) else space).is_searched
+    return _held(space).is_searched
+
+
+def _held(space):
+    "The space of listings that a pool, or a space with queries of its own, holds."
+    if isinstance(space, Pool): return _held(space.new)
+    return space.listings if isinstance(space, AsymmetricSpace) else space
 
 
 def first_rows(
