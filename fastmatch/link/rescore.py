@@ -30,8 +30,8 @@ LEAST = 20  # close pairs that match, and that do not, which the weights are lea
 class Rereading:
     """A pair model whose close pairs a cross-encoder reads again, both to be learned from labelled pairs.
 
-    On the test pairs of Amazon-Google, with one seed, it added nothing: see `nbs/cross_encoder.csv`. It was not
-    measured elsewhere.
+    On the test pairs of Amazon-Google, with one seed, it added nothing: see `nbs/cross_encoder.csv`. It was
+    not measured elsewhere.
     """
     cross_encoder: CrossEncoder  # Not fitted
     classifier: object = None  # Of the pair model, any of scikit-learn's; None: boosted trees
