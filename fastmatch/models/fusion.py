@@ -1,0 +1,338 @@
+"""Frames and text in one model: a single stream or a double stream over encoders that exist.
+
+An item has up to f frames (pictures) and a text. In a *single stream* the frames are put into the text
+encoder's own sequence, beside the words, and go through all its layers. In a *double stream* each is encoded
+by itself, and a few layers of cross-attention let one look at the other. Both take missing frames and missing
+texts: what is not there is masked, and changes nothing.
+
+`Streams` is what a net with a `fusion` can do (`ClassifyNet`, `MatchNet`, and the nets of pretraining).
+"""
+import inspect
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from ..core import InputError
+from .sentence import pooled
+
+MAX_FRAMES = 32  # frames of an item that have a position of their own
+KINDS = 'single', 'double'
+QUERIES = 'frames', 'text'
+SAME = 1e-3  # how far two ways to the same vector may be apart; the values of an encoder are near 1
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    "What a net with a fusion reads of n items: features of f frames each, and l tokens of text."
+    frames: torch.Tensor  # float (n,f,d): features of frames; what is at missing ones counts for nothing
+    has_frame: torch.Tensor  # bool (n,f): which frames are there
+    ids: torch.Tensor  # int64 (n,l): token ids
+    is_token: torch.Tensor  # bool (n,l): which are not padding; all False for an item without text
+
+    def __len__(self): return len(self.ids)
+
+    def with_frames_of(
+        self,
+        rows: torch.Tensor,  # int64 (n,): the item whose frames each item gets
+    ) -> 'StreamBatch':
+        "The same texts with frames of other items; their masks go with them."
+        return replace(self, frames=self.frames[rows], has_frame=self.has_frame[rows])
+
+    def with_texts_of(
+        self,
+        rows: torch.Tensor,  # int64 (n,): the item whose text each item gets
+    ) -> 'StreamBatch':
+        "The same frames with texts of other items; their masks go with them."
+        return replace(self, ids=self.ids[rows], is_token=self.is_token[rows])
+
+    def of(
+        self,
+        rows: torch.Tensor,  # int64 (m,) or bool (n,): items to take
+    ) -> 'StreamBatch':
+        "Some of the items, or some of them several times."
+        return StreamBatch(self.frames[rows], self.has_frame[rows], self.ids[rows], self.is_token[rows])
+
+
+@dataclass(frozen=True)
+class Fused:
+    "What a fusion makes of a batch; `width` is that of the text encoder."
+    frames: torch.Tensor  # (n,f,width): of each frame; meaningless where there is none
+    tokens: torch.Tensor  # (n,l,width): of each token; meaningless at padding
+    pooled: torch.Tensor  # (n,width): of each item, the mean over what is there
+
+
+def masked_mean(
+    vectors: torch.Tensor,  # (n,k,d)
+    is_there: torch.Tensor,  # bool (n,k)
+) -> torch.Tensor:  # (n,d), in the precision of `vectors`
+    "The mean of the vectors that are there, 0 where there is none; summed in float32."
+    weights = is_there.unsqueeze(-1)
+    counted = torch.where(weights, vectors.float(), 0.).sum(1)
+    return (counted / weights.sum(1).clamp(min=1)).to(vectors.dtype)
+
+
+class FrameEmbedding(nn.Module):
+    "Features of frames (n,f,d) as vectors beside words (n,f,width): a linear layer, a position, a type."
+    def __init__(
+        self,
+        n_in: int,  # d, of the features
+        n_out: int,  # width
+        std: float = .02,  # Of the positions to start from
+    ):
+        super().__init__()
+        # features of an image encoder have any scale: ReLU's outputs of some are near 0, of others above 10
+        self.norm = nn.LayerNorm(n_in)
+        self.linear = nn.Linear(n_in, n_out)
+        self.position = nn.Parameter(torch.randn(MAX_FRAMES, n_out) * std)
+        self.type = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, frames):
+        n_frames = frames.shape[1]
+        if n_frames > MAX_FRAMES: raise InputError(f'{n_frames} frames an item: at most {MAX_FRAMES}')
+        return self.linear(self.norm(frames)) + self.position[:n_frames] + self.type
+
+
+class SingleStream(nn.Module):
+    """Frames in the text encoder's own sequence: its embeddings and all its layers read both.
+
+    Needs a text encoder of BERT's kind: one that takes vectors in place of token ids, with positions by
+    number. Raises `InputError` for another, found out by trying.
+    """
+    def __init__(
+        self,
+        title: nn.Module,  # `TitleEncoder`; it is not kept here, but handed to each call
+        frame_width: int,  # Of the features of frames
+    ):
+        super().__init__()
+        check_single(title)
+        self.n_out = title.n_out
+        self.frames = FrameEmbedding(frame_width, title.body.get_input_embeddings().embedding_dim)
+
+    def forward(self, title, batch: StreamBatch) -> Fused:
+        words = title.body.get_input_embeddings()(batch.ids)
+        frames = self.frames(batch.frames).to(words.dtype)
+        states = _joint_states(title.body, frames, batch.has_frame, words, batch.is_token)
+        n_frames = frames.shape[1]
+        mean = masked_mean(states, torch.cat([batch.has_frame, batch.is_token], 1))
+        return Fused(states[:, :n_frames], states[:, n_frames:], mean)
+
+    def frames_alone(self, title, batch: StreamBatch):
+        "A vector (n,width) of the frames of each item, which has seen no text."
+        frames = self.frames(batch.frames)
+        no_words = frames[:, :0]
+        states = _joint_states(title.body, frames, batch.has_frame, no_words, batch.is_token[:, :0])
+        return masked_mean(states, batch.has_frame)
+
+
+class DoubleStream(nn.Module):
+    """Frames and text encoded apart, then layers of cross-attention in which one looks at the other.
+
+    `queries='frames'`: frames are the queries, the text is what they look at; the result is the mean over the
+    frames. Beside the frames there is always one query more, which is learnt: an item without frames is still
+    read. `'text'` is the other direction.
+    """
+    def __init__(
+        self,
+        title: nn.Module,  # `TitleEncoder`; it is not kept here, but handed to each call
+        frame_width: int,  # Of the features of frames
+        layers: int = 3,  # Of cross-attention
+        heads: int | None = None,  # None: 12, or the largest number below it that divides the width
+        queries: str = 'frames',  # 'frames' or 'text'
+        dropout: float = .1,
+    ):
+        super().__init__()
+        check_body(title)
+        width = self.n_out = title.n_out
+        if queries not in QUERIES: raise InputError(f'queries={queries!r}: choose one of {QUERIES}')
+        if layers < 1: raise InputError(f'layers={layers}: give 1 or more')
+        if heads is None: heads = max(number for number in range(1, 13) if width % number == 0)
+        if heads < 1 or width % heads:
+            raise InputError(f'heads={heads}: no divisor of {width}, the width of the text encoder')
+        self.queries = queries
+        self.frames = FrameEmbedding(frame_width, width)
+        self.summary = nn.Parameter(torch.randn(width) * .02)
+        layer = nn.TransformerDecoderLayer(width, heads, 4 * width, dropout, 'gelu', batch_first=True,
+                                           norm_first=True)
+        self.cross = nn.TransformerDecoder(layer, layers, nn.LayerNorm(width))
+
+    def forward(self, title, batch: StreamBatch) -> Fused:
+        tokens = text_states(title, batch.ids, batch.is_token).to(self.summary.dtype)
+        frames = self.frames(batch.frames)
+        summary = self.summary.to(frames.dtype).expand(len(frames), 1, -1)
+        # the learnt query is never masked, so that no row of an attention is empty
+        with_summary = torch.cat([summary, frames], 1)
+        has_frame = torch.cat([batch.has_frame.new_ones(len(frames), 1), batch.has_frame], 1)
+        sees_token = never_empty(batch.is_token)
+        if self.queries == 'frames':
+            states = self.cross(with_summary, tokens, tgt_key_padding_mask=~has_frame,
+                                memory_key_padding_mask=~sees_token)
+            return Fused(states[:, 1:], tokens, masked_mean(states, has_frame))
+        states = self.cross(tokens, with_summary, tgt_key_padding_mask=~sees_token,
+                            memory_key_padding_mask=~has_frame)
+        return Fused(frames, states, masked_mean(states, sees_token))
+
+    def frames_alone(self, title, batch: StreamBatch):
+        "A vector (n,width) of the frames of each item, which has seen no text."
+        return masked_mean(self.frames(batch.frames), batch.has_frame)
+
+
+class Streams:
+    "What a net with `encoders` ('title', and 'image' unless it reads features) and a `fusion` can do."
+    def read(
+        self,
+        # A batch: pictures (n,3,h,w), one input for each frame of an item, or features (n,f,d); int64 (n,),
+        # how many frames each item has; token ids (n,l)
+        *inputs,
+    ) -> StreamBatch:
+        "The features of the frames that are there, and the token ids, with their masks."
+        *pictures, counts, ids = (each.as_subclass(torch.Tensor) for each in inputs)
+        is_token = ids != self.encoders['title'].pad_id
+        if 'image' in self.encoders:
+            has_frame = _first(counts, len(pictures))
+            return StreamBatch(self._frame_features(pictures, has_frame), has_frame, ids, is_token)
+        if len(pictures) != 1 or pictures[0].ndim != 3:
+            shapes = [tuple(each.shape) for each in pictures]
+            raise InputError(f'the model reads features of frames (n,f,d); the batch has {shapes}')
+        return StreamBatch(pictures[0], _first(counts, pictures[0].shape[1]), ids, is_token)
+
+    def _frame_features(self, pictures, has_frame):
+        "Features (n,f,d): the pictures that are there through the image encoder, 0 for the others."
+        encoder = self.encoders['image']
+        stacked = torch.stack(pictures, 1)
+        # missing pictures would have a share in the running statistics of BatchNorm, and cost time
+        found = encoder(stacked[has_frame])
+        features = found.new_zeros(*has_frame.shape, found.shape[-1])
+        features[has_frame] = found
+        return features
+
+    def fuse(self, batch: StreamBatch) -> Fused:
+        "Frames and text together."
+        return self.fusion(self.encoders['title'], batch)
+
+    def text_alone(self, batch: StreamBatch):
+        "A vector (n,width) of the text of each item, which has seen no frame; 0 where there is no text."
+        title = self.encoders['title']
+        states = text_states(title, batch.ids, batch.is_token)
+        vectors = pooled(states, never_empty(batch.is_token), title.pool)
+        return torch.where(batch.is_token.any(1, keepdim=True), vectors, 0.)
+
+    def frames_alone(self, batch: StreamBatch):
+        "A vector (n,width) of the frames of each item, which has seen no text; 0 where there is no frame."
+        return self.fusion.frames_alone(self.encoders['title'], batch)
+
+
+def make_fusion(
+    fusion,  # 'single', 'double', or a function (text encoder, width of the features of frames) -> module
+    title: nn.Module,  # `TitleEncoder`
+    frame_width: int,  # Of the features of frames
+) -> nn.Module:
+    "The module that joins frames and text; raises `InputError` for another name."
+    if fusion == 'single': return SingleStream(title, frame_width)
+    if fusion == 'double': return DoubleStream(title, frame_width)
+    if callable(fusion) and not isinstance(fusion, nn.Module): return fusion(title, frame_width)
+    raise InputError(f"fusion={fusion!r}: choose one of {KINDS}, or give a function that makes it, e.g. "
+                     "partial(DoubleStream, queries='text')")
+
+
+def text_states(
+    title: nn.Module,  # `TitleEncoder`
+    ids: torch.Tensor,  # int64 (n,l)
+    is_token: torch.Tensor,  # bool (n,l)
+) -> torch.Tensor:  # (n,l,width)
+    "What the text encoder makes of each token."
+    return title.body(input_ids=ids, attention_mask=never_empty(is_token).long()).last_hidden_state
+
+
+def never_empty(
+    is_there: torch.Tensor,  # bool (n,k)
+) -> torch.Tensor:  # bool (n,k)
+    "The mask with its first entry set in rows that have none: an attention over nothing is not a number."
+    first = torch.zeros_like(is_there)
+    first[:, :1] = ~is_there.any(1, keepdim=True)
+    return is_there | first
+
+
+def check_body(
+    title: nn.Module,  # Text encoder
+):
+    "Raise `InputError` unless a text encoder has a vector for each token, as those of transformers have."
+    if isinstance(getattr(title, 'body', None), nn.Module) and hasattr(title, 'pad_id'): return
+    raise InputError(f'fusion: {type(title).__name__} gives one vector a text; frames meet the words of an '
+                     'encoder of transformers, named by text_arch')
+
+
+def check_single(
+    title: nn.Module,  # `TitleEncoder`
+):
+    """Raise `InputError` unless a text encoder can read frames beside words.
+
+    It is tried: without frames it must give what it gives of token ids, and padding and missing frames must
+    change nothing.
+    """
+    check_body(title)
+    body = title.body
+    name = f'{type(body).__name__} ({title.name})' if getattr(title, 'name', None) else type(body).__name__
+    needed = {'inputs_embeds', 'position_ids', 'attention_mask'}
+    wanted = ("fusion='single' puts frames among the words, which encoders of BERT's kind can read: bert, "
+              "roberta, xlm-roberta, camembert, electra, albert, ernie; fusion='double' takes any")
+    if not needed <= set(inspect.signature(body.forward).parameters):
+        raise InputError(f'{name} takes no vectors in place of token ids. {wanted}')
+    was_training = body.training
+    try:
+        with torch.no_grad(): distances = _tried(title.eval())
+    # whatever a model raises that reads something else
+    except Exception as error:
+        raise InputError(f'{name} can not read vectors in place of token ids ({type(error).__name__}: '
+                         f'{str(error).splitlines()[0][:120] if str(error) else "no message"}). {wanted}'
+                         ) from error
+    finally: title.train(was_training)
+    if max(distances) > SAME:
+        raise InputError(f'{name} reads vectors by another rule than token ids (they differ by '
+                         f'{max(distances):.2g}). {wanted}')
+
+
+def _tried(title):
+    "How far an encoder is from itself: by vectors and by ids, with more padding, with missing frames."
+    body, device = title.body, next(title.body.parameters()).device
+    n_words = body.get_input_embeddings().num_embeddings
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, title.pad_id, title.pad_id]], device=device)
+    ids = torch.where(ids == title.pad_id, ids, ids % n_words)
+    is_token = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
+    by_ids = body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state[is_token]
+    embed = body.get_input_embeddings()
+    words, frame = embed(ids), embed(ids[:, :1])
+    no_frame = torch.zeros(2, 0, dtype=torch.bool, device=device)
+    alone = _joint_states(body, words[:, :0], no_frame, words, is_token)[is_token]
+    one = torch.ones(2, 1, dtype=torch.bool, device=device)
+    plain = _joint_states(body, frame, one, words, is_token)
+    frames = torch.cat([frame, frame], 1)
+    padded_words = torch.cat([words, embed(torch.full_like(ids[:, :2], title.pad_id))], 1)
+    padded = _joint_states(body, frames, torch.cat([one, ~one], 1), padded_words,
+                           torch.cat([is_token, torch.zeros_like(is_token[:, :2])], 1))
+    apart = [by_ids - alone, plain[:, :1] - padded[:, :1],
+             plain[:, 1:][is_token] - padded[:, 2:6][is_token]]
+    return [float(difference.abs().max()) for difference in apart]
+
+
+def _joint_states(body, frames, has_frame, words, is_token):
+    "States (n,f+l,width) of frames, then words, through a text encoder; both as vectors of its embeddings."
+    n_frames, n_words = frames.shape[1], words.shape[1]
+    # both start from the first position: how many frames there are moves no word
+    first = _first_position(body)
+    places = torch.cat([torch.arange(n_frames), torch.arange(n_words)]).to(words.device) + first
+    mask = never_empty(torch.cat([has_frame, is_token], 1))
+    return body(inputs_embeds=torch.cat([frames, words], 1), attention_mask=mask.long(),
+                position_ids=places.expand(len(words), -1)).last_hidden_state
+
+
+def _first_position(body):
+    "The number of the first position of an encoder: RoBERTa and its kin count on from the padding's number."
+    embeddings = getattr(body, 'embeddings', None)
+    if not hasattr(embeddings, 'create_position_ids_from_input_ids'): return 0
+    return embeddings.padding_idx + 1
+
+
+def _first(counts, n_frames):
+    "bool (n,f), True for the first `counts` frames of each item."
+    return torch.arange(n_frames, device=counts.device) < counts[:, None]
