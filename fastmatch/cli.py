@@ -150,7 +150,7 @@ def demo(
 ):
     """Train on the embedded sample of 2,100 listings, match a fold that was never seen, and write the result.
 
-    Takes about six minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches:
+    Takes six to seven minutes on two cores. `matches.csv` holds the held-out listings (posting_id, matches:
     blank-separated, itself first); `summary.json` what each modality and their fusion are worth, beside
     'every listing alone' and the untrained encoders; `report.html` shows it with matches and mistakes.
     The folder is a matcher of the held-out listings for `fastmatch match`.

@@ -85,12 +85,12 @@ class FrameEmbedding(nn.Module):
         self.norm = nn.LayerNorm(n_in)
         self.linear = nn.Linear(n_in, n_out)
         self.position = nn.Parameter(torch.randn(MAX_FRAMES, n_out) * std)
-        self.type = nn.Parameter(torch.zeros(n_out))
+        self.kind = nn.Parameter(torch.zeros(n_out))
 
     def forward(self, frames):
         n_frames = frames.shape[1]
         if n_frames > MAX_FRAMES: raise InputError(f'{n_frames} frames an item: at most {MAX_FRAMES}')
-        return self.linear(self.norm(frames)) + self.position[:n_frames] + self.type
+        return self.linear(self.norm(frames)) + self.position[:n_frames] + self.kind
 
 
 class SingleStream(nn.Module):
@@ -275,7 +275,7 @@ def check_single(
     name = f'{type(body).__name__} ({title.name})' if getattr(title, 'name', None) else type(body).__name__
     needed = {'inputs_embeds', 'position_ids', 'attention_mask'}
     wanted = ("fusion='single' puts frames among the words, which encoders of BERT's kind can read: bert, "
-              "roberta, xlm-roberta, camembert, electra, albert, ernie; fusion='double' takes any")
+              "roberta, xlm-roberta, electra, albert, distilbert, modernbert; fusion='double' takes any")
     if not needed <= set(inspect.signature(body.forward).parameters):
         raise InputError(f'{name} takes no vectors in place of token ids. {wanted}')
     was_training = body.training
