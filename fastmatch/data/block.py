@@ -22,7 +22,8 @@ from fasttransform import Pipeline, Transform
 from ..core import PICTURE_SIZE, InputError, unknown_option
 from ..match.cells import tidy
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
-from .draw import DrawnPicture, FirstPicture
+from .draw import DrawnPicture, EpochDraw, FirstPicture
+from .frames import Frames, frame_readers
 from .image import image_path, read_image
 from .pictures import picture_names
 from .read import check_columns, check_listings, join_titles, text_columns_of
@@ -31,7 +32,7 @@ from .serialise import with_serialised_title
 from .show import draw_listing, grid
 from .soft import ProbabilitiesBlock, ReadProbabilities
 from .split import valid_split
-from .title import MAX_LEN, Title, TitleBlock
+from .title import MAX_LEN, Title, TitleBlock, TitleParts
 
 
 class ListingImage(PILImage):
@@ -59,6 +60,19 @@ class Field(Transform):
         return cell if self.folder is None else image_path(self.folder, cell)
 
 
+class PartsOfRow(Transform):
+    "The texts of a row in several columns, '' where one is missing."
+    def __init__(
+        self,
+        columns: list,  # Their names
+    ):
+        self.columns = columns
+
+    def encodes(self, row):
+        cells = [row[column] for column in self.columns]
+        return TitleParts('' if cell is None or cell != cell else str(cell).strip() for cell in cells)
+
+
 class MatchDL(SampledDL):
     "A `TfmdDL` that can draw its batches with a sampler, and shows listings as picture and title."
     draw = None  # of loaders that an earlier version exported
@@ -66,7 +80,7 @@ class MatchDL(SampledDL):
     def __init__(
         self,
         dataset,  # As for `TfmdDL`
-        draw: DrawnPicture | None = None,  # Draws a picture of each listing that has several, in training
+        draw: EpochDraw | None = None,  # Draws pictures of listings that have several, in training
         **kwargs,  # For `SampledDL`
     ):
         self.draw = draw
@@ -142,7 +156,7 @@ class BatchOptions:
     batch_tfms: Any  # fastai's
     bs: int  # Listings in a batch
     val_bs: int | None  # Listings in a validation batch; None: twice as many
-    max_len: int  # Most tokens of a title
+    max_len: int | dict  # Most tokens of a title, or of the text in each of its columns: {'title': 32}
     num_workers: int | None  # Processes that read images; None: fastai's choice
     device: Any  # None: fastai's choice
     others: dict = field(default_factory=dict)  # More for `DataBlock.dataloaders`
@@ -164,8 +178,25 @@ class BatchOptions:
             raise InputError(f'sampler={self.sampler!r}: choose None or one of {list(SAMPLERS)}')
         for option, size in (('bs', self.bs), ('val_bs', self.val_bs)):
             if size is not None and size < 1: raise InputError(f'{option}={size}: give 1 or more')
+        if isinstance(self.max_len, dict) and self.all_title_tfms:
+            raise InputError('title_tfms change one text, and max_len by column leaves the texts apart')
         if not 0 <= self.seed < 2**32:
             raise InputError(f'seed={self.seed}: give an integer from 0 to 2**32-1')
+
+    def limits(
+        self,
+        text_columns: list,  # Of the table
+    ) -> int | tuple:  # For `TitleBlock`
+        "Most tokens of a title, or of each of its texts; `InputError` where `max_len` names other columns."
+        if not isinstance(self.max_len, dict):
+            if isinstance(self.max_len, int) and self.max_len >= 1: return self.max_len
+            raise InputError(f'max_len={self.max_len!r}: give 1 or more, or a dict by column of text')
+        if set(self.max_len) != set(text_columns):
+            raise InputError(f'max_len={self.max_len}: give a number for each of the columns {text_columns}')
+        for column, limit in self.max_len.items():
+            if not isinstance(limit, int) or limit < 1:
+                raise InputError(f'max_len: {limit!r} tokens of {column!r}; give 1 or more')
+        return tuple(self.max_len[column] for column in text_columns)
 
     def for_loaders(self) -> dict:
         "Keyword arguments for `Datasets.dataloaders`."
@@ -212,6 +243,7 @@ class ListingDataLoaders(DataLoaders):
     text_columns = ()  # of loaders in a Learner that an earlier version exported
     serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
+    frame_reading = None  # `Frames`, where an item has several pictures in a batch or their features are read
     _several_pictures = False  # whether a cell of the image column may name several files
 
     def noted(
@@ -269,25 +301,32 @@ class ListingDataLoaders(DataLoaders):
         vocab: list,  # Groups in the order of their numbers
         options: BatchOptions,  # How rows become batches
         label_columns: list = (),  # Columns of probabilities, one a class; empty: the group is the target
+        text_columns: list = (),  # Those that the title was put together from
+        frames: Frames | None = None,  # Which pictures of an item are read; None: the one of `image_columns`
     ):
-        "Make loaders over a table that is checked and split: pictures first, then the title, then the group."
-        title_columns = [] if columns.title is None else [columns.title]
+        """Make loaders over a table that is checked and split: pictures first (and how many an item has,
+        where there are frames), then the title, then the group."""
+        has_pictures = bool(image_columns) and (frames is None or frames.features is None)
         item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
-        item_tfms = [*L(item_tfms if image_columns else None), *options.all_title_tfms]
-        image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
-        draw = None
-        if cls._several_pictures and image_columns: draw = DrawnPicture(image_columns[0], image_folder)
-        title_blocks = [TitleBlock(max_len=options.max_len) for _ in title_columns]
+        item_tfms = [*L(item_tfms if has_pictures else None), *options.all_title_tfms]
+        if frames is not None:
+            image_blocks, image_readers = frame_readers(frames)
+            draw = frames.draw
+        else:
+            draw = None
+            if cls._several_pictures and image_columns: draw = DrawnPicture(image_columns[0], image_folder)
+            image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
+            image_readers = [_reader(column, image_folder, draw) for column in image_columns]
+        title_blocks, title_readers = _title_inputs(columns.title, list(text_columns), options)
         target_block = ProbabilitiesBlock(vocab) if label_columns else CategoryBlock(vocab=vocab, sort=False)
         block = DataBlock(
             blocks=[*image_blocks, *title_blocks, target_block],
-            n_inp=len(image_columns) + len(title_columns), dl_type=MatchDL,
-            get_x=[*(_reader(column, image_folder, draw) for column in image_columns),
-                   *map(Field, title_columns)],
+            n_inp=len(image_blocks) + len(title_blocks), dl_type=MatchDL,
+            get_x=[*image_readers, *title_readers],
             get_y=ReadProbabilities(label_columns) if label_columns else Field(columns.group),
             splitter=IndexSplitter(np.flatnonzero(is_valid)),
             item_tfms=item_tfms or None,
-            batch_tfms=options.batch_tfms if image_columns else None)
+            batch_tfms=options.batch_tfms if has_pictures else None)
         # processes forked after a fast tokenizer has run threads get a warning for each batch otherwise
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
         sampler = None
@@ -305,6 +344,14 @@ class ListingDataLoaders(DataLoaders):
         dls.image_folder = image_folder
         dls.image_columns = image_columns
         return dls
+
+
+def _title_inputs(title_column, text_columns, options):
+    "The block of the title and what reads it, each in a list; empty where there is no title."
+    if title_column is None: return [], []
+    limits = options.limits(text_columns)
+    reader = PartsOfRow(text_columns) if isinstance(limits, tuple) else Field(title_column)
+    return [TitleBlock(max_len=limits)], [reader]
 
 
 def _reader(column, image_folder, draw):

@@ -18,11 +18,14 @@ from .block import (
     train_on_all,
 )
 from .columns import Columns
+from .draw import EpochDraw
+from .frames import Frames, check_frames
 from .image import file_name
 from .read import (
     Fault,
     check_columns,
     check_listings,
+    is_blank,
     join_titles,
     raise_unusable,
     text_columns_of,
@@ -42,24 +45,22 @@ def _file_names(cell):
 def widen(
     df: pd.DataFrame,  # A row an item; not changed
     columns: Columns,  # Of the table, its title may be a list of columns
-    frames: int = 1,  # Pictures of an item
+    frames: Frames | None = None,  # Which pictures of an item are read; None: the one that a cell names
 ) -> tuple[pd.DataFrame, list, Columns]:  # (a copy, the columns of its pictures, columns with a single title)
     "Give each picture a column, put several texts into one; an item with too few pictures repeats its own."
     df, columns = join_titles(df.copy(), columns)
-    if frames == 1 or columns.image is None:
-        return df, [] if columns.image is None else [columns.image], columns
-    files_by_item = df[columns.image].map(_file_names)
-    image_columns = [f'{columns.image} {frame + 1}' for frame in range(frames)]
-    for frame, column in enumerate(image_columns):
-        df[column] = [item_files[frame % len(item_files)] if item_files else None
-                      for item_files in files_by_item]
-    return df, image_columns, columns
+    if columns.image is None: return df, [], columns
+    if frames is None: return df, [columns.image], columns
+    return frames.widen(df), frames.columns, columns
 
 
-def _check_pictures(df, image_columns, path, id_column, phash):
-    "The rows with a picture that can't be used, as `skipped` has them; one hash for all pictures of a row."
+def _check_pictures(df, image_columns, path, id_column, phash, may_lack=False):
+    """The rows with a picture that can't be used, as `skipped` has them; one hash for all pictures of a
+    row."""
     files = pd.DataFrame({'file': df[image_columns].to_numpy().ravel(),
                           'row': np.repeat(np.arange(len(df)), len(image_columns))})
+    if may_lack: files = files[files.file.notna()].reset_index(drop=True)
+    if may_lack and not len(files): return pd.DataFrame(columns=['id', 'row', 'column', 'reason']), None
     checked = check_listings(files, path, image_col='file', id_col=None, on_error='skip', phash=phash,
                              min_rows=0, several=False)
     row_numbers = files.row.to_numpy()[checked.skipped.row.to_numpy(int)]
@@ -100,8 +101,9 @@ class ClassifyDataLoaders(ListingDataLoaders):
 
     With probabilities `columns.group` is a column of the likeliest class, which split and samplers go by.
     """
-    _kept = (*ListingDataLoaders._kept, 'frames', 'label_columns')
+    _kept = (*ListingDataLoaders._kept, 'frames', 'label_columns', 'frame_reading', 'lacking')
     label_columns = ()  # of loaders in a Learner that an earlier version exported
+    lacking = None  # with frames, how many usable items have no picture and no text: {'image': 3, 'title': 0}
 
     @property
     def is_soft(self) -> bool:
@@ -122,7 +124,9 @@ class ClassifyDataLoaders(ListingDataLoaders):
         # class each: `label_col=['cat', 'dog']`. `title` may be a list of columns; with `frames`, a cell of
         # `image` lists files, as a list or with blanks between
         columns: Columns | None = None,
-        frames: int = 1,  # Pictures of an item: the first of those it has; if it has fewer, they are repeated
+        # Most pictures of an item in a batch, taken evenly from those it has. With 2 or more an item may lack
+        # pictures or text, and a batch says how many pictures each has
+        frames: int = 1,
         # Fold held out, True where `fold_col` holds True for rows to hold out; None trains on everything
         valid_fold: int | None = 0,
         n_folds: int = 5,  # Folds to deal where `columns` names none
@@ -133,13 +137,17 @@ class ClassifyDataLoaders(ListingDataLoaders):
         batch_tfms=None,  # e.g. `augs('colour')`
         bs: int = 32,  # Items in a batch
         val_bs: int | None = None,  # Items in a validation batch; None: 2 * `bs`
-        max_len: int = MAX_LEN,  # Most tokens of a text; the rest is left out
+        # Most tokens of a text; the rest is left out. For several columns also a number for each, by name:
+        # {'title': 32, 'asr': 64}; the texts are then joined by the tokenizer's separators
+        max_len: int | dict = MAX_LEN,
         phash: bool = True,  # Keep items with equal pictures, by perceptual hash, on one side of the split
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # None: fastai's choice
         # Transforms of texts in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
         title_tfms=None,
+        draw_frames: bool = False,  # In training draw which frames of an item are read, in each epoch anew
+        frame_features=None,  # `FrameFeatures`: read features of pictures that are stored, not the pictures
         **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
         """Check the table, split it, and make dataloaders of pictures, text or both.
@@ -152,16 +160,20 @@ class ClassifyDataLoaders(ListingDataLoaders):
                                device, kwargs, title_tfms)
         if on_error not in ('raise', 'skip'):
             raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
-        if frames < 1: raise InputError(f'frames={frames}: give 1 or more')
+        check_frames(frames, draw_frames, frame_features, columns.image is not None)
         path = Path(path)
         text_columns = text_columns_of(columns)
         serialised = columns.title if isinstance(columns.title, dict) else None
         label_columns = label_columns_of(columns)
         df, columns, label_faults = _read_labels(df, columns, [*text_columns, *label_columns], label_columns)
-        widened, image_columns, columns = widen(df, columns, frames)
+        reading = None
+        if columns.image is not None and (frames > 1 or frame_features is not None):
+            reading = Frames(columns.image, frames, _file_names, path, frame_features,
+                             EpochDraw() if draw_frames else None)
+        widened, image_columns, columns = widen(df, columns, reading)
         needs_hashes = phash and valid_fold is not None
         usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes,
-                                               label_faults)
+                                               label_faults, reading)
         usable, unlabelled, has_class = part_unlabelled(usable, columns.group)
         if hashes is not None: hashes = hashes[has_class]
         if len(usable) < 2:
@@ -169,9 +181,13 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if valid_fold is None: is_valid, moved = train_on_all(len(usable))
         else: is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
         vocab = _classes(usable, columns.group, is_valid, label_columns)
-        dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options, label_columns)
+        if frame_features is not None:
+            for table in (usable, unlabelled): reading.warm(table)
+        dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options, label_columns,
+                            text_columns, reading)
         return dls.noted(skipped=skipped, moved=moved, frames=frames, unlabelled=unlabelled,
-                         text_columns=text_columns, serialised=serialised, label_columns=label_columns)
+                         text_columns=text_columns, serialised=serialised, label_columns=label_columns,
+                         frame_reading=reading, lacking=_lacking(usable, columns, reading))
 
     def widen(
         self,
@@ -182,13 +198,19 @@ class ClassifyDataLoaders(ListingDataLoaders):
         columns = replace(self.table_columns, group=None, fold=None, phash=None)
         df = with_names(df, columns.by_keyword().values())
         check_columns(df, replace(columns, title=None).by_keyword())
-        widened, image_columns, columns = widen(df, columns, self.frames)
-        widened = check_listings(widened, columns=replace(columns, image=None), min_rows=1).df
+        reading = self.frame_reading
+        widened, image_columns, columns = widen(df, columns, reading)
+        may_lack = _may_lack(columns, reading)
+        widened = check_listings(widened, columns=replace(columns, image=None), min_rows=1,
+                                 may_lack=may_lack).df
+        if may_lack: widened[columns.title] = _filled(widened[columns.title])
         if not image_columns: return widened
         folder = self.image_folder if path is None else Path(path)
-        skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False)
+        skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False, may_lack)
         if len(skipped): raise_unusable(skipped, self.columns.id)
-        return widened if path is None else in_folder(widened, image_columns, folder)
+        if path is not None: widened = in_folder(widened, image_columns, folder)
+        if reading is not None and reading.features is not None: reading.warm(widened)
+        return widened
 
 
 def _read_labels(df, columns, more_names, label_columns):
@@ -215,15 +237,43 @@ def _check_one_class(df, columns):
                      "once take fastai's DataBlock with a MultiCategoryBlock")
 
 
-def _check_items(df, path, columns, image_columns, on_error, phash, label_faults):
+def _may_lack(columns, reading):
+    "Whether an item may lack its pictures or its text: a model with masks has another input to go by."
+    return reading is not None and columns.title is not None
+
+
+def _lacking(df, columns, reading):
+    "How many items have no picture, and how many no text; None where none may lack them."
+    if not _may_lack(columns, reading): return None
+    without = {'image': df[reading.count_column] == 0, 'title': df[columns.title] == ''}
+    return {modality: int(lacks.sum()) for modality, lacks in without.items()}
+
+
+def _filled(texts):
+    "The texts, '' for those that are missing."
+    return texts.where(~is_blank(texts), '')
+
+
+def _empty_items(df, columns, reading):
+    "The rows with neither picture nor text."
+    is_empty = (df[reading.count_column] == 0).to_numpy() & is_blank(df[columns.title])
+    rows = np.flatnonzero(is_empty).tolist()
+    return [Fault(row, columns.title, 'neither picture nor text') for row in rows]
+
+
+def _check_items(df, path, columns, image_columns, on_error, phash, label_faults, reading):
     "The usable items, what was left out, and a hash of each usable item's pictures or None."
     # the likeliest class was made here, the probabilities are checked already
     given = columns if label_faults is None else replace(columns, group=None)
-    checked = check_listings(df, path, replace(given, image=None), on_error='skip', unlabelled=True)
-    tables = [checked.skipped, _as_table(label_faults or [], df[columns.id])]
+    may_lack = _may_lack(columns, reading)
+    checked = check_listings(df, path, replace(given, image=None), on_error='skip', unlabelled=True,
+                             may_lack=may_lack)
+    faults = list(label_faults or [])
+    if may_lack: faults += _empty_items(df, columns, reading)
+    tables = [checked.skipped, _as_table(faults, df[columns.id])]
     hashes = None
     if image_columns:
-        unusable_pictures, hashes = _check_pictures(df, image_columns, path, columns.id, phash)
+        unusable_pictures, hashes = _check_pictures(df, image_columns, path, columns.id, phash, may_lack)
         tables.append(unusable_pictures)
     filled = [table for table in tables if len(table)] or [checked.skipped]
     skipped = pd.concat(filled).sort_values('row', kind='stable', ignore_index=True)
@@ -231,7 +281,9 @@ def _check_items(df, path, columns, image_columns, on_error, phash, label_faults
     is_usable = ~np.isin(np.arange(len(df)), skipped.row.to_numpy(int))
     # taken from the checked table, where folds are whole numbers
     is_kept = is_usable[~np.isin(np.arange(len(df)), checked.skipped.row.to_numpy(int))]
-    return checked.df[is_kept].reset_index(drop=True), skipped, None if hashes is None else hashes[is_usable]
+    usable = checked.df[is_kept].reset_index(drop=True)
+    if may_lack: usable[columns.title] = _filled(usable[columns.title])
+    return usable, skipped, None if hashes is None else hashes[is_usable]
 
 
 def _as_table(faults: list[Fault], ids):

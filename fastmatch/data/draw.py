@@ -21,32 +21,47 @@ class _OfRow(Transform):
         self.folder = folder
 
 
-class DrawnPicture(_OfRow):
-    """The path of a picture of a row, in training: each of its pictures with the same chance.
+class EpochDraw:
+    """What is drawn for the rows of an epoch.
 
     The loader starts an epoch with its own generator, the one that shuffles: what is drawn is repeated with
     the same seed, resumes where training was interrupted, and does not hang on the number of workers.
     """
-    split_idx = 0  # fastai: training rows alone
-    seed = None  # of an epoch; None: the first pictures are taken
+    seed = None  # of an epoch; None: nothing is drawn
 
     def start_epoch(
         self,
-        rng: random.Random | None,  # Of the loader, left as it is; None: the first pictures are taken
+        rng: random.Random | None,  # Of the loader, left as it is; None: nothing is drawn
     ):
-        "Draw other pictures from here on."
+        "Draw anew from here on."
         if rng is None: self.seed = None
         else:
             own_rng = random.Random()
             own_rng.setstate(rng.getstate())
             self.seed = own_rng.getrandbits(63)
 
+    def places(
+        self,
+        row: pd.Series,  # Of a table with row numbers as its index
+        n_there: int,  # Pictures of the row
+        n_wanted: int,  # How many to draw
+    ) -> list[int] | None:  # Ascending; None where there is no choice
+        "Which of its pictures are drawn for a row."
+        if n_there <= n_wanted or self.seed is None: return None
+        # one number for each row and epoch, whichever process reads it and in whatever order
+        rng = np.random.default_rng((self.seed, int(row.name)))
+        if n_wanted == 1: return [int(rng.integers(n_there))]
+        return sorted(rng.choice(n_there, n_wanted, replace=False).tolist())
+
+
+class DrawnPicture(_OfRow, EpochDraw):
+    "The path of a picture of a row, in training: each of its pictures with the same chance."
+    split_idx = 0  # fastai: training rows alone
+
     def encodes(self, row: pd.Series):
         names = picture_names(row[self.column], self.folder)
-        if len(names) == 1 or self.seed is None: return image_path(self.folder, names[0])
-        # one number for each row and epoch, whichever process reads it and in whatever order
-        place = np.random.default_rng((self.seed, int(row.name))).integers(len(names))
-        return image_path(self.folder, names[place])
+        places = self.places(row, len(names), 1)
+        return image_path(self.folder, names[0 if places is None else places[0]])
 
 
 class FirstPicture(_OfRow):

@@ -55,6 +55,8 @@ def check_listings(
     # Whether rows without a group are usable too: `df` has None for theirs
     unlabelled: bool = False,
     several: bool = True,  # Whether a cell of the image column may name several files, see `picture_names`
+    # Whether a listing may lack its title, or its picture; one that lacks both is unusable all the same
+    may_lack: bool = False,
     **column_names,  # Single columns by keyword: `id_col`, `image_col`, `title_col`, `group_col`, `fold_col`
 ) -> Listings:  # Its `df` has folds as int64 (or bool), ids and groups of one type, see match/cells.py
     """Check every row, decode every picture, and list all that is wrong at once.
@@ -67,7 +69,7 @@ def check_listings(
     df = with_names(df, columns.headers)
     check_columns(df, {**replace(columns, phash=None).by_keyword(), **columns.by_field()})
     if len(df) < min_rows: raise InputError(f'df has {_count(len(df))}: at least {min_rows} are needed')
-    faults = _faults_of_cells(df, columns, unlabelled)
+    faults = _faults_of_cells(df, columns, unlabelled, may_lack)
     pictures = None
     if columns.image is not None:
         pictures = _check_images(df[columns.image], Path(path), phash, n_workers, several)
@@ -106,7 +108,7 @@ def _tidy_columns(df, columns):
     if not not_whole(df, columns.fold): df[columns.fold] = tidy_folds(df[columns.fold])
 
 
-def _faults_of_cells(df, columns, unlabelled=False):
+def _faults_of_cells(df, columns, unlabelled=False, may_lack=False):
     "What is wrong with ids, titles, groups, folds, sources and numbers; a repeated id raises."
     faults = []
     if columns.id is not None:
@@ -114,7 +116,8 @@ def _faults_of_cells(df, columns, unlabelled=False):
         refuse_lists(df[columns.id])
         _check_ids(df[columns.id])
     if columns.title is not None:
-        faults += _blank(df, columns.title, 'blank title') + _not_text(df, columns.title)
+        faults += [] if may_lack else _blank(df, columns.title, 'blank title')
+        faults += _not_text(df, columns.title)
     needs_group = np.ones(len(df), bool)
     if columns.group is not None:
         if unlabelled: needs_group = ~is_blank(df[columns.group])

@@ -11,7 +11,18 @@ MAX_LEN = 64  # tokens of a title: Shopee's longest take about 60 words, most un
 class Title(str):
     "A listing's title before it is tokenized."
     @classmethod
-    def create(cls, text): return cls(text)
+    def create(cls, text): return text if isinstance(text, Title) else cls(text)
+
+
+class TitleParts(Title):
+    "The texts of several columns, which are tokenized apart and joined with separators."
+    def __new__(cls, parts):
+        made = super().__new__(cls, ' '.join(part for part in parts if part))
+        made.parts = tuple(parts)
+        return made
+
+    # a string subclass is pickled by its text alone
+    def __reduce__(self): return TitleParts, (self.parts,)
 
 
 class TensorTitle(TensorBase):
@@ -37,28 +48,64 @@ class Tokenize(Transform):
     def __init__(
         self,
         tokenizer=None,  # A transformers tokenizer; None: characters, for looking at batches
-        max_len: int = MAX_LEN,  # Most tokens of a title; the rest is left out
+        # Most tokens of a title; the rest is left out. Of `TitleParts` most tokens of each part
+        max_len: int | tuple = MAX_LEN,
     ):
         self.tokenizer = CharacterTokenizer() if tokenizer is None else tokenizer
-        self.max_len = max_len
+        self.limits = tuple(max_len) if isinstance(max_len, (tuple, list)) else None
+        # each part is followed by a separator, the first one has a token before it
+        self.max_len = max_len if self.limits is None else sum(self.limits) + len(self.limits) + 1
 
     def encodes(self, samples: list):
         title_index = next((index for index, part in enumerate(samples[0]) if isinstance(part, Title)), None)
         if title_index is None: return samples
-        titles = [str(sample[title_index]) for sample in samples]
-        limit = most_tokens(self.tokenizer, self.max_len)
-        token_ids = self.tokenizer(titles, truncation=True, max_length=limit)['input_ids']
+        titles = [sample[title_index] for sample in samples]
+        token_ids = self._token_ids(titles)
         padded_ids = pad_token_ids(token_ids, self.tokenizer.pad_token_id)
         return [(*sample[:title_index], TensorTitle(title_ids), *sample[title_index + 1:])
                 for sample, title_ids in zip(samples, padded_ids)]
+
+    def _token_ids(self, titles):
+        "Token ids of each title."
+        if self.limits is not None: return ids_of_parts(self.tokenizer, titles, self.limits)
+        limit = most_tokens(self.tokenizer, self.max_len)
+        # a missing text has no tokens, and not those that begin and end one
+        texts = [str(title) for title in titles]
+        token_ids = self.tokenizer(texts, truncation=True, max_length=limit)['input_ids']
+        return [ids if text.strip() else [] for text, ids in zip(texts, token_ids)]
 
     def decodes(self, x: TensorTitle):
         return Title(self.tokenizer.decode(x.tolist(), skip_special_tokens=True))
 
 
+def ids_of_parts(
+    tokenizer,  # A transformers tokenizer, with tokens that begin and separate texts
+    titles: list,  # `TitleParts`
+    limits: tuple,  # Most tokens of each part
+) -> list[list[int]]:
+    """Token ids of texts in parts: the token that begins a text, then each part with a separator behind it.
+
+    A part that is missing leaves its separator, so that it is told which the others are; a text without any
+    part has no tokens.
+    """
+    if isinstance(tokenizer, CharacterTokenizer): begin, separator = [], [ord('|')]
+    else:
+        # a prompt of the encoder's stands before whole titles, its tokenizer reads parts without
+        tokenizer = getattr(tokenizer, 'tokenizer', tokenizer)
+        begin, separator = ([token] if token is not None else []
+                            for token in (tokenizer.cls_token_id, tokenizer.sep_token_id))
+    token_ids = [list(begin) for _ in titles]
+    for place, limit in enumerate(limits):
+        parts = [title.parts[place] for title in titles]
+        options = {} if isinstance(tokenizer, CharacterTokenizer) else {'add_special_tokens': False}
+        found = tokenizer(parts, truncation=True, max_length=limit, **options)['input_ids']
+        for ids, part_ids in zip(token_ids, found): ids += [*part_ids[:limit], *separator]
+    return [ids if any(title.parts) else [] for title, ids in zip(titles, token_ids)]
+
+
 def TitleBlock(
     tokenizer=None,  # A transformers tokenizer; None: the Learner sets its title encoder's
-    max_len: int = MAX_LEN,  # Most tokens of a title; the rest is left out
+    max_len: int | tuple = MAX_LEN,  # Most tokens of a title, or of each of its parts
 ):
     "A `TransformBlock` for titles, tokenized and padded batch by batch."
     return TransformBlock(type_tfms=Title.create, dls_kwargs={'before_batch': Tokenize(tokenizer, max_len)})

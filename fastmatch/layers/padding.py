@@ -19,3 +19,12 @@ def pad_token_ids(
     padded_ids = torch.full((len(rows), max([1, *map(len, rows)])), pad_id)
     for padded_row, token_ids in zip(padded_ids, rows): padded_row[:len(token_ids)] = torch.tensor(token_ids)
     return padded_ids
+
+
+def never_empty(
+    is_there: torch.Tensor,  # bool (n,k)
+) -> torch.Tensor:  # bool (n,k)
+    "The mask with its first entry set in rows that have none: an attention over nothing is not a number."
+    first = torch.zeros_like(is_there)
+    first[:, :1] = ~is_there.any(1, keepdim=True)
+    return is_there | first

@@ -17,6 +17,7 @@ from ..callback.scoring import GroupRates
 from ..core import InputError
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
+from ..models.fusion import make_fusion
 from ..models.layered import parameters_by_layer
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
@@ -29,7 +30,7 @@ from .trial import check_words, long_titles, places_hint, read_trial, share_cut_
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
 # centers hardly move. Measured on the emoji and luma data: an ImageNet encoder wants a quarter of the rate,
 # MiniLM a twentieth (1e-4 at 2e-3), new centers five times as much.
-LR_MULT = {'image': .25, 'title': .05, 'head': 5.}
+LR_MULT = {'image': .25, 'title': .05, 'fusion': .25, 'head': 5.}
 
 SAMPLED_TITLES = 1000  # titles whose tokens are counted before the training
 MANY = .1  # share of titles that are not read to their end from which on it is said
@@ -221,7 +222,11 @@ def make_encoders(
     is_pretrained = _by_modality(pretrained)
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
-    if dls.columns.image is not None:
+    features = frame_features_of(dls)
+    if features is not None:
+        if trial.pictures[0].shape[-1] != features.n_out:
+            raise InputError(f'frame_features: {tuple(trial.pictures[0].shape)} for n_out={features.n_out}')
+    elif dls.columns.image is not None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
@@ -236,6 +241,29 @@ def make_encoders(
         title = make_encoder('text', text_arch, is_pretrained['title'], pool, inputs.tokenizer.pad_token_id)
         trial.titles = [_tried_titles(dls, text_arch, title, inputs.tokenizer)]
     return image, title, inputs, trial
+
+
+def frame_features_of(
+    dls,  # `ListingDataLoaders`
+):
+    "The `FrameFeatures` that dataloaders read in place of pictures; None where they read pictures, or none."
+    reading = getattr(dls, 'frame_reading', None)
+    return None if reading is None else reading.features
+
+
+def make_fusion_of(
+    dls,  # `ListingDataLoaders`
+    fusion,  # 'single', 'double', a function that makes it; None: no fusion
+    image: nn.Module | None,  # Image encoder
+    title: nn.Module | None,  # Text encoder
+) -> nn.Module | None:
+    "The fusion of a learner's encoders; `InputError` unless `dls` holds frames and text."
+    if fusion is None: return None
+    if dls.frame_reading is None or title is None:
+        raise InputError(f'fusion={fusion!r} joins frames and text: make dls with image_col, title_col and '
+                         'frames=2 or more, the most pictures of an item')
+    features = frame_features_of(dls)
+    return make_fusion(fusion, title, image.n_out if features is None else features.n_out)
 
 
 def _by_modality(pretrained):

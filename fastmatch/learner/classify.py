@@ -19,7 +19,15 @@ from ..losses.base import Loss
 from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
-from .base import ListingLearner, group_callbacks, groups_splitter, make_encoders, take_options
+from .base import (
+    ListingLearner,
+    frame_features_of,
+    group_callbacks,
+    groups_splitter,
+    make_encoders,
+    make_fusion_of,
+    take_options,
+)
 from .show import RIGHT, WRONG, draw_items
 from .trial import check_loss, try_loss
 
@@ -141,7 +149,7 @@ class ClassifyLearner(ListingLearner):
             draw_items(self.dls, axes_row, cells)
 
 
-@delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames'])
+@delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames', 'frame_width'])
 @delegates(make_encoders, keep=True)
 def classify_learner(
     dls,  # `ClassifyDataLoaders`
@@ -158,6 +166,9 @@ def classify_learner(
     layer_decay: float | None = None,
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
+    # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
+    # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each
+    fusion=None,
     # pretrained, normalize, pool, image_pool for `make_encoders`; p, head_func, weights for `ClassifyNet`;
     # the rest for fastai's `Learner`
     **kwargs,
@@ -174,7 +185,10 @@ def classify_learner(
     if loss_func is not None: check_loss(loss_func)
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')
-    model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options)
+    features = frame_features_of(dls)
+    model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options,
+                        frame_width=None if features is None else features.n_out,
+                        fusion=make_fusion_of(dls, fusion, image, title))
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
         raise InputError(f'loss_func={loss_func!r}: picture and text have a head each, and a loss of '
                          'fastmatch.losses sums over them')

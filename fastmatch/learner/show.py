@@ -17,7 +17,7 @@ def item_image(
 ):
     """The picture of a listing, the first where a cell names several, or its frames side by side, each as
     high as the first; None where `dls` has no images."""
-    image_files = list(dict.fromkeys(row[column] for column in dls.image_columns))
+    image_files = list(dict.fromkeys(row[column] for column in dls.image_columns if row[column] is not None))
     if not image_files: return None
     if n_more_pictures(dls, row): image_files = [first_picture(image_files[0], dls.image_folder)[0]]
     images = [read_image(image_path(dls.image_folder, image_file)) for image_file in image_files]

@@ -13,6 +13,7 @@ from torch import nn
 from ..callback.base import give_labels_to_heads
 from ..callback.state import ModelBuffers, preserved_randomness
 from ..core import InputError
+from ..data.frames import TensorCount, TensorFrames
 from ..layers.padding import most_tokens, pad_token_ids
 from ..losses.base import Loss
 from ..losses.distill import SoftTarget
@@ -22,19 +23,23 @@ from ..matcher.batches import tokenize_titles
 @dataclass
 class Trial:
     "Two training listings of different groups: what a model reads of them, on the CPU, and their targets."
-    pictures: list  # Tensors (2,3,h,w), one for each picture of a listing
+    # Tensors (2,3,h,w), one for each picture of a listing, or one of their features (2,f,d)
+    pictures: list
     targets: list  # Tensors of two rows
+    # Of items with frames one int64 (2,): how many each has
+    counts: list = field(default_factory=list)
     titles: list = field(default_factory=list)  # Token ids (2,l), once there is a tokenizer
 
     @property
     def inputs(self) -> list:
         "In the order in which a model takes them."
-        return [*self.pictures, *self.titles]
+        return [*self.pictures, *self.counts, *self.titles]
 
     @property
     def size(self) -> tuple | None:
         "(height, width) of the pictures; None where there are none."
-        return tuple(self.pictures[0].shape[-2:]) if self.pictures else None
+        if not self.pictures or self.pictures[0].ndim != 4: return None
+        return tuple(self.pictures[0].shape[-2:])
 
 
 def read_trial(
@@ -47,9 +52,11 @@ def read_trial(
     with preserved_randomness():
         batch = dls.test_dl(rows, bs=len(rows), with_labels=True, num_workers=0).one_batch()
     inputs, targets = batch[:dls.n_inp], batch[dls.n_inp:]
-    pictures = [part for part in inputs if isinstance(part, torch.Tensor) and part.ndim == 4]
-    return Trial([picture.as_subclass(torch.Tensor).cpu() for picture in pictures],
-                 [target.as_subclass(torch.Tensor).cpu() for target in targets])
+    pictures = [part for part in inputs if isinstance(part, TensorFrames) or (
+        isinstance(part, torch.Tensor) and part.ndim == 4)]
+    counts = [part for part in inputs if isinstance(part, TensorCount)]
+    return Trial(*([part.as_subclass(torch.Tensor).cpu() for part in parts]
+                   for parts in (pictures, targets, counts)))
 
 
 def long_titles(

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..core import InputError
+from ..layers.padding import never_empty
 from .sentence import pooled
 
 MAX_FRAMES = 32  # frames of an item that have a position of their own
@@ -186,25 +187,27 @@ class Streams:
         *inputs,
     ) -> StreamBatch:
         "The features of the frames that are there, and the token ids, with their masks."
-        *pictures, counts, ids = (each.as_subclass(torch.Tensor) for each in inputs)
-        is_token = ids != self.encoders['title'].pad_id
-        if 'image' in self.encoders:
-            has_frame = _first(counts, len(pictures))
-            return StreamBatch(self._frame_features(pictures, has_frame), has_frame, ids, is_token)
-        if len(pictures) != 1 or pictures[0].ndim != 3:
+        *frames, ids = inputs
+        ids = ids.as_subclass(torch.Tensor)
+        return StreamBatch(*self.read_frames(*frames), ids, ids != self.encoders['title'].pad_id)
+
+    def read_frames(
+        self,
+        *inputs,  # Of a batch without the token ids, as for `read`
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # (features (n,f,d), 0 where there is none; bool (n,f))
+        "The features of the frames that are there, and which those are."
+        *pictures, counts = (each.as_subclass(torch.Tensor) for each in inputs)
+        if 'image' not in self.encoders:
+            if len(pictures) == 1 and pictures[0].ndim == 3:
+                return pictures[0], _first(counts, pictures[0].shape[1])
             shapes = [tuple(each.shape) for each in pictures]
             raise InputError(f'the model reads features of frames (n,f,d); the batch has {shapes}')
-        return StreamBatch(pictures[0], _first(counts, pictures[0].shape[1]), ids, is_token)
-
-    def _frame_features(self, pictures, has_frame):
-        "Features (n,f,d): the pictures that are there through the image encoder, 0 for the others."
-        encoder = self.encoders['image']
-        stacked = torch.stack(pictures, 1)
+        has_frame = _first(counts, len(pictures))
         # missing pictures would have a share in the running statistics of BatchNorm, and cost time
-        found = encoder(stacked[has_frame])
+        found = self.encoders['image'](torch.stack(pictures, 1)[has_frame])
         features = found.new_zeros(*has_frame.shape, found.shape[-1])
         features[has_frame] = found
-        return features
+        return features, has_frame
 
     def fuse(self, batch: StreamBatch) -> Fused:
         "Frames and text together."
@@ -213,9 +216,7 @@ class Streams:
     def text_alone(self, batch: StreamBatch):
         "A vector (n,width) of the text of each item, which has seen no frame; 0 where there is no text."
         title = self.encoders['title']
-        states = text_states(title, batch.ids, batch.is_token)
-        vectors = pooled(states, never_empty(batch.is_token), title.pool)
-        return torch.where(batch.is_token.any(1, keepdim=True), vectors, 0.)
+        return pooled(text_states(title, batch.ids, batch.is_token), batch.is_token, title.pool)
 
     def frames_alone(self, batch: StreamBatch):
         "A vector (n,width) of the frames of each item, which has seen no text; 0 where there is no frame."
@@ -242,15 +243,6 @@ def text_states(
 ) -> torch.Tensor:  # (n,l,width)
     "What the text encoder makes of each token."
     return title.body(input_ids=ids, attention_mask=never_empty(is_token).long()).last_hidden_state
-
-
-def never_empty(
-    is_there: torch.Tensor,  # bool (n,k)
-) -> torch.Tensor:  # bool (n,k)
-    "The mask with its first entry set in rows that have none: an attention over nothing is not a number."
-    first = torch.zeros_like(is_there)
-    first[:, :1] = ~is_there.any(1, keepdim=True)
-    return is_there | first
 
 
 def check_body(

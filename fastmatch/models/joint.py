@@ -7,14 +7,16 @@ from torch import nn
 from ..core import InputError
 from ..layers.heads import CosineHead
 from ..layers.pooling import BNNeck
+from .fusion import Streams
 from .layered import encoder_groups
 
 
-class MatchNet(nn.Module):
+class MatchNet(Streams, nn.Module):
     """Encoders, necks and heads for matching.
 
     It takes a batch's images (n,3,h,w) and token ids of titles (n,l), in this order, as far as it has
-    encoders for them. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
+    encoders for them. With a `fusion` it reads what `Streams.read` does, and its only modality is the joint
+    one. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
     modality -> embeddings (n,d), float32 of unit length.
     """
     by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
@@ -30,8 +32,11 @@ class MatchNet(nn.Module):
         neck=True,
         # (width, n_classes) -> head: `SampledHead`, `TrackedHead`, `partial(CosineHead, k=3)`, your own
         head_func=CosineHead,
+        # Joins pictures and title before the neck, as `make_fusion` makes it; None: a head each
+        fusion: nn.Module | None = None,
     ):
         super().__init__()
+        self.fusion = fusion
         given = {'image': image, 'title': title}
         encoders = {modality: encoder for modality, encoder in given.items() if encoder is not None}
         if not encoders: raise InputError('a model needs an image encoder, a title encoder, or both')
@@ -42,7 +47,8 @@ class MatchNet(nn.Module):
             raise InputError(f'{n_classes} training group: a head needs two at least')
         self.encoders = nn.ModuleDict(encoders)
         widths = {modality: encoder.n_out for modality, encoder in encoders.items()}
-        if len(widths) > 1: widths['joint'] = sum(widths.values())
+        if fusion is not None: widths = {'joint': fusion.n_out}
+        elif len(widths) > 1: widths['joint'] = sum(widths.values())
         if isinstance(heads, str): raise InputError(f'heads={heads!r}: give a tuple, ({heads!r},)')
         unknown = [modality for modality in heads or () if modality not in widths]
         if unknown: raise InputError(f'heads={unknown}: this model can have {list(widths)}')
@@ -56,6 +62,7 @@ class MatchNet(nn.Module):
 
     def features(self, *inputs) -> dict:
         "The encoders' features (n,d) by modality, as they are before neck and head."
+        if self.fusion is not None: return {'joint': self.fuse(self.read(*inputs)).pooled}
         if len(inputs) != len(self.encoders):
             raise InputError(f'the model reads {list(self.encoders)}; the batch has {len(inputs)} inputs')
         pairs = zip(self.encoders.items(), inputs, strict=True)
@@ -63,7 +70,7 @@ class MatchNet(nn.Module):
 
     def _with_joint(self, features):
         "The features, and where the model has it the joint one: all side by side."
-        if 'joint' not in self.widths: return features
+        if 'joint' not in self.widths or 'joint' in features: return features
         # unit length first, so that the wider or larger modality doesn't drown the other
         joint = torch.cat([F.normalize(feature.float()) for feature in features.values()], 1)
         return {**features, 'joint': joint}
@@ -99,15 +106,20 @@ class MatchNet(nn.Module):
             embeddings = self._embedded(features)
             if not tta or 'image' not in self.encoders: return embeddings
             # titles have no mirror image: their features are taken as they are
-            mirrored = self._embedded({**features, 'image': self.encoders['image'](inputs[0].flip(-1))})
+            if self.fusion is None:
+                mirrored = self._embedded({**features, 'image': self.encoders['image'](inputs[0].flip(-1))})
+            else:
+                flipped = [each.flip(-1) if each.ndim == 4 else each for each in inputs]
+                mirrored = self._embedded(self.features(*flipped))
             return {modality: F.normalize(embedding + mirrored[modality])
                     for modality, embedding in embeddings.items()}
         finally: self.train(training)
 
     def param_groups(self) -> dict[str, list]:
-        """Parameters by name, encoders first: 'image', 'title', 'centers' where heads have them, and 'head'
-        for necks and heads."""
+        """Parameters by name, encoders first: 'image', 'title', 'fusion' where there is one, 'centers' where
+        heads have them, and 'head' for necks and heads."""
         groups = encoder_groups(self.encoders, self.by_layer)
+        if self.fusion is not None: groups['fusion'] = list(self.fusion.parameters())
         centers = [parameter for head in self.heads.values()
                    for name, parameter in head.named_parameters() if name == 'centers']
         if centers: groups['centers'] = centers

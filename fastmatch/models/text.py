@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..core import TEXT_ARCH, InputError
+from ..layers.padding import never_empty
 from .sentence import POOLS, pool_of, pooled, saved_prompt, sentence_settings, with_prompt
 from .weights import TITLE_PACKAGES, hub_once, no_weights
 
@@ -140,7 +141,9 @@ class TitleEncoder(nn.Module):
 
     def forward(self, ids):
         is_token = ids != self.pad_id
-        token_features = self.body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state
+        # an attention over nothing is not a number
+        mask = never_empty(is_token).long()
+        token_features = self.body(input_ids=ids, attention_mask=mask).last_hidden_state
         return pooled(token_features, is_token, self.pool)
 
 
