@@ -49,7 +49,15 @@ from .losses import *
 from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
-from .models import ClassifyNet, ImageEncoder, MatchNet, TitleEncoder, load_tokenizer, register_encoder
+from .models import (
+    ClassifyNet,
+    FrameFeatures,
+    ImageEncoder,
+    MatchNet,
+    TitleEncoder,
+    load_tokenizer,
+    register_encoder,
+)
 from .models.cross import CrossEncoder
 from .optim import *
 from .patches import patch_fastai

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import nn
 
 from ..core import InputError
-from ..data.image import phash, try_image
+from ..data.image import phash
 from ..layers.padding import pad_token_ids
 from ..layers.pooling import BNNeck, ProjectNeck
 from ..models import MatchNet
 from ..models.registry import encoder_from_spec, encoder_spec
+from ..picture import check_method, fitted, try_image
 from .batch_resize import BatchResize
 from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
 
@@ -39,8 +40,7 @@ class Picture:
     batch_resizes: list[BatchResize] = field(default_factory=list)
 
     def __post_init__(self):
-        if self.method not in ('squish', 'crop', 'pad'):
-            raise InputError(f"method={self.method!r}: choose 'squish', 'crop' or 'pad'")
+        check_method(self.method)
         self.size = tuple(int(pixels) for pixels in self.size)
         self.batch_resizes = [step if isinstance(step, BatchResize) else BatchResize(**step)
                               for step in self.batch_resizes]
@@ -80,20 +80,7 @@ class Picture:
         image: Image.Image,  # RGB
     ) -> Image.Image:
         "The part that is resized: all of the picture, its middle, or all of it with a border."
-        if self.method == 'squish': return image
-        width, height = image.size
-        choose = max if self.method == 'pad' else min
-        ratio = choose(width / self.size[0], height / self.size[1])
-        new_width, new_height = int(ratio * self.size[0]), int(ratio * self.size[1])
-        # int() rounds towards zero, as fastai does for a border's negative corner
-        left, top = int(.5 * (width - new_width)), int(.5 * (height - new_height))
-        right, bottom = min(left + new_width, width), min(top + new_height, height)
-        image = image.crop((max(left, 0), max(top, 0), right, bottom))
-        if new_width <= width and new_height <= height: return image
-        from torchvision.transforms.functional import pad
-        border_right, border_bottom = max(new_width - width + left, 0), max(new_height - height + top, 0)
-        border = [max(-left, 0), max(-top, 0), border_right, border_bottom]
-        return pad(image, border, padding_mode=self.pad_mode)
+        return fitted(image, self.size, self.method, self.pad_mode)
 
 
 class Reading(NamedTuple):

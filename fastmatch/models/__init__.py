@@ -1,9 +1,11 @@
 """Encoders of pictures and titles, and the models made of them: torch only; timm and transformers are
 imported when used."""
 from .classify import ClassifyNet
+from .frozen import FrameFeatures
 from .image import ImageEncoder
 from .joint import MatchNet
 from .registry import register_encoder
 from .text import TitleEncoder, load_tokenizer
 
-__all__ = ['ClassifyNet', 'ImageEncoder', 'MatchNet', 'TitleEncoder', 'load_tokenizer', 'register_encoder']
+__all__ = ['ClassifyNet', 'FrameFeatures', 'ImageEncoder', 'MatchNet', 'TitleEncoder', 'load_tokenizer',
+           'register_encoder']
