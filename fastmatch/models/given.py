@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ..core import InputError
+from .clip import encoder_of_module, is_whole_module
 from .image import ImageEncoder, timm_body
 from .module import ModuleEncoder, without_classifier
 from .text import TitleEncoder
@@ -33,8 +34,9 @@ def given_encoder(
 ) -> nn.Module:
     """The encoder that was given as a module, or that a function makes.
 
-    A module of timm's loses its classifier, one of transformers' is pooled, one that a function of pictures
-    makes loses its last linear layer. Raises `InputError` for what is no encoder.
+    A module of timm's loses its classifier, one of transformers' is pooled, of CLIP or SigLIP one tower is
+    taken, and what a function of pictures makes loses its last linear layer. Raises `InputError` for what is
+    no encoder.
     """
     if isinstance(given, nn.Module): return _encoder_of(modality, given, options)
     accepted = inspect.signature(given).parameters
@@ -72,6 +74,8 @@ def _encoder_of(modality, module, options):
     if all(hasattr(module, attribute) for attribute in ATTRIBUTES[modality]):
         if pool is None: return module
         raise InputError(f'pool={pool!r}: the encoder {type(module).__name__} was given ready-made')
+    if is_whole_module(module):
+        return encoder_of_module(modality, module, pool, options.get('pad_id'), img_size)
     if modality == 'text': return _text_encoder(module, pool, options.get('pad_id'))
     # of a module in half precision, small steps of a training would be rounded away
     module = module.float()

@@ -238,6 +238,8 @@ def _create_by_name(model_name: str, pretrained: bool, **size) -> nn.Module:
     if not is_on_hub and not timm.is_model(model_name.split('.')[0]):
         nearest = get_close_matches(model_name, timm.list_models())
         advice = f'near it: {preview(nearest)}' if nearest else 'see timm.list_models()'
+        # a CLIP model on the hub that could be read would have been taken for one
+        if '/' in model_name: advice = f"of the hub name one as 'hf-hub:{model_name}', or 'clip:{model_name}'"
         raise InputError(f'image_arch={model_name!r} is no timm model, file or folder; {advice}')
     if not pretrained and not is_on_hub: return timm.create_model(model_name, pretrained=False, **size)
     package = IMAGE_PACKAGES.get(model_name)

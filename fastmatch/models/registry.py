@@ -1,7 +1,8 @@
 """Where encoders are made: by name, or from the spec in a saved matcher.
 
-`register_encoder` adds a kind of encoder of your own. Three kinds are built in: timm's and torchvision's
-models for pictures (`ImageEncoder`, `TorchvisionEncoder`), transformers' for titles (`TitleEncoder`).
+`register_encoder` adds a kind of encoder of your own. Built in are timm's and torchvision's models for
+pictures (`ImageEncoder`, `TorchvisionEncoder`), transformers' for titles (`TitleEncoder`), and for both the
+towers of CLIP and SigLIP models (`ClipImageEncoder`, `ClipTextEncoder`).
 """
 import inspect
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from torch import nn
 
 from ..core import InputError
+from .clip import KIND as CLIP
+from .clip import ClipImageEncoder, ClipTextEncoder, is_whole_model, load_clip_tokenizer
 from .given import ATTRIBUTES, given_encoder, name_of_function, tokenizer_name
 from .image import ImageEncoder
 from .module import TorchvisionEncoder
@@ -31,8 +34,10 @@ class EncoderKind:
 BUILT_IN = {'image': 'timm', 'text': 'transformers'}
 KINDS = {
     'image': {'timm': EncoderKind('timm', ImageEncoder),
-              'torchvision': EncoderKind('torchvision', TorchvisionEncoder)},
-    'text': {'transformers': EncoderKind('transformers', TitleEncoder, load_tokenizer, load_saved_tokenizer)}}
+              'torchvision': EncoderKind('torchvision', TorchvisionEncoder),
+              CLIP: EncoderKind(CLIP, ClipImageEncoder)},
+    'text': {'transformers': EncoderKind('transformers', TitleEncoder, load_tokenizer, load_saved_tokenizer),
+             CLIP: EncoderKind(CLIP, ClipTextEncoder, load_clip_tokenizer, load_saved_tokenizer)}}
 RESERVED = ('hf-hub', 'hf_hub', 'local-dir')  # what timm itself writes before a colon
 # a class that doesn't take one of these options can still be made while the option has its default value
 DEFAULTS = {'pretrained': (True,), 'pool': (None, 'mean')}
@@ -195,7 +200,8 @@ def _kind_of_name(modality, encoder_name):
     # a single letter before a colon is a Windows drive
     if colon and prefix not in RESERVED and len(prefix) > 1 and not Path(encoder_name).exists():
         raise _unknown(modality, prefix)
-    return kinds[BUILT_IN[modality]], encoder_name
+    # one name stands for both towers of a model of pictures and texts
+    return kinds[CLIP if is_whole_model(modality, encoder_name) else BUILT_IN[modality]], encoder_name
 
 
 def _kind_of_spec(modality, spec):

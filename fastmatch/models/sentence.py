@@ -33,13 +33,15 @@ def sentence_settings(
     source: str,  # Folder, or name on the hub, as `resolve` gives it
 ) -> SentenceSettings:
     "Read what a folder or a hub's repository of sentence-transformers asks for."
-    modules = _read_json(source, 'modules.json')
+    unsure = (f'text_arch={source!r}: the hub can not be reached to see whether modules.json asks for '
+              'another pooling than the mean; give pool= to be sure')
+    modules = read_json(source, 'modules.json', unsure)
     # a repository on the hub is asked for further files only where it has the first
     if modules is None and not Path(source).is_dir(): return SentenceSettings()
     kinds = {module['type'].split('.')[-1]: module['path'] for module in modules or ()}
-    pooling = _read_json(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json") or {}
-    bert = _read_json(source, 'sentence_bert_config.json') or {}
-    prompts = _read_json(source, 'config_sentence_transformers.json') or {}
+    pooling = read_json(source, f"{kinds.get('Pooling', '1_Pooling')}/config.json") or {}
+    bert = read_json(source, 'sentence_bert_config.json') or {}
+    prompts = read_json(source, 'config_sentence_transformers.json') or {}
     prompt = (prompts.get('prompts') or {}).get(prompts.get('default_prompt_name')) or ''
     unread = [kind for kind in kinds if kind not in FOLLOWED]
     if prompt and not pooling.get('include_prompt', True): unread.append('include_prompt=False')
@@ -153,15 +155,18 @@ def _poolings(pooling):
     return flagged or (('mean',) if any(flag in pooling for flag in FLAGS) else ())
 
 
-def _read_json(source, file_name):
+def read_json(
+    source: str,  # Folder, or name of a repository on the hub
+    file_name: str,
+    unsure: str = '',  # A warning, where the hub can't be reached to see whether there is such a file
+):
     "The content of a json file of a folder or a hub's repository; None where it has no such file."
-    if Path(source).is_dir(): file = Path(source)/file_name
-    else: file = _hub_file(source, file_name)
+    file = Path(source)/file_name if Path(source).is_dir() else _hub_file(source, file_name, unsure)
     if file is None or not Path(file).is_file(): return None
     return json.loads(Path(file).read_text(encoding='utf-8'))
 
 
-def _hub_file(repository, file_name):
+def _hub_file(repository, file_name, unsure):
     "The path of a repository's file in the hub's cache, downloaded where it isn't there; None for no file."
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -171,7 +176,6 @@ def _hub_file(repository, file_name):
     try:
         with hub_once(): return hf_hub_download(repository, file_name)
     except LocalEntryNotFoundError:
-        warnings.warn(f'text_arch={repository!r}: the hub can not be reached to see whether {file_name} asks '
-                      "for another pooling than the mean; give pool= to be sure", stacklevel=2)
+        if unsure: warnings.warn(unsure, stacklevel=2)
     except EntryNotFoundError: pass
     return None

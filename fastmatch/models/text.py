@@ -8,7 +8,7 @@ from torch import nn
 from ..core import TEXT_ARCH, InputError
 from ..layers.padding import never_empty
 from .sentence import POOLS, pool_of, pooled, saved_prompt, sentence_settings, with_prompt
-from .weights import TITLE_PACKAGES, hub_once, no_weights
+from .weights import IMAGE_PACKAGES, TITLE_PACKAGES, hub_once, no_weights
 
 DTYPES = ('dtype', 'torch_dtype')  # what transformers calls the precision of the weights in a config
 
@@ -35,21 +35,37 @@ def resolve(
 LOADED = {'AutoTokenizer': 'tokenizer files', 'AutoConfig': 'settings'}
 
 
-def _load(auto_class, name: str):
-    "What a class of transformers (`AutoModel`, `AutoTokenizer`, ...) loads for `name`."
+def load_pretrained(
+    auto_class: type,  # Of transformers: `AutoModel`, `AutoTokenizer`, ...
+    name: str,  # As `resolve` takes it
+    option: str = 'text_arch',  # That named it, for messages
+    **options,  # For the class's `from_pretrained`
+):
+    "What a class of transformers loads for a name; raises `MissingPackage` or `InputError` where it can't."
     source = resolve(name)
     # OSError and ValueError are what transformers raises for an unknown name, an unreachable hub and a bad
     # folder
     try:
-        with hub_once(): return auto_class.from_pretrained(source)
+        with hub_once(): return auto_class.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         what = LOADED.get(auto_class.__name__, 'weights')
         short_name = name.removeprefix('sentence-transformers/')
-        raise no_weights(short_name, TITLE_PACKAGES, error, what=what) from error
+        packages = TITLE_PACKAGES if option == 'text_arch' else IMAGE_PACKAGES
+        raise no_weights(short_name, packages, error, what=what) from error
     # weights of another shape than the settings say
     except RuntimeError as error:
-        raise InputError(f'text_arch={name!r}: its weights do not belong to its config.json ({error})'
+        raise InputError(f'{option}={name!r}: its weights do not belong to its config.json ({error})'
                          ) from error
+
+
+def load_plain_tokenizer(
+    name: str,  # As `resolve` takes it
+):  # A transformers tokenizer; raises `InputError` for one without a padding token
+    "Load a tokenizer as its own files describe it."
+    from transformers import AutoTokenizer
+    tokenizer = load_pretrained(AutoTokenizer, name)
+    if tokenizer.pad_token_id is not None: return tokenizer
+    raise InputError(f'text_arch={name!r}: its tokenizer has no padding token')
 
 
 def load_tokenizer(
@@ -59,10 +75,7 @@ def load_tokenizer(
 
     Prompt, case and most tokens are those that a folder of sentence-transformers asks for.
     """
-    from transformers import AutoTokenizer
-    tokenizer = _load(AutoTokenizer, name)
-    if tokenizer.pad_token_id is None:
-        raise InputError(f'text_arch={name!r}: its tokenizer has no padding token')
+    tokenizer = load_plain_tokenizer(name)
     settings = sentence_settings(resolve(name))
     if settings.max_len is not None:
         tokenizer.model_max_length = min(tokenizer.model_max_length, settings.max_len)
@@ -150,9 +163,9 @@ class TitleEncoder(nn.Module):
 def _load_body(name: str, pretrained: bool) -> nn.Module:
     "The transformers model `name`, with its weights or with random ones."
     from transformers import AutoConfig
-    config = _load(AutoConfig, name)
+    config = load_pretrained(AutoConfig, name)
     if not pretrained: return _made_of(config, name)
-    return _encoder_part(_load(_auto_class(config, name), name))
+    return _encoder_part(load_pretrained(_auto_class(config, name), name))
 
 
 def _made_of(config, name: str) -> nn.Module:
@@ -168,8 +181,9 @@ def _auto_class(config, name: str):
     from transformers import MODEL_MAPPING, AutoModel, AutoModelForTextEncoding
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
     if hasattr(config, 'vision_config') or hasattr(config, 'audio_config'):
-        raise InputError(f'text_arch={name!r}: a {config.model_type} model reads more than titles; save its '
-                         'text part as a folder of its own and name that, e.g. '
+        raise InputError(f'text_arch={name!r}: a {config.model_type} model reads more than titles. Learners '
+                         'and make_encoder take the text tower of CLIP, MetaCLIP 2 and SigLIP; elsewhere, '
+                         'and of others, save the text part as a folder of its own and name that, e.g. '
                          'CLIPTextModel.from_pretrained(...).save_pretrained(folder), with the tokenizer')
     # of T5 and its kin the encoder alone; of others the same model as `AutoModel` makes
     has_own_class = config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES

@@ -80,15 +80,6 @@ def test_of_an_encoder_with_a_decoder_the_encoder_is_taken(tmp_path):
         assert torch.equal(again(ids), encoder(ids))
 
 
-def test_a_model_of_pictures_and_titles_is_refused(tmp_path):
-    import transformers
-    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    config = transformers.CLIPConfig(text_config=sizes, vision_config={**sizes, 'image_size': 32})
-    config.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match='clip model reads more than titles.*CLIPTextModel'):
-        TitleEncoder(tmp_path, pretrained=False, pool='mean', pad_id=0)
-
-
 def test_weights_of_another_shape_than_the_settings_say(tmp_path):
     from transformers import BertTokenizer
     tiny_bert().save_pretrained(tmp_path)
