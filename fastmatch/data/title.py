@@ -17,8 +17,9 @@ class Title(str):
 class TitleParts(Title):
     "The texts of several columns, which are tokenized apart and joined with separators."
     def __new__(cls, parts):
-        made = super().__new__(cls, ' '.join(part for part in parts if part))
-        made.parts = tuple(parts)
+        parts = tuple(parts)
+        made = super().__new__(cls, ' '.join(filter(None, parts)))
+        made.parts = parts
         return made
 
     # a string subclass is pickled by its text alone

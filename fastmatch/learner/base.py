@@ -12,6 +12,7 @@ from fastcore.xtras import ContextManagers
 from torch import nn
 
 from ..callback.base import in_lr_find, leave_autocast
+from ..callback.half import CPUMixedPrecision
 from ..callback.learner_methods import CallbackMethods
 from ..callback.scoring import GroupRates
 from ..core import InputError
@@ -161,6 +162,12 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         super()._end_cleanup()
         # fastai leaves it, with the graph of the last batch, and a Learner with it can't be copied
         self.loss_grad = None
+
+    def to_bf16(self):
+        """fastai's `to_bf16`; on a CPU with bfloat16 too, where a text encoder trains nearly three times as
+        fast. Raises `InputError` when a fit begins on a CPU that has none."""
+        if torch.device(self.dls.device).type != 'cpu': return super().to_bf16()
+        return self.add_cb(CPUMixedPrecision())
 
     def lr_find(self, *args, **kwargs):
         "fastai's `lr_find`."

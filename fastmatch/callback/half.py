@@ -1,0 +1,27 @@
+"Training in bfloat16 on processors that calculate in it, as fastai's `to_bf16` does on a GPU."
+import torch
+from fastai.callback.fp16 import AMPMode, MixedPrecision
+
+from ..core import InputError
+
+
+def has_bfloat16() -> bool:
+    "Whether this processor calculates in bfloat16 (AVX512-BF16 or AMX); others emulate it, which is slower."
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class CPUMixedPrecision(MixedPrecision):
+    """fastai's `MixedPrecision` in bfloat16 on a CPU, where fastai's own asks for a GPU.
+
+    Matrix products are calculated in bfloat16, weights, losses and the optimizer stay in float32. Raises
+    `InputError` when a fit begins on a processor that has no bfloat16.
+    """
+    def __init__(self): super().__init__(amp_mode=AMPMode.BF16)
+
+    def before_fit(self):
+        if not has_bfloat16():
+            raise InputError('to_bf16: this processor has no bfloat16 (AVX512-BF16 or AMX), and would be '
+                             'slower with it: leave it out')
+        # also makes the scaler of gradients, which does nothing in bfloat16
+        super().before_fit()
+        self.autocast = torch.autocast('cpu', dtype=torch.bfloat16)
