@@ -42,7 +42,16 @@ from .jobs.train import train_and_judge
 from .jobs.tune import tune_listings
 from .layers.heads import CenterHead, CosineHead, SampledHead, TrackedHead
 from .layers.pooling import BNNeck, GeM, ProjectNeck
-from .learner import LR_MULT, ClassifyLearner, MatchLearner, classify_learner, groups_splitter, match_learner
+from .learner import (
+    LR_MULT,
+    ClassifyLearner,
+    MatchLearner,
+    PretrainLearner,
+    classify_learner,
+    groups_splitter,
+    match_learner,
+    pretrain_learner,
+)
 from .learner.matcher import picture_of
 from .link import Rereading, TableMatches, match_tables
 from .losses import *

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, FilteredBase, TfmdDL
 from fastai.data.load import DataLoader
 from fastai.data.transforms import IndexSplitter
+from fastai.torch_core import TensorBase
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
@@ -23,7 +24,7 @@ from ..core import PICTURE_SIZE, InputError, unknown_option
 from ..match.cells import tidy
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
 from .draw import DrawnPicture, EpochDraw, FirstPicture
-from .frames import Frames, frame_readers
+from .frames import Frames, frame_readers, frames_of
 from .image import image_path, read_image
 from .pictures import picture_names
 from .read import check_columns, check_listings, join_titles, text_columns_of
@@ -71,6 +72,11 @@ class PartsOfRow(Transform):
     def encodes(self, row):
         cells = [row[column] for column in self.columns]
         return TitleParts('' if cell is None or cell != cell else str(cell).strip() for cell in cells)
+
+
+class NoTarget(Transform):
+    "The target of items that are trained on without labels: always 0."
+    def encodes(self, row): return TensorBase(0)
 
 
 class MatchDL(SampledDL):
@@ -243,6 +249,7 @@ class ListingDataLoaders(DataLoaders):
     text_columns = ()  # of loaders in a Learner that an earlier version exported
     serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
+    options = None  # `BatchOptions`; those of an exported Learner have none
     frame_reading = None  # `Frames`, where an item has several pictures in a batch or their features are read
     _several_pictures = False  # whether a cell of the image column may name several files
 
@@ -298,7 +305,7 @@ class ListingDataLoaders(DataLoaders):
         columns: Columns,  # Of the table, its title a single column
         image_folder: Path,  # Folder of the images
         image_columns: list,  # Columns of image files, one for each picture of a listing
-        vocab: list,  # Groups in the order of their numbers
+        vocab: list | None,  # Groups in the order of their numbers; None: no row has a target
         options: BatchOptions,  # How rows become batches
         label_columns: list = (),  # Columns of probabilities, one a class; empty: the group is the target
         text_columns: list = (),  # Those that the title was put together from
@@ -318,12 +325,12 @@ class ListingDataLoaders(DataLoaders):
             image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
             image_readers = [_reader(column, image_folder, draw) for column in image_columns]
         title_blocks, title_readers = _title_inputs(columns.title, list(text_columns), options)
-        target_block = ProbabilitiesBlock(vocab) if label_columns else CategoryBlock(vocab=vocab, sort=False)
+        target_block, target_reader = _target(vocab, label_columns, columns.group)
         block = DataBlock(
             blocks=[*image_blocks, *title_blocks, target_block],
             n_inp=len(image_blocks) + len(title_blocks), dl_type=MatchDL,
             get_x=[*image_readers, *title_readers],
-            get_y=ReadProbabilities(label_columns) if label_columns else Field(columns.group),
+            get_y=target_reader,
             splitter=IndexSplitter(np.flatnonzero(is_valid)),
             item_tfms=item_tfms or None,
             batch_tfms=options.batch_tfms if has_pictures else None)
@@ -343,7 +350,32 @@ class ListingDataLoaders(DataLoaders):
         dls.columns = columns
         dls.image_folder = image_folder
         dls.image_columns = image_columns
+        dls.frame_reading = frames
+        dls.text_columns = list(text_columns)
+        dls.options = options
         return dls
+
+    def without_targets(
+        self,
+        without_valid: bool = False,  # Train without the validation items, and validate on them
+    ) -> 'ListingDataLoaders':
+        "Loaders over all items, labelled or not, read in the same way, whose targets are all 0."
+        items = self.all_df
+        is_valid = np.zeros(len(items), bool)
+        if without_valid: is_valid[:len(self.df)] = self.is_valid
+        reading = self.frame_reading
+        if reading is not None and reading.draw is not None: reading = replace(reading, draw=EpochDraw())
+        loaders = ListingDataLoaders.from_rows(
+            items, is_valid, replace(self.columns, group=None), self.image_folder, self.image_columns, None,
+            replace(self.options, sampler=None), text_columns=self.text_columns, frames=reading)
+        return loaders.noted(serialised=self.serialised)
+
+
+def _target(vocab, label_columns, group_column):
+    "The block of the target, and what reads it."
+    if vocab is None: return TransformBlock(), NoTarget()
+    if label_columns: return ProbabilitiesBlock(vocab), ReadProbabilities(label_columns)
+    return CategoryBlock(vocab=vocab, sort=False), Field(group_column)
 
 
 def _title_inputs(title_column, text_columns, options):
@@ -430,6 +462,10 @@ class MatchDataLoaders(ListingDataLoaders):
         title_tfms=None,
         # Read title and `columns.fields` as one text with their names, in the order of the table
         serialise: bool = False,
+        # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
+        frames: int = 1,
+        draw_frames: bool = False,  # In training draw which frames of a listing are read, in each epoch anew
+        frame_features=None,  # `FrameFeatures`: read features of pictures that are stored, not the pictures
         **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
@@ -442,6 +478,8 @@ class MatchDataLoaders(ListingDataLoaders):
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs, title_tfms)
         path = Path(path)
+        reading = frames_of(columns, path, lambda cell: picture_names(cell, path), frames, draw_frames,
+                            frame_features)
         # every image is decoded by the check anyway: then its hash costs little
         needs_hash = phash and valid_fold is not None and columns.image is not None and columns.phash is None
         text_columns = text_columns_of(columns)
@@ -458,9 +496,14 @@ class MatchDataLoaders(ListingDataLoaders):
                                           path=path, phash=hashes)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
+        if reading is not None:
+            df, unlabelled, image_columns = reading.widen(df), reading.widen(unlabelled), reading.columns
+            if frame_features is not None:
+                for table in (df, unlabelled): reading.warm(table)
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         dls = cls.from_rows(
-            df, is_valid, columns, path, image_columns, [*train_groups, *other_groups], options)
+            df, is_valid, columns, path, image_columns, [*train_groups, *other_groups], options,
+            text_columns=text_columns, frames=reading)
         return dls.noted(
             skipped=checked.skipped, left_out=checked.left_out, moved=moved, n_groups=len(train_groups),
             unlabelled=unlabelled, text_columns=text_columns, serialised=serialised)

@@ -18,8 +18,7 @@ from .block import (
     train_on_all,
 )
 from .columns import Columns
-from .draw import EpochDraw
-from .frames import Frames, check_frames
+from .frames import Frames, frames_of
 from .image import file_name
 from .read import (
     Fault,
@@ -160,16 +159,12 @@ class ClassifyDataLoaders(ListingDataLoaders):
                                device, kwargs, title_tfms)
         if on_error not in ('raise', 'skip'):
             raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
-        check_frames(frames, draw_frames, frame_features, columns.image is not None)
         path = Path(path)
+        reading = frames_of(columns, path, _file_names, frames, draw_frames, frame_features)
         text_columns = text_columns_of(columns)
         serialised = columns.title if isinstance(columns.title, dict) else None
         label_columns = label_columns_of(columns)
         df, columns, label_faults = _read_labels(df, columns, [*text_columns, *label_columns], label_columns)
-        reading = None
-        if columns.image is not None and (frames > 1 or frame_features is not None):
-            reading = Frames(columns.image, frames, _file_names, path, frame_features,
-                             EpochDraw() if draw_frames else None)
         widened, image_columns, columns = widen(df, columns, reading)
         needs_hashes = phash and valid_fold is not None
         usable, skipped, hashes = _check_items(widened, path, columns, image_columns, on_error, needs_hashes,

@@ -174,20 +174,29 @@ def frame_readers(
     return [*blocks, TransformBlock()], [*readers, [CountOfRow(frames)]]
 
 
-def check_frames(
+def frames_of(
+    columns,  # `Columns` of the table
+    folder: Path,  # That file names start from
+    names_of: Callable,  # Cell of the column of images -> names of its files
     frames: int,  # As `from_df` was given it
     draw_frames: bool,  # As `from_df` was given it
     frame_features,  # As `from_df` was given it
-    has_images: bool,  # Whether the table has a column of images
-):
-    "Raise `InputError` for options of frames that don't fit together."
+) -> Frames | None:
+    """How the frames of items are read; None where a batch holds one picture of each. Raises `InputError` for
+    options that don't fit together."""
+    has_images = columns.image is not None
     if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
         raise InputError(f'frames={frames!r}: give 1 or more')
     for option, given in (('draw_frames', draw_frames), ('frame_features', frame_features is not None)):
         if given and not has_images: raise InputError(f'{option}: there are no images (image_col=None)')
+    if frames > 1 and not has_images:
+        raise InputError(f'frames={frames}: there are no images (image_col=None)')
     if draw_frames and frames == 1: raise InputError('draw_frames=True asks for frames=2 or more')
-    if frame_features is None: return
-    if not all(hasattr(frame_features, needed) for needed in ('warm', 'n_out')):
+    is_ready = all(hasattr(frame_features, needed) for needed in ('warm', 'n_out'))
+    if frame_features is not None and not is_ready:
         raise InputError(f'frame_features={frame_features!r}: give FrameFeatures(image_arch, folder=...)')
+    if not has_images or frames == 1 and frame_features is None: return None
+    return Frames(columns.image, frames, names_of, folder, frame_features,
+                  EpochDraw() if draw_frames else None)
 
 

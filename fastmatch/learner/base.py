@@ -15,7 +15,7 @@ from ..callback.base import in_lr_find, leave_autocast
 from ..callback.half import CPUMixedPrecision
 from ..callback.learner_methods import CallbackMethods
 from ..callback.scoring import GroupRates
-from ..core import InputError
+from ..core import InputError, preview
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.fusion import make_fusion
@@ -151,6 +151,22 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         which = 'a batch' if loader.bs == 1 else f'the last batch of {n_rows} listings'
         raise InputError(f'bs={loader.bs}: {which} has one row, and BatchNorm needs two; give another '
                          'bs, or drop_last=True')
+
+    def load_encoder_state(
+        self,
+        state: dict,  # From `encoder_state` of a `pretrain_learner`
+    ):  # This learner
+        """Load the weights of encoders and fusion. Raises `InputError` unless they are those of this model,
+        all of them; heads and necks stay as they are."""
+        own = {name: tensor for name, tensor in self.model.state_dict().items()
+               if name.startswith(('encoders.', 'fusion.'))}
+        wrong = sorted(set(own) ^ set(state)) or [name for name in own
+                                                  if own[name].shape != state[name].shape]
+        if wrong:
+            raise InputError(f'state: {preview(wrong)} differ from what this model has: it was made by other '
+                             'encoders or another fusion')
+        self.model.load_state_dict(state, strict=False)
+        return self
 
     def validate(self, ds_idx=1, dl=None, cbs=None):
         "fastai's `validate`."

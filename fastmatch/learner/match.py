@@ -32,7 +32,14 @@ from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
-from .base import ListingLearner, group_callbacks, groups_splitter, make_encoders
+from .base import (
+    ListingLearner,
+    frame_features_of,
+    group_callbacks,
+    groups_splitter,
+    make_encoders,
+    make_fusion_of,
+)
 from .matcher import MatcherExport, check_exportable
 from .reading import tokenize_of
 from .resizing import resizing_of
@@ -88,7 +95,9 @@ class MatchLearner(MatcherExport, ListingLearner):
             if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         pictures, listings = df, np.arange(len(df))
-        if columns.image is not None:
+        # a fusion reads the pictures of a listing together
+        if self.dls.frame_reading is not None: pictures = self.dls.frame_reading.widen(df)
+        elif columns.image is not None:
             pictures, listings = one_a_picture(df, columns.image, self.dls.image_folder)
         vectors = by_listing(self._embed(pictures, bs or self.dls.valid.bs, tta), listings)
         ids = df[columns.id].to_numpy()
@@ -257,6 +266,9 @@ def match_learner(
     layer_decay: float | None = None,
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
+    # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
+    # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each and a joint one
+    fusion=None,
     # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
     # `learn.encoder` and `learn.matcher` will raise it
     check_matcher: bool = True,
@@ -272,13 +284,19 @@ def match_learner(
     if loss_func is not None: check_loss(loss_func)
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool,
                                                 image_pool)
-    model = MatchNet(dls.n_groups, image, title, heads, neck, head_func)
+    if dls.frame_reading is not None and fusion is None:
+        raise InputError("frames: without a fusion one picture of a listing is drawn; give fusion='double', "
+                         'or make dls without frames and frame_features')
+    features = frame_features_of(dls)
+    model = MatchNet(dls.n_groups, image, title, heads, neck, head_func,
+                     make_fusion_of(dls, fusion, image, title),
+                     None if features is None else features.n_out)
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
                          metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
-    if check_matcher: check_exportable(learn.dls)
+    if check_matcher and fusion is None: check_exportable(learn.dls)
     learn.remove_cb(Recorder)
     learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(model), HeadLabels(), *rates])
     learn.add_cbs(cbs)

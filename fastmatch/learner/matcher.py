@@ -60,6 +60,12 @@ def check_exportable(
                          'check_matcher=False trains all the same') from None
 
 
+def tokenize_of_parts(dls):
+    "Whether the texts of a listing are tokenized apart."
+    tokenize = tokenize_of(dls)
+    return tokenize is not None and getattr(tokenize, 'limits', None) is not None
+
+
 class MatcherExport:
     "Methods of `MatchLearner` that give what it trained in a form that needs no fastai."
     def encoder(
@@ -68,6 +74,10 @@ class MatcherExport:
         device: str | None = None,  # Where it runs; default where the Learner does
     ) -> Encoder:
         "A copy of the trained encoders that embeds listings; raises `InputError` as `picture_of` does."
+        if self.model.fusion is not None or tokenize_of_parts(self.dls):
+            raise InputError('a matcher reads one picture at a time and one text: it can not hold a fusion, '
+                             'or texts with limits of their own (max_len by column); learn.embeddings(df) '
+                             'embeds listings')
         model = copy.deepcopy(self.model).cpu()
         model.heads.clear()
         picture = picture_of(self.dls) if 'image' in model.encoders else None

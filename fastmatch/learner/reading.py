@@ -69,7 +69,7 @@ class EncoderInputs:
 
     def _own_tokenize(self, transform):
         if not isinstance(transform, Tokenize): return transform
-        return Tokenize(self.tokenizer, transform.max_len)
+        return Tokenize(self.tokenizer, getattr(transform, 'limits', None) or transform.max_len)
 
     def _fits(self, loader):
         "Whether a loader makes what the encoders read already."

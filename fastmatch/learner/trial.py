@@ -47,8 +47,11 @@ def read_trial(
 ) -> Trial:
     "Two training listings, read as in validation."
     listings = dls.train_df
-    other_group = listings[dls.columns.group] != listings[dls.columns.group].iloc[0]
-    rows = listings.iloc[[0, int(other_group.to_numpy().argmax()) or len(listings) - 1]]
+    other = len(listings) - 1
+    if dls.columns.group is not None:
+        other_group = listings[dls.columns.group] != listings[dls.columns.group].iloc[0]
+        other = int(other_group.to_numpy().argmax()) or other
+    rows = listings.iloc[[0, other]]
     with preserved_randomness():
         batch = dls.test_dl(rows, bs=len(rows), with_labels=True, num_workers=0).one_batch()
     inputs, targets = batch[:dls.n_inp], batch[dls.n_inp:]

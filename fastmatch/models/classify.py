@@ -43,6 +43,7 @@ class ClassifyNet(Streams, nn.Module):
         if not widths: raise InputError('a model needs an image encoder, a title encoder, or both')
         if n_classes < 2: raise InputError(f'{n_classes} class: a head needs two at least')
         self.fusion = fusion
+        self.frame_width = frame_width if image is None else image.n_out
         if fusion is not None: widths = {'joint': fusion.n_out}
         self.weights = {modality: float((weights or {}).get(modality, 1.)) for modality in widths}
         unknown = set(weights or {}) - set(widths)

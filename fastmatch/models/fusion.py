@@ -15,6 +15,7 @@ from torch import nn
 
 from ..core import InputError
 from ..layers.padding import never_empty
+from .layered import encoder_groups
 from .sentence import pooled
 
 MAX_FRAMES = 32  # frames of an item that have a position of their own
@@ -180,6 +181,11 @@ class DoubleStream(nn.Module):
 
 class Streams:
     "What a net with `encoders` ('title', and 'image' unless it reads features) and a `fusion` can do."
+    def __setstate__(self, state):
+        # models that were pickled before there was a fusion
+        super().__setstate__({'frame_width': None, 'reads_features': False, **state})
+        if 'fusion' not in self._modules: self.fusion = None
+
     def read(
         self,
         # A batch: pictures (n,3,h,w), one input for each frame of an item, or features (n,f,d); int64 (n,),
@@ -221,6 +227,31 @@ class Streams:
     def frames_alone(self, batch: StreamBatch):
         "A vector (n,width) of the frames of each item, which has seen no text; 0 where there is no frame."
         return self.fusion.frames_alone(self.encoders['title'], batch)
+
+
+class StreamNet(Streams, nn.Module):
+    "Encoders and a fusion without any head; `forward` gives a vector (n,width) of each item."
+    by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
+
+    def __init__(
+        self,
+        fusion: nn.Module,  # As `make_fusion` makes it
+        image: nn.Module | None,  # Image encoder; None: features of frames are read
+        title: nn.Module,  # `TitleEncoder`
+        frame_width: int | None = None,  # Length of the features of frames, where they are read
+    ):
+        super().__init__()
+        encoders = {'image': image, 'title': title}
+        self.encoders = nn.ModuleDict({modality: encoder for modality, encoder in encoders.items()
+                                       if encoder is not None})
+        self.frame_width = image.n_out if image is not None else frame_width
+        self.fusion = fusion
+
+    def forward(self, *inputs): return self.fuse(self.read(*inputs)).pooled
+
+    def param_groups(self) -> dict[str, list]:
+        "Parameters by name: 'image' where pictures are read, 'title', 'fusion'."
+        return {**encoder_groups(self.encoders, self.by_layer), 'fusion': list(self.fusion.parameters())}
 
 
 def make_fusion(

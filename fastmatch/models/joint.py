@@ -34,9 +34,11 @@ class MatchNet(Streams, nn.Module):
         head_func=CosineHead,
         # Joins pictures and title before the neck, as `make_fusion` makes it; None: a head each
         fusion: nn.Module | None = None,
+        frame_width: int | None = None,  # Length of the features of frames, where a fusion reads them
     ):
         super().__init__()
         self.fusion = fusion
+        self.frame_width = image.n_out if image is not None else frame_width
         given = {'image': image, 'title': title}
         encoders = {modality: encoder for modality, encoder in given.items() if encoder is not None}
         if not encoders: raise InputError('a model needs an image encoder, a title encoder, or both')

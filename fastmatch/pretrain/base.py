@@ -139,6 +139,21 @@ class PretrainNet(nn.Module):
 
     def forward(self, *inputs): return self.objectives(self.net, self.net.read(*inputs))
 
+    @property
+    def encoders(self): return self.net.encoders
+
+    @property
+    def by_layer(self) -> bool:
+        "Whether each layer of an encoder is a parameter group."
+        return self.net.by_layer
+
+    @by_layer.setter
+    def by_layer(self, value): self.net.by_layer = value
+
+    def param_groups(self) -> dict[str, list]:
+        "Parameters by name: those of the net, and 'head' for those of the objectives."
+        return {**self.net.param_groups(), 'head': list(self.objectives.parameters())}
+
 
 class WeightedTerms(nn.Module):
     """The weighted sum of losses that a model returns by name: the loss function of a Learner whose model is

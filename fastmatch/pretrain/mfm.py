@@ -72,5 +72,4 @@ def frame_width(
     net: nn.Module,  # With `Streams`
 ) -> int:
     "The width of the features of frames that a net reads."
-    if 'image' in net.encoders: return net.encoders['image'].n_out
-    return net.fusion.frames.linear.in_features
+    return net.frame_width
