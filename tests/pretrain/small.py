@@ -34,7 +34,7 @@ class Net(nn.Module, Streams):
         body = BertModel(bert_config(dropout), add_pooling_layer=False) if body is None else body
         self.encoders = nn.ModuleDict({'title': TitleEncoder('tiny', pad_id=PAD, body=body)})
         if image is not None: self.encoders['image'] = image
-        self.frame_width = FRAME_WIDTH if image is None else image.n_out
+        self.frame_width = FRAME_WIDTH
         options = {} if fusion == 'single' else {'layers': 1, 'dropout': dropout}
         self.fusion = FUSIONS[fusion](self.encoders['title'], FRAME_WIDTH, **options)
 
