@@ -497,16 +497,16 @@ class MatchDataLoaders(ListingDataLoaders):
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
         if reading is not None:
-            df, unlabelled, image_columns = reading.widen(df), reading.widen(unlabelled), reading.columns
-            if frame_features is not None:
-                for table in (df, unlabelled): reading.warm(table)
+            df, unlabelled = reading.widen(df), reading.widen(unlabelled)
+            image_columns = reading.columns
+            reading.warm(df, unlabelled)
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         dls = cls.from_rows(
             df, is_valid, columns, path, image_columns, [*train_groups, *other_groups], options,
             text_columns=text_columns, frames=reading)
         return dls.noted(
             skipped=checked.skipped, left_out=checked.left_out, moved=moved, n_groups=len(train_groups),
-            unlabelled=unlabelled, text_columns=text_columns, serialised=serialised)
+            unlabelled=unlabelled, serialised=serialised)
 
 
 def _groups_of(groups, is_valid):

@@ -157,8 +157,6 @@ class ClassifyDataLoaders(ListingDataLoaders):
         check_inputs(columns)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs, title_tfms)
-        if on_error not in ('raise', 'skip'):
-            raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
         path = Path(path)
         reading = frames_of(columns, path, _file_names, frames, draw_frames, frame_features)
         text_columns = text_columns_of(columns)
@@ -173,16 +171,14 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if hashes is not None: hashes = hashes[has_class]
         if len(usable) < 2:
             raise InputError(f'{len(usable)} of {len(df)} items left: two at least are needed')
-        if valid_fold is None: is_valid, moved = train_on_all(len(usable))
-        else: is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
+        is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
         vocab = _classes(usable, columns.group, is_valid, label_columns)
-        if frame_features is not None:
-            for table in (usable, unlabelled): reading.warm(table)
+        if reading is not None: reading.warm(usable, unlabelled)
         dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options, label_columns,
                             text_columns, reading)
         return dls.noted(skipped=skipped, moved=moved, frames=frames, unlabelled=unlabelled,
-                         text_columns=text_columns, serialised=serialised, label_columns=label_columns,
-                         frame_reading=reading, lacking=_lacking(usable, columns, reading))
+                         serialised=serialised, label_columns=label_columns,
+                         lacking=_lacking(usable, columns, reading))
 
     def widen(
         self,
@@ -204,7 +200,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False, may_lack)
         if len(skipped): raise_unusable(skipped, self.columns.id)
         if path is not None: widened = in_folder(widened, image_columns, folder)
-        if reading is not None and reading.features is not None: reading.warm(widened)
+        if reading is not None: reading.warm(widened)
         return widened
 
 
@@ -258,6 +254,7 @@ def _empty_items(df, columns, reading):
 
 def _check_items(df, path, columns, image_columns, on_error, phash, label_faults, reading):
     "The usable items, what was left out, and a hash of each usable item's pictures or None."
+    if on_error not in ('raise', 'skip'): raise InputError(f"on_error={on_error!r}: choose 'raise' or 'skip'")
     # the likeliest class was made here, the probabilities are checked already
     given = columns if label_faults is None else replace(columns, group=None)
     may_lack = _may_lack(columns, reading)
@@ -291,6 +288,7 @@ def _as_table(faults: list[Fault], ids):
 
 def _split(df, columns, valid_fold, n_folds, seed, hashes):
     "Which items validate, and those that changed their fold: by the folds given, or by folds dealt here."
+    if valid_fold is None: return train_on_all(len(df))
     links = {'phash': hashes}
     # an item with one file is linked by it; with several, by the text that lists them
     if columns.image is not None and df[columns.image].map(lambda cell: isinstance(cell, str)).all():

@@ -65,12 +65,14 @@ class Frames:
 
     def warm(
         self,
-        df: pd.DataFrame,  # A widened table
+        *tables: pd.DataFrame,  # Widened
     ):
-        "Encode every picture of a table that is not stored yet."
+        "Encode every picture of some tables that is not stored yet, where features are read."
+        if self.features is None: return
+        names = [name for df in tables for column in self.columns for name in df[column] if name is not None]
         # of items with more pictures than frames any may be drawn
-        names = [name for cell in df[self.column] for name in self.names_of(cell)] if self.draw else \
-            [name for column in self.columns for name in df[column] if name is not None]
+        if self.draw is not None:
+            names += [name for df in tables for cell in df[self.column] for name in self.names_of(cell)]
         self.features.warm([image_path(self.folder, name) for name in dict.fromkeys(names)])
 
     def paths(

@@ -28,6 +28,7 @@ from .base import (
     make_fusion_of,
     take_options,
 )
+from .pretrain import keep_objectives
 from .show import RIGHT, WRONG, draw_items
 from .trial import check_loss, try_loss
 
@@ -169,6 +170,8 @@ def classify_learner(
     # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
     # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each
     fusion=None,
+    # Objectives of pretraining that go on beside the loss, with their weights: {'itc': .1}
+    objectives: dict | None = None,
     # pretrained, normalize, pool, image_pool for `make_encoders`; p, head_func, weights for `ClassifyNet`;
     # the rest for fastai's `Learner`
     **kwargs,
@@ -194,12 +197,14 @@ def classify_learner(
                          'fastmatch.losses sums over them')
     if loss_func is None: loss_func = SoftTarget() if dls.is_soft else CrossEntropy()
     if metrics is None: metrics = [accuracy, MacroF1()]
+    loss_func, kept = keep_objectives(model, loss_func, objectives, inputs.tokenizer, len(dls.train_df))
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = ClassifyLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
                             metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
     learn.add_cbs([HeadLabels(), CheckedTrackers(), TrainedOn(model), *rates])
     has_cosines = any(isinstance(head, CosineHead) for head in model.heads.values())
     if has_cosines or getattr(loss_func, 'n_targets', 1) > 1: learn.add_cb(PlainValidLoss())
+    learn.add_cbs(kept)
     if dls.is_soft: learn.add_cb(LikeliestTargets())
     learn.add_cbs(cbs)
     learn.class_names = list(dls.vocab)

@@ -32,6 +32,7 @@ from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet
 from ..optim import adamw
+from ..pretrain import WithObjectives
 from .base import (
     ListingLearner,
     frame_features_of,
@@ -41,6 +42,7 @@ from .base import (
     make_fusion_of,
 )
 from .matcher import MatcherExport, check_exportable
+from .pretrain import keep_objectives
 from .reading import tokenize_of
 from .resizing import resizing_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
@@ -225,6 +227,7 @@ def _train_groups(dls): return list(dls.vocab[:dls.n_groups])
 def _reads_centers(loss):
     "Whether a loss reads the class centers of the heads, which only losses over pairs don't."
     if isinstance(loss, SumLoss): return any(map(_reads_centers, loss.parts.values()))
+    if isinstance(loss, WithObjectives): return _reads_centers(loss.loss)
     return not isinstance(loss, PairLoss)
 
 
@@ -269,6 +272,8 @@ def match_learner(
     # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
     # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each and a joint one
     fusion=None,
+    # Objectives of pretraining that go on beside the loss, with their weights: {'itc': .1}
+    objectives: dict | None = None,
     # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
     # `learn.encoder` and `learn.matcher` will raise it
     check_matcher: bool = True,
@@ -293,12 +298,14 @@ def match_learner(
                      None if features is None else features.n_out)
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
+    loss_func, kept = keep_objectives(model, loss_func, objectives, inputs.tokenizer, len(dls.train_df))
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
     learn = MatchLearner(dls, model, loss_func, opt_func=opt_func, splitter=splitter or groups_splitter,
                          metrics=metrics, wd=wd, encoder_inputs=inputs, **kwargs)
     if check_matcher and fusion is None: check_exportable(learn.dls)
     learn.remove_cb(Recorder)
-    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(model), HeadLabels(), *rates])
+    learn.add_cbs([MatchRecorder(), CheckedTrackers(), ValidScores(), TrainedOn(model), HeadLabels(), *rates,
+                   *kept])
     learn.add_cbs(cbs)
     learn.train_groups = _train_groups(dls)
     learn.model.to(dls.device)

@@ -4,9 +4,10 @@ from fastcore.meta import delegates
 
 from ..callback.scoring import CheckedTrackers
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
+from ..losses.base import Loss
 from ..models.fusion import StreamNet
 from ..optim import adamw
-from ..pretrain import PretrainNet, WeightedTerms, make_objectives
+from ..pretrain import PretrainNet, WeightedTerms, WithObjectives, make_objectives
 from ..pretrain.callbacks import MomentumUpdate, ObjectiveTerms
 from .base import (
     ListingLearner,
@@ -22,8 +23,6 @@ from .base import (
 OBJECTIVE_WEIGHTS = {'mlm': .8, 'mfm': .33, 'itm': 1., 'itc': 1.}
 # Factors on one learning rate. What is new has to move further than what is pretrained already
 PRETRAIN_LR_MULT = {'image': .05, 'title': .05, 'fusion': .25, 'head': .25}
-# copies that move slowly and a queue want more items than a table of a few thousand has
-PLAIN_CONTRAST = {'itc': {'momentum': None}}
 
 
 class PretrainLearner(ListingLearner):
@@ -84,9 +83,7 @@ def pretrain_learner(
     net = StreamNet(make_fusion_of(items, fusion, image, title), image, title,
                     None if features is None else features.n_out)
     weights = OBJECTIVE_WEIGHTS if objectives is None else objectives
-    given = {**{name: setting for name, setting in PLAIN_CONTRAST.items() if name in weights},
-             **(options or {})}
-    made = make_objectives(weights, net, inputs.tokenizer, given)
+    made = make_objectives(weights, net, inputs.tokenizer, with_defaults(weights, options))
     model = PretrainNet(net, made)
     if lr_mult is None and splitter is None:
         lr_mult = {name: factor for name, factor in PRETRAIN_LR_MULT.items() if name in model.param_groups()}
@@ -101,6 +98,40 @@ def pretrain_learner(
     learn.model.to(items.device)
     made.check(len(learn.pretrained_on))
     return learn
+
+
+def with_defaults(
+    weights: dict,  # Objective -> weight
+    options: dict | None,  # Objective -> its options, as the user gave them
+) -> dict:
+    """The options of objectives. Contrast is within the batch unless asked for otherwise: copies that move
+    slowly and a queue want more items than a table of a few thousand has."""
+    if options is not None and not isinstance(options, dict): return options
+    given = dict(options or {})
+    contrast = given.get('itc', {})
+    # a queue is filled by copies that move
+    if 'itc' in weights and isinstance(contrast, dict) and 'queue' not in contrast:
+        given['itc'] = {'momentum': None, **contrast}
+    return given
+
+
+def keep_objectives(
+    model,  # `ClassifyNet` or `MatchNet`, without objectives yet
+    loss,  # Of the labels, one of `fastmatch.losses`
+    objectives: dict | None,  # Objective -> weight; None: none
+    tokenizer,  # Of the model's text encoder
+    n_items: int,  # Items to train on
+) -> tuple:  # (the loss of both, callbacks that they need)
+    "Give a model objectives that go on beside the loss of the labels."
+    if objectives is None: return loss, []
+    if model.fusion is None:
+        raise InputError("objectives are of frames and text together: give fusion='single' or 'double'")
+    if not isinstance(loss, Loss):
+        raise InputError(f'loss_func={loss!r}: objectives go on beside a loss of fastmatch.losses')
+    made = make_objectives(objectives, model, tokenizer, with_defaults(objectives, None))
+    made.check(n_items)
+    model.objectives = made
+    return WithObjectives(loss, made.weights), [MomentumUpdate()]
 
 
 def unlabelled_loaders(

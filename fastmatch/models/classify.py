@@ -43,6 +43,8 @@ class ClassifyNet(Streams, nn.Module):
         if not widths: raise InputError('a model needs an image encoder, a title encoder, or both')
         if n_classes < 2: raise InputError(f'{n_classes} class: a head needs two at least')
         self.fusion = fusion
+        # of pretraining that goes on beside the loss of the labels: a module (net, `StreamBatch`) -> losses
+        self.objectives = None
         self.frame_width = frame_width if image is None else image.n_out
         if fusion is not None: widths = {'joint': fusion.n_out}
         self.weights = {modality: float((weights or {}).get(modality, 1.)) for modality in widths}
@@ -87,9 +89,12 @@ class ClassifyNet(Streams, nn.Module):
                          f'the batch has {len(inputs)} inputs')
 
     def forward(self, *inputs):
-        features = self.features(*inputs)
+        batch = None
+        if self.objectives is not None and self.training: batch = self.read(*self._with_counts(inputs))
+        features = self.features(*inputs) if batch is None else {'joint': self.fuse(batch).pooled}
         outputs = {modality: self.heads[modality](self.necks[modality](feature))
                    for modality, feature in features.items()}
+        if batch is not None: return {**outputs, **self.objectives(self, batch)}
         if self.training: return outputs if len(outputs) > 1 else next(iter(outputs.values()))
         weighted_sum = sum(self.weights[modality] * _logits(output) for modality, output in outputs.items())
         return weighted_sum / sum(self.weights.values())
@@ -98,7 +103,8 @@ class ClassifyNet(Streams, nn.Module):
         "Parameters by name: 'image', 'title', 'fusion' where there is one, 'head' for BatchNorms and heads."
         groups = encoder_groups(self.encoders, self.by_layer)
         if self.fusion is not None: groups['fusion'] = list(self.fusion.parameters())
-        return {**groups, 'head': [*self.necks.parameters(), *self.heads.parameters()]}
+        others = [] if self.objectives is None else self.objectives.parameters()
+        return {**groups, 'head': [*self.necks.parameters(), *self.heads.parameters(), *others]}
 
 
 def _logits(output):

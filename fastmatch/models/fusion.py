@@ -184,7 +184,8 @@ class Streams:
     def __setstate__(self, state):
         # models that were pickled before there was a fusion
         super().__setstate__({'frame_width': None, 'reads_features': False, **state})
-        if 'fusion' not in self._modules: self.fusion = None
+        for part in ('fusion', 'objectives'):
+            if part not in self._modules: setattr(self, part, None)
 
     def read(
         self,

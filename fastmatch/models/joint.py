@@ -38,6 +38,8 @@ class MatchNet(Streams, nn.Module):
     ):
         super().__init__()
         self.fusion = fusion
+        # of pretraining that goes on beside the loss of the labels: a module (net, `StreamBatch`) -> losses
+        self.objectives = None
         self.frame_width = image.n_out if image is not None else frame_width
         given = {'image': image, 'title': title}
         encoders = {modality: encoder for modality, encoder in given.items() if encoder is not None}
@@ -84,13 +86,17 @@ class MatchNet(Streams, nn.Module):
         return {modality: F.normalize(feature.float()) for modality, feature in after_neck.items()}
 
     def forward(self, *inputs):
-        features = self.features(*inputs)
+        batch = None
+        if self.objectives is not None and self.training: batch = self.read(*inputs)
+        features = self.features(*inputs) if batch is None else {'joint': self.fuse(batch).pooled}
         if not self.training: return self._embedded(features)
         features = self._with_joint(features)
         outputs = {modality: self.heads[modality](self.necks[modality](features[modality]))
                    for modality in self.widths}
-        if not self.raw: return outputs
-        return {modality: output._replace(emb=features[modality]) for modality, output in outputs.items()}
+        if self.raw:
+            outputs = {modality: output._replace(emb=features[modality])
+                       for modality, output in outputs.items()}
+        return outputs if batch is None else {**outputs, **self.objectives(self, batch)}
 
     @torch.inference_mode()
     def embed(
@@ -125,7 +131,8 @@ class MatchNet(Streams, nn.Module):
         centers = [parameter for head in self.heads.values()
                    for name, parameter in head.named_parameters() if name == 'centers']
         if centers: groups['centers'] = centers
-        others = (*self.necks.parameters(), *self.heads.parameters())
+        kept = () if self.objectives is None else self.objectives.parameters()
+        others = (*self.necks.parameters(), *self.heads.parameters(), *kept)
         others = [parameter for parameter in others if not any(parameter is center for center in centers)]
         return {**groups, 'head': others}
 

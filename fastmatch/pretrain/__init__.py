@@ -6,9 +6,10 @@ its loss; the callbacks are in `callbacks.py`.
 from .base import MaskedObjective, Objective, Objectives, PretrainNet, WeightedTerms
 from .itc import ITC
 from .itm import ITM
+from .keep import WithObjectives
 from .mfm import MFM
 from .mlm import MLM
 from .objectives import OBJECTIVES, make_objectives
 
 __all__ = ['ITC', 'ITM', 'MFM', 'MLM', 'MaskedObjective', 'OBJECTIVES', 'Objective', 'Objectives',
-           'PretrainNet', 'WeightedTerms', 'make_objectives']
+           'PretrainNet', 'WeightedTerms', 'WithObjectives', 'make_objectives']

@@ -5,7 +5,7 @@ from fastai.torch_core import find_bs
 from fastcore.foundation import L
 
 from ..core import InputError
-from .base import PretrainNet, WeightedTerms
+from .base import Objectives, PretrainNet, WeightedTerms
 
 
 class ObjectiveTerms(Callback):
@@ -22,9 +22,12 @@ class ObjectiveTerms(Callback):
         # by whether it is training
         self._sums = {True: {}, False: {}}
         self._n_items = {True: 0, False: 0}
+        # without validation there is nothing to show of it
+        has_validation = self.dls.valid is not None and len(self.dls.valid) > 0
+        parts = (True, False) if has_validation else (True,)
         self._term_metrics = [ValueMetric(lambda name=name, training=training: self.mean(name, training),
                                      f'train_{name}' if training else name)
-                         for training in (True, False) for name in self._names]
+                         for training in parts for name in self._names]
         self.learn.metrics = self.learn.metrics + L(self._term_metrics)
 
     def _restart(self, training):
@@ -64,12 +67,13 @@ class MomentumUpdate(Callback):
     run_valid = False
 
     def before_fit(self):
-        pretrain_net = next((module for module in self.learn.model.modules()
-                             if isinstance(module, PretrainNet)), None)
-        if pretrain_net is None:
-            raise InputError(f'MomentumUpdate wants a PretrainNet; the model is {type(self.model).__name__}')
-        self._net = pretrain_net.net
-        self._objectives = [objective for objective in pretrain_net.objectives.objectives.values()
+        holder = next((module for module in self.learn.model.modules()
+                       if isinstance(getattr(module, 'objectives', None), Objectives)), None)
+        if holder is None:
+            raise InputError('MomentumUpdate wants a model with objectives, a PretrainNet as a rule; the '
+                             f'model is {type(self.model).__name__}')
+        self._net = holder.net if isinstance(holder, PretrainNet) else holder
+        self._objectives = [objective for objective in holder.objectives.objectives.values()
                             if getattr(objective, 'copies', None) is not None]
         n_items = getattr(self.dls.train, 'n', None)
         for objective in self._objectives:

@@ -248,7 +248,7 @@ def test_refusals():
     with pytest.raises(InputError, match='queue=30: with 24 items'): fit(learn, 1, [MomentumUpdate()])
     other = learner()
     other.model = other.model.net
-    with pytest.raises(InputError, match='MomentumUpdate wants a PretrainNet'):
+    with pytest.raises(InputError, match='MomentumUpdate wants a model with objectives'):
         fit(other, 1, [MomentumUpdate()])
     other.loss_func = torch.nn.CrossEntropyLoss()
     with pytest.raises(InputError, match='ObjectiveTerms wants a'): fit(other, 1, [ObjectiveTerms()])
