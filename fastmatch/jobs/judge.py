@@ -4,7 +4,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import InputError
-from ..match.embeddings import Embeddings
+from ..match.cells import texts_of
+from ..match.embeddings import SOURCE, Embeddings
 from ..match.judge.heldout import HeldOut, alone_heldout, heldout
 from ..match.judge.setting import Setting, among_themselves, in_the_catalogue
 from ..match.neighbors import NEAREST
@@ -83,17 +84,31 @@ def settings_for(
 ) -> dict:  # Name -> `Setting`
     """The settings to judge in, the one that the matcher will work in first.
 
-    Raises `InputError` where all listings are held out, which leaves no catalogue to look them up in.
+    Raises `InputError` where all listings are held out, which leaves no catalogue to look them up in, and
+    where all that are held out come from one source, so that none of them may match another.
     """
     held_out = np.asarray(held_out)
     if held_out.all():
         raise InputError(f'all {len(held_out)} listings are held out: there is no catalogue of others to '
                          'look them up in')
+    if embeddings.source is not None: check_sources(embeddings.source[held_out])
     in_catalogue = in_the_catalogue(embeddings, held_out)
     # a matcher of the held-out listings takes its vocabulary from them, one of all listings from all
     if catalogue == 'heldout': both = [among_themselves(embeddings.take(held_out)), in_catalogue]
     else: both = [in_catalogue, in_catalogue.alone()]
     return {setting.name: with_share(setting, choice) for setting in both}
+
+
+def check_sources(
+    held_out,  # (n,) where the held-out listings come from
+    column: str = SOURCE,  # The column that says so, for the message
+):
+    "Raise `InputError` where they all come from one source: judged among themselves none could match."
+    sources = set(texts_of(held_out)) - {None}
+    if len(sources) != 1: return
+    raise InputError(f'{column}: all {len(held_out)} held-out listings are of {next(iter(sources))!r}, and '
+                     'listings of one source never match: hold out listings of several (by another fold, '
+                     'or a split that divides every source), or name no source')
 
 
 def with_share(

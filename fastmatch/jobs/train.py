@@ -12,8 +12,10 @@ from ..core import InputError, package_version, seed_everything
 from ..data.augment import augs
 from ..data.block import MatchDataLoaders
 from ..data.columns import Columns, fields_in_words
+from ..data.kinds import cells_of
 from ..learner import MatchLearner, match_learner
 from ..learner.base import check_one_batch
+from ..match.cells import as_text
 from ..match.embeddings import Embeddings
 from ..match.judge.paired import paired
 from ..match.judge.setting import AMONG_THEMSELVES, IN_THE_CATALOGUE, among_themselves
@@ -25,7 +27,15 @@ from ..matcher.folder import is_matcher_file
 from ..metrics import MAPAtR, RecallAt, RowF1
 from ..report import write_report
 from ..store import atomic_folder, check_new_folder, table_text, write_text
-from .judge import Judgement, judge, judge_plain, settings_for, summary_rows, with_share
+from .judge import (
+    Judgement,
+    check_sources,
+    judge,
+    judge_plain,
+    settings_for,
+    summary_rows,
+    with_share,
+)
 from .options import RuleChoice, Training, refuse_unknown, take_columns, with_keywords
 from .progress import Stages, StepBar, epoch_logger, suggested_rate
 
@@ -182,21 +192,35 @@ def _untrained(learner, choice):
 def rehearse(
     learner: MatchLearner,  # Not yet trained
 ):
-    """Do with two listings what comes after the training: embed them, save a matcher, load it, embed again.
+    """Do with a few listings what comes after the training: embed them, save a matcher, load it, embed them
+    again and, where columns are compared, match them.
 
     What can't be done then raises its error now.
     """
-    two_listings, folder = learner.dls.df.iloc[:2], learner.dls.image_folder
-    rule = Rule('mean', {learner.modalities[0]: 1.}, .5)
+    dls = learner.dls
+    if dls.columns.source is not None:
+        check_sources(dls.valid_df[dls.columns.source].to_numpy(object), dls.columns.source)
+    listings, fields = _with_all_columns(dls), dls.columns.fields
+    rule = Rule('mean', {learner.modalities[0]: 1.}, .5, compared=tuple(fields))
     # the training draws the same random numbers with and without a rehearsal
     with preserved_randomness(), tempfile.TemporaryDirectory() as matcher_folder:
-        learner.matcher(two_listings, rule, tta=True).save(matcher_folder)
-        found, _ = load_matcher(matcher_folder, str(learner.dls.device)).embed(two_listings, folder)
-    expected = learner.embeddings(two_listings, tta=True)
+        learner.matcher(listings, rule, tta=True).save(matcher_folder)
+        loaded = load_matcher(matcher_folder, str(dls.device))
+        found, _ = loaded.embed(listings, dls.image_folder)
+        if fields: loaded.match(found)
+    expected = learner.embeddings(listings, tta=True)
     for modality, vectors in expected.items():
         if not np.allclose(found[modality], vectors, atol=.05):
             raise InputError(f'{modality}: a saved matcher embeds otherwise than the encoder that it is made '
                              'of, whose spec() or state_dict() lack something')
+
+
+def _with_all_columns(dls):
+    "Two listings, and for each column the first that has something in it: of nothing no space is made."
+    known = [np.array([as_text(cell) for cell in cells], bool)
+             for _, cells in cells_of(dls.all_df, dls.columns.fields).values()]
+    rows = {0, 1, *(int(of_column.argmax()) for of_column in known)}
+    return dls.all_df.iloc[sorted(rows)]
 
 
 def monitors() -> list:

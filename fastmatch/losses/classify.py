@@ -8,10 +8,11 @@ from .base import Loss, check_scale, check_smoothing, sampled_classes, target_co
 
 
 def class_counts(
-    dls,  # `MatchDataLoaders`, or fastai's `DataLoaders` with a category as target
-) -> torch.Tensor:  # int64 (c,)
-    """How many training rows each class has, in the order of the classes; `InputError` where rows have
-    several labels."""
+    # `MatchDataLoaders`, `ClassifyDataLoaders`, or fastai's `DataLoaders` with a category as target
+    dls,
+) -> torch.Tensor:  # int64 (c,); float64 where the targets are probabilities
+    """How many training rows each class has, in the order of the classes: with probabilities as targets how
+    many are expected, the sum of its probabilities. Raises `InputError` where rows have several labels."""
     vocab = getattr(dls, 'vocab', None)
     if not vocab: raise InputError('dls: has no classes to count; give the counts themselves')
     # a matching vocabulary also holds the validation groups, after the training groups, which `n_groups`
@@ -20,6 +21,8 @@ def class_counts(
     n_classes = getattr(dls, 'n_groups', None) or len(target_vocab)
     targets = [torch.as_tensor(target) for target in dls.train_ds.tls[-1]]
     if targets and targets[0].ndim:
+        # a soft label is one class that isn't known for sure, and not several at once
+        if getattr(dls, 'is_soft', False): return torch.stack(targets).double().sum(0)
         raise InputError('dls: its rows have several labels each; give the counts themselves')
     return torch.bincount(torch.stack(targets), minlength=n_classes)
 

@@ -44,6 +44,8 @@ def candidates(
     spaces: dict,  # Modality -> space (`Dense`, `Tfidf`, ...) or `Pool`, of the same listings in one order
     k: int | None = None,  # Neighbors of each, the listing itself included; None: 50, or all where fewer
     sources=None,  # (pool,) where each listing comes from: of one source none is another's candidate
+    # What was found in some of these spaces before, with the same `k` and `sources`, as `Remembered` holds it
+    remembered=None,
 ) -> Candidates:
     "Search every modality, and score every pair that one of them found in all of them, from its vectors."
     if not spaces: raise InputError('spaces: give one modality at least')
@@ -52,11 +54,13 @@ def candidates(
     pool_sizes = {modality: space.pool for modality, space in spaces.items()}
     pool_size = _same_size('modalities with catalogues of different length', pool_sizes)
     searched = resolve_k(k, pool_size)
-    id_grid = _union_grid(spaces, searched, listing_count, pool_size, sources)
+    id_grid = _union_grid(spaces, searched, listing_count, pool_size, sources, remembered)
     row_numbers = np.arange(listing_count)[:, None]
+    known_scores = {} if remembered is None else remembered.scores(spaces, row_numbers, id_grid)
     return Candidates(
         ids=id_grid,
-        scores={modality: space.scores(row_numbers, id_grid) for modality, space in spaces.items()},
+        scores={modality: known_scores[modality] if modality in known_scores
+                else space.scores(row_numbers, id_grid) for modality, space in spaces.items()},
         k=k_among_more(k, pool_size),
         join=tuple(modality for modality, space in spaces.items() if holds_keys(space)),
         pool=pool_size,
@@ -127,10 +131,11 @@ def with_pairs(
 def _keys_of(rows, ids, pool_size): return rows * (pool_size + 1) + np.where(rows == ids, 0, ids + 1)
 
 
-def _union_grid(spaces, k, listing_count, pool_size, sources):
+def _union_grid(spaces, k, listing_count, pool_size, sources, remembered):
     "The ids that any space finds for each row, int64 (n,K): the listing itself, then rising, padded with -1."
     removed = np.any([space.removed for space in spaces.values()], axis=0)
-    keys_by_space = [_pair_keys(_found(space, k, sources), removed, pool_size) for space in spaces.values()]
+    keys_by_space = [_pair_keys(_found(modality, space, k, sources, remembered), removed, pool_size)
+                     for modality, space in spaces.items()]
     pair_keys = np.concatenate(keys_by_space)
     del keys_by_space
     # np.unique hashes whole numbers before it sorts them, which takes twenty times as long
@@ -147,9 +152,10 @@ def _union_grid(spaces, k, listing_count, pool_size, sources):
     return id_grid
 
 
-def _found(space, k, sources):
+def _found(modality, space, k, sources, remembered):
     "The ids of the nearest of each row: of all listings, or of those of other sources."
-    return (space.search(k) if sources is None else search_other_sources(space, k, sources)).ids
+    def search(): return (space.search(k) if sources is None else search_other_sources(space, k, sources)).ids
+    return search() if remembered is None else remembered.ids(modality, space, search)
 
 
 def _pair_keys(found_ids, removed, pool_size):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..core import InputError
 from ..data.image import read_image
-from ..match.cells import as_text
+from ..match.cells import as_text, several
 
 SIDE = 160  # pixels of a picture's longer side: sharp on a phone's screen, about 4 KB each
 
@@ -21,6 +21,7 @@ class Card:
     group: str
     title: str | None = None  # None: the listings have no titles
     picture: str | None = None  # A data address; None: no pictures
+    more_pictures: int = 0  # That the listing has beside the one shown
     cells: dict = dict_field(default_factory=dict)  # Name of a column that is compared -> its cell as text
 
 
@@ -29,7 +30,9 @@ class Cards:
     def __init__(
         self,
         embeddings,  # `Embeddings`: ids, titles, groups
-        images=None,  # (n,) files or PIL images, or a function from a row number to one; None: no pictures
+        # (n,) files or PIL images, or a function from a row number to one; a list of them where a listing has
+        # several, the first of which is shown; None: no pictures
+        images=None,
     ):
         if images is not None and not callable(images) and len(images) != len(embeddings):
             raise InputError(f'images: {len(images)} for {len(embeddings)} listings')
@@ -49,6 +52,7 @@ class Cards:
             group='' if listings.groups[row] is None else listings.groups[row],
             title=None if listings.titles is None else listings.titles[row],
             picture=None if self.images is None else self.picture(row),
+            more_pictures=0 if self.images is None else len(self._images_of(row)) - 1,
             cells={name: as_text(column.cells[row]) for name, column in listings.fields.items()
                    if as_text(column.cells[row])})
 
@@ -56,11 +60,18 @@ class Cards:
         self,
         row: int,  # Row of the listing
     ) -> str:
-        "The listing's picture as a data address."
+        "The listing's first picture as a data address."
         if row not in self._pictures:
-            image = self.images(row) if callable(self.images) else self.images[row]
-            self._pictures[row] = data_uri(image, f'row {row} ({self.embeddings.ids[row]})')
+            first, *_ = self._images_of(row)
+            self._pictures[row] = data_uri(first, f'row {row} ({self.embeddings.ids[row]})')
         return self._pictures[row]
+
+    def _images_of(self, row):
+        "All pictures of a listing, as they were given."
+        images = self.images(row) if callable(self.images) else self.images[row]
+        if not several(images): return [images]
+        if not len(images): raise InputError(f'images: row {row} ({self.embeddings.ids[row]}) has none')
+        return list(images)
 
 
 def data_uri(

@@ -2,7 +2,8 @@
 from pathlib import Path
 
 from ..core import InputError
-from ..data.pictures import first_picture
+from ..data.image import image_path
+from ..data.pictures import picture_names
 from ..match.embeddings import Embeddings
 from ..match.judge.heldout import alone_heldout
 from ..match.judge.setting import among_themselves
@@ -28,7 +29,9 @@ def report_html(
     # Row -> `HeldOut` in the setting of use: 'fused' at least, 'rule' where more was searched for;
     # 'untrained_fused' in it, or in that of another setting, adds the gain by training
     table: dict,
-    images=None,  # (n,) files or PIL images, or a function from a row number to one; None: no pictures
+    # (n,) files or PIL images, or a function from a row number to one; a list of them where a listing has
+    # several, the first of which is shown; None: no pictures
+    images=None,
     # In which settings the rule was judged, and how it was found; None: the listings are looked up among
     # themselves, none of which may have been trained on
     origin: Origin | None = None,
@@ -107,10 +110,11 @@ def write_report(
 
 
 def _image_files(outcome):
-    "The first image file of each listing that is judged or found; None where the listings have no images."
+    "The image files of each listing that is judged or found; None where the listings have no images."
     dls = outcome.learn.dls
     columns = dls.columns
     if columns.image is None: return None
     file_of = dict(zip(dls.all_df[columns.id], dls.all_df[columns.image]))
-    return [first_picture(file_of[posting_id], dls.image_folder)[0]
+    return [[image_path(dls.image_folder, name)
+             for name in picture_names(file_of[posting_id], dls.image_folder)]
             for posting_id in outcome.judged_listings.ids]

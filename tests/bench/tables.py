@@ -117,53 +117,71 @@ def row_of(name, protocol, way, scores, whole=None, **more):
     return {**row, **more}
 
 
-def missing(name, seeds=SEEDS):
-    "Rows of the curve over the share of cells that are blanked, of all columns but the title."
-    left, right, parts = read_official(name)
+def blanked_score(left, right, parts, share, seed):
+    "Pair F1 of the test pairs after this share of the cells, of all columns but the title, was blanked."
     title = 'name' if 'name' in left else 'title'
     columns = [column for column in left.columns if column not in ('id', title)]
+    rng = np.random.default_rng(seed)
+    blanked = [table.assign(**{column: table[column].where(rng.random(len(table)) >= share)
+                               for column in columns if share < 1}) for table in (left, right)]
+    if share == 1: blanked = [table[['id', title]] for table in blanked]
+    return official_scores(*blanked, parts, seeds=1)[0]
+
+
+def missing(name, seeds=SEEDS):
+    """Rows of the curve over the share of cells that are blanked, of all columns but the title.
+
+    The seeds are those of what is blanked; with none and with all of the cells there is one way to do it.
+    """
+    tables = read_official(name)
     for share in SHARES:
-        scores = []
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            blanked = [table.assign(**{column: table[column].where(rng.random(len(table)) >= share)
-                                       for column in columns if share < 1}) for table in (left, right)]
-            if share == 1: blanked = [table[['id', title]] for table in blanked]
-            scores.append(official_scores(*blanked, parts, seeds=1)[0])
-        yield row_of(name, 'missing', f'{share:.0%} of the cells blanked', np.array(scores), share=share)
+        runs = seeds if 0 < share < 1 else 1
+        scores = np.array([blanked_score(*tables, share, seed) for seed in range(runs)])
+        yield row_of(name, 'missing', f'{share:.0%} of the cells blanked', scores, share=share)
+
+
+class OpenSearch:
+    "Both tables of a set, their candidates, and which of them match."
+    def __init__(self, name):
+        left, right, parts = read_official(name)
+        pairs = pd.concat(parts.values())
+        tables = Tables.of(left, right)
+        self.true = KnownLabels.of(pairs[pairs.label == 1][['ltable_id', 'rtable_id']], tables)
+        self.found = TablePairs.search(tables.embeddings(), len(left), 50)
+        places = self.found.places(self.true.left, self.true.right)
+        self.found_share = (places >= 0).mean()
+        self.same = np.zeros(len(self.found), bool)
+        self.same[places[places >= 0]] = True
+
+    def scores(self, seed):
+        "{way: pair F1 in percent}, where half of the left listings that match is known."
+        found, same = self.found, self.same
+        matched = np.unique(self.true.left)
+        half = np.random.default_rng(seed).permutation(matched)[:len(matched) // 2]
+        known = np.isin(found.left, half)
+        n_true = (~np.isin(self.true.left, half)).sum()
+        learnt = learn_from_labels(found, np.flatnonzero(known), same[known], seed=seed)
+        probabilities = found.pairs.probabilities(learnt.model)
+        chosen = probabilities >= learnt.threshold
+        one = chosen & assigned(found.left, found.right, probabilities)
+        alone = learn_from_tables(found, seed)
+        of_alone = found.pairs.probabilities(alone.model)
+        unlabelled = (of_alone >= alone.threshold) & assigned(found.left, found.right, of_alone)
+        def judged(chosen):
+            right_ones = (chosen & same & ~known).sum()
+            return 100 * 2 * right_ones / max(1, (chosen & ~known).sum() + n_true)
+        return {'labels of half': judged(chosen), 'labels of half, one to one': judged(one),
+                'nothing known, one to one': judged(unlabelled)}
 
 
 def open_search(name, seeds=SEEDS):
     "Rows of matching both tables without a list of candidates."
-    left, right, parts = read_official(name)
-    pairs = pd.concat(parts.values())
-    tables = Tables.of(left, right)
-    true = KnownLabels.of(pairs[pairs.label == 1][['ltable_id', 'rtable_id']], tables)
-    pairs_found = TablePairs.search(tables.embeddings(), len(left), 50)
-    found_share = (pairs_found.places(true.left, true.right) >= 0).mean()
-    same = np.zeros(len(pairs_found), bool)
-    places = pairs_found.places(true.left, true.right)
-    same[places[places >= 0]] = True
-    matched = np.unique(true.left)
-    figures = {'labels of half': [], 'labels of half, one to one': [], 'nothing known, one to one': []}
-    for seed in range(seeds):
-        half = np.random.default_rng(seed).permutation(matched)[:len(matched) // 2]
-        known = np.isin(pairs_found.left, half)
-        judged = ~np.isin(pairs_found.left, half)
-        n_true = (~np.isin(true.left, half)).sum()
-        learnt = learn_from_labels(pairs_found, np.flatnonzero(known), same[known], seed=seed)
-        probabilities = pairs_found.pairs.probabilities(learnt.model)
-        chosen = probabilities >= learnt.threshold
-        one = chosen & assigned(pairs_found.left, pairs_found.right, probabilities)
-        alone = learn_from_tables(pairs_found, seed)
-        of_alone = pairs_found.pairs.probabilities(alone.model)
-        unlabelled = (of_alone >= alone.threshold) & assigned(pairs_found.left, pairs_found.right, of_alone)
-        for way, each in zip(figures, (chosen, one, unlabelled)):
-            right_ones = (each & same & judged).sum()
-            figures[way].append(100 * 2 * right_ones / max(1, (each & judged).sum() + n_true))
-    for way, scores in figures.items():
-        yield row_of(name, 'open search', way, np.array(scores), candidate_pairs=len(pairs_found),
-                     blocking_recall=round(100 * found_share, 2))
+    search = OpenSearch(name)
+    of_seeds = [search.scores(seed) for seed in range(seeds)]
+    for way in of_seeds[0]:
+        scores = np.array([of_seed[way] for of_seed in of_seeds])
+        yield row_of(name, 'open search', way, scores, candidate_pairs=len(search.found),
+                     blocking_recall=round(100 * search.found_share, 2))
 
 
 def whole_call(name):
@@ -199,7 +217,8 @@ if __name__ == '__main__':
             rows = []
             for row in makers[part](name, options.seeds):
                 print(row, flush=True)
-                command = f'python tests/bench/tables.py {name} --seeds {options.seeds}'
+                command = (f'python tests/bench/tables.py {name} --only {part} --seeds {options.seeds} '
+                           '--out nbs/tables.csv')
                 rows.append({**row, 'command': command})
             if not options.out: continue
             table = pd.DataFrame(rows)

@@ -14,6 +14,7 @@ from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.data.columns import Columns
 from fastmatch.data.demo import demo_path
 from fastmatch.data.read import check_listings
+from fastmatch.losses import class_counts, class_weights
 
 CLASSES = ['zebra', 'cat', 'dog']
 
@@ -42,6 +43,30 @@ def test_targets_are_the_cells_in_the_order_of_the_columns():
     assert dls.df['likeliest class'].tolist() == [CLASSES[place] for place in likeliest]
     # the table that was handed in is left alone
     assert 'likeliest class' not in table
+
+
+def test_class_weights_go_by_the_expected_rows_of_each_class():
+    dls = make(items())
+    expected = [0.] * 3
+    for _, row in dls.train_df.iterrows():
+        for place, label in enumerate(CLASSES): expected[place] += row[label]
+    counts = class_counts(dls)
+    np.testing.assert_allclose(counts, expected, rtol=1e-6)
+    assert float(counts.sum()) == pytest.approx(len(dls.train_df)) and counts.dtype == torch.float64
+    assert (counts % 1 > .01).any()
+    np.testing.assert_allclose(class_weights(dls, 'inverse'), [1 / size for size in expected], rtol=1e-6)
+    roots = [(min(expected) / size)**.5 for size in expected]
+    np.testing.assert_allclose(class_weights(dls), roots, rtol=1e-6)
+    effective = [(1 - .9) / (1 - .9**size) for size in expected]
+    np.testing.assert_allclose(class_weights(dls, 'effective', .9), effective, rtol=1e-6)
+
+
+def test_certain_probabilities_weigh_as_classes_do():
+    table = items()
+    likeliest = table[CLASSES].to_numpy().argmax(1)
+    table[CLASSES] = np.eye(3)[likeliest]
+    dls = make(table)
+    assert class_counts(dls).tolist() == [(dls.train_df[label] == 1).sum() for label in CLASSES]
 
 
 def test_the_split_is_stratified_by_the_likeliest_class():

@@ -52,6 +52,19 @@ def test_the_setting_of_use_comes_first():
             (n_held_out, 150), (n_held_out, n_held_out)]
 
 
+def test_held_out_listings_of_one_source_are_refused():
+    embeddings, held_out = shop()
+    def with_source(source): return Embeddings(embeddings, embeddings.ids, embeddings.titles, source=source,
+                                               groups=embeddings.groups, phash=embeddings.phash)
+    apart = np.where(held_out, 'corner shop', 'market')
+    for catalogue in ('all', 'heldout'):
+        with pytest.raises(InputError, match=f"source: all {held_out.sum()} held-out listings are of "
+                                             "'corner shop'.*hold out listings of several"):
+            settings_for(with_source(apart), held_out, RuleChoice(), catalogue)
+    mixed = [f'shop {row % 2}' for row in range(len(embeddings))]
+    assert list(settings_for(with_source(mixed), held_out, RuleChoice())) == [IN, AMONG]
+
+
 @pytest.mark.parametrize('share', [None, 0, .4, 1.])
 def test_both_settings_look_the_same_listings_up(share):
     "Also where mates are taken out: row i is the same listing in both, with as many mates in the pool."

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastmatch.core import InputError
+from fastmatch.data.columns import Columns
 from fastmatch.jobs.options import Training
 from fastmatch.jobs.train import is_result, train_and_judge
 from fastmatch.matcher import load_matcher
@@ -199,3 +200,31 @@ def test_the_rehearsal_changes_no_figure(shop, tiny_encoder, tmp_path, monkeypat
     with_rehearsal = vectors('with')
     monkeypatch.setattr('fastmatch.jobs.train.rehearse', lambda learner: None)
     np.testing.assert_array_equal(vectors('without'), with_rehearsal)
+
+
+def test_held_out_listings_of_one_source_are_told_before_the_work(shop, tiny_encoder, tmp_path):
+    listings, folder = shop
+    listings = listings.assign(shop=np.where(listings.fold == 0, 'corner shop', 'market'))
+    words = "shop: all 8 held-out listings are of 'corner shop'.*hold out listings of several"
+    told = stages_of_failing_run((listings, folder), tmp_path/'out', tiny_encoder, words, source_col='shop')
+    assert 'untrained' not in told and not (tmp_path/'out').exists()
+
+
+def test_a_column_that_few_listings_have_is_tried_with_one_of_them(shop, tiny_encoder, tmp_path):
+    listings, folder = shop
+    notes = [f'kind {row // 2}' if row > 5 else None for row in range(len(listings))]
+    listings = listings.assign(notes=notes, code=[f'AB{row // 2:04}' if row % 3 else '' for row in range(40)])
+    columns = Columns(fields={'notes': 'text', 'code': 'code'})
+    quick_run((listings, folder), tmp_path/'out', tiny_encoder, columns=columns)
+    assert (tmp_path/'out'/'manifest.json').exists()
+
+
+def test_a_column_that_a_matcher_would_not_take_is_told_before(shop, tiny_encoder, tmp_path, monkeypatch):
+    from fastmatch.match.fields.categories import Categories
+    listings, folder = shop
+    listings = listings.assign(brand=[f'brand {row % 4}' for row in range(len(listings))])
+    def refuse(space, cells): raise InputError('brand: not read again')
+    monkeypatch.setattr(Categories, 'transform', refuse)
+    told = stages_of_failing_run((listings, folder), tmp_path/'out', tiny_encoder, 'brand: not read again',
+                                 columns=Columns(fields={'brand': 'category'}))
+    assert 'training' not in told

@@ -3,6 +3,7 @@ import re
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 
 from ...core import InputError, require_package
 from ..cells import as_text, comparable
@@ -90,12 +91,14 @@ class Categories(FieldSpace):
 
     def _pair_scores(self, queries, query_rows, listing_ids):
         scores = np.full(len(query_rows), np.nan, np.float32)
-        first, second = queries.cells[query_rows], self.cells[listing_ids]
-        compared = np.flatnonzero(queries.known[query_rows] & self.known[listing_ids])
+        codes, values = pd.factorize(np.concatenate([queries.cells, self.cells]))
+        first, second = codes[query_rows], codes[len(queries) + listing_ids]
+        compared = np.flatnonzero((first >= 0) & (second >= 0))
+        if not len(compared): return scores
         # few values, and many pairs of the same two
-        values = {}
-        distinct = [values.setdefault(pair, len(values)) for pair in zip(first[compared], second[compared])]
-        if values: scores[compared] = _similarities(list(values))[distinct]
+        pair_codes, pairs = pd.factorize(first[compared] * len(values) + second[compared])
+        one, other = np.divmod(pairs, len(values))
+        scores[compared] = _similarities(list(zip(values[one], values[other])))[pair_codes]
         return scores
 
 

@@ -109,34 +109,40 @@ class Codes(FieldSpace):
 
     def _pair_scores(self, queries, query_rows, listing_ids):
         best = np.full(len(query_rows), np.nan, np.float32)
-        own_table, query_table = _table(self.cells), _table(queries.cells)
-        for query_codes in query_table.T:
-            for own_codes in own_table.T:
-                first, second = query_codes[query_rows], own_codes[listing_ids]
-                compared = np.flatnonzero((first != None) & (second != None))  # noqa: E711
-                if len(compared):
-                    scores = _similarity(first[compared], second[compared])
-                    best[compared] = np.fmax(best[compared], scores)
+        own, asked = _Table(self.cells), _Table(queries.cells)
+        for query_place in range(asked.width):
+            is_asked = asked.known[query_rows, query_place]
+            for own_place in range(own.width):
+                compared = np.flatnonzero(is_asked & own.known[listing_ids, own_place])
+                if not len(compared): continue
+                first, second = (query_rows[compared], query_place), (listing_ids[compared], own_place)
+                scores = _similarity(asked.codes[first], own.codes[second],
+                                     asked.is_checked[first] & own.is_checked[second])
+                best[compared] = np.fmax(best[compared], scores)
         return best
 
 
-def _table(cells):
-    "The codes as object (n, most of a listing), None behind a listing's last one."
-    width = max((len(codes) for codes in cells if codes is not None), default=1)
-    table = np.full((len(cells), width), None, object)
-    for row, codes in enumerate(cells):
-        if codes is not None: table[row, :len(codes)] = codes
-    return table
+class _Table:
+    "The codes of n listings as a table, and what is known of each code: it stands in many pairs."
+    def __init__(self, cells):
+        self.width = max((len(codes) for codes in cells if codes is not None), default=1)
+        # object (n, most of a listing), None behind a listing's last one
+        self.codes = np.full((len(cells), self.width), None, object)
+        self.known = np.zeros(self.codes.shape, bool)
+        self.is_checked = np.zeros(self.codes.shape, bool)  # the number of an article, its last digit right
+        for row, codes in enumerate(cells):
+            if codes is None: continue
+            self.codes[row, :len(codes)] = codes
+            self.known[row, :len(codes)] = True
+            self.is_checked[row, :len(codes)] = [is_gtin(code) for code in codes]
 
 
-def _similarity(first, second):
-    "Of pairs of codes, float32 (m,)."
+def _similarity(first, second, both_checked):
+    "Of pairs of codes, float32 (m,); `both_checked`: whether both are numbers of articles."
     process = require_package('rapidfuzz.process', 'comparing codes', 'rapidfuzz')
     distance = require_package('rapidfuzz.distance', 'comparing codes', 'rapidfuzz')
     scores = (first == second).astype(np.float32)
-    differing = np.flatnonzero(scores == 0)
-    both_checked = [is_gtin(first[pair]) and is_gtin(second[pair]) for pair in differing]
-    differing = differing[~np.array(both_checked, bool)]
+    differing = np.flatnonzero((scores == 0) & ~both_checked)
     if len(differing):
         scores[differing] = process.cpdist(
             first[differing].tolist(), second[differing].tolist(), dtype=np.float32,

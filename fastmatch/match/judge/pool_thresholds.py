@@ -14,11 +14,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ...core import InputError
-from ..neighbors import NEAREST
+from ..neighbors import NEAREST, Neighbors
 from ..pools import PoolThresholds, check_pool
 from ..rule import HIGHEST, Rule
 from ..search.structure import RuleStructure
 from ..search.workbench import Workbench
+from ..spaces.sources import of_one_source
 from ..thresholds.base import BEYOND, ROUNDING
 from ..thresholds.sweep import Sweep
 from .score import hits
@@ -190,7 +191,7 @@ def measured_levels(
     levels = [Level.of([_found(neighbors, setting, rule)])]
     for size in tqdm(sizes, desc='pools', delay=2, leave=False):
         parts = _dealt_parts(setting, size, draws, seed)
-        levels.append(Level.of([_found(rule.run(part.spaces).neighbors, part, rule) for part in parts]))
+        levels.append(Level.of([_found(_neighbors_in(part, rule), part, rule) for part in parts]))
     # whole groups do not fill every size: sizes that come out equal are one
     levels_by_pool = {}
     for level in levels: levels_by_pool.setdefault(level.pool, []).append(level)
@@ -217,7 +218,14 @@ def _rows_alone(setting, rule):
     "The `Level` of the rows without any distractor, in a list; empty where there is none to leave out."
     if not SMALLEST <= setting.needed <= setting.pool / 2**.5: return []
     part = setting.part(setting.needed)
-    return [Level.of([_found(rule.run(part.spaces).neighbors, part, rule)])]
+    return [Level.of([_found(_neighbors_in(part, rule), part, rule)])]
+
+
+def _neighbors_in(part, rule):
+    "What the rule finds in a part: nothing where chance has put listings of one source there."
+    if rule.apart is not None and of_one_source(part.spaces[rule.apart]):
+        return Neighbors.from_pairs([], [], [], len(part), pool=part.pool)
+    return rule.run(part.spaces).neighbors
 
 
 def _as_rule(setting, rule):

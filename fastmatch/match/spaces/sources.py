@@ -47,11 +47,22 @@ def sources_of(
 
     Raises `InputError` for a listing without a source, and where all come from one: none could match.
     """
-    spaces = [space.new, space.catalogue] if isinstance(space, Pool) else [space]
-    sources = np.concatenate([part.keys for part in spaces if part is not None])
+    sources = _named(space)
     missing = np.flatnonzero([source is None for source in sources])
     if len(missing): raise InputError(f'source: missing in rows {preview(missing)}')
     if len(set(sources)) < 2:
         raise InputError(f'all {len(sources)} listings are of the source {next(iter(sources), None)!r}: '
                          'none may match another')
     return sources
+
+
+def of_one_source(
+    space: Keys | Pool,  # The sources as a space
+) -> bool:
+    "Whether all listings of the pool come from one source, so that none may match another."
+    return len(set(_named(space))) < 2
+
+
+def _named(space):
+    spaces = [space.new, space.catalogue] if isinstance(space, Pool) else [space]
+    return np.concatenate([part.keys for part in spaces if part is not None])

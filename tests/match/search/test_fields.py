@@ -15,6 +15,7 @@ from fastmatch.match.search.ladder import ladder
 from fastmatch.match.search.menu import FULL, Menu, field_vetoes, with_field
 from fastmatch.match.search.structure import RuleStructure
 from fastmatch.match.search.workbench import Workbench
+from fastmatch.match.spaces.sources import of_one_source
 from fastmatch.match.thresholds.flat import Flat, FlatSweep
 from fastmatch.match.thresholds.sweep import RankSweep, Sweep
 from fastmatch.match.words import rule_in_words
@@ -188,6 +189,15 @@ def test_a_rule_keeps_sources_apart():
     assert (rows[is_other] % 3 != matches.ids[is_other] % 3).all()
     assert row_f1(matches, setting.groups).mean() == pytest.approx(
         found.rule.score['row_f1_chosen_on'], abs=1e-5)
+
+
+def test_a_rare_source_may_be_missing_in_a_part_of_the_pool():
+    embeddings = fielded(48, source=['market' if row % 48 else 'corner shop' for row in range(144)])
+    for setting in (among_themselves(embeddings), in_the_catalogue(embeddings, np.arange(144) % 6 < 3)):
+        rule = ladder(setting, 'quick', halvings=1).rule
+        parts = setting.dealt(36)
+        assert any(of_one_source(part.spaces['source']) for part in parts)
+        assert len(rule.pools.sizes) > 3 and np.isfinite(rule.pools.thresholds).all()
 
 
 def test_unlabelled_listings_are_found_and_not_asked_for():
