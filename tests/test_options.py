@@ -126,5 +126,6 @@ def test_every_public_call_with_options_is_on_a_list():
         parameters = inspect.signature(value).parameters.values()
         if any(each.kind is each.VAR_KEYWORD for each in parameters): takes_any.add(name)
     # the classes get what their makers have checked
-    learners = {'match_learner', 'classify_learner', 'MatchLearner', 'ClassifyLearner'}
+    learners = {'match_learner', 'classify_learner', 'pretrain_learner', 'MatchLearner', 'ClassifyLearner',
+                'PretrainLearner'}
     assert takes_any - set(LOSSES) - set(SLIPS) - OWN_NAMES - learners == set()

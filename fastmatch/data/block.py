@@ -24,7 +24,7 @@ from ..core import PICTURE_SIZE, InputError, unknown_option
 from ..match.cells import tidy
 from .columns import FASTAI_NAMES, Columns, keywords_of_roles
 from .draw import DrawnPicture, EpochDraw, FirstPicture
-from .frames import Frames, frame_readers, frames_of
+from .frames import Frames, frame_readers, frames_of, take_frame_options
 from .image import image_path, read_image
 from .pictures import picture_names
 from .read import check_columns, check_listings, join_titles, text_columns_of
@@ -216,7 +216,8 @@ def known_options() -> list[str]:
     fastais = [name for function in (DataLoader.__init__, TfmdDL.__init__, FilteredBase.dataloaders)
                for name in signature(function).parameters]
     ours = [each.name for each in fields(BatchOptions)]
-    of_split = ['path', 'columns', 'serialise', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames']
+    of_split = ['path', 'columns', 'serialise', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames',
+                'draw_frames', 'frame_features']
     # what the table itself says, or the loaders make
     taken = {'self', 'dataset', 'kwargs', 'others', 'get_idxs', 'path', 'dl_kwargs', 'dl_type', *INSTEAD}
     return [*ours, *of_split, *keywords_of_roles(), *FASTAI_NAMES,
@@ -464,9 +465,9 @@ class MatchDataLoaders(ListingDataLoaders):
         serialise: bool = False,
         # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
         frames: int = 1,
-        draw_frames: bool = False,  # In training draw which frames of a listing are read, in each epoch anew
-        frame_features=None,  # `FrameFeatures`: read features of pictures that are stored, not the pictures
-        **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
+        # draw_frames and frame_features for `frames_of`; columns by keyword (`image_col`, `title_col`, ...);
+        # more for `DataBlock.dataloaders`
+        **kwargs,
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
 
@@ -475,11 +476,11 @@ class MatchDataLoaders(ListingDataLoaders):
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         if serialise: columns = with_serialised_title(columns, list(getattr(df, 'columns', [])))
         check_inputs(columns)
+        path = Path(path)
+        reading = frames_of(columns, path, lambda cell: picture_names(cell, path), frames,
+                            **take_frame_options(kwargs))
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs, title_tfms)
-        path = Path(path)
-        reading = frames_of(columns, path, lambda cell: picture_names(cell, path), frames, draw_frames,
-                            frame_features)
         # every image is decoded by the check anyway: then its hash costs little
         needs_hash = phash and valid_fold is not None and columns.image is not None and columns.phash is None
         text_columns = text_columns_of(columns)
@@ -489,11 +490,9 @@ class MatchDataLoaders(ListingDataLoaders):
         df, unlabelled, has_group = part_unlabelled(checked.df, columns.group)
         hashes = None if checked.phash is None else checked.phash[has_group]
         check_columns(df, {'phash_col': columns.phash})
-        if valid_fold is None: is_valid, moved = train_on_all(len(df))
-        else:
-            links = columns if phash else replace(columns, phash=None)
-            is_valid, moved = valid_split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links,
-                                          path=path, phash=hashes)
+        links = columns if phash else replace(columns, phash=None)
+        is_valid, moved = _split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links, path=path,
+                                 phash=hashes)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         image_columns = [] if columns.image is None else [columns.image]
         if reading is not None:
@@ -501,12 +500,15 @@ class MatchDataLoaders(ListingDataLoaders):
             image_columns = reading.columns
             reading.warm(df, unlabelled)
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
-        dls = cls.from_rows(
-            df, is_valid, columns, path, image_columns, [*train_groups, *other_groups], options,
-            text_columns=text_columns, frames=reading)
-        return dls.noted(
-            skipped=checked.skipped, left_out=checked.left_out, moved=moved, n_groups=len(train_groups),
-            unlabelled=unlabelled, serialised=serialised)
+        dls = cls.from_rows(df, is_valid, columns, path, image_columns, [*train_groups, *other_groups],
+                            options, text_columns=text_columns, frames=reading)
+        return dls.noted(skipped=checked.skipped, left_out=checked.left_out, moved=moved,
+                         n_groups=len(train_groups), unlabelled=unlabelled, serialised=serialised)
+
+
+def _split(df, valid_fold, **options):
+    "Which rows validate, none where `valid_fold` is None, and those that changed their fold."
+    return train_on_all(len(df)) if valid_fold is None else valid_split(df, valid_fold, **options)
 
 
 def _groups_of(groups, is_valid):

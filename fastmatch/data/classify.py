@@ -18,7 +18,7 @@ from .block import (
     train_on_all,
 )
 from .columns import Columns
-from .frames import Frames, frames_of
+from .frames import Frames, frames_of, take_frame_options
 from .image import file_name
 from .read import (
     Fault,
@@ -145,9 +145,9 @@ class ClassifyDataLoaders(ListingDataLoaders):
         device=None,  # None: fastai's choice
         # Transforms of texts in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
         title_tfms=None,
-        draw_frames: bool = False,  # In training draw which frames of an item are read, in each epoch anew
-        frame_features=None,  # `FrameFeatures`: read features of pictures that are stored, not the pictures
-        **kwargs,  # Columns by keyword (`image_col`, `title_col`, ...), more for `DataBlock.dataloaders`
+        # draw_frames and frame_features for `frames_of`; columns by keyword (`image_col`, `title_col`, ...);
+        # more for `DataBlock.dataloaders`
+        **kwargs,
     ):
         """Check the table, split it, and make dataloaders of pictures, text or both.
 
@@ -155,10 +155,10 @@ class ClassifyDataLoaders(ListingDataLoaders):
         """
         columns = Columns.resolve(columns, Columns.take_from(kwargs), Columns(group='label'))
         check_inputs(columns)
+        path = Path(path)
+        reading = frames_of(columns, path, _file_names, frames, **take_frame_options(kwargs))
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs, title_tfms)
-        path = Path(path)
-        reading = frames_of(columns, path, _file_names, frames, draw_frames, frame_features)
         text_columns = text_columns_of(columns)
         serialised = columns.title if isinstance(columns.title, dict) else None
         label_columns = label_columns_of(columns)

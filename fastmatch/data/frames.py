@@ -176,13 +176,20 @@ def frame_readers(
     return [*blocks, TransformBlock()], [*readers, [CountOfRow(frames)]]
 
 
+def take_frame_options(
+    keywords: dict,  # Of a call; what is taken is removed from them
+) -> dict:
+    "The options of `frames_of` among them."
+    return {name: keywords.pop(name) for name in ('draw_frames', 'frame_features') if name in keywords}
+
+
 def frames_of(
     columns,  # `Columns` of the table
     folder: Path,  # That file names start from
     names_of: Callable,  # Cell of the column of images -> names of its files
-    frames: int,  # As `from_df` was given it
-    draw_frames: bool,  # As `from_df` was given it
-    frame_features,  # As `from_df` was given it
+    frames: int,  # Most pictures of an item
+    draw_frames: bool = False,  # In training draw which frames of an item are read, in each epoch anew
+    frame_features=None,  # `FrameFeatures`: read features of pictures that are stored, not the pictures
 ) -> Frames | None:
     """How the frames of items are read; None where a batch holds one picture of each. Raises `InputError` for
     options that don't fit together."""

@@ -40,6 +40,7 @@ from .base import (
     groups_splitter,
     make_encoders,
     make_fusion_of,
+    take_options,
 )
 from .matcher import MatcherExport, check_exportable
 from .pretrain import keep_objectives
@@ -245,6 +246,7 @@ def _mistakes(listing, matched_ids, scores, groups, n_shown):
     return [*wrong_matches[:n_wrong], *missed_matches][:n_shown]
 
 
+@delegates(make_encoders, keep=True)
 def match_learner(
     dls,  # `MatchDataLoaders`
     image_arch=IMAGE_ARCH,  # timm name, folder, file, module, or function that makes one; None without images
@@ -254,11 +256,6 @@ def match_learner(
     opt_func=adamw,  # fastai optimizer function; the default is fastai's Adam on torch's fused kernel
     metrics=None,  # Default `[RecallAt(1), RowF1()]`
     cbs=None,  # More callbacks
-    pretrained: bool | dict = True,  # Load pretrained weights; or for each: {'image': True, 'title': False}
-    normalize: bool = True,  # Normalize images as the image encoder's weights were trained
-    pool: str | None = None,  # Pooling of the title encoder, see `TitleEncoder`; None: as its folder asks
-    # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
-    image_pool: str | None = None,
     heads: tuple | None = None,  # Which of 'image', 'title', 'joint' are trained; default all there are
     # BatchNorm neck before each head; 'raw': pair losses read the feature before it; or a function from a
     # width to a neck: `partial(ProjectNeck, n_out=256)`
@@ -277,7 +274,7 @@ def match_learner(
     # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
     # `learn.encoder` and `learn.matcher` will raise it
     check_matcher: bool = True,
-    **kwargs,  # For `Learner`
+    **kwargs,  # pretrained, normalize, pool, image_pool for `make_encoders`; the rest for fastai's `Learner`
 ) -> MatchLearner:
     """A Learner that trains image and title encoders with a center for each training group.
 
@@ -287,8 +284,8 @@ def match_learner(
     refuse_unknown_options(kwargs, match_learner, Learner)
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     if loss_func is not None: check_loss(loss_func)
-    image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, pretrained, normalize, pool,
-                                                image_pool)
+    encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
+    image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     if dls.frame_reading is not None and fusion is None:
         raise InputError("frames: without a fusion one picture of a listing is drawn; give fusion='double', "
                          'or make dls without frames and frame_features')

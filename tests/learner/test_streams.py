@@ -1,0 +1,242 @@
+"Learners with a fusion: pretraining, what goes on from it, objectives beside the loss, matching, refusals."
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.vision.augment import Resize
+
+from fastmatch.callback.adversarial import FGM
+from fastmatch.callback.averaging import EMA
+from fastmatch.callback.mix import MixUp
+from fastmatch.callback.resume import Resume
+from fastmatch.callback.sharpness import SAM
+from fastmatch.core import InputError, seed_everything
+from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.learner import classify_learner, match_learner, pretrain_learner
+from fastmatch.losses import FocalLoss
+from fastmatch.models import FrameFeatures
+from tests.data.made import noise
+
+WORDS = 'red blue green bag shoe hat dress new old big small cheap'.split()
+RATE = 1e-2
+
+
+@pytest.fixture(scope='module')
+def text_arch(tmp_path_factory):
+    "A BERT of two thin layers with random weights and a vocabulary of a few words, as a folder."
+    from transformers import BertConfig, BertModel, BertTokenizer
+    folder = tmp_path_factory.mktemp('streams')/'tiny'
+    vocabulary = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *WORDS]
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(vocabulary), hidden_size=24, num_hidden_layers=2,
+                        num_attention_heads=2, intermediate_size=32, max_position_embeddings=40)
+    BertModel(config).save_pretrained(folder)
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pictures')
+    for number in range(60): noise(16, 16, number).save(folder/f'{number}.png')
+    return folder
+
+
+def table(n=40, n_unlabelled=12, seed=0):
+    "Items of two classes told by a word, with 0 to 3 pictures; the last ones without a class."
+    rng = np.random.default_rng(seed)
+    rows = []
+    for item in range(n):
+        label = ['bag', 'shoe'][item % 2]
+        words = [*rng.choice(WORDS[:3], 2), label]
+        names = [f'{number}.png' for number in rng.choice(60, item % 4, replace=False)]
+        rows.append({'id': f'i{item}', 'photos': ' '.join(names) or None, 'title': ' '.join(words),
+                     'more': str(rng.choice(WORDS[7:])) if item % 3 else None,
+                     'label': label if item < n - n_unlabelled else None, 'fold': item % 4})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope='module')
+def features():
+    seed_everything(0)
+    return FrameFeatures('test_efficientnet', size=16, pretrained=False)
+
+
+def loaders(pictures, features=None, **kwargs):
+    options = dict(image_col='photos', title_col=['title', 'more'], id_col='id', fold_col='fold', frames=3,
+                   bs=8, item_tfms=Resize(16), num_workers=0, phash=False, max_len={'title': 6, 'more': 4},
+                   frame_features=features)
+    with pytest.warns(UserWarning, match='12 listings without a group'):
+        return ClassifyDataLoaders.from_df(table(), pictures, **{**options, **kwargs})
+
+
+def quiet(learn, epochs=1, rate=RATE, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, rate, **kwargs)
+    return learn
+
+
+@pytest.mark.parametrize('fusion', ['single', 'double'])
+def test_a_fusion_learns_what_a_word_says(pictures, features, text_arch, fusion):
+    dls = loaders(pictures, features)
+    seed_everything(1)
+    learn = quiet(classify_learner(dls, text_arch=text_arch, fusion=fusion, lr_mult={}), 12)
+    assert learn.validate()[1] == 1
+    assert list(learn.model.param_groups()) == ['title', 'fusion', 'head']
+    predicted = learn.predictions(table().drop(columns='label'))
+    assert predicted.label.tolist() == table().title.str.split().str[-1].tolist()
+
+
+@pytest.mark.parametrize('fusion', ['single', 'double'])
+def test_pictures_themselves_are_trained(pictures, text_arch, fusion):
+    dls = loaders(pictures)
+    learn = classify_learner(dls, 'test_efficientnet', text_arch, fusion=fusion,
+                             pretrained={'image': False, 'title': True})
+    parameters = list(learn.model.encoders['image'].parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    quiet(learn)
+    moved = [not torch.equal(old, new) for old, new in zip(before, parameters)]
+    assert np.mean(moved) > .9
+    learn.show_worst(2)
+
+
+CALLBACKS = {'sam': SAM, 'fgm': FGM, 'ema': EMA, 'mixup': MixUp}
+
+
+@pytest.mark.parametrize('objectives', [None, {'itc': .1, 'mlm': .1}])
+@pytest.mark.parametrize('name', CALLBACKS)
+def test_callbacks(pictures, features, text_arch, name, objectives):
+    dls = loaders(pictures, None if name == 'mixup' else features)
+    learn = classify_learner(dls, 'test_efficientnet', text_arch, fusion='single', cbs=[CALLBACKS[name]()],
+                             objectives=objectives, pretrained={'image': False, 'title': True},
+                             loss_func=FocalLoss())
+    quiet(learn, 2)
+    assert np.isfinite(learn.recorder.losses).all()
+    assert np.isfinite(learn.validate()[0])
+
+
+def test_an_objective_goes_on_beside_the_loss(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+    seed_everything(0)
+    learn = classify_learner(dls, text_arch=text_arch, fusion='double', objectives={'itc': .5})
+    model, batch = learn.model.eval(), learn.dls.valid.one_batch()
+    for part in (model, model.objectives): part.training = True
+    output = model(*batch[:-1])
+    assert set(output) == {'joint', 'itc'}
+    expected = torch.nn.functional.cross_entropy(output['joint'], batch[-1]) + .5 * output['itc']
+    torch.testing.assert_close(learn.loss_func(output, batch[-1]), expected)
+    temperature = float(model.objectives.objectives['itc'].temperature)
+    quiet(learn, 2)
+    assert float(model.objectives.objectives['itc'].temperature) != temperature
+
+
+def test_pretraining_reads_labelled_and_unlabelled_items(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+    learn = pretrain_learner(dls, text_arch=text_arch)
+    assert sorted(learn.pretrained_on) == sorted(table().id) and len(learn.left_out) == 0
+    quiet(learn, 2)
+    assert list(learn.model.objectives.weights) == ['mlm', 'mfm', 'itm', 'itc']
+    some = pretrain_learner(dls, text_arch=text_arch, without_valid=True, objectives={'mlm': 1.})
+    assert sorted(some.left_out) == sorted(dls.valid_df.id)
+    assert sorted([*some.left_out, *some.pretrained_on]) == sorted(table().id)
+    quiet(some)
+    assert np.isfinite(some.validate()[0])
+
+
+def test_what_was_learnt_goes_on(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+    pre = quiet(pretrain_learner(dls, text_arch=text_arch))
+    learn = classify_learner(dls, text_arch=text_arch, fusion='single')
+    head = {name: tensor.clone() for name, tensor in learn.model.heads.state_dict().items()}
+    assert learn.load_encoder_state(pre.encoder_state()) is learn
+    state = learn.model.state_dict()
+    for name, tensor in pre.encoder_state().items(): torch.testing.assert_close(state[name], tensor)
+    torch.testing.assert_close(learn.model.heads.state_dict(), head)
+    other = classify_learner(dls, text_arch=text_arch, fusion='double')
+    with pytest.raises(InputError, match='other encoders or another fusion'):
+        other.load_encoder_state(pre.encoder_state())
+
+
+def test_pretraining_learns(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+    seed_everything(0)
+    learn = pretrain_learner(dls, text_arch=text_arch, objectives={'mlm': 1.}, lr_mult={})
+    quiet(learn, 40, 3e-3)
+    losses = [float(loss) for loss in learn.recorder.losses]
+    assert np.mean(losses[-10:]) < .75 * np.mean(losses[:5])
+
+
+def test_a_pretraining_that_broke_off_goes_on(pictures, features, text_arch, tmp_path):
+    def make():
+        seed_everything(0)
+        return pretrain_learner(loaders(pictures, features), text_arch=text_arch,
+                                cbs=[Resume(tmp_path/'state')],
+                                objectives={'mlm': 1., 'mfm': 1., 'itm': 1., 'itc': 1.},
+                                options={'itc': {'momentum': .9, 'queue': 16}})
+
+    class Breaks(Callback):
+        def before_batch(self):
+            if self.epoch == 2: raise KeyboardInterrupt
+    whole = make()
+    whole.remove_cb(Resume)
+    quiet(whole, 3)
+    broken = make()
+    with pytest.raises(KeyboardInterrupt): quiet(broken, 3, cbs=[Breaks()])
+    again = quiet(make(), 3)
+    for name, tensor in whole.encoder_state().items():
+        torch.testing.assert_close(again.encoder_state()[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_matching_by_all_pictures_and_texts_of_a_listing(pictures, features, text_arch):
+    df = table(48, 0)
+    listings = pd.DataFrame({'posting_id': df.id, 'title': df.title, 'label_group': np.arange(48) // 2,
+                             'image': [f'{item}.png|{item + 1}.png' if item % 2 == 0 else f'{item}.png'
+                                       for item in range(48)],
+                             'fold': np.arange(48) // 2 % 4})
+    seed_everything(0)
+    dls = MatchDataLoaders.from_df(listings, pictures, fold_col='fold', frames=2, bs=8, num_workers=0,
+                                   phash=False, frame_features=features, max_len=30)
+    learn = quiet(match_learner(dls, text_arch=text_arch, fusion='double'))
+    embeddings = learn.embeddings()
+    assert list(embeddings.keys()) == ['joint'] and embeddings['joint'].shape == (len(dls.valid_df), 24)
+    again = learn.embeddings(dls.valid_df[['posting_id', 'image', 'title']])
+    np.testing.assert_allclose(again['joint'], embeddings['joint'], atol=1e-5)
+    learn.show_mistakes(1)
+    with pytest.raises(InputError, match='it can not hold a fusion'): learn.encoder()
+
+
+def test_bfloat16_on_a_processor_that_has_it(pictures, features, text_arch):
+    from fastmatch.callback.half import has_bfloat16
+    learn = classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single').to_bf16()
+    if not has_bfloat16():
+        with pytest.raises(InputError, match='this processor has no bfloat16'): quiet(learn)
+        return
+    dtypes = set()
+    learn.model.encoders['title'].body.encoder.layer[0].output.dense.register_forward_hook(
+        lambda module, given, output: dtypes.add(output.dtype))
+    quiet(learn, 2)
+    assert dtypes == {torch.bfloat16} and np.isfinite(learn.recorder.losses).all()
+    assert all(parameter.dtype == torch.float32 for parameter in learn.model.parameters())
+
+
+def test_refusals(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+
+    def classify(**options): return classify_learner(dls, text_arch=text_arch, **options)
+    with pytest.raises(InputError, match="fusion='triple': choose one of"): classify(fusion='triple')
+    with pytest.raises(InputError, match="objectives are of frames and text together"):
+        classify(objectives={'itc': 1.})
+    with pytest.raises(InputError, match='mlmm.*did you mean mlm'):
+        classify(fusion='single', objectives={'mlmm': 1.})
+    with pytest.raises(InputError, match='weight is a number, 0 or above'):
+        pretrain_learner(dls, text_arch=text_arch, objectives={'mlm': -1.})
+    with pytest.raises(InputError, match='queue=4096: with 40 items'):
+        pretrain_learner(dls, text_arch=text_arch,
+                         options={'itc': {'momentum': .9, 'queue': 4096}})
+    one_picture = loaders(pictures, frames=1, max_len=8, image_col=None)
+    with pytest.raises(InputError, match='frames=2 or more'):
+        pretrain_learner(one_picture, text_arch=text_arch)
+    with pytest.raises(InputError, match='joins frames and text'):
+        classify_learner(one_picture, text_arch=text_arch, fusion='single')
