@@ -454,8 +454,7 @@ class MatchDataLoaders(ListingDataLoaders):
         val_bs: int | None = None,  # Listings in a validation batch; None: 2 * `bs`
         max_len: int = MAX_LEN,  # Most tokens of a title; the rest is left out
         phash: bool = True,  # Keep listings with equal perceptual hash on one side of the split
-        # 'raise', or 'skip' rows that can't be used (then listed in `skipped`), and pictures of listings that
-        # have others (then listed in `left_out`)
+        # 'raise', or 'skip' rows that can't be used (see `skipped`), and pictures of listings with others
         on_error: str = 'raise',
         num_workers: int | None = None,  # Processes that read images; None: fastai's choice
         device=None,  # None: fastai's choice
@@ -465,9 +464,7 @@ class MatchDataLoaders(ListingDataLoaders):
         serialise: bool = False,
         # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
         frames: int = 1,
-        # draw_frames and frame_features for `frames_of`; columns by keyword (`image_col`, `title_col`, ...);
-        # more for `DataBlock.dataloaders`
-        **kwargs,
+        **kwargs,  # More for `frames_of`, columns by keyword (`image_col`), more for `DataBlock.dataloaders`
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
 
@@ -494,16 +491,20 @@ class MatchDataLoaders(ListingDataLoaders):
         is_valid, moved = _split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links, path=path,
                                  phash=hashes)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
-        image_columns = [] if columns.image is None else [columns.image]
-        if reading is not None:
-            df, unlabelled = reading.widen(df), reading.widen(unlabelled)
-            image_columns = reading.columns
-            reading.warm(df, unlabelled)
+        df, unlabelled, image_columns = _with_frames(df, unlabelled, columns, reading)
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         dls = cls.from_rows(df, is_valid, columns, path, image_columns, [*train_groups, *other_groups],
                             options, text_columns=text_columns, frames=reading)
         return dls.noted(skipped=checked.skipped, left_out=checked.left_out, moved=moved,
                          n_groups=len(train_groups), unlabelled=unlabelled, serialised=serialised)
+
+
+def _with_frames(df, unlabelled, columns, reading):
+    "Both tables and the columns of pictures in them: one, or one for each frame."
+    if reading is None: return df, unlabelled, [] if columns.image is None else [columns.image]
+    df, unlabelled = reading.widen(df), reading.widen(unlabelled)
+    reading.warm(df, unlabelled)
+    return df, unlabelled, reading.columns
 
 
 def _split(df, valid_fold, **options):

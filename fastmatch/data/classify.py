@@ -136,8 +136,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         batch_tfms=None,  # e.g. `augs('colour')`
         bs: int = 32,  # Items in a batch
         val_bs: int | None = None,  # Items in a validation batch; None: 2 * `bs`
-        # Most tokens of a text; the rest is left out. For several columns also a number for each, by name:
-        # {'title': 32, 'asr': 64}; the texts are then joined by the tokenizer's separators
+        # Most tokens of a text; or of each of its columns, {'title': 32, 'asr': 64}, joined by separators
         max_len: int | dict = MAX_LEN,
         phash: bool = True,  # Keep items with equal pictures, by perceptual hash, on one side of the split
         on_error: str = 'raise',  # 'raise', or 'skip' rows that can't be used (then listed in `skipped`)
@@ -169,8 +168,6 @@ class ClassifyDataLoaders(ListingDataLoaders):
                                                label_faults, reading)
         usable, unlabelled, has_class = part_unlabelled(usable, columns.group)
         if hashes is not None: hashes = hashes[has_class]
-        if len(usable) < 2:
-            raise InputError(f'{len(usable)} of {len(df)} items left: two at least are needed')
         is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
         vocab = _classes(usable, columns.group, is_valid, label_columns)
         if reading is not None: reading.warm(usable, unlabelled)
@@ -288,6 +285,7 @@ def _as_table(faults: list[Fault], ids):
 
 def _split(df, columns, valid_fold, n_folds, seed, hashes):
     "Which items validate, and those that changed their fold: by the folds given, or by folds dealt here."
+    if len(df) < 2: raise InputError(f'{len(df)} items with a class are left: two at least are needed')
     if valid_fold is None: return train_on_all(len(df))
     links = {'phash': hashes}
     # an item with one file is linked by it; with several, by the text that lists them

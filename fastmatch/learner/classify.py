@@ -28,7 +28,7 @@ from .base import (
     make_fusion_of,
     take_options,
 )
-from .pretrain import keep_objectives
+from .pretrain import keep_objectives, stream_options
 from .show import RIGHT, WRONG, draw_items
 from .trial import check_loss, try_loss
 
@@ -150,8 +150,9 @@ class ClassifyLearner(ListingLearner):
             draw_items(self.dls, axes_row, cells)
 
 
-@delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames', 'frame_width'])
+@delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames', 'frame_width', 'fusion'])
 @delegates(make_encoders, keep=True)
+@delegates(stream_options, keep=True)
 def classify_learner(
     dls,  # `ClassifyDataLoaders`
     image_arch=IMAGE_ARCH,  # timm name, folder, file, module, or function that makes one; None without images
@@ -167,13 +168,8 @@ def classify_learner(
     layer_decay: float | None = None,
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
-    # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
-    # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each
-    fusion=None,
-    # Objectives of pretraining that go on beside the loss, with their weights: {'itc': .1}
-    objectives: dict | None = None,
-    # pretrained, normalize, pool, image_pool for `make_encoders`; p, head_func, weights for `ClassifyNet`;
-    # the rest for fastai's `Learner`
+    # fusion, objectives for `stream_options`; pretrained, normalize, pool, image_pool for `make_encoders`; p,
+    # head_func, weights for `ClassifyNet`; the rest for fastai's `Learner`
     **kwargs,
 ) -> ClassifyLearner:
     """A Learner that classifies items by their pictures, their text, or both.
@@ -184,6 +180,7 @@ def classify_learner(
     refuse_unknown_options(kwargs, classify_learner, Learner)
     if not isinstance(dls, ClassifyDataLoaders):
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
+    fusion, objectives = stream_options(**take_options(kwargs, 'fusion', 'objectives'))
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
     if loss_func is not None: check_loss(loss_func)
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)

@@ -43,7 +43,7 @@ from .base import (
     take_options,
 )
 from .matcher import MatcherExport, check_exportable
-from .pretrain import keep_objectives
+from .pretrain import keep_objectives, stream_options
 from .reading import tokenize_of
 from .resizing import resizing_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
@@ -247,6 +247,7 @@ def _mistakes(listing, matched_ids, scores, groups, n_shown):
 
 
 @delegates(make_encoders, keep=True)
+@delegates(stream_options, keep=True)
 def match_learner(
     dls,  # `MatchDataLoaders`
     image_arch=IMAGE_ARCH,  # timm name, folder, file, module, or function that makes one; None without images
@@ -266,15 +267,12 @@ def match_learner(
     layer_decay: float | None = None,
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
-    # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
-    # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each and a joint one
-    fusion=None,
-    # Objectives of pretraining that go on beside the loss, with their weights: {'itc': .1}
-    objectives: dict | None = None,
     # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
     # `learn.encoder` and `learn.matcher` will raise it
     check_matcher: bool = True,
-    **kwargs,  # pretrained, normalize, pool, image_pool for `make_encoders`; the rest for fastai's `Learner`
+    # fusion, objectives for `stream_options`; pretrained, normalize, pool, image_pool for `make_encoders`;
+    # the rest for fastai's `Learner`
+    **kwargs,
 ) -> MatchLearner:
     """A Learner that trains image and title encoders with a center for each training group.
 
@@ -284,6 +282,7 @@ def match_learner(
     refuse_unknown_options(kwargs, match_learner, Learner)
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     if loss_func is not None: check_loss(loss_func)
+    fusion, objectives = stream_options(**take_options(kwargs, 'fusion', 'objectives'))
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     if dls.frame_reading is not None and fusion is None:

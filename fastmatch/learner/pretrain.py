@@ -54,13 +54,13 @@ def pretrain_learner(
     # Objective -> its options, e.g. {'itm': {'negatives': 'hard'}}; contrast has no momentum unless asked for
     options: dict | None = None,
     without_valid: bool = False,  # Leave out the validation items of `dls`, and validate on them
-    opt_func=adamw,  # fastai optimizer function
     cbs=None,  # More callbacks, e.g. `Resume('folder')`, which saves each epoch
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `PRETRAIN_LR_MULT`
     layer_decay: float | None = None,  # As for `classify_learner`
     splitter=None,  # As for `classify_learner`
-    wd: float | None = .01,  # Weight decay
-    **kwargs,  # pretrained, normalize, pool, image_pool for `make_encoders`; the rest for fastai's `Learner`
+    # pretrained, normalize, pool, image_pool for `make_encoders`; the rest for fastai's `Learner`, where
+    # `opt_func` is `adamw` and `wd` .01 unless given
+    **kwargs,
 ) -> PretrainLearner:
     """A Learner over all items of `dls`, labelled or not: what is in them teaches the model.
 
@@ -88,8 +88,8 @@ def pretrain_learner(
     if lr_mult is None and splitter is None:
         lr_mult = {name: factor for name, factor in PRETRAIN_LR_MULT.items() if name in model.param_groups()}
     rates = group_callbacks(model, splitter, lr_mult, layer_decay)
-    learn = PretrainLearner(items, model, WeightedTerms(made.weights), opt_func=opt_func,
-                            splitter=splitter or groups_splitter, wd=wd, encoder_inputs=inputs, **kwargs)
+    learn = PretrainLearner(items, model, WeightedTerms(made.weights), splitter=splitter or groups_splitter,
+                            encoder_inputs=inputs, **{'opt_func': adamw, 'wd': .01, **kwargs})
     learn.add_cbs([ObjectiveTerms(), MomentumUpdate(), CheckedTrackers(), *rates])
     learn.add_cbs(cbs)
     id_column = items.columns.id
@@ -113,6 +113,17 @@ def with_defaults(
     if 'itc' in weights and isinstance(contrast, dict) and 'queue' not in contrast:
         given['itc'] = {'momentum': None, **contrast}
     return given
+
+
+def stream_options(
+    # Join frames and text before one head: 'single' or 'double' stream, or a function (text encoder, width
+    # of the frames' features) -> module, see `fastmatch.models.fusion`; None: a head each
+    fusion=None,
+    # Objectives of pretraining that go on beside the loss, with their weights: {'itc': .1}
+    objectives: dict | None = None,
+) -> tuple:  # (fusion, objectives)
+    "What learners take of streams."
+    return fusion, objectives
 
 
 def keep_objectives(

@@ -1,0 +1,247 @@
+"""What streams and pretraining are worth on clips: macro-F1 of items with frames and three noisy texts.
+
+Every way is trained on four folds and judged on the fifth, five times over; figures are of all 687 labelled
+items together, each predicted by a model that never saw its label. Pretraining reads all 1,640 items, without
+labels, once for each seed. Differences are to late fusion of the same encoders, paired by item, with a 95%
+interval by resampling items.
+
+`python tests/bench/streams.py --out nbs/streams.csv` (hours; what was done already is read from --work)
+"""
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline, make_union
+
+from fastmatch.callback.adversarial import FGM, PGD
+from fastmatch.callback.averaging import EMA
+from fastmatch.callback.half import has_bfloat16
+from fastmatch.core import seed_everything
+from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.learner import classify_learner, pretrain_learner
+from fastmatch.losses import CrossEntropy
+from fastmatch.models import FrameFeatures
+from fastmatch.models.fusion import DoubleStream
+
+CLIPS = Path(__file__).resolve().parents[3]/'shared'/'data'/'clips'
+TEXTS = ['title', 'asr', 'ocr']
+LIMITS = {'title': 24, 'asr': 24, 'ocr': 24}  # tokens; the longest texts have eleven words
+EPOCHS, RATE = 10, 1e-3
+PRETRAIN_EPOCHS, PRETRAIN_RATE = 8, 1e-3
+ALL = {'mlm': .8, 'mfm': .33, 'itm': 1., 'itc': 1.}
+BASE = 'late fusion'
+# what a fine-tuning may have beside the plain one
+TRICKS = {'FGM': dict(cbs=lambda: [FGM(.5)]), 'PGD': dict(cbs=lambda: [PGD()]), 'EMA': dict(cbs=lambda: [EMA()]),
+          'contrast kept': dict(objectives={'itc': .1}),
+          'smoothing': dict(loss_func=lambda: CrossEntropy(label_smoothing=.1))}
+
+
+def items() -> pd.DataFrame:
+    "All items; `category` is missing for those without a label."
+    return pd.read_csv(CLIPS/'items.csv')
+
+
+def features(folder) -> FrameFeatures:
+    "Of frames: an EfficientNet-Lite0 that stands still, at 224 pixels."
+    return FrameFeatures('tf_efficientnet_lite0', size=224, method='pad', folder=folder)
+
+
+def loaders(fold, frame_features=None, bs=32, **options):
+    columns = dict(id_col='item_id', image_col='images', title_col=TEXTS, label_col='category', fold_col='fold')
+    return ClassifyDataLoaders.from_df(
+        items(), CLIPS/'images', valid_fold=fold, bs=bs, phash=False, num_workers=0,
+        **{**columns, 'frames': 5, 'frame_features': frame_features, 'max_len': LIMITS, **options})
+
+
+def fitted(learn, epochs=EPOCHS):
+    "A learner after its training, in bfloat16 where the processor has it."
+    if has_bfloat16(): learn.to_bf16()
+    with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(epochs, RATE)
+    return learn
+
+
+def words_and_characters(fold):
+    "TF-IDF of words and characters of all three texts, and logistic regression."
+    df = items()
+    texts = df[TEXTS].fillna('').agg(' '.join, axis=1)
+    is_train = (df.fold != fold) & df.category.notna()
+    vectors = make_union(TfidfVectorizer(), TfidfVectorizer(analyzer='char_wb', ngram_range=(3, 5)))
+    model = make_pipeline(vectors, LogisticRegression(C=30, class_weight='balanced', max_iter=1000))
+    model.fit(texts[is_train], df.category[is_train])
+    is_valid = df.fold == fold
+    return df.item_id[is_valid].to_numpy(), np.log(model.predict_proba(texts[is_valid]) + 1e-9), model.classes_
+
+
+def predicted(learn):
+    "(ids, log-probabilities (n,c), classes) of the validation items."
+    table = learn.predictions()
+    classes = list(learn.dls.vocab)
+    return table['item_id'].to_numpy(), np.log(table[classes].to_numpy() + 1e-9), np.array(classes)
+
+
+def pretrained_state(seed, fusion, objectives, work: Path):
+    "The weights of a fusion after pretraining on all items; trained once, then read."
+    name = '-'.join([fusion, *(f'{key}{weight:g}' for key, weight in objectives.items())])
+    file = work/f'pretrained {name} {seed}.pt'
+    if not file.exists():
+        seed_everything(seed)
+        dls = loaders(0, features(work/'features'), bs=64)
+        learn = pretrain_learner(dls, fusion=fusion_of(fusion), objectives=objectives)
+        if has_bfloat16(): learn.to_bf16()
+        start = time.time()
+        with learn.no_bar(): learn.fit_one_cycle(PRETRAIN_EPOCHS, PRETRAIN_RATE)
+        print(f'pretrained {name}, seed {seed}: {time.time() - start:.0f} s', flush=True)
+        torch.save(learn.encoder_state(), file)
+    return torch.load(file)
+
+
+def fusion_of(name): return partial(DoubleStream, queries='text') if name == 'double by words' else name
+
+
+def stream(seed, fold, work, fusion, objectives=None, trick=None):
+    "A stream, bare or pretrained, fine-tuned with or without a trick."
+    state = None if objectives is None else pretrained_state(seed, fusion, objectives, work)
+    seed_everything(seed)
+    options = {name: option() if callable(option) else option for name, option in TRICKS.get(trick, {}).items()}
+    learn = classify_learner(loaders(fold, features(work/'features'), seed=seed), fusion=fusion_of(fusion), **options)
+    if state is not None: learn.load_encoder_state(state)
+    return predicted(fitted(learn))
+
+
+def by_learner(seed, fold, work, **options):
+    "A learner without a fusion."
+    seed_everything(seed)
+    given = dict(frame_features=features(work/'features'), seed=seed)
+    return predicted(fitted(classify_learner(loaders(fold, **{**given, **options}))))
+
+
+def trained_pictures(seed, fold, work):
+    "Late fusion as `classify_learner` has it by default: pictures of 64 pixels trained with the text, 8 epochs."
+    from fastai.vision.augment import Resize
+    seed_everything(seed)
+    dls = loaders(fold, frames=4, item_tfms=Resize(64), max_len=64, seed=seed)
+    return predicted(fitted(classify_learner(dls), 8))
+
+
+def without(objective): return {name: weight for name, weight in ALL.items() if name != objective}
+
+
+WAYS = {
+    'words and characters': lambda seed, fold, work: words_and_characters(fold),
+    'late fusion, pictures trained': trained_pictures,
+    'text': partial(by_learner, image_col=None, frames=1, frame_features=None),
+    'frames': partial(by_learner, title_col=None, max_len=64),
+    BASE: by_learner,
+    **{fusion: partial(stream, fusion=fusion) for fusion in ('single', 'double', 'double by words')},
+    **{f'{fusion}, pretrained': partial(stream, fusion=fusion, objectives=ALL) for fusion in ('single', 'double')},
+    **{f'single, pretrained without {objective}': partial(stream, fusion='single', objectives=without(objective))
+       for objective in ALL},
+    **{f'single, pretrained, {trick}': partial(stream, fusion='single', objectives=ALL, trick=trick)
+       for trick in TRICKS}}
+# made of the ways above: (ways, whether probabilities are averaged, in place of their logarithms)
+BLENDS = {
+    'single + double, probabilities': (['single, pretrained', 'double, pretrained'], True),
+    'single + double, logits': (['single, pretrained', 'double, pretrained'], False),
+    'single + double + late fusion': (['single, pretrained', 'double, pretrained', BASE], False),
+    'single + double + late fusion + words': (
+        ['single, pretrained', 'double, pretrained', BASE, 'words and characters'], False),
+    'late fusion + words': ([BASE, 'words and characters'], False)}
+
+
+def run(way, seed, fold, work: Path):
+    "Train and predict one fold, unless that was done."
+    file = work/f'{way} {seed} {fold}.npz'
+    if file.exists(): return
+    start = time.time()
+    ids, logits, classes = WAYS[way](seed, fold, work)
+    np.savez(file, ids=ids.astype(str), logits=logits, classes=classes.astype(str), seconds=time.time() - start)
+    print(f'{way}, seed {seed}, fold {fold}: {time.time() - start:.0f} s', flush=True)
+
+
+def read(way, seed, work: Path):
+    "Log-probabilities (687, 47) of all labelled items by way and seed; None where a fold is missing."
+    df = items().dropna(subset='category')
+    classes = sorted(df.category.unique())
+    rows = []
+    for fold in range(5):
+        file = work/f'{way} {seed} {fold}.npz'
+        if not file.exists(): return None
+        saved = np.load(file)
+        table = pd.DataFrame(saved['logits'], saved['ids'], saved['classes'])
+        rows.append(table.reindex(columns=classes, fill_value=np.log(1e-9)))
+    return pd.concat(rows).loc[df.item_id].to_numpy()
+
+
+def logits_of(way, seed, work):
+    "Of a way or a blend."
+    if way not in BLENDS: return read(way, seed, work)
+    ways, by_probabilities = BLENDS[way]
+    parts = [read(each, 0 if each == 'words and characters' else seed, work) for each in ways]
+    if any(part is None for part in parts): return None
+    return np.log(np.mean(np.exp(parts), 0)) if by_probabilities else np.mean(parts, 0)
+
+
+def macro_f1(truth, predictions): return f1_score(truth, predictions, average='macro', zero_division=0)
+
+
+def interval(truth, ours: list, theirs: list, draws=1000):
+    "Mean difference in macro-F1 over seeds, and its 95% interval by resampling items."
+    rng = np.random.default_rng(0)
+
+    def difference(rows):
+        return np.mean([macro_f1(truth[rows], one[rows]) - macro_f1(truth[rows], other[rows])
+                        for one, other in zip(ours, theirs)])
+    drawn = [difference(rng.integers(len(truth), size=len(truth))) for _ in range(draws)]
+    return difference(np.arange(len(truth))), *np.quantile(drawn, [.025, .975])
+
+
+def summary(seeds, work) -> pd.DataFrame:
+    "A row for each way of which all folds of a seed are there."
+    df = items().dropna(subset='category')
+    classes = sorted(df.category.unique())
+    truth = pd.Categorical(df.category, classes).codes
+    found = {}
+    for way in [*WAYS, *BLENDS]:
+        of_seed = {seed: logits_of(way, seed, work) for seed in seeds}
+        found[way] = {seed: logits.argmax(1) for seed, logits in of_seed.items() if logits is not None}
+    rows = []
+    for way, predictions in found.items():
+        if not predictions: continue
+        base = found[BASE]
+        # a way without randomness has one seed, which is compared with each of the others
+        shared = [seed for seed in base if seed in predictions] if len(predictions) > 1 else list(base)
+        ours = [predictions.get(seed, next(iter(predictions.values()))) for seed in shared]
+        difference, low, high = interval(truth, ours, [base[seed] for seed in shared])
+        scores = [macro_f1(truth, each) for each in predictions.values()]
+        rows.append({'way': way, 'macro_f1': np.mean(scores), 'accuracy': np.mean(
+            [accuracy_score(truth, each) for each in predictions.values()]), 'seeds': len(scores),
+            'over_late': difference, 'low': low, 'high': high})
+    return pd.DataFrame(rows).round(4)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('ways', nargs='*', help=f'of {list(WAYS)}; default all')
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--folds', type=int, nargs='*', default=range(5))
+    parser.add_argument('--work', type=Path, default=Path('streams-work'), help='what was done already')
+    parser.add_argument('--out', type=Path, help='CSV to write')
+    args = parser.parse_args()
+    args.work.mkdir(exist_ok=True, parents=True)
+    for seed in range(args.seeds):
+        for way in args.ways or WAYS:
+            if way == 'words and characters' and seed: continue
+            for fold in args.folds: run(way, seed, fold, args.work)
+    table = summary(range(args.seeds), args.work)
+    print(table.to_string())
+    if args.out: table.assign(command='python tests/bench/streams.py').to_csv(args.out, index=False)
+
+
+if __name__ == '__main__': main()
