@@ -198,8 +198,6 @@ def frames_of(
         raise InputError(f'frames={frames!r}: give 1 or more')
     for option, given in (('draw_frames', draw_frames), ('frame_features', frame_features is not None)):
         if given and not has_images: raise InputError(f'{option}: there are no images (image_col=None)')
-    if frames > 1 and not has_images:
-        raise InputError(f'frames={frames}: there are no images (image_col=None)')
     if draw_frames and frames == 1: raise InputError('draw_frames=True asks for frames=2 or more')
     is_ready = all(hasattr(frame_features, needed) for needed in ('warm', 'n_out'))
     if frame_features is not None and not is_ready:

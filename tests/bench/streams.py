@@ -38,8 +38,8 @@ PRETRAIN_EPOCHS, PRETRAIN_RATE = 8, 1e-3
 ALL = {'mlm': .8, 'mfm': .33, 'itm': 1., 'itc': 1.}
 BASE = 'late fusion'
 # what a fine-tuning may have beside the plain one
-TRICKS = {'FGM': dict(cbs=lambda: [FGM(.5)]), 'PGD': dict(cbs=lambda: [PGD()]), 'EMA': dict(cbs=lambda: [EMA()]),
-          'contrast kept': dict(objectives={'itc': .1}),
+TRICKS = {'FGM': dict(cbs=lambda: [FGM(.5)]), 'PGD': dict(cbs=lambda: [PGD()]),
+          'EMA': dict(cbs=lambda: [EMA()]), 'contrast kept': dict(objectives={'itc': .1}),
           'smoothing': dict(loss_func=lambda: CrossEntropy(label_smoothing=.1))}
 
 
@@ -54,7 +54,8 @@ def features(folder) -> FrameFeatures:
 
 
 def loaders(fold, frame_features=None, bs=32, **options):
-    columns = dict(id_col='item_id', image_col='images', title_col=TEXTS, label_col='category', fold_col='fold')
+    columns = dict(id_col='item_id', image_col='images', title_col=TEXTS, label_col='category',
+                   fold_col='fold')
     return ClassifyDataLoaders.from_df(
         items(), CLIPS/'images', valid_fold=fold, bs=bs, phash=False, num_workers=0,
         **{**columns, 'frames': 5, 'frame_features': frame_features, 'max_len': LIMITS, **options})
@@ -76,7 +77,8 @@ def words_and_characters(fold):
     model = make_pipeline(vectors, LogisticRegression(C=30, class_weight='balanced', max_iter=1000))
     model.fit(texts[is_train], df.category[is_train])
     is_valid = df.fold == fold
-    return df.item_id[is_valid].to_numpy(), np.log(model.predict_proba(texts[is_valid]) + 1e-9), model.classes_
+    probabilities = model.predict_proba(texts[is_valid])
+    return df.item_id[is_valid].to_numpy(), np.log(probabilities + 1e-9), model.classes_
 
 
 def predicted(learn):
@@ -109,8 +111,10 @@ def stream(seed, fold, work, fusion, objectives=None, trick=None):
     "A stream, bare or pretrained, fine-tuned with or without a trick."
     state = None if objectives is None else pretrained_state(seed, fusion, objectives, work)
     seed_everything(seed)
-    options = {name: option() if callable(option) else option for name, option in TRICKS.get(trick, {}).items()}
-    learn = classify_learner(loaders(fold, features(work/'features'), seed=seed), fusion=fusion_of(fusion), **options)
+    options = {name: option() if callable(option) else option
+               for name, option in TRICKS.get(trick, {}).items()}
+    dls = loaders(fold, features(work/'features'), seed=seed)
+    learn = classify_learner(dls, fusion=fusion_of(fusion), **options)
     if state is not None: learn.load_encoder_state(state)
     return predicted(fitted(learn))
 
@@ -123,7 +127,7 @@ def by_learner(seed, fold, work, **options):
 
 
 def trained_pictures(seed, fold, work):
-    "Late fusion as `classify_learner` has it by default: pictures of 64 pixels trained with the text, 8 epochs."
+    "Late fusion as `classify_learner` has it by default: pictures of 64 pixels trained with the text."
     from fastai.vision.augment import Resize
     seed_everything(seed)
     dls = loaders(fold, frames=4, item_tfms=Resize(64), max_len=64, seed=seed)
@@ -140,9 +144,10 @@ WAYS = {
     'frames': partial(by_learner, title_col=None, max_len=64),
     BASE: by_learner,
     **{fusion: partial(stream, fusion=fusion) for fusion in ('single', 'double', 'double by words')},
-    **{f'{fusion}, pretrained': partial(stream, fusion=fusion, objectives=ALL) for fusion in ('single', 'double')},
-    **{f'single, pretrained without {objective}': partial(stream, fusion='single', objectives=without(objective))
-       for objective in ALL},
+    **{f'{fusion}, pretrained': partial(stream, fusion=fusion, objectives=ALL)
+       for fusion in ('single', 'double')},
+    **{f'single, pretrained without {name}': partial(stream, fusion='single', objectives=without(name))
+       for name in ALL},
     **{f'single, pretrained, {trick}': partial(stream, fusion='single', objectives=ALL, trick=trick)
        for trick in TRICKS}}
 # made of the ways above: (ways, whether probabilities are averaged, in place of their logarithms)
@@ -161,7 +166,7 @@ def run(way, seed, fold, work: Path):
     if file.exists(): return
     start = time.time()
     ids, logits, classes = WAYS[way](seed, fold, work)
-    np.savez(file, ids=ids.astype(str), logits=logits, classes=classes.astype(str), seconds=time.time() - start)
+    np.savez(file, ids=ids.astype(str), logits=logits, classes=classes.astype(str))
     print(f'{way}, seed {seed}, fold {fold}: {time.time() - start:.0f} s', flush=True)
 
 
@@ -220,9 +225,9 @@ def summary(seeds, work) -> pd.DataFrame:
         ours = [predictions.get(seed, next(iter(predictions.values()))) for seed in shared]
         difference, low, high = interval(truth, ours, [base[seed] for seed in shared])
         scores = [macro_f1(truth, each) for each in predictions.values()]
-        rows.append({'way': way, 'macro_f1': np.mean(scores), 'accuracy': np.mean(
-            [accuracy_score(truth, each) for each in predictions.values()]), 'seeds': len(scores),
-            'over_late': difference, 'low': low, 'high': high})
+        accuracy = np.mean([accuracy_score(truth, each) for each in predictions.values()])
+        rows.append({'way': way, 'macro_f1': np.mean(scores), 'accuracy': accuracy, 'seeds': len(scores),
+                     'over_late': difference, 'low': low, 'high': high})
     return pd.DataFrame(rows).round(4)
 
 

@@ -2,6 +2,7 @@
 class, rows named that can't be used."""
 import collections
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ from fastai.torch_core import TensorCategory, TensorImage
 from fastai.vision.augment import Resize
 
 from fastmatch.core import InputError
-from fastmatch.data.classify import ClassifyDataLoaders, widen
+from fastmatch.data.classify import ClassifyDataLoaders, _file_names, widen
 from fastmatch.data.columns import Columns
 from fastmatch.data.demo import demo_path
+from fastmatch.data.frames import Frames, TensorCount, taken_evenly
 from fastmatch.data.image import read_image
 from fastmatch.data.title import TensorTitle
 
@@ -59,7 +61,8 @@ def make_loaders(items, **kwargs):
 
 def test_a_batch_holds_every_view_the_text_and_the_class(items):
     loaders = make_loaders(items)
-    *views, token_ids, labels = loaders.train.one_batch()
+    *views, counts, token_ids, labels = loaders.train.one_batch()
+    assert isinstance(counts, TensorCount)
     assert [type(view) for view in views] == [TensorImage] * 3 and all(
         view.shape == (8, 3, 64, 64) for view in views
     )
@@ -67,11 +70,12 @@ def test_a_batch_holds_every_view_the_text_and_the_class(items):
     assert list(loaders.vocab) == ['a', 'b']
     # the validation loader keeps the table's order: each view, text and class against the file's
     start, valid_items = 0, items[items.fold == 0].reset_index(drop=True)
-    for *views, token_ids, labels in loaders.valid:
+    for *views, counts, token_ids, labels in loaders.valid:
         for index in range(len(labels)):
             row, file_names = valid_items.iloc[start + index], valid_items.images[start + index].split()
-            for view_number, view in enumerate(views):
-                picture = read_image(IMAGES / file_names[view_number % len(file_names)]).resize((64, 64))
+            assert counts[index] == min(len(file_names), 3)
+            for view, file_name in zip(views, taken_evenly(file_names, 3)):
+                picture = read_image(IMAGES / file_name).resize((64, 64))
                 expected = np.asarray(picture, dtype=np.float32) / 255
                 assert np.abs(view[index].permute(1, 2, 0).cpu().numpy() - expected).max() < 1e-6
             decoded = str(loaders.before_batch.fs[0].decodes(token_ids[index]))
@@ -87,9 +91,10 @@ def test_widen_leaves_the_table_and_repeats_views():
     table = pd.DataFrame(
         {'f': ['a b', ['c d', 'e', 'f'], ('g',)], 't': ['x ', None, 'y'], 'u': [None, 'z', ' ']}
     )
-    widened, image_columns, columns = widen(table, Columns(image='f', title=['t', 'u']), 2)
-    assert image_columns == ['f 1', 'f 2']
-    assert widened[image_columns].values.tolist() == [['a', 'b'], ['c d', 'e'], ['g', 'g']]
+    reading = Frames('f', 2, _file_names, Path('.'))
+    widened, image_columns, columns = widen(table, Columns(image='f', title=['t', 'u']), reading)
+    assert image_columns == ['f 1', 'f 2'] and widened['f (frames)'].tolist() == [2, 2, 1]
+    assert widened[image_columns].values.tolist() == [['a', 'b'], ['c d', 'f'], ['g', 'g']]
     assert widened[columns.title].tolist() == ['x', 'z', 'y'] and list(table) == ['f', 't', 'u']
     # one picture an item: a name may hold a blank
     single = Columns(image='f', title='t')
@@ -135,19 +140,22 @@ def test_samplers_even_out_the_classes(items):
 def test_rows_that_cannot_be_used_are_named(items):
     broken = items.copy()
     broken.loc[3, 'images'] = 'gone.png ' + broken.images[3]
-    broken.loc[7, ['title', 'description']] = [' ', None]
+    # an item may lack its text or its pictures, but not both
+    broken.loc[7, ['images', 'title', 'description']] = [None, ' ', None]
+    broken.loc[8, ['title', 'description']] = [' ', None]
     broken.loc[11, 'kind'] = None  # without a class: no fault, but kept aside
     broken.loc[12, 'images'] = None
     with pytest.raises(InputError) as raised: make_loaders(broken)
     message = str(raised.value)
-    for part in ('row 3', 'gone.png', 'row 7', 'row 12', repr(broken.part[3])):
+    for part in ('row 3', 'gone.png', 'row 7', 'neither picture nor text', repr(broken.part[3])):
         assert part in message, part
     with pytest.warns(UserWarning, match='1 listings without a group'):
         loaders = make_loaders(broken, on_error='skip')
-    assert len(loaders.df) == len(broken) - 4 and sorted(loaders.skipped.row) == [3, 7, 12]
-    assert set(loaders.skipped.id) == set(broken.part[[3, 7, 12]])
+    assert len(loaders.df) == len(broken) - 3 and sorted(loaders.skipped.row) == [3, 7]
+    assert set(loaders.skipped.id) == set(broken.part[[3, 7]])
+    assert loaders.lacking == {'image': 1, 'title': 1}
     assert list(loaders.unlabelled.part) == [broken.part[11]]
-    assert not set(loaders.df.part) & set(broken.part[[3, 7, 11, 12]])
+    assert not set(loaders.df.part) & set(broken.part[[3, 7, 11]])
 
 
 @pytest.mark.parametrize(

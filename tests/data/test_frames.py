@@ -157,7 +157,6 @@ def test_two_pictures_of_a_listing_in_one_batch(folder):
     (dict(frames=0), 'frames=0: give 1 or more'), (dict(frames=2.5), 'frames=2.5'),
     (dict(frames=1, draw_frames=True), 'draw_frames=True asks for frames=2'),
     (dict(image_col=None, frames=1, draw_frames=True), 'draw_frames: there are no images'),
-    (dict(image_col=None), 'frames=3: there are no images'),
     (dict(frame_features='lite0'), "frame_features='lite0': give FrameFeatures"),
     (dict(max_len={'name': 3}), r"max_len=.*each of the columns \['name', 'words'\]"),
     (dict(max_len={'name': 3, 'words': 0}), "0 tokens of 'words'"),

@@ -235,7 +235,7 @@ def test_refusals(pictures, features, text_arch):
     with pytest.raises(InputError, match='queue=4096: with 40 items'):
         pretrain_learner(dls, text_arch=text_arch,
                          options={'itc': {'momentum': .9, 'queue': 4096}})
-    one_picture = loaders(pictures, frames=1, max_len=8, image_col=None)
+    one_picture = loaders(pictures, max_len=8, image_col=None)
     with pytest.raises(InputError, match='frames=2 or more'):
         pretrain_learner(one_picture, text_arch=text_arch)
     with pytest.raises(InputError, match='joins frames and text'):
