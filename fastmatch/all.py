@@ -29,7 +29,7 @@ from .data.augment import Colour, DropFields, DropSpan, Erase, RandAugment, Text
 from .data.block import MatchDataLoaders
 from .data.classify import ClassifyDataLoaders
 from .data.columns import Columns
-from .data.demo import demo_path, demo_shops
+from .data.demo import demo_items, demo_path, demo_shops
 from .data.image import read_image
 from .data.kinds import recognise_fields
 from .data.read import check_listings

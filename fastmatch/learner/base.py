@@ -26,6 +26,7 @@ from ..schedule.patch import ScheduledFits
 from ..schedule.rates import ALIASES, check_rates, named_rates, rate_factors
 from .fits import FastaiFits
 from .reading import EncoderInputs, tokenize_of
+from .show import draw_attention, item_row
 from .trial import check_words, long_titles, places_hint, read_trial, share_cut_off, try_encoder
 
 # Factors on one learning rate. With the same rate everywhere, a pretrained transformer is ruined or new class
@@ -167,6 +168,27 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
                              'encoders or another fusion')
         self.model.load_state_dict(state, strict=False)
         return self
+
+    @torch.no_grad()
+    def show_attention(
+        self,
+        item=None,  # Id of an item of `dls`; None: the first held-out one with the most frames
+    ):
+        "Show the frames of an item and how much each looks at each word; for a model with a fusion."
+        if getattr(self.model, 'fusion', None) is None:
+            raise InputError("there is no attention of frames to words: give fusion='single' or 'double'")
+        row = item_row(self.dls, item)
+        loader = self.encoder_inputs.fit_loader(self.dls.test_dl(row, bs=1, num_workers=0))
+        inputs = loader.one_batch()[:self.dls.n_inp]
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            batch = self.model.read(*inputs)
+            shares = self.model.fusion.attention(self.model.encoders['title'], batch)[0].float().cpu()
+        finally: self.model.train(was_training)
+        tokenizer = tokenize_of(self.dls).tokenizer
+        words = [tokenizer.decode([token]) for token in batch.ids[0, batch.is_token[0]].tolist()]
+        draw_attention(self.dls, row.iloc[0], words, shares[batch.has_frame[0].cpu()][:, :len(words)])
 
     def validate(self, ds_idx=1, dl=None, cbs=None):
         "fastai's `validate`."

@@ -1,6 +1,7 @@
 "Listings of a Learner's validation set, drawn in rows."
 import numpy as np
 
+from ..core import InputError
 from ..data.image import image_path, read_image
 from ..data.pictures import first_picture
 from ..data.show import draw_listing, grid
@@ -58,3 +59,43 @@ def draw_rows(
     axes = grid(len(rows), max(1 + len(others) for _, others in rows))
     for axes_row, (position, others) in zip(axes, rows):
         draw_items(dls, axes_row, [(position, 'listing', 'black'), *others])
+
+
+def item_row(
+    dls,  # `ListingDataLoaders` with frames
+    item=None,  # Id of an item; None: the first held-out one with the most frames
+):  # DataFrame of one row
+    "The row of an item; raises `InputError` where there is none."
+    table = dls.all_df
+    if item is None:
+        held_out = dls.valid_df if len(dls.valid_df) else table
+        return held_out.sort_values(dls.frame_reading.count_column, ascending=False, kind='stable').iloc[:1]
+    row = table[table[dls.columns.id].astype(str) == str(item)]
+    if not len(row): raise InputError(f'item={item!r}: no item of these dls')
+    return row
+
+
+def draw_attention(
+    dls,  # `ListingDataLoaders` with frames
+    row,  # A row of its table
+    words: list[str],  # l tokens
+    shares,  # (f,l), how much each frame looks at each of them
+):
+    "Draw the frames of an item in a column, and beside each how much it looks at each word."
+    import matplotlib.pyplot as plt
+    names = [row[column] for column in dls.image_columns[:len(shares)]]
+    figure, axes = plt.subplots(len(names), 2, squeeze=False, layout='constrained',
+                                figsize=(2 + .5 * len(words), 1.1 * len(names) + .8),
+                                gridspec_kw={'width_ratios': [1, max(1, .5 * len(words))]})
+    largest = float(shares.max())
+    for place, name in enumerate(names):
+        axes[place, 0].imshow(np.asarray(read_image(image_path(dls.image_folder, name))))
+        axes[place, 0].axis('off')
+        axes[place, 1].imshow(shares[place:place + 1], vmin=0, vmax=largest, cmap='viridis', aspect='auto')
+        axes[place, 1].set_yticks([])
+        axes[place, 1].set_xticks([])
+    last = axes[-1, 1]
+    last.set_xticks(range(len(words)), [word.replace('$', r'\$') for word in words], rotation=60, ha='right',
+                    fontsize=8)
+    figure.suptitle(f'{row[dls.columns.id]}: attention of frames to words, yellow is most ({largest:.2f})',
+                    fontsize=9)

@@ -119,6 +119,20 @@ class SingleStream(nn.Module):
         mean = masked_mean(states, torch.cat([batch.has_frame, batch.is_token], 1))
         return Fused(states[:, :n_frames], states[:, n_frames:], mean)
 
+    def attention(self, title, batch: StreamBatch) -> torch.Tensor:
+        "How much each frame looks at each token (n,f,l) in the last layer, the mean over heads."
+        words = title.body.get_input_embeddings()(batch.ids)
+        frames = self.frames(batch.frames).to(words.dtype)
+        given = title.body.config._attn_implementation
+        # other ways to compute attention never have its shares in memory
+        title.body.set_attn_implementation('eager')
+        try:
+            output = _joint(title.body, frames, batch.has_frame, words, batch.is_token,
+                            output_attentions=True)
+        finally: title.body.set_attn_implementation(given)
+        n_frames = batch.frames.shape[1]
+        return output.attentions[-1].mean(1)[:, :n_frames, n_frames:]
+
     def frames_alone(self, title, batch: StreamBatch):
         "A vector (n,width) of the frames of each item, which has seen no text."
         frames = self.frames(batch.frames)
@@ -173,6 +187,21 @@ class DoubleStream(nn.Module):
         states = self.cross(tokens, with_summary, tgt_key_padding_mask=~sees_token,
                             memory_key_padding_mask=~has_frame)
         return Fused(frames, states, masked_mean(states, sees_token))
+
+    def attention(self, title, batch: StreamBatch) -> torch.Tensor:
+        """How much each frame looks at each token (n,f,l) in the last layer, the mean over heads; with the
+        text as queries, how much each token looks at each frame."""
+        shares = []
+
+        def ask(module, given, options): return given, {**options, 'need_weights': True}
+        last = self.cross.layers[-1].multihead_attn
+        hooks = [last.register_forward_pre_hook(ask, with_kwargs=True),
+                 last.register_forward_hook(lambda module, given, output: shares.append(output[1]))]
+        try: self(title, batch)
+        finally:
+            for hook in hooks: hook.remove()
+        # the learnt query comes before the frames
+        return shares[-1][:, 1:] if self.queries == 'frames' else shares[-1].transpose(1, 2)[:, 1:]
 
     def frames_alone(self, title, batch: StreamBatch):
         "A vector (n,width) of the frames of each item, which has seen no text."
@@ -341,13 +370,18 @@ def _tried(title):
 
 def _joint_states(body, frames, has_frame, words, is_token):
     "States (n,f+l,width) of frames, then words, through a text encoder; both as vectors of its embeddings."
+    return _joint(body, frames, has_frame, words, is_token).last_hidden_state
+
+
+def _joint(body, frames, has_frame, words, is_token, **options):
+    "What a text encoder returns of frames, then words."
     n_frames, n_words = frames.shape[1], words.shape[1]
     # both start from the first position: how many frames there are moves no word
     first = _first_position(body)
     places = torch.cat([torch.arange(n_frames), torch.arange(n_words)]).to(words.device) + first
     mask = never_empty(torch.cat([has_frame, is_token], 1))
     return body(inputs_embeds=torch.cat([frames, words], 1), attention_mask=mask.long(),
-                position_ids=places.expand(len(words), -1)).last_hidden_state
+                position_ids=places.expand(len(words), -1), **options)
 
 
 def _first_position(body):

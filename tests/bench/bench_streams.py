@@ -6,22 +6,17 @@ from tests.bench.bench_step import bare_step, learner_step, same_adam
 from tests.bench.harness import Case, bench
 
 ITEMS, FRAMES = 64, 5
+TEXTS = ['title', 'heard', 'written']
 
 
 def made_items(quick):
-    "Items of the sample: the drawings of an emoji are its frames, its titles the texts; classes at random."
-    import numpy as np
-    import pandas as pd
-
-    from fastmatch.data.demo import demo_path
-    df = pd.read_csv(demo_path()/'listings.csv')
-    groups = df.groupby('label_group').agg(images=('image', ' '.join), title=('title', 'first'),
-                                           more=('title', 'last')).reset_index()
-    groups = groups.head(32 if quick else 400)
-    return groups.assign(label=np.arange(len(groups)) % 5, fold=np.arange(len(groups)) % 4)
+    "Items of the sample that have a category."
+    from fastmatch.data.demo import demo_items
+    items = demo_items(1.).dropna(subset='category')
+    return items.groupby('category').head(8) if quick else items
 
 
-def loaders(quick, folder=None, bs=None):
+def loaders(quick, folder=None):
     "Loaders over those items, with stored features, and their `FrameFeatures`."
     from fastmatch.data.classify import ClassifyDataLoaders
     from fastmatch.data.demo import demo_path
@@ -29,9 +24,9 @@ def loaders(quick, folder=None, bs=None):
     arch = dict(image_arch='test_efficientnet', pretrained=False) if quick else {}
     features = FrameFeatures(size=32 if quick else 96, folder=folder, **arch)
     dls = ClassifyDataLoaders.from_df(
-        made_items(quick), demo_path()/'images', id_col='label_group', image_col='images',
-        title_col=['title', 'more'], fold_col='fold', frames=FRAMES, frame_features=features,
-        max_len={'title': 16, 'more': 16}, bs=bs or (8 if quick else 32), num_workers=0, phash=False)
+        made_items(quick), demo_path()/'images', id_col='item_id', image_col='images',
+        title_col=TEXTS, label_col='category', fold_col='fold', frames=FRAMES, frame_features=features,
+        max_len=dict.fromkeys(TEXTS, 16), bs=8 if quick else 32, num_workers=0, phash=False)
     return dls, features
 
 

@@ -312,3 +312,23 @@ def test_late_fusion_takes_the_mean_of_the_frames_that_are_there():
     features = made.features(given.frames, torch.tensor([3, 1, 2, 1]))['image']
     torch.testing.assert_close(features[1], given.frames[1, 0])
     torch.testing.assert_close(features[2], given.frames[2, :2].mean(0))
+
+
+@pytest.mark.parametrize('fusion', FUSIONS)
+def test_attention_of_frames_to_words(fusion):
+    made, given = net(fusion), batch()
+    implementation = made.encoders['title'].body.config._attn_implementation
+    with torch.no_grad():
+        before = made.fuse(given).pooled
+        shares = made.fusion.attention(made.encoders['title'], given)
+        after = made.fuse(given).pooled
+    assert shares.shape == (4, 3, 6)
+    torch.testing.assert_close(before, after)
+    assert made.encoders['title'].body.config._attn_implementation == implementation
+    if fusion != 'text':
+        # nothing looks at padding
+        is_padding = given.has_frame[:3, :, None] & ~given.is_token[:3, None]
+        assert float(shares[:3][is_padding].abs().max()) <= 1e-6
+    sums = shares[0][given.has_frame[0]].sum(1)
+    if fusion == 'frames': torch.testing.assert_close(sums, torch.ones(len(sums)))
+    if fusion == 'single': assert (sums > 0).all() and (sums < 1).all()
