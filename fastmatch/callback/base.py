@@ -64,6 +64,11 @@ def unmixed_loss(learner):
     return learner.loss_func if mixing is None else mixing.old_lf
 
 
+def loss_of_labels(loss):
+    "The loss that reads the labels: the one inside, where objectives of pretraining go on beside it."
+    return loss.loss if hasattr(loss, 'objective_weights') else loss
+
+
 def refuse_comparing_loss(
     callback: Callback,  # Callback that trains on some rows of each batch
     instead: str,  # What to do instead, for the message

@@ -9,7 +9,7 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from ..losses import CrossEntropy, SumLoss
-from .base import give_labels_to_heads, mixing_callback
+from .base import give_labels_to_heads, loss_of_labels, mixing_callback
 from .mix import MixImages
 
 
@@ -67,7 +67,7 @@ class MarginSchedule(Callback):
 
     def before_fit(self):
         # before mixing puts a function in the loss's place
-        self._loss = self.learn.loss_func if self.moved is None else self.moved
+        self._loss = loss_of_labels(self.learn.loss_func) if self.moved is None else self.moved
         if not hasattr(self._loss, self.attr):
             raise InputError(f'{type(self._loss).__name__} has no {self.attr!r} to move: give the Learner '
                              'a loss with a margin, ArcFace(), CosFace(), ..., or say which part by loss=')
@@ -107,7 +107,7 @@ class LossTerms(Callback):
     order = 49  # before the Recorder writes its heading
 
     def before_fit(self):
-        sum_loss = self.learn.loss_func
+        sum_loss = loss_of_labels(self.learn.loss_func)
         if not isinstance(sum_loss, SumLoss):
             raise InputError(f'{type(sum_loss).__name__} has no terms: LossTerms wants a SumLoss')
         self._means = {term: [] for term in sum_loss.parts}

@@ -5,13 +5,16 @@ from fastai.callback.mixup import MixHandler
 from fastai.torch_core import find_bs
 
 from ..core import HeadOutput, InputError, auto_scale
-from .base import SkippableCallback, in_lr_find, other_callback
+from .base import SkippableCallback, in_lr_find, loss_of_labels, other_callback
 from .state import DrawnRows
 
 
 def _logits(prediction, loss):
     "The logits (n,c) of each head of a model's output; cosines are scaled as `loss` scales them."
-    for head_output in (prediction.values() if isinstance(prediction, dict) else [prediction]):
+    others = getattr(loss, 'objective_weights', ())
+    loss = loss_of_labels(loss)
+    outputs = prediction if isinstance(prediction, dict) else {None: prediction}
+    for head_output in (output for name, output in outputs.items() if name not in others):
         if not isinstance(head_output, HeadOutput): yield head_output
         elif 'classes' in head_output.extra:
             raise InputError('SAF compares outputs over all classes: '

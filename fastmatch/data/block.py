@@ -2,6 +2,7 @@
 import os
 import warnings
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,7 @@ class ListingDataLoaders(DataLoaders):
     trained nor validated on, kept for the catalogue).
     """
     _kept = ('df', 'is_valid', 'columns', 'text_columns', 'serialised', 'image_folder', 'image_columns',
-             'skipped', 'moved', 'unlabelled')
+             'skipped', 'moved', 'unlabelled', 'frame_reading')
     text_columns = ()  # of loaders in a Learner that an earlier version exported
     serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
@@ -369,7 +370,8 @@ class ListingDataLoaders(DataLoaders):
         loaders = ListingDataLoaders.from_rows(
             items, is_valid, replace(self.columns, group=None), self.image_folder, self.image_columns, None,
             replace(self.options, sampler=None), text_columns=self.text_columns, frames=reading)
-        return loaders.noted(serialised=self.serialised)
+        return loaders.noted(serialised=self.serialised, skipped=self.skipped, moved=self.moved,
+                             unlabelled=items.iloc[:0])
 
 
 def _target(vocab, label_columns, group_column):
@@ -403,6 +405,7 @@ def in_folder(
 
     def whole_path(cell):
         paths = [str(image_path(folder, name)) for name in picture_names(cell, folder)]
+        if not paths: return None
         return paths[0] if len(paths) == 1 else tuple(paths)
     return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
 
@@ -474,7 +477,7 @@ class MatchDataLoaders(ListingDataLoaders):
         if serialise: columns = with_serialised_title(columns, list(getattr(df, 'columns', [])))
         check_inputs(columns)
         path = Path(path)
-        reading = frames_of(columns, path, lambda cell: picture_names(cell, path), frames,
+        reading = frames_of(columns, path, partial(picture_names, folder=path), frames,
                             **take_frame_options(kwargs))
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs, title_tfms)
@@ -503,7 +506,7 @@ def _with_frames(df, unlabelled, columns, reading):
     "Both tables and the columns of pictures in them: one, or one for each frame."
     if reading is None: return df, unlabelled, [] if columns.image is None else [columns.image]
     df, unlabelled = reading.widen(df), reading.widen(unlabelled)
-    reading.warm(df, unlabelled)
+    reading.warm(df, unlabelled, drawn=True)
     return df, unlabelled, reading.columns
 
 

@@ -37,7 +37,8 @@ from .title import MAX_LEN
 
 def _file_names(cell):
     "The file names in a cell: a list, or text with blanks between them, or a single number."
-    if isinstance(cell, (list, tuple, np.ndarray)): return [file_name(name) for name in cell]
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        return [name for name in map(file_name, cell) if name is not None]
     return (file_name(cell) or '').split()
 
 
@@ -53,11 +54,15 @@ def widen(
     return frames.widen(df), frames.columns, columns
 
 
-def _check_pictures(df, image_columns, path, id_column, phash, may_lack=False):
+def _check_pictures(df, image_columns, path, id_column, phash, reading=None, may_lack=False):
     """The rows with a picture that can't be used, as `skipped` has them; one hash for all pictures of a
     row."""
-    files = pd.DataFrame({'file': df[image_columns].to_numpy().ravel(),
-                          'row': np.repeat(np.arange(len(df)), len(image_columns))})
+    files_by_row = df[image_columns].to_numpy().tolist()
+    # any picture of an item may be drawn
+    if reading is not None and reading.draw is not None:
+        files_by_row = [reading.names_of(cell) or [None] for cell in df[reading.column]]
+    files = pd.DataFrame({'file': [file for files_of_row in files_by_row for file in files_of_row],
+                          'row': np.repeat(np.arange(len(df)), list(map(len, files_by_row)))})
     if may_lack: files = files[files.file.notna()].reset_index(drop=True)
     if may_lack and not len(files): return pd.DataFrame(columns=['id', 'row', 'column', 'reason']), None
     checked = check_listings(files, path, image_col='file', id_col=None, on_error='skip', phash=phash,
@@ -100,7 +105,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
 
     With probabilities `columns.group` is a column of the likeliest class, which split and samplers go by.
     """
-    _kept = (*ListingDataLoaders._kept, 'frames', 'label_columns', 'frame_reading', 'lacking')
+    _kept = (*ListingDataLoaders._kept, 'frames', 'label_columns', 'lacking')
     label_columns = ()  # of loaders in a Learner that an earlier version exported
     lacking = None  # with frames, how many usable items have no picture and no text: {'image': 3, 'title': 0}
 
@@ -170,7 +175,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if hashes is not None: hashes = hashes[has_class]
         is_valid, moved = _split(usable, columns, valid_fold, n_folds, seed, hashes)
         vocab = _classes(usable, columns.group, is_valid, label_columns)
-        if reading is not None: reading.warm(usable, unlabelled)
+        if reading is not None: reading.warm(usable, unlabelled, drawn=True)
         dls = cls.from_rows(usable, is_valid, columns, path, image_columns, vocab, options, label_columns,
                             text_columns, reading)
         return dls.noted(skipped=skipped, moved=moved, frames=frames, unlabelled=unlabelled,
@@ -194,7 +199,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if may_lack: widened[columns.title] = _filled(widened[columns.title])
         if not image_columns: return widened
         folder = self.image_folder if path is None else Path(path)
-        skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False, may_lack)
+        skipped, _ = _check_pictures(widened, image_columns, folder, self.columns.id, False,
+                                     may_lack=may_lack)
         if len(skipped): raise_unusable(skipped, self.columns.id)
         if path is not None: widened = in_folder(widened, image_columns, folder)
         if reading is not None: reading.warm(widened)
@@ -262,7 +268,8 @@ def _check_items(df, path, columns, image_columns, on_error, phash, label_faults
     tables = [checked.skipped, _as_table(faults, df[columns.id])]
     hashes = None
     if image_columns:
-        unusable_pictures, hashes = _check_pictures(df, image_columns, path, columns.id, phash, may_lack)
+        unusable_pictures, hashes = _check_pictures(df, image_columns, path, columns.id, phash, reading,
+                                                    may_lack)
         tables.append(unusable_pictures)
     filled = [table for table in tables if len(table)] or [checked.skipped]
     skipped = pd.concat(filled).sort_values('row', kind='stable', ignore_index=True)

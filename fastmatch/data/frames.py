@@ -66,12 +66,13 @@ class Frames:
     def warm(
         self,
         *tables: pd.DataFrame,  # Widened
+        drawn: bool = False,  # Whether frames may be drawn from them, as in training
     ):
         "Encode every picture of some tables that is not stored yet, where features are read."
         if self.features is None: return
         names = [name for df in tables for column in self.columns for name in df[column] if name is not None]
         # of items with more pictures than frames any may be drawn
-        if self.draw is not None:
+        if drawn and self.draw is not None:
             names += [name for df in tables for cell in df[self.column] for name in self.names_of(cell)]
         self.features.warm([image_path(self.folder, name) for name in dict.fromkeys(names)])
 
@@ -203,6 +204,10 @@ def frames_of(
     if frame_features is not None and not is_ready:
         raise InputError(f'frame_features={frame_features!r}: give FrameFeatures(image_arch, folder=...)')
     if not has_images or frames == 1 and frame_features is None: return None
+    own = Frames(columns.image, frames, names_of, folder)
+    texts = columns.title if isinstance(columns.title, (list, tuple)) else [columns.title]
+    taken = [name for name in (*own.columns, own.count_column) if name in (*texts, columns.id, columns.group)]
+    if taken: raise InputError(f'{taken}: frames make columns of these names; rename yours')
     return Frames(columns.image, frames, names_of, folder, frame_features,
                   EpochDraw() if draw_frames else None)
 

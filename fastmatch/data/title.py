@@ -91,10 +91,9 @@ def ids_of_parts(
     """
     if isinstance(tokenizer, CharacterTokenizer): begin, separator = [], [ord('|')]
     else:
-        # a prompt of the encoder's stands before whole titles, its tokenizer reads parts without
-        tokenizer = getattr(tokenizer, 'tokenizer', tokenizer)
-        begin, separator = ([token] if token is not None else []
-                            for token in (tokenizer.cls_token_id, tokenizer.sep_token_id))
+        begin, separator = ([token] if token is not None else [] for token in marks_of(tokenizer))
+        # a prompt stands before whole titles and not before each part
+        if hasattr(tokenizer, 'without_prompt'): tokenizer = tokenizer.without_prompt()
     token_ids = [list(begin) for _ in titles]
     for place, limit in enumerate(limits):
         parts = [title.parts[place] for title in titles]
@@ -102,6 +101,14 @@ def ids_of_parts(
         found = tokenizer(parts, truncation=True, max_length=limit, **options)['input_ids']
         for ids, part_ids in zip(token_ids, found): ids += [*part_ids[:limit], *separator]
     return [ids if any(title.parts) else [] for title, ids in zip(titles, token_ids)]
+
+
+def marks_of(
+    tokenizer,  # A tokenizer, as `Tokenize` takes it
+) -> tuple:  # Token ids, or None where it has no such token
+    "The tokens that begin a text and that separate two."
+    inner = getattr(tokenizer, 'tokenizer', tokenizer)
+    return tuple(getattr(inner, name, None) for name in ('cls_token_id', 'sep_token_id'))
 
 
 def TitleBlock(

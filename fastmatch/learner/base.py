@@ -18,14 +18,14 @@ from ..callback.scoring import GroupRates
 from ..core import InputError, preview
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
-from ..models.fusion import make_fusion
+from ..models.fusion import MAX_FRAMES, make_fusion
 from ..models.layered import parameters_by_layer
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
 from ..schedule.rates import ALIASES, check_rates, named_rates, rate_factors
 from .fits import FastaiFits
-from .reading import EncoderInputs, tokenize_of
+from .reading import EncoderInputs, fingerprint_of, tokenize_of
 from .show import draw_attention, item_row
 from .trial import check_words, long_titles, places_hint, read_trial, share_cut_off, try_encoder
 
@@ -175,7 +175,8 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         item=None,  # Id of an item of `dls`; None: the first held-out one with the most frames
     ):
         "Show the frames of an item and how much each looks at each word; for a model with a fusion."
-        if getattr(self.model, 'fusion', None) is None:
+        net = getattr(self.model, 'net', self.model)
+        if getattr(net, 'fusion', None) is None:
             raise InputError("there is no attention of frames to words: give fusion='single' or 'double'")
         row = item_row(self.dls, item)
         loader = self.encoder_inputs.fit_loader(self.dls.test_dl(row, bs=1, num_workers=0))
@@ -183,8 +184,10 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         was_training = self.model.training
         self.model.eval()
         try:
-            batch = self.model.read(*inputs)
-            shares = self.model.fusion.attention(self.model.encoders['title'], batch)[0].float().cpu()
+            batch = net.read(*inputs)
+            if not (batch.has_frame.any() and batch.is_token.any()):
+                raise InputError(f'item={row[self.dls.columns.id].iloc[0]!r}: it lacks frames, or text')
+            shares = net.fusion.attention(net.encoders['title'], batch)[0].float().cpu()
         finally: self.model.train(was_training)
         tokenizer = tokenize_of(self.dls).tokenizer
         words = [tokenizer.decode([token]) for token in batch.ids[0, batch.is_token[0]].tolist()]
@@ -268,6 +271,7 @@ def make_encoders(
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
     features = frame_features_of(dls)
+    inputs.features = fingerprint_of(dls)
     if features is not None:
         if trial.pictures[0].shape[-1] != features.n_out:
             raise InputError(f'frame_features: {tuple(trial.pictures[0].shape)} for n_out={features.n_out}')
@@ -307,6 +311,8 @@ def make_fusion_of(
     if dls.frame_reading is None or title is None:
         raise InputError(f'fusion={fusion!r} joins frames and text: make dls with image_col, title_col and '
                          'frames=2 or more, the most pictures of an item')
+    if dls.frame_reading.n > MAX_FRAMES:
+        raise InputError(f'frames={dls.frame_reading.n}: a fusion has positions for {MAX_FRAMES}')
     features = frame_features_of(dls)
     return make_fusion(fusion, title, image.n_out if features is None else features.n_out)
 
@@ -325,11 +331,16 @@ def _by_modality(pretrained):
 def _tried_titles(dls, text_arch, encoder, tokenizer):
     """Token ids of two titles that the encoder has read; warns where it reads fewer tokens than `dls` keeps,
     and where many of the titles have more."""
-    max_len = tokenize_of(dls).max_len
+    tokenize = tokenize_of(dls)
+    max_len, limits = tokenize.max_len, getattr(tokenize, 'limits', None)
     check_words(text_arch, encoder, tokenizer)
     token_ids = long_titles(tokenizer, max_len)
     try_encoder('text_arch', text_arch, encoder, token_ids, places_hint(encoder, token_ids.shape[1]))
     limit = most_tokens(tokenizer, max_len)
+    if limits is not None:
+        if limit == max_len: return token_ids
+        raise InputError(f'max_len: {limits} tokens and separators are {max_len}, and text_arch='
+                         f'{text_arch!r} reads {limit}')
     if limit < max_len:
         shown = text_arch if isinstance(text_arch, str) else type(encoder).__name__
         warnings.warn(f'text_arch={shown!r} reads {limit} tokens of a title and not max_len={max_len}: '

@@ -99,7 +99,12 @@ class MatchLearner(MatcherExport, ListingLearner):
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         pictures, listings = df, np.arange(len(df))
         # a fusion reads the pictures of a listing together
-        if self.dls.frame_reading is not None: pictures = self.dls.frame_reading.widen(df)
+        if self.dls.frame_reading is not None:
+            if tta and self.dls.frame_reading.features is not None:
+                raise InputError('tta=True: features of pictures have no mirror image; make them with '
+                                 'FrameFeatures(..., mirror=True)')
+            pictures = self.dls.frame_reading.widen(df)
+            self.dls.frame_reading.warm(pictures)
         elif columns.image is not None:
             pictures, listings = one_a_picture(df, columns.image, self.dls.image_folder)
         vectors = by_listing(self._embed(pictures, bs or self.dls.valid.bs, tta), listings)
@@ -268,7 +273,7 @@ def match_learner(
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
     # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
-    # `learn.encoder` and `learn.matcher` will raise it
+    # `learn.encoder` and `learn.matcher` will raise it, as they do for every Learner with a fusion
     check_matcher: bool = True,
     # fusion, objectives for `stream_options`; pretrained, normalize, pool, image_pool for `make_encoders`;
     # the rest for fastai's `Learner`

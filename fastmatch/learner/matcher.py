@@ -55,6 +55,8 @@ def check_exportable(
     try:
         if dls.columns.image is not None: picture_of(dls)
         check_ids(dls.df[dls.columns.id], dls.columns.id)
+        if tokenize_of_parts(dls):
+            raise InputError('max_len by column: a matcher reads one text; give one number for all columns')
     except InputError as error:
         raise InputError(f'{error}. This Learner would train, and no matcher could be made of it: '
                          'check_matcher=False trains all the same') from None
@@ -101,6 +103,7 @@ class MatcherExport:
 
         Raises `InputError` where the rule was chosen on embeddings with another `tta` or other sizes.
         """
+        if self.model.fusion is not None: self.encoder()
         if not isinstance(rule, Rule):
             raise InputError(f'rule={rule!r}: give a Rule, '
                              'e.g. choose_rule(candidates(emb.spaces()), emb.groups)')

@@ -122,7 +122,7 @@ def stream_options(
     # Objectives of pretraining that go on beside the loss, with their weights: {'itc': .1}
     objectives: dict | None = None,
 ) -> tuple:  # (fusion, objectives)
-    "What learners take of streams."
+    "The options of streams that learners take, in one place with their names: for `delegates`."
     return fusion, objectives
 
 

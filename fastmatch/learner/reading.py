@@ -23,6 +23,15 @@ def tokenize_of(
     return next((transform for transform in transforms if isinstance(transform, Tokenize)), None)
 
 
+def fingerprint_of(
+    dls,  # `ListingDataLoaders`
+) -> str | None:
+    "What tells features of frames from those of other encoders; None where pictures are read, or nothing."
+    reading = getattr(dls, 'frame_reading', None)
+    if reading is None or reading.features is None: return None
+    return getattr(reading.features, 'fingerprint', 'unknown')
+
+
 class EncoderNormalize(Normalize):
     "The `Normalize` of a learner's image encoder; another learner that gets these loaders puts in its own."
 
@@ -34,13 +43,16 @@ class EncoderInputs:
     tokenizer: object = None  # Of the text encoder; None: there is none
     mean: list | None = None  # Of each color channel, as the image encoder knows them; None: not normalized
     std: list | None = None  # Of each color channel
+    features: str | None = None  # Fingerprint of the features of frames that it reads; None: pictures
 
     def fit(
         self,
         dls: DataLoaders,  # Left as they are
     ) -> DataLoaders:  # The same where they fit already
         "A copy of `dls` that makes what the encoders read; `InputError` where it lacks pictures or titles."
-        if isinstance(dls, ListingDataLoaders): self._check_columns(dls.columns)
+        if isinstance(dls, ListingDataLoaders):
+            self._check_columns(dls.columns)
+            self._check_features(dls)
         loaders = [self.fit_loader(loader) for loader in dls.loaders]
         if all(fitted is loader for fitted, loader in zip(loaders, dls.loaders)): return dls
         fitted_dls = copy.copy(dls)
@@ -85,6 +97,17 @@ class EncoderInputs:
         if self.mean is None: return False
         wanted = Normalize.from_stats(self.mean, self.std, cuda=False)
         return (normalizer.mean.cpu().equal(wanted.mean) and normalizer.std.cpu().equal(wanted.std))
+
+    def _check_features(self, dls):
+        "Raise `InputError` where the features of frames are not those that the model was made for."
+        given = fingerprint_of(dls)
+        if given == getattr(self, 'features', None): return
+        if given is None or getattr(self, 'features', None) is None:
+            states = ['features of pictures', 'pictures'][::1 if given else -1]
+            raise InputError(f'dls hold {states[0]}, and the model reads {states[1]}: make them with '
+                             'frame_features like those that the learner was made with')
+        raise InputError('dls: their frame_features are of another encoder, size or method than those that '
+                         'the learner was made with')
 
     def _check_columns(self, columns):
         "Raise `InputError` where the listings don't have what the encoders read, or more than that."

@@ -67,6 +67,7 @@ def item_row(
 ):  # DataFrame of one row
     "The row of an item; raises `InputError` where there is none."
     table = dls.all_df
+    if not len(table): raise InputError('these dls hold no items: those of an exported Learner have none')
     if item is None:
         held_out = dls.valid_df if len(dls.valid_df) else table
         return held_out.sort_values(dls.frame_reading.count_column, ascending=False, kind='stable').iloc[:1]

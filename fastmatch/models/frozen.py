@@ -89,6 +89,16 @@ class FrameFeatures:
         self._vectors = {}  # content -> float32 (n_out,)
         self._contents = {}  # (path, time of its last change, size) -> content
 
+    # what is kept in memory is a cache: an exported Learner holds no pictures of its listings
+    def __getstate__(self): return {**self.__dict__, '_vectors': {}, '_contents': {}}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if self.device.startswith('cuda') and not torch.cuda.is_available(): self.device = 'cpu'
+        self.encoder.to(self.device)
+
+    def __deepcopy__(self, memo): return self
+
     def __repr__(self):
         name = getattr(self.encoder, 'name', type(self.encoder).__name__)
         where = 'in memory' if self.store is None else str(self.store.file)

@@ -309,10 +309,11 @@ def text_states(
 def check_body(
     title: nn.Module,  # Text encoder
 ):
-    "Raise `InputError` unless a text encoder has a vector for each token, as those of transformers have."
-    if isinstance(getattr(title, 'body', None), nn.Module) and hasattr(title, 'pad_id'): return
+    """Raise `InputError` unless a text encoder has a vector for each token and pools them, as those of
+    transformers do but for the towers of CLIP and its kin."""
+    if isinstance(getattr(title, 'body', None), nn.Module) and hasattr(title, 'pool'): return
     raise InputError(f'fusion: {type(title).__name__} gives one vector a text; frames meet the words of an '
-                     'encoder of transformers, named by text_arch')
+                     "encoder of transformers' BERT kind, named by text_arch (CLIP's image tower is fine)")
 
 
 def check_single(
@@ -328,7 +329,8 @@ def check_single(
     name = f'{type(body).__name__} ({title.name})' if getattr(title, 'name', None) else type(body).__name__
     needed = {'inputs_embeds', 'position_ids', 'attention_mask'}
     wanted = ("fusion='single' puts frames among the words, which encoders of BERT's kind can read: bert, "
-              "roberta, xlm-roberta, electra, albert, distilbert, modernbert; fusion='double' takes any")
+              "roberta, xlm-roberta, electra, albert, distilbert, modernbert; fusion='double' takes any that "
+              'pools words')
     if not needed <= set(inspect.signature(body.forward).parameters):
         raise InputError(f'{name} takes no vectors in place of token ids. {wanted}')
     was_training = body.training

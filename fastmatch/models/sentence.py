@@ -106,6 +106,10 @@ class PromptTokenizer:
         # two texts read as one have one prompt
         return self.tokenizer(prepared, [self._cased(other) for other in others], **options)
 
+    def without_prompt(self) -> 'PromptTokenizer':
+        "The same tokenizer for texts that go on: it lower-cases as this one does."
+        return PromptTokenizer(self.tokenizer, '', self.lower)
+
     def _prepared(self, title): return self._cased(self.prompt + title)
     def _cased(self, text): return text.lower() if self.lower else text
 

@@ -1,6 +1,4 @@
 "Image-text matching: whether frames and text are of the same item."
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -68,7 +66,7 @@ class ITM(Objective):
         frames: torch.Tensor,  # int64 (m,): the item whose frames it has
     ) -> torch.Tensor:  # A number
         "The loss of pairs, which belong together where both are of the same item."
-        pairs = replace(batch.of(texts), frames=batch.frames[frames], has_frame=batch.has_frame[frames])
+        pairs = batch.with_texts_of(texts).with_frames_of(frames)
         states = net.fuse(pairs).pooled.to(self.head.weight.dtype)
         logits = upcast(self.head(states).squeeze(1))
         return F.binary_cross_entropy_with_logits(logits, (texts == frames).to(logits.dtype))

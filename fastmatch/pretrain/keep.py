@@ -18,7 +18,7 @@ class WithObjectives(Loss):
         super().__init__()
         check_weights(weights)
         self.loss = loss
-        self.weights = dict(weights)
+        self.objective_weights = dict(weights)
         self.reduction = loss.reduction
 
     @property
@@ -40,10 +40,11 @@ class WithObjectives(Loss):
         **mixing,  # `partners` and `share` of mixed rows
     ) -> torch.Tensor:
         "The loss of the labels and the weighted sum of the objectives, which is added to that of each row."
-        if not isinstance(output, dict) or not set(self.weights) <= set(output):
+        if not isinstance(output, dict) or not set(self.objective_weights) <= set(output):
             return self.loss(output, *targets, **mixing)
-        heads = {name: head_output for name, head_output in output.items() if name not in self.weights}
-        terms = sum(weight * output[name] for name, weight in self.weights.items())
+        heads = {name: head_output for name, head_output in output.items()
+                 if name not in self.objective_weights}
+        terms = sum(weight * output[name] for name, weight in self.objective_weights.items())
         return self.loss(heads, *targets, **mixing) + terms
 
     def activation(self, output): return self.loss.activation(output)

@@ -39,7 +39,7 @@ class MFM(MaskedObjective):
                              "can be told; leave mfm out, or choose queries='frames'")
         self.rate = rate
         self.temperature = temperature
-        self.head = nn.Linear(text_width(net), frame_width(net))
+        self.head = nn.Linear(text_width(net), net.frame_width)
 
     def choose(
         self,
@@ -66,10 +66,3 @@ class MFM(MaskedObjective):
             if self.temperature is None: return F.cross_entropy(told @ features.T, places)
             cosines = F.normalize(told, dim=1) @ F.normalize(features, dim=1).T
             return F.cross_entropy(cosines / self.temperature, places)
-
-
-def frame_width(
-    net: nn.Module,  # With `Streams`
-) -> int:
-    "The width of the features of frames that a net reads."
-    return net.frame_width

@@ -186,3 +186,27 @@ def test_new_items_are_read_alike(folder):
     widened = dls.widen(new)
     frames, counts, ids = dls.test_dl(widened, bs=4).one_batch()
     assert counts.tolist() == [0, 1, 2, 3] and (ids[1] == 0).all()
+
+
+def test_frames_that_may_be_drawn_are_checked(folder):
+    df = table()
+    df.loc[5, 'photos'] = '1.png 2.png none.png 3.png 4.png'
+    assert len(make(folder, df, frames=2).df) == len(df)
+    with pytest.raises(InputError, match=r"row 5 .*none.png: no such file"):
+        make(folder, df, frames=2, draw_frames=True)
+    for features in (None, Means()):
+        dls = make(folder, df, frames=2, draw_frames=True, frame_features=features, on_error='skip')
+        assert dls.skipped.id.tolist() == ['i5']
+
+
+def test_names_missing_in_a_list_are_no_frames(folder):
+    df = table()
+    df['photos'] = [[*cell.split(), None] if isinstance(cell, str) else [None] for cell in df.photos]
+    dls = make(folder, df, frame_features=Means(), valid_fold=None)
+    assert dls.df['photos (frames)'].tolist() == [min(item % 6, 3) for item in range(20)]
+
+
+def test_columns_of_the_names_that_frames_get_are_refused(folder):
+    df = table().rename(columns={'words': 'photos 1'})
+    with pytest.raises(InputError, match=r"\['photos 1'\]: frames make columns of these names"):
+        make(folder, df, title_col=['name', 'photos 1'])

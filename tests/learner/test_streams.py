@@ -1,21 +1,28 @@
 "Learners with a fusion: pretraining, what goes on from it, objectives beside the loss, matching, refusals."
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.schedule import SchedLin
+from fastai.learner import load_learner
 from fastai.vision.augment import Resize
 
 from fastmatch.callback.adversarial import FGM
 from fastmatch.callback.averaging import EMA
+from fastmatch.callback.heads import MarginSchedule
 from fastmatch.callback.mix import MixUp
 from fastmatch.callback.resume import Resume
+from fastmatch.callback.saf import SAF
 from fastmatch.callback.sharpness import SAM
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.layers.heads import CosineHead
 from fastmatch.learner import classify_learner, match_learner, pretrain_learner
-from fastmatch.losses import FocalLoss
+from fastmatch.losses import ArcFace, FocalLoss
 from fastmatch.models import FrameFeatures
 from tests.data.made import noise
 
@@ -34,6 +41,7 @@ def text_arch(tmp_path_factory):
                         num_attention_heads=2, intermediate_size=32, max_position_embeddings=40)
     BertModel(config).save_pretrained(folder)
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
+    tokenizer.model_max_length = 40
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -55,7 +63,7 @@ def table(n=40, n_unlabelled=12, seed=0):
         names = [f'{number}.png' for number in rng.choice(60, item % 4, replace=False)]
         rows.append({'id': f'i{item}', 'photos': ' '.join(names) or None, 'title': ' '.join(words),
                      'more': str(rng.choice(WORDS[7:])) if item % 3 else None,
-                     'label': label if item < n - n_unlabelled else None, 'fold': item % 4})
+                     'label': label if item < n - n_unlabelled else None, 'fold': item // 4 % 4})
     return pd.DataFrame(rows)
 
 
@@ -240,3 +248,65 @@ def test_refusals(pictures, features, text_arch):
         pretrain_learner(one_picture, text_arch=text_arch)
     with pytest.raises(InputError, match='joins frames and text'):
         classify_learner(one_picture, text_arch=text_arch, fusion='single')
+
+
+def test_new_items_in_another_folder(pictures, features, text_arch, tmp_path):
+    import shutil
+    other = tmp_path/'other'
+    other.mkdir()
+    for file in pictures.iterdir(): shutil.copy(file, other/f'n{file.name}')
+    new = table().drop(columns='label')
+    cells = [cell if isinstance(cell, str) else '' for cell in new.photos]
+    renamed = new.assign(photos=[' '.join(f'n{name}' for name in cell.split()) or None for cell in cells])
+    for draw in (False, True):
+        learn = classify_learner(loaders(pictures, features, frames=2, draw_frames=draw), text_arch=text_arch,
+                                 fusion='double')
+        here, there = learn.predictions(new), learn.predictions(renamed, other)
+        np.testing.assert_allclose(there.prob, here.prob, atol=1e-5)
+
+
+def test_learners_are_exported(pictures, features, text_arch, tmp_path):
+    learn = quiet(classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single'))
+    expected = learn.predictions(table().drop(columns='label'))
+    learn.export(tmp_path/'classify.pkl')
+    loaded = load_learner(tmp_path/'classify.pkl')
+    found = loaded.predictions(table().drop(columns='label'))
+    np.testing.assert_allclose(found.prob, expected.prob, atol=1e-5)
+    # no picture's features are handed on
+    assert len(pickle.loads(pickle.dumps(features))._vectors) == 0 and len(features._vectors) > 0
+    with pytest.raises(InputError, match='hold no items'): loaded.show_attention()
+    pretrain_learner(loaders(pictures, features), text_arch=text_arch).export(tmp_path/'pretrain.pkl')
+
+
+def test_features_of_another_encoder_are_refused(pictures, features, text_arch):
+    learn = classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single')
+    others = FrameFeatures('test_efficientnet', size=24, pretrained=False)
+    with pytest.raises(InputError, match='of another encoder, size or method'):
+        learn.dls = loaders(pictures, others)
+    with pytest.raises(InputError, match='dls hold pictures, and the model reads features'):
+        learn.dls = loaders(pictures)
+
+
+def test_attention_is_shown_where_there_is_any(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+    pretrain_learner(dls, text_arch=text_arch).show_attention('i3')
+    learn = classify_learner(dls, text_arch=text_arch, fusion='single')
+    learn.show_attention()
+    with pytest.raises(InputError, match="item='i0': it lacks frames"): learn.show_attention('i0')
+    with pytest.raises(InputError, match="item='nobody'"): learn.show_attention('nobody')
+    with pytest.raises(InputError, match="give fusion='single' or 'double'"):
+        classify_learner(dls, text_arch=text_arch).show_attention()
+
+
+def test_callbacks_look_through_objectives(pictures, features, text_arch):
+    dls = loaders(pictures, features)
+    learn = classify_learner(dls, text_arch=text_arch, fusion='single', objectives={'itc': .1},
+                             loss_func=ArcFace(m=.1, s=10.), head_func=CosineHead)
+    quiet(learn, 4, cbs=[MarginSchedule(SchedLin(.1, .3)), SAF(start=1, back=1)])
+    assert np.isfinite(learn.recorder.losses).all() and learn.loss_func.loss.m == .1
+
+
+def test_limits_that_the_text_encoder_can_not_read(pictures, features, text_arch):
+    dls = loaders(pictures, features, max_len={'title': 30, 'more': 30})
+    with pytest.raises(InputError, match=r'max_len: \(30, 30\) tokens and separators are 63'):
+        classify_learner(dls, text_arch=text_arch, fusion='single')
