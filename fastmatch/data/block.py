@@ -407,7 +407,9 @@ def in_folder(
         paths = [str(image_path(folder, name)) for name in picture_names(cell, folder)]
         if not paths: return None
         return paths[0] if len(paths) == 1 else tuple(paths)
-    return df.assign(**{column: df[column].map(whole_path) for column in image_columns})
+    # a map would make NaN of what is missing
+    return df.assign(**{column: pd.Series([whole_path(cell) for cell in df[column]], df.index, dtype=object)
+                        for column in image_columns})
 
 
 def part_unlabelled(
