@@ -249,7 +249,7 @@ def test_learners_that_cannot_teach_each_other(tmp_path, classifier):
             train(make(tmp_path, loss_func=Distill(), cbs=Teacher(classifier), **kwargs))
     refused(rf"its classes are {VENDORS[1]}.*, the student's ", label_col='lang')
     refused('normalized in another way', normalize=False)
-    refused('it reads 1 inputs, the batches have 2', frames=2)
+    refused('it reads 1 inputs, the batches have 3', frames=2)
     two = make(tmp_path, loss_func=Distill(), cbs=Teacher(classifier))
     with pytest.raises(InputError, match='Teacher: this learner has one already'):
         train(two, cbs=Teacher(classifier))

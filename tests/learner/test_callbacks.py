@@ -34,6 +34,7 @@ from fastmatch.callback import (
     adversarial,
     averaging,
     guard,
+    half,
     heads,
     mining,
     mix,
@@ -115,8 +116,8 @@ TRAINS = {
     heads.MarginSchedule: lambda: heads.MarginSchedule(schedule.SchedLin(.1, .4)),
     GradientAccumulation: lambda: GradientAccumulation(32), WarmUp: lambda: WarmUp(1),
     TorchSchedule: lambda: TorchSchedule(partial(StepLR, step_size=1))}
-# the last epoch was not scored whole, or with other weights than are there in the end
-OTHER_WEIGHTS = schedule.LRFinder, training.ShortEpochCallback
+# the last epoch was not scored whole, with other weights than are there in the end, or in bfloat16
+OTHER_WEIGHTS = schedule.LRFinder, training.ShortEpochCallback, half.CPUMixedPrecision
 # callback -> (how it is made, what the error says to do)
 GIVE_ANOTHER, LEAVE_OUT = r'give .*MixUp\(\)|give e.g. SAM\(\)', 'leave it out'
 REFUSED = {
@@ -148,6 +149,10 @@ ELSEWHERE = {
     'comet': 'reports to a service, by a package of its own',
     'tensorboard': 'by a package of its own', 'wandb': 'reports to a service, by a package of its own',
     'averaging': 'Averaged is the base of EMA and SWA'}
+# processors without bfloat16 would be slower
+if half.has_bfloat16(): TRAINS[half.CPUMixedPrecision] = half.CPUMixedPrecision
+else: REFUSED[half.CPUMixedPrecision] = half.CPUMixedPrecision, 'has no bfloat16'
+
 BASES = {averaging.Averaged: 'the base of EMA and SWA',
          heads.CrossEntropyValid: 'the base of PlainValidLoss and Teacher'}
 
