@@ -2,8 +2,9 @@
 
 Every way is trained on four folds and judged on the fifth, five times over; figures are of all 687 labelled
 items together, each predicted by a model that never saw its label. Pretraining reads all 1,640 items, without
-labels, once for each seed. Differences are to late fusion as it is by default (pictures trained at 64 pixels)
-and to late fusion of the same stored features, paired by item, with a 95% interval by resampling items.
+labels, once for each seed. Differences are to late fusion as it is by default (pictures trained at 64
+pixels), to late fusion of the same stored features, and of pretrained ways to the same without pretraining;
+paired by item, with a 95% interval by resampling items.
 
 `python tests/bench/streams.py --out nbs/streams.csv` (hours; what was done already is read from --work)
 """
@@ -154,10 +155,14 @@ WAYS = {
 BLENDS = {
     'single + double, probabilities': (['single, pretrained', 'double, pretrained'], True),
     'single + double, logits': (['single, pretrained', 'double, pretrained'], False),
+    'single + double, bare, logits': (['single', 'double'], False),
     'single + double + late fusion': (['single, pretrained', 'double, pretrained', BASE], False),
     'single + double + late fusion + words': (
         ['single, pretrained', 'double, pretrained', BASE, 'words and characters'], False),
     'late fusion + words': ([BASE, 'words and characters'], False)}
+# what a pretrained way is compared with
+BARE = {'single, pretrained': 'single', 'double, pretrained': 'double',
+        'single + double, logits': 'single + double, bare, logits'}
 
 
 def run(way, seed, fold, work: Path):
@@ -220,8 +225,8 @@ def summary(seeds, work) -> pd.DataFrame:
     for way, predictions in found.items():
         if not predictions: continue
         differences = {}
-        for column, base in (('over_today', TODAY), ('over_late', BASE)):
-            if not found[base]: continue
+        for column, base in (('over_today', TODAY), ('over_late', BASE), ('over_bare', BARE.get(way))):
+            if not found.get(base): continue
             # a way without randomness has one seed, which is compared with each of the others
             shared = [seed for seed in found[base] if seed in predictions] or list(found[base])
             ours = [predictions.get(seed, next(iter(predictions.values()))) for seed in shared]
