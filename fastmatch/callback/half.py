@@ -1,6 +1,7 @@
 "Training in bfloat16 on processors that calculate in it, as fastai's `to_bf16` does on a GPU."
 import torch
 from fastai.callback.fp16 import AMPMode, MixedPrecision
+from fastcore.foundation import L
 
 from ..core import InputError
 
@@ -22,6 +23,7 @@ class CPUMixedPrecision(MixedPrecision):
         if not has_bfloat16():
             raise InputError('to_bf16: this processor has no bfloat16 (AVX512-BF16 or AMX), and would be '
                              'slower with it: leave it out')
-        # also makes the scaler of gradients, which does nothing in bfloat16
-        super().before_fit()
         self.autocast = torch.autocast('cpu', dtype=torch.bfloat16)
+        # bfloat16 has the range of float32: gradients need no scaling
+        self.learn.scaler = torch.amp.GradScaler('cpu', enabled=False)
+        self.scales = L()
