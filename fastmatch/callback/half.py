@@ -7,8 +7,11 @@ from ..core import InputError
 
 
 def has_bfloat16() -> bool:
-    "Whether this processor calculates in bfloat16 (AVX512-BF16 or AMX); others emulate it, which is slower."
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Whether this processor calculates in bfloat16 (AVX512-BF16 or AMX), as far as torch can tell; others
+    emulate it, which is slower."""
+    # older versions of torch don't have all of these
+    names = '_is_avx512_bf16_supported', '_is_amx_tile_supported'
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 class CPUMixedPrecision(MixedPrecision):
@@ -21,8 +24,8 @@ class CPUMixedPrecision(MixedPrecision):
 
     def before_fit(self):
         if not has_bfloat16():
-            raise InputError('to_bf16: this processor has no bfloat16 (AVX512-BF16 or AMX), and would be '
-                             'slower with it: leave it out')
+            raise InputError('to_bf16: this processor has no bfloat16 (AVX512-BF16 or AMX) that torch knows '
+                             'of, and would be slower with it: leave it out')
         self.autocast = torch.autocast('cpu', dtype=torch.bfloat16)
         # bfloat16 has the range of float32: gradients need no scaling
         self.learn.scaler = torch.amp.GradScaler('cpu', enabled=False)

@@ -270,12 +270,8 @@ def make_encoders(
     is_pretrained = _by_modality(pretrained)
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
-    features = frame_features_of(dls)
     inputs.features = fingerprint_of(dls)
-    if features is not None:
-        if trial.pictures[0].shape[-1] != features.n_out:
-            raise InputError(f'frame_features: {tuple(trial.pictures[0].shape)} for n_out={features.n_out}')
-    elif dls.columns.image is not None:
+    if dls.columns.image is not None and frame_width_of(dls) is None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
@@ -292,12 +288,12 @@ def make_encoders(
     return image, title, inputs, trial
 
 
-def frame_features_of(
+def frame_width_of(
     dls,  # `ListingDataLoaders`
-):
-    "The `FrameFeatures` that dataloaders read in place of pictures; None where they read pictures, or none."
+) -> int | None:
+    "The length of the features that dataloaders read in place of pictures; None where they read none."
     reading = getattr(dls, 'frame_reading', None)
-    return None if reading is None else reading.features
+    return None if reading is None or reading.features is None else reading.features.n_out
 
 
 def make_fusion_of(
@@ -313,8 +309,7 @@ def make_fusion_of(
                          'frames=2 or more, the most pictures of an item')
     if dls.frame_reading.n > MAX_FRAMES:
         raise InputError(f'frames={dls.frame_reading.n}: a fusion has positions for {MAX_FRAMES}')
-    features = frame_features_of(dls)
-    return make_fusion(fusion, title, image.n_out if features is None else features.n_out)
+    return make_fusion(fusion, title, frame_width_of(dls) or image.n_out)
 
 
 def _by_modality(pretrained):

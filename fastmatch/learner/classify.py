@@ -21,7 +21,7 @@ from ..models import ClassifyNet
 from ..optim import adamw
 from .base import (
     ListingLearner,
-    frame_features_of,
+    frame_width_of,
     group_callbacks,
     groups_splitter,
     make_encoders,
@@ -185,10 +185,8 @@ def classify_learner(
     if loss_func is not None: check_loss(loss_func)
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')
-    features = frame_features_of(dls)
     model = ClassifyNet(len(dls.vocab), image, title, dls.frames, **head_options,
-                        frame_width=None if features is None else features.n_out,
-                        fusion=make_fusion_of(dls, fusion, image, title))
+                        frame_width=frame_width_of(dls), fusion=make_fusion_of(dls, fusion, image, title))
     if len(model.heads) > 1 and loss_func is not None and not isinstance(loss_func, Loss):
         raise InputError(f'loss_func={loss_func!r}: picture and text have a head each, and a loss of '
                          'fastmatch.losses sums over them')

@@ -35,7 +35,7 @@ from ..optim import adamw
 from ..pretrain import WithObjectives
 from .base import (
     ListingLearner,
-    frame_features_of,
+    frame_width_of,
     group_callbacks,
     groups_splitter,
     make_encoders,
@@ -293,10 +293,8 @@ def match_learner(
     if dls.frame_reading is not None and fusion is None:
         raise InputError("frames: without a fusion one picture of a listing is drawn; give fusion='double', "
                          'or make dls without frames and frame_features')
-    features = frame_features_of(dls)
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func,
-                     make_fusion_of(dls, fusion, image, title),
-                     None if features is None else features.n_out)
+                     make_fusion_of(dls, fusion, image, title), frame_width_of(dls))
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)
     if metrics is None: metrics = [RecallAt(1), RowF1()]
     loss_func, kept = keep_objectives(model, loss_func, objectives, inputs.tokenizer, len(dls.train_df))

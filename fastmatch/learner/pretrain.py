@@ -11,7 +11,7 @@ from ..pretrain import PretrainNet, WeightedTerms, WithObjectives, make_objectiv
 from ..pretrain.callbacks import MomentumUpdate, ObjectiveTerms
 from .base import (
     ListingLearner,
-    frame_features_of,
+    frame_width_of,
     group_callbacks,
     groups_splitter,
     make_encoders,
@@ -79,9 +79,7 @@ def pretrain_learner(
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
     image, title, inputs, _ = make_encoders(items, image_arch, text_arch, **encoder_options)
     if fusion is None: raise InputError(f'fusion=None: give one of {("single", "double")}')
-    features = frame_features_of(items)
-    net = StreamNet(make_fusion_of(items, fusion, image, title), image, title,
-                    None if features is None else features.n_out)
+    net = StreamNet(make_fusion_of(items, fusion, image, title), image, title, frame_width_of(items))
     weights = OBJECTIVE_WEIGHTS if objectives is None else objectives
     made = make_objectives(weights, net, inputs.tokenizer, with_defaults(weights, options))
     model = PretrainNet(net, made)

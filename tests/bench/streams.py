@@ -2,9 +2,9 @@
 
 Every way is trained on four folds and judged on the fifth, five times over; figures are of all 687 labelled
 items together, each predicted by a model that never saw its label. Pretraining reads all 1,640 items, without
-labels, once for each seed. Differences are to late fusion as it is by default (pictures trained at 64
-pixels), to late fusion of the same stored features, and of pretrained ways to the same without pretraining;
-paired by item, with a 95% interval by resampling items.
+labels, once for each seed. Differences are to late fusion whose pictures are trained at 64 pixels (the size
+of the drawings), to late fusion of the same stored features, and of pretrained ways to the same without
+pretraining; paired by item, with a 95% interval by resampling items.
 
 `python tests/bench/streams.py --out nbs/streams.csv` (hours; what was done already is read from --work)
 """
@@ -128,7 +128,7 @@ def by_learner(seed, fold, work, **options):
 
 
 def trained_pictures(seed, fold, work):
-    "Late fusion as `classify_learner` has it by default: pictures of 64 pixels trained with the text."
+    "Late fusion with pictures trained beside the text, at 64 pixels, the size of the drawings."
     from fastai.vision.augment import Resize
     seed_everything(seed)
     dls = loaders(fold, frames=4, item_tfms=Resize(64), max_len=64, seed=seed)
