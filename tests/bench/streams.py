@@ -3,8 +3,9 @@
 Every way is trained on four folds and judged on the fifth, five times over; figures are of all 687 labelled
 items together, each predicted by a model that never saw its label. Pretraining reads all 1,640 items, without
 labels, once for each seed. Differences are to late fusion whose pictures are trained at 64 pixels (the size
-of the drawings), to late fusion of the same stored features, and of pretrained ways to the same without
-pretraining; paired by item, with a 95% interval by resampling items.
+of the drawings), to late fusion of the same stored features, and to the way named in `compared_with`: of a
+pretrained one the same without pretraining, of a trick or of an objective left out the pretrained one; paired
+by item, with a 95% interval by resampling items.
 
 `python tests/bench/streams.py --out nbs/streams.csv` (hours; what was done already is read from --work)
 """
@@ -22,7 +23,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline, make_union
 
 from fastmatch.callback.adversarial import FGM, PGD
-from fastmatch.callback.averaging import EMA
+from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.half import has_bfloat16
 from fastmatch.core import seed_everything
 from fastmatch.data.classify import ClassifyDataLoaders
@@ -31,7 +32,8 @@ from fastmatch.losses import CrossEntropy
 from fastmatch.models import FrameFeatures
 from fastmatch.models.fusion import DoubleStream
 
-CLIPS = Path(__file__).resolve().parents[3]/'shared'/'data'/'clips'
+DATA = Path(__file__).resolve().parents[3]/'shared'/'data'
+CLIPS = DATA/'clips'
 TEXTS = ['title', 'asr', 'ocr']
 LIMITS = {'title': 24, 'asr': 24, 'ocr': 24}  # tokens; the longest texts have eleven words
 EPOCHS, RATE = 10, 1e-3
@@ -40,8 +42,14 @@ ALL = {'mlm': .8, 'mfm': .33, 'itm': 1., 'itc': 1.}
 BASE, TODAY = 'late fusion', 'late fusion, pictures trained'
 # what a fine-tuning may have beside the plain one
 TRICKS = {'FGM': dict(cbs=lambda: [FGM(.5)]), 'PGD': dict(cbs=lambda: [PGD()]),
-          'EMA': dict(cbs=lambda: [EMA()]), 'contrast kept': dict(objectives={'itc': .1}),
+          'EMA': dict(cbs=lambda: [EMA()]),
+          # of the last epochs, not of the best ones: those would be chosen on the items that judge
+          'SWA': dict(cbs=lambda: [SWA(.5)]), 'contrast kept': dict(objectives={'itc': .1}),
           'smoothing': dict(loss_func=lambda: CrossEntropy(label_smoothing=.1))}
+# what else was tried to make pretraining pay
+PRETRAININGS = {'three times as long': dict(epochs=24), 'with emoji listings': dict(extra=True),
+                'new parts faster': dict(lr_mult={'image': .05, 'title': .05, 'fusion': 1., 'head': 1.}),
+                '30% masked': dict(options={'mlm': {'rate': .3}, 'mfm': {'rate': .3}})}
 
 
 def items() -> pd.DataFrame:
@@ -49,16 +57,27 @@ def items() -> pd.DataFrame:
     return pd.read_csv(CLIPS/'items.csv')
 
 
+def with_emoji_listings() -> pd.DataFrame:
+    "All items and 2,100 listings of other drawings with one picture and a title each; files with folders."
+    clips = items().assign(images=lambda df: [
+        None if files != files else ' '.join(f'clips/images/{file}' for file in files.split())
+        for files in df.images])
+    listings = pd.read_csv(DATA/'emoji'/'listings.csv')
+    return pd.concat([clips, pd.DataFrame({
+        'item_id': listings.posting_id, 'images': 'emoji/images/' + listings.image, 'title': listings.title,
+        'fold': 1})], ignore_index=True)
+
+
 def features(folder) -> FrameFeatures:
     "Of frames: an EfficientNet-Lite0 that stands still, at 224 pixels."
     return FrameFeatures('tf_efficientnet_lite0', size=224, method='pad', folder=folder)
 
 
-def loaders(fold, frame_features=None, bs=32, **options):
+def loaders(fold, frame_features=None, bs=32, table=None, folder=CLIPS/'images', **options):
     columns = dict(id_col='item_id', image_col='images', title_col=TEXTS, label_col='category',
                    fold_col='fold')
     return ClassifyDataLoaders.from_df(
-        items(), CLIPS/'images', valid_fold=fold, bs=bs, phash=False, num_workers=0,
+        items() if table is None else table, folder, valid_fold=fold, bs=bs, phash=False, num_workers=0,
         **{**columns, 'frames': 5, 'frame_features': frame_features, 'max_len': LIMITS, **options})
 
 
@@ -89,17 +108,21 @@ def predicted(learn):
     return table['item_id'].to_numpy(), np.log(table[classes].to_numpy() + 1e-9), np.array(classes)
 
 
-def pretrained_state(seed, fusion, objectives, work: Path):
+def pretrained_state(seed, fusion, objectives, work: Path, how=None):
     "The weights of a fusion after pretraining on all items; trained once, then read."
     name = '-'.join([fusion, *(f'{key}{weight:g}' for key, weight in objectives.items())])
+    if how is not None: name += f' {how}'
     file = work/f'pretrained {name} {seed}.pt'
     if not file.exists():
         seed_everything(seed)
-        dls = loaders(0, features(work/'features'), bs=64)
-        learn = pretrain_learner(dls, fusion=fusion_of(fusion), objectives=objectives)
+        options = {'epochs': PRETRAIN_EPOCHS, 'extra': False, **PRETRAININGS.get(how, {})}
+        data = dict(table=with_emoji_listings(), folder=DATA) if options.pop('extra') else {}
+        epochs = options.pop('epochs')
+        dls = loaders(0, features(work/'features'), bs=64, **data)
+        learn = pretrain_learner(dls, fusion=fusion_of(fusion), objectives=objectives, **options)
         if has_bfloat16(): learn.to_bf16()
         start = time.time()
-        with learn.no_bar(): learn.fit_one_cycle(PRETRAIN_EPOCHS, PRETRAIN_RATE)
+        with learn.no_bar(): learn.fit_one_cycle(epochs, PRETRAIN_RATE)
         print(f'pretrained {name}, seed {seed}: {time.time() - start:.0f} s', flush=True)
         torch.save(learn.encoder_state(), file)
     return torch.load(file)
@@ -108,9 +131,9 @@ def pretrained_state(seed, fusion, objectives, work: Path):
 def fusion_of(name): return partial(DoubleStream, queries='text') if name == 'double by words' else name
 
 
-def stream(seed, fold, work, fusion, objectives=None, trick=None):
+def stream(seed, fold, work, fusion, objectives=None, trick=None, how=None):
     "A stream, bare or pretrained, fine-tuned with or without a trick."
-    state = None if objectives is None else pretrained_state(seed, fusion, objectives, work)
+    state = None if objectives is None else pretrained_state(seed, fusion, objectives, work, how)
     seed_everything(seed)
     options = {name: option() if callable(option) else option
                for name, option in TRICKS.get(trick, {}).items()}
@@ -150,7 +173,9 @@ WAYS = {
     **{f'single, pretrained without {name}': partial(stream, fusion='single', objectives=without(name))
        for name in ALL},
     **{f'single, pretrained, {trick}': partial(stream, fusion='single', objectives=ALL, trick=trick)
-       for trick in TRICKS}}
+       for trick in TRICKS},
+    **{f'double, pretrained, {how}': partial(stream, fusion='double', objectives=ALL, how=how)
+       for how in PRETRAININGS}}
 # made of the ways above: (ways, whether probabilities are averaged, in place of their logarithms)
 BLENDS = {
     'single + double, probabilities': (['single, pretrained', 'double, pretrained'], True),
@@ -160,9 +185,13 @@ BLENDS = {
     'single + double + late fusion + words': (
         ['single, pretrained', 'double, pretrained', BASE, 'words and characters'], False),
     'late fusion + words': ([BASE, 'words and characters'], False)}
-# what a pretrained way is compared with
-BARE = {'single, pretrained': 'single', 'double, pretrained': 'double',
-        'single + double, logits': 'single + double, bare, logits'}
+# what a way is compared with, beside late fusion
+COMPARED_WITH = {
+    'single, pretrained': 'single', 'double, pretrained': 'double',
+    'single + double, logits': 'single + double, bare, logits',
+    **{way: 'single, pretrained' for way in WAYS if way.startswith('single, pretrained')
+       and way != 'single, pretrained'},
+    **{f'double, pretrained, {how}': 'double' for how in PRETRAININGS}}
 
 
 def run(way, seed, fold, work: Path):
@@ -225,7 +254,8 @@ def summary(seeds, work) -> pd.DataFrame:
     for way, predictions in found.items():
         if not predictions: continue
         differences = {}
-        for column, base in (('over_today', TODAY), ('over_late', BASE), ('over_bare', BARE.get(way))):
+        for column, base in (('over_today', TODAY), ('over_late', BASE),
+                             ('over_compared', COMPARED_WITH.get(way))):
             if not found.get(base): continue
             # a way without randomness has one seed, which is compared with each of the others
             shared = [seed for seed in found[base] if seed in predictions] or list(found[base])
@@ -235,7 +265,7 @@ def summary(seeds, work) -> pd.DataFrame:
         scores = [macro_f1(truth, each) for each in predictions.values()]
         accuracy = np.mean([accuracy_score(truth, each) for each in predictions.values()])
         rows.append({'way': way, 'macro_f1': np.mean(scores), 'accuracy': accuracy, 'seeds': len(scores),
-                     **differences})
+                     **differences, 'compared_with': COMPARED_WITH.get(way)})
     return pd.DataFrame(rows).round(4)
 
 
