@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
-FLOORS = [['core'], ['store', 'picture'], ['layers', 'losses', 'optim', 'schedule', 'match'],
+FLOORS = [['core'], ['store', 'picture', 'processes'], ['layers', 'losses', 'optim', 'schedule', 'match'],
           ['data', 'models', 'metrics'], ['callback', 'matcher'],
           ['pretrain'], ['semi', 'learner', 'link'], ['patches'], ['study', 'report', 'serve'], ['jobs'],
           ['all'], ['cli']]

@@ -1,6 +1,7 @@
 """Training that survives its process: the same call in a new one goes on after the last completed epoch."""
 import atexit
 import io
+import os
 import uuid
 import warnings
 import zlib
@@ -15,6 +16,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Recorder
 
 from ..core import InputError
+from ..processes import n_joined, process_number
 from ..schedule import WarmUp
 from ..schedule.fit import only_validating
 from ..store import write_atomically
@@ -92,6 +94,14 @@ def _set_callback_state(callback, saved_name, state):
         for attribute, saved_value in state.items(): setattr(callback, attribute, saved_value)
 
 
+def _shares_steps(learner) -> bool:
+    "Whether a learner is going to train together with other processes."
+    if not torch.distributed.is_initialized(): return False
+    # importing accelerate takes a while, and few need it
+    from .distributed import SharedTrainer
+    return any(isinstance(callback, SharedTrainer) for callback in learner.cbs)
+
+
 class Resume(SkippableCallback):
     """Saves all that training needs after each epoch, so that the same call in a new process goes on where it
     was killed.
@@ -110,7 +120,23 @@ class Resume(SkippableCallback):
         self.fname = fname
 
     @property
-    def file(self) -> Path: return self.learn.path/self.learn.model_dir/f'{self.fname}.pth'
+    def file(self) -> Path:
+        "Where the state is saved; of several processes each has a file."
+        number = process_number()
+        name = f'{self.fname}_{number}' if number else self.fname
+        return self.learn.path/self.learn.model_dir/f'{name}.pth'
+
+    def _read(self):
+        "The latest state that was saved, of several processes the latest that all of them have; or None."
+        files = [self.file, self.file.with_suffix('.next')]
+        states = [torch.load(file, map_location='cpu', weights_only=True) for file in files if file.exists()]
+        by_progress = {(state['fit'], state['done']): state for state in states}
+        if _shares_steps(self.learn):
+            have = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(have, list(by_progress))
+            of_all = set.intersection(*map(set, have))
+            by_progress = {progress: by_progress[progress] for progress in of_all}
+        return by_progress[max(by_progress)] if by_progress else None
 
     def _stateful_callbacks(self) -> list:
         "The Learner's callbacks whose state is saved."
@@ -142,7 +168,7 @@ class Resume(SkippableCallback):
         self._done = 0  # epochs that were done before
         self._others = {}  # callbacks that pass over those epochs -> their `run`
         self._call = self._describe_call()
-        saved = torch.load(self.file, map_location='cpu', weights_only=True) if self.file.exists() else None
+        saved = self._read()
         if saved is None or saved['process'] == PROCESS: return
         if saved['fit'] < self._fit_number: return
         self._go_on_from(saved)
@@ -209,7 +235,12 @@ class Resume(SkippableCallback):
         buffer = io.BytesIO()
         torch.save(_to_plain(full_state), buffer)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.file, buffer.getvalue())
+        if n_joined() == 1: return write_atomically(self.file, buffer.getvalue())
+        # a kill leaves a state that all processes have: the former until all have written the new one
+        waiting = self.file.with_suffix('.next')
+        write_atomically(waiting, buffer.getvalue())
+        torch.distributed.barrier()
+        os.replace(waiting, self.file)
 
     def _restore(self, saved_state):
         "Put Learner, loss scaler and callbacks where they were when `state` was saved."

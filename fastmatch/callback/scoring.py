@@ -7,6 +7,7 @@ import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.learner import Recorder
+from fastai.torch_core import get_model
 from fastcore.foundation import L
 
 from ..core import InputError
@@ -14,6 +15,7 @@ from ..match.judge.groups import Groups
 from ..match.neighbors import Neighbors
 from ..match.spaces.dense import Dense
 from ..optim.wrap import LiveHypers
+from ..processes import n_joined
 from ..schedule.fit import Plateau, check_monitor
 from ..schedule.rates import is_one_rate, rate_factors
 from ..schedule.torch_schedule import scheduled_hypers
@@ -35,9 +37,10 @@ class ValidScores(Callback):
     def after_pred(self):
         if self.training or not len(self.yb): return
         self._targets = self.yb
-        self._parts.append({modality: embedding.detach().float().cpu().numpy()
-                            for modality, embedding in self.pred.items()})
-        self._groups.append(self.y.detach().cpu().numpy())
+        # in a training of several processes each has a part of the listings
+        def held(rows): return self.learn.to_detach(rows, gather=n_joined() > 1).numpy()
+        self._parts.append({modality: held(embedding.float()) for modality, embedding in self.pred.items()})
+        self._groups.append(held(self.y))
         # without targets the Learner skips the loss: heads have no center for a group that was not trained on
         self.learn.yb = ()
 
@@ -170,7 +173,7 @@ class GroupRates(Callback):
     ):
         self.mults = dict(mults)
 
-    def before_fit(self): self._factors = rate_factors(self.learn.model, self.mults)
+    def before_fit(self): self._factors = rate_factors(get_model(self.learn.model), self.mults)
 
     def before_step(self):
         given_rates = getattr(self.learn, 'given_rates', None)

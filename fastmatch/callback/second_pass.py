@@ -3,6 +3,8 @@
 `SecondPass` is the base of SAM and its relatives (`sharpness.py`) and of adversarial training
 (`adversarial.py`): they move weights, ask for the gradient there, and put the weights back.
 """
+from contextlib import nullcontext
+
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
@@ -10,6 +12,7 @@ from fastai.callback.mixup import MixHandler
 from fastai.torch_core import apply, find_bs, to_float
 
 from ..core import InputError
+from ..processes import mean_of_all, without_sync
 from .base import heads_wanting_labels, mixed_precision, other_callback, row_losses, unmixed_loss
 from .state import ModelBuffers, preserved_randomness, random_state, set_random_state
 
@@ -68,6 +71,9 @@ class SecondPass(Callback):
     # after accumulation has decided to step; before gradients are unscaled, checked and clipped: the new ones
     # must be, too
     order, run_valid = MixedPrecision.order - 1, False
+    # with several processes: whether the gradients of the first pass, which only lead the way to the second,
+    # stay those of this process
+    first_pass_is_local = False
 
     def before_fit(self):
         other_second_pass = other_callback(self, SecondPass)
@@ -89,6 +95,7 @@ class SecondPass(Callback):
         # taken off after an epoch that broke, too: an exported Learner holds no hook
         hook = self.__dict__.pop('_hook', None)
         if hook is not None: hook.remove()
+        self._end_local_pass()
         for attribute in ('_model_buffers', '_passes', '_current'): self.__dict__.pop(attribute, None)
 
     def _note_forward(self, module, model_inputs):
@@ -98,11 +105,19 @@ class SecondPass(Callback):
         if self._replaying or not torch.is_grad_enabled(): return
         device_type = next(module.parameters()).device.type
         self._current = ForwardPass(model_inputs, self._model_buffers.copy(), device_type)
+        if self.first_pass_is_local:
+            self._local = without_sync(module)
+            self._local.__enter__()
 
     def after_loss(self): self._current.note_targets(self.learn)
     def after_cancel_backward(self): self._current = None
 
+    def _end_local_pass(self):
+        local = self.__dict__.pop('_local', None)
+        if local is not None: local.__exit__(None, None, None)
+
     def after_backward(self):
+        self._end_local_pass()
         if self._current is not None: self._passes.append(self._current)
         self._current = None
 
@@ -156,7 +171,8 @@ class SecondPass(Callback):
 
         def pass_again(forward_pass):
             chosen_rows = rows_of[id(forward_pass)]
-            with torch.enable_grad():
+            model = self.learn.model
+            with torch.enable_grad(), nullcontext() if of is None else without_sync(model):
                 with torch.autocast(**forward_pass.autocast):
                     output = self._forward(forward_pass, chosen_rows)
                     targets = forward_pass.select(forward_pass.targets, chosen_rows)
@@ -165,7 +181,10 @@ class SecondPass(Callback):
                 if of is not None: return torch.autograd.grad(loss, of)
                 loss.backward()
         gradients = self._replay(pass_again)
-        return None if of is None else [sum(weight_gradients) for weight_gradients in zip(*gradients)]
+        if of is None: return None
+        gradients = [sum(weight_gradients) for weight_gradients in zip(*gradients)]
+        mean_of_all(gradients)
+        return gradients
 
     def recompute_losses(self) -> list[torch.Tensor]:
         "The loss of each row (n,) of each forward pass at the weights as they are now, without gradients."

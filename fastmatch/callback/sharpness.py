@@ -12,6 +12,7 @@ from fastai.callback.core import CancelBackwardException
 
 from ..core import InputError
 from ..optim.kernels import chunks
+from ..processes import for_all, n_joined
 from .base import refuse_comparing_loss, row_losses, unmixed_loss
 from .second_pass import MovedWeights, SecondPass, joint_norm
 
@@ -19,8 +20,11 @@ from .second_pass import MovedWeights, SecondPass, joint_norm
 class SAM(SecondPass):
     """Sharpness-aware minimization: each step uses the gradient found `rho` uphill of the weights.
 
-    From https://arxiv.org/abs/2010.01412. Every step costs a second forward and backward pass.
+    From https://arxiv.org/abs/2010.01412. Every step costs a second forward and backward pass. With several
+    processes each goes uphill by the gradient of its own rows, as in the paper's experiments.
     """
+    first_pass_is_local = True
+
     def __init__(
         self,
         rho: float = .05,  # Length of the move uphill, of all weights together (the paper's value)
@@ -44,7 +48,10 @@ class SAM(SecondPass):
         with torch.no_grad():
             # gradients and norm both contain the loss's scale, so that it cancels
             norm = self.gradient_norm(weights, gradients)
-            if not math.isfinite(norm): return False
+            if not for_all(math.isfinite(norm), weights[0].device):
+                # with several processes the step is skipped in all of them
+                if n_joined() > 1 and gradients: gradients[0].fill_(math.nan)
+                return False
             if norm > 0:
                 factor = self.perturbation_length() / norm
                 for some_tensors in chunks(weights, gradients): self.ascend(*some_tensors, factor)
@@ -114,6 +121,8 @@ class LookSAM(SAM):
 
     From https://arxiv.org/abs/2203.02714. Nearly SAM's effect at little more than the cost of plain training.
     """
+    first_pass_is_local = False  # in most steps there is no second one
+
     def __init__(
         self,
         rho: float = .05,  # Length of the move uphill, of all weights together

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from fastai.torch_core import find_bs, to_device
+from fastai.torch_core import find_bs, get_model, to_device
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .trained_on import copied_weights
@@ -100,6 +100,7 @@ class DrawnRows:
 
 def loader_state(loader) -> dict:
     "How far a loader's shuffling is; torch's own loaders use torch's random numbers and have no state."
+    loader = _own_loader(loader)
     generator = getattr(loader, 'rng', None)
     sampler = getattr(loader, 'sampler', None)
     # a `SampledDL` counts its epochs
@@ -108,20 +109,26 @@ def loader_state(loader) -> dict:
 
 def set_loader_state(loader, saved_state: dict):
     "Let the loader draw what follows `saved_state`, which `loader_state` returned."
+    loader = _own_loader(loader)
     if saved_state['random'] is not None: loader.rng.setstate(saved_state['random'])
     if saved_state['epoch'] is not None: loader.sampler.i = saved_state['epoch']
 
 
+def _own_loader(loader):
+    "A loader without what lets several processes share it."
+    return loader.__dict__.get('dl', loader)
+
+
 def learner_state(learner) -> dict:
     "Copies of what training changes in a Learner besides callbacks: weights, optimizer, randomness, loaders."
-    return dict(model=copied_weights(learner.model),
+    return dict(model=copied_weights(get_model(learner.model)),
                 opt=copy.deepcopy(learner.opt.state_dict()), random=random_state(),
                 loaders=[loader_state(loader) for loader in learner.dls.loaders])
 
 
 def set_learner_state(learner, saved_state: dict):
     "Put a Learner back where it was when `learner_state` returned `saved_state`."
-    learner.model.load_state_dict(saved_state['model'])
+    get_model(learner.model).load_state_dict(saved_state['model'])
     # a copy: fastai's Lookahead takes the dict apart
     learner.opt.load_state_dict(copy.deepcopy(saved_state['opt']))
     set_random_state(saved_state['random'])

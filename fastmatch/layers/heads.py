@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import HeadOutput, InputError, auto_scale, row_blocks
+from ..processes import rows_of_all
 from .cosines import Cosines
 
 
@@ -141,7 +142,7 @@ class TrackedHead(CosineHead):
         if self.training:
             columns = self.batch_labels()[:, None]
             target_cosines = cosines.gather(1, columns)
-            self.t.lerp_(target_cosines.mean().to(self.t), 1 - self.beta)
+            self.t.lerp_(rows_of_all(target_cosines).mean().to(self.t), 1 - self.beta)
             self.s.copy_(self._adacos_scale(cosines, columns, target_cosines))
         # copies: the next batch changes the buffers, perhaps before this batch's gradient is taken
         return {'t': self.t.clone(), 's': self.s.clone()}
@@ -154,8 +155,9 @@ class TrackedHead(CosineHead):
         own class."""
         log_sums = [(self.s * cosines[block]).scatter_(1, columns[block], -math.inf).logsumexp(1)
                     for block in row_blocks(len(cosines), cosines)]
-        log_b = torch.cat(log_sums).logsumexp(0) - math.log(len(cosines))
-        theta = target_cosines.clamp(-1, 1).acos().median()
+        log_sums = rows_of_all(torch.cat(log_sums))
+        log_b = log_sums.logsumexp(0) - math.log(len(log_sums))
+        theta = rows_of_all(target_cosines).clamp(-1, 1).acos().median()
         return (log_b / theta.clamp(max=math.pi / 4).cos()).clamp(min=1.)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core import HeadOutput, InputError
+from ..processes import n_joined, own_rows, rows_of_all
 from .base import Loss, require_cosines, required_extra, upcast
 
 
@@ -32,7 +33,9 @@ class PairLoss(Loss):
 
     def check_values(self, output, targets):
         # in validation the last batch may be too small: there it costs 0
-        if not torch.is_grad_enabled() or bool(self.comparable_rows(*self.pair_masks(targets)).any()): return
+        if not torch.is_grad_enabled(): return
+        targets = rows_of_all(targets)
+        if bool(self.comparable_rows(*self.pair_masks(targets)).any()): return
         class_sizes = targets.unique(return_counts=True)[1].tolist()
         raise InputError(f'{type(self).__name__} has nothing to compare in a batch of {len(targets)} rows '
                          f'and {len(class_sizes)} classes, at most {max(class_sizes, default=0)} of one: '
@@ -71,15 +74,22 @@ class PairLoss(Loss):
 
     def per_row(self, output, targets):
         embeddings = upcast(self.loss_inputs(output))
+        # in a training of several processes a row is compared with the rows of all
+        own, in_training = own_rows(len(targets)), torch.is_grad_enabled()
+        if in_training: embeddings, targets = rows_of_all(embeddings), rows_of_all(targets)
         with torch.autocast(embeddings.device.type, enabled=False):
             positives, negatives = self.pair_masks(targets)
             if self.normalize: embeddings = F.normalize(embeddings)
             row_losses = self.per_anchor(embeddings, positives, negatives)
-            return row_losses.masked_fill(~self.counted_rows(positives, negatives), 0.)
+            row_losses = row_losses.masked_fill(~self.counted_rows(positives, negatives), 0.)
+            return row_losses[own] if in_training else row_losses
 
     def mean(self, row_losses, targets):
+        n_processes = 1
+        if torch.is_grad_enabled(): targets, n_processes = rows_of_all(targets), n_joined()
         n_counted = self.counted_rows(*self.pair_masks(targets)).sum()
-        return row_losses.sum() / n_counted.clamp(min=1)
+        # the mean over the processes of this is the mean over all rows
+        return row_losses.sum() / n_counted.clamp(min=1) * n_processes
 
 
 def distances(

@@ -7,7 +7,7 @@ from torch import nn
 
 from fastmatch.layers.heads import CosineHead, SampledHead, TrackedHead
 from fastmatch.losses import ArcFace, CurricularFace
-from tests.bench.harness import Case, bench
+from tests.bench.harness import DEVICE, Case, bench
 
 MARGIN, SCALE = .5, 30.
 CLASSES = 11_014, 100_000  # Shopee's training groups, and many
@@ -31,7 +31,7 @@ def sides(
     width: int = 512,  # Width of the embedding
     classes: int = 100_000,  # Classes
     share: float = .1,  # Of the centres that the sampled head looks at
-    device: str = 'cpu',
+    device: str = DEVICE,
     # Which to build
     names=('linear', 'ArcFace', 'CurricularFace', 'sampled', 'one-hot', 'pytorch-metric-learning'),
 ) -> dict:

@@ -9,7 +9,7 @@ from fastai.optimizer import ranger as fastais_ranger
 from torch import nn
 
 from fastmatch.optim import ranger, ranger_adabelief
-from tests.bench.harness import Case, bench
+from tests.bench.harness import DEVICE, Case, bench
 
 K = 6  # steps between two meetings of fast and slow weights
 # most that a step may cost against torch's AdamW with foreach kernels
@@ -21,9 +21,10 @@ def groups(seed: int = 0) -> list[list]:
     "Weights with gradients, in six groups of neighbours."
     model = timm.create_model('tf_efficientnet_lite0', num_classes=0)
     generator = torch.Generator().manual_seed(seed)
-    parameters = [nn.Parameter(torch.randn(parameter.shape, generator=generator) * .05)
+    parameters = [nn.Parameter((torch.randn(parameter.shape, generator=generator) * .05).to(DEVICE))
                   for parameter in model.parameters()]
-    for parameter in parameters: parameter.grad = torch.randn(parameter.shape, generator=generator) * .01
+    for parameter in parameters:
+        parameter.grad = (torch.randn(parameter.shape, generator=generator) * .01).to(DEVICE)
     size = -(-len(parameters) // 6)
     return [parameters[start:start + size] for start in range(0, len(parameters), size)]
 

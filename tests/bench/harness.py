@@ -24,6 +24,7 @@ A side is a factory: what it does is set-up and not timed; what it returns is ca
 """
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap
 
+DEVICE = os.environ.get('FASTMATCH_BENCH_DEVICE', 'cpu')  # where benches that know of it calculate
 PAIRS = 30  # pairs of runs
 FEW_PAIRS = 10  # pairs of runs that take over `LONG` seconds
 LONG = 1.  # seconds
@@ -144,14 +146,23 @@ def interval(
     return tuple(float(np.exp(value)) for value in (np.median(logarithms), ends.low, ends.high))
 
 
+def finish_device():
+    "Wait until a GPU has done what it was given: calls return before."
+    if DEVICE == 'cpu': return
+    import torch
+    torch.cuda.synchronize()
+
+
 def timed(call, number=1):
     "Seconds of one call, the mean of `number` calls in a row, without garbage collection meanwhile."
     gc.collect()
     was_on = gc.isenabled()
     gc.disable()
     try:
+        finish_device()
         start = time.perf_counter()
         for _ in range(number): call()
+        finish_device()
         return (time.perf_counter() - start) / number
     finally:
         if was_on: gc.enable()

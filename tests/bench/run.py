@@ -14,7 +14,7 @@ from pathlib import Path
 
 # a script: its own checkout is what is measured
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.bench.harness import load, rows_of
+from tests.bench.harness import DEVICE, load, rows_of
 
 
 def chosen(names, benches):
@@ -30,10 +30,11 @@ def machine():
     import faiss
     import torch
 
+    card = f', {torch.cuda.get_device_name()}' if DEVICE != 'cpu' else ''
     return (
         f'python {platform.python_version()}, torch {torch.__version__} on {torch.get_num_threads()} '
         f'threads, '
-        f'faiss {faiss.__version__} on {faiss.omp_get_max_threads()}, {os.cpu_count()} cores, '
+        f'faiss {faiss.__version__} on {faiss.omp_get_max_threads()}, {os.cpu_count()} cores{card}, '
         f'load {os.getloadavg()[0]:.1f}'
     )
 
