@@ -55,9 +55,11 @@ def auto_scale(
 def row_blocks(
     n_rows: int,
     matrix,  # Tensor (_, d): whose device and width count
+    block_size: int | None = None,  # Numbers of the matrix in a block; None: `BLOCK_SIZE`
 ) -> list[slice]:
-    "Slices over `n_rows` rows: on a CPU blocks of `BLOCK_SIZE` numbers, elsewhere all rows at once."
-    block_rows = max(1, BLOCK_SIZE // matrix.shape[1]) if matrix.device.type == 'cpu' else n_rows
+    "Slices over `n_rows` rows: on a CPU blocks of `block_size` numbers, elsewhere all rows at once."
+    block_rows = n_rows
+    if matrix.device.type == 'cpu': block_rows = max(1, (block_size or BLOCK_SIZE) // matrix.shape[1])
     return [slice(start, min(start + block_rows, n_rows)) for start in range(0, n_rows, block_rows)]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from ..core import HeadOutput, InputError, auto_scale, row_blocks
 from ..processes import rows_of_all
 from .cosines import Cosines
+from .gradient_memory import GradientMemory
 
 
 class CosineHead(nn.Module):
@@ -27,6 +28,7 @@ class CosineHead(nn.Module):
     """
     labels = None  # (n,) classes of the batch, set by the callback `HeadLabels` where `wants_labels` is true
     wants_labels = False
+    _gradient_memory = None  # of heads that an earlier version exported
     # tells this package's optimizers not to centralize the gradient (take off its mean): the mean over a
     # center's entries is part of the direction it has to move in
     centralize_gradient = False
@@ -46,6 +48,7 @@ class CosineHead(nn.Module):
         # only the direction of a center counts; a short one turns quickly under Adam, which is right at the
         # start
         nn.init.normal_(self.weight, std=.01)
+        self._gradient_memory = GradientMemory()
 
     def forward(self, embeddings) -> HeadOutput:
         # in float32 at least, also under autocast: a cosine in half precision is too coarse for a margin
@@ -56,7 +59,7 @@ class CosineHead(nn.Module):
             classes = self.sampled_classes()
             center_rows = None if classes is None else self._rows_of(classes)
             cosines, norms = Cosines.apply(F.normalize(embeddings), self.weight.to(embeddings.dtype),
-                                           center_rows)
+                                           center_rows, self._gradient_memory)
             extra = {} if classes is None else {'classes': classes}
             if self.k == 1: extra['norms'] = norms
             # the nearest of the k centers of each class

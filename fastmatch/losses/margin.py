@@ -164,10 +164,10 @@ class CurricularFace(ArcFace):
     """
     def other_cosines(self, cosines, hard_cosines, output):
         t = required_extra(self, output, 't', 'TrackedHead')
-        return torch.where(cosines > hard_cosines, cosines * (t + cosines), cosines)
+        return torch.where(cosines > hard_cosines, (t + cosines) * cosines, cosines)
 
     def other_cosines_slope(self, cosines, hard_cosines, output):
-        return torch.where(cosines > hard_cosines, output.extra['t'] + 2 * cosines, 1.)
+        return torch.where(cosines > hard_cosines, torch.add(output.extra['t'], cosines, alpha=2), 1.)
 
 
 def class_margins(

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from fastmatch import core
+from fastmatch.layers import cosines
 from fastmatch.layers.cosines import Cosines
 
 N, D, C = 6, 5, 11  # embeddings, their width, centers
@@ -18,7 +19,7 @@ def rand(*shape, seed=0):
 def test_cosines_gradcheck(rows, block_rows, monkeypatch):
     rows = None if rows is None else torch.tensor(rows)
     embeddings, weight = F.normalize(rand(N, D)).requires_grad_(), rand(C, D, seed=1).requires_grad_()
-    monkeypatch.setattr(core, 'BLOCK_SIZE', block_rows * D)
+    monkeypatch.setattr(cosines, 'BLOCK_SIZE', block_rows * D)
     def both(vectors, matrix): return Cosines.apply(vectors, matrix, rows)
     assert torch.autograd.gradcheck(both, (embeddings, weight))
     assert torch.autograd.gradcheck(lambda vectors, matrix: both(vectors, matrix)[1], (embeddings, weight))
