@@ -7,7 +7,9 @@ of the drawings), to late fusion of the same stored features, and to the way nam
 pretrained one the same without pretraining, of a trick or of an objective left out the pretrained one; paired
 by item, with a 95% interval by resampling items.
 
-`python tests/bench/streams.py --out nbs/streams.csv` (hours; what was done already is read from --work)
+`python tests/bench/streams.py --out nbs/streams.csv` (hours). What was done already is read from --work; the
+class that each way and seed gave to each item is kept in `streams_predictions.csv` beside the table, and is not
+found again.
 """
 import argparse
 import time
@@ -241,29 +243,42 @@ def interval(truth, ours: list, theirs: list, draws=1000):
     return difference(np.arange(len(truth))), *np.quantile(drawn, [.025, .975])
 
 
-def summary(seeds, work) -> pd.DataFrame:
-    "A row for each way of which all folds of a seed are there."
+def predictions(seeds, work, kept: Path | None = None) -> pd.DataFrame:
+    """The class of each labelled item as each way and seed says; rows are items, columns 'way, seed' in the
+    order of the ways. What is not in `work` is taken from a file that was kept."""
+    df = items().dropna(subset='category')
+    classes = np.array(sorted(df.category.unique()))
+    known = pd.DataFrame() if kept is None or not kept.exists() else pd.read_csv(kept, index_col=0)
+    columns = {}
+    for way in [*WAYS, *BLENDS]:
+        for seed in seeds:
+            name, logits = f'{way}, seed {seed}', logits_of(way, seed, work)
+            if logits is not None: columns[name] = classes[logits.argmax(1)]
+            elif name in known: columns[name] = known[name].loc[df.item_id].to_numpy()
+    return pd.DataFrame(columns, index=df.item_id)
+
+
+def summary(seeds, table: pd.DataFrame) -> pd.DataFrame:
+    "A row for each way of which all folds of a seed are there; `table` is made by `predictions`."
     df = items().dropna(subset='category')
     classes = sorted(df.category.unique())
     truth = pd.Categorical(df.category, classes).codes
-    found = {}
-    for way in [*WAYS, *BLENDS]:
-        of_seed = {seed: logits_of(way, seed, work) for seed in seeds}
-        found[way] = {seed: logits.argmax(1) for seed, logits in of_seed.items() if logits is not None}
+    found = {way: {seed: pd.Categorical(table[f'{way}, seed {seed}'], classes).codes for seed in seeds
+                   if f'{way}, seed {seed}' in table} for way in [*WAYS, *BLENDS]}
     rows = []
-    for way, predictions in found.items():
-        if not predictions: continue
+    for way, said in found.items():
+        if not said: continue
         differences = {}
         for column, base in (('over_today', TODAY), ('over_late', BASE),
                              ('over_compared', COMPARED_WITH.get(way))):
             if not found.get(base): continue
             # a way without randomness has one seed, which is compared with each of the others
-            shared = [seed for seed in found[base] if seed in predictions] or list(found[base])
-            ours = [predictions.get(seed, next(iter(predictions.values()))) for seed in shared]
+            shared = [seed for seed in found[base] if seed in said] or list(found[base])
+            ours = [said.get(seed, next(iter(said.values()))) for seed in shared]
             difference, low, high = interval(truth, ours, [found[base][seed] for seed in shared])
             differences |= {column: difference, f'{column}_low': low, f'{column}_high': high}
-        scores = [macro_f1(truth, each) for each in predictions.values()]
-        accuracy = np.mean([accuracy_score(truth, each) for each in predictions.values()])
+        scores = [macro_f1(truth, each) for each in said.values()]
+        accuracy = np.mean([accuracy_score(truth, each) for each in said.values()])
         rows.append({'way': way, 'macro_f1': np.mean(scores), 'accuracy': accuracy, 'seeds': len(scores),
                      **differences, 'compared_with': COMPARED_WITH.get(way)})
     return pd.DataFrame(rows).round(4)
@@ -278,13 +293,18 @@ def main():
     parser.add_argument('--out', type=Path, help='CSV to write')
     args = parser.parse_args()
     args.work.mkdir(exist_ok=True, parents=True)
+    kept = args.out and args.out.with_name(f'{args.out.stem}_predictions.csv')
+    known = predictions(range(args.seeds), args.work, kept)
     for seed in range(args.seeds):
         for way in args.ways or WAYS:
-            if way == 'words and characters' and seed: continue
+            if way == 'words and characters' and seed or f'{way}, seed {seed}' in known: continue
             for fold in args.folds: run(way, seed, fold, args.work)
-    table = summary(range(args.seeds), args.work)
+    known = predictions(range(args.seeds), args.work, kept)
+    table = summary(range(args.seeds), known)
     print(table.to_string())
-    if args.out: table.assign(command='python tests/bench/streams.py').to_csv(args.out, index=False)
+    if args.out is None: return
+    table.assign(command='python tests/bench/streams.py --out nbs/streams.csv').to_csv(args.out, index=False)
+    known.to_csv(kept)
 
 
 if __name__ == '__main__': main()
