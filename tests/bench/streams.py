@@ -8,8 +8,8 @@ pretrained one the same without pretraining, of a trick or of an objective left 
 by item, with a 95% interval by resampling items.
 
 `python tests/bench/streams.py --out nbs/streams.csv` (hours). What was done already is read from --work; the
-class that each way and seed gave to each item is kept in `streams_predictions.csv` beside the table, and is not
-found again.
+class that each way and seed gave to each item is kept in `streams_predictions.csv` beside the table, and is
+not found again.
 """
 import argparse
 import time
