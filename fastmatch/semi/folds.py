@@ -104,7 +104,9 @@ class FoldRuns:
 
     def _of_seed(self, seed):
         from safetensors.numpy import load
-        ids, probabilities, targets, folds, trained_on = [], [], [], [], {}
+        trained_on = {}
+        ids, folds = [], []
+        probabilities, targets = [], []
         for fold in range(self.n_folds):
             if (fold, seed) not in self.finished: raise InputError(f'seed {seed}: fold {fold} is missing')
             content, files = self._heldout(fold, seed)
