@@ -57,8 +57,7 @@ def embed_listings(
     folder,  # Folder of the images
     columns: Columns,  # Of `df`; its group and fold aren't read
     rule: Rule,  # What is going to decide: titles and perceptual hashes are read where it needs them
-    # Embeds pictures and titles; None: the embeddings hold titles and hashes alone
-    encoder: Encoder | SeveralEncoders | None,
+    encoder: Encoder | SeveralEncoders | None,  # None: the embeddings hold titles and hashes alone
     bs: int = 64,  # Listings a batch
     on_error: str = 'raise',  # 'raise' one error that lists all unusable rows, or 'skip' them
 ) -> tuple[Embeddings, pd.DataFrame]:  # The embeddings; what was skipped: `id`, `row`, `column`, `reason`

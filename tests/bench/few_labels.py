@@ -31,7 +31,7 @@ FOLDS = range(5)
 
 
 def frozen_features(kind, work):
-    "Features (n,d) of all items by an encoder that stands still: of their texts, or the mean of their frames."
+    "Features (n,d) of all items by an encoder that stands still: of texts, or the mean of frames."
     df = streams.items()
     if kind == TEXT:
         from fastmatch.matcher import Encoder
@@ -79,8 +79,9 @@ def held_out(way, seed, folders) -> OutOfFold | None:
         logits = streams.read(way, 0 if way in CHEAP else seed, folder)
         if logits is None: continue
         trained_on = {fold: set(df.item_id[df.fold != fold].astype(str)) for fold in FOLDS}
-        return OutOfFold(df.item_id.to_numpy(), normalized(logits), classes,
-                         pd.Categorical(df.category, classes).codes.astype(int), df.fold.to_numpy(), trained_on)
+        targets = pd.Categorical(df.category, classes).codes.astype(int)
+        return OutOfFold(df.item_id.to_numpy(), normalized(logits), classes, targets, df.fold.to_numpy(),
+                         trained_on)
     return None
 
 
@@ -168,7 +169,7 @@ def main():
     args.work[-1].mkdir(exist_ok=True, parents=True)
     make_cheap(args.work[-1])
     table = measure(args.ways, range(args.seeds), args.work, args.models)
-    with pd.option_context('display.width', 200, 'display.max_colwidth', 90): print(table.to_string(index=False))
+    print(table.to_string(index=False))
     if args.out: table.assign(command='python tests/bench/few_labels.py').to_csv(args.out, index=False)
 
 
