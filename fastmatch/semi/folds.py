@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..callback.learner_methods import _StopAfter
+from ..callback.learner_methods import _Best, _StopAfter
 from ..core import InputError, preview, seed_everything
 from ..match.embeddings import Embeddings
 from ..store import read_manifest, read_sealed, seal, write_atomically, write_sealed
@@ -170,7 +170,8 @@ def train_folds(
     seeds=(0,),  # Whole numbers, for each of which every fold is trained; more can be added later
     # Anything json takes that tells this run from another, such as the name of the table
     settings: dict | None = None,
-    monitor: str | None = None,  # Recorded value whose best epoch is noted, for `train_full`
+    # Recorded value whose best epoch in the last fit is noted, for `train_full`
+    monitor: str | None = None,
     tta: bool = False,  # Embed pictures with their mirror images; for `match_learner`
 ) -> FoldRuns:
     """Train a model for each fold and seed, and keep predictions and embeddings of what it held out.
@@ -233,16 +234,17 @@ def _train_one(runs, fit, fold, seed, monitor, tta):
     learner = runs.make_learner(fold, seed)
     description = as_json(describe_learner(learner))
     _check_like_others(runs, learner, description, fold, seed)
-    fit(learner)
+    if tta and description['kind'] == 'classify': raise InputError('tta=True: a classifier has none')
+    best = [] if monitor is None else [_Best(monitor)]
+    with learner.added_cbs(best): fit(learner)
     record = trained_on_of(learner)
     check_held_out(learner.dls.valid_df[learner.dls.columns.id], record, where)
-    best_epoch, epochs = _best_epoch(learner, monitor)
     part = runs.part(fold, seed)
     part.mkdir(exist_ok=True)
     write_sealed(part/'weights', WEIGHTS, {'format': FORMAT}, weights_files(learner))
     # written last: with it the fold is finished
     about = {'format': FORMAT, 'fold': fold, 'seed': seed, 'learner': description, 'trained_on': record,
-             'best_epoch': best_epoch, 'epochs': epochs}
+             'best_epoch': best[0].at if best else None, 'epochs': len(learner.recorder.values)}
     write_sealed(part/'heldout', HELDOUT, about, heldout_files(learner, tta))
 
 
@@ -264,19 +266,6 @@ def _check_like_others(runs, learner, description, fold, seed):
                              f'({preview(again)}): make_learner must hold out the fold that it is given')
 
 
-def _best_epoch(learner, monitor):
-    "The best epoch of the last fit by the monitored value, from 0, or None; and how many epochs it had."
-    values = learner.recorder.values
-    if monitor is None: return None, len(values)
-    names = list(learner.recorder.metric_names)[1:]
-    if monitor not in names: raise InputError(f'monitor={monitor!r}: the learner records {names}')
-    series = np.array([epoch_values[names.index(monitor)] for epoch_values in values], float)
-    # as fastai's trackers: losses and errors are better low
-    is_low = 'loss' in monitor or 'error' in monitor
-    if np.isnan(series).all(): raise InputError(f'monitor={monitor!r} is never a number')
-    return int(np.nanargmin(series) if is_low else np.nanargmax(series)), len(values)
-
-
 def train_full(
     runs: FoldRuns,  # Of `train_folds` with a `monitor`; where `epochs` is given, any
     make_full,  # (seed) -> a new learner that trains on everything, such as one of dls with valid_fold=None
@@ -296,10 +285,7 @@ def train_full(
     learner = make_full(seed)
     left_out = len(learner.dls.valid_df)
     if left_out: raise InputError(f'make_full holds out {left_out} items: make its dls with valid_fold=None')
-    stop = _StopAfter(epochs - 1)
-    learner.add_cb(stop)
-    try: fit(learner)
-    finally: learner.remove_cb(stop)
+    with learner.added_cbs([_StopAfter(epochs - 1)]): fit(learner)
     return learner
 
 

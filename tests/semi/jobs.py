@@ -20,14 +20,17 @@ OPTIONS = dict(image_col='image', text_col=None, fold_col='fold', item_tfms=Resi
 RATE = 2e-3
 
 
-def items(per_vendor=40):
+def items(per_vendor=20):
     "Emoji by vendor, in three folds."
     sample = pd.read_csv(demo_path()/'listings.csv')
     sample = sample[sample.vendor.isin(VENDORS)].groupby('vendor').head(per_vendor).reset_index(drop=True)
     return sample.assign(fold=sample.index % 3)
 
 
-def new_items(): return items(60).iloc[-30:].drop(columns=['vendor', 'fold']).reset_index(drop=True)
+def new_items():
+    more = items(30)
+    more = more[~more.posting_id.isin(items().posting_id)]
+    return more.drop(columns=['vendor', 'fold']).reset_index(drop=True)
 
 
 def listings(n_groups=8):
