@@ -12,7 +12,8 @@ from tests.semi.made import of, truth, way
 SIMPLE = [LogisticRegression(C=.1), LogisticRegression(C=1.)]
 
 
-@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('model', [pytest.param(name, marks=pytest.mark.slow) if name == 'net' else name
+                                   for name in MODELS])
 def test_each_model_learns_what_no_blend_can(model):
     "One way tells the first two classes apart, but has them the wrong way round."
     targets, folds = truth(150)
