@@ -56,7 +56,7 @@ from .learner.matcher import picture_of
 from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
-from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher
+from .matcher import Encoder, Matcher, MatchResult, Picture, SeveralEncoders, load_matcher
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import (
     ClassifyNet,
@@ -79,6 +79,18 @@ from .schedule import (
     WarmUp,
     layered_rates,
     named_rates,
+)
+from .semi import (
+    ClassBoost,
+    FoldEnsemble,
+    OutOfFold,
+    find_blend,
+    find_boost,
+    find_class_thresholds,
+    load_folds,
+    stack_models,
+    train_folds,
+    train_full,
 )
 from .study import (
     REFINEMENTS,

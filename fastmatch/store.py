@@ -212,7 +212,7 @@ def _write_files(folder, files):
 def read_sealed(
     path,  # Folder that `write_sealed` or `write_state` wrote
     name: str,  # File name of the manifest
-    version: int,  # The 'format' that can be read
+    version: int | tuple,  # The 'format' that can be read, or several of them
 ) -> tuple[dict, dict]:  # The manifest's content; file name -> bytes of the hashed files
     """Read a sealed folder; every hash is checked before anything is handed back.
 
@@ -232,7 +232,7 @@ def read_sealed(
 def read_manifest(
     path,  # Folder that `write_sealed` or `write_state` wrote
     name: str,  # File name of the manifest
-    version: int,  # The 'format' that can be read
+    version: int | tuple,  # The 'format' that can be read, or several of them
 ) -> dict:
     "What a manifest says; raises `InputError` where it is missing, damaged or of another format."
     manifest = Path(path)/name
@@ -243,10 +243,11 @@ def read_manifest(
     manifest_bytes = manifest.read_bytes()
     try: content = json.loads(manifest_bytes)
     except ValueError as error: raise InputError(f'{manifest}: damaged, not json ({error})') from error
-    if isinstance(content, dict) and content.get('format', version) != version:
+    readable = version if isinstance(version, tuple) else (version,)
+    if isinstance(content, dict) and content.get('format', readable[0]) not in readable:
         made_with = f": made with {content['made_with']}" if 'made_with' in content else ''
-        raise InputError(f"{manifest}: saved in format {content['format']}, "
-                         f'this version of fastmatch reads {version}{made_with}')
+        raise InputError(f"{manifest}: saved in format {content['format']}, this version of fastmatch reads "
+                         f'{" and ".join(map(str, readable))}{made_with}')
     plain_content = dict(content) if isinstance(content, dict) else {}
     plain_content.pop('sha256', None)
     # all bytes are compared, so that an added blank is noticed as well

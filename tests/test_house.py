@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent/'fastmatch'
 FLOORS = [['core'], ['store', 'picture', 'processes'], ['layers', 'losses', 'optim', 'schedule', 'match'],
           ['data', 'models', 'metrics'], ['callback', 'matcher'],
-          ['pretrain'], ['semi', 'learner', 'link'], ['patches'], ['study', 'report', 'serve'], ['jobs'],
+          ['pretrain'], ['learner', 'link'], ['semi'], ['patches'], ['study', 'report', 'serve'], ['jobs'],
           ['all'], ['cli']]
 FLOOR = {name: i for i, rooms in enumerate(FLOORS) for name in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))

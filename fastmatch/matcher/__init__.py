@@ -7,6 +7,7 @@ from .encode import Encoder, Picture
 from .explain import Explanation
 from .matcher import Matcher, load_matcher
 from .result import MatchResult, submission
+from .several import SeveralEncoders
 
-__all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'check_blanks', 'load_matcher',
-           'submission']
+__all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'SeveralEncoders', 'check_blanks',
+           'load_matcher', 'submission']

@@ -19,8 +19,10 @@ from ..store import STATE, read_sealed, write_state
 from .catalogue import Catalogue
 from .encode import Encoder
 from .fields import FIELDS_FILE, pack_fields, unpack_fields
+from .several import SeveralEncoders, files_of_several, several_of_files
 
 FORMAT = 1  # raised with every change that older code can't read
+SEVERAL_FORMAT = 2  # of a folder with several encoders, which alone needs it: others are written as before
 MANIFEST = 'manifest.json'
 TOLERANCE = 1e-3  # between unit embeddings of the same model on the same device
 # packages whose versions the manifest notes
@@ -32,7 +34,7 @@ class Parts:
     "What a matcher is made of, and what its folder holds."
     rule: Rule
     catalogue: Catalogue
-    encoder: Encoder | None
+    encoder: Encoder | SeveralEncoders | None
     columns: Columns  # Of tables of listings
     info: dict  # Anything json takes
 
@@ -43,14 +45,16 @@ def write_matcher_files(
 ):
     "Write a matcher's folder; a kill leaves the old matcher or the new one."
     made_with = {package: package_version(package) for package in PACKAGES}
-    write_state(path, MANIFEST, {'format': FORMAT, 'made_with': made_with}, files)
+    has_several = any(name.startswith('encoders/') for name in files)
+    written_format = SEVERAL_FORMAT if has_several else FORMAT
+    write_state(path, MANIFEST, {'format': written_format, 'made_with': made_with}, files)
 
 
 def read_matcher_files(
     path,  # Folder that a matcher was saved to
 ) -> tuple[dict, dict]:  # The manifest's content; file name -> bytes
     "The files of a saved matcher, every hash checked; raises `InputError` naming what is missing or damaged."
-    return read_sealed(path, MANIFEST, FORMAT)
+    return read_sealed(path, MANIFEST, (FORMAT, SEVERAL_FORMAT))
 
 
 def is_matcher_file(
@@ -65,7 +69,6 @@ def pack(
 ) -> dict:
     "A matcher as files: name -> bytes."
     from safetensors.numpy import save as save_arrays
-    from safetensors.torch import save as save_tensors
     catalogue, columns = parts.catalogue, parts.columns
     encoder = parts.encoder
     spec = {'rule': parts.rule.to_dict(),
@@ -93,15 +96,21 @@ def pack(
     of_fields, field_arrays = pack_fields(catalogue.spaces)
     if of_fields: other_files[FIELDS_FILE] = _json(of_fields)
     arrays |= field_arrays
-    if encoder is not None:
-        other_files['weights.safetensors'] = save_tensors(_weights(encoder.model))
-        if encoder.tokenizer is not None: other_files |= tokenizer_files(encoder.tokenizer)
+    if isinstance(encoder, SeveralEncoders): other_files |= files_of_several(encoder, _encoder_files)
+    elif encoder is not None: other_files |= _encoder_files(encoder)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     # listings of one picture each are written as by earlier versions
     if similarities: listings['pictures'] = similarities
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
             'vectors.safetensors': save_arrays(arrays), **other_files}
+
+
+def _encoder_files(encoder):
+    "An encoder's weights and tokenizer as files: name -> bytes."
+    from safetensors.torch import save as save_tensors
+    files = {'weights.safetensors': save_tensors(_weights(encoder.model))}
+    return files if encoder.tokenizer is None else files | tokenizer_files(encoder.tokenizer)
 
 
 def _weights(model):
@@ -118,7 +127,7 @@ def _weights(model):
 
 
 def check_readable(
-    encoder: Encoder | None,  # Of the matcher
+    encoder: Encoder | SeveralEncoders | None,  # Of the matcher
     files: dict,  # As `pack` gives them
 ):
     """Raise `InputError` unless the encoder that `files` hold embeds as this one does.
@@ -181,6 +190,7 @@ def _unpack_space(modality, listings, arrays, files):
 
 
 def _unpack_encoder(spec, files, device):
+    if 'several' in spec: return several_of_files(spec, files, partial(_unpack_encoder, device=device))
     from safetensors.torch import load as load_tensors
     tokenizer = None
     if 'title' in spec:

@@ -27,11 +27,12 @@ from .batches import by_listing
 from .catalogue import TITLE_SPACES, pictures_of
 from .encode import Encoder
 from .picture_table import PictureTable, hashes_by_listing
+from .several import SeveralEncoders
 
 
 def needed_inputs(
     rule: Rule,  # Says which modalities are compared
-    encoder: Encoder | None,  # Reads images, titles or both
+    encoder: Encoder | SeveralEncoders | None,  # Reads images, titles or both
 ) -> list[str]:
     "What a listing must have for a rule and an encoder: 'image', 'title'."
     inputs = [] if encoder is None else list(encoder.inputs)
@@ -56,7 +57,7 @@ def embed_listings(
     folder,  # Folder of the images
     columns: Columns,  # Of `df`; its group and fold aren't read
     rule: Rule,  # What is going to decide: titles and perceptual hashes are read where it needs them
-    encoder: Encoder | None,  # Embeds pictures and titles; None: the embeddings hold titles and hashes alone
+    encoder: Encoder | SeveralEncoders | None,  # None: the embeddings hold titles and hashes alone
     bs: int = 64,  # Listings a batch
     on_error: str = 'raise',  # 'raise' one error that lists all unusable rows, or 'skip' them
 ) -> tuple[Embeddings, pd.DataFrame]:  # The embeddings; what was skipped: `id`, `row`, `column`, `reason`

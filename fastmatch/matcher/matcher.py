@@ -27,6 +27,7 @@ from .folder import (
 )
 from .listings import embed_listings, image_files_of, needed_inputs
 from .result import MatchResult
+from .several import SeveralEncoders
 
 
 class Matcher:
@@ -39,7 +40,8 @@ class Matcher:
         self,
         rule: Rule,  # How modalities are fused, and the threshold
         catalogue: Embeddings | Catalogue,  # The known listings
-        encoder: Encoder | None = None,  # Embeds listings; None: only `Embeddings` can be matched, or titles
+        # Embeds listings; None: only `Embeddings` can be matched, or titles
+        encoder: Encoder | SeveralEncoders | None = None,
         columns: Columns | None = None,  # Of a table of listings; its group and fold aren't read
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
     ):
@@ -58,7 +60,7 @@ class Matcher:
         df,  # The catalogue: DataFrame of listings
         path,  # Folder of the images
         rule: Rule,  # How modalities are fused, and the threshold
-        encoder: Encoder | None,  # Embeds listings
+        encoder: Encoder | SeveralEncoders | None,  # Embeds listings
         columns: Columns | None = None,  # Of `df` and of later tables
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
         bs: int = 64,  # Listings a batch
