@@ -5,9 +5,10 @@ import torch
 
 # these imports give fastai's Learner to_fp16, summary, progress bars, lr_find and its schedules
 from fastai.callback import fp16, hook, progress, schedule  # noqa: F401
-from fastai.callback.core import CancelFitException
+from fastai.callback.core import CancelFitException, GatherPredsCallback
 from fastai.callback.tracker import TerminateOnNaNCallback, TrackerCallback
 from fastai.learner import Learner
+from fastcore.meta import delegates
 from fastcore.xtras import ContextManagers
 from torch import nn
 
@@ -16,6 +17,7 @@ from ..callback.half import CPUMixedPrecision
 from ..callback.learner_methods import CallbackMethods
 from ..callback.scoring import GroupRates
 from ..core import InputError, preview
+from ..data.block import short_titles_first
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.fusion import MAX_FRAMES, make_fusion
@@ -219,10 +221,21 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         self.check_trainable(self.dls)
         super()._do_fit()
 
+    @delegates(Learner.get_preds)
+    def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
+        "fastai's `get_preds`: titles of like length are read together, and put back in their order."
+        if dl is None: dl = self.dls[ds_idx].new(shuffle=False, drop_last=False)
+        # the tokenizer that tells how long titles are
+        elif self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
+        with short_titles_first(dl): return super().get_preds(ds_idx, dl, *args, **kwargs)
+
     def _do_epoch_validate(self, ds_idx=1, dl=None):
+        if dl is None: dl = self.dls[ds_idx]
         # `get_preds(dl=...)` and `validate(dl=...)` may get a loader that knows nothing of this learner
-        if dl is not None and self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
-        super()._do_epoch_validate(ds_idx, dl)
+        elif self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
+        # `get_preds` knows in which order it asked for rows; gathered otherwise they are in that of the table
+        is_gathered = bool(self._grab_cbs(GatherPredsCallback))
+        with short_titles_first(dl, is_on=not is_gathered): super()._do_epoch_validate(ds_idx, dl)
 
     def create_opt(self):
         "Make the optimizer, and tell it which weights not to decay and which gradients not to centralize."
