@@ -255,6 +255,8 @@ class SampledDL(TfmdDL):
 
     `dsets.dataloaders(dl_type=SampledDL, dl_kwargs=[{'sampler': PKSampler(groups)}, {}])`
     """
+    lengths = None  # of a loader that an earlier version exported
+
     def __init__(
         self,
         dataset,  # As for `TfmdDL`
