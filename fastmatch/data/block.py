@@ -35,6 +35,7 @@ from .serialise import with_serialised_title
 from .show import draw_listing, grid
 from .soft import ProbabilitiesBlock, ReadProbabilities
 from .split import valid_split
+from .stored import StoredImageBlock, check_room, resize_alone, store_of
 from .title import MAX_LEN, Title, TitleBlock, TitleParts, Tokenize, titles_of
 
 
@@ -213,6 +214,8 @@ class BatchOptions:
     # Titles of like length in a batch, which saves half the padding: in training, and where a learner
     # validates; False: of any length
     buckets: bool = True
+    # A `PictureStore` or its folder, so that pictures are decoded once; True: a folder of the user's
+    store: Any = None
 
     @property
     def all_title_tfms(self) -> list:
@@ -261,7 +264,7 @@ def take_batch_options(
     keywords: dict,  # Of a call; what is taken is removed from them
 ) -> dict:
     "Options of `BatchOptions` among them that `from_df` has no arguments of its own for."
-    return {name: keywords.pop(name) for name in ('buckets',) if name in keywords}
+    return {name: keywords.pop(name) for name in ('buckets', 'store') if name in keywords}
 
 
 def known_options() -> list[str]:
@@ -368,15 +371,16 @@ class ListingDataLoaders(DataLoaders):
         """Make loaders over a table that is checked and split: pictures first (and how many an item has,
         where there are frames), then the title, then the group."""
         has_pictures = bool(image_columns) and (frames is None or frames.features is None)
-        item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
-        item_tfms = [*L(item_tfms if has_pictures else None), *options.all_title_tfms]
-        if frames is not None:
-            image_blocks, image_readers = frame_readers(frames)
-            draw = frames.draw
+        picture_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
+        item_tfms = [*L(picture_tfms if has_pictures else None), *options.all_title_tfms]
+        draw = None if frames is None else frames.draw
+        if frames is None and cls._several_pictures and image_columns:
+            draw = DrawnPicture(image_columns[0], image_folder)
+        store = store_of(options.store) if has_pictures else None
+        image_block = _image_block(store, picture_tfms, len(df) * len(image_columns))
+        if frames is not None: image_blocks, image_readers = frame_readers(frames, image_block)
         else:
-            draw = None
-            if cls._several_pictures and image_columns: draw = DrawnPicture(image_columns[0], image_folder)
-            image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
+            image_blocks = [image_block() for _ in image_columns]
             image_readers = [_reader(column, image_folder, draw) for column in image_columns]
         title_blocks, title_readers, titles = _title_inputs(columns.title, list(text_columns), options)
         target_block, target_reader = _target(vocab, label_columns, columns.group)
@@ -425,6 +429,14 @@ class ListingDataLoaders(DataLoaders):
             replace(self.options, sampler=None), text_columns=self.text_columns, frames=reading)
         return loaders.noted(serialised=self.serialised, skipped=self.skipped, moved=self.moved,
                              unlabelled=items.iloc[:0])
+
+
+def _image_block(store, picture_tfms, n_pictures):
+    "What makes the block of a picture; it reads from a store where there is one."
+    if store is None: return partial(ImageBlock, ListingImage)
+    resize = resize_alone(picture_tfms)
+    check_room(store, resize, n_pictures)
+    return partial(StoredImageBlock, store, resize, ListingImage)
 
 
 def _target(vocab, label_columns, group_column):
@@ -525,7 +537,7 @@ class MatchDataLoaders(ListingDataLoaders):
         serialise: bool = False,
         # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
         frames: int = 1,
-        **kwargs,  # For `BatchOptions` (buckets) and `frames_of`, columns by keyword, more for `dataloaders`
+        **kwargs,  # For `BatchOptions` (buckets, store), `frames_of`, columns by keyword, for `dataloaders`
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
 

@@ -150,8 +150,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         device=None,  # None: fastai's choice
         # Transforms of texts in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
         title_tfms=None,
-        # buckets for `BatchOptions`; draw_frames and frame_features for `frames_of`; columns by keyword
-        # (`image_col`, `title_col`, ...); more for `DataBlock.dataloaders`
+        # buckets and store for `BatchOptions`; draw_frames and frame_features for `frames_of`; columns by
+        # keyword (`image_col`, `title_col`, ...); more for `DataBlock.dataloaders`
         **kwargs,
     ):
         """Check the table, split it, and make dataloaders of pictures, text or both.
