@@ -246,8 +246,8 @@ class PictureStore:
         except sqlite3.DatabaseError as error: raise self._damaged(error) from error
 
     def _damaged(self, error):
-        return InputError(f'{self.file}: SQLite: {error}. Where it is damaged remove its folder, and pictures '
-                          'are decoded anew')
+        return InputError(f'{self.file}: SQLite: {error}. Where it is damaged remove its folder, and '
+                          'pictures are decoded anew')
 
     def _forget(self):
         "Start without connections and mapped files, as in a new process."

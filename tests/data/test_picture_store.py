@@ -57,7 +57,8 @@ def age(path, seconds=3600):
     os.utime(path, (then, then))
 
 
-def read_all(store, files, make, settings='plain'): return [store.read(path, settings, make) for path in files]
+def read_all(store, files, make, settings='plain'):
+    return [store.read(path, settings, make) for path in files]
 
 
 def test_each_picture_is_made_once(files, tmp_path, make):
@@ -173,7 +174,7 @@ def test_damage_and_wrong_folders_are_told(files, tmp_path, make):
 
 
 def test_a_folder_for_reading(files, tmp_path, make, monkeypatch):
-    "As a store that is attached to a notebook: known contents are read under other paths, nothing is written."
+    "As a store that is attached to a notebook: known contents are read, nothing is written."
     store = PictureStore(tmp_path/'store')
     read_all(store, files[:6], make)
     store._connection().execute('PRAGMA wal_checkpoint(TRUNCATE)')
