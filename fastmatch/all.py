@@ -33,6 +33,7 @@ from .data.demo import demo_items, demo_path, demo_shops
 from .data.image import read_image
 from .data.kinds import recognise_fields
 from .data.read import check_listings
+from .data.picture_store import PictureStore
 from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .data.split import group_folds
 from .data.table import read_table

@@ -1,6 +1,7 @@
 "Listings as fastai batches: the picture block, and `DataLoaders` over a checked and split table."
 import os
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from inspect import signature
@@ -34,7 +35,8 @@ from .serialise import with_serialised_title
 from .show import draw_listing, grid
 from .soft import ProbabilitiesBlock, ReadProbabilities
 from .split import valid_split
-from .title import MAX_LEN, Title, TitleBlock, TitleParts
+from .stored import StoredImageBlock, check_room, resize_alone, store_of
+from .title import MAX_LEN, Title, TitleBlock, TitleParts, Tokenize, titles_of
 
 
 class ListingImage(PILImage):
@@ -81,25 +83,52 @@ class NoTarget(Transform):
 
 
 class MatchDL(SampledDL):
-    "A `TfmdDL` that can draw its batches with a sampler, and shows listings as picture and title."
-    draw = None  # of loaders that an earlier version exported
+    """A `TfmdDL` that can draw its batches with a sampler, and shows listings as picture and title.
+
+    Tokens are counted for the first epoch, by the tokenizer that the loader has then: that of a learner.
+    """
+    # of loaders that an earlier version exported
+    draw = titles = _counted = None
+    buckets = by_length = False
 
     def __init__(
         self,
         dataset,  # As for `TfmdDL`
         draw: EpochDraw | None = None,  # Draws pictures of listings that have several, in training
+        titles: partial | None = None,  # Table -> its n titles, `titles_of`; None: there are none
+        buckets: bool = False,  # Put titles of like length together, see `short_titles_first`
         **kwargs,  # For `SampledDL`
     ):
         self.draw = draw
+        self.titles = titles
+        self.buckets = buckets
+        self.by_length = False  # Whether short titles come first where nothing is shuffled
+        self._counted = None  # tokens of each title
         super().__init__(dataset, **kwargs)
+
+    def item_lengths(self):
+        "int (n,): the tokens of each title; None where batches don't go by them."
+        return self._token_counts() if self.buckets else super().item_lengths()
+
+    def _token_counts(self):
+        "int (n,): the tokens of each title; None where there are no titles, or no table of them."
+        items = getattr(self.dataset, 'items', None)
+        if self.titles is None or not isinstance(items, pd.DataFrame): return None
+        if self._counted is None:
+            tokenize = next(step for step in self.before_batch.fs if isinstance(step, Tokenize))
+            self._counted = tokenize.count(self.titles(items))
+        return self._counted
 
     def get_idxs(self):
         "The rows of an epoch; of listings with several pictures others are drawn in each."
         if self.draw is not None: self.draw.start_epoch(self.rng if self.shuffle else None)
-        return super().get_idxs()
+        rows = super().get_idxs()
+        counts = self._token_counts() if self.buckets and self.by_length and not self.shuffle else None
+        return rows if counts is None else np.argsort(counts, kind='stable').tolist()
 
     def new(self, dataset=None, cls=None, **kwargs):
         "A loader like this one; for another dataset without sampler and draw."
+        kwargs = {'titles': self.titles, 'buckets': self.buckets, **kwargs}
         if dataset is None and cls is None: kwargs = {'draw': self.draw, **kwargs}
         return super().new(dataset, cls, **kwargs)
 
@@ -126,6 +155,20 @@ class MatchDL(SampledDL):
             title = next((part for part in listing_parts if isinstance(part, Title)), '')
             group = str(listing_parts[-1]) if len(listing_parts) > self.n_inp else ''
             draw_listing(ax, _side_by_side(pictures), title, group)
+
+
+@contextmanager
+def short_titles_first(
+    loader,  # Not shuffled; where it has no buckets, or is no `MatchDL`, nothing changes
+    is_on: bool = True,  # False: in the order of the table
+):
+    "Context in which a loader reads rows by the length of their titles, which saves padding."
+    if not isinstance(loader, MatchDL):
+        yield
+        return
+    earlier, loader.by_length = loader.by_length, is_on
+    try: yield
+    finally: loader.by_length = earlier
 
 
 def _side_by_side(pictures):
@@ -168,6 +211,11 @@ class BatchOptions:
     device: Any  # None: fastai's choice
     others: dict = field(default_factory=dict)  # More for `DataBlock.dataloaders`
     title_tfms: Any = None  # Transforms of titles in training, see data/augment.py
+    # Titles of like length in a batch, which saves half the padding: in training, and where a learner
+    # validates; False: of any length
+    buckets: bool = True
+    # A `PictureStore` or its folder, so that pictures are decoded once; True: a folder of the user's
+    store: Any = None
 
     @property
     def all_title_tfms(self) -> list:
@@ -210,6 +258,13 @@ class BatchOptions:
         worker_option = {} if self.num_workers is None else {'num_workers': self.num_workers}
         batch_sizes = {'bs': self.bs, 'val_bs': self.val_bs or 2 * self.bs}
         return {**batch_sizes, 'device': self.device, **self.others, **worker_option}
+
+
+def take_batch_options(
+    keywords: dict,  # Of a call; what is taken is removed from them
+) -> dict:
+    "Options of `BatchOptions` among them that `from_df` has no arguments of its own for."
+    return {name: keywords.pop(name) for name in ('buckets', 'store') if name in keywords}
 
 
 def known_options() -> list[str]:
@@ -316,17 +371,18 @@ class ListingDataLoaders(DataLoaders):
         """Make loaders over a table that is checked and split: pictures first (and how many an item has,
         where there are frames), then the title, then the group."""
         has_pictures = bool(image_columns) and (frames is None or frames.features is None)
-        item_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
-        item_tfms = [*L(item_tfms if has_pictures else None), *options.all_title_tfms]
-        if frames is not None:
-            image_blocks, image_readers = frame_readers(frames)
-            draw = frames.draw
+        picture_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
+        item_tfms = [*L(picture_tfms if has_pictures else None), *options.all_title_tfms]
+        draw = None if frames is None else frames.draw
+        if frames is None and cls._several_pictures and image_columns:
+            draw = DrawnPicture(image_columns[0], image_folder)
+        store = store_of(options.store) if has_pictures else None
+        image_block = _image_block(store, picture_tfms, len(df) * len(image_columns))
+        if frames is not None: image_blocks, image_readers = frame_readers(frames, image_block)
         else:
-            draw = None
-            if cls._several_pictures and image_columns: draw = DrawnPicture(image_columns[0], image_folder)
-            image_blocks = [ImageBlock(ListingImage) for _ in image_columns]
+            image_blocks = [image_block() for _ in image_columns]
             image_readers = [_reader(column, image_folder, draw) for column in image_columns]
-        title_blocks, title_readers = _title_inputs(columns.title, list(text_columns), options)
+        title_blocks, title_readers, titles = _title_inputs(columns.title, list(text_columns), options)
         target_block, target_reader = _target(vocab, label_columns, columns.group)
         block = DataBlock(
             blocks=[*image_blocks, *title_blocks, target_block],
@@ -345,7 +401,8 @@ class ListingDataLoaders(DataLoaders):
             sampler = SAMPLERS[options.sampler](groups, options.bs, options.k, options.seed)
         loaders = datasets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms,
                                        **{**block.dls_kwargs, **options.for_loaders()},
-                                       dl_kwargs=[{'sampler': sampler, 'draw': draw}, {}])
+                                       dl_kwargs=[{'sampler': sampler, 'draw': draw, 'titles': titles,
+                                                   'buckets': options.buckets}, {}])
         dls = cls(*loaders.loaders, path='.', device=loaders.device)
         dls.df = df
         dls.is_valid = is_valid
@@ -374,6 +431,14 @@ class ListingDataLoaders(DataLoaders):
                              unlabelled=items.iloc[:0])
 
 
+def _image_block(store, picture_tfms, n_pictures):
+    "What makes the block of a picture; it reads from a store where there is one."
+    if store is None: return partial(ImageBlock, ListingImage)
+    resize = resize_alone(picture_tfms)
+    check_room(store, resize, n_pictures)
+    return partial(StoredImageBlock, store, resize, ListingImage)
+
+
 def _target(vocab, label_columns, group_column):
     "The block of the target, and what reads it."
     if vocab is None: return TransformBlock(), NoTarget()
@@ -382,11 +447,14 @@ def _target(vocab, label_columns, group_column):
 
 
 def _title_inputs(title_column, text_columns, options):
-    "The block of the title and what reads it, each in a list; empty where there is no title."
-    if title_column is None: return [], []
+    """The block of the title and what reads it, each in a list, and what reads the titles of a table; empty
+    and None where there is no title."""
+    if title_column is None: return [], [], None
     limits = options.limits(text_columns)
-    reader = PartsOfRow(text_columns) if isinstance(limits, tuple) else Field(title_column)
-    return [TitleBlock(max_len=limits)], [reader]
+    in_parts = isinstance(limits, tuple)
+    reader = PartsOfRow(text_columns) if in_parts else Field(title_column)
+    titles = partial(titles_of, column=title_column, parts=text_columns if in_parts else None)
+    return [TitleBlock(max_len=limits)], [reader], titles
 
 
 def _reader(column, image_folder, draw):
@@ -469,7 +537,7 @@ class MatchDataLoaders(ListingDataLoaders):
         serialise: bool = False,
         # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
         frames: int = 1,
-        **kwargs,  # More for `frames_of`, columns by keyword (`image_col`), more for `DataBlock.dataloaders`
+        **kwargs,  # For `BatchOptions` (buckets, store), `frames_of`, columns by keyword, for `dataloaders`
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
 
@@ -482,7 +550,7 @@ class MatchDataLoaders(ListingDataLoaders):
         reading = frames_of(columns, path, partial(picture_names, folder=path), frames,
                             **take_frame_options(kwargs))
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
-                               device, kwargs, title_tfms)
+                               device, kwargs, title_tfms, **take_batch_options(kwargs))
         # every image is decoded by the check anyway: then its hash costs little
         needs_hash = phash and valid_fold is not None and columns.image is not None and columns.phash is None
         text_columns = text_columns_of(columns)

@@ -15,6 +15,7 @@ from .block import (
     check_inputs,
     in_folder,
     part_unlabelled,
+    take_batch_options,
     train_on_all,
 )
 from .columns import Columns
@@ -149,8 +150,8 @@ class ClassifyDataLoaders(ListingDataLoaders):
         device=None,  # None: fastai's choice
         # Transforms of texts in training, e.g. `[DropFields(.2), DropSpan(.5)]`, see data/augment.py
         title_tfms=None,
-        # draw_frames and frame_features for `frames_of`; columns by keyword (`image_col`, `title_col`, ...);
-        # more for `DataBlock.dataloaders`
+        # buckets and store for `BatchOptions`; draw_frames and frame_features for `frames_of`; columns by
+        # keyword (`image_col`, `title_col`, ...); more for `DataBlock.dataloaders`
         **kwargs,
     ):
         """Check the table, split it, and make dataloaders of pictures, text or both.
@@ -162,7 +163,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
         path = Path(path)
         reading = frames_of(columns, path, _file_names, frames, **take_frame_options(kwargs))
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
-                               device, kwargs, title_tfms)
+                               device, kwargs, title_tfms, **take_batch_options(kwargs))
         text_columns = text_columns_of(columns)
         serialised = columns.title if isinstance(columns.title, dict) else None
         label_columns = label_columns_of(columns)

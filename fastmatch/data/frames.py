@@ -164,15 +164,13 @@ class CountOfRow(Transform):
 
 def frame_readers(
     frames: Frames,  # How they are read
+    image_block: Callable,  # Makes the block of a picture
 ) -> tuple[list, list]:  # (blocks, what reads a row for each)
     "What turns rows of a widened table into frames and their number."
-    from fastai.vision.data import ImageBlock
-
-    from .block import ListingImage
     if frames.features is not None:
         blocks, readers = [TransformBlock()], [[DrawnFeatures(frames), FeaturesOfRow(frames)]]
     else:
-        blocks = [ImageBlock(ListingImage) for _ in range(frames.n)]
+        blocks = [image_block() for _ in range(frames.n)]
         readers = [[DrawnFrame(frames, place), FrameFile(frames, place)] for place in range(frames.n)]
     return [*blocks, TransformBlock()], [*readers, [CountOfRow(frames)]]
 

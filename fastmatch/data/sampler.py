@@ -1,4 +1,10 @@
-"Which listings make up an epoch: batches of P groups x K listings, weighted draws, rare groups repeated."
+"""Which listings make up an epoch: batches of P groups x K listings, weighted draws, rare groups repeated.
+
+Any of them, and a plain shuffle, can put titles of like length into the same batch ('buckets'): a batch is
+padded to its longest title, and of a batch drawn at random more than half is padding.
+"""
+import random
+
 import numpy as np
 import pandas as pd
 from fastai.data.core import TfmdDL
@@ -43,6 +49,33 @@ def oversample(
     return np.concatenate([np.arange(len(codes)), *repeats])
 
 
+WINDOW = 50  # batches that are sorted by length together: more saves hardly more padding
+MIN_WINDOWS = 4  # in an epoch: sorted as a whole, a small table would give almost the same batches each time
+
+
+def _windows(n_batches, least=1):
+    "The numbers 0 to n_batches - 1, parted into windows of about the same size, `least` or more."
+    return np.array_split(np.arange(n_batches), max(least, round(n_batches/WINDOW)))
+
+
+def in_buckets(
+    rows: np.ndarray,  # int (n,): the rows of an epoch, shuffled
+    lengths: np.ndarray,  # int: length of every row of the table, e.g. tokens of its title
+    bs: int,  # Rows in a batch
+    rng: np.random.Generator,  # Shuffles the batches
+) -> np.ndarray:  # int (n,): the same rows
+    """Sort the rows of an epoch by length within windows of about 50 batches, and shuffle the batches.
+
+    Rows that fill no batch stay at the end as they were drawn: left out, they are no longer ones than others.
+    """
+    n_batches = len(rows)//bs
+    batches = rows[:n_batches*bs].reshape(n_batches, bs)
+    for window in _windows(n_batches, MIN_WINDOWS):
+        window_rows = batches[window].ravel()
+        batches[window] = window_rows[np.argsort(lengths[window_rows], kind='stable')].reshape(-1, bs)
+    return np.concatenate([rng.permutation(batches).ravel(), rows[n_batches*bs:]])
+
+
 class Sampler:
     "The rows of one epoch after another. A subclass gives `epoch`, and sets `n_rows` where that isn't n."
     bs = None  # Batch size that the sampler needs, if it needs one
@@ -65,9 +98,13 @@ class Sampler:
 
     def __len__(self): return self.n_rows
 
-    def __call__(self) -> np.ndarray:  # int64 (n_rows,)
+    def __call__(
+        self,
+        lengths: np.ndarray | None = None,  # int (n,): batches are of rows of like length; None: of any
+        bs: int | None = None,  # Rows in a batch, for `lengths`
+    ) -> np.ndarray:  # int64 (n_rows,)
         "The rows of the next epoch."
-        row_numbers = self.epoch(self.i)
+        row_numbers = self.epoch(self.i) if lengths is None else self.bucketed(self.i, lengths, bs)
         self.i += 1
         return row_numbers
 
@@ -77,6 +114,15 @@ class Sampler:
     ) -> np.ndarray:  # int64 (n_rows,)
         "The rows of epoch `i`, in order."
         raise NotImplementedError
+
+    def bucketed(
+        self,
+        i: int,  # Number of the epoch
+        lengths: np.ndarray,  # int (n,): length of each row
+        bs: int,  # Rows in a batch
+    ) -> np.ndarray:  # int64 (n_rows,)
+        "The rows of epoch `i` in batches of like length."
+        return in_buckets(self.epoch(i), lengths, bs, np.random.default_rng([self.seed, i, 1]))
 
 
 class WeightedSampler(Sampler):
@@ -145,25 +191,62 @@ class PKSampler(Sampler):
     def one_pass(
         self,
         i: int,  # Number of the pass
+        lengths: np.ndarray | None = None,  # int (n,): groups of like length come together; None: any
     ) -> np.ndarray:  # int64 (n_pass, p*k), a batch a row
         "Deal all parts of all groups once; what doesn't fill a batch is left out, another part each time."
         rng = self.rng(i)
         parts = []
+        owners = []  # the group of each part
         for group in rng.permutation(len(self.groups)):
             shuffled_rows = rng.permutation(self.groups[group])
             # resize starts again at the first row where the group ends
             parts.append(np.resize(shuffled_rows, (self.parts[group], self.k))[:self.n_pass])
+            owners.append(np.full(len(parts[-1]), group))
         parts = np.concatenate(parts)
-        parts = parts[np.sort(rng.permutation(len(parts))[:self.p*self.n_pass])]
+        kept = np.sort(rng.permutation(len(parts))[:self.p*self.n_pass])
+        parts = parts[kept].reshape(self.p, self.n_pass, self.k)
         # parts of one group are neighbors in this array: dealt out in turn, no two come into the same batch
-        batches = parts.reshape(self.p, self.n_pass, self.k).transpose(1, 0, 2).reshape(self.n_pass, self.bs)
+        if lengths is not None:
+            owners = np.concatenate(owners)[kept].reshape(self.p, self.n_pass)
+            order = _by_length(lengths[parts].max(2), owners)
+            parts = np.take_along_axis(parts, order[:, :, None], 1)
+        batches = parts.transpose(1, 0, 2).reshape(self.n_pass, self.bs)
         return rng.permutation(batches)
 
-    def epoch(self, i):
+    def epoch(self, i): return self._batches_of(i, None)
+
+    def bucketed(self, i, lengths, bs=None): return self._batches_of(i, lengths)
+
+    def _batches_of(self, i, lengths):
         "The batches of epoch `i`, end to end; it goes on where the last stopped: no group is left out."
         batch_numbers = range(i*self.n_batches, (i + 1)*self.n_batches)
-        passes = {number: self.one_pass(number) for number in {batch//self.n_pass for batch in batch_numbers}}
+        pass_numbers = {batch//self.n_pass for batch in batch_numbers}
+        passes = {number: self.one_pass(number, lengths) for number in pass_numbers}
         return np.concatenate([passes[batch//self.n_pass][batch % self.n_pass] for batch in batch_numbers])
+
+
+def _by_length(lengths, owners):
+    """In which order each line of parts is dealt out, so that a batch, which takes one part of each line,
+    gets parts of like length: int (p, n_pass).
+
+    `lengths` and `owners` (the group of each part) are (p, n_pass). Parts of a group are neighbors, so that
+    some group may begin in one line and end in the next: where both of its parts would come into the same
+    batch, the later one changes places with the nearest part that may.
+    """
+    order = np.empty(lengths.shape, np.int64)
+    for window in _windows(lengths.shape[1]):
+        order[:, window] = window[np.argsort(lengths[:, window], axis=1, kind='stable')]
+    for line in range(1, len(order)):
+        shared = owners[line, 0]
+        if owners[line - 1, -1] != shared: continue
+        is_taken = owners[line - 1][order[line - 1]] == shared
+        is_own = owners[line][order[line]] == shared
+        free = np.flatnonzero(~is_taken & ~is_own)
+        for place in np.flatnonzero(is_taken & is_own):
+            nearest = np.abs(free - place).argmin()
+            order[line, [place, free[nearest]]] = order[line, [free[nearest], place]]
+            free = np.delete(free, nearest)
+    return order
 
 
 @delegates()
@@ -172,33 +255,54 @@ class SampledDL(TfmdDL):
 
     `dsets.dataloaders(dl_type=SampledDL, dl_kwargs=[{'sampler': PKSampler(groups)}, {}])`
     """
+    lengths = None  # of a loader that an earlier version exported
+
     def __init__(
         self,
         dataset,  # As for `TfmdDL`
         bs: int = 64,  # Size of a batch; a `PKSampler` overrides it with p*k
         sampler: Sampler | None = None,  # Which rows; without it, or with shuffle=False: a plain `TfmdDL`
+        lengths: np.ndarray | None = None,  # int (n,), of items: with shuffle=True batches are of like length
         **kwargs
     ):
         self.sampler = sampler
+        self.lengths = lengths
         if sampler is not None:
             bs = sampler.bs or bs
             if sampler.n != len(dataset):
                 raise InputError(f'the sampler knows {sampler.n} listings, its dataset holds {len(dataset)}')
+        if lengths is not None and len(lengths) != len(dataset):
+            raise InputError(f'lengths: {len(lengths)} of them, the dataset holds {len(dataset)} items')
         super().__init__(dataset, bs=bs, **kwargs)
 
     def _draws(self):
         "Whether the sampler decides which rows are drawn."
         return self.sampler is not None and self.shuffle
 
+    def item_lengths(self) -> np.ndarray | None:  # int (n,)
+        "The length of each item, by which batches are put together in training; None: not at all."
+        return self.lengths
+
     # drawn in the main process once an epoch; workers share its batches, so their number changes nothing
-    def get_idxs(self): return self.sampler().tolist() if self._draws() else super().get_idxs()
+    def get_idxs(self):
+        "The rows of an epoch."
+        lengths = self.item_lengths() if self.shuffle else None
+        if self._draws(): return self.sampler(lengths, self.bs).tolist()
+        rows = super().get_idxs()
+        if lengths is None: return rows
+        # a generator of its own: what else is drawn from the loader's stays as without lengths
+        own_rng = random.Random()
+        own_rng.setstate(self.rng.getstate())
+        order_rng = np.random.default_rng(own_rng.getrandbits(63))
+        return in_buckets(np.array(rows), lengths, self.bs, order_rng).tolist()
 
     def __len__(self):
         if not self._draws(): return super().__len__()
         return len(self.sampler)//self.bs if self.drop_last else -(-len(self.sampler)//self.bs)
 
     def new(self, dataset=None, cls=None, **kwargs):
-        "A loader like this one; for another dataset without the sampler."
+        "A loader like this one; for another dataset without sampler and lengths."
         # fastai makes the validation loader by `train.new(valid_ds)`: the sampler's rows are others there
-        if dataset is None and cls is None: kwargs = {'sampler': self.sampler, **kwargs}
+        if dataset is None and cls is None:
+            kwargs = {'sampler': self.sampler, 'lengths': self.lengths, **kwargs}
         return super().new(dataset, cls, **kwargs)

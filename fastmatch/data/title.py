@@ -1,10 +1,14 @@
 "Titles in fastai's batches: text until a batch is put together, then token ids padded to its longest title."
+import numpy as np
+import pandas as pd
 from fastai.data.block import TransformBlock
 from fastai.torch_core import TensorBase
 from fasttransform import Transform
+from tqdm.auto import tqdm
 
 from ..layers.padding import most_tokens, pad_token_ids
 
+COUNTED_AT_ONCE = 4096  # titles: a tokenizer keeps by-products of all that it was given at once
 MAX_LEN = 64  # tokens of a title: Shopee's longest take about 60 words, most under 20
 
 
@@ -75,8 +79,32 @@ class Tokenize(Transform):
         token_ids = self.tokenizer(texts, truncation=True, max_length=limit)['input_ids']
         return [ids if text.strip() else [] for text, ids in zip(texts, token_ids)]
 
+    def count(
+        self,
+        titles: list,  # n `Title`s
+    ) -> np.ndarray:  # int64 (n,)
+        "How many tokens each title has in a batch, before padding."
+        counts = []
+        with tqdm(total=len(titles), desc='count tokens', delay=2, leave=False) as progress_bar:
+            for start in range(0, len(titles), COUNTED_AT_ONCE):
+                counts += map(len, self._token_ids(titles[start:start + COUNTED_AT_ONCE]))
+                progress_bar.update(len(counts) - start)
+        return np.array(counts, np.int64)
+
     def decodes(self, x: TensorTitle):
         return Title(self.tokenizer.decode(x.tolist(), skip_special_tokens=True))
+
+
+def titles_of(
+    df: pd.DataFrame,  # One row a listing (n)
+    column,  # Of titles
+    parts: list | None = None,  # Columns that are tokenized apart; None: the title is tokenized as it is
+) -> list:  # n `Title`s
+    "The titles of a table as batches get them, without changes that are made in training."
+    if parts is None: return [Title.create(cell) for cell in df[column]]
+    texts = [['' if cell is None or cell != cell else str(cell).strip() for cell in df[part]]
+             for part in parts]
+    return [TitleParts(row) for row in zip(*texts)]
 
 
 def ids_of_parts(

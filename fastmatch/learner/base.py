@@ -5,9 +5,10 @@ import torch
 
 # these imports give fastai's Learner to_fp16, summary, progress bars, lr_find and its schedules
 from fastai.callback import fp16, hook, progress, schedule  # noqa: F401
-from fastai.callback.core import CancelFitException
+from fastai.callback.core import CancelFitException, GatherPredsCallback
 from fastai.callback.tracker import TerminateOnNaNCallback, TrackerCallback
 from fastai.learner import Learner
+from fastcore.meta import delegates
 from fastcore.xtras import ContextManagers
 from torch import nn
 
@@ -16,8 +17,10 @@ from ..callback.half import CPUMixedPrecision
 from ..callback.learner_methods import CallbackMethods
 from ..callback.scoring import GroupRates
 from ..core import InputError, preview
+from ..data.block import short_titles_first
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
+from ..models.checkpointing import checkpoint_layers
 from ..models.fusion import MAX_FRAMES, make_fusion
 from ..models.layered import parameters_by_layer
 from ..models.registry import make_encoder, make_tokenizer
@@ -34,6 +37,8 @@ from .trial import check_words, long_titles, places_hint, read_trial, share_cut_
 # MiniLM a twentieth (1e-4 at 2e-3), new centers five times as much.
 LR_MULT = {'image': .25, 'title': .05, 'fusion': .25, 'head': 5.}
 
+# options of learners that `make_encoders` takes
+ENCODER_OPTIONS = 'pretrained', 'normalize', 'pool', 'image_pool', 'checkpointing'
 SAMPLED_TITLES = 1000  # titles whose tokens are counted before the training
 MANY = .1  # share of titles that are not read to their end from which on it is said
 
@@ -253,10 +258,21 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         self.check_trainable(self.dls)
         super()._do_fit()
 
+    @delegates(Learner.get_preds)
+    def get_preds(self, ds_idx=1, dl=None, *args, **kwargs):
+        "fastai's `get_preds`: titles of like length are read together, and put back in their order."
+        if dl is None: dl = self.dls[ds_idx].new(shuffle=False, drop_last=False)
+        # the tokenizer that tells how long titles are
+        elif self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
+        with short_titles_first(dl): return super().get_preds(ds_idx, dl, *args, **kwargs)
+
     def _do_epoch_validate(self, ds_idx=1, dl=None):
+        if dl is None: dl = self.dls[ds_idx]
         # `get_preds(dl=...)` and `validate(dl=...)` may get a loader that knows nothing of this learner
-        if dl is not None and self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
-        super()._do_epoch_validate(ds_idx, dl)
+        elif self.encoder_inputs is not None: dl = self.encoder_inputs.fit_loader(dl)
+        # `get_preds` knows in which order it asked for rows; gathered otherwise they are in that of the table
+        is_gathered = bool(self._grab_cbs(GatherPredsCallback))
+        with short_titles_first(dl, is_on=not is_gathered): super()._do_epoch_validate(ds_idx, dl)
 
     def create_opt(self):
         "Make the optimizer, and tell it which weights not to decay and which gradients not to centralize."
@@ -298,10 +314,14 @@ def make_encoders(
     pool: str | None = None,
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
+    # Keep little of what the encoders compute, and compute it again for the gradients: less memory, a third
+    # more time; or for each: {'image': False, 'title': True}
+    checkpointing: bool | dict = False,
 ):  # (image encoder or None, text encoder or None, `EncoderInputs`, `Trial` of listings that they can read)
     "Make the encoders that the columns of `dls` ask for, say what they read, and try them on two listings."
     image = title = None
     is_pretrained = _by_modality(pretrained)
+    is_checkpointed = _by_modality(checkpointing, 'checkpointing')
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
     inputs.features = fingerprint_of(dls)
@@ -310,6 +330,7 @@ def make_encoders(
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
         image = make_encoder('image', image_arch, is_pretrained['image'], image_pool, img_size=trial.size)
+        if is_checkpointed['image']: checkpoint_layers(image)
         try_encoder('image_arch', image_arch, image, trial.pictures[0])
         if normalize: inputs.mean, inputs.std = image.mean, image.std
     if dls.columns.title is not None:
@@ -318,6 +339,7 @@ def make_encoders(
                              'make dls with title_col=None, or name an encoder')
         inputs.tokenizer = make_tokenizer(text_arch)
         title = make_encoder('text', text_arch, is_pretrained['title'], pool, inputs.tokenizer.pad_token_id)
+        if is_checkpointed['title']: checkpoint_layers(title)
         trial.titles = [_tried_titles(dls, text_arch, title, inputs.tokenizer)]
     return image, title, inputs, trial
 
@@ -346,15 +368,16 @@ def make_fusion_of(
     return make_fusion(fusion, title, frame_width_of(dls) or image.n_out)
 
 
-def _by_modality(pretrained):
-    "Whether each encoder is pretrained, by modality."
-    if isinstance(pretrained, bool): return {'image': pretrained, 'title': pretrained}
-    if not isinstance(pretrained, dict):
-        raise InputError(f"pretrained={pretrained!r}: True, False, or e.g. {{'image': True, 'title': False}}")
-    given = {ALIASES.get(modality, modality): value for modality, value in pretrained.items()}
-    unknown = set(given) - {'image', 'title'}
-    if unknown: raise InputError(f"pretrained names {sorted(unknown)}: there are 'image' and 'title'")
-    return {'image': True, 'title': True, **given}
+def _by_modality(given, option='pretrained'):
+    "What an option says of each encoder, by modality."
+    if isinstance(given, bool): return {'image': given, 'title': given}
+    if not isinstance(given, dict):
+        raise InputError(f"{option}={given!r}: True, False, or e.g. {{'image': True, 'title': False}}")
+    by_modality = {ALIASES.get(modality, modality): value for modality, value in given.items()}
+    unknown = set(by_modality) - {'image', 'title'}
+    if unknown: raise InputError(f"{option} names {sorted(unknown)}: there are 'image' and 'title'")
+    default = option == 'pretrained'
+    return {'image': default, 'title': default, **by_modality}
 
 
 def _tried_titles(dls, text_arch, encoder, tokenizer):

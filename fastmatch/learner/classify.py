@@ -20,6 +20,7 @@ from ..metrics import MacroF1
 from ..models import ClassifyNet
 from ..optim import adamw
 from .base import (
+    ENCODER_OPTIONS,
     ListingLearner,
     frame_width_of,
     group_callbacks,
@@ -168,7 +169,7 @@ def classify_learner(
     layer_decay: float | None = None,
     splitter=None,  # Model -> parameter groups of your own, which have no `lr_mult` and `layer_decay`
     wd: float | None = .01,  # Weight decay
-    # fusion, objectives for `stream_options`; pretrained, normalize, pool, image_pool for `make_encoders`; p,
+    # fusion, objectives for `stream_options`; `ENCODER_OPTIONS` for `make_encoders`; p,
     # head_func, weights for `ClassifyNet`; the rest for fastai's `Learner`
     **kwargs,
 ) -> ClassifyLearner:
@@ -181,7 +182,7 @@ def classify_learner(
     if not isinstance(dls, ClassifyDataLoaders):
         raise InputError('dls: make them with ClassifyDataLoaders.from_df')
     fusion, objectives = stream_options(**take_options(kwargs, 'fusion', 'objectives'))
-    encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
+    encoder_options = take_options(kwargs, *ENCODER_OPTIONS)
     if loss_func is not None: check_loss(loss_func)
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     head_options = take_options(kwargs, 'p', 'head_func', 'weights')

@@ -10,6 +10,7 @@ from ..optim import adamw
 from ..pretrain import PretrainNet, WeightedTerms, WithObjectives, make_objectives
 from ..pretrain.callbacks import MomentumUpdate, ObjectiveTerms
 from .base import (
+    ENCODER_OPTIONS,
     ListingLearner,
     frame_width_of,
     group_callbacks,
@@ -58,7 +59,7 @@ def pretrain_learner(
     lr_mult: dict | None = None,  # Factor on one learning rate by group; default `PRETRAIN_LR_MULT`
     layer_decay: float | None = None,  # As for `classify_learner`
     splitter=None,  # As for `classify_learner`
-    # pretrained, normalize, pool, image_pool for `make_encoders`; the rest for fastai's `Learner`, where
+    # `ENCODER_OPTIONS` for `make_encoders`; the rest for fastai's `Learner`, where
     # `opt_func` is `adamw` and `wd` .01 unless given
     **kwargs,
 ) -> PretrainLearner:
@@ -76,7 +77,7 @@ def pretrain_learner(
     """
     refuse_unknown_options(kwargs, pretrain_learner, Learner)
     items = unlabelled_loaders(dls, without_valid)
-    encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool')
+    encoder_options = take_options(kwargs, *ENCODER_OPTIONS)
     image, title, inputs, _ = make_encoders(items, image_arch, text_arch, **encoder_options)
     if fusion is None: raise InputError(f'fusion=None: give one of {("single", "double")}')
     net = StreamNet(make_fusion_of(items, fusion, image, title), image, title, frame_width_of(items))

@@ -277,3 +277,26 @@ def test_match_learner_with_its_own_sampler(tmp_path, monkeypatch, capsys):
     once_more = run('b')
     assert torch.equal(everything(once_more), everything(actual))
     assert once_more.trained_on.ids == actual.trained_on.ids
+
+
+@pytest.mark.parametrize('sampler', [None, 'pk'])
+def test_match_learner_in_buckets(sampler, tmp_path, monkeypatch):
+    "Batches of titles of like length are the same ones after a kill."
+    from fastmatch.data.block import MatchDataLoaders
+    from fastmatch.learner import match_learner
+    from tests.learner.small import Letters
+    df = few_listings(12)
+    df['title'] = [title * (1 + row % 7) for row, title in enumerate(df.title)]
+
+    def run(folder, *die_at, buckets=True):
+        monkeypatch.setattr(resume, 'PROCESS', f'process {time.monotonic_ns()}')
+        seed_everything(0)
+        dls = MatchDataLoaders.from_df(df, image_col=None, fold_col='fold', bs=8, num_workers=0, phash=False,
+                                       sampler=sampler, seed=0, buckets=buckets)
+        learner = match_learner(dls, text_arch=Letters(), path=tmp_path/folder)
+        learner.fit_flat_cos(3, 1e-2, cbs=[Resume(), Die(*die_at)])
+        return learner
+    expected = run('a')
+    with pytest.raises(KeyboardInterrupt): run('b', 2, 1)
+    assert torch.equal(everything(expected), everything(run('b')))
+    assert not torch.equal(everything(expected), everything(run('c', buckets=False)))

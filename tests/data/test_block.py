@@ -17,7 +17,7 @@ from PIL import Image
 
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
-from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.block import MatchDataLoaders, short_titles_first
 from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.data.demo import demo_path
 from fastmatch.data.image import image_path, read_image
@@ -433,3 +433,83 @@ def test_ids_that_are_lists():
     df['posting_id'] = [[number] for number in range(len(df))]
     with pytest.raises(InputError, match='an id is a number or a text'):
         MatchDataLoaders.from_df(df, image_col=None, title_col='title')
+
+
+def unequal_titles(listings):
+    "Titles of 1 to 42 words, each of its own, those of a group of about the same length."
+    rng = np.random.default_rng(0)
+    groups = pd.factorize(listings.label_group)[0]
+    n_words = rng.integers(1, 40, groups.max() + 1)[groups] + rng.integers(0, 4, len(listings))
+    return listings.assign(title=[f'{number} ' + 'tea ' * words for number, words in enumerate(n_words)])
+
+
+class WordTokenizer:
+    "A token is a word; the tokenizer counts how often it was called."
+    pad_token_id = 0
+    def __init__(self): self.calls = 0
+
+    def __call__(self, titles, max_length, **kwargs):
+        self.calls += 1
+        return {'input_ids': [[1] * min(len(title.split()), max_length) for title in titles]}
+
+
+def with_tokenizer(loaders, tokenizer):
+    "The training loader as a learner's `EncoderInputs` makes it."
+    from fastmatch.learner.reading import EncoderInputs
+    return EncoderInputs(False, tokenizer).fit(loaders).train
+
+
+@pytest.mark.parametrize('sampler', [None, 'pk', 'weighted', 'oversample'])
+def test_titles_of_like_length_share_a_batch(listings, sampler):
+    changed = unequal_titles(pd.concat([listings] * 4, ignore_index=True))
+    changed['posting_id'] = [f'p{number}' for number in range(len(changed))]
+    def tokens(**options):
+        loaders = make_loaders(changed, fn_col=None, sampler=sampler, bs=4, **options)
+        return sum(batch[0].numel() for _ in range(3) for batch in loaders.train)
+    # a few groups that fill many batches leave little choice
+    assert tokens() < (.95 if sampler == 'pk' else .8) * tokens(buckets=False)
+
+
+def test_lengths_are_those_that_the_tokenizer_makes(listings):
+    changed = unequal_titles(listings)
+    changed.loc[changed.index[5], 'title'] = 'tea ' * 500
+    tokenizer = WordTokenizer()
+    train = with_tokenizer(make_loaders(changed, fn_col=None, max_len=20), tokenizer)
+    lengths = train.item_lengths()
+    assert lengths.tolist() == [min(len(title.split()), 20) for title in train.items.title]
+    calls = tokenizer.calls
+    for _ in range(2): rows = [len(batch[0]) for batch in train]
+    # counted once; then a call for each batch
+    assert tokenizer.calls == calls + 2 * len(rows)
+
+
+def test_lengths_of_several_columns_keep_to_their_limits(listings):
+    changed = unequal_titles(listings).assign(brand=['a b c d', None] * (len(listings) // 2))
+    loaders = ClassifyDataLoaders.from_df(
+        changed, image_col=None, title_col=['title', 'brand'], label_col='vendor', fold_col='fold', bs=8,
+        num_workers=0, phash=False, max_len={'title': 50, 'brand': 2})
+    tokenize = loaders.train.before_batch.fs[0]
+    in_table_order = loaders.train.new(shuffle=False, drop_last=False, bs=1)
+    widths = [batch[0].shape[1] for batch in in_table_order]
+    assert loaders.train.item_lengths().tolist() == widths and len(set(widths)) > 2
+    assert tokenize.count(loaders.train.titles(loaders.train_df)).tolist() == widths
+
+
+def test_other_rows_are_not_read_by_length(listings):
+    "Held-out and new listings come in the order of the table, until a learner asks for short titles first."
+    loaders = make_loaders(unequal_titles(listings), fn_col=None, val_bs=4)
+    def titles(loader): return [title for batch in loader for title in texts(loaders, batch[0])]
+    wanted = [title.strip() for title in loaders.valid_df.title]
+    new = loaders.test_dl(loaders.valid_df, bs=4)
+    with short_titles_first(new, is_on=False): assert [*map(str.strip, titles(new))] == wanted
+    for loader in (loaders.valid, new):
+        assert [*map(str.strip, titles(loader))] == wanted
+        with short_titles_first(loader): sorted_titles = [*map(str.strip, titles(loader))]
+        assert sorted_titles == sorted(wanted, key=len) != wanted
+        assert [*map(str.strip, titles(loader))] == wanted
+    plain = make_loaders(unequal_titles(listings), fn_col=None, val_bs=4, buckets=False)
+    with short_titles_first(plain.valid): assert [*map(str.strip, titles(plain.valid))] == wanted
+
+
+def test_pictures_alone_have_no_lengths(listings):
+    assert make_loaders(listings, text_col=None).train.item_lengths() is None

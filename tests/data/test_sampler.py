@@ -16,6 +16,7 @@ from fastmatch.data.sampler import (
     Sampler,
     WeightedSampler,
     class_weights,
+    in_buckets,
     oversample,
 )
 
@@ -157,7 +158,7 @@ def test_unusable_labels_are_named():
 GROUPS = skewed(12)
 
 
-def make_loaders(sampler, num_workers=0, bs=8, **kwargs):
+def make_loaders(sampler, num_workers=0, bs=8, lengths=None, **kwargs):
     "Real fastai loaders: an item is its own row number and its group; the last 20 rows validate."
     items = list(range(len(GROUPS) + 20))
     def group_of(row): return tensor(GROUPS[row % len(GROUPS)])
@@ -168,7 +169,7 @@ def make_loaders(sampler, num_workers=0, bs=8, **kwargs):
         num_workers=num_workers,
         device='cpu',
         dl_type=SampledDL,
-        dl_kwargs=[{'sampler': sampler}, {}],
+        dl_kwargs=[{'sampler': sampler, 'lengths': lengths}, {}],
         **kwargs,
     )
 
@@ -220,3 +221,127 @@ def test_validation_and_unshuffled_loaders_stay_plain():
 def test_a_sampler_for_other_listings_is_refused():
     with pytest.raises(InputError, match=f'knows 4 listings, its dataset holds {len(GROUPS)}'):
         make_loaders(PKSampler([0, 0, 1, 1], 2, 2))
+
+
+def skewed_lengths(n, seed=0): return np.random.default_rng(seed).gamma(2., 10., n).astype(np.int64) + 2
+
+
+def padded(rows, lengths, bs):
+    "Tokens of the full batches of an epoch, padding included, batch by batch."
+    return sum(bs*max(lengths[row] for row in rows[start:start + bs])
+               for start in range(0, len(rows)//bs*bs, bs))
+
+
+def test_buckets_hold_every_row_once_and_save_half():
+    lengths = skewed_lengths(6_410)
+    drawn = np.random.default_rng(0).permutation(6_410)
+    rows = in_buckets(drawn.copy(), lengths, 32, np.random.default_rng(1))
+    assert sorted(rows.tolist()) == list(range(6_410))
+    # no more than a tenth above titles that are not padded at all, where shuffled ones take over twice that
+    assert padded(rows, lengths, 32) < 1.1*lengths[rows[:6_400]].sum()
+    assert padded(drawn, lengths, 32) > 2*lengths[drawn[:6_400]].sum()
+    # what fills no batch is what the shuffle left, long or short
+    assert rows[6_400:].tolist() == drawn[6_400:].tolist()
+    # the batches come in no order of length
+    longest = lengths[rows[:6_400]].reshape(-1, 32).max(1)
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < .2
+
+
+@pytest.mark.parametrize('n_batches, n_windows', [(3, 4), (40, 4), (200, 4), (300, 6), (1000, 20)])
+def test_rows_move_within_their_window_alone(n_batches, n_windows):
+    lengths = skewed_lengths(n_batches*4)
+    drawn = np.random.default_rng(0).permutation(n_batches*4)
+    rows = in_buckets(drawn.copy(), lengths, 4, np.random.default_rng(1))
+    batches = {frozenset(batch) for batch in rows.reshape(-1, 4).tolist()}
+    for window in np.array_split(drawn.reshape(-1, 4), n_windows):
+        by_length = sorted(window.ravel().tolist(), key=lambda row: lengths[row])
+        for start in range(0, len(by_length), 4): assert frozenset(by_length[start:start + 4]) in batches
+
+
+@settings(deadline=None)
+@given(LABELS, st.integers(1, 4), st.integers(1, 5), st.integers(0, 5))
+def test_buckets_of_groups_keep_what_a_batch_is(labels, p, k, number):
+    labels = np.array(labels)
+    if len(set(labels)) < p: return
+    sampler = PKSampler(labels, p, k, seed=0)
+    lengths = skewed_lengths(len(labels))
+    plain, bucketed = sampler.one_pass(number), sampler.one_pass(number, lengths)
+    # the same parts of the same groups, in other batches
+    def parts(batches): return sorted(batches.reshape(-1, k).tolist())
+    assert parts(plain) == parts(bucketed)
+    for batch in bucketed:
+        groups = Counter(labels[batch].tolist())
+        assert len(groups) == p and set(groups.values()) == {k}
+        # a part stays together
+        assert (labels[batch].reshape(p, k) == labels[batch][::k, None]).all()
+
+
+def test_groups_of_like_length_meet():
+    labels = np.repeat(np.arange(4_000), 2)
+    lengths = np.repeat(skewed_lengths(4_000), 2)
+    sampler = PKSampler(labels, 16, 2, seed=0)
+    rows = sampler.bucketed(0, lengths)
+    assert padded(rows, lengths, 32) < .6*padded(sampler.epoch(0), lengths, 32)
+    # which groups meet is drawn anew in each pass
+    def partners(number):
+        batches = labels[sampler.one_pass(number, lengths)]
+        return {(batch[0], group) for batch in np.sort(batches) for group in batch[1:]}
+    assert len(partners(0) & partners(1)) < .2*len(partners(0))
+
+
+def test_the_one_huge_group_keeps_out_of_its_own_batches_in_buckets():
+    "It begins in one line of parts and ends in the next, with the same length: each of its places clashes."
+    labels = np.array([0]*60 + list(range(1, 60)))
+    lengths = np.where(labels == 0, 20, np.arange(len(labels)))
+    sampler = PKSampler(labels, 3, 2, seed=0)
+    clashes = 0
+    for number in range(30):
+        batches = labels[sampler.one_pass(number, lengths)]
+        for batch in batches: assert len(set(batch)) == 3
+        clashes += int((batches == 0).any(1).sum())
+    assert clashes > 300
+
+
+@pytest.mark.parametrize('make_sampler', [
+    lambda: PKSampler(GROUPS, 3, 2, seed=5), lambda: WeightedSampler(GROUPS, seed=5),
+    lambda: OverSampler(GROUPS, 5, 4)])
+def test_samplers_in_buckets(make_sampler):
+    lengths = skewed_lengths(len(GROUPS))
+    def loader(num_workers=0, lengths=lengths):
+        return make_loaders(make_sampler(), num_workers, lengths=lengths).train
+    drawn = epochs(loader())
+    assert drawn == epochs(loader(2)) and drawn[0] != drawn[1]
+    sampler, bs = make_sampler(), loader().bs
+    n_batches = len(drawn[0])
+    for number, batches in enumerate(drawn):
+        expected = sampler.bucketed(number, lengths, bs)[:n_batches*bs].reshape(-1, bs)
+        assert batches == expected.tolist()
+    plain = epochs(loader(lengths=None))
+    # nobody is drawn who wasn't
+    if not isinstance(sampler, PKSampler): assert Counter(sum(drawn[0], [])) == Counter(sum(plain[0], []))
+    resumed = loader()
+    resumed.sampler.i = 1
+    assert epochs(resumed, 1)[0] == drawn[1]
+
+
+def test_a_plain_shuffle_in_buckets():
+    lengths = skewed_lengths(len(GROUPS))
+    def drawn(seed, num_workers=0, lengths=lengths):
+        seed_everything(seed)
+        loader = make_loaders(None, num_workers, lengths=lengths).train
+        return epochs(loader)
+    assert drawn(0) == drawn(0) == drawn(0, 2) != drawn(1)
+    # the shuffle itself is the one without lengths, and so is the next epoch's
+    for bucketed, plain in zip(drawn(0), drawn(0, lengths=None)):
+        assert sorted(sum(bucketed, [])) == sorted(sum(plain, [])) and bucketed != plain
+
+
+def test_lengths_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match=f'lengths: 3 of them, the dataset holds {len(GROUPS)}'):
+        make_loaders(None, lengths=np.arange(3))
+
+
+def test_lengths_stay_with_their_items():
+    loaders = make_loaders(None, lengths=skewed_lengths(len(GROUPS)))
+    assert loaders.valid.lengths is None and loaders.train.new().lengths is loaders.train.lengths
+    assert sum(epochs(loaders.valid, 1)[0], []) == list(range(len(GROUPS), len(GROUPS) + 20))

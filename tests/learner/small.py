@@ -3,6 +3,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.vision.augment import Resize
+from torch import nn
 
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
@@ -45,3 +46,25 @@ class CPUMixedPrecision(MixedPrecision):
         super().before_fit()
         self.autocast = torch.autocast('cpu', dtype=torch.bfloat16)
         self.learn.scaler = torch.amp.GradScaler('cpu')
+
+
+class LetterTokenizer:
+    "A token is a letter, 0 the padding."
+    pad_token_id = 0
+    def __call__(self, titles, truncation=True, max_length=64):
+        return {'input_ids': [[1 + ord(letter) % 127 for letter in title][:max_length] for title in titles]}
+
+    def decode(self, ids, **kwargs): return ' '.join(map(str, ids))
+
+
+class Letters(nn.Module):
+    "A small text encoder: the mean of a vector for each letter."
+    n_out = 8
+    def __init__(self):
+        super().__init__()
+        self.tokenizer = LetterTokenizer()
+        self.table = nn.Embedding(128, self.n_out)
+
+    def forward(self, ids):
+        is_letter = (ids > 0)[..., None]
+        return (self.table(ids) * is_letter).sum(1) / is_letter.sum(1).clamp(min=1)

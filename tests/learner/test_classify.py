@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.learner import load_learner
 from fastai.vision.augment import Resize
 from sklearn.metrics import f1_score, precision_score, recall_score
@@ -36,6 +37,7 @@ from fastmatch.losses import (
 )
 from fastmatch.metrics import macro_f1
 from fastmatch.models.weights import TITLE_PACKAGES
+from tests.learner.small import Letters
 
 FRITZING = Path(__file__).resolve().parents[3]/'shared'/'data'/'fritzing'
 needs_titles = pytest.mark.skipif(TITLE_PACKAGES['all-MiniLM-L6-v2'].find() is None,
@@ -278,3 +280,69 @@ def test_a_class_that_is_only_predicted_counts_in_table_and_metric(tmp_path):
     assert table.f1['macro'] == pytest.approx(macro_f1(predicted, targets))
     assert table.f1['macro'] == pytest.approx(learner.validate()[-1], rel=1e-6)
     assert table.f1['macro'] == pytest.approx(f1_score(targets, predicted, average='macro', zero_division=0))
+
+
+class Seen(Callback):
+    "The titles (token ids) of each batch, and the losses' targets."
+    def before_fit(self): self.training_batches, self.valid_batches = [], []
+
+    def after_pred(self):
+        (self.training_batches if self.training else self.valid_batches).append(self.xb[-1].clone())
+
+
+def titled(folder, **kwargs):
+    "Titles of 1 to 60 letters, told apart by their letters; two batches of validation at least."
+    rng = np.random.default_rng(0)
+    table = items()
+    letters = {vendor: letter for vendor, letter in zip(VENDORS, 'abc')}
+    table['title'] = [letters[vendor] * n for vendor, n in zip(table.vendor, rng.integers(1, 60, len(table)))]
+    seed_everything(0)
+    loaders = ClassifyDataLoaders.from_df(table, image_col=None, label_col='vendor', fold_col='fold', bs=8,
+                                          val_bs=4, num_workers=0, phash=False, **kwargs)
+    return classify_learner(loaders, text_arch=Letters(), path=folder, cbs=Seen())
+
+
+def n_tokens(batches): return sum(batch.numel() for batch in batches)
+
+
+def test_titles_are_read_by_length_and_predictions_come_back_in_order(tmp_path):
+    learner, plain = titled(tmp_path), titled(tmp_path, buckets=False)
+    for each in (learner, plain): fit(each)
+    seen, others = learner.seen, plain.seen
+    assert n_tokens(seen.training_batches) < .75 * n_tokens(others.training_batches)
+    assert n_tokens(seen.valid_batches) < .75 * n_tokens(others.valid_batches)
+    plain.model.load_state_dict(learner.model.state_dict())
+    # the same figures of the same weights
+    np.testing.assert_allclose(learner.validate(), plain.validate(), rtol=1e-5)
+    table = learner.predictions()
+    pd.testing.assert_frame_equal(table, plain.predictions(), rtol=1e-5)
+    assert table.posting_id.tolist() == learner.dls.valid_df.posting_id.tolist()
+    new = items(7).assign(title=[title * (1 + row % 5) for row, title in enumerate(items(7).title)])
+    pd.testing.assert_frame_equal(learner.predictions(new), plain.predictions(new), rtol=1e-5)
+    # one by one, without any loader's order
+    one_by_one = pd.concat([learner.predictions(new.iloc[[row]]) for row in range(len(new))])
+    pd.testing.assert_frame_equal(one_by_one.reset_index(drop=True), learner.predictions(new), rtol=1e-4)
+
+
+@pytest.mark.parametrize('options', [{}, {'reorder': False}, {'with_input': True}, {'with_loss': True},
+                                     {'ds_idx': 0}])
+def test_get_preds_in_order(tmp_path, options):
+    learner = titled(tmp_path)
+    gathered = learner.get_preds(**options)
+    inputs_too = int('with_input' in options)
+    df = learner.dls.train_df if 'ds_idx' in options else learner.dls.valid_df
+    targets = gathered[1 + inputs_too]
+    assert [learner.dls.vocab[target] for target in targets] == df.vendor.tolist()
+    if inputs_too: assert [int((ids > 0).sum()) for ids in gathered[0]] == df.title.str.len().tolist()
+    if 'with_loss' in options:
+        expected = -gathered[0].log()[range(len(targets)), targets]
+        np.testing.assert_allclose(gathered[2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_export_with_titles_by_length(tmp_path):
+    learner = fit(titled(tmp_path))
+    expected = learner.predictions(items(5))
+    learner.export(tmp_path/'titled.pkl')
+    again = load_learner(tmp_path/'titled.pkl')
+    pd.testing.assert_frame_equal(again.predictions(items(5)), expected, rtol=1e-5)
+    assert again.dls.train._counted is None and len(again.dls.df) == 0

@@ -12,7 +12,7 @@ from fastai.learner import load_learner
 from fastai.vision.augment import Resize
 
 from fastmatch.all import MixUp
-from fastmatch.core import InputError
+from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.demo import demo_path
 from fastmatch.learner import match_learner
@@ -135,3 +135,17 @@ def test_an_exported_learner_loads_in_another_process(listings, tmp_path):
     finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     np.testing.assert_allclose(np.load(tmp_path/'emb.npy'), expected['image'], atol=1e-6)
+
+
+def test_checkpointing_trains_the_same(listings, tmp_path):
+    learners = [make(listings, path=tmp_path, checkpointing=on) for on in (False, True, {'image': True})]
+    for learner in learners:
+        seed_everything(0)
+        learner.dls.train.rng.seed(0)
+        with learner.no_bar(), learner.no_logging(): learner.fit(1, 1e-3)
+    assert learners[1].model.encoders['image'].body.grad_checkpointing
+    for other in learners[1:]: torch.testing.assert_close(weights(other), weights(learners[0]))
+    with pytest.raises(InputError, match='checkpointing=1: True, False'):
+        make(listings, path=tmp_path, checkpointing=1)
+    with pytest.raises(InputError, match=r"checkpointing names \['pictures'\]"):
+        make(listings, path=tmp_path, checkpointing={'pictures': True})
