@@ -8,6 +8,7 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from .heads import HeadLabels, PlainValidLoss
+from .mean_teacher import MeanTeacher
 from .mix import MixImages
 from .scoring import CheckedTrackers, GroupRates, ValidScores
 from .second_pass import SecondPass
@@ -17,7 +18,7 @@ from .trained_on import TrainedOn
 
 # Of these a second one counts, scores or scales what the first has already
 ONE_EACH = (TrainEvalCallback, Recorder, MixedPrecision, ValidScores, CheckedTrackers, TrainedOn, HeadLabels,
-            PlainValidLoss, GroupRates, LikeliestTargets, Teacher)
+            PlainValidLoss, GroupRates, LikeliestTargets, Teacher, MeanTeacher)
 BASES = {MixHandler: 'MixUp() or CutMix()', MixImages: 'MixUp() or CutMix()', SecondPass: 'e.g. SAM()'}
 HALF = 'learn.to_fp16() trains in half precision'
 RECURRENT = 'it is for recurrent language models, which no encoder here is: leave it out'
