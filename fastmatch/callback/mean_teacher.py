@@ -9,22 +9,17 @@ import random
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastai.callback.training import GradientAccumulation
-from fastai.learner import ValueMetric
 from fastai.torch_core import to_device
-from fastcore.foundation import L
 from torch.func import functional_call
 
 from ..core import HeadOutput, InputError, auto_scale, preview
 from ..match.cells import is_among
-from ..schedule.fit import only_validating
 from .averaging import EMA
-from .base import SkippableCallback, heads_wanting_labels, in_lr_find, other_callback
-from .second_pass import SecondPass
+from .base import heads_wanting_labels, other_callback
+from .extra_term import ExtraTerm
 from .state import preserved_randomness
 
 DISTANCES = 'probabilities', 'embeddings'
-NAME = 'consistency'  # of the term in the Recorder's table
 
 
 def ramp_up(
@@ -60,7 +55,7 @@ def _logits(output):
     return output.cos * auto_scale(output.cos.shape[1])
 
 
-class MeanTeacher(SkippableCallback):
+class MeanTeacher(ExtraTerm):
     """Consistency with the teacher on items of a second loader, in each training step: `cbs=[EMA(.99),
     MeanTeacher()]`. The teacher's weights are those of `EMA`, and no gradient reaches it.
 
@@ -71,8 +66,7 @@ class MeanTeacher(SkippableCallback):
     `Resume` goes on exactly. Raises `InputError` beside what passes a batch forward and backward twice
     (`SAM`, `FGM`), for heads that read labels, objectives of pretraining, and items of the validation.
     """
-    # before accumulation and mixed precision scale the loss, and so within the latter's autocast
-    order, run_valid = GradientAccumulation.order - 1, False
+    term_name = 'consistency'
 
     def __init__(
         self,
@@ -102,28 +96,17 @@ class MeanTeacher(SkippableCallback):
     # an exported Learner holds no items, and no weights twice
     def __getstate__(self): return {**self.__dict__, 'dl': None, '_views': None, '_average': None}
 
-    def before_fit(self):
-        self.run = not in_lr_find(self.learn) and not only_validating(self.learn)
-        if not self.run: return
+    def begin_fit(self):
         self._average = self._checked_average()
         # new loaders draw random numbers, and training goes on as it would without them
         with preserved_randomness(): self._views = TwoViews(self._loader(), self.seed)
         is_matching = hasattr(self.learn, 'embeddings')
         self._distance = self.distance or ('embeddings' if is_matching else 'probabilities')
-        self._terms = []
-        self._metric = ValueMetric(self.mean_term, NAME)
-        self.learn.metrics = self.learn.metrics + L(self._metric)
 
     def _checked_average(self):
         "The Learner's `EMA`; `InputError` where there is none, or for what can't go together."
-        if other_callback(self, MeanTeacher) is not None:
-            raise InputError('two of MeanTeacher: one at a time')
         average = other_callback(self, EMA)
         if average is None: raise InputError('MeanTeacher: its teacher is the average of EMA: add EMA(.99)')
-        second_pass = other_callback(self, SecondPass)
-        if second_pass is not None:
-            raise InputError(f'MeanTeacher and {type(second_pass).__name__}: the second pass would leave the '
-                             'consistency out: use one of them')
         if heads_wanting_labels(self.learn.model):
             raise InputError('MeanTeacher: the head reads the labels of a batch, and these items have none: '
                              'take a CosineHead or nn.Linear')
@@ -158,10 +141,10 @@ class MeanTeacher(SkippableCallback):
             raise InputError(f'MeanTeacher: dl holds {len(held)} items of the validation: {preview(held)}')
 
     def before_train(self):
-        self._terms = []
+        super().before_train()
         self._views.start_epoch(self.epoch)
 
-    def after_loss(self):
+    def term(self):
         ours, theirs = self._views.next_batches(len(self.learn.xb), self._device())
         model = self.learn.model
         student = model(*ours)
@@ -170,19 +153,12 @@ class MeanTeacher(SkippableCallback):
         for name, _ in model.named_buffers(): tensors[name] = tensors[name].clone()
         with torch.no_grad(): teacher = functional_call(model, tensors, theirs)
         progress = self.pct_train / self.ramp if self.ramp else 1.
-        term = self.weight * ramp_up(progress) * consistency(student, teacher, self._distance)
-        self._terms.append(term.detach())
-        self.learn.loss_grad = self.learn.loss_grad + term
-        self.learn.loss = self.learn.loss_grad.clone()
+        return self.weight * ramp_up(progress) * consistency(student, teacher, self._distance)
 
     def _device(self): return next(self.learn.model.parameters()).device
 
-    def mean_term(self) -> float:
-        "The mean of the weighted term over the epoch so far."
-        return float(torch.stack(self._terms).mean()) if self._terms else 0.
-
     def after_fit(self):
-        self.learn.metrics = L(metric for metric in self.learn.metrics if metric is not self._metric)
+        super().after_fit()
         self._views = self._average = None
 
 
