@@ -8,6 +8,9 @@ validation items give: the share of right predictions among those that the same 
 folds; `precision_low` and `precision_high` are its 95% interval. Differences are paired by item, with a 95%
 interval by resampling items.
 
+A teacher of a student is a model of the same folds, too: what it says of the training items, whose labels it
+knows, and of the unlabelled ones.
+
 Two base models: 'frames' reads stored features of frames and trains a head (seconds a fold), 'late fusion'
 reads them beside the texts, whose encoder is trained (a minute or more a fold).
 
@@ -23,9 +26,22 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score
 
+from fastmatch.callback.averaging import EMA
+from fastmatch.callback.mean_teacher import MeanTeacher
+from fastmatch.callback.stored_teacher import StoredTeacher
 from fastmatch.core import seed_everything
 from fastmatch.learner import classify_learner
-from fastmatch.semi import Confidence, Everything, HeldOut, Margin, Quota, with_pseudo_labels
+from fastmatch.losses import Distill
+from fastmatch.semi import (
+    Confidence,
+    Everything,
+    HeldOut,
+    Margin,
+    Quota,
+    mean_outputs,
+    outputs_of_predictions,
+    with_pseudo_labels,
+)
 from fastmatch.semi.keep import margins
 from fastmatch.semi.pseudo import soft_labelled
 from fastmatch.semi.rounds import wilson
@@ -33,10 +49,12 @@ from tests.bench.streams import EPOCHS, RATE, features, fitted, interval, items,
 
 FRAMES = dict(title_col=None, max_len=64)
 BASES = {'frames': FRAMES, 'late fusion': {}}
+# teachers beside them
+STREAMS = 'single', 'double'
 
 
 def loaders_of(base, seed, fold, work):
-    return loaders(fold, features(work/'features'), seed=seed, **BASES[base])
+    return loaders(fold, features(work/'features'), seed=seed, **BASES.get(base, {}))
 
 
 def train(dls, seed, epochs=EPOCHS, cbs=None, **kwargs):
@@ -48,7 +66,8 @@ def predictions_of_all(base, seed, fold, work: Path):
     "(table with `part`, classes): what the base model says of all items; trained once, then read."
     file = work/f'all {base} {seed} {fold}.npz'
     if not file.exists():
-        learn = train(loaders_of(base, seed, fold, work), seed)
+        fusion = {'fusion': base} if base in STREAMS else {}
+        learn = train(loaders_of(base, seed, fold, work), seed, **fusion)
         tables = [learn.predictions(), learn.predictions(learn.dls.train_df),
                   learn.predictions(learn.dls.unlabelled)]
         table, classes = pd.concat(tables), list(learn.dls.vocab)
@@ -114,6 +133,35 @@ def pseudo(seed, fold, work, base, keep, first=False, **options):
     return predicted(learn, report)
 
 
+def mean_teacher(seed, fold, work, base, weight=10.):
+    "The base model with the average of its weights as a teacher on all items but those of the fold."
+    dls = loaders_of(base, seed, fold, work)
+    return predicted(train(dls, seed, cbs=[EMA(.99), MeanTeacher(weight=weight)]))
+
+
+def averaged(seed, fold, work, base):
+    "The base model with the average of its weights alone, which a mean teacher has too."
+    return predicted(train(loaders_of(base, seed, fold, work), seed, cbs=EMA(.99)))
+
+
+def distilled(seed, fold, work, base, teachers, t=2., alpha=.7, unlabelled=True):
+    """A model that learns from what teachers of the same folds said, of labelled and unlabelled items; the
+    latter have the teachers' likeliest class as a label."""
+    dls = loaders_of(base, seed, fold, work)
+    tables = [predictions_of_all(each, seed, fold, work) for each in teachers]
+    classes = tables[0][1]
+    said = mean_outputs([outputs_of_predictions(table[table.part != 'valid'][['item_id', *classes]], classes)
+                         for table, _ in tables])
+    if unlabelled:
+        rows = said.rows_of(dls.unlabelled.item_id)
+        labels = pd.DataFrame({'item_id': said.ids[rows], 'label': said.classes[said.logits[rows].argmax(1)]})
+        held_out = HeldOut(dls, phash=False)
+        leaks = held_out.leaks(dls.unlabelled)
+        labels = labels[~labels.item_id.isin(leaks['id'])]
+        dls = with_pseudo_labels(dls, labels, target='hard', held_out=held_out)
+    return predicted(train(dls, seed, cbs=StoredTeacher(said), loss_func=Distill(t, alpha)))
+
+
 KEPT = {'confidence .9': Confidence(.9), 'confidence .7': Confidence(.7), 'confidence .5': Confidence(.5),
         'margin .5': Margin(.5), 'quota of half of each class': Quota(share=.5), 'all': Everything()}
 WAYS = {base: partial(base_only, base=base) for base in BASES}
@@ -129,6 +177,16 @@ WAYS |= {'frames, soft labels, all, weight .3': partial(pseudo, base='frames', k
                                                         target='soft', weight=.3),
          'frames, soft labels, all, first': partial(pseudo, base='frames', keep=Everything(), target='soft',
                                                     first=True)}
+
+
+WAYS |= {f'{base}, {name}': partial(way, base=base) for base in BASES
+         for name, way in (('EMA', averaged), ('mean teacher', mean_teacher))}
+WAYS |= {'frames, taught by late fusion': partial(distilled, base='frames', teachers=['late fusion']),
+         'frames, taught by late fusion, labelled items': partial(
+             distilled, base='frames', teachers=['late fusion'], unlabelled=False),
+         'frames, taught by itself': partial(distilled, base='frames', teachers=['frames']),
+         'late fusion, taught by single + double': partial(distilled, base='late fusion',
+                                                           teachers=['single', 'double'])}
 
 
 def base_of(way): return next(base for base in BASES if way.startswith(base))
