@@ -79,7 +79,8 @@ class StoredTeacher(SkippableCallback):
     def __getstate__(self): return {**self.__dict__, 'outputs': None, '_batches': None, '_labels': None}
 
     def before_fit(self):
-        self._batches = None
+        # a fit that broke off has left the loader watched
+        if self._batches is not None: self._batches.close()
         self.run = not only_validating(self.learn)
         if not self.run: return
         if self.outputs is None:
@@ -165,8 +166,10 @@ class TeacherEmbeddings(ExtraTerm):
             if other is not None:
                 raise InputError(f'TeacherEmbeddings: {type(other).__name__} changes what the items of a '
                                  'batch are, and the teacher spoke of them as they were')
-        self._batches = OutputsOfBatch(self.learn, self.outputs, self.outputs.embeddings)
+        # a fit that broke off has left its projection, its hooks, and the loader watched
+        self._stop_watching()
         self._take_projection_out()
+        self._batches = OutputsOfBatch(self.learn, self.outputs, self.outputs.embeddings)
         if self.compare == 'embeddings': self._put_projection_in()
 
     def _put_projection_in(self):
@@ -208,10 +211,13 @@ class TeacherEmbeddings(ExtraTerm):
         def note(module, inputs): self._features[modality] = inputs[0]
         return note
 
-    def after_train(self):
+    def after_train(self): self._stop_watching()
+
+    def _stop_watching(self):
+        "Leave model and loader as they were found."
         for hook in self.__dict__.pop('_hooks', ()): hook.remove()
         self._features = {}
-        self._batches.close()
+        if self._batches is not None: self._batches.close()
 
     def term(self):
         student = student_embeddings(self.learn.pred, self._features)
@@ -225,7 +231,6 @@ class TeacherEmbeddings(ExtraTerm):
     def after_fit(self):
         super().after_fit()
         self._take_projection_out()
-        self._batches.close()
 
 
 def student_width(

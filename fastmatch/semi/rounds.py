@@ -53,7 +53,8 @@ def pseudo_rounds(
     use: str = 'mixed',
     train: Callable | None = None,  # Learner -> trains it further, for `use='first'`
     held_out=(),  # As for `pseudo_label`; twins of items held out are left out of the candidates
-    **options,  # `target` and `weight` for `with_pseudo_labels`
+    target: str = 'soft',  # As for `with_pseudo_labels`
+    weight: float = 1.,  # As for `with_pseudo_labels`
 ) -> PseudoRounds:
     """Train, label, and train anew with the pseudo-labels, until the score doesn't rise or after `rounds`.
 
@@ -78,7 +79,8 @@ def pseudo_rounds(
         labels = pseudo_label(learner, dls.unlabelled, keep=keep, held_out=held_out, on_leak='skip')
         if not len(labels): break
         row = {'round': number, **label_report(labels, learner, all_labels[-1])}
-        learner = _train_with(make_learner, dls, labels, train, held_out=held_out, **options)
+        learner = _train_with(make_learner, dls, labels, train, target=target, weight=weight,
+                              held_out=held_out)
         rows.append({**row, 'score': score(learner)})
         of_classes.append(class_report(labels, dls).assign(round=number))
         all_labels.append(labels)

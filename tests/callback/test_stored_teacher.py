@@ -189,6 +189,16 @@ def test_it_resumes(dls, tmp_path, monkeypatch, compare):
     assert torch.equal(run(tmp_path/'killed'), expected)
 
 
+def test_a_fit_that_broke_off_leaves_nothing(dls):
+    learner = make(dls, cbs=TeacherEmbeddings(outputs_for(dls, 5), 'embeddings'))
+    with pytest.raises(KeyboardInterrupt): fit(learner, cbs=Die(0, 1))
+    fit(learner)
+    n_parameters = sum(1 for _ in learner.model.parameters())
+    assert sum(len(group) for group in learner.opt.param_lists) == n_parameters
+    assert not any(module._forward_pre_hooks for module in learner.model.necks.values())
+    assert 'get_idxs' not in vars(learner.dls.train)
+
+
 def test_it_is_not_in_the_students_file(dls, tmp_path):
     learner = make(dls, loss_func=Distill(), cbs=StoredTeacher(outputs_for(dls)), path=tmp_path)
     learner.export(tmp_path/'student.pkl')
