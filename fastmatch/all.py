@@ -15,6 +15,7 @@ from .callback.averaging import EMA, SWA
 from .callback.guard import Guard, NonFinite
 from .callback.heads import HeadLabels, LossTerms, MarginSchedule, PlainValidLoss
 from .callback.learner_methods import fit_to_best
+from .callback.mean_teacher import MeanTeacher
 from .callback.mining import HardMining
 from .callback.mix import CutMix, MixUp
 from .callback.resume import Resume
@@ -23,6 +24,7 @@ from .callback.scoring import GroupRates
 from .callback.sharpness import ASAM, ESAM, SAM, LookSAM
 from .callback.snapshots import Snapshots, average_weights, each_weights, greedy_soup
 from .callback.state import update_bn
+from .callback.stored_teacher import StoredTeacher, TeacherEmbeddings
 from .callback.teacher import Teacher
 from .core import HeadOutput, InputError, MissingPackage, seed_everything
 from .data.augment import Colour, DropFields, DropSpan, Erase, RandAugment, TextChanges, augs, list_augs
@@ -32,9 +34,9 @@ from .data.columns import Columns
 from .data.demo import demo_items, demo_path, demo_shops
 from .data.image import read_image
 from .data.kinds import recognise_fields
-from .data.read import check_listings
 from .data.picture_store import PictureStore
-from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .data.read import check_listings
+from .data.sampler import OverSampler, PKSampler, RowSampler, SampledDL, WeightedSampler
 from .data.split import group_folds
 from .data.table import read_table
 from .data.title import TitleBlock, Tokenize
@@ -81,18 +83,7 @@ from .schedule import (
     layered_rates,
     named_rates,
 )
-from .semi import (
-    ClassBoost,
-    FoldEnsemble,
-    OutOfFold,
-    find_blend,
-    find_boost,
-    find_class_thresholds,
-    load_folds,
-    stack_models,
-    train_folds,
-    train_full,
-)
+from .semi import *
 from .study import (
     REFINEMENTS,
     PruneTrial,

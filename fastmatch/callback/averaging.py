@@ -46,6 +46,14 @@ class Averaged(SkippableCallback):
         buffers = [buffer for buffer in self.learn.model.buffers() if buffer.is_floating_point()]
         return [*self.learn.model.parameters(), *buffers]
 
+    def average_by_name(self) -> dict:  # Name -> tensor, not copied
+        "The averaged parameters and floating-point buffers while training goes on; the model has the others."
+        if '_set_aside' not in self.__dict__ or self._average_inside:
+            raise InputError(f'{type(self).__name__}: no training is going on')
+        buffers = [name for name, buffer in self.learn.model.named_buffers() if buffer.is_floating_point()]
+        names = [*(name for name, _ in self.learn.model.named_parameters()), *buffers]
+        return dict(zip(names, self._set_aside, strict=True))
+
     def before_train(self):
         tensors = self._model_tensors()
         has_average = '_set_aside' in self.__dict__

@@ -8,16 +8,19 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from .heads import HeadLabels, PlainValidLoss
+from .mean_teacher import MeanTeacher
 from .mix import MixImages
 from .scoring import CheckedTrackers, GroupRates, ValidScores
 from .second_pass import SecondPass
 from .soft import LikeliestTargets
+from .stored_teacher import StoredTeacher, TeacherEmbeddings
 from .teacher import Teacher
 from .trained_on import TrainedOn
 
 # Of these a second one counts, scores or scales what the first has already
 ONE_EACH = (TrainEvalCallback, Recorder, MixedPrecision, ValidScores, CheckedTrackers, TrainedOn, HeadLabels,
-            PlainValidLoss, GroupRates, LikeliestTargets, Teacher)
+            PlainValidLoss, GroupRates, LikeliestTargets, Teacher, MeanTeacher, StoredTeacher,
+            TeacherEmbeddings)
 BASES = {MixHandler: 'MixUp() or CutMix()', MixImages: 'MixUp() or CutMix()', SecondPass: 'e.g. SAM()'}
 HALF = 'learn.to_fp16() trains in half precision'
 RECURRENT = 'it is for recurrent language models, which no encoder here is: leave it out'
@@ -33,7 +36,7 @@ def check_callbacks(
         problem = _problem(learner, callback, callbacks)
         if problem: raise InputError(f'{type(callback).__name__}: {problem}')
     wants_teacher = getattr(learner.loss_func, 'n_targets', 1) > 1
-    if wants_teacher and not any(isinstance(callback, Teacher) for callback in callbacks):
+    if wants_teacher and not any(isinstance(callback, Teacher | StoredTeacher) for callback in callbacks):
         raise InputError(f"{type(learner.loss_func).__name__}: it compares with a teacher's logits, which a "
                          'callback brings: add Teacher(learner) to the cbs')
 

@@ -30,7 +30,7 @@ from .frames import Frames, frame_readers, frames_of, take_frame_options
 from .image import image_path, read_image
 from .pictures import picture_names
 from .read import check_columns, check_listings, join_titles, text_columns_of
-from .sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .sampler import OverSampler, PKSampler, RowSampler, SampledDL, WeightedSampler
 from .serialise import with_serialised_title
 from .show import draw_listing, grid
 from .soft import ProbabilitiesBlock, ReadProbabilities
@@ -216,6 +216,7 @@ class BatchOptions:
     buckets: bool = True
     # A `PictureStore` or its folder, so that pictures are decoded once; True: a folder of the user's
     store: Any = None
+    row_weights: Any = None  # (training rows,): how often each is drawn, see `RowSampler`; None: all alike
 
     @property
     def all_title_tfms(self) -> list:
@@ -275,9 +276,10 @@ def known_options() -> list[str]:
     of_split = ['path', 'columns', 'serialise', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames',
                 'draw_frames', 'frame_features']
     # what the table itself says, or the loaders make
-    taken = {'self', 'dataset', 'kwargs', 'others', 'get_idxs', 'path', 'dl_kwargs', 'dl_type', *INSTEAD}
-    return [*ours, *of_split, *keywords_of_roles(), *FASTAI_NAMES,
-            *(name for name in fastais if name not in taken)]
+    taken = {'self', 'dataset', 'kwargs', 'others', 'row_weights', 'get_idxs', 'path', 'dl_kwargs', 'dl_type',
+             *INSTEAD}
+    return [*of_split, *keywords_of_roles(), *FASTAI_NAMES,
+            *(name for name in (*ours, *fastais) if name not in taken)]
 
 
 def check_inputs(
@@ -394,11 +396,8 @@ class ListingDataLoaders(DataLoaders):
             batch_tfms=options.batch_tfms if has_pictures else None)
         # processes forked after a fast tokenizer has run threads get a warning for each batch otherwise
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-        sampler = None
         datasets = block.datasets(df)
-        if options.sampler:
-            groups = df[columns.group][~is_valid].to_numpy()
-            sampler = SAMPLERS[options.sampler](groups, options.bs, options.k, options.seed)
+        sampler = _sampler(df, is_valid, columns, options)
         loaders = datasets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms,
                                        **{**block.dls_kwargs, **options.for_loaders()},
                                        dl_kwargs=[{'sampler': sampler, 'draw': draw, 'titles': titles,
@@ -426,7 +425,8 @@ class ListingDataLoaders(DataLoaders):
         if reading is not None and reading.draw is not None: reading = replace(reading, draw=EpochDraw())
         loaders = ListingDataLoaders.from_rows(
             items, is_valid, replace(self.columns, group=None), self.image_folder, self.image_columns, None,
-            replace(self.options, sampler=None), text_columns=self.text_columns, frames=reading)
+            replace(self.options, sampler=None, row_weights=None), text_columns=self.text_columns,
+            frames=reading)
         return loaders.noted(serialised=self.serialised, skipped=self.skipped, moved=self.moved,
                              unlabelled=items.iloc[:0])
 
@@ -437,6 +437,16 @@ def _image_block(store, picture_tfms, n_pictures):
     resize = resize_alone(picture_tfms)
     check_room(store, resize, n_pictures)
     return partial(StoredImageBlock, store, resize, ListingImage)
+def _sampler(df, is_valid, columns, options):
+    "What draws the training rows; None for fastai's shuffle."
+    if options.row_weights is not None:
+        if options.sampler:
+            raise InputError(f'sampler={options.sampler!r} draws rows by their groups, and these have '
+                             'weights of their own: make dls with sampler=None')
+        return RowSampler(options.row_weights, options.seed)
+    if not options.sampler: return None
+    groups = df[columns.group][~is_valid].to_numpy()
+    return SAMPLERS[options.sampler](groups, options.bs, options.k, options.seed)
 
 
 def _target(vocab, label_columns, group_column):

@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
+from ..match.cells import is_among, texts_of
 from .block import (
     BatchOptions,
     ListingDataLoaders,
@@ -19,6 +20,7 @@ from .block import (
     train_on_all,
 )
 from .columns import Columns
+from .draw import EpochDraw
 from .frames import Frames, frames_of, take_frame_options
 from .image import file_name
 from .read import (
@@ -206,6 +208,50 @@ class ClassifyDataLoaders(ListingDataLoaders):
         if path is not None: widened = in_folder(widened, image_columns, folder)
         if reading is not None: reading.warm(widened)
         return widened
+
+    def with_training_items(
+        self,
+        items: pd.DataFrame,  # More items to train on, from `widen` or of `unlabelled`, with their class
+        # float (items, classes): soft labels of them, in the order of `vocab`; the others then become soft
+        # labels too, 1 for their class. None: their class
+        probabilities: np.ndarray | None = None,
+        weights=None,  # (training items,): how often each is drawn, those of `items` last; None: all alike
+        labelled: bool = True,  # Keep the training items that there are; False: train on `items` alone
+    ) -> 'ClassifyDataLoaders':
+        """Loaders of the same classes and validation items, with more items to train on.
+
+        Nothing is checked or split again; who may be trained on is the caller's to say (`semi/leaks.py`).
+        """
+        if self.options is None:
+            raise InputError('dls of an exported Learner hold no items: make them with from_df')
+        is_kept = self.is_valid | labelled
+        own = self.df[is_kept]
+        df = pd.concat([own, items], ignore_index=True)
+        is_valid = np.concatenate([self.is_valid[is_kept], np.zeros(len(items), bool)])
+        vocab, label_columns = list(self.vocab), list(self.label_columns)
+        if probabilities is not None or self.is_soft:
+            of_own = own[label_columns].to_numpy() if label_columns else self._one_hot(own)
+            of_items = self._one_hot(items) if probabilities is None else probabilities
+            label_columns = label_columns or [f'{class_name} (probability)' for class_name in vocab]
+            together = np.concatenate([of_own, of_items]).astype(np.float64)
+            df = df.drop(columns=label_columns, errors='ignore')
+            df = pd.concat([df, pd.DataFrame(together, df.index, label_columns)], axis=1)
+        reading = self.frame_reading
+        if reading is not None and reading.draw is not None: reading = replace(reading, draw=EpochDraw())
+        loaders = type(self).from_rows(
+            df, is_valid, self.columns, self.image_folder, self.image_columns, vocab,
+            replace(self.options, row_weights=weights), label_columns, self.text_columns, reading)
+        unlabelled = self.unlabelled
+        if unlabelled is not None:
+            unlabelled = unlabelled[~is_among(unlabelled[self.columns.id], texts_of(items[self.columns.id]))]
+        return loaders.noted(skipped=self.skipped, moved=self.moved, frames=self.frames,
+                             unlabelled=unlabelled, serialised=self.serialised, label_columns=label_columns,
+                             lacking=_lacking(df, self.columns, reading))
+
+    def _one_hot(self, items):
+        "float64 (n,c): 1 for the class of each item."
+        codes = pd.Categorical(items[self.columns.group], list(self.vocab)).codes
+        return np.eye(len(self.vocab))[codes]
 
 
 def _read_labels(df, columns, more_names, label_columns):

@@ -155,6 +155,44 @@ class OverSampler(Sampler):
     def epoch(self, i): return self.rng(i).permutation(self.rows)
 
 
+class RowSampler(Sampler):
+    """Each row as often as its weight says, without a loss that knows of weights: a row of weight 1 once in
+    an epoch, one of weight .3 in three epochs of ten, one of weight 2.5 two or three times.
+
+    Over many epochs the gradient is that of a loss that counts rows by their weights, and an epoch is as much
+    shorter as weights are small. Every epoch has the same number of rows, the sum of the weights rounded.
+    """
+    def __init__(
+        self,
+        weights,  # Weight of each training listing, (n,), 0 or above
+        seed: int | None = None,  # None draws one from numpy
+    ):
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.ndim != 1 or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.sum() >= 1:
+            raise InputError('weights: one number for each listing, 0 or above, with a sum of 1 or more')
+        super().__init__(np.zeros(len(weights)), seed)
+        self.always = np.repeat(np.arange(self.n), np.floor(weights).astype(np.int64))
+        self.shares = weights - np.floor(weights)
+        self.n_drawn = round(float(self.shares.sum()))
+        self.n_rows = len(self.always) + self.n_drawn
+
+    def epoch(self, i):
+        rng = self.rng(i)
+        return rng.permutation(np.concatenate([self.always, self._drawn(rng)]))
+
+    def _drawn(self, rng):
+        """Rows drawn by the part of their weight behind the point. Systematic sampling: marks at equal
+        distances on the shares laid end to end, so that each row gets its probability, but for the rounding
+        of their sum, and the number of rows is always the same."""
+        if not self.n_drawn: return np.empty(0, np.int64)
+        order = rng.permutation(self.n)
+        ends = self.shares[order].cumsum()
+        marks = (rng.random() + np.arange(self.n_drawn)) * ends[-1] / self.n_drawn
+        # a mark at the very end, by rounding, belongs to the last row with a share
+        places = np.minimum(np.searchsorted(ends, marks, side='right'), np.searchsorted(ends, ends[-1]))
+        return order[places]
+
+
 class PKSampler(Sampler):
     "Batches of `p` groups x `k` listings: the pairs that pair losses need, https://arxiv.org/abs/1703.07737"
     def __init__(

@@ -30,6 +30,7 @@ def components(
     phash=None,  # Perceptual hashes, hex strings (n,), or the name of their column; equal ones are linked
     max_shared: int = 50,  # A picture or hash on more groups than this is a placeholder and links nothing
     columns: Columns | None = None,  # Columns of groups, images and hashes; None: those named by keyword
+    keys: dict | None = None,  # What else links: name -> values (n,), equal ones do, e.g. {'title': titles}
     **column_names,  # `group_col`, `image_col` and `phash_col`, which win over `columns`
 ) -> np.ndarray:  # int64 (n,), numbered from 0 in order of appearance
     """Number the connected components of listings that share a group, a picture or a perceptual hash.
@@ -42,20 +43,25 @@ def components(
     check_columns(df, {'group_col': columns.group, 'image_col': columns.image, 'phash_col': columns.phash})
     if phash is None and columns.phash is not None: phash = df[columns.phash].to_numpy(object)
     groups = np.arange(len(df)) if columns.group is None else _codes(df[columns.group])
-    keys = [(np.arange(len(df)), groups)]
+    links = [(np.arange(len(df)), groups)]
     if columns.image is not None:
         rows, names = _flat([picture_names(cell, path) for cell in df[columns.image]])
-        picture_codes = _codes(names if path is None else _digests(names, Path(path)))
+        picture_codes = _codes(names if path is None else file_digests(names, Path(path)))
         codes = _drop_placeholders(picture_codes, groups[rows], max_shared, names.to_numpy(), 'picture')
-        keys.append((rows, codes))
+        links.append((rows, codes))
     if phash is not None:
         of_rows = tidy_hashes(df[phash] if isinstance(phash, str) else phash)
         if len(of_rows) != len(df): raise InputError(f'phash has {len(of_rows)} values for {len(df)} rows')
         rows, hashes = _flat([cell if several(cell) else (cell,) for cell in of_rows])
         codes = np.where(_is_plain(hashes), -1, _codes(hashes))
         codes = _drop_placeholders(codes, groups[rows], max_shared, hashes.to_numpy(), 'perceptual hash')
-        keys.append((rows, codes))
-    return _link(keys, len(df))
+        links.append((rows, codes))
+    for name, values in (keys or {}).items():
+        values = np.asarray(values, dtype=object)
+        if values.shape != (len(df),): raise InputError(f'keys[{name!r}]: {len(values)} for {len(df)} rows')
+        codes = _drop_placeholders(_codes(values), groups, max_shared, values, name)
+        links.append((np.arange(len(df)), codes))
+    return _link(links, len(df))
 
 
 def _flat(cells):
@@ -129,8 +135,11 @@ def _is_plain(hashes):
     return np.array(is_plain, dtype=bool)
 
 
-def _digests(file_names, path):
-    "A digest of the bytes of each row's file."
+def file_digests(
+    file_names: pd.Series,  # (n,) relative to `path`, missing where there is no file
+    path: Path,  # Folder of the files
+) -> pd.Series:  # (n,) hex digits, missing where the name is
+    "A digest of the bytes of each row's file; `InputError` where one isn't there."
     different = list(dict.fromkeys(file_names[file_names.notna()]))
     missing = [name for name in different if not image_path(path, name).is_file()]
     if missing:

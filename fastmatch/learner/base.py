@@ -158,9 +158,16 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         raise InputError(f'bs={loader.bs}: {which} has one row, and BatchNorm needs two; give another '
                          'bs, or drop_last=True')
 
+    def encoder_state(self) -> dict:  # Name -> tensor, on the CPU; copies
+        """The weights of encoders and fusion, for `load_encoder_state` of another learner: what was learnt in
+        pretraining, or on pseudo-labels."""
+        net = getattr(self.model, 'net', self.model)
+        return {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()
+                if name.startswith(('encoders.', 'fusion.'))}
+
     def load_encoder_state(
         self,
-        state: dict,  # From `encoder_state` of a `pretrain_learner`
+        state: dict,  # From `encoder_state` of another learner
     ):  # This learner
         """Load the weights of encoders and fusion. Raises `InputError` unless they are those of this model,
         all of them; heads and necks stay as they are."""

@@ -34,10 +34,6 @@ class PretrainLearner(ListingLearner):
     """
     pretrained_on = left_out = ()
 
-    def encoder_state(self) -> dict:  # Name -> tensor, on the CPU; copies
-        "The weights of encoders and fusion, for `learn.load_encoder_state` of another learner."
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.net.state_dict().items()}
-
     def show_results(self, *args, **kwargs):
         "Not for objectives: the Recorder shows each one's loss."
         raise InputError('a pretrain_learner predicts nothing: each objective has its loss in the table')

@@ -2,10 +2,11 @@
 
 A title encoder (the first two of MiniLM's six layers) is trained twice with each seed, in buckets and
 without, and all else alike: emoji titles, and those of Amazon-Google that have a match, with products as
-groups; with ArcFace on shuffled titles, and with MultiSimilarity, a loss over pairs, on batches of groups ('pk'). Row F1 is that of the held-out fold by the
-held-out protocol. `diff` is the mean of paired differences, buckets minus none, of the listings' scores
-averaged over seeds, with its 95% interval; `seed_sd` is the deviation of the seeds' own differences, and
-`time` the ratio of the seconds of training, `tokens` that of the tokens in batches, padding included.
+groups; with ArcFace on shuffled titles, and with MultiSimilarity, a loss over pairs, on batches of groups
+('pk'). Row F1 is that of the held-out fold by the held-out protocol. `diff` is the mean of paired
+differences, buckets minus none, of the listings' scores averaged over seeds, with its 95% interval;
+`seed_sd` is the deviation of the seeds' own differences, and `time` the ratio of the seconds of training,
+`tokens` that of the tokens in batches, padding included.
 
 `python tests/bench/buckets.py [--seeds 5] [--sets emoji amazon_google] [--out nbs/buckets.csv]`
 """

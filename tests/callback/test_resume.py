@@ -13,10 +13,12 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.data.load import DataLoader
 
 from fastmatch.callback import resume
 from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.guard import Guard, NonFinite
+from fastmatch.callback.mean_teacher import MeanTeacher
 from fastmatch.callback.mix import MixUp
 from fastmatch.callback.resume import Resume
 from fastmatch.callback.saf import SAF
@@ -25,7 +27,7 @@ from fastmatch.callback.snapshots import Snapshots
 from fastmatch.core import InputError, seed_everything
 from fastmatch.optim import ranger, sgd
 from fastmatch.schedule import GradientAccumulation, Plateau
-from tests.callback.small import CpuAmp, everything, few_listings, fit, make_learner, net
+from tests.callback.small import CpuAmp, data, everything, few_listings, fit, make_learner, net
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +106,7 @@ CELLS = {
     'ESAM': [lambda: ESAM(.1)], 'SAF': [lambda: SAF(back=1)],
     'fp16': [lambda: CpuAmp(init_scale=2.**14, growth_interval=4)],
     'accumulation': [lambda: GradientAccumulation(10)], 'Plateau': [lambda: Plateau(patience=1)],
+    'mean teacher': [lambda: EMA(.7), lambda: MeanTeacher(DataLoader(data(20, 3), bs=4))],
     'MixUp': [MixUp], 'early stop': [lambda: EarlyStoppingCallback(patience=2)],
 }
 

@@ -12,6 +12,7 @@ from fastmatch.core import InputError, seed_everything
 from fastmatch.data.sampler import (
     OverSampler,
     PKSampler,
+    RowSampler,
     SampledDL,
     Sampler,
     WeightedSampler,
@@ -345,3 +346,31 @@ def test_lengths_stay_with_their_items():
     loaders = make_loaders(None, lengths=skewed_lengths(len(GROUPS)))
     assert loaders.valid.lengths is None and loaders.train.new().lengths is loaders.train.lengths
     assert sum(epochs(loaders.valid, 1)[0], []) == list(range(len(GROUPS), len(GROUPS) + 20))
+WEIGHTS = st.lists(st.floats(0, 3), min_size=1, max_size=30).filter(lambda weights: sum(weights) >= 1)
+
+
+@settings(deadline=None)
+@given(WEIGHTS, st.integers(0, 5))
+def test_rows_by_weight(weights, epoch):
+    sampler = RowSampler(weights, seed=1)
+    drawn = sampler.epoch(epoch)
+    counts = np.bincount(drawn, minlength=len(weights))
+    shares = np.array(weights) % 1
+    assert len(drawn) == len(sampler) == sum(map(int, weights)) + round(shares.sum())
+    assert (counts >= np.floor(weights)).all() and counts[np.array(weights) == 0].sum() == 0
+    # where rounding has raised the sum, a row can come once more
+    most = 1 + (shares.sum() < round(shares.sum()))
+    assert (counts <= np.floor(weights) + np.where(shares > 0, most, 0)).all()
+    np.testing.assert_array_equal(drawn, RowSampler(weights, seed=1).epoch(epoch))
+
+
+def test_each_row_as_often_as_its_weight():
+    weights = np.array([1., 0., .1, .25, .65, 2.5, .5, 1.])
+    counts = np.bincount(np.concatenate([RowSampler(weights, 3).epoch(epoch) for epoch in range(4000)]))
+    # a row's number is one of two neighbors: a deviation of at most .5 / sqrt(epochs), five of them
+    np.testing.assert_allclose(counts / 4000, weights, atol=5 * .5 / 4000**.5)
+
+
+@pytest.mark.parametrize('weights', [[], [.2, .3], [1., -1., 2.], [1., np.nan], [[1., 2.]]])
+def test_weights_that_are_none(weights):
+    with pytest.raises(InputError, match='one number for each listing, 0 or above'): RowSampler(weights)

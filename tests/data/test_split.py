@@ -90,6 +90,20 @@ def test_a_placeholder_links_nothing_and_is_named():
     with pytest.warns(UserWarning, match='61 groups'): assert components(listings, None, 'image').max() == 60
 
 
+def test_further_keys_link():
+    table = pd.DataFrame({'label_group': [1, 1, 2, 3, 4, 5]})
+    titles = ['a', 'b', 'b', None, None, 'c']
+    codes = [None, None, 7, 7., '8', '8']
+    assert components(table, 'label_group', keys={'title': titles}).tolist() == [0, 0, 0, 1, 2, 3]
+    assert components(table, 'label_group', keys={'title': titles, 'code': codes}).tolist() == [
+        0, 0, 0, 0, 1, 1]
+    assert components(table, keys={'code': codes}).tolist() == [0, 1, 2, 2, 3, 3]
+    with pytest.raises(InputError, match=r"keys\['title'\]: 1 for 6 rows"):
+        components(table, keys={'title': ['a']})
+    with pytest.warns(UserWarning, match='title.s. on more than 2 groups taken for placeholders'):
+        assert len(set(components(table, keys={'title': ['a'] * 6}, max_shared=2))) == 6
+
+
 def test_columns_by_either_keyword():
     listings = pd.DataFrame(dict(label=list('xyzz'), image=['a', 'a', 'b', 'c'], fold=[0, 0, 1, 1]))
     expected = components(listings, 'label', 'image')
