@@ -7,6 +7,7 @@ from .encode import Encoder, Picture
 from .explain import Explanation
 from .matcher import Matcher, load_matcher
 from .result import MatchResult, submission
+from .stream import match_file
 
 __all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'check_blanks', 'load_matcher',
-           'submission']
+           'match_file', 'submission']
