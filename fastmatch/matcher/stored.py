@@ -27,6 +27,16 @@ class StoredEncoder(Encoder):
         self.stores = {}
 
     @property
+    def inputs(self) -> list[str]:
+        "What a listing must have: 'image', 'title', or both."
+        return self.encoder.inputs
+
+    @property
+    def widths(self) -> dict:
+        "The length of each modality's embeddings."
+        return self.encoder.widths
+
+    @property
     def made_with(self) -> dict:
         "The settings that its embeddings are made with."
         return self.encoder.made_with
