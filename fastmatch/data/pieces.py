@@ -1,12 +1,12 @@
 "Read a table of any length piece by piece, its cells as `read_table` gives them."
 import csv
-import io
 import itertools
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import InputError, require_package
+from ..store import table_text
 from .formats import check_header, separator_of, take_separator_line, text_cells
 
 KINDS = '.csv', '.tsv', '.parquet'  # of which a piece can be read without the rest
@@ -111,10 +111,9 @@ def as_parquet(
 
 
 def csv_text(
-    table: pd.DataFrame,  # Of text
+    table: pd.DataFrame,  # Of text, no line ends in the names of its columns
     header: bool,  # Whether the names of the columns come first
 ) -> bytes:
     "A piece of a table as CSV."
-    stream = io.StringIO()
-    table.to_csv(stream, index=False, header=header, lineterminator='\n')
-    return stream.getvalue().encode()
+    text = table_text(table)
+    return (text if header else text.partition('\n')[2]).encode()

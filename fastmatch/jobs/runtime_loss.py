@@ -104,8 +104,8 @@ def check_alike(
         # of listings with several pictures, each picture
         ours, theirs = (embeddings.pictures[modality].vectors if modality in embeddings.pictures
                         else embeddings[modality] for embeddings in (by_onnx, by_torch))
-        by_row = np.abs(ours - theirs).max(1)
-        worst = int(np.nan_to_num(by_row, nan=np.inf).argmax())
+        by_row = np.nan_to_num(np.abs(ours - theirs).max(1), nan=np.inf)
+        worst = int(by_row.argmax())
         if not by_row[worst] < TOLERANCE:
             listing = (by_torch.pictures[modality].listings[worst] if modality in by_torch.pictures
                        else worst)

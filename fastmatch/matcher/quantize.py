@@ -37,7 +37,8 @@ def int8_files(
         graph = files[encoder_file('onnx', modality)]
         if modality == 'image' and _is_convolutional(graph):
             batches = list(_batches(encoder, pictures))
-            made[encoder_file('int8', modality)] = _near_enough(graph, files[NECK_FILE], batches, encoder)
+            quantized = _near_enough(graph, files[NECK_FILE], batches, encoder)
+            made[encoder_file('int8', modality)] = quantized
         else: made[encoder_file('int8', modality)] = _dynamic(graph)
     return made
 
@@ -60,8 +61,8 @@ def _near_enough(graph, neck, batches, encoder):
     """A quantized graph with as few of the first convolutions in float32 as make its embeddings those of the
     float32 graph to a cosine of `NEAR`, and the last one tried where none does.
 
-    The first layers have few channels, of unlike ranges: left in 8 bits they cost a trained EfficientNet-Lite0
-    more than all the others together (its mean cosine is .80, and .99 with nine of 49 in float32).
+    The first layers have few channels, of unlike ranges: in 8 bits they cost a trained EfficientNet-Lite0
+    more than all others together (its mean cosine is .80, and .99 with nine of 49 in float32).
     """
     expected = _vectors(graph, neck, batches, encoder)
     for share in FLOAT_SHARES:
@@ -75,8 +76,8 @@ def _vectors(graph, neck, batches, encoder):
     "Unit embeddings (n,d) of pictures, where titles are read as well beside titles without a feature."
     session, neck_session = open_session(graph), open_session(neck)
     features = np.concatenate([session.run(None, {INPUT: batch})[0] for batch in batches])
-    inputs = {given.name: features if given.name == 'image'
-              else np.zeros((len(features), given.shape[1]), np.float32) for given in neck_session.get_inputs()}
+    inputs = {given.name: np.zeros((len(features), given.shape[1]), np.float32)
+              for given in neck_session.get_inputs()} | {'image': features}
     embeddings = dict(zip(encoder.widths, neck_session.run(None, inputs)))
     return embeddings.get('image', next(iter(embeddings.values())))
 

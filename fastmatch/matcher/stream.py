@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def match_file(
                 progress_bar.update(len(piece))
     _finish(part, out, rows)
     progress_file.unlink()
+    # what kills left of files that were being written
+    for leftover in out.parent.glob(f'.{escape(progress_file.name)}.*'): leftover.unlink()
     return progress
 
 

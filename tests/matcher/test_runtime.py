@@ -69,7 +69,6 @@ def test_int8_embeds_nearly_as_torch_and_says_so(encoder, files):
     by_int8 = OnnxEncoder.from_files(encoder.spec(), files, runtime='int8')
     expected, found = (each.embed(pictures(20))[0]['image'] for each in (encoder, by_int8))
     cosines = (expected * found).sum(1)
-    print(cosines.min(), cosines.mean())
     assert .9 < cosines.mean() < 1 - 1e-6
     assert by_int8.made_with == {**encoder.made_with, 'runtime': 'int8'}
     assert len(files['int8/image.onnx']) < .6 * len(files['onnx/image.onnx'])
@@ -144,7 +143,7 @@ def exported(tmp_path_factory):
 
     from fastmatch.data.demo import demo_path
     from fastmatch.models import TitleEncoder, load_tokenizer
-    listings = pd.read_csv(demo_path()/'listings.csv').query('fold == 0').head(120).reset_index(drop=True)
+    listings = pd.read_csv(demo_path()/'listings.csv').query('fold == 0').head(60).reset_index(drop=True)
     tokenizer = load_tokenizer('all-MiniLM-L6-v2')
     title = TitleEncoder('all-MiniLM-L6-v2', pad_id=tokenizer.pad_token_id)
     encoder = Encoder(MatchNet(None, None, title, neck=False), tokenizer=tokenizer)
@@ -195,6 +194,7 @@ def test_weights_that_changed_leave_the_graphs_out(exported, tmp_path):
         load_matcher(tmp_path/'changed', runtime='onnx')
 
 
+@pytest.mark.slow
 @needs_titles
 def test_too_large_a_loss_writes_nothing(exported, tmp_path):
     folder, listings, _, _ = exported
