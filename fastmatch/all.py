@@ -40,6 +40,7 @@ from .data.sampler import OverSampler, PKSampler, RowSampler, SampledDL, Weighte
 from .data.split import group_folds
 from .data.table import read_table
 from .data.title import TitleBlock, Tokenize
+from .jobs.export import export_matcher
 from .jobs.options import RuleChoice
 from .jobs.train import train_and_judge
 from .jobs.tune import tune_listings
@@ -59,7 +60,7 @@ from .learner.matcher import picture_of
 from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
-from .matcher import Encoder, Matcher, MatchResult, Picture, SeveralEncoders, load_matcher
+from .matcher import Encoder, Matcher, MatchResult, Picture, SeveralEncoders, load_matcher, match_file
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import (
     ClassifyNet,

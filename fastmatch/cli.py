@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .core import InputError, MissingPackage
-from .jobs.options import RULES, SAMPLE_SIZE, STUDY_FILES, TRIAL, RuleChoice, Search, Training
+from .jobs.options import MAX_LOSS, RULES, SAMPLE_SIZE, STUDY_FILES, TRIAL, RuleChoice, Search, Training
 from .store import check_new_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode='markdown',
@@ -124,6 +124,12 @@ Scores = Annotated[bool, _option(
     'Also write a .pairs.csv: the scores of each match by modality, and the reason.', '--scores')]
 Alone = Annotated[bool, _option(
     'Match the new listings among themselves only, not with the catalogue.', '--alone')]
+Runtime = Annotated[str, _option(
+    "What runs the encoder: torch, or onnx or int8 where `fastmatch export` has made them.")]
+Rows = Annotated[int | None, _option(
+    'Match in pieces of so many listings, with the catalogue alone, and write CSV or Parquet: 4096, say.')]
+Store = Annotated[Path | None, _option(
+    'With --rows: SQLite file that keeps embeddings, so that another run embeds only what is new.')]
 Vectors = Annotated[Path | None, _option(
     'Vectors made elsewhere, a row a listing: .npz, an array for each modality.')]
 
@@ -315,18 +321,33 @@ def match(
     on_error: OnError = 'raise',
     bs: Batch = 64,
     device: Device = None,
+    runtime: Runtime = 'torch',
+    rows: Rows = None,
+    store: Store = None,
 ):
-    """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it."""
+    """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it.
+
+    With --rows a table of any length is matched with the catalogue alone, in bounded memory; killed, the same
+    call goes on where it was.
+    """
     typer.echo('loading ...')
     with _working():
         from .data.table import read_table
-        from .jobs.match import check_output, new_listings, write_matches
+        from .jobs.match import check_output, match_in_pieces, new_listings, write_matches
         from .matcher import load_matcher
         check_output(out, listings)
-        listing_table = read_table(listings, encoding)
-        loaded = load_matcher(matcher, device)
         column_names = dict(id_col=id_col, image_col=image_col, title_col=_one_or_several(title_col),
                             phash_col=phash_col, source_col=source_col)
+        if store is not None and rows is None: raise InputError('--store: is for matching in pieces, --rows')
+        if rows is not None:
+            if scores or alone or embeddings is not None:
+                raise InputError('--rows: takes no --scores, --alone or --embeddings')
+            match_in_pieces(load_matcher(matcher, device, runtime=runtime), listings, out, images,
+                            column_names, field or (), rows=rows, store=store, encoding=encoding, bs=bs,
+                            on_error=on_error, echo=typer.echo)
+            return
+        listing_table = read_table(listings, encoding)
+        loaded = load_matcher(matcher, device, runtime=runtime)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings, field or ())
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         # a rule that does not know this pool may do badly here: said beside the result, not in it
@@ -365,6 +386,34 @@ def link(
         from .jobs.link import link_files
         link_files(left, right, out, known, field, (id_col, right_id_col), how, threshold, encoding, seed,
                    typer.echo)
+
+
+@app.command()
+def export(
+    matcher: MatcherFolder,
+    onnx: Annotated[bool, _option('Float32 graphs: answers as those of torch.', '--onnx')] = False,
+    int8: Annotated[bool, _option('Also graphs with 8-bit weights: faster still.', '--int8')] = False,
+    listings: Annotated[Path | None, _option(
+        'Table of listings, with groups where they are known: those that the encoder was trained on '
+        "calibrate, the others measure what int8 loses. Default: the catalogue's titles.")] = None,
+    images: NewImages = None,
+    max_loss: Annotated[float, _option(
+        'Largest loss of int8 in row F1: above it nothing is written.')] = MAX_LOSS,
+    group_col: Annotated[str, _option('Column of groups.')] = 'label_group',
+    encoding: Encoding = 'utf-8',
+    bs: Batch = 64,
+    seed: Seed = 0,
+):
+    """Add faster runtimes to a saved matcher; needs the extra [onnx].
+
+    Embeddings of --onnx are checked against those of torch; what --int8 loses in row F1 is measured on
+    listings that the encoder was not trained on. `fastmatch match --runtime int8` uses them.
+    """
+    with _working():
+        if not onnx and not int8: raise InputError('say what to export: --onnx, --int8 or both')
+        from .jobs.export import export_file
+        export_file(matcher, listings, images, encoding, int8=int8, max_loss=max_loss, group_col=group_col,
+                    bs=bs, seed=seed, echo=typer.echo)
 
 
 @app.command()

@@ -213,6 +213,7 @@ def read_sealed(
     path,  # Folder that `write_sealed` or `write_state` wrote
     name: str,  # File name of the manifest
     version: int | tuple,  # The 'format' that can be read, or several of them
+    wanted=None,  # Function of a file's name: whether its bytes are handed back; None: those of all
 ) -> tuple[dict, dict]:  # The manifest's content; file name -> bytes of the hashed files
     """Read a sealed folder; every hash is checked before anything is handed back.
 
@@ -222,7 +223,7 @@ def read_sealed(
     path = Path(path)
     for _ in range(READ_ATTEMPTS):
         content = read_manifest(path, name, version)
-        try: return content, _read_files(path, name, content)
+        try: return content, _read_files(path, name, content, wanted)
         except (InputError, FileNotFoundError):
             # a save that ended meanwhile has deleted the old files: then there is a new manifest to go by
             if read_manifest(path, name, version) == content: raise
@@ -258,7 +259,7 @@ def read_manifest(
 def _changed(file): return InputError(f'{file}: damaged or changed since it was saved (its hash differs)')
 
 
-def _read_files(path, name, content):
+def _read_files(path, name, content, wanted=None):
     "The files that a manifest's content lists: name -> bytes."
     folder, digests = path, content.get('files')
     if not isinstance(digests, dict): raise InputError(f'{path/name}: files={digests!r} is no list of files')
@@ -274,6 +275,10 @@ def _read_files(path, name, content):
     files = {}
     for file_name, digest in digests.items():
         if not (folder/file_name).is_file(): raise InputError(f'{folder/file_name}: missing')
+        if wanted is not None and not wanted(file_name):
+            with open(folder/file_name, 'rb') as stream: found = hashlib.file_digest(stream, 'sha256')
+            if found.hexdigest() != digest: raise _changed(folder/file_name)
+            continue
         files[file_name] = (folder/file_name).read_bytes()
         if _sha256(files[file_name]) != digest: raise _changed(folder/file_name)
     return files

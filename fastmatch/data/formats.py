@@ -24,13 +24,13 @@ def read_parquet(
     # pyarrow's own errors are kinds of these two
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read as parquet: {error}") from error
-    column_names = _check_header(path, table.column_names)
+    column_names = check_header(path, table.column_names)
     # column by column: of the whole table pandas would make an index of what was one
-    text_columns = [_cells_of(column) for column in table.columns]
+    text_columns = [text_cells(column) for column in table.columns]
     return pd.DataFrame(dict(zip(column_names, text_columns)))
 
 
-def _cells_of(column):
+def text_cells(column):
     "A parquet's column as text."
     # by default pandas makes floats of whole numbers where some are missing
     return column.to_pandas(integer_object_nulls=True).astype(object).map(_as_text)
@@ -65,7 +65,7 @@ def read_spreadsheet(
         shown = preview(map(repr, filled_sheets), 20)
         raise InputError(f'{path} has {len(filled_sheets)} sheets with something in them, give one: {shown}')
     header, *rows = rows_of_sheet[filled_sheets[0]]
-    column_names = _check_header(path, [name.strip() for name in header])
+    column_names = check_header(path, [name.strip() for name in header])
     return pd.DataFrame([[cell or None for cell in row] for row in rows], columns=column_names)
 
 
@@ -80,8 +80,8 @@ def read_delimited(
     raw_bytes, file_name = _unpack(path)
     table_text = _decode(raw_bytes, path, encoding)
     if not table_text.strip(): raise InputError(f'{path} is empty')
-    table_text, separator = _take_separator_line(table_text)
-    if separator is None: separator = '\t' if file_name.endswith('.tsv') else _separator_of(table_text)
+    table_text, separator = take_separator_line(table_text)
+    if separator is None: separator = '\t' if file_name.endswith('.tsv') else separator_of(table_text)
     # by default a cell of 131,072 characters is an error, which does not name its row
     limit_before = csv.field_size_limit(len(table_text) + 1)
     try: header, rows, too_long = _split_cells(path, table_text, separator)
@@ -97,14 +97,14 @@ def read_delimited(
 SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n])[^\r\n]*(?=[\r\n]|$)', re.IGNORECASE)
 
 
-def _take_separator_line(table_text):
+def take_separator_line(table_text):
     "The text, Excel's first line `sep=;` taken off, its line end kept for line numbers; the separator."
     found = SEPARATOR_LINE.match(table_text)
     if found is None: return table_text, None
     return table_text[found.end():], found[1]
 
 
-def _separator_of(table_text):
+def separator_of(table_text):
     "The separator that the header has most of, outside of quotes."
     header_line = re.search(r'[^\r\n]+', table_text)[0]
     return max(',;\t|', key=re.sub('"[^"]*"', '', header_line).count)
@@ -130,7 +130,7 @@ def _split_cells(path, table_text, separator):
     try:
         for row in reader:
             if any(row):
-                if header is None: header = _check_header(path, [cell.strip() for cell in row])
+                if header is None: header = check_header(path, [cell.strip() for cell in row])
                 # separators at the end of a line are no cells
                 elif any(row[len(header):]): too_long.append(f'line {first_line} has {len(row)}')
                 else:
@@ -143,7 +143,7 @@ def _split_cells(path, table_text, separator):
     return header, rows, too_long
 
 
-def _check_header(path, column_names):
+def check_header(path, column_names):
     "The header with a name for each column, or an error if two have the same."
     repeated = [name for name in dict.fromkeys(column_names) if name and column_names.count(name) > 1]
     if repeated:

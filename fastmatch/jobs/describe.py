@@ -27,6 +27,7 @@ def describe_matcher(
     if encoder.get('picture'):
         steps = [encoder['picture'], *encoder['picture'].get('batch_resizes', [])]
         description.append('pictures: ' + ', then '.join('x'.join(map(str, step['size'])) for step in steps))
+    description += _runtimes(matcher['info'])
     # a matcher reads no groups
     columns = Columns.resolve(matcher['cols'], {}, Columns(group=None))
     description.append('columns: ' + ', '.join(columns.described()))
@@ -35,6 +36,19 @@ def describe_matcher(
         in_words = ', '.join(f'{name}: {said}' for name, said in fields.items())
         description.append(f'compared besides: {in_words}')
     return [*description, *_rule_lines(matcher['rule']), *_figures(matcher['info'])]
+
+
+def _runtimes(info):
+    "The runtimes that were exported, with what they lose."
+    lines = []
+    for runtime, figures in info.get('runtimes', {}).items():
+        if runtime == 'onnx': lines.append(f'runtime onnx: torch to {figures["largest_difference"]:.1g}')
+        elif 'loss' in figures:
+            losses = ', '.join(f'{loss["diff"]:+.4f} ({loss["low"]:+.4f} to {loss["high"]:+.4f}) '
+                               f'{setting.replace("_", " ")}' for setting, loss in figures['loss'].items())
+            lines.append(f'runtime {runtime}: row F1 lost on {figures["listings"]} listings {losses}')
+        else: lines.append(f'runtime {runtime}: matches agree with torch to {figures["agreement"]:.4f}')
+    return lines
 
 
 def _rule_lines(saved_rule):

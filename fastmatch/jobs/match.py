@@ -13,6 +13,7 @@ from ..data.split import usable_hashes
 from ..data.table import unescape
 from ..match import Embeddings
 from ..match.embeddings import SOURCE
+from ..matcher import match_file
 from ..store import table_text, write_atomically
 from .fields import columns_of_fields
 from .listings import columns_of
@@ -66,6 +67,23 @@ def new_listings(
         if field.kind == 'text' and field.column in listings:
             listings[field.column] = unescape(listings[field.column])
     return listings if embeddings is None else _embeddings(embeddings, listings, matcher)
+
+
+def match_in_pieces(
+    matcher,  # `Matcher`
+    listings,  # Table of listings: .csv, .tsv or .parquet
+    out,  # File to write: .csv or .parquet
+    images,  # Folder of the images, or None
+    column_names: dict,  # As for `new_listings`
+    fields=(),  # As for `new_listings`
+    echo=print,  # Called with a line of text
+    **kwargs,  # For `match_file`
+):
+    "Match a table of any length, its columns found as `new_listings` finds them."
+    def prepare(piece): return new_listings(piece, matcher, column_names, images, None, fields)
+    done = match_file(matcher, listings, out, images or '.', prepare=prepare, echo=echo, **kwargs)
+    echo(f'{done.listings} listings ({done.skipped} skipped), {done.matches} matches among {len(matcher)}; '
+         f'wrote {out}')
 
 
 def _own_texts(own_texts, given):

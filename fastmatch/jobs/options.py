@@ -9,6 +9,8 @@ SAMPLE_SIZE = 104  # pixels, for the embedded sample: its pictures have 64
 
 RULES = ('ladder', 'plain', 'tune')  # ways to choose a rule: what `--rule` takes
 
+MAX_LOSS = .005  # in row F1: what an export to int8 may lose
+
 STUDY_FILES = ('report.html', 'trials.csv')  # what `fastmatch tune --out` writes
 
 

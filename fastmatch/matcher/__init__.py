@@ -8,6 +8,7 @@ from .explain import Explanation
 from .matcher import Matcher, load_matcher
 from .result import MatchResult, submission
 from .several import SeveralEncoders
+from .stream import match_file
 
 __all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'SeveralEncoders', 'check_blanks',
-           'load_matcher', 'submission']
+           'load_matcher', 'match_file', 'submission']

@@ -111,6 +111,8 @@ def embedding_settings(
 
 class Encoder:
     "A trained `MatchNet` with what it needs around it, to embed pictures and titles; its heads aren't used."
+    kept = None  # `KeptFiles`: further files of a saved matcher that belong to it, such as exported graphs
+
     def __init__(
         self,
         model: MatchNet,  # Trained; put into evaluation mode, without gradients, on `device`

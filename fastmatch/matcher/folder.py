@@ -14,11 +14,13 @@ from ..match.embeddings import SOURCE
 from ..match.spaces.keys import source_space
 from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
-from ..models.saved_tokenizer import tokenizer_files, tokenizer_of_files
+from ..models.saved_tokenizer import tokenizer_of_files
 from ..store import STATE, read_sealed, write_state
 from .catalogue import Catalogue
 from .encode import Encoder
 from .fields import FIELDS_FILE, pack_fields, unpack_fields
+from .kept import KeptFiles, encoder_files
+from .runtime import WEIGHTS_FILE, OnnxEncoder, is_read_by
 from .several import SeveralEncoders, files_of_several, several_of_files
 
 FORMAT = 1  # raised with every change that older code can't read
@@ -52,9 +54,21 @@ def write_matcher_files(
 
 def read_matcher_files(
     path,  # Folder that a matcher was saved to
+    runtime: str | None = None,  # Only the files that one of `RUNTIMES` needs are handed back; None: all
 ) -> tuple[dict, dict]:  # The manifest's content; file name -> bytes
     "The files of a saved matcher, every hash checked; raises `InputError` naming what is missing or damaged."
-    return read_sealed(path, MANIFEST, (FORMAT, SEVERAL_FORMAT))
+    return read_sealed(path, MANIFEST, (FORMAT, SEVERAL_FORMAT),
+                       None if runtime is None else partial(is_read_by, runtime))
+
+
+def keep_others(
+    encoder: Encoder,  # Of the matcher
+    path,  # Folder that the matcher was loaded from
+    manifest: dict,  # What its manifest says
+    files: dict,  # Those that were read
+):
+    "Let an encoder know which files of its own were left in the folder, for the next time it is saved."
+    encoder.kept = KeptFiles.of_folder(path, manifest, set(files))
 
 
 def is_matcher_file(
@@ -96,34 +110,14 @@ def pack(
     of_fields, field_arrays = pack_fields(catalogue.spaces)
     if of_fields: other_files[FIELDS_FILE] = _json(of_fields)
     arrays |= field_arrays
-    if isinstance(encoder, SeveralEncoders): other_files |= files_of_several(encoder, _encoder_files)
-    elif encoder is not None: other_files |= _encoder_files(encoder)
+    if isinstance(encoder, SeveralEncoders): other_files |= files_of_several(encoder, encoder_files)
+    elif encoder is not None: other_files |= encoder_files(encoder)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     # listings of one picture each are written as by earlier versions
     if similarities: listings['pictures'] = similarities
     return {'matcher.json': _json(spec), 'listings.json': _json(listings),
             'vectors.safetensors': save_arrays(arrays), **other_files}
-
-
-def _encoder_files(encoder):
-    "An encoder's weights and tokenizer as files: name -> bytes."
-    from safetensors.torch import save as save_tensors
-    files = {'weights.safetensors': save_tensors(_weights(encoder.model))}
-    return files if encoder.tokenizer is None else files | tokenizer_files(encoder.tokenizer)
-
-
-def _weights(model):
-    "A model's weights without its heads, as safetensors takes them: contiguous, none in another's memory."
-    weights, memory = {}, set()
-    for name, tensor in model.state_dict().items():
-        if name.startswith('heads.'): continue
-        tensor = tensor.contiguous().cpu()
-        # tied weights, such as the embedding of words that encoder and decoder share
-        if tensor.untyped_storage().data_ptr() in memory: tensor = tensor.clone()
-        memory.add(tensor.untyped_storage().data_ptr())
-        weights[name] = tensor
-    return weights
 
 
 def check_readable(
@@ -133,9 +127,9 @@ def check_readable(
     """Raise `InputError` unless the encoder that `files` hold embeds as this one does.
 
     A model that was changed after it was made can have weights that the architecture in the spec has not, or
-    the same weights and another way to use them.
+    the same weights and another way to use them. One that ONNX runs was read from its files, and stays so.
     """
-    if encoder is None: return
+    if encoder is None or isinstance(encoder, OnnxEncoder): return
     advice = ('the encoder was changed after it was made and can not be built again; give one of your own to '
               'register_encoder')
     try: again = _unpack_encoder(json.loads(files['matcher.json'])['encoder'], files, encoder.device)
@@ -155,6 +149,7 @@ def unpack(
     files: dict,  # As `pack` gives them
     device: str,  # Where the encoder runs
     functions: dict | None = None,  # 'module:name' -> function, for steps of the user's own in the rule
+    runtime: str = 'torch',  # One of `RUNTIMES`, for the encoder
 ) -> Parts:
     "The matcher that `pack` made files of; raises `InputError` where its parts don't fit together."
     from safetensors.numpy import load as load_arrays
@@ -168,7 +163,7 @@ def unpack(
     # an earlier version kept ids as they came
     ids = texts_of(listings['ids']).astype(str)
     catalogue = Catalogue(ids, listings['titles'], arrays['trained_on'], spaces)
-    encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device)
+    encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device, runtime)
     _check_widths(catalogue, encoder)
     if encoder is not None: catalogue.made_with = encoder.made_with
     return Parts(rule, catalogue, encoder, columns, spec['info'])
@@ -189,13 +184,17 @@ def _unpack_space(modality, listings, arrays, files):
     return PictureSets(vectors, arrays[f'pictures/{modality}'], modality, similarity, normalized=True)
 
 
-def _unpack_encoder(spec, files, device):
-    if 'several' in spec: return several_of_files(spec, files, partial(_unpack_encoder, device=device))
+def _unpack_encoder(spec, files, device, runtime='torch'):
+    if 'several' in spec:
+        if runtime != 'torch':
+            raise InputError(f"runtime={runtime!r}: this matcher holds several encoders, which torch runs")
+        return several_of_files(spec, files, partial(_unpack_encoder, device=device))
     from safetensors.torch import load as load_tensors
     tokenizer = None
     if 'title' in spec:
         tokenizer = tokenizer_of_files(files, partial(tokenizer_from_folder, spec['title']))
-    return Encoder.from_spec(spec, load_tensors(files['weights.safetensors']), tokenizer, device)
+    if runtime != 'torch': return OnnxEncoder.from_files(spec, files, tokenizer, runtime)
+    return Encoder.from_spec(spec, load_tensors(files[WEIGHTS_FILE]), tokenizer, device)
 
 
 def _check_widths(catalogue, encoder):

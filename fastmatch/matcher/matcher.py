@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import check_device, checks_options
+from ..core import InputError, check_device, checks_options
 from ..data.columns import Columns
 from ..data.read import join_titles, text_columns_of, with_names
 from ..match import Embeddings, Pool, Rule
@@ -19,6 +19,7 @@ from .explain import Explanation
 from .folder import (
     Parts,
     check_readable,
+    keep_others,
     pack,
     read_matcher_files,
     told_with_folder,
@@ -27,6 +28,7 @@ from .folder import (
 )
 from .listings import embed_listings, image_files_of, needed_inputs
 from .result import MatchResult
+from .runtime import check_runtime
 from .several import SeveralEncoders
 
 
@@ -230,18 +232,34 @@ def load_matcher(
     path,  # Folder that `Matcher.save` wrote
     device: str | None = None,  # Where the encoder runs: 'cpu', 'cuda', ...; default a GPU where there is one
     functions: dict | None = None,  # 'module:name' -> function, for steps of your own in the rule
+    # What runs the encoder: 'torch', or on the CPU 'onnx' and 'int8', which `fastmatch export` makes: several
+    # times as fast, and no model of torch is built
+    runtime: str = 'torch',
 ) -> Matcher:
     """Load a saved matcher: hashes are checked first, nothing is unpickled, fastai isn't imported.
 
-    Raises `InputError` naming the file that is missing, damaged, or doesn't fit the others.
+    Raises `InputError` naming the file that is missing, damaged, or doesn't fit the others, and
+    `MissingPackage` where onnxruntime is needed and isn't installed.
     """
+    check_runtime(runtime)
+    device = _device(device, runtime)
+    manifest, files = read_matcher_files(path, runtime)
+    with told_with_folder(path):
+        parts = unpack(files, device, functions, runtime)
+        if parts.encoder is not None: keep_others(parts.encoder, path, manifest, files)
+        return Matcher(parts.rule, parts.catalogue, parts.encoder, parts.columns, parts.info)
+
+
+def _device(device, runtime):
+    "Where an encoder runs; raises `InputError` for a device that its runtime can't use."
     import torch
+    if runtime != 'torch':
+        if device not in (None, 'cpu'):
+            raise InputError(f'device={device!r}: runtime={runtime!r} runs on the CPU')
+        return 'cpu'
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     check_device(device)
-    _, files = read_matcher_files(path)
-    with told_with_folder(path):
-        parts = unpack(files, device, functions)
-        return Matcher(parts.rule, parts.catalogue, parts.encoder, parts.columns, parts.info)
+    return device
 
 
 def _chosen_among(info):

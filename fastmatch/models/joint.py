@@ -79,8 +79,11 @@ class MatchNet(Streams, nn.Module):
         joint = torch.cat([F.normalize(feature.float()) for feature in features.values()], 1)
         return {**features, 'joint': joint}
 
-    def _embedded(self, features):
-        "Embeddings of unit length from the encoders' features."
+    def embed_features(
+        self,
+        features: dict,  # Modality -> (n,d), as `features` gives them
+    ) -> dict:  # Modality -> float32 (n,d)
+        "Embeddings of unit length from the encoders' features: joint one, neck and normalization."
         features = self._with_joint(features)
         after_neck = {modality: self.necks[modality](features[modality]) for modality in self.widths}
         return {modality: F.normalize(feature.float()) for modality, feature in after_neck.items()}
@@ -89,7 +92,7 @@ class MatchNet(Streams, nn.Module):
         batch = None
         if self.objectives is not None and self.training: batch = self.read(*inputs)
         features = self.features(*inputs) if batch is None else {'joint': self.fuse(batch).pooled}
-        if not self.training: return self._embedded(features)
+        if not self.training: return self.embed_features(features)
         features = self._with_joint(features)
         outputs = {modality: self.heads[modality](self.necks[modality](features[modality]))
                    for modality in self.widths}
@@ -111,14 +114,15 @@ class MatchNet(Streams, nn.Module):
         self.eval()
         try:
             features = self.features(*inputs)
-            embeddings = self._embedded(features)
+            embeddings = self.embed_features(features)
             if not tta or 'image' not in self.encoders: return embeddings
             # titles have no mirror image: their features are taken as they are
             if self.fusion is None:
-                mirrored = self._embedded({**features, 'image': self.encoders['image'](inputs[0].flip(-1))})
+                of_mirrored = self.encoders['image'](inputs[0].flip(-1))
+                mirrored = self.embed_features({**features, 'image': of_mirrored})
             else:
                 flipped = [each.flip(-1) if each.ndim == 4 else each for each in inputs]
-                mirrored = self._embedded(self.features(*flipped))
+                mirrored = self.embed_features(self.features(*flipped))
             return {modality: F.normalize(embedding + mirrored[modality])
                     for modality, embedding in embeddings.items()}
         finally: self.train(training)
