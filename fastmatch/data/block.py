@@ -95,8 +95,8 @@ class MatchDL(SampledDL):
         self,
         dataset,  # As for `TfmdDL`
         draw: EpochDraw | None = None,  # Draws pictures of listings that have several, in training
-        titles: partial | None = None,  # Table -> its n titles, `titles_of`; None: there are none
-        buckets: bool = False,  # Put titles of like length together, see `short_titles_first`
+        titles: partial | None = None,  # Table -> its n titles, `titles_of`; None: lengths don't count
+        buckets: bool = False,  # Train on batches of titles of like length
         **kwargs,  # For `SampledDL`
     ):
         self.draw = draw
@@ -123,7 +123,7 @@ class MatchDL(SampledDL):
         "The rows of an epoch; of listings with several pictures others are drawn in each."
         if self.draw is not None: self.draw.start_epoch(self.rng if self.shuffle else None)
         rows = super().get_idxs()
-        counts = self._token_counts() if self.buckets and self.by_length and not self.shuffle else None
+        counts = self._token_counts() if self.by_length and not self.shuffle else None
         return rows if counts is None else np.argsort(counts, kind='stable').tolist()
 
     def new(self, dataset=None, cls=None, **kwargs):
@@ -159,7 +159,7 @@ class MatchDL(SampledDL):
 
 @contextmanager
 def short_titles_first(
-    loader,  # Not shuffled; where it has no buckets, or is no `MatchDL`, nothing changes
+    loader,  # Not shuffled; where it knows no titles, or is no `MatchDL`, nothing changes
     is_on: bool = True,  # False: in the order of the table
 ):
     "Context in which a loader reads rows by the length of their titles, which saves padding."
@@ -211,9 +211,9 @@ class BatchOptions:
     device: Any  # None: fastai's choice
     others: dict = field(default_factory=dict)  # More for `DataBlock.dataloaders`
     title_tfms: Any = None  # Transforms of titles in training, see data/augment.py
-    # Titles of like length in a batch, which saves half the padding: in training, and where a learner
-    # validates; False: of any length
-    buckets: bool = True
+    # True: train on batches of titles of like length, which halves the time of a text encoder; False: not,
+    # and validate in the order of the table; None: as the kind of dataloaders does, see `in_buckets`
+    buckets: bool | None = None
     # A `PictureStore` or its folder, so that pictures are decoded once; True: a folder of the user's
     store: Any = None
     row_weights: Any = None  # (training rows,): how often each is drawn, see `RowSampler`; None: all alike
@@ -311,6 +311,9 @@ class ListingDataLoaders(DataLoaders):
     options = None  # `BatchOptions`; those of an exported Learner have none
     frame_reading = None  # `Frames`, where an item has several pictures in a batch or their features are read
     _several_pictures = False  # whether a cell of the image column may name several files
+    # Whether batches of training are of titles of like length unless `buckets` says it. In matching they cost
+    # quality where titles of a group differ in length: Amazon-Google .006 row F1, see tests/bench/buckets.py
+    in_buckets = False
 
     def noted(
         self,
@@ -385,6 +388,7 @@ class ListingDataLoaders(DataLoaders):
             image_blocks = [image_block() for _ in image_columns]
             image_readers = [_reader(column, image_folder, draw) for column in image_columns]
         title_blocks, title_readers, titles = _title_inputs(columns.title, list(text_columns), options)
+        buckets = cls.in_buckets if options.buckets is None else options.buckets
         target_block, target_reader = _target(vocab, label_columns, columns.group)
         block = DataBlock(
             blocks=[*image_blocks, *title_blocks, target_block],
@@ -401,7 +405,7 @@ class ListingDataLoaders(DataLoaders):
         loaders = datasets.dataloaders(path='.', after_item=block.item_tfms, after_batch=block.batch_tfms,
                                        **{**block.dls_kwargs, **options.for_loaders()},
                                        dl_kwargs=[{'sampler': sampler, 'draw': draw, 'titles': titles,
-                                                   'buckets': options.buckets}, {}])
+                                                   'buckets': buckets}, {}])
         dls = cls(*loaders.loaders, path='.', device=loaders.device)
         dls.df = df
         dls.is_valid = is_valid
@@ -464,6 +468,7 @@ def _title_inputs(title_column, text_columns, options):
     in_parts = isinstance(limits, tuple)
     reader = PartsOfRow(text_columns) if in_parts else Field(title_column)
     titles = partial(titles_of, column=title_column, parts=text_columns if in_parts else None)
+    if options.buckets is False: titles = None
     return [TitleBlock(max_len=limits)], [reader], titles
 
 

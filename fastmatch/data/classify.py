@@ -109,6 +109,7 @@ class ClassifyDataLoaders(ListingDataLoaders):
     With probabilities `columns.group` is a column of the likeliest class, which split and samplers go by.
     """
     _kept = (*ListingDataLoaders._kept, 'frames', 'label_columns', 'lacking')
+    in_buckets = True
     label_columns = ()  # of loaders in a Learner that an earlier version exported
     lacking = None  # with frames, how many usable items have no picture and no text: {'image': 3, 'title': 0}
 

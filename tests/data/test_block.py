@@ -467,14 +467,14 @@ def test_titles_of_like_length_share_a_batch(listings, sampler):
         loaders = make_loaders(changed, fn_col=None, sampler=sampler, bs=4, **options)
         return sum(batch[0].numel() for _ in range(3) for batch in loaders.train)
     # a few groups that fill many batches leave little choice
-    assert tokens() < (.95 if sampler == 'pk' else .8) * tokens(buckets=False)
+    assert tokens(buckets=True) < (.95 if sampler == 'pk' else .8) * tokens(buckets=False)
 
 
 def test_lengths_are_those_that_the_tokenizer_makes(listings):
     changed = unequal_titles(listings)
     changed.loc[changed.index[5], 'title'] = 'tea ' * 500
     tokenizer = WordTokenizer()
-    train = with_tokenizer(make_loaders(changed, fn_col=None, max_len=20), tokenizer)
+    train = with_tokenizer(make_loaders(changed, fn_col=None, max_len=20, buckets=True), tokenizer)
     lengths = train.item_lengths()
     assert lengths.tolist() == [min(len(title.split()), 20) for title in train.items.title]
     calls = tokenizer.calls
@@ -512,4 +512,13 @@ def test_other_rows_are_not_read_by_length(listings):
 
 
 def test_pictures_alone_have_no_lengths(listings):
-    assert make_loaders(listings, text_col=None).train.item_lengths() is None
+    assert make_loaders(listings, text_col=None, buckets=True).train.item_lengths() is None
+
+
+def test_classification_is_in_buckets_and_matching_where_asked(listings):
+    def lengths(kind=MatchDataLoaders, **options):
+        loaders = kind.from_df(listings, image_col=None, label_col='vendor', fold_col='fold', num_workers=0,
+                               phash=False, **options)
+        return loaders.train.item_lengths()
+    assert lengths() is None and lengths(buckets=True) is not None
+    assert lengths(ClassifyDataLoaders) is not None and lengths(ClassifyDataLoaders, buckets=False) is None
