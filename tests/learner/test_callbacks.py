@@ -33,9 +33,11 @@ import fastmatch.schedule
 from fastmatch.callback import (
     adversarial,
     averaging,
+    extra_term,
     guard,
     half,
     heads,
+    mean_teacher,
     mining,
     mix,
     resume,
@@ -44,6 +46,7 @@ from fastmatch.callback import (
     sharpness,
     snapshots,
     soft,
+    stored_teacher,
     teacher,
     trained_on,
 )
@@ -52,6 +55,7 @@ from fastmatch.callback.second_pass import SecondPass
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.classify import ClassifyDataLoaders
+from fastmatch.data.outputs import TeacherOutputs
 from fastmatch.learner import classify_learner, match_learner
 from fastmatch.losses import ArcFace, CrossEntropy, SumLoss
 from fastmatch.schedule import GradientAccumulation, Plateau, Still, TorchSchedule, WarmUp
@@ -120,6 +124,7 @@ TRAINS = {
 OTHER_WEIGHTS = schedule.LRFinder, training.ShortEpochCallback, half.CPUMixedPrecision
 # callback -> (how it is made, what the error says to do)
 GIVE_ANOTHER, LEAVE_OUT = r'give .*MixUp\(\)|give e.g. SAM\(\)', 'leave it out'
+OUTPUTS = TeacherOutputs(['nobody'], [[1., 0.]], [[1., 0.]], ['a', 'b'])
 REFUSED = {
     fp16.ModelToHalf: (fp16.ModelToHalf, r'learn\.to_fp16\(\)'),
     fp16.NonNativeMixedPrecision: (
@@ -136,6 +141,10 @@ REFUSED = {
     heads.HeadLabels: (heads.HeadLabels, LEAVE_OUT),
     heads.LossTerms: (heads.LossTerms, 'wants a SumLoss'),
     teacher.Teacher: (lambda: teacher.Teacher(torch.nn.Linear(2, 2)), r'loss_func=Distill\(\) does'),
+    mean_teacher.MeanTeacher: (mean_teacher.MeanTeacher, r'add EMA\(\.99\)'),
+    stored_teacher.StoredTeacher: (lambda: stored_teacher.StoredTeacher(OUTPUTS),
+                                   r'loss_func=Distill\(\) does'),
+    stored_teacher.TeacherEmbeddings: (lambda: stored_teacher.TeacherEmbeddings(OUTPUTS), 'are not among'),
     scoring.GroupRates: (lambda: scoring.GroupRates({'head': 2.}), 'lr_mult=')}
 # different on the two learners
 BY_KIND = {
@@ -154,6 +163,7 @@ if half.has_bfloat16(): TRAINS[half.CPUMixedPrecision] = half.CPUMixedPrecision
 else: REFUSED[half.CPUMixedPrecision] = half.CPUMixedPrecision, 'has no bfloat16'
 
 BASES = {averaging.Averaged: 'the base of EMA and SWA',
+         extra_term.ExtraTerm: 'the base of MeanTeacher and TeacherEmbeddings',
          heads.CrossEntropyValid: 'the base of PlainValidLoss and Teacher'}
 
 
