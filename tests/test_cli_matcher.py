@@ -368,8 +368,8 @@ def test_a_matcher_of_another_version(both, tables, tmp_path):
     file = both/MANIFEST
     good = file.read_bytes()
     content = {name: value for name, value in json.loads(good).items() if name != 'sha256'}
-    file.write_bytes(seal({**content, 'format': 2, 'made_with': {'fastmatch': '9.0'}}))
-    for said in refusals(both, tables, tmp_path): assert 'format 2' in said and '9.0' in said
+    file.write_bytes(seal({**content, 'format': 9, 'made_with': {'fastmatch': '9.0'}}))
+    for said in refusals(both, tables, tmp_path): assert 'format 9' in said and '9.0' in said
     file.write_bytes(good)
 
 

@@ -236,3 +236,12 @@ def test_no_table_is_written_past_the_door():
                path.read_text(encoding='utf-8').splitlines()
                if re.search(r'\.to_csv\((?!index=False, lineterminator)|\.write_text\(', line)]
     assert written == []
+
+
+def test_files_that_nobody_wants_are_checked_all_the_same(tmp_path):
+    write_sealed(tmp_path/'x', 'index.json', {'format': 1}, {'small.txt': b'small', 'large.onnx': b'large'})
+    _, files = read_sealed(tmp_path/'x', 'index.json', 1, wanted=lambda name: name == 'small.txt')
+    assert files == {'small.txt': b'small'}
+    (tmp_path/'x'/'large.onnx').write_bytes(b'Large')
+    with pytest.raises(InputError, match='large.onnx'):
+        read_sealed(tmp_path/'x', 'index.json', 1, wanted=lambda name: name == 'small.txt')

@@ -74,6 +74,9 @@ class SharedTrainer(DistributedTrainer):
         self.put_aside = []  # callbacks that the learner has again afterwards
 
     def before_fit(self):
+        if not torch.distributed.is_initialized():
+            raise InputError('SharedTrainer: there is one process alone; start a script with `accelerate '
+                             'launch`, in which `with learn.distrib_ctx():` adds it')
         saf = other_callback(self, SAF)
         if saf is not None:
             raise InputError('SAF compares a listing with itself some epochs ago, which may have been in '

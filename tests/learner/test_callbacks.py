@@ -33,6 +33,7 @@ import fastmatch.schedule
 from fastmatch.callback import (
     adversarial,
     averaging,
+    distributed,
     extra_term,
     guard,
     half,
@@ -141,6 +142,7 @@ REFUSED = {
     heads.HeadLabels: (heads.HeadLabels, LEAVE_OUT),
     heads.LossTerms: (heads.LossTerms, 'wants a SumLoss'),
     teacher.Teacher: (lambda: teacher.Teacher(torch.nn.Linear(2, 2)), r'loss_func=Distill\(\) does'),
+    distributed.SharedTrainer: (distributed.SharedTrainer, 'one process alone'),
     mean_teacher.MeanTeacher: (mean_teacher.MeanTeacher, r'add EMA\(\.99\)'),
     stored_teacher.StoredTeacher: (lambda: stored_teacher.StoredTeacher(OUTPUTS),
                                    r'loss_func=Distill\(\) does'),

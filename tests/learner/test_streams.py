@@ -90,7 +90,7 @@ def quiet(learn, epochs=1, rate=RATE, **kwargs):
 def test_a_fusion_learns_what_a_word_says(pictures, features, text_arch, fusion):
     dls = loaders(pictures, features)
     seed_everything(1)
-    learn = quiet(classify_learner(dls, text_arch=text_arch, fusion=fusion, lr_mult={}), 12)
+    learn = quiet(classify_learner(dls, text_arch=text_arch, fusion=fusion, lr_mult={}), 18)
     assert learn.validate()[1] == 1
     assert list(learn.model.param_groups()) == ['title', 'fusion', 'head']
     predicted = learn.predictions(table().drop(columns='label'))

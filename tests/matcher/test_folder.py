@@ -252,11 +252,11 @@ def test_a_reader_during_a_save_gets_the_new_state(tmp_path, monkeypatch):
     write_matcher_files(tmp_path/'m', {'x': b'old'})
     read_files_before, calls = store._read_files, []
 
-    def read_files(folder, name, content, *wanted):
+    def read_files(folder, name, content, wanted=None):
         if not calls:
             calls.append(1)
             write_matcher_files(folder, {'x': b'new'})
-        return read_files_before(folder, name, content, *wanted)
+        return read_files_before(folder, name, content, wanted)
     monkeypatch.setattr(store, '_read_files', read_files)
     assert read_matcher_files(tmp_path/'m')[1] == {'x': b'new'}
 

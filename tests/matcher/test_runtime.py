@@ -205,7 +205,3 @@ def test_too_large_a_loss_writes_nothing(exported, tmp_path):
     with pytest.raises(InputError, match='int8 is not written: it loses .* max_loss=-1'):
         export_matcher(tmp_path/'shop', listings, max_loss=-1., echo=lambda line: None)
     assert before == {file.name: file.read_bytes() for file in (tmp_path/'shop').rglob('*') if file.is_file()}
-    with pytest.raises(InputError, match='give a table of listings'):
-        matcher.rule = Rule('mean', {'title': 1.}, .5, join=('phash',))
-        from fastmatch.jobs.export import _titles_of
-        _titles_of(matcher)

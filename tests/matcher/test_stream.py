@@ -200,3 +200,19 @@ def test_what_cant_be_read_in_pieces(tmp_path, content, message):
     with pytest.raises(InputError, match='no such file'): list(table_pieces(tmp_path/'none.csv', 10))
     (tmp_path/'table.xlsx').write_text(content)
     with pytest.raises(InputError, match='piece by piece'): list(table_pieces(tmp_path/'table.xlsx', 10))
+
+
+def test_the_command_matches_in_pieces(shop, whole, tmp_path):
+    from typer.testing import CliRunner
+
+    from fastmatch.cli import app
+
+    def call(*arguments): return CliRunner().invoke(app, ['match', *map(str, arguments)])
+    out = tmp_path/'out.csv'
+    done = call(shop/'matcher', shop/'new.csv', '-o', out, '--rows', ROWS)
+    assert done.exit_code == 0 and '393 listings (0 skipped)' in done.stdout, done.output
+    assert out.read_bytes() == whole
+    for given, message in ((('--rows', ROWS, '--scores'), 'takes no --scores'),
+                           (('--store', tmp_path/'kept.db'), 'in pieces, --rows')):
+        refused = call(shop/'matcher', shop/'new.csv', '-o', out, *given)
+        assert refused.exit_code == 2 and message in refused.output
