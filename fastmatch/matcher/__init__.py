@@ -2,7 +2,7 @@
 
 It saves to a folder, loads without pickle or fastai, and matches new listings.
 """
-from .catalogue import check_blanks
+from .known import check_blanks
 from .encode import Encoder, Picture
 from .explain import Explanation
 from .matcher import Matcher, load_matcher

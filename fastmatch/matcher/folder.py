@@ -16,7 +16,7 @@ from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
 from ..models.saved_tokenizer import tokenizer_files, tokenizer_of_files
 from ..store import STATE, read_sealed, write_state
-from .catalogue import Catalogue
+from .known import KnownListings
 from .encode import Encoder
 from .fields import FIELDS_FILE, pack_fields, unpack_fields
 
@@ -31,7 +31,7 @@ PACKAGES = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safet
 class Parts:
     "What a matcher is made of, and what its folder holds."
     rule: Rule
-    catalogue: Catalogue
+    catalogue: KnownListings
     encoder: Encoder | None
     columns: Columns  # Of tables of listings
     info: dict  # Anything json takes
@@ -158,7 +158,7 @@ def unpack(
               else _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
     # an earlier version kept ids as they came
     ids = texts_of(listings['ids']).astype(str)
-    catalogue = Catalogue(ids, listings['titles'], arrays['trained_on'], spaces)
+    catalogue = KnownListings(ids, listings['titles'], arrays['trained_on'], spaces)
     encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device)
     _check_widths(catalogue, encoder)
     if encoder is not None: catalogue.made_with = encoder.made_with

@@ -24,7 +24,7 @@ from ..match import Embeddings, Rule
 from ..match.cells import composed, several
 from ..match.embeddings import SOURCE
 from .batches import by_listing
-from .catalogue import TITLE_SPACES, pictures_of
+from .known import TITLE_SPACES, pictures_of
 from .encode import Encoder
 from .picture_table import PictureTable, hashes_by_listing
 

@@ -13,7 +13,7 @@ from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
 from ..match.spaces.pool import holds_keys
 from ..match.words import threshold_in_words
-from .catalogue import Catalogue, check_ids
+from .known import KnownListings, check_ids
 from .encode import Encoder
 from .explain import Explanation
 from .folder import (
@@ -38,7 +38,7 @@ class Matcher:
     def __init__(
         self,
         rule: Rule,  # How modalities are fused, and the threshold
-        catalogue: Embeddings | Catalogue,  # The known listings
+        catalogue: Embeddings | KnownListings,  # The known listings
         encoder: Encoder | None = None,  # Embeds listings; None: only `Embeddings` can be matched, or titles
         columns: Columns | None = None,  # Of a table of listings; its group and fold aren't read
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
@@ -49,8 +49,8 @@ class Matcher:
         self.columns = _without_groups(columns)
         check_made_alike(catalogue.made_with, self._settings(catalogue), 'catalogue: embeddings')
         _check_rule(rule, self._settings(catalogue))
-        is_ready = isinstance(catalogue, Catalogue)
-        self.catalogue = catalogue if is_ready else Catalogue.from_embeddings(catalogue, rule)
+        is_ready = isinstance(catalogue, KnownListings)
+        self.catalogue = catalogue if is_ready else KnownListings.from_embeddings(catalogue, rule)
 
     @classmethod
     def from_df(
