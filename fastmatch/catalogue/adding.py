@@ -71,13 +71,17 @@ def matches_of(
     table = finding.matches(own, embeddings)
     swapped = table.rename(columns={'first': 'second', 'second': 'first'})
     table = pd.concat([table[table['first'] < 0], swapped[swapped['first'] < 0]])
-    names = catalogue.record.names_of(table['second'].unique()) | dict(zip(own.tolist(), embeddings.ids))
-    groups = catalogue.record.groups_of(table['second'].unique())
+    known = table['second'].unique()
+    names = catalogue.record.names_of(known) | dict(zip(own.tolist(), embeddings.ids))
+    # a listing that is there already is taken from the new ones, and its group is known all the same
+    is_copy = (table['second'] > 0) & table['second'].map(names).isin(embeddings.ids)
+    table = table[~is_copy.to_numpy()]
+    numbers = catalogue.record.numbers_of(set(table['second'].map(names)), '')
+    groups = catalogue.record.groups_of(numbers.values())
     table.insert(0, 'posting_id', table['first'].map(names))
     table.insert(1, 'match', table['second'].map(names))
-    table.insert(2, 'group', pd.array([groups.get(number) for number in table['second']], 'Int64'))
-    # a listing that is there already is no match of itself
-    table = table[table['posting_id'] != table['match']].drop(columns=['first', 'second'])
+    table.insert(2, 'group', pd.array([groups.get(numbers.get(listing)) for listing in table['match']], 'Int64'))
+    table = table.drop(columns=['first', 'second'])
     order = {listing: place for place, listing in enumerate(embeddings.ids)}
     table = table.assign(place=table['posting_id'].map(order))
     table = table.sort_values(['place', 'score', 'match'], ascending=[True, False, True])

@@ -121,7 +121,7 @@ class Finding:
     def _search_again(self, numbers):
         "Look listings of the index up anew, because a key of theirs joins others no more, or again."
         if not len(numbers): return set()
-        pairs = self.record.pairs_at(numbers, -np.inf)
+        pairs = self.record.pairs_at(numbers, None)
         for side in ('first', 'second'):
             self.record.rows(f'delete from edge where {side} in (select value from json_each(?))', numbers)
         embeddings = self.read_embeddings(numbers)

@@ -189,9 +189,9 @@ class Record:
         any threshold)."""
         self.connection.executemany('insert or replace into edge values (?, ?, ?, ?, ?, ?)', edges)
 
-    def pairs_at(self, numbers, threshold: float) -> list:  # Rows (first, second, score)
-        "The pairs of some listings that match at a threshold."
-        condition = f'(score >= {threshold!r} or stands) and'
+    def pairs_at(self, numbers, threshold: float | None) -> list:  # Rows (first, second, score)
+        "The pairs of some listings that match at a threshold; None: all that are kept, close calls too."
+        condition = '' if threshold is None else f'(score >= {threshold!r} or stands) and'
         return list(set(self.rows(f'select first, second, score from edge where {condition} first in '
                                   '(select value from json_each(?))', numbers)
                         + self.rows(f'select first, second, score from edge where {condition} second in '
