@@ -80,7 +80,8 @@ def matches_of(
     groups = catalogue.record.groups_of(numbers.values())
     table.insert(0, 'posting_id', table['first'].map(names))
     table.insert(1, 'match', table['second'].map(names))
-    table.insert(2, 'group', pd.array([groups.get(numbers.get(listing)) for listing in table['match']], 'Int64'))
+    table.insert(2, 'group', pd.array([groups.get(numbers.get(listing)) for listing in table['match']],
+                                      'Int64'))
     table = table.drop(columns=['first', 'second'])
     order = {listing: place for place, listing in enumerate(embeddings.ids)}
     table = table.assign(place=table['posting_id'].map(order))

@@ -105,6 +105,15 @@ class Catalogue(Reading):
                              'Catalogue(file, matcher)')
         return self.matcher
 
+    def remember(
+        self,
+        name: str,  # Of your own
+        content,  # Anything that json takes
+    ):
+        "Keep a note in the file, such as where the matcher's folder is; it is no event."
+        if self.remembered(name) == content: return
+        with writing(self.record.connection, self.file): self.record.keep_setting(f'note {name}', content)
+
     # --- the index follows the record
 
     def index(self) -> SearchIndex:

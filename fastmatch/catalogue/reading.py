@@ -30,6 +30,22 @@ class Reading:
     def __contains__(self, listing):
         with self._snapshot(): return bool(self.record.numbers_of([listing], ''))
 
+    def known(
+        self,
+        ids,  # Texts
+    ) -> list:  # Ids
+        "Those of some ids that are in the catalogue."
+        ids = [str(listing) for listing in ids]
+        with self._snapshot(): there = self.record.numbers_of(ids, '')
+        return [listing for listing in ids if listing in there]
+
+    def remembered(
+        self,
+        name: str,  # As for `remember`
+    ):
+        "A note that was kept in the file, None where there is none."
+        with self._snapshot(): return self.record.setting(f'note {name}')
+
     @property
     def last_event(self) -> int:
         "The number of the last event, 0 before the first."

@@ -23,7 +23,8 @@ def plan(seed, ids, operations):
     for _ in range(operations):
         absent = sorted(set(ids) - set(there))
         kind = rng.choice(['add', 'add', 'remove', 'same', 'different'])
-        if kind == 'add' and absent: chosen = sorted(rng.sample(absent, min(len(absent), rng.choice([1, 3, 9]))))
+        if kind == 'add' and absent:
+            chosen = sorted(rng.sample(absent, min(len(absent), rng.choice([1, 3, 9]))))
         elif kind == 'remove' and len(there) > 5: chosen = sorted(rng.sample(there, rng.choice([1, 2, 5])))
         elif len(there) > 5 and kind in ('same', 'different'): chosen = sorted(rng.sample(there, 2))
         else: continue
@@ -57,8 +58,8 @@ def child(file, matcher, embeddings, planned, start, pipe):
 
 
 def killed_after(reports_wanted, share, file, matcher, embeddings, planned, start):
-    """Numbers of the operations that a child reported before it was killed: after so many reports, and a share
-    of the time that the last one took."""
+    """Numbers of the operations that a child reported before it was killed: after so many reports, and a
+    share of the time that the last one took."""
     reading, writing = os.pipe()
     process = os.fork()
     if not process:
@@ -103,7 +104,8 @@ def main(file, kills, seed):
     Catalogue.create(file, matcher).close()
     done, inside = 0, 0
     for _ in range(kills):
-        reported = killed_after(rng.randrange(8), rng.uniform(0, 1.5), file, matcher, embeddings, planned, done)
+        moment = rng.randrange(8), rng.uniform(0, 1.5)
+        reported = killed_after(*moment, file, matcher, embeddings, planned, done)
         before, done = done, check(file, matcher, planned, pairs, reported)
         inside += done == before + len(reported) + 1
     print(f'{kills} kills, {done} events, {inside} of them finished and not yet reported')

@@ -1,4 +1,4 @@
-"A catalogue's groups are those of all listings at once, whatever came when; what is refused, and in which words."
+"A catalogue's groups are those of all listings at once, whatever came when; and what is refused, how."
 from dataclasses import replace
 
 import numpy as np
@@ -133,7 +133,8 @@ def test_split_and_undo(tmp_path):
         # it counts again, and is taken back again
         catalogue.undo(done.event)
         gone = catalogue.remove(members)
-        with pytest.raises(InputError, match=f'group {group}: has no listings any more'): catalogue.resolve(group)
+        with pytest.raises(InputError, match=f'group {group}: has no listings any more'):
+            catalogue.resolve(group)
         catalogue.undo(gone.event)
         assert catalogue.members(group) == members and catalogue.check() == []
         with pytest.raises(InputError, match='add.*nothing is left'):

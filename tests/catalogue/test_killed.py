@@ -60,7 +60,8 @@ def test_a_second_writer_waits_and_is_then_refused_by_name(tmp_path):
         with Catalogue(file, matcher_of(RULES['mean']), wait=.1) as second:
             from fastmatch.catalogue.schema import writing
             with writing(first.record.connection, file):
-                with pytest.raises(InputError, match=f'being written by process {os.getpid()} on .*try again'):
+                told = f'being written by process {os.getpid()} on .*try again'
+                with pytest.raises(InputError, match=told):
                     second.remove('p000')
                 assert len(second.groups()) == 10
         with Catalogue(file, matcher_of(RULES['mean']), wait=20.) as second:
