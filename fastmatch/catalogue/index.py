@@ -13,8 +13,8 @@ from ..match import Dense, Embeddings, Index, Pool, Rule
 from ..match.spaces.approx import EXACT_ROWS
 from ..match.spaces.keys import Keys
 
-SMALL = 20_000  # a part of so many listings takes new ones in; behind a larger one a new part begins
-SHARE = 8  # the later parts together are merged into the first where they hold more than its 1/8
+SMALL = 500  # the last part takes new listings in up to so many; then a new one begins
+SHARE = 8  # a part is merged into the one before it where that has up to 8 times its listings
 NEAR = .02  # pairs so far below the threshold are kept as close calls, which people may decide
 # steps on neighbors that decide on each pair by itself, whatever else is there
 PAIRWISE = ('veto', 'cross_encoder')
@@ -64,9 +64,16 @@ class SearchIndex:
         if not len(numbers): return
         if self.parts and len(self.parts[-1].numbers) + len(numbers) <= SMALL:
             self._append(self.parts[-1], numbers, embeddings)
-        else: self.parts.append(Part(numbers, self._known(embeddings)))
-        later = sum(len(part.numbers) for part in self.parts[1:])
-        if later > len(self.parts[0].numbers) / SHARE and len(self.parts) > 2: self.merge()
+            return
+        self._merge_alike()
+        self.parts.append(Part(numbers, self._known(embeddings)))
+        self._merge_alike()
+
+    def _merge_alike(self):
+        "Merge the last part into the one before it while that is not much larger: a listing is copied seldom."
+        while len(self.parts) > 1 and len(self.parts[-1].numbers) >= SMALL:
+            if len(self.parts[-2].numbers) > SHARE * len(self.parts[-1].numbers): return
+            self.merge(len(self.parts) - 2)
 
     def _append(self, part, numbers, embeddings):
         part.known = part.known.append(embeddings)
@@ -93,20 +100,20 @@ class SearchIndex:
             part.numbers = part.numbers[is_kept]
         self.parts = [part for part in self.parts if len(part.numbers)]
 
-    def merge(self):
-        "Make one part of all."
-        if len(self.parts) < 2: return
-        spaces = {}
-        for name in self.parts[0].known.spaces:
-            made = [part.known.spaces[name] for part in self.parts]
-            spaces[name] = _in_one(made, [part.known.titles for part in self.parts])
-        first = self.parts[0].known
-        titles = None if first.titles is None else [
-            title for part in self.parts for title in part.known.titles]
-        whole = replace(first, ids=np.concatenate([part.known.ids for part in self.parts]), titles=titles,
-                        trained_on=np.concatenate([part.known.trained_on for part in self.parts]),
-                        spaces=spaces)
-        self.parts = [Part(self.numbers, whole)]
+    def merge(
+        self,
+        start: int = 0,  # Part to begin with
+    ):
+        "Make one part of several."
+        parts = self.parts[start:]
+        if len(parts) < 2: return
+        titles = [part.known.titles for part in parts]
+        spaces = {name: _in_one([part.known.spaces[name] for part in parts], titles)
+                  for name in parts[0].known.spaces}
+        whole = replace(parts[0].known, ids=np.concatenate([part.known.ids for part in parts]),
+                        titles=None if titles[0] is None else [each for of_part in titles for each in of_part],
+                        trained_on=np.concatenate([part.known.trained_on for part in parts]), spaces=spaces)
+        self.parts[start:] = [Part(np.concatenate([part.numbers for part in parts]), whole)]
 
 
 def _in_one(spaces, titles):

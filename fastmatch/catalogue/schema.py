@@ -28,7 +28,6 @@ MIGRATIONS = [[
     "create unique index listing_present on listing (id) where removed is null",
     "create index listing_id on listing (id)",
     "create index listing_group on listing (grp) where removed is null",
-    "create index listing_added on listing (added)",
     "create index listing_removed on listing (removed) where removed is not null",
     """create table vector (
         encoder text not null, modality text not null, listing integer not null, numbers blob not null)""",

@@ -9,8 +9,10 @@ def came_with(
     record: Record,
     event: int,
 ) -> np.ndarray:  # int64
-    "The numbers of listings that came with an event and are still there."
-    rows = record.execute('select number from listing where added = ? and removed is null', (event,))
+    "The numbers of listings that came with an event, for the first time or again, and are still there."
+    rows = record.execute('select distinct listing from change join listing on listing.number = change.listing '
+                          'where event = ? and before is null and after is not null and removed is null',
+                          (event,))
     return np.array([number for number, in rows], np.int64)
 
 
@@ -49,11 +51,10 @@ def check_undoable(
     row = record.execute('select kind from event where number = ?', (event,)).fetchone()
     if row is None: raise InputError(f'event {event}: there is none of this number')
     left = record.execute(
-        'select exists (select 1 from listing where added = ?1 and removed is null) '
-        'or exists (select 1 from listing where removed = ?1) '
+        'select exists (select 1 from listing where removed = ?1) '
         'or exists (select 1 from verdict where (event = ?1 and withdrawn is null) or withdrawn = ?1)',
         (event,)).fetchone()[0]
-    if not left: raise InputError(f'event {event} ({row[0]}): nothing is left of it to take back')
+    if not left and not len(came_with(record, event)): raise InputError(f'event {event} ({row[0]}): nothing is left of it to take back')
 
 
 def revived_by(

@@ -137,6 +137,11 @@ def test_split_and_undo(tmp_path):
             catalogue.resolve(group)
         catalogue.undo(gone.event)
         assert catalogue.members(group) == members and catalogue.check() == []
+        # what came back goes again
+        catalogue.undo(catalogue.last_event)
+        assert not set(members) & set(catalogue.groups().posting_id)
+        catalogue.undo(catalogue.last_event)
+        assert catalogue.members(group) == members
         with pytest.raises(InputError, match='add.*nothing is left'):
             catalogue.undo(1)
             catalogue.undo(1)
@@ -203,3 +208,23 @@ def test_a_table_of_titles(tmp_path):
         assert catalogue.why(1, 2).frame.why[0].startswith(('same_title', 'score'))
         assert 'no pair of the rule' in catalogue.why(1, 3).sentence
         assert catalogue.history(1).posting_id.tolist() == ['1', '2']
+
+
+def test_many_parts_are_one(tmp_path, monkeypatch):
+    from fastmatch.catalogue import index
+    monkeypatch.setattr(index, 'SMALL', 3)
+    monkeypatch.setattr(index, 'SHARE', 2)
+    embeddings, rule = listings(40), RULES['mean']
+    with Catalogue.create(tmp_path/'shop.db', matcher_of(rule)) as catalogue:
+        counts = []
+        for start in range(0, 40, 2):
+            catalogue.add(embeddings.take([start, start + 1]))
+            counts.append(len(catalogue.index().parts))
+        assert 1 < max(counts) <= 6 and len(catalogue.index()) == 40
+        assert partition_of(catalogue) == blocks_of(embeddings.ids, at_once(rule, embeddings))
+        catalogue.index().merge()
+        found = catalogue.match(embeddings.take(np.arange(5)))
+        with Catalogue(tmp_path/'shop.db', matcher_of(rule)) as fresh:
+            again = fresh.match(embeddings.take(np.arange(5)))
+        assert found[['posting_id', 'match']].equals(again[['posting_id', 'match']])
+        assert np.allclose(found.score, again.score, atol=1e-6)
