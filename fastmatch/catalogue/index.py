@@ -65,14 +65,14 @@ class SearchIndex:
         if self.parts and len(self.parts[-1].numbers) + len(numbers) <= SMALL:
             self._append(self.parts[-1], numbers, embeddings)
             return
+        # the last part is full
         self._merge_alike()
         self.parts.append(Part(numbers, self._known(embeddings)))
-        self._merge_alike()
+        if len(numbers) > SMALL: self._merge_alike()
 
     def _merge_alike(self):
         "Merge the last part into the one before it while that is not much larger: a listing is copied seldom."
-        while len(self.parts) > 1 and len(self.parts[-1].numbers) >= SMALL:
-            if len(self.parts[-2].numbers) > SHARE * len(self.parts[-1].numbers): return
+        while len(self.parts) > 1 and len(self.parts[-2].numbers) <= SHARE * len(self.parts[-1].numbers):
             self.merge(len(self.parts) - 2)
 
     def _append(self, part, numbers, embeddings):

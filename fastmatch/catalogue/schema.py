@@ -42,7 +42,7 @@ MIGRATIONS = [[
     "create index edge_score on edge (score) where stands = 0",
     """create table verdict (
         number integer primary key autoincrement, event integer not null, first text not null,
-        second text not null, same integer not null, withdrawn integer)""",
+        second text not null, same integer not null, withdrawn integer, restored integer)""",
     "create index verdict_pair on verdict (first, second)",
     "create index verdict_second on verdict (second)",
     """create table grp (

@@ -4,6 +4,9 @@ import numpy as np
 from ..core import InputError, preview
 from .record import Record
 
+# verdicts that an event gave, or gave back, and that count
+OF_EVENT = '((event = ?1 or restored = ?1) and withdrawn is null)'
+
 
 def came_with(
     record: Record,
@@ -35,10 +38,10 @@ def take_back_verdicts(
     number: int,  # Of the event that undoes it
 ) -> set:  # Numbers of listings
     "Let verdicts of an event count no more, and those that it took back count again."
-    rows = record.execute('select first, second from verdict where (event = ? and withdrawn is null) '
-                          'or withdrawn = ?', (event, event)).fetchall()
-    record.execute('update verdict set withdrawn = null where withdrawn = ?', (event,))
-    record.execute('update verdict set withdrawn = ? where event = ? and withdrawn is null', (number, event))
+    rows = record.execute(f'select first, second from verdict where {OF_EVENT} or withdrawn = ?1',
+                          (event,)).fetchall()
+    record.execute(f'update verdict set withdrawn = ?2 where {OF_EVENT}', (event, number))
+    record.execute('update verdict set withdrawn = null, restored = ?2 where withdrawn = ?1', (event, number))
     ids = {listing for pair in rows for listing in pair}
     return set(record.numbers_of(ids, '').values())
 
@@ -52,9 +55,9 @@ def check_undoable(
     if row is None: raise InputError(f'event {event}: there is none of this number')
     left = record.execute(
         'select exists (select 1 from listing where removed = ?1) '
-        'or exists (select 1 from verdict where (event = ?1 and withdrawn is null) or withdrawn = ?1)',
-        (event,)).fetchone()[0]
-    if not left and not len(came_with(record, event)): raise InputError(f'event {event} ({row[0]}): nothing is left of it to take back')
+        f'or exists (select 1 from verdict where {OF_EVENT} or withdrawn = ?1)', (event,)).fetchone()[0]
+    if not left and not len(came_with(record, event)):
+        raise InputError(f'event {event} ({row[0]}): nothing is left of it to take back')
 
 
 def revived_by(
