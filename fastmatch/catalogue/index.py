@@ -71,7 +71,7 @@ class SearchIndex:
         if len(numbers) > SMALL: self._merge_alike()
 
     def _merge_alike(self):
-        "Merge the last part into the one before it while that is not much larger: a listing is copied seldom."
+        "Merge the last part into the one before it while that is not much larger: few copies in all."
         while len(self.parts) > 1 and len(self.parts[-2].numbers) <= SHARE * len(self.parts[-1].numbers):
             self.merge(len(self.parts) - 2)
 
@@ -111,7 +111,7 @@ class SearchIndex:
         spaces = {name: _in_one([part.known.spaces[name] for part in parts], titles)
                   for name in parts[0].known.spaces}
         whole = replace(parts[0].known, ids=np.concatenate([part.known.ids for part in parts]),
-                        titles=None if titles[0] is None else [each for of_part in titles for each in of_part],
+                        titles=None if titles[0] is None else sum(titles, []),
                         trained_on=np.concatenate([part.known.trained_on for part in parts]), spaces=spaces)
         self.parts[start:] = [Part(np.concatenate([part.numbers for part in parts]), whole)]
 

@@ -13,7 +13,7 @@ def came_with(
     event: int,
 ) -> np.ndarray:  # int64
     "The numbers of listings that came with an event, for the first time or again, and are still there."
-    rows = record.execute('select distinct listing from change join listing on listing.number = change.listing '
+    rows = record.execute('select distinct change.listing from change join listing on number = change.listing '
                           'where event = ? and before is null and after is not null and removed is null',
                           (event,))
     return np.array([number for number, in rows], np.int64)

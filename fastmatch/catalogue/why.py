@@ -17,7 +17,9 @@ class Why:
     sentence: str
     frame: object  # DataFrame
 
-    def __repr__(self): return self.sentence if not len(self.frame) else f'{self.sentence}\n{self.frame}'
+    def __repr__(self):
+        return '\n'.join([self.sentence] + [self.frame.to_string(index=False)] * bool(len(self.frame)))
+
     def _repr_html_(self): return f'<p>{self.sentence}</p>{self.frame._repr_html_()}'
 
 

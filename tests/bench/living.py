@@ -3,13 +3,14 @@
 `python tests/bench/living.py [--sets emoji luma texts] [--orders 10] [--out nbs/living.csv]`
 
 Listings are added to a new `Catalogue` in random orders and in pieces of so many (0: all in one event),
-and the groups at the end are compared with those of one order in one piece: the adjusted Rand index of both, and
-how many listings are in a group of other listings. Beside it what groups are worth: pair F1 against the true
-groups (every two listings of one group are a pair). Rules: `pairs` decides on each pair by itself, its
+and the groups at the end are compared with those of one order in one piece: the adjusted Rand index of both,
+and how many listings are in a group of other listings. Beside it what groups are worth: pair F1 against the
+true groups (every two listings of one group are a pair). Rules: `pairs` decides on each pair by itself, its
 threshold is the best of a few for pair F1 on all listings at once (so its F1 flatters; the table is about the
 order); `augment` is the same after each vector took in its two nearest; `agglomerate` merges by average
 linkage, and runs anew on all listings with each event. Spaces: TF-IDF of titles, whose weights are those of
-all listings and frozen. `add_ms` is the wall clock of one event at the end, the disk's wait left out (synchronous off).
+all listings and frozen. `add_ms` is the wall clock of one event at the end, the disk's wait left out
+(synchronous off).
 """
 import argparse
 import tempfile
@@ -106,7 +107,8 @@ def compare(name, table, rule_name, rule, piece, orders) -> dict:
         order = np.random.default_rng(seed).permutation(len(table))
         with tempfile.TemporaryDirectory() as folder:
             groups, ms = grown(table, matcher, order, piece, Path(folder))
-        found.append((rand_index(groups, once), differing(groups, once), pair_f1(groups, table.label_group), ms))
+        found.append((rand_index(groups, once), differing(groups, once),
+                      pair_f1(groups, table.label_group), ms))
     rand, other, f1, ms = map(np.array, zip(*found))
     return {'set': name, 'listings': len(table), 'rule': rule_name, 'threshold': round(rule.threshold, 2),
             'piece': piece or 'all', 'orders': orders, 'groups': len(set(once)),
