@@ -44,7 +44,8 @@ def partition_of(catalogue):
 
 def blocks_of(ids, pairs, same=(), apart=()):
     """The groups by the definition, each step in full: pairs by falling score, equal ones by ids, those
-    called the same first; a pair is passed over where both blocks together hold two listings called different."""
+    called the same first; a pair is passed over where both blocks together hold two listings called
+    different."""
     block_of = {listing: frozenset([listing]) for listing in ids}
     apart = {frozenset(pair) for pair in apart}
     ranked = [(float('inf'), *sorted(pair)) for pair in same] + [(score, *sorted((first, second)))
