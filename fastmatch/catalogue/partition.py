@@ -107,31 +107,37 @@ def number_blocks(
     blocks: np.ndarray,  # int64 (n,), the block of each listing, from 0
     before: np.ndarray,  # int64 (n,), its group so far; 0 where it had none
     emptied: set,  # Groups whose listings were all taken out
-    revived: dict,  # Place of a listing -> the group that it had before what is being undone
+    wanted: np.ndarray | None = None,  # int64 (n,), its group before what is being undone; default `before`
 ) -> Numbering:
     """The number of each block. The oldest group (the smallest number) chooses first, and takes the block
     with most of its listings; a group that finds all its blocks taken is merged into the one with most of
-    them. A block that nobody takes is a new group, or, where something is undone, one that was merged."""
-    shares = defaultdict(lambda: defaultdict(int))
-    has_group = np.flatnonzero(before > 0)
-    for group, block in zip(before[has_group].tolist(), blocks[has_group].tolist()): shares[group][block] += 1
+    them, and a block that nobody takes is a new group. Where something is undone, groups choose first by the
+    listings that they had before it."""
     first_of = {}
     for place, block in enumerate(blocks.tolist()): first_of.setdefault(block, place)
-    taken, merged = {}, {}
-    for group in sorted(shares):
-        # most of its listings; of equal parts, that with the listing that came first
-        by_share = sorted(shares[group], key=lambda block: (-shares[group][block], first_of[block]))
-        free = next((block for block in by_share if block not in taken), None)
-        if free is None: merged[group] = taken[by_share[0]]
-        else: taken[free] = group
-    for place in sorted(revived):
-        block, group = int(blocks[place]), revived[place]
-        if block not in taken and group not in shares and group not in taken.values(): taken[block] = group
+    held = _shares(before, blocks, first_of)
+    taken = {}
+    for shares in ([held] if wanted is None else [_shares(wanted, blocks, first_of), held]):
+        numbered = set(taken.values())
+        for group in sorted(set(shares) - numbered):
+            free = next((block for block in shares[group] if block not in taken), None)
+            if free is not None: taken[free] = group
+    kept = set(taken.values())
+    merged = {group: taken[by_share[0]] for group, by_share in held.items() if group not in kept}
     number_of_new = -1
     for block in first_of:
         if block in taken: continue
         taken[block] = number_of_new
         number_of_new -= 1
     by_block = np.array([taken[block] for block in range(len(first_of))], np.int64)
-    return Numbering(by_block[blocks] if len(blocks) else blocks, merged,
-                     sorted(emptied - set(shares) - set(taken.values())))
+    return Numbering(by_block[blocks] if len(blocks) else blocks, merged, sorted(emptied - set(held) - kept))
+
+
+def _shares(groups, blocks, first_of):
+    """Group -> its blocks, those with most of its listings first; of equal ones, that with the listing that
+    came first."""
+    counts = defaultdict(lambda: defaultdict(int))
+    has_group = np.flatnonzero(groups > 0)
+    for group, block in zip(groups[has_group].tolist(), blocks[has_group].tolist()): counts[group][block] += 1
+    return {group: sorted(of_group, key=lambda block: (-of_group[block], first_of[block]))
+            for group, of_group in counts.items()}

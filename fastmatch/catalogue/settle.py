@@ -115,10 +115,14 @@ def settle(
     region = region_of(record, touched, threshold)
     blocks, _ = joined(region.listings, region.pairs, region.apart, region.names)
     place_of = {number: place for place, number in enumerate(region.listings.tolist())}
-    wanted = {place_of[number]: group for number, group in (revived or {}).items() if number in place_of}
+    wanted = None
+    if revived:
+        wanted = region.groups.copy()
+        for number, group in revived.items():
+            if number in place_of: wanted[place_of[number]] = group
     numbering = number_blocks(blocks, region.groups, emptied, wanted)
     opened, groups = _opened(record, event, numbering.groups)
-    came_back = set(wanted.values()) & set(groups.tolist()) - set(region.groups.tolist())
+    came_back = set(groups.tolist()) - set(region.groups.tolist()) - set(opened)
     _write_groups(record, event, numbering, came_back)
     is_changed = groups != region.groups
     changed = zip(region.listings[is_changed].tolist(), region.groups[is_changed].tolist(),

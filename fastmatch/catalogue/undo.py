@@ -13,9 +13,9 @@ def came_with(
     event: int,
 ) -> np.ndarray:  # int64
     "The numbers of listings that came with an event, for the first time or again, and are still there."
-    rows = record.execute('select distinct change.listing from change join listing on number = change.listing '
-                          'where event = ? and before is null and after is not null and removed is null',
-                          (event,))
+    rows = record.execute('select distinct change.listing from change join listing on number = '
+                          'change.listing where event = ? and before is null and after is not null '
+                          'and removed is null', (event,))
     return np.array([number for number, in rows], np.int64)
 
 
@@ -64,6 +64,7 @@ def revived_by(
     record: Record,
     event: int,
 ) -> dict:  # Number of a listing -> group
-    "The groups that listings had before an event."
-    return dict(record.execute('select listing, before from change where event = ? and before is not null',
-                               (event,)).fetchall())
+    "The groups that listings had before an event, of those that are still where it put them."
+    return dict(record.execute(
+        'select listing.number, before from change join listing on number = change.listing where event = ? '
+        'and before is not null and (after is null or after = grp)', (event,)).fetchall())

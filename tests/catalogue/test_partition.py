@@ -39,20 +39,26 @@ def test_joined_is_the_definition(pairs, same, apart):
 
 def test_the_oldest_group_keeps_its_number():
     # group 4 (two listings) and group 2 (one) come together, a listing without a group joins them
-    merged = number_blocks(np.array([0, 0, 0, 0]), np.array([4, 4, 2, 0]), set(), {})
+    merged = number_blocks(np.array([0, 0, 0, 0]), np.array([4, 4, 2, 0]), set())
     assert merged.groups.tolist() == [2] * 4 and merged.merged == {4: 2} and merged.gone == []
     # group 2 falls in two: the number stays with most of its listings, of equal parts with the first
-    assert number_blocks(np.array([0, 1, 1]), np.array([2, 2, 2]), set(), {}).groups.tolist() == [-1, 2, 2]
-    assert number_blocks(np.array([1, 0]), np.array([2, 2]), set(), {}).groups.tolist() == [2, -1]
+    assert number_blocks(np.array([0, 1, 1]), np.array([2, 2, 2]), set()).groups.tolist() == [-1, 2, 2]
+    assert number_blocks(np.array([1, 0]), np.array([2, 2]), set()).groups.tolist() == [2, -1]
     # group 3 lost its best part to group 1, and takes what is left
-    both = number_blocks(np.array([0, 0, 0, 1]), np.array([1, 3, 3, 3]), set(), {})
+    both = number_blocks(np.array([0, 0, 0, 1]), np.array([1, 3, 3, 3]), set())
     assert both.groups.tolist() == [1, 1, 1, 3] and both.merged == {}
     # nothing is left of group 5; group 7 comes back where its merging is undone
-    gone = number_blocks(np.array([0, 1]), np.array([1, 1]), {5, 1}, {1: 7})
+    gone = number_blocks(np.array([0, 1]), np.array([1, 1]), {5, 1}, np.array([1, 7]))
     assert gone.groups.tolist() == [1, 7] and gone.gone == [5]
+    # each gets its own number back, also where the older group kept the smaller part
+    undone = number_blocks(np.array([0, 1, 1]), np.array([1, 1, 1]), set(), np.array([1, 2, 2]))
+    assert undone.groups.tolist() == [1, 2, 2] and undone.merged == {}
+    # a group that only the undone event had opened is merged
+    back = number_blocks(np.array([0, 0]), np.array([1, 4]), set(), np.array([1, 1]))
+    assert back.groups.tolist() == [1, 1] and back.merged == {4: 1}
 
 
 def test_nothing_at_all():
     found, is_used = joined(np.empty(0, np.int64), Pairs.of([]), Pairs.of([]), {})
     assert len(found) == len(is_used) == 0
-    assert number_blocks(found, found, {3}, {}).gone == [3]
+    assert number_blocks(found, found, {3}).gone == [3]

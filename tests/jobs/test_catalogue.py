@@ -9,7 +9,8 @@ from fastmatch.data.columns import Columns
 from fastmatch.match import Rule
 from fastmatch.matcher import Matcher
 
-TITLES = ['red leather bag', 'Red leather  bag', 'red leather bags', 'desk lamp', 'desk lamp white', 'steel cup']
+TITLES = ['red leather bag', 'Red leather  bag', 'red leather bags', 'desk lamp', 'desk lamp white',
+          'steel cup']
 LISTINGS = pd.DataFrame({'posting_id': [f'p{row}' for row in range(6)], 'title': TITLES})
 
 
@@ -77,7 +78,8 @@ def test_verdicts_go_out_and_in(folder):
     (['split', 'shop.db', '1', 'p5'], 'has no p5'), (['verdicts', 'shop.db'], 'give a table to read'),
     (['verdicts', 'shop.db', 'all.csv'], 'has no column first, second, same'),
     (['undo', 'shop.db', '9'], 'event 9: there is none'), (['why', 'shop.db', 'p0', 'p0'], 'give two'),
-    (['groups', 'shop.db', '-o', 'shop.db'], 'is the table'), (['add', 'all.csv', 'all.csv'], 'no catalogue')])
+    (['groups', 'shop.db', '-o', 'shop.db'], 'is the table'),
+    (['add', 'all.csv', 'all.csv'], 'no catalogue')])
 def test_what_is_refused(folder, args, message):
     call('add', 'shop.db', 'all.csv', '--matcher', 'matcher')
     code, said = call(*args)
