@@ -26,6 +26,7 @@ from .callback.snapshots import Snapshots, average_weights, each_weights, greedy
 from .callback.state import update_bn
 from .callback.stored_teacher import StoredTeacher, TeacherEmbeddings
 from .callback.teacher import Teacher
+from .catalogue import Catalogue
 from .core import HeadOutput, InputError, MissingPackage, seed_everything
 from .data.augment import Colour, DropFields, DropSpan, Erase, RandAugment, TextChanges, augs, list_augs
 from .data.block import MatchDataLoaders

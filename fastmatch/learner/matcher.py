@@ -9,7 +9,7 @@ from fastai.data.transforms import Normalize, ToTensor
 from ..core import InputError, preview
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
-from ..matcher.catalogue import check_ids
+from ..matcher.known import check_ids
 from .reading import tokenize_of
 from .resizing import ITEM_RESIZERS, resizing_of, unlike, validation_transforms
 

@@ -2,9 +2,9 @@
 
 It saves to a folder, loads without pickle or fastai, and matches new listings.
 """
-from .catalogue import check_blanks
 from .encode import Encoder, Picture
 from .explain import Explanation
+from .known import check_blanks
 from .matcher import Matcher, load_matcher
 from .result import MatchResult, submission
 from .several import SeveralEncoders

@@ -16,10 +16,10 @@ from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
 from ..models.saved_tokenizer import tokenizer_of_files
 from ..store import STATE, read_sealed, write_state
-from .catalogue import Catalogue
 from .encode import Encoder
 from .fields import FIELDS_FILE, pack_fields, unpack_fields
 from .kept import KeptFiles, encoder_files
+from .known import KnownListings
 from .runtime import WEIGHTS_FILE, OnnxEncoder, is_read_by
 from .several import SeveralEncoders, files_of_several, several_of_files
 
@@ -35,7 +35,7 @@ PACKAGES = ('fastmatch', 'torch', 'timm', 'transformers', 'scikit-learn', 'safet
 class Parts:
     "What a matcher is made of, and what its folder holds."
     rule: Rule
-    catalogue: Catalogue
+    catalogue: KnownListings
     encoder: Encoder | SeveralEncoders | None
     columns: Columns  # Of tables of listings
     info: dict  # Anything json takes
@@ -162,7 +162,7 @@ def unpack(
               else _unpack_space(modality, listings, arrays, files) for modality in rule.reads}
     # an earlier version kept ids as they came
     ids = texts_of(listings['ids']).astype(str)
-    catalogue = Catalogue(ids, listings['titles'], arrays['trained_on'], spaces)
+    catalogue = KnownListings(ids, listings['titles'], arrays['trained_on'], spaces)
     encoder = None if spec['encoder'] is None else _unpack_encoder(spec['encoder'], files, device, runtime)
     _check_widths(catalogue, encoder)
     if encoder is not None: catalogue.made_with = encoder.made_with

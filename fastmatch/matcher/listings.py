@@ -24,8 +24,8 @@ from ..match import Embeddings, Rule
 from ..match.cells import composed, several
 from ..match.embeddings import SOURCE
 from .batches import by_listing
-from .catalogue import TITLE_SPACES, pictures_of
 from .encode import Encoder
+from .known import TITLE_SPACES, pictures_of
 from .picture_table import PictureTable, hashes_by_listing
 from .several import SeveralEncoders
 

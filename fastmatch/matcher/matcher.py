@@ -13,7 +13,6 @@ from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
 from ..match.spaces.pool import holds_keys
 from ..match.words import threshold_in_words
-from .catalogue import Catalogue, check_ids
 from .encode import Encoder
 from .explain import Explanation
 from .folder import (
@@ -26,6 +25,7 @@ from .folder import (
     unpack,
     write_matcher_files,
 )
+from .known import KnownListings, check_ids
 from .listings import embed_listings, image_files_of, needed_inputs
 from .result import MatchResult
 from .runtime import check_runtime
@@ -41,7 +41,7 @@ class Matcher:
     def __init__(
         self,
         rule: Rule,  # How modalities are fused, and the threshold
-        catalogue: Embeddings | Catalogue,  # The known listings
+        catalogue: Embeddings | KnownListings,  # The known listings
         # Embeds listings; None: only `Embeddings` can be matched, or titles
         encoder: Encoder | SeveralEncoders | None = None,
         columns: Columns | None = None,  # Of a table of listings; its group and fold aren't read
@@ -53,8 +53,8 @@ class Matcher:
         self.columns = _without_groups(columns)
         check_made_alike(catalogue.made_with, self._settings(catalogue), 'catalogue: embeddings')
         _check_rule(rule, self._settings(catalogue))
-        is_ready = isinstance(catalogue, Catalogue)
-        self.catalogue = catalogue if is_ready else Catalogue.from_embeddings(catalogue, rule)
+        is_ready = isinstance(catalogue, KnownListings)
+        self.catalogue = catalogue if is_ready else KnownListings.from_embeddings(catalogue, rule)
 
     @classmethod
     def from_df(

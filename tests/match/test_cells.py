@@ -17,7 +17,7 @@ from fastmatch.match import Embeddings, Keys, Tfidf
 from fastmatch.match.cells import as_text, codes_of, comparable, is_among, texts_of, tidy, tidy_hashes
 from fastmatch.match.judge.groups import Groups
 from fastmatch.match.spaces.keys import title_keys
-from fastmatch.matcher.catalogue import check_ids
+from fastmatch.matcher.known import check_ids
 
 NFD = unicodedata.normalize('NFD', 'Crème brûlée 120 ml')
 NFC = unicodedata.normalize('NFC', NFD)

@@ -41,7 +41,7 @@ def check_ids(
 
 
 @dataclass
-class Catalogue:
+class KnownListings:
     "The known listings: what names each, and one space to search for each modality that a rule reads."
     ids: np.ndarray  # str (n,)
     titles: list | None  # n strings, or None
@@ -55,7 +55,7 @@ class Catalogue:
         cls,
         embeddings: Embeddings,  # Of the known listings
         rule: Rule,  # Says which modalities are needed
-    ) -> 'Catalogue':
+    ) -> 'KnownListings':
         "The catalogue of listings that are embedded already."
         return cls(check_ids(embeddings.ids, 'catalogue'), embeddings.titles, embeddings.trained_on,
                    make_spaces(embeddings, rule.reads, pictures=pictures_of(rule)), embeddings.made_with)
@@ -72,7 +72,7 @@ class Catalogue:
     def take(
         self,
         keep: np.ndarray,  # bool (n,), at least one of them true
-    ) -> 'Catalogue':
+    ) -> 'KnownListings':
         "A catalogue of some of the listings."
         titles = None if self.titles is None else [self.titles[row] for row in np.flatnonzero(keep)]
         return replace(self, ids=self.ids[keep], titles=titles, trained_on=self.trained_on[keep],
@@ -81,7 +81,7 @@ class Catalogue:
     def append(
         self,
         new: Embeddings,  # Of listings that aren't in it yet
-    ) -> 'Catalogue':
+    ) -> 'KnownListings':
         "A catalogue of these listings and, behind them, the new ones."
         new_ids = check_ids(new.ids, 'new listings')
         is_known = np.isin(new_ids, self.ids)
@@ -99,7 +99,7 @@ class Catalogue:
     def without(
         self,
         ids,  # One id or several, all of them in the catalogue
-    ) -> 'Catalogue':
+    ) -> 'KnownListings':
         "A catalogue that lacks some of the listings."
         ids = texts_of([ids] if np.ndim(ids) == 0 else ids).astype(str)
         is_unknown = ~np.isin(ids, self.ids)
