@@ -14,12 +14,12 @@ NECK_FILE = 'neck.onnx'  # shared by both ONNX runtimes
 WEIGHTS_FILE = 'weights.safetensors'  # of torch
 INPUT, OUTPUT = 'batch', 'features'  # of an encoder's graph
 # What one run of a graph works on, few enough that its activations stay in a core's cache: on one core 512
-# tokens took two thirds of the time that batches of 64 titles took, and 8 pictures of 104 pixels three
-# quarters of the time of 64.
+# tokens took .69 to .85 of the time that batches of 64 titles took, and 8 pictures of 104 pixels in float32
+# .76 of the time of 64.
 TOKENS_A_RUN = 512
 PIXELS_A_RUN = 2**17
-# Adding and normalizing in one step is slower on a CPU than doing one after the other (14 ms and 3 ms for
-# 640 tokens of MiniLM).
+# Adding and normalizing in one step is slower on a CPU than doing one after the other: with it, int8 took
+# 1.3 times as long on titles.
 SLOW_FUSIONS = ['SkipLayerNormFusion']
 
 
@@ -121,8 +121,10 @@ def _unit(vectors):
 class OnnxEncoder(Encoder):
     """An `Encoder` that ONNX Runtime runs, on the CPU.
 
-    Embeddings of 'onnx' are torch's to about 1e-6. Those of 'int8' differ by more, and `made_with` says so;
-    that they may be compared with a catalogue that torch embedded was measured at the export.
+    Embeddings of 'onnx' are torch's to 1e-4 and mostly to 1e-5. Those of 'int8' differ by more, and
+    `made_with` says so; what comparing them with a catalogue that torch embedded costs was measured at the
+    export. An int8 title's embedding also hangs a little on the batch it is in, whose activations share a
+    range: a number of a unit vector moved by up to .02.
     """
     def __init__(
         self,

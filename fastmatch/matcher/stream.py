@@ -19,7 +19,7 @@ from ..data.pieces import as_parquet, csv_text, table_pieces
 from ..store import canonical_json, fingerprint, write_atomically
 from .stored import StoredEncoder
 
-ROWS = 4096  # listings a piece: 4,096 titles and their scores among 30,000 take some 100 MB
+ROWS = 4096  # listings a piece
 OUTPUTS = '.csv', '.parquet'
 
 
