@@ -35,6 +35,7 @@ from .data.kinds import recognise_fields
 from .data.read import check_listings
 from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
 from .data.split import group_folds
+from .data.stratify import stratified_folds
 from .data.table import read_table
 from .data.title import TitleBlock, Tokenize
 from .jobs.options import RuleChoice
