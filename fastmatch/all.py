@@ -34,6 +34,7 @@ from .data.image import read_image
 from .data.kinds import recognise_fields
 from .data.read import check_listings
 from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .data.shift import adversarial_validation
 from .data.split import group_folds
 from .data.stratify import stratified_folds
 from .data.table import read_table

@@ -9,7 +9,7 @@ from fastmatch.data.stratify import class_matrix, stratified_folds
 
 
 def deviation(has_class, folds, n_folds):
-    "How far the folds' items of each class are from equal parts, summed over classes, as shares of the class."
+    "How far the folds are from equal parts of each class, as shares of the class, summed over classes."
     totals = has_class.sum(0)
     parts = np.stack([has_class[folds == fold].sum(0) for fold in range(n_folds)])
     return (np.abs(parts - totals / n_folds) / totals).sum()
@@ -17,7 +17,8 @@ def deviation(has_class, folds, n_folds):
 
 def in_groups(n_items=300, n_groups=60, n_classes=5, seed=0):
     rng = np.random.default_rng(seed)
-    return pd.DataFrame({'kind': rng.integers(0, n_classes, n_items), 'shop': rng.integers(0, n_groups, n_items)})
+    return pd.DataFrame({'kind': rng.integers(0, n_classes, n_items),
+                         'shop': rng.integers(0, n_groups, n_items)})
 
 
 def test_single_items_of_one_class_are_dealt_in_turn():
@@ -77,4 +78,5 @@ def test_what_is_refused():
                              ({'n_folds': 5, 'group_col': 'shop'}, '[23] separate groups'),
                              ({'label_col': 'colour'}, "lacks label_col=colour.*kind, shop"),
                              ({'label_col': ['kind', 'shop']}, 'kind.*more than 0 and 1')):
-        with pytest.raises(InputError, match=message): stratified_folds(df, **{'label_col': 'kind', **options})
+        with pytest.raises(InputError, match=message):
+            stratified_folds(df, **{'label_col': 'kind', **options})

@@ -32,7 +32,8 @@ class Agreement:
         elif self.low > 0: told = f'Validation tells of test ({figures})'
         elif self.high < 0: told = f'What is better in validation is worse on test ({figures})'
         else: told = f'It can not be said that validation tells of test ({figures})'
-        return f'{told}. Its choice is number {self.rank} of {self.n} on test, {self.regret:.4g} below the best.'
+        choice = f'number {self.rank} of {self.n} on test, {self.regret:.4g} below the best'
+        return f'{told}. Its choice is {choice}.'
 
     def __repr__(self): return self.sentence
 
@@ -80,7 +81,8 @@ def _checked(scores, name):
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1: raise InputError(f'{name}: shape {scores.shape}, give one number a trial')
     if not np.isfinite(scores).all():
-        raise InputError(f'{name}: those at {np.flatnonzero(~np.isfinite(scores))[:5].tolist()} are not finite')
+        places = np.flatnonzero(~np.isfinite(scores))[:5].tolist()
+        raise InputError(f'{name}: those at {places} are not finite')
     return scores
 
 

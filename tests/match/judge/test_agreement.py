@@ -49,7 +49,8 @@ def test_the_choice_by_hand():
 
 def test_words():
     same = np.arange(10.)
-    assert validation_agreement(same, same**3).sentence.startswith('Validation tells of test (rank correlation +1')
+    told = validation_agreement(same, same**3).sentence
+    assert told.startswith('Validation tells of test (rank correlation +1.00')
     assert validation_agreement(same, -same).sentence.startswith('What is better in validation is worse')
     assert 'can not be said' in validation_agreement(*pairs(8, 0., seed=3)).sentence
     assert 'never changes' in validation_agreement(same, same * 0).sentence
