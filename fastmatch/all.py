@@ -86,13 +86,18 @@ from .semi import (
     ClassBoost,
     FoldEnsemble,
     OutOfFold,
+    class_needs,
     find_blend,
     find_boost,
     find_class_thresholds,
     load_folds,
+    read_corrections,
     stack_models,
+    suspicious_labels,
     train_folds,
     train_full,
+    worth_labelling,
+    write_review,
 )
 from .study import (
     REFINEMENTS,
