@@ -21,6 +21,7 @@ from .callback.resume import Resume
 from .callback.saf import SAF
 from .callback.scoring import GroupRates
 from .callback.sharpness import ASAM, ESAM, SAM, LookSAM
+from .callback.sizes import MultiScale
 from .callback.snapshots import Snapshots, average_weights, each_weights, greedy_soup
 from .callback.state import update_bn
 from .callback.teacher import Teacher
@@ -66,6 +67,7 @@ from .models import (
     ImageEncoder,
     MatchNet,
     TitleEncoder,
+    Views,
     load_tokenizer,
     register_encoder,
 )
