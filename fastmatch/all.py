@@ -22,6 +22,7 @@ from .callback.resume import Resume
 from .callback.saf import SAF
 from .callback.scoring import GroupRates
 from .callback.sharpness import ASAM, ESAM, SAM, LookSAM
+from .callback.sizes import MultiScale
 from .callback.snapshots import Snapshots, average_weights, each_weights, greedy_soup
 from .callback.state import update_bn
 from .callback.stored_teacher import StoredTeacher, TeacherEmbeddings
@@ -38,7 +39,9 @@ from .data.kinds import recognise_fields
 from .data.picture_store import PictureStore
 from .data.read import check_listings
 from .data.sampler import OverSampler, PKSampler, RowSampler, SampledDL, WeightedSampler
+from .data.shift import adversarial_validation
 from .data.split import group_folds
+from .data.stratify import stratified_folds
 from .data.table import read_table
 from .data.title import TitleBlock, Tokenize
 from .jobs.export import export_matcher
@@ -69,6 +72,7 @@ from .models import (
     ImageEncoder,
     MatchNet,
     TitleEncoder,
+    Views,
     load_tokenizer,
     register_encoder,
 )

@@ -89,6 +89,7 @@ WEIGHTS = [fm.torch.nn.Parameter(fm.torch.zeros(2))]
 # public call -> it, with an option that nobody has
 SLIPS = {
     'BNNeck': lambda: fm.BNNeck(3, epss=1), 'Plateau': lambda: fm.Plateau(patiense=1),
+    'adversarial_validation': lambda: fm.adversarial_validation(TABLE, TABLE, titel_col='x'),
     'check_listings': lambda: fm.check_listings(TABLE, titel_col='x'),
     'components': lambda: split.components(TABLE, titel_col='x'),
     'group_folds': lambda: fm.group_folds(TABLE, imag_col='x'),
@@ -98,6 +99,7 @@ SLIPS = {
     'ranger': lambda: fm.ranger(WEIGHTS, 1e-3, betaa=1), 'rmsprop': lambda: rmsprop(alphaa=1),
     'ranger_adabelief': lambda: fm.ranger_adabelief(WEIGHTS, 1e-3, betaa=1),
     'recognise': lambda: table.recognise(TABLE, titel_col='x'), 'sgd': lambda: sgd(dampenin=1),
+    'stratified_folds': lambda: fm.stratified_folds(TABLE, 'label', imag_col='x'),
     'train_and_judge': lambda: fm.train_and_judge(TABLE, '.', epoch=3),
     'tune_head': lambda: fm.tune_head(EMBEDDINGS, TABLE.label, sampeler='x'),
     'tune_learner': lambda: fm.tune_learner(None, {}, 1, sampeler='x'),

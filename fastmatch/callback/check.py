@@ -8,6 +8,7 @@ from fastcore.foundation import L
 
 from ..core import InputError
 from .heads import HeadLabels, PlainValidLoss
+from .loggers import logger_problem, mend_wandb
 from .mean_teacher import MeanTeacher
 from .mix import MixImages
 from .scoring import CheckedTrackers, GroupRates, ValidScores
@@ -31,6 +32,7 @@ def check_callbacks(
     cbs,  # Callbacks of the training to come, beside those that the learner has; None: no more
 ):
     "Raise `InputError` for a callback that would fail in training, or do silently what nobody asked for."
+    mend_wandb()
     callbacks = [*learner.cbs, *map(_made, L(cbs))]
     for callback in callbacks:
         problem = _problem(learner, callback, callbacks)
@@ -63,7 +65,7 @@ def _problem(learner, callback: Callback, callbacks: list) -> str | None:
     if isinstance(callback, ModelResetter) and not hasattr(learner.model, 'reset'): return RECURRENT
     if isinstance(callback, ModelToHalf | NonNativeMixedPrecision): return _half(learner, callbacks)
     if isinstance(callback, MixUp | CutMix): return _mixed(learner, callback)
-    return None
+    return logger_problem(learner, callback)
 
 
 def _doubled(callback, callbacks):

@@ -10,6 +10,7 @@ from ..callback.heads import HeadLabels, PlainValidLoss
 from ..callback.scoring import CheckedTrackers
 from ..callback.soft import LikeliestTargets
 from ..callback.trained_on import TrainedOn
+from ..callback.views import AverageViews
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, preview, refuse_unknown_options
 from ..data.classify import ClassifyDataLoaders
 from ..data.show import grid
@@ -17,7 +18,7 @@ from ..layers.heads import CosineHead
 from ..losses import CrossEntropy, SoftTarget
 from ..losses.base import Loss
 from ..metrics import MacroF1
-from ..models import ClassifyNet
+from ..models import ClassifyNet, Views
 from ..optim import adamw
 from .base import (
     ENCODER_OPTIONS,
@@ -56,6 +57,8 @@ class ClassifyLearner(ListingLearner):
         self,
         df=None,  # Items with the columns `dls` was made with; default the validation items
         path=None,  # Folder of the images of `df`; default that of `dls`
+        # Average the probabilities with those of each picture's mirror image, or of further `Views`
+        tta: bool | Views = False,
     ) -> pd.DataFrame:  # The id column, `label`, `prob`, and a column of probabilities for each class
         "The likeliest class of each item with its probability, and the probability of every class."
         dls, id_col = self.dls, self.dls.columns.id
@@ -65,7 +68,8 @@ class ClassifyLearner(ListingLearner):
         if df is not None:
             items = dls.widen(df, path)
             loader = dls.test_dl(items)
-        with self.no_bar(): probabilities = self.get_preds(dl=loader)[0].float().numpy()
+        with self.no_bar():
+            probabilities = self.get_preds(dl=loader, cbs=AverageViews(tta))[0].float().numpy()
         class_names = list(dls.vocab)
         likeliest = np.array(class_names, dtype=object)[probabilities.argmax(1)]
         by_class = dict(zip(class_names, probabilities.T))
@@ -76,11 +80,13 @@ class ClassifyLearner(ListingLearner):
         "Not for listings: see `show_worst` and `show_confusions`."
         raise InputError('call learn.show_worst(), learn.show_confusions() or learn.predictions()')
 
-    def _validated(self):
+    def _validated(self, tta=False):
         """Probabilities (n,c), true classes (n,) and losses (n,) of the validation items; of soft labels the
         likeliest class is the true one."""
         if not len(self.dls.valid_df): raise InputError('the dataloaders hold no items for validation')
-        with self.no_bar(): probabilities, targets, losses = self.get_preds(dl=self.dls.valid, with_loss=True)
+        with self.no_bar():
+            probabilities, targets, losses = self.get_preds(dl=self.dls.valid, with_loss=True,
+                                                            cbs=AverageViews(tta))
         if targets.ndim == 2: targets = targets.argmax(1)
         return probabilities.float().numpy(), targets.numpy(), losses.float().numpy()
 

@@ -30,7 +30,8 @@ from ..match.thresholds.sweep import best_threshold
 from ..matcher.batches import Batch, batches_by_length, by_listing, embed_batches, tokenize_titles
 from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
-from ..models import MatchNet
+from ..models import MatchNet, Views
+from ..models.views import views_of
 from ..optim import adamw
 from ..pretrain import WithObjectives
 from .base import (
@@ -79,7 +80,8 @@ class MatchLearner(MatcherExport, ListingLearner):
         self,
         df=None,  # Listings with the columns of `dls`, the group may be missing; default validation listings
         bs: int | None = None,  # Listings a batch; default the validation batch size
-        tta: bool = False,  # Average each picture's embedding with its mirror image's
+        # Average each picture's embedding with its mirror image's, or with further `Views`
+        tta: bool | Views = False,
         on_error: str = 'raise',  # 'raise', or 'skip' unreadable listings (they are missing in `ids` then)
         path=None,  # Folder of the images of `df`; default that of `dls`
     ) -> Embeddings:
@@ -101,8 +103,8 @@ class MatchLearner(MatcherExport, ListingLearner):
         pictures, listings = df, np.arange(len(df))
         # a fusion reads the pictures of a listing together
         if self.dls.frame_reading is not None:
-            if tta and self.dls.frame_reading.features is not None:
-                raise InputError('tta=True: features of pictures have no mirror image; make them with '
+            if views_of(tta).spec() and self.dls.frame_reading.features is not None:
+                raise InputError(f'tta={tta}: features of pictures have no mirror image; make them with '
                                  'FrameFeatures(..., mirror=True)')
             pictures = self.dls.frame_reading.widen(df)
             self.dls.frame_reading.warm(pictures)

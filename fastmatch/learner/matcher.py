@@ -10,6 +10,7 @@ from ..core import InputError, preview
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
 from ..matcher.known import check_ids
+from ..models import Views
 from .reading import tokenize_of
 from .resizing import ITEM_RESIZERS, resizing_of, unlike, validation_transforms
 
@@ -72,7 +73,8 @@ class MatcherExport:
     "Methods of `MatchLearner` that give what it trained in a form that needs no fastai."
     def encoder(
         self,
-        tta: bool = False,  # Average each picture's embedding with its mirror image's
+        # Average each picture's embedding with its mirror image's, or with further `Views`
+        tta: bool | Views = False,
         device: str | None = None,  # Where it runs; default where the Learner does
     ) -> Encoder:
         "A copy of the trained encoders that embeds listings; raises `InputError` as `picture_of` does."
@@ -94,7 +96,7 @@ class MatcherExport:
         df=None,
         rule: Rule | None = None,  # As `choose_rule` or `tune_rule` give it
         path=None,  # Folder of the images; default that of `dls`
-        tta: bool = False,  # As in the `learn.embeddings` that the rule was chosen on
+        tta: bool | Views = False,  # As in the `learn.embeddings` that the rule was chosen on
         device: str | None = None,  # Where the encoders run; default where the Learner does
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used, with a warning
         info: dict | None = None,  # Kept with it: how it was trained, what it scored

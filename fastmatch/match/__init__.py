@@ -14,6 +14,7 @@ from .fields.field import Field
 from .fields.numbers import Numbers
 from .fields.texts import Texts
 from .fuse import FUSIONS, ensemble, fuse
+from .judge.agreement import Agreement, validation_agreement
 from .judge.choose import fusion_grid, heldout_fused
 from .judge.compare import Comparison, compare
 from .judge.groups import Groups
@@ -52,12 +53,12 @@ from .thresholds.sweep import RankSweep, Sweep, best_by_rank, best_threshold
 from .thresholds.union import UnionSweep, best_union
 from .words import rule_in_words
 
-__all__ = ['Candidates', 'Comparison', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS', 'Field',
-           'Flat', 'Groups', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel', 'Paired',
-           'PictureSets', 'Pictures', 'Pool', 'PoolThresholds', 'RankSweep', 'Repeated', 'Rule', 'RulePairs',
-           'SIMILARITIES', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf', 'Titles', 'UnionSweep', 'Units',
-           'alone_heldout', 'among_themselves', 'at_most', 'best_by_rank', 'best_threshold', 'best_union',
-           'choose_rule', 'cross_mean', 'fusion_grid', 'heldout_fused', 'heldout_pairs', 'in_the_catalogue',
-           'k_reciprocal', 'map_at_r', 'neighbor_mean', 'pair_features', 'pair_model', 'pool_thresholds',
-           'recall_at', 'row_f1', 'rule_in_words', 'same_group', 'summary_table', 'threshold_curves',
-           'with_scores']
+__all__ = ['Agreement', 'Candidates', 'Comparison', 'Decision', 'Dense', 'Embeddings', 'FEATURES', 'FUSIONS',
+           'Field', 'Flat', 'Groups', 'HeldOut', 'Index', 'Keys', 'Matches', 'Neighbors', 'PairModel',
+           'Paired', 'PictureSets', 'Pictures', 'Pool', 'PoolThresholds', 'RankSweep', 'Repeated', 'Rule',
+           'RulePairs', 'SIMILARITIES', 'STEPS', 'Setting', 'Step', 'Sweep', 'Tfidf', 'Titles', 'UnionSweep',
+           'Units', 'alone_heldout', 'among_themselves', 'at_most', 'best_by_rank', 'best_threshold',
+           'best_union', 'choose_rule', 'cross_mean', 'fusion_grid', 'heldout_fused', 'heldout_pairs',
+           'in_the_catalogue', 'k_reciprocal', 'map_at_r', 'neighbor_mean', 'pair_features', 'pair_model',
+           'pool_thresholds', 'recall_at', 'row_f1', 'rule_in_words', 'same_group', 'summary_table',
+           'threshold_curves', 'validation_agreement', 'with_scores']

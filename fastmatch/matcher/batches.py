@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 from ..core import InputError
 from ..layers.padding import most_tokens
 from ..match.spaces.picture_sets import Pictures
+from ..models.views import Views, views_of
 
 TITLES_AT_ONCE = 4096  # a tokenizer keeps by-products of all titles it was given at once
 
@@ -47,14 +48,16 @@ def embed_batches(
     model,  # `MatchNet`
     batches,  # `Batch`es, of a list or a generator
     n: int,  # Number of listings
-    tta: bool,  # Average each picture's embedding with its mirror image's
+    tta: bool | Views,  # Average each picture's embedding with its mirror image's, or with further `Views`
 ) -> dict:  # Modality -> float32 (n,d)
     "The embeddings of all batches, each in its listing's row; rows that are in no batch are NaN."
-    vectors = {modality: np.full((n, width), np.nan, np.float32) for modality, width in model.widths.items()}
+    views = views_of(tta)
+    vectors = {modality: np.full((n, width), np.nan, np.float32)
+               for modality, width in views.widths(model.widths).items()}
     with tqdm(total=n, desc='embedding', delay=2, leave=False) as progress_bar:
         for batch in batches:
             if len(batch.rows):
-                for modality, embeddings in model.embed(*batch.inputs, tta=tta).items():
+                for modality, embeddings in views.embed(model, *batch.inputs).items():
                     vectors[modality][batch.rows] = embeddings.cpu().numpy()
             progress_bar.update(batch.n_asked)
     return vectors

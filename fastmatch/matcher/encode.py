@@ -16,6 +16,7 @@ from ..layers.padding import pad_token_ids
 from ..layers.pooling import BNNeck, ProjectNeck
 from ..models import MatchNet
 from ..models.registry import encoder_from_spec, encoder_spec
+from ..models.views import Views, views_of
 from ..picture import check_method, fitted, try_image
 from .batch_resize import BatchResize
 from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
@@ -92,7 +93,7 @@ class Reading(NamedTuple):
 
 def embedding_settings(
     inputs,  # What the model reads: 'image', 'title'
-    tta: bool,  # Whether a picture's embedding is averaged with its mirror image's
+    tta: bool | Views,  # Whether a picture's embedding is averaged with its mirror image's, or other views
     picture: Picture | None,  # How pictures are resized; None where it isn't known
     max_len: int,  # Tokens after which a title is truncated
 ) -> dict:
@@ -102,7 +103,7 @@ def embedding_settings(
     """
     settings = {}
     if 'image' in inputs:
-        settings['tta'] = bool(tta)
+        settings['tta'] = views_of(tta).spec()
         if picture is not None: settings['size'] = list(picture.input_size)
         if picture is not None and picture.batch_resizes: settings['presize'] = list(picture.size)
     if 'title' in inputs: settings['max_len'] = int(max_len)
@@ -119,7 +120,8 @@ class Encoder:
         picture: Picture | None = None,  # How pictures are resized; needed where the model reads images
         tokenizer=None,  # A transformers tokenizer; needed where the model reads titles
         max_len: int = 64,  # Tokens after which a title is truncated
-        tta: bool = False,  # Average each picture's embedding with its mirror image's
+        # Average each picture's embedding with its mirror image's, or with further `Views`
+        tta: bool | Views = False,
         device: str = 'cpu',  # Where the model runs
     ):
         for modality, given, argument in (('image', picture, 'picture'), ('title', tokenizer, 'tokenizer')):
@@ -129,7 +131,8 @@ class Encoder:
         self.picture = picture
         self.tokenizer = tokenizer
         self.max_len = max_len
-        self.tta = tta
+        # a bool where it is no more than that, which earlier versions read
+        self.tta = views_of(tta).spec()
         self.device = device
 
     @property
@@ -140,7 +143,7 @@ class Encoder:
     @property
     def widths(self) -> dict:
         "The length of each modality's embeddings, e.g. {'image': 1280}."
-        return self.model.widths
+        return views_of(self.tta).widths(self.model.widths)
 
     @property
     def made_with(self) -> dict:
@@ -228,7 +231,7 @@ class Encoder:
         kind_of_modality = {'image': 'image', 'title': 'text'}
         encoders = {modality: encoder_spec(kind_of_modality[modality], encoder)
                     for modality, encoder in self.model.encoders.items()}
-        return {**encoders, 'widths': self.widths, 'neck': _neck_spec(self.model),
+        return {**encoders, 'widths': self.model.widths, 'neck': _neck_spec(self.model),
                 'picture': None if self.picture is None else self.picture.spec(),
                 'max_len': self.max_len, 'tta': self.tta}
 

@@ -6,6 +6,7 @@ from .image import ImageEncoder
 from .joint import MatchNet
 from .registry import register_encoder
 from .text import TitleEncoder, load_tokenizer
+from .views import Views
 
-__all__ = ['ClassifyNet', 'FrameFeatures', 'ImageEncoder', 'MatchNet', 'TitleEncoder', 'load_tokenizer',
-           'register_encoder']
+__all__ = ['ClassifyNet', 'FrameFeatures', 'ImageEncoder', 'MatchNet', 'TitleEncoder', 'Views',
+           'load_tokenizer', 'register_encoder']

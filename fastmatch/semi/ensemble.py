@@ -9,6 +9,7 @@ from ..match.rule import Rule
 from ..match.spaces.picture_sets import Pictures
 from ..matcher import Matcher, SeveralEncoders
 from ..matcher.several import checked_weights, joined_settings, joined_vectors
+from ..models.views import Views
 from .blend import HOWS, Blend, blended, check_choice, find_blend
 from .folds import FoldRuns, free_memory
 from .heldout import embeddings_of
@@ -81,6 +82,8 @@ class FoldEnsemble:
         self,
         df: pd.DataFrame,  # Items with the columns that the learners' `dls` were made with
         path=None,  # Folder of the images of `df`; default that of `dls`
+        # Average the probabilities with those of each picture's mirror image, or of further `Views`
+        tta: bool | Views = False,
     ) -> pd.DataFrame:  # As `ClassifyLearner.predictions`: id, `label`, `prob`, a column for each class
         """The blended probabilities of new items.
 
@@ -91,7 +94,7 @@ class FoldEnsemble:
         for number, learner in self._learners():
             id_column = learner.dls.columns.id
             if table is None: self._check_new(df, id_column)
-            found = learner.predictions(df, path)
+            found = learner.predictions(df, path, tta)
             if table is None:
                 table, names = found[[id_column]].copy(), list(learner.dls.vocab)
             unlike = set(names) ^ set(learner.dls.vocab)
@@ -124,7 +127,9 @@ class FoldEnsemble:
         df: pd.DataFrame,  # Items with the columns that the learners' `dls` were made with
         path=None,  # Folder of the images of `df`; default that of `dls`
         how: str = 'concatenate',  # 'concatenate' side by side, or 'mean', see `matcher.several`
-        tta: bool = False,  # Average each picture's embedding with its mirror image's; of a match_learner
+        # Average each picture's embedding with its mirror image's, or with further `Views`; of a
+        # match_learner
+        tta: bool | Views = False,
     ) -> Embeddings:
         """The models' embeddings of items as one by modality, each model's scaled to unit length first.
 
@@ -144,7 +149,7 @@ class FoldEnsemble:
 
     def encoder(
         self,
-        tta: bool = False,  # Average each picture's embedding with its mirror image's
+        tta: bool | Views = False,  # As in the `embed` that the rule was chosen on
         device: str | None = None,  # Where it runs; default where the learners do
         how: str = 'concatenate',  # As in the `embed` that the rule was chosen on
     ) -> SeveralEncoders:
@@ -159,7 +164,7 @@ class FoldEnsemble:
         rule: Rule,  # Chosen on `embed` of listings that no model was trained on
         path=None,  # Folder of the images; default that of `dls`
         *,
-        tta: bool = False,  # As in the `embed` that the rule was chosen on
+        tta: bool | Views = False,  # As in the `embed` that the rule was chosen on
         how: str = 'concatenate',  # As in the `embed` that the rule was chosen on
         device: str | None = None,  # Where the encoders run; default where the learners do
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used: they are in `info`

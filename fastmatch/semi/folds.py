@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from ..callback.learner_methods import _Best, _StopAfter
 from ..core import InputError, preview, seed_everything
 from ..match.embeddings import Embeddings
+from ..models.views import Views, views_of
 from ..store import read_manifest, read_sealed, seal, write_atomically, write_sealed
 from .heldout import (
     check_held_out,
@@ -172,7 +173,8 @@ def train_folds(
     settings: dict | None = None,
     # Recorded value whose best epoch in the last fit is noted, for `train_full`
     monitor: str | None = None,
-    tta: bool = False,  # Embed pictures with their mirror images; for `match_learner`
+    # Embed, or classify, pictures with their mirror images, or with further `Views`
+    tta: bool | Views = False,
 ) -> FoldRuns:
     """Train a model for each fold and seed, and keep predictions and embeddings of what it held out.
 
@@ -183,7 +185,7 @@ def train_folds(
     """
     folds, seeds = list(range(n_folds)), [int(seed) for seed in np.atleast_1d(seeds)]
     if n_folds < 2: raise InputError(f'n_folds={n_folds}: 2 or more')
-    runs = _opened(Path(folder), make_learner, fit, n_folds, settings, monitor, tta)
+    runs = _opened(Path(folder), make_learner, fit, n_folds, settings, monitor, views_of(tta).spec())
     wanted = [(fold, seed) for seed in seeds for fold in folds]
     finished = set(runs.finished)
     with tqdm(total=len(wanted), initial=len(finished & set(wanted)), desc='folds') as progress_bar:
@@ -234,7 +236,6 @@ def _train_one(runs, fit, fold, seed, monitor, tta):
     learner = runs.make_learner(fold, seed)
     description = as_json(describe_learner(learner))
     _check_like_others(runs, learner, description, fold, seed)
-    if tta and description['kind'] == 'classify': raise InputError('tta=True: a classifier has none')
     best = [] if monitor is None else [_Best(monitor)]
     with learner.added_cbs(best): fit(learner)
     record = trained_on_of(learner)

@@ -46,11 +46,10 @@ def embeddings_of(
     learner,
     df=None,  # Items with the columns of `dls`; default those held out
     path=None,  # Folder of the images of `df`; default that of `dls`
-    tta: bool = False,  # As for `MatchLearner.embeddings`; a classifier has none
+    tta=False,  # As for `MatchLearner.embeddings`; a classifier's features are those of the plain picture
 ) -> Embeddings:
     """The embeddings of items: of a classifier, the features that its heads read, with classes as groups."""
     if isinstance(learner, MatchLearner): return learner.embeddings(df, tta=tta, path=path)
-    if tta: raise InputError('tta=True: a classifier has none')
     dls, columns = learner.dls, learner.dls.columns
     items, loader = dls.valid_df, dls.valid
     if df is not None:
@@ -107,7 +106,7 @@ def check_held_out(
 
 def heldout_files(
     learner,  # After its training
-    tta: bool,  # As for `embeddings_of`
+    tta,  # A bool or `Views`: of a match_learner as for `embeddings_of`, of a classifier for `predictions`
 ) -> dict:  # File name -> bytes
     "What a learner says of its held-out items, as json and safetensors."
     from safetensors.numpy import save
@@ -123,7 +122,7 @@ def heldout_files(
               'phash': None if embeddings.phash is None else embeddings.phash.tolist(),
               'made_with': as_json(embeddings.made_with)}
     if isinstance(learner, ClassifyLearner):
-        probabilities, targets, _ = learner._validated()
+        probabilities, targets, _ = learner._validated(tta)
         arrays |= {'probabilities': probabilities, 'targets': targets.astype(np.int64)}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return {'items.json': json.dumps(listed, ensure_ascii=False).encode(),

@@ -11,6 +11,8 @@ import pytest
 from fastmatch.core import InputError
 from fastmatch.match import Embeddings, Rule
 from fastmatch.matcher import Matcher, load_matcher, submission
+from fastmatch.models import Views
+from fastmatch.models.views import views_of
 from tests.matcher.stepped import KNOWN, RULE, VECTORS, reasons
 from tests.matcher.trained import IMAGES
 
@@ -111,6 +113,28 @@ def test_a_loaded_matcher_still_knows_how_its_catalogue_was_made(trained, tmp_pa
     trained.matcher.save(tmp_path/'shop')
     loaded = load_matcher(tmp_path/'shop')
     with pytest.raises(InputError, match='tta'): loaded.match(trained.learn.embeddings())
+
+
+def test_further_views_are_kept_and_compared(trained, tmp_path):
+    learner, views = trained.learn, Views(scales=(1, 1.25), join='concatenate')
+    listings = learner.dls.valid_df.iloc[:16]
+    embeddings = learner.embeddings(listings, tta=views)
+    assert embeddings.made_with['tta'] == views.spec()
+    rule = replace(trained.rule, made_with=embeddings.made_with)
+    with pytest.raises(InputError, match='rule: chosen on embeddings made with tta={.*but here tta=True'):
+        learner.matcher(listings, rule, tta=True)
+    learner.matcher(listings, rule, tta=views).save(tmp_path/'shop')
+    loaded = load_matcher(tmp_path/'shop')
+    assert views_of(loaded.encoder.tta) == views
+    assert loaded.encoder.widths == {name: array.shape[1] for name, array in embeddings.items()}
+    pictures = [IMAGES/name for name in listings.image]
+    titles = listings.title.tolist() if 'title' in loaded.encoder.inputs else None
+    vectors, unreadable, _ = loaded.encoder.embed(pictures, titles)
+    assert not unreadable
+    for name, array in embeddings.items(): np.testing.assert_allclose(vectors[name], array, atol=1e-5)
+    with pytest.raises(InputError, match='new listings.*tta=True, but here tta={'):
+        loaded.match(learner.embeddings(listings, tta=True))
+    assert len(loaded.match(embeddings)) == len(embeddings)
 
 
 def many(n_listings, seed=0):

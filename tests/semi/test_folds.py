@@ -208,7 +208,7 @@ def test_options_that_no_training_could_serve_are_told_before_it(tmp_path):
     def fit_and_note(learner):
         fit(learner)
         trained.append(learner)
-    for number, options in enumerate((dict(monitor='f2'), dict(tta=True))):
+    for number, options in enumerate((dict(monitor='f2'), dict(tta='mirror'))):
         with pytest.raises(InputError, match=f'{next(iter(options))}='):
             train_folds(classifier, fit_and_note, tmp_path/str(number), n_folds=3, **options)
     assert trained == []
