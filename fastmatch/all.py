@@ -56,16 +56,20 @@ from .learner.matcher import picture_of
 from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
-from .matcher import Encoder, Matcher, MatchResult, Picture, load_matcher
+from .matcher import Encoder, Matcher, MatchResult, Picture, draw_parts, load_matcher, part_similarities
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import (
     ClassifyNet,
     FrameFeatures,
     ImageEncoder,
     MatchNet,
+    PartEncoder,
+    Parts,
     TitleEncoder,
     load_tokenizer,
     register_encoder,
+    with_attention,
+    with_ibn,
 )
 from .models.cross import CrossEncoder
 from .optim import *

@@ -6,7 +6,8 @@ from .catalogue import check_blanks
 from .encode import Encoder, Picture
 from .explain import Explanation
 from .matcher import Matcher, load_matcher
+from .parts import draw_parts, part_similarities
 from .result import MatchResult, submission
 
-__all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'check_blanks', 'load_matcher',
-           'submission']
+__all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'check_blanks', 'draw_parts',
+           'load_matcher', 'part_similarities', 'submission']
