@@ -32,8 +32,10 @@ from .data.columns import Columns
 from .data.demo import demo_items, demo_path, demo_shops
 from .data.image import read_image
 from .data.kinds import recognise_fields
+from .data.masks import MaskRule, best_mask_rule, image_dice, scores_by_class
 from .data.read import check_listings
 from .data.sampler import OverSampler, PKSampler, SampledDL, WeightedSampler
+from .data.segment import SegmentDataLoaders
 from .data.split import group_folds
 from .data.table import read_table
 from .data.title import TitleBlock, Tokenize
@@ -53,10 +55,12 @@ from .learner import (
     pretrain_learner,
 )
 from .learner.matcher import picture_of
+from .learner.segment import MaskDice, SegmentLearner, segment_learner
 from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
 from .matcher import Encoder, Matcher, MatchResult, Picture, draw_parts, load_matcher, part_similarities
+from .matcher.segment import Segmenter, crop_to_product, load_segmenter, with_crop
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import (
     ClassifyNet,
@@ -72,6 +76,7 @@ from .models import (
     with_ibn,
 )
 from .models.cross import CrossEncoder
+from .models.segment import SegmentNet
 from .optim import *
 from .patches import patch_fastai
 from .report import report_html, write_report

@@ -99,6 +99,8 @@ SLIPS = {
     'ranger_adabelief': lambda: fm.ranger_adabelief(WEIGHTS, 1e-3, betaa=1),
     'recognise': lambda: table.recognise(TABLE, titel_col='x'), 'sgd': lambda: sgd(dampenin=1),
     'train_and_judge': lambda: fm.train_and_judge(TABLE, '.', epoch=3),
+    'with_attention': lambda: fm.with_attention('test_resnet', 'scse', 'layer2', pretrain=False),
+    'with_ibn': lambda: fm.with_ibn('test_resnet', pretrain=False),
     'tune_head': lambda: fm.tune_head(EMBEDDINGS, TABLE.label, sampeler='x'),
     'tune_learner': lambda: fm.tune_learner(None, {}, 1, sampeler='x'),
     'tune_listings': lambda: fm.tune_listings(TABLE, '.', epoch=3),

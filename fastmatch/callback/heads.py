@@ -127,8 +127,8 @@ class LossTerms(Callback):
     def _watch_heads(self, loss):
         heads = list(getattr(get_model(self.learn.model), 'heads', ()))
         if not isinstance(loss, Loss) or len(heads) < 2:
-            raise InputError(f'{type(loss).__name__} has no terms: LossTerms wants a SumLoss, or a model with '
-                             'several heads')
+            raise InputError(f'{type(loss).__name__} has no terms: LossTerms wants a SumLoss, or a '
+                             'model with several heads')
         loss.on_heads = self._note_heads
         self._loss_of_heads = loss
         return heads

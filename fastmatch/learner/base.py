@@ -300,8 +300,8 @@ def make_encoders(
     pool: str | None = None,
     # pooling of the image encoder: 'gem', timm's 'avg', 'max', 'avgmax' or 'catavgmax'; None: the model's own
     image_pool: str | None = None,
-    # Parts of a picture with an embedding and a head each: 'pcb', 'mgn', `Parts`, or a function from a feature
-    # map to a list of maps; None: one embedding of the whole
+    # Parts of a picture with an embedding and a head each: 'pcb', 'mgn', `Parts`, or a function from a
+    # feature map to a list of maps; None: one embedding of the whole
     parts=None,
 ):  # (image encoder or None, text encoder or None, `EncoderInputs`, `Trial` of listings that they can read)
     "Make the encoders that the columns of `dls` ask for, say what they read, and try them on two listings."

@@ -291,7 +291,8 @@ def match_learner(
     encoder_options = take_options(kwargs, 'pretrained', 'normalize', 'pool', 'image_pool', 'parts')
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
     if fusion is not None and encoder_options.get('parts') is not None:
-        raise InputError(f'parts and fusion={fusion!r}: a fusion joins whole pictures with the text; choose one')
+        raise InputError(f'parts and fusion={fusion!r}: a fusion joins whole pictures with the text; choose '
+                         'one')
     if dls.frame_reading is not None and fusion is None:
         raise InputError("frames: without a fusion one picture of a listing is drawn; give fusion='double', "
                          'or make dls without frames and frame_features')

@@ -110,7 +110,7 @@ class Loss(nn.Module):
     n_targets = 1
     # whether a guard against NaN looks at the result itself: the loss then returns NaN and raises nothing
     returns_nan = False
-    # a function that is given {head: its weighted loss} of each output with several heads; `LossTerms` sets it
+    # a function that is given {head: its weighted loss} of each output with several heads, set by `LossTerms`
     on_heads = None
 
     @property

@@ -74,7 +74,8 @@ def _input(encoder, picture):
 
 def _shown(encoder, pixels):
     "What the encoder reads as a picture again, float (h,w,3) of 0..1."
-    mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.picture.mean, encoder.picture.std))
+    picture = encoder.picture
+    mean, std = (torch.tensor(values)[:, None, None] for values in (picture.mean, picture.std))
     return (pixels.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
 
 

@@ -1,9 +1,10 @@
 "Image encoders with changed blocks: `with_ibn` and `with_attention`."
-from ..core import InputError
+from ..core import InputError, checks_options
 from .changes import apply_change, channels_after
 from .image import ImageEncoder
 
 
+@checks_options(ImageEncoder)
 def with_ibn(
     image_arch,  # A timm name, as `ImageEncoder` takes it, or an `ImageEncoder`, which is changed in place
     variant: str = 'a',  # 'a' or 'b', as the paper calls them
@@ -20,6 +21,7 @@ def with_ibn(
     return _changed(image_arch, options, lambda encoder: {'ibn': variant})
 
 
+@checks_options(ImageEncoder)
 def with_attention(
     image_arch,  # A timm name, as `ImageEncoder` takes it, or an `ImageEncoder`, which is changed in place
     attention: str,  # 'scse', 'cbam' or 'bam'

@@ -30,8 +30,8 @@ class ImageBody:
 
 
 class ImageEncoder(nn.Module):
-    """A timm model without its classifier: images (n,3,h,w), normalized by `mean` and `std`, to (n, n_out); with
-    `pool='map'` to its feature map (n, n_out, rows, columns)."""
+    """A timm model without its classifier: images (n,3,h,w), normalized by `mean` and `std`, to (n, n_out);
+    with `pool='map'` to its feature map (n, n_out, rows, columns)."""
     def __init__(
         self,
         name: str = IMAGE_ARCH,  # timm name, folder, or file of weights named like timm's model
@@ -43,8 +43,8 @@ class ImageEncoder(nn.Module):
         # (height, width) of the pictures to come: a model that reads one size alone is changed to it, or
         # raises `InputError` where it can't be; None: the model's own
         img_size: tuple | None = None,
-        # Pixels between two cells of the feature map: 16 keeps the resolution of a last stage that would halve
-        # it; for a model that is made here. None: the model's own, mostly 32
+        # Pixels between two cells of the feature map: 16 keeps the resolution of a last stage that would
+        # halve it; for a model that is made here. None: the model's own, mostly 32
         output_stride: int | None = None,
     ):
         super().__init__()
@@ -207,7 +207,7 @@ def _body_from_spec(spec: dict) -> ImageBody:
 
 
 def _remove_classifier(model: nn.Module, pool: str | None):
-    "Take the classifier off a timm model and change its pooling; for GeM or none it hands out the feature map."
+    "Take the classifier off a timm model and change its pooling; for GeM or none it hands out its map."
     if pool is None: model.reset_classifier(0)
     else: model.reset_classifier(0, '' if pool in OF_MAP else pool)
 

@@ -20,8 +20,8 @@ class MatchNet(Streams, nn.Module):
     one. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
     modality -> embeddings (n,d), float32 of unit length.
 
-    An image encoder with parts (`PartEncoder`) has a head for each part: in training they are 'image_1of2' and
-    so on in place of 'image'.
+    An image encoder with parts (`PartEncoder`) has a head for each part: in training they are 'image_1of2'
+    and so on in place of 'image'.
     """
     by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
 

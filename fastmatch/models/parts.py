@@ -81,8 +81,8 @@ def parts_of(
     if isinstance(given, Parts): return given
     if isinstance(given, str) and given in PARTS: return PARTS[given]
     if callable(given): return Parts(given)
-    raise InputError(f"parts={given!r}: choose one of {list(PARTS)}, Parts((1, 2, (2, 2))), or a function from "
-                     'a feature map to a list of maps')
+    raise InputError(f'parts={given!r}: choose one of {list(PARTS)}, Parts((1, 2, (2, 2))), or a function '
+                     'from a feature map to a list of maps')
 
 
 def _granularity(cut):
@@ -104,7 +104,7 @@ def _check_divides(count, cells, parts, axis):
     if cells % count == 0: return
     divisors = [number for number in range(1, cells + 1) if cells % number == 0]
     raise InputError(f"parts: {count} {parts} don't divide the {cells} {axis} of the feature map: choose one "
-                     f'of {preview(divisors, 8)}, or pictures of another size (each cell of the map stands for '
+                     f'of {preview(divisors, 8)}, or pictures of another size (a cell of the map stands for '
                      '32 pixels of most models, for 16 with stride=16)')
 
 
@@ -125,8 +125,8 @@ PARTS = {'pcb': Parts((6,)), 'mgn': Parts((1, 2, 3), pool='max')}
 
 
 class PartEncoder(nn.Module):
-    """An image encoder that embeds the parts of a picture: pictures (n,3,h,w), normalized by `mean` and `std`,
-    to (n, n_out), the features of all parts side by side.
+    """An image encoder that embeds the parts of a picture: pictures (n,3,h,w), normalized by `mean` and
+    `std`, to (n, n_out), the features of all parts side by side.
 
     `match_learner(dls, parts='pcb')` makes one. Each part is pooled, and has a linear layer of its own where
     `parts.width` is given. A model that has it gives each part a head, and in evaluation scales each part to
@@ -200,8 +200,8 @@ def _map_of(encoder, size):
     channels_last = features.ndim == 4 and width == features.shape[3] != features.shape[1]
     if features.ndim == 4 and not channels_last: return features
     raise InputError(f"parts: {getattr(encoder, 'name', type(encoder).__name__)} gives no feature map "
-                     f"(n,c,h,w), but {tuple(features.shape)}: take a convolutional model, made with pool='map' "
-                     'where you make it yourself')
+                     f"(n,c,h,w), but {tuple(features.shape)}: take a convolutional model, made with "
+                     "pool='map' where you make it yourself")
 
 
 def make_part_encoder(
@@ -215,7 +215,8 @@ def make_part_encoder(
     from .registry import make_encoder
     wanted = parts_of(parts)
     if pool is not None: wanted = replace(wanted, pool=pool)
-    if isinstance(name, PartEncoder): raise InputError('parts: the encoder given has parts of its own already')
+    if isinstance(name, PartEncoder):
+        raise InputError('parts: the encoder given has parts of its own already')
     if isinstance(name, nn.Module) and hasattr(name, 'n_out'): return PartEncoder(name, wanted, img_size)
     encoder = make_encoder('image', name, pretrained, 'map', img_size=img_size, output_stride=wanted.stride)
     return PartEncoder(encoder, wanted, img_size)

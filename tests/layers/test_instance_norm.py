@@ -7,7 +7,8 @@ from fastmatch.core import InputError
 from fastmatch.layers.instance_norm import IBN, instance_norm_like
 
 
-def features(): return torch.randn(4, 6, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def features():
+    return torch.randn(4, 6, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def norm():

@@ -22,8 +22,8 @@ HEADS = ['image_whole', 'image_1of2', 'image_2of2']
 
 def make(parts, image_arch='test_efficientnet', size=32, **options):
     seed_everything(0)
-    dls = MatchDataLoaders.from_df(some_listings(), demo_path()/'images', text_col=None, fold_col='fold', bs=16,
-                                   num_workers=0, phash=False, item_tfms=Resize(size))
+    dls = MatchDataLoaders.from_df(some_listings(), demo_path()/'images', text_col=None, fold_col='fold',
+                                   bs=16, num_workers=0, phash=False, item_tfms=Resize(size))
     if isinstance(image_arch, str): options['pretrained'] = False
     return match_learner(dls, image_arch, parts=parts, **options)
 
