@@ -90,6 +90,7 @@ WEIGHTS = [fm.torch.nn.Parameter(fm.torch.zeros(2))]
 SLIPS = {
     'BNNeck': lambda: fm.BNNeck(3, epss=1), 'Plateau': lambda: fm.Plateau(patiense=1),
     'check_listings': lambda: fm.check_listings(TABLE, titel_col='x'),
+    'crop_to_product': lambda: fm.crop_to_product(TABLE, '.', None, 'cropped', margins=0),
     'components': lambda: split.components(TABLE, titel_col='x'),
     'group_folds': lambda: fm.group_folds(TABLE, imag_col='x'),
     'heldout_fused': lambda: fm.heldout_fused(fm.match.candidates(EMBEDDINGS.spaces()), TABLE.label,
@@ -128,6 +129,6 @@ def test_every_public_call_with_options_is_on_a_list():
         parameters = inspect.signature(value).parameters.values()
         if any(each.kind is each.VAR_KEYWORD for each in parameters): takes_any.add(name)
     # the classes get what their makers have checked
-    learners = {'match_learner', 'classify_learner', 'pretrain_learner', 'MatchLearner', 'ClassifyLearner',
-                'PretrainLearner'}
+    learners = {'match_learner', 'classify_learner', 'pretrain_learner', 'segment_learner', 'MatchLearner',
+                'ClassifyLearner', 'PretrainLearner', 'SegmentLearner'}
     assert takes_any - set(LOSSES) - set(SLIPS) - OWN_NAMES - learners == set()

@@ -67,8 +67,6 @@ class SegmentDataLoaders(DataLoaders):
         # Transform of picture and mask together that makes all of one size; None: a `Resize`
         item_tfms=None,
         batch_tfms=None,  # Augmentations of a batch, such as fastai's `aug_transforms()`
-        num_workers: int = 0,  # Processes that read pictures
-        seed: int = 0,  # Of the order of pictures in training
     ) -> 'SegmentDataLoaders':
         """Make them of a table. Raises `InputError` for a mask of another size than its picture, for one that
         holds other numbers than classes, and where a fold is empty."""
@@ -92,11 +90,11 @@ class SegmentDataLoaders(DataLoaders):
                          else [batch_tfms])]
         items = [*(item_tfms if isinstance(item_tfms, (list, tuple)) else [item_tfms]), ToTensor]
         dls = datasets.dataloaders(bs=min(bs, len(splits[0])), after_item=items, after_batch=after_batch,
-                                   num_workers=num_workers, dl_type=None)
+                                   num_workers=0)
         dls = cls(*dls.loaders, path=path, device=dls.device)
-        dls.train.rng.seed(seed)
         dls.classes = list(classes)
-        dls.df, dls.is_valid, dls.folder, dls.columns = df, is_valid, Path(path), (image_col, mask_col)
+        dls.df, dls.is_valid = df, is_valid
+        dls.folder, dls.columns = Path(path), (image_col, mask_col)
         return dls
 
     @property

@@ -62,7 +62,8 @@ class SegmentLearner(ListingLearner):
         tta: bool = False,  # Average with what the model makes of the mirror images
     ) -> tuple:  # (uint8 (n,c,h,w), 255 for certain, the background first; int64 (n,h,w) true classes)
         "What the model makes of the held-out pictures, in the size that it reads."
-        model, found, true = get_model(self.model), [], []
+        model = get_model(self.model)
+        found, true = [], []
         was_training = model.training
         model.eval()
         try:

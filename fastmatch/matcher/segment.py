@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..core import InputError
+from ..core import InputError, checks_options
 from ..data.image import try_image
 from ..data.masks import LEVELS, MaskRule, product_box
 from ..match.embeddings import Embeddings
@@ -127,6 +127,7 @@ def load_segmenter(
                      device)
 
 
+@checks_options(Segmenter.crop)
 def crop_to_product(
     df,  # Listings, a row each
     folder,  # Folder of their pictures

@@ -57,7 +57,7 @@ def quietly(learn, epochs, rate=2e-3):
 def trained_on_masks(folder, table, options, epochs, seed):
     "A learner of masks whose validation fold is 1; the pictures of fold 0 are left out."
     seed_everything(seed)
-    dls = SegmentDataLoaders.from_df(table[table.fold != 0], folder, valid_fold=1, bs=16, seed=seed,
+    dls = SegmentDataLoaders.from_df(table[table.fold != 0], folder, valid_fold=1, bs=16,
                                      item_tfms=Resize(MASK_PX, method='squish'),
                                      batch_tfms=aug_transforms(max_rotate=10, max_lighting=.2, max_warp=0))
     return quietly(segment_learner(dls, **options), epochs)
