@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastai.vision.augment import Resize, aug_transforms
+from PIL import Image
 
 from fastmatch.core import seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.demo import demo_path
-from fastmatch.data.masks import best_mask_rule, image_dice
+from fastmatch.data.masks import best_mask_rule, image_dice, read_mask
 from fastmatch.data.segment import SegmentDataLoaders
 from fastmatch.learner import match_learner
 from fastmatch.learner.segment import segment_learner
@@ -67,10 +68,12 @@ def found_on(learn, folder, table):
     "(probabilities uint8 (n,h,w), true masks bool) of a table's pictures, mirrored as well."
     pictures = [folder/name for name in table.image]
     segmenter = Segmenter(learn.model, (MASK_PX, MASK_PX), tta=True)
-    true = SegmentDataLoaders.from_df(pd.concat([table.assign(fold=0), table.head(1).assign(fold=1)]), folder,
-                                      item_tfms=Resize(MASK_PX, method='squish'))
-    masks = np.concatenate([each.numpy() for _, each in true.valid])
-    return segmenter.probabilities(pictures), masks == 1
+    masks = np.zeros((len(table), MASK_PX, MASK_PX), bool)
+    for row, name in enumerate(table['mask']):
+        if not isinstance(name, str): continue
+        mask = Image.fromarray(read_mask(folder/name)).resize((MASK_PX, MASK_PX), Image.NEAREST)
+        masks[row] = np.asarray(mask) == 1
+    return segmenter.probabilities(pictures), masks
 
 
 def measure_masks(folder, table, arguments):
