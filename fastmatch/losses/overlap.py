@@ -85,9 +85,11 @@ class MaskAndPresence(Loss):
         mask_loss: Overlap | None = None,  # Loss of the masks; None: `DiceBCE()`
         weight: float = .5,  # Of the second part
         reduction: str = 'mean',  # 'mean', 'sum' or 'none'
+        **unknown,  # Options that the loss doesn't have
     ):
+        if 'head_weights' in unknown: raise InputError('head_weights: `weight` is that of the second part')
         if not weight >= 0: raise InputError(f'weight={weight}: 0 or above')
-        super().__init__(reduction)
+        super().__init__(reduction, **unknown)
         self.mask_loss = DiceBCE() if mask_loss is None else mask_loss
         self.mask_loss.reduction = 'none'
         self.weight = weight

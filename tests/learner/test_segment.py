@@ -11,7 +11,7 @@ from fastmatch.data.demo import demo_path
 from fastmatch.data.masks import MaskRule, image_dice, read_mask
 from fastmatch.data.segment import SegmentDataLoaders
 from fastmatch.learner.segment import segment_learner
-from fastmatch.losses import DiceBCE, Lovasz, MaskAndPresence
+from fastmatch.losses import DiceBCE, Lovasz
 from fastmatch.match import candidates, choose_rule
 from fastmatch.match.embeddings import Embeddings
 from fastmatch.matcher.segment import Segmenter, crop_to_product, load_segmenter, with_crop
@@ -208,21 +208,3 @@ def test_refusals(made, learn):
     with pytest.raises(InputError, match='mask: all masks of the training pictures are empty'):
         loaders((folder, table.assign(mask=[mask if fold == 0 else None
                                             for mask, fold in zip(table['mask'], table.fold)])))
-
-
-def test_masks_and_presence():
-    torch.manual_seed(0)
-    output = {'mask': torch.randn(3, 3, 4, 4).double(), 'presence': torch.randn(3, 2).double()}
-    targets = torch.randint(0, 2, (3, 4, 4))
-    is_there = torch.tensor([[float((mask == number).any()) for number in (1, 2)] for mask in targets])
-    is_there = is_there.double()
-    p = output['presence'].sigmoid()
-    of_presence = -(is_there * p.log() + (1 - is_there) * (1 - p).log()).mean(1)
-    expected = DiceBCE(reduction='none')(output['mask'], targets) + .3 * of_presence
-    torch.testing.assert_close(MaskAndPresence(weight=.3, reduction='none')(output, targets), expected)
-    torch.testing.assert_close(MaskAndPresence(weight=.3)(output, targets), expected.mean())
-    with pytest.raises(InputError, match='SegmentNet.dual=True'): MaskAndPresence()(output['mask'], targets)
-    with pytest.raises(InputError, match='weight=-1'): MaskAndPresence(weight=-1)
-    output['mask'].requires_grad_()
-    assert torch.autograd.gradcheck(lambda mask: MaskAndPresence()({**output, 'mask': mask}, targets),
-                                    output['mask'])
