@@ -36,9 +36,11 @@ from .data.columns import Columns
 from .data.demo import demo_items, demo_path, demo_shops
 from .data.image import read_image
 from .data.kinds import recognise_fields
+from .data.masks import MaskRule, best_mask_rule, image_dice, scores_by_class
 from .data.picture_store import PictureStore
 from .data.read import check_listings
 from .data.sampler import OverSampler, PKSampler, RowSampler, SampledDL, WeightedSampler
+from .data.segment import SegmentDataLoaders
 from .data.shift import adversarial_validation
 from .data.split import group_folds
 from .data.stratify import stratified_folds
@@ -61,22 +63,39 @@ from .learner import (
     pretrain_learner,
 )
 from .learner.matcher import picture_of
+from .learner.segment import MaskDice, SegmentLearner, segment_learner
 from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
-from .matcher import Encoder, Matcher, MatchResult, Picture, SeveralEncoders, load_matcher, match_file
+from .matcher import (
+    Encoder,
+    Matcher,
+    MatchResult,
+    Picture,
+    SeveralEncoders,
+    draw_parts,
+    load_matcher,
+    match_file,
+    part_similarities,
+)
+from .matcher.segment import Segmenter, crop_to_product, load_segmenter, with_crop
 from .metrics import MacroF1, MAPAtR, RecallAt, RowF1, macro_f1
 from .models import (
     ClassifyNet,
     FrameFeatures,
     ImageEncoder,
     MatchNet,
+    PartEncoder,
+    Parts,
     TitleEncoder,
     Views,
     load_tokenizer,
     register_encoder,
+    with_attention,
+    with_ibn,
 )
 from .models.cross import CrossEncoder
+from .models.segment import SegmentNet
 from .optim import *
 from .patches import patch_fastai
 from .report import report_html, write_report

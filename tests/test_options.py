@@ -91,6 +91,7 @@ SLIPS = {
     'BNNeck': lambda: fm.BNNeck(3, epss=1), 'Plateau': lambda: fm.Plateau(patiense=1),
     'adversarial_validation': lambda: fm.adversarial_validation(TABLE, TABLE, titel_col='x'),
     'check_listings': lambda: fm.check_listings(TABLE, titel_col='x'),
+    'crop_to_product': lambda: fm.crop_to_product(TABLE, '.', None, 'cropped', margins=0),
     'components': lambda: split.components(TABLE, titel_col='x'),
     'group_folds': lambda: fm.group_folds(TABLE, imag_col='x'),
     'heldout_fused': lambda: fm.heldout_fused(fm.match.candidates(EMBEDDINGS.spaces()), TABLE.label,
@@ -101,6 +102,8 @@ SLIPS = {
     'recognise': lambda: table.recognise(TABLE, titel_col='x'), 'sgd': lambda: sgd(dampenin=1),
     'stratified_folds': lambda: fm.stratified_folds(TABLE, 'label', imag_col='x'),
     'train_and_judge': lambda: fm.train_and_judge(TABLE, '.', epoch=3),
+    'with_attention': lambda: fm.with_attention('test_resnet', 'scse', 'layer2', pretrain=False),
+    'with_ibn': lambda: fm.with_ibn('test_resnet', pretrain=False),
     'tune_head': lambda: fm.tune_head(EMBEDDINGS, TABLE.label, sampeler='x'),
     'tune_learner': lambda: fm.tune_learner(None, {}, 1, sampeler='x'),
     'tune_listings': lambda: fm.tune_listings(TABLE, '.', epoch=3),
@@ -128,6 +131,6 @@ def test_every_public_call_with_options_is_on_a_list():
         parameters = inspect.signature(value).parameters.values()
         if any(each.kind is each.VAR_KEYWORD for each in parameters): takes_any.add(name)
     # the classes get what their makers have checked
-    learners = {'match_learner', 'classify_learner', 'pretrain_learner', 'MatchLearner', 'ClassifyLearner',
-                'PretrainLearner'}
+    learners = {'match_learner', 'classify_learner', 'pretrain_learner', 'segment_learner', 'MatchLearner',
+                'ClassifyLearner', 'PretrainLearner', 'SegmentLearner'}
     assert takes_any - set(LOSSES) - set(SLIPS) - OWN_NAMES - learners == set()

@@ -5,10 +5,12 @@ The batch's labels for heads that need them, a margin that follows a schedule, e
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
+from fastai.torch_core import get_model
 from fastcore.foundation import L
 
 from ..core import InputError
 from ..losses import CrossEntropy, SumLoss
+from ..losses.base import Loss
 from .base import give_labels_to_heads, loss_of_labels, mixing_callback
 from .mix import MixImages
 
@@ -98,8 +100,8 @@ class MarginSchedule(Callback):
 
 
 class LossTerms(Callback):
-    """Shows the mean of each term of a `SumLoss` over the epoch, weighted as in the sum, beside the
-    Recorder's figures.
+    """Shows the mean of each term of a loss over the epoch, weighted as in the sum, beside the Recorder's
+    figures: the parts of a `SumLoss`, and of any other loss the heads of a model that has several.
 
     Of a mixed batch the two targets count by their shares. Forward passes that other callbacks make besides
     (`SAM`, `HardMining`) are not shown.
@@ -107,17 +109,33 @@ class LossTerms(Callback):
     order = 49  # before the Recorder writes its heading
 
     def before_fit(self):
-        sum_loss = loss_of_labels(self.learn.loss_func)
-        if not isinstance(sum_loss, SumLoss):
-            raise InputError(f'{type(sum_loss).__name__} has no terms: LossTerms wants a SumLoss')
-        self._means = {term: [] for term in sum_loss.parts}
-        self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in sum_loss.parts]
+        loss = loss_of_labels(self.learn.loss_func)
         self._hooks = []
+        self._loss_of_heads = None
+        terms = self._hook_parts(loss) if isinstance(loss, SumLoss) else self._watch_heads(loss)
+        self._means = {term: [] for term in terms}
+        self._term_metrics = [ValueMetric(lambda term=term: self.term(term), term) for term in terms]
+        self.learn.metrics = self.learn.metrics + L(self._term_metrics)
+        self.after_pred()
+
+    def _hook_parts(self, sum_loss):
         for term, term_loss in sum_loss.parts.items():
             note_values = self._note_values(term, sum_loss.weights[term])
             self._hooks.append(term_loss.register_forward_hook(note_values))
-        self.learn.metrics = self.learn.metrics + L(self._term_metrics)
-        self.after_pred()
+        return list(sum_loss.parts)
+
+    def _watch_heads(self, loss):
+        heads = list(getattr(get_model(self.learn.model), 'heads', ()))
+        if not isinstance(loss, Loss) or len(heads) < 2:
+            raise InputError(f'{type(loss).__name__} has no terms: LossTerms wants a SumLoss, or a '
+                             'model with several heads')
+        loss.on_heads = self._note_heads
+        self._loss_of_heads = loss
+        return heads
+
+    def _note_heads(self, by_head):
+        for head, value in by_head.items():
+            if head in self._calls: self._calls[head].append(value.detach().float())
 
     def _note_values(self, term, term_weight):
         "A forward hook for the loss of one term."
@@ -147,4 +165,5 @@ class LossTerms(Callback):
 
     def after_fit(self):
         for hook in self._hooks: hook.remove()
+        if self._loss_of_heads is not None: self._loss_of_heads.on_heads = None
         self.learn.metrics = L(metric for metric in self.learn.metrics if metric not in self._term_metrics)

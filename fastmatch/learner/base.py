@@ -1,5 +1,6 @@
 "What Learners over listings share: encoders from names, parameter groups and their rates, validation."
 import warnings
+from functools import partial
 
 import torch
 
@@ -23,6 +24,7 @@ from ..losses.base import NotANumber
 from ..models.checkpointing import checkpoint_layers
 from ..models.fusion import MAX_FRAMES, make_fusion
 from ..models.layered import parameters_by_layer
+from ..models.parts import make_part_encoder
 from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
@@ -324,6 +326,9 @@ def make_encoders(
     # Keep little of what the encoders compute, and compute it again for the gradients: less memory, a third
     # more time; or for each: {'image': False, 'title': True}
     checkpointing: bool | dict = False,
+    # Parts of a picture with an embedding and a head each: 'pcb', 'mgn', `Parts`, or a function from a
+    # feature map to a list of maps; None: one embedding of the whole
+    parts=None,
 ):  # (image encoder or None, text encoder or None, `EncoderInputs`, `Trial` of listings that they can read)
     "Make the encoders that the columns of `dls` ask for, say what they read, and try them on two listings."
     image = title = None
@@ -336,7 +341,9 @@ def make_encoders(
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
-        image = make_encoder('image', image_arch, is_pretrained['image'], image_pool, img_size=trial.size)
+        make = make_encoder if parts is None else partial(make_part_encoder, parts=parts)
+        arguments = ('image', image_arch) if parts is None else (image_arch,)
+        image = make(*arguments, pretrained=is_pretrained['image'], pool=image_pool, img_size=trial.size)
         if is_checkpointed['image']: checkpoint_layers(image)
         try_encoder('image_arch', image_arch, image, trial.pictures[0])
         if normalize: inputs.mean, inputs.std = image.mean, image.std

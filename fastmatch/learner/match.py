@@ -278,7 +278,7 @@ def match_learner(
     # Raise `InputError` now for images and ids that a matcher can't take; False: train all the same,
     # `learn.encoder` and `learn.matcher` will raise it, as they do for every Learner with a fusion
     check_matcher: bool = True,
-    # fusion, objectives for `stream_options`; `ENCODER_OPTIONS` for `make_encoders`;
+    # fusion, objectives for `stream_options`; `ENCODER_OPTIONS` and parts for `make_encoders`;
     # the rest for fastai's `Learner`
     **kwargs,
 ) -> MatchLearner:
@@ -291,8 +291,11 @@ def match_learner(
     if not isinstance(dls, MatchDataLoaders): raise InputError('dls: make them with MatchDataLoaders.from_df')
     if loss_func is not None: check_loss(loss_func)
     fusion, objectives = stream_options(**take_options(kwargs, 'fusion', 'objectives'))
-    encoder_options = take_options(kwargs, *ENCODER_OPTIONS)
+    encoder_options = take_options(kwargs, *ENCODER_OPTIONS, 'parts')
     image, title, inputs, trial = make_encoders(dls, image_arch, text_arch, **encoder_options)
+    if fusion is not None and encoder_options.get('parts') is not None:
+        raise InputError(f'parts and fusion={fusion!r}: a fusion joins whole pictures with the text; choose '
+                         'one')
     if dls.frame_reading is not None and fusion is None:
         raise InputError("frames: without a fusion one picture of a listing is drawn; give fusion='double', "
                          'or make dls without frames and frame_features')

@@ -7,9 +7,11 @@ import numpy as np
 from fastai.data.transforms import Normalize, ToTensor
 
 from ..core import InputError, preview
+from ..data.pictures import first_picture
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
 from ..matcher.known import check_ids
+from ..matcher.parts import draw_parts
 from ..models import Views
 from .reading import tokenize_of
 from .resizing import ITEM_RESIZERS, resizing_of, unlike, validation_transforms
@@ -89,6 +91,22 @@ class MatcherExport:
         device = str(device or self.dls.device)
         if tokenize is None: return Encoder(model, picture, tta=tta, device=device)
         return Encoder(model, picture, tokenize.tokenizer, tokenize.max_len, tta, device)
+
+    def show_parts(
+        self,
+        first,  # Id of a listing of `dls`
+        second,  # Id of another
+    ):  # matplotlib figure
+        "Show two listings and how similar each stripe or cell of them is; for a model with `parts`."
+        table, columns = self.dls.all_df, self.dls.columns
+        files = []
+        for listing in (first, second):
+            rows = table[table[columns.id].astype(str) == str(listing)]
+            if not len(rows): raise InputError(f'{listing!r}: no listing of these dls')
+            if columns.image is not None:
+                files.append(first_picture(rows[columns.image].iloc[0], self.dls.image_folder)[0])
+        if not files: raise InputError('these dls hold titles alone: there are no parts of pictures')
+        return draw_parts(self.encoder(), *files)
 
     def matcher(
         self,

@@ -19,12 +19,12 @@ from .margin import (
     class_margins,
 )
 from .multilabel import AsymmetricLoss, MultiLabelFocalLoss, SoftFBeta
-from .overlap import DiceBCE, Lovasz, SoftDice
+from .overlap import DiceBCE, Lovasz, MaskAndPresence, SoftDice
 from .pair import CenterLoss, Contrastive, MultiSimilarity, NTXent, SupCon, Triplet
 from .softmax import AdaCos, NormSoftmax
 
 __all__ = ['AdaCos', 'ArcFace', 'AsymmetricLoss', 'CenterLoss', 'CombinedMargin', 'Contrastive', 'CosFace',
            'CrossEntropy', 'CurricularFace', 'DiceBCE', 'Distill', 'FocalLoss', 'HardRows',
-           'LargeMarginSoftmax', 'Loss', 'Lovasz', 'MultiLabelFocalLoss', 'MultiSimilarity', 'NTXent',
-           'NormSoftmax', 'SoftDice', 'SoftFBeta', 'SoftTarget', 'SphereFace', 'SumLoss', 'SupCon',
-           'Triplet', 'auto_scale', 'class_counts', 'class_margins', 'class_weights']
+           'LargeMarginSoftmax', 'Loss', 'Lovasz', 'MaskAndPresence', 'MultiLabelFocalLoss',
+           'MultiSimilarity', 'NTXent', 'NormSoftmax', 'SoftDice', 'SoftFBeta', 'SoftTarget', 'SphereFace',
+           'SumLoss', 'SupCon', 'Triplet', 'auto_scale', 'class_counts', 'class_margins', 'class_weights']

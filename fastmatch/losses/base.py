@@ -110,6 +110,8 @@ class Loss(nn.Module):
     n_targets = 1
     # whether a guard against NaN looks at the result itself: the loss then returns NaN and raises nothing
     returns_nan = False
+    # a function that is given {head: its weighted loss} of each output with several heads, set by `LossTerms`
+    on_heads = None
 
     @property
     def compares_rows(self) -> bool:
@@ -145,23 +147,28 @@ class Loss(nn.Module):
         the plain one where the share is 1."""
         self._calls += 1
         read_values = self._time_to_read_values(targets[0].device)
-        row_losses = self._rows_of_heads(output, targets, read_values)
-        if partners is None: return self.reduce(row_losses, targets[0])
-        partner_losses = self._rows_of_heads(output, partners, read_values)
-        share = torch.as_tensor(share, dtype=row_losses.dtype, device=row_losses.device)
-        return self.reduce_mixed(row_losses, partner_losses, share, targets[0], partners[0])
+        by_head = self._rows_of_heads(output, targets, read_values)
+        mixed = None if partners is None else self._rows_of_heads(output, partners, read_values)
 
-    def _rows_of_heads(self, output, targets: tuple, read_values: bool):
-        "The loss of each row (n,), summed over the heads of an output that has several."
+        def reduced(row_losses, partner_losses):
+            if partners is None: return self.reduce(row_losses, targets[0])
+            part = torch.as_tensor(share, dtype=row_losses.dtype, device=row_losses.device)
+            return self.reduce_mixed(row_losses, partner_losses, part, targets[0], partners[0])
+        if self.on_heads is not None:
+            self.on_heads({head: reduced(by_head[head], mixed and mixed[head]) for head in by_head})
+        return reduced(_added(by_head), mixed and _added(mixed))
+
+    def _rows_of_heads(self, output, targets: tuple, read_values: bool) -> dict:
+        "The weighted loss of each row (n,) by head; of an output that is no dict of heads under None."
         if not targets[0].numel():
             raise InputError(f'{type(self).__name__} got a batch of 0 rows, which have no mean')
-        if not isinstance(output, dict): return self._checked_rows(output, targets, read_values)
+        if not isinstance(output, dict): return {None: self._checked_rows(output, targets, read_values)}
         unknown = set(self.head_weights) - set(output)
         if unknown:
             raise InputError(f'head_weights names {sorted(unknown)}; the model has the heads {list(output)}')
-        return sum(
-            self.head_weights.get(head_name, 1.) * self._checked_rows(head_output, targets, read_values)
-            for head_name, head_output in output.items())
+        return {head_name: self.head_weights.get(head_name, 1.)
+                * self._checked_rows(head_output, targets, read_values)
+                for head_name, head_output in output.items()}
 
     def _time_to_read_values(self, device) -> bool:
         """Whether this call checks the values of its inputs, and not their shapes alone: on a CPU
@@ -260,6 +267,12 @@ class Loss(nn.Module):
     def decodes(self, output):
         "What fastai makes of `activation`'s result as a prediction; here the same."
         return output
+
+
+def _added(by_head: dict):
+    "The sum of the losses of all heads."
+    first, *others = by_head.values()
+    return sum(others, first)
 
 
 def _nan_message(loss, output, row_losses) -> str:

@@ -77,6 +77,38 @@ class DiceBCE(SoftDice):
         return torch.where(planes.any(2), dice, wrongly_found.mean(2)).mean(1)
 
 
+class MaskAndPresence(Loss):
+    """A loss over masks, and beside it binary cross-entropy of whether each class is in the picture at all:
+    for the two outputs of `SegmentNet(dual=True)`."""
+    def __init__(
+        self,
+        mask_loss: Overlap | None = None,  # Loss of the masks; None: `DiceBCE()`
+        weight: float = .5,  # Of the second part
+        reduction: str = 'mean',  # 'mean', 'sum' or 'none'
+        **unknown,  # Options that the loss doesn't have
+    ):
+        if 'head_weights' in unknown: raise InputError('head_weights: `weight` is that of the second part')
+        if not weight >= 0: raise InputError(f'weight={weight}: 0 or above')
+        super().__init__(reduction, **unknown)
+        self.mask_loss = DiceBCE() if mask_loss is None else mask_loss
+        self.mask_loss.reduction = 'none'
+        self.weight = weight
+
+    def forward(self, output, targets, **mixing):
+        "The loss of a batch; the presence of a class is read from the masks."
+        if mixing: raise InputError('MaskAndPresence: masks of mixed pictures are not known')
+        if not isinstance(output, dict) or set(output) != {'mask', 'presence'}:
+            raise InputError('MaskAndPresence reads masks and presence: take SegmentNet(dual=True)')
+        presence = upcast(output['presence'])
+        classes = torch.arange(1, presence.shape[1] + 1, device=targets.device)[:, None]
+        is_there = (targets.reshape(len(targets), 1, -1) == classes).any(2).to(presence)
+        of_presence = F.binary_cross_entropy_with_logits(presence, is_there, reduction='none').mean(1)
+        return self.reduce(self.mask_loss(output['mask'], targets) + self.weight * of_presence, targets)
+
+    def activation(self, output): return self.mask_loss.activation(output['mask'])
+    def decodes(self, output): return self.mask_loss.decodes(output)
+
+
 def _log_one_minus_softmax(logits):
     """log(1 - softmax(logits)) over dimension 1: what the other classes have together, finite where one
     class has it all."""

@@ -6,9 +6,10 @@ from .encode import Encoder, Picture
 from .explain import Explanation
 from .known import check_blanks
 from .matcher import Matcher, load_matcher
+from .parts import draw_parts, part_similarities
 from .result import MatchResult, submission
 from .several import SeveralEncoders
 from .stream import match_file
 
 __all__ = ['Encoder', 'Explanation', 'MatchResult', 'Matcher', 'Picture', 'SeveralEncoders', 'check_blanks',
-           'load_matcher', 'match_file', 'submission']
+           'draw_parts', 'load_matcher', 'match_file', 'part_similarities', 'submission']

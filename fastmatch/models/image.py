@@ -1,6 +1,6 @@
 "Image encoders: any timm model without its classifier, as pooled features."
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,9 +9,11 @@ from torch import nn
 
 from ..core import IMAGE_ARCH, InputError, preview
 from ..layers.pooling import GeM
+from .changes import apply_change
 from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_weights
 
 POOLS = ('avg', 'max', 'avgmax', 'catavgmax')
+OF_MAP = ('gem', 'map')  # pools for which the model hands out its feature map
 
 
 @dataclass
@@ -23,24 +25,31 @@ class ImageBody:
     n_out: int  # Width of the features
     args: dict  # Arguments with which timm's architecture was changed, as a folder's config.json gives them
     set_size: list | None = None  # [height, width] that it was set to once it was made; None: as it was made
+    # What was changed in its blocks, as `apply_change` takes it, in this order
+    changes: list[dict] = field(default_factory=list)
 
 
 class ImageEncoder(nn.Module):
-    "A timm model without its classifier: images (n,3,h,w), normalized by `mean` and `std`, to (n, n_out)."
+    """A timm model without its classifier: images (n,3,h,w), normalized by `mean` and `std`, to (n, n_out);
+    with `pool='map'` to its feature map (n, n_out, rows, columns)."""
     def __init__(
         self,
         name: str = IMAGE_ARCH,  # timm name, folder, or file of weights named like timm's model
         pretrained: bool = True,  # Load weights (local, from a package or the hub); False: random ones
-        # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side); None: the model's own
+        # 'gem', timm's 'avg', 'max', 'avgmax' (their mean), 'catavgmax' (side by side), 'map' for none; None:
+        # the model's own
         pool: str | None = None,
         body: ImageBody | None = None,  # A model that is made already; None makes the one that `name` names
         # (height, width) of the pictures to come: a model that reads one size alone is changed to it, or
         # raises `InputError` where it can't be; None: the model's own
         img_size: tuple | None = None,
+        # Pixels between two cells of the feature map: 16 keeps the resolution of a last stage that would
+        # halve it; for a model that is made here. None: the model's own, mostly 32
+        output_stride: int | None = None,
     ):
         super().__init__()
         self.name = str(name)
-        if body is None: body = _load_body(self.name, pretrained, pool, img_size)
+        if body is None: body = _load_body(self.name, pretrained, pool, img_size, output_stride)
         self.body = body.model
         self.pool_name = pool
         self.pool = GeM() if pool == 'gem' else nn.Identity()
@@ -50,6 +59,7 @@ class ImageEncoder(nn.Module):
         self.n_out = body.n_out
         self.args = body.args
         self.set_size = body.set_size
+        self.changes = body.changes
         # channels last: depthwise convolutions on a CPU take half the time, and half precision on
         # a GPU gains as well
         self.body.to(memory_format=torch.channels_last)
@@ -60,7 +70,9 @@ class ImageEncoder(nn.Module):
         architecture = self.body.pretrained_cfg['architecture']
         spec = {'name': Path(self.name).name, 'arch': architecture, 'args': self.args, 'pool': self.pool_name,
                 'mean': self.mean, 'std': self.std, 'n_out': self.n_out}
-        return spec if self.set_size is None else {**spec, 'set_size': self.set_size}
+        if self.set_size is not None: spec['set_size'] = self.set_size
+        if self.changes: spec['changes'] = self.changes
+        return spec
 
     @classmethod
     def from_spec(
@@ -86,8 +98,8 @@ def timm_body(
 ) -> ImageBody:
     "Take the classifier off a timm model, set it to pictures of a size, and look up how it was trained."
     import timm
-    if pool not in (None, 'gem', *POOLS):
-        raise InputError(f"pool={pool!r}: choose None, 'gem' or one of timm's {POOLS}")
+    if pool not in (None, *OF_MAP, *POOLS):
+        raise InputError(f"pool={pool!r}: choose None, one of {OF_MAP} or one of timm's {POOLS}")
     settings = timm.data.resolve_model_data_config(model)
     size = tuple(img_size or settings['input_size'][1:])
     args = dict(args or {})
@@ -99,7 +111,7 @@ def timm_body(
         model, features, is_set = _made_for(model, size, name, pool, remake, problem)
         if is_set: set_size = list(size)
         else: args['img_size'] = list(size)
-    if pool is not None and features.ndim != (4 if pool == 'gem' else 2):
+    if pool is not None and features.ndim != (4 if pool in OF_MAP else 2):
         raise InputError(f'pool={pool!r}: {name} gives no feature map to pool, but {tuple(features.shape)}')
     return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args, set_size)
 
@@ -151,14 +163,24 @@ def _remade(remake, size, pool):
 def _first_line(error): return (str(error).strip() or 'no message').splitlines()[0][:200]
 
 
-def _load_body(name: str, pretrained: bool, pool: str | None, img_size: tuple | None) -> ImageBody:
+def _load_body(name: str, pretrained: bool, pool: str | None, img_size: tuple | None,
+               output_stride: int | None = None) -> ImageBody:
     "The timm model `name` without its classifier, and the settings that its weights were trained with."
     config = Path(name)/'config.json'
     # a folder may change the arguments of its architecture
     changed_args = {}
     if config.is_file(): changed_args = json.loads(config.read_text(encoding='utf-8')).get('model_args', {})
-    remake = None if Path(name).is_file() else lambda size: _create(name, pretrained, img_size=size)
-    return timm_body(_create(name, pretrained), pool, img_size, name, changed_args, remake)
+    stride = {} if output_stride is None else {'output_stride': output_stride}
+
+    def made_for(size): return _create(name, pretrained, img_size=size, **stride)
+    try: model = _create(name, pretrained, **stride)
+    # timm's models of a fixed stride refuse the argument, or a value of it
+    except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
+        if not stride: raise
+        raise InputError(f'output_stride={output_stride}: {name} can not be made with it '
+                         f'({type(error).__name__}: {_first_line(error)}); None leaves its own') from error
+    return timm_body(model, pool, img_size, name, {**changed_args, **stride},
+                     None if Path(name).is_file() else made_for)
 
 
 def _body_from_spec(spec: dict) -> ImageBody:
@@ -179,13 +201,15 @@ def _body_from_spec(spec: dict) -> ImageBody:
     # earlier versions made the model for the size, also where it had been set to it
     set_size = spec.get('set_size')
     if set_size is not None: model.set_input_size(img_size=tuple(set_size))
-    return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'], set_size)
+    changes = spec.get('changes', [])
+    for change in changes: apply_change(model, change)
+    return ImageBody(model, spec['mean'], spec['std'], spec['n_out'], spec['args'], set_size, changes)
 
 
 def _remove_classifier(model: nn.Module, pool: str | None):
-    "Take the classifier off a timm model and change its pooling; for GeM it hands out the feature map."
+    "Take the classifier off a timm model and change its pooling; for GeM or none it hands out its map."
     if pool is None: model.reset_classifier(0)
-    else: model.reset_classifier(0, '' if pool == 'gem' else pool)
+    else: model.reset_classifier(0, '' if pool in OF_MAP else pool)
 
 
 def _architecture_of(weights_file: Path) -> str:
@@ -200,28 +224,28 @@ def _architecture_of(weights_file: Path) -> str:
                      'or give a folder with a config.json')
 
 
-def _create(model_name: str, pretrained: bool, **size) -> nn.Module:
+def _create(model_name: str, pretrained: bool, **arguments) -> nn.Module:
     "The timm model `model_name` with its classifier, its weights loaded if `pretrained`."
     path = Path(model_name)
-    if path.is_dir(): return _create_from_folder(path, pretrained, **size)
-    if path.is_file(): return _create_from_file(path, pretrained)
-    return _create_by_name(model_name, pretrained, **size)
+    if path.is_dir(): return _create_from_folder(path, pretrained, **arguments)
+    if path.is_file(): return _create_from_file(path, pretrained, **arguments)
+    return _create_by_name(model_name, pretrained, **arguments)
 
 
-def _create_from_folder(folder: Path, pretrained: bool, **size) -> nn.Module:
+def _create_from_folder(folder: Path, pretrained: bool, **arguments) -> nn.Module:
     import timm
     if not (folder/'config.json').exists():
         raise InputError(f'{folder}: a folder of an image encoder has a config.json in it')
     # the classifier isn't used: its size in the file may be any
-    try: return timm.create_model(f'local-dir:{folder}', pretrained=pretrained, **size)
+    try: return timm.create_model(f'local-dir:{folder}', pretrained=pretrained, **arguments)
     except Exception as error:
         raise InputError(f'{folder}: timm can not read it as an image encoder ({type(error).__name__}: '
                          f'{error})') from error
 
 
-def _create_from_file(weights_file: Path, pretrained: bool) -> nn.Module:
+def _create_from_file(weights_file: Path, pretrained: bool, **arguments) -> nn.Module:
     import timm
-    model = timm.create_model(_architecture_of(weights_file), pretrained=False)
+    model = timm.create_model(_architecture_of(weights_file), pretrained=False, **arguments)
     if pretrained: load_in_order(model, read_weights(weights_file), str(weights_file), _classifiers_of(model))
     return model
 
@@ -232,7 +256,7 @@ def _classifiers_of(model: nn.Module) -> tuple:
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
 
-def _create_by_name(model_name: str, pretrained: bool, **size) -> nn.Module:
+def _create_by_name(model_name: str, pretrained: bool, **arguments) -> nn.Module:
     import timm
     is_on_hub = model_name.startswith('hf-hub:')
     if not is_on_hub and not timm.is_model(model_name.split('.')[0]):
@@ -241,16 +265,16 @@ def _create_by_name(model_name: str, pretrained: bool, **size) -> nn.Module:
         # a CLIP model on the hub that could be read would have been taken for one
         if '/' in model_name: advice = f"of the hub name one as 'hf-hub:{model_name}', or 'clip:{model_name}'"
         raise InputError(f'image_arch={model_name!r} is no timm model, file or folder; {advice}')
-    if not pretrained and not is_on_hub: return timm.create_model(model_name, pretrained=False, **size)
+    if not pretrained and not is_on_hub: return timm.create_model(model_name, pretrained=False, **arguments)
     package = IMAGE_PACKAGES.get(model_name)
     weights_file = package.find() if package else None
     if weights_file:
-        model = timm.create_model(model_name, pretrained=False, **size)
+        model = timm.create_model(model_name, pretrained=False, **arguments)
         load_in_order(model, read_weights(weights_file), package.package, _classifiers_of(model))
         return model
     # the hub's loader raises what its HTTP library raises, which depends on its version
     try:
-        with hub_once(): return timm.create_model(model_name, pretrained=pretrained, **size)
+        with hub_once(): return timm.create_model(model_name, pretrained=pretrained, **arguments)
     except Exception as error:
         # the architecture of a model that is on the hub alone is read there, with its weights or without
         raise no_weights(model_name, IMAGE_PACKAGES, error, untrained_helps=not is_on_hub) from error

@@ -9,6 +9,7 @@ from ..layers.heads import CosineHead
 from ..layers.pooling import BNNeck
 from .fusion import Streams
 from .layered import encoder_groups
+from .parts import part_slices, unit_parts
 
 
 class MatchNet(Streams, nn.Module):
@@ -18,6 +19,9 @@ class MatchNet(Streams, nn.Module):
     encoders for them. With a `fusion` it reads what `Streams.read` does, and its only modality is the joint
     one. In training it returns a dict modality -> `HeadOutput`, in evaluation a dict
     modality -> embeddings (n,d), float32 of unit length.
+
+    An image encoder with parts (`PartEncoder`) has a head for each part: in training they are 'image_1of2'
+    and so on in place of 'image'.
     """
     by_layer = False  # whether each layer of an encoder is a parameter group: 'image.0', 'image.1', ...
 
@@ -60,9 +64,27 @@ class MatchNet(Streams, nn.Module):
         self.necks = nn.ModuleDict({modality: _neck(neck, width) for modality, width in widths.items()})
         self.widths = {modality: _width_after(neck_module, widths[modality])
                        for modality, neck_module in self.necks.items()}
-        self.heads = nn.ModuleDict({} if n_classes is None else {modality: head_func(width, n_classes)
-                                                                 for modality, width in self.widths.items()})
+        for modality, width in widths.items(): self._check_width(modality, width)
+        self.heads = nn.ModuleDict({} if n_classes is None else {
+            name: head_func(columns.stop - columns.start, n_classes)
+            for modality in self.widths for name, columns in self.columns(modality).items()})
         self.raw = neck == 'raw'
+
+    def columns(
+        self,
+        modality: str,  # 'image', 'title' or 'joint'
+    ) -> dict:  # Head -> slice
+        "Which columns of a modality's embedding each of its heads reads: all of them, or those of one part."
+        parts = part_slices(self.encoders[modality]) if modality in self.encoders else None
+        if parts is None: return {modality: slice(0, self.widths[modality])}
+        return {f'{modality}_{part}': columns for part, columns in parts.items()}
+
+    def _check_width(self, modality, width):
+        "Raise `InputError` for a neck that would mix the parts of a picture."
+        if modality not in self.encoders or part_slices(self.encoders[modality]) is None: return
+        if self.widths[modality] != width:
+            raise InputError(f'neck: it makes {self.widths[modality]} numbers of the {width} of all parts, '
+                             'which would mix them; how wide a part is is said by Parts(width=...)')
 
     def features(self, *inputs) -> dict:
         "The encoders' features (n,d) by modality, as they are before neck and head."
@@ -76,7 +98,7 @@ class MatchNet(Streams, nn.Module):
         "The features, and where the model has it the joint one: all side by side."
         if 'joint' not in self.widths or 'joint' in features: return features
         # unit length first, so that the wider or larger modality doesn't drown the other
-        joint = torch.cat([F.normalize(feature.float()) for feature in features.values()], 1)
+        joint = torch.cat([self.unit(modality, feature) for modality, feature in features.items()], 1)
         return {**features, 'joint': joint}
 
     def embed_features(
@@ -86,7 +108,16 @@ class MatchNet(Streams, nn.Module):
         "Embeddings of unit length from the encoders' features: joint one, neck and normalization."
         features = self._with_joint(features)
         after_neck = {modality: self.necks[modality](features[modality]) for modality in self.widths}
-        return {modality: F.normalize(feature.float()) for modality, feature in after_neck.items()}
+        return {modality: self.unit(modality, feature) for modality, feature in after_neck.items()}
+
+    def unit(
+        self,
+        modality: str,  # 'image', 'title' or 'joint'
+        features,  # (n,d)
+    ):  # (n,d)
+        "Features as float32 of unit length; where they are of parts, each part is of the same length."
+        n_parts = len(getattr(self.encoders[modality], 'part_names', [])) if modality in self.encoders else 0
+        return unit_parts(features, n_parts) if n_parts else F.normalize(features.float())
 
     def forward(self, *inputs):
         batch = None
@@ -94,11 +125,12 @@ class MatchNet(Streams, nn.Module):
         features = self.features(*inputs) if batch is None else {'joint': self.fuse(batch).pooled}
         if not self.training: return self.embed_features(features)
         features = self._with_joint(features)
-        outputs = {modality: self.heads[modality](self.necks[modality](features[modality]))
-                   for modality in self.widths}
-        if self.raw:
-            outputs = {modality: output._replace(emb=features[modality])
-                       for modality, output in outputs.items()}
+        outputs = {}
+        for modality in self.widths:
+            after_neck = self.necks[modality](features[modality])
+            for name, columns in self.columns(modality).items():
+                output = self.heads[name](after_neck[:, columns])
+                outputs[name] = output._replace(emb=features[modality][:, columns]) if self.raw else output
         return outputs if batch is None else {**outputs, **self.objectives(self, batch)}
 
     @torch.inference_mode()

@@ -20,14 +20,14 @@ class ModuleEncoder(nn.Module):
     def __init__(
         self,
         body: nn.Module,  # Pictures to features (n,d), or to a feature map (n,d,h,w), which is pooled
-        pool: str | None = None,  # Of a feature map: 'avg', 'max' or 'gem'; None: 'avg'
+        pool: str | None = None,  # Of a feature map: 'avg', 'max', 'gem', 'map' for none; None: 'avg'
         mean: tuple = IMAGENET_MEAN,  # Of each color channel, subtracted from pixels in 0..1
         std: tuple = IMAGENET_STD,  # Of each color channel, divided by
         img_size: tuple | None = None,  # (height, width) of the pictures to come; None: 224 x 224
     ):
         super().__init__()
-        if pool not in (None, *MAP_POOLS):
-            raise InputError(f'pool={pool!r}: choose None or one of {list(MAP_POOLS)}')
+        if pool not in (None, *POOLS):
+            raise InputError(f'pool={pool!r}: choose None or one of {list(POOLS)}')
         self.body = body
         self.pool_name = pool
         self.mean = list(mean)
@@ -36,7 +36,7 @@ class ModuleEncoder(nn.Module):
         if pool is not None and features.ndim == 2:
             raise InputError(f'pool={pool!r}: {type(body).__name__} gives no feature map to pool, but '
                              f'{tuple(features.shape)}')
-        self.pool = MAP_POOLS[pool or 'avg']() if features.ndim == 4 else nn.Identity()
+        self.pool = POOLS[pool or 'avg']() if features.ndim == 4 else nn.Identity()
         self.n_out = features.shape[1]
 
     def forward(self, images): return self.pool(self.body(images))
@@ -90,6 +90,7 @@ class _MaxMap(nn.Module):
 
 
 MAP_POOLS = {'avg': _MeanMap, 'max': _MaxMap, 'gem': GeM}
+POOLS = {**MAP_POOLS, 'map': nn.Identity}
 
 
 def _try_module(body, size):

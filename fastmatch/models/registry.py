@@ -17,6 +17,7 @@ from .clip import ClipImageEncoder, ClipTextEncoder, is_whole_model, load_clip_t
 from .given import ATTRIBUTES, given_encoder, name_of_function, tokenizer_name
 from .image import ImageEncoder
 from .module import TorchvisionEncoder
+from .parts import PartEncoder
 from .text import TitleEncoder, load_saved_tokenizer, load_tokenizer
 from .weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
@@ -35,6 +36,7 @@ BUILT_IN = {'image': 'timm', 'text': 'transformers'}
 KINDS = {
     'image': {'timm': EncoderKind('timm', ImageEncoder),
               'torchvision': EncoderKind('torchvision', TorchvisionEncoder),
+              'parts': EncoderKind('parts', PartEncoder),
               CLIP: EncoderKind(CLIP, ClipImageEncoder)},
     'text': {'transformers': EncoderKind('transformers', TitleEncoder, load_tokenizer, load_saved_tokenizer),
              CLIP: EncoderKind(CLIP, ClipTextEncoder, load_clip_tokenizer, load_saved_tokenizer)}}
@@ -93,9 +95,11 @@ def make_encoder(
     pad_id: int | None = None,  # Text only: the tokenizer's padding token; None: the encoder finds out
     # Images only: (height, width) of the pictures to come, for a model of fixed size; None: the model's own
     img_size: tuple | None = None,
+    output_stride: int | None = None,  # Pixels between two cells of the feature map, for models that take it
 ) -> nn.Module:  # With `n_out`; an image encoder also with `mean` and `std`
     "Make an encoder by its name; raises `InputError` for an option that its class does not take."
-    given = dict(pretrained=pretrained, pool=pool, pad_id=pad_id, img_size=img_size)
+    given = dict(pretrained=pretrained, pool=pool, pad_id=pad_id, img_size=img_size,
+                 output_stride=output_stride)
     name = name_of_function(modality, name)
     if callable(name): return given_encoder(modality, name, given)
     kind, own_name = _kind_of_name(modality, name)

@@ -1,9 +1,11 @@
 "Losses on masks against overlaps counted by hand, and what an empty mask teaches."
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
-from fastmatch.losses import DiceBCE, Lovasz, SoftDice
+from fastmatch.core import InputError
+from fastmatch.losses import DiceBCE, Lovasz, MaskAndPresence, SoftDice
 
 
 def test_masks_limits():
@@ -34,3 +36,21 @@ def test_an_empty_mask_teaches_by_cross_entropy():
     dice_gradient, bce_gradient = (torch.autograd.grad(loss(logits, empty_mask), logits)[0].mean()
                                    for loss in (SoftDice(), DiceBCE()))
     assert bce_gradient > 20 * dice_gradient > 0
+
+
+def test_masks_and_presence():
+    torch.manual_seed(0)
+    output = {'mask': torch.randn(3, 3, 4, 4).double(), 'presence': torch.randn(3, 2).double()}
+    targets = torch.randint(0, 2, (3, 4, 4))
+    is_there = torch.tensor([[float((mask == number).any()) for number in (1, 2)] for mask in targets])
+    is_there = is_there.double()
+    p = output['presence'].sigmoid()
+    of_presence = -(is_there * p.log() + (1 - is_there) * (1 - p).log()).mean(1)
+    expected = DiceBCE(reduction='none')(output['mask'], targets) + .3 * of_presence
+    torch.testing.assert_close(MaskAndPresence(weight=.3, reduction='none')(output, targets), expected)
+    torch.testing.assert_close(MaskAndPresence(weight=.3)(output, targets), expected.mean())
+    with pytest.raises(InputError, match='SegmentNet.dual=True'): MaskAndPresence()(output['mask'], targets)
+    with pytest.raises(InputError, match='weight=-1'): MaskAndPresence(weight=-1)
+    output['mask'].requires_grad_()
+    assert torch.autograd.gradcheck(lambda mask: MaskAndPresence()({**output, 'mask': mask}, targets),
+                                    output['mask'])

@@ -1,0 +1,178 @@
+"Where the product is: a trained model of masks with all it needs, without fastai."
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..core import InputError, checks_options
+from ..data.image import try_image
+from ..data.masks import LEVELS, MaskRule, product_box
+from ..match.embeddings import Embeddings
+from ..models.segment import SegmentNet
+from ..store import read_sealed, write_state
+
+FORMAT = 1
+MANIFEST = 'segmenter.json'
+
+
+@torch.inference_mode()
+def mask_probabilities(
+    model: SegmentNet,  # In evaluation mode
+    images: torch.Tensor,  # float32 (n,3,h,w) of 0..1
+    tta: bool = False,  # Average with what the model makes of the mirror images
+) -> torch.Tensor:  # float32 (n,c,h,w) that sum to 1 over c, the background first
+    """How probable each class is at each pixel. With `dual` what is marked counts by how probable it is that
+    the class is in the picture at all."""
+    output = _probabilities(model(images))
+    return (output + _probabilities(model(images.flip(3))).flip(3)) / 2 if tta else output
+
+
+def _probabilities(output):
+    logits, presence = (output['mask'], output['presence']) if isinstance(output, dict) else (output, None)
+    logits = logits.float()
+    foreground = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)[:, 1:]
+    if presence is not None: foreground = foreground * presence.float().sigmoid()[:, :, None, None]
+    return torch.cat([1 - foreground.sum(1, keepdim=True), foreground], 1)
+
+
+class Segmenter:
+    """Finds the product in pictures: a trained `SegmentNet`, the size that it reads, and the rule that makes
+    masks of probabilities. `learn.segmenter()` gives one."""
+    def __init__(
+        self,
+        model: SegmentNet,  # Trained, of two classes; put into evaluation mode on `device`
+        size: tuple,  # (width, height) that pictures are brought to, out of proportion if need be
+        rule: MaskRule | None = None,  # As `best_mask_rule` gives it; None: a half
+        tta: bool = False,  # As when the rule was chosen
+        device: str = 'cpu',  # Where it runs
+    ):
+        if model.n_channels != 1:
+            raise InputError(f"n_classes={model.options['n_classes']}: a product is found by a model of two")
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.size = tuple(int(pixels) for pixels in size)
+        self.rule = rule or MaskRule()
+        self.tta = tta
+        self.device = device
+
+    def probabilities(
+        self,
+        pictures,  # n files, or images in memory
+        bs: int = 32,  # Pictures a batch
+    ) -> np.ndarray:  # uint8 (n,h,w) of `size`, 255 for certain
+        "How probable the product is at each pixel; `InputError` for a picture that can't be read."
+        found = np.zeros((len(pictures), *self.size[::-1]), np.uint8)
+        with ThreadPoolExecutor(4) as pool:
+            for start in range(0, len(pictures), bs):
+                pixels = np.stack(list(pool.map(self._read, pictures[start:start + bs])))
+                images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device).float() / 255
+                product = mask_probabilities(self.model, images, self.tta)[:, 1]
+                found[start:start + bs] = (product * LEVELS).round().to(torch.uint8).cpu().numpy()
+        return found
+
+    def _read(self, picture): return np.array(_image(picture).resize(self.size, Image.BILINEAR))
+
+    def masks(
+        self,
+        pictures,  # n files, or images in memory
+        bs: int = 32,  # Pictures a batch
+    ) -> np.ndarray:  # bool (n,h,w) of `size`
+        "Where the product is in each picture."
+        return self.rule(self.probabilities(pictures, bs))
+
+    def crop(
+        self,
+        pictures,  # n files, or images in memory
+        margin: float = .1,  # Border around the product, as a share of its longer side
+        bs: int = 32,  # Pictures a batch
+        blank: bool = False,  # Also make white what is not the product
+    ) -> list:  # PIL images, RGB
+        "The part of each picture that shows the product; all of a picture in which none is found."
+        cropped = []
+        for picture, mask in zip(pictures, self.masks(pictures, bs), strict=True):
+            image = _image(picture)
+            mask = np.asarray(Image.fromarray(mask).resize(image.size, Image.NEAREST))
+            box = product_box(mask, margin)
+            if blank and box is not None:
+                image = Image.fromarray(np.where(mask[..., None], np.asarray(image), 255).astype(np.uint8))
+            cropped.append(image if box is None else image.crop(box))
+        return cropped
+
+    def save(
+        self,
+        path,  # Folder; one that a segmenter was saved to before is replaced
+    ):
+        "Save to a folder: json and safetensors, no pickle."
+        from safetensors.torch import save
+        spec = {'model': self.model.spec(), 'size': list(self.size), 'tta': self.tta,
+                'threshold': self.rule.threshold, 'smallest_share': self.rule.smallest_share}
+        weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
+        files = {'segment.json': json.dumps(spec).encode(), 'weights.safetensors': save(weights)}
+        write_state(path, MANIFEST, {'format': FORMAT}, files)
+
+
+def load_segmenter(
+    path,  # Folder that a segmenter was saved to
+    device: str = 'cpu',  # Where it runs
+) -> Segmenter:
+    "Load a saved segmenter, every hash checked; `InputError` names what is missing or damaged."
+    from safetensors.torch import load
+    _, files = read_sealed(path, MANIFEST, FORMAT)
+    spec = json.loads(files['segment.json'])
+    model = SegmentNet.from_spec(spec['model'])
+    model.load_state_dict(load(files['weights.safetensors']))
+    return Segmenter(model, spec['size'], MaskRule(spec['threshold'], spec['smallest_share']), spec['tta'],
+                     device)
+
+
+@checks_options(Segmenter.crop)
+def crop_to_product(
+    df,  # Listings, a row each
+    folder,  # Folder of their pictures
+    segmenter: Segmenter,  # Finds the product
+    to,  # Folder that the cropped pictures are written to, under the same names; made where there is none
+    image_col: str = 'image',  # Column of picture files, one a cell
+    **options,  # For `Segmenter.crop`: margin, blank
+):  # The folder `to`, as a `Path`
+    """Write the part of each listing's picture that shows the product, for an encoder to embed.
+
+    The pictures as they are and cropped make two modalities: `learn.embeddings(df)` and
+    `learn.embeddings(df, path=to)`, put together with `with_crop`.
+    """
+    from tqdm import tqdm
+    folder, to = Path(folder), Path(to)
+    if to.resolve() == folder.resolve():
+        raise InputError(f'to={to}: the pictures are there; give another folder')
+    if image_col not in df: raise InputError(f'no column {image_col!r}; there are {list(df.columns)}')
+    names = list(dict.fromkeys(df[image_col]))
+    for start in tqdm(range(0, len(names), 64), 'crop', delay=2, leave=False):
+        part = names[start:start + 64]
+        for name, image in zip(part, segmenter.crop([folder/name for name in part], **options), strict=True):
+            target = (to/name).with_suffix(Path(name).suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image.save(target)
+    return to
+
+
+def with_crop(
+    whole: Embeddings,  # Of pictures as they are
+    cropped: Embeddings,  # Of the same listings in the same order, their pictures cropped
+) -> Embeddings:
+    """Embeddings in which the cropped picture is a modality of its own, 'crop', beside the whole one, so that
+    a rule weighs both."""
+    for embeddings, name in ((whole, 'whole'), (cropped, 'cropped')):
+        if 'image' not in embeddings:
+            raise InputError(f'{name}: no embeddings of pictures in {list(embeddings)}')
+    if len(whole) != len(cropped) or (whole.ids != cropped.ids).any():
+        raise InputError('whole and cropped: not the same listings in the same order')
+    return Embeddings({**whole, 'crop': cropped['image']}, whole.ids, whole.titles, whole.groups,
+                      whole.trained_on, whole.phash, made_with=whole.made_with, fields=whole.fields,
+                      source=whole.source)
+
+
+def _image(picture):
+    image, reason = try_image(picture)
+    if reason: raise InputError(f'{picture}: {reason}')
+    return image

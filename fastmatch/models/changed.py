@@ -1,0 +1,53 @@
+"Image encoders with changed blocks: `with_ibn` and `with_attention`."
+from ..core import InputError, checks_options
+from .changes import apply_change, channels_after
+from .image import ImageEncoder
+
+
+@checks_options(ImageEncoder)
+def with_ibn(
+    image_arch,  # A timm name, as `ImageEncoder` takes it, or an `ImageEncoder`, which is changed in place
+    variant: str = 'a',  # 'a' or 'b', as the paper calls them
+    **options,  # For `ImageEncoder`, where a name is given: pretrained, pool, img_size
+) -> ImageEncoder:
+    """An image encoder with instance beside batch normalization: `match_learner(dls, with_ibn('resnet50'))`,
+    https://arxiv.org/abs/1807.09441
+
+    For products whose pictures are of several makers, cameras or styles, of which some are not among those
+    that were trained on. Plain ImageNet weights are loaded first and stay as far as there is a place for
+    them. 'a' changes the first normalization of the blocks in all stages but the last, 'b' the stem and the
+    ends of stages 1 and 2. Raises `InputError` for models without such blocks.
+    """
+    return _changed(image_arch, options, lambda encoder: {'ibn': variant})
+
+
+@checks_options(ImageEncoder)
+def with_attention(
+    image_arch,  # A timm name, as `ImageEncoder` takes it, or an `ImageEncoder`, which is changed in place
+    attention: str,  # 'scse', 'cbam' or 'bam'
+    after: str | tuple | list,  # Names of the blocks that it comes behind: 'layer3', ('blocks.2', 'blocks.4')
+    **options,  # For `ImageEncoder`, where a name is given: pretrained, pool, img_size
+) -> ImageEncoder:
+    """An image encoder with attention over the feature maps behind some of its blocks:
+    `match_learner(dls, with_attention('resnet50', 'cbam', ('layer2', 'layer3')))`
+
+    Its weights are random ones and are trained with the rest. Raises `InputError` for a block that there
+    isn't, and for one that gives no feature map.
+    """
+    blocks = (after,) if isinstance(after, str) else tuple(after)
+    if not blocks: raise InputError('after: name one block at least')
+
+    def change(encoder):
+        size = encoder.set_size or encoder.body.pretrained_cfg['input_size'][1:]
+        return {'attention': attention, 'after': channels_after(encoder.body, blocks, tuple(size))}
+    return _changed(image_arch, options, change)
+
+
+def _changed(image_arch, options, change_of):
+    if isinstance(image_arch, ImageEncoder) and options:
+        raise InputError(f'{sorted(options)}: the encoder was given ready-made')
+    encoder = image_arch if isinstance(image_arch, ImageEncoder) else ImageEncoder(image_arch, **options)
+    change = change_of(encoder)
+    apply_change(encoder.body, change)
+    encoder.changes = [*encoder.changes, change]
+    return encoder

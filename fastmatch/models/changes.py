@@ -1,0 +1,122 @@
+"""What is changed inside an image encoder's blocks after its weights are loaded: IBN in the place of
+BatchNorm, attention behind a block.
+
+A change is a dict of plain values, which a saved matcher holds, so that the same architecture is built again.
+"""
+from difflib import get_close_matches
+
+import torch
+from torch import nn
+
+from ..core import InputError, preview
+from ..layers.attention import make_attention
+from ..layers.instance_norm import IBN, instance_norm_like
+
+
+def apply_change(
+    model: nn.Module,  # A timm model, changed in place
+    change: dict,  # {'ibn': 'a'}, {'ibn': 'b'}, or {'attention': 'scse', 'after': {'layer3': 1024}}
+):
+    "Make one change in a model; raises `InputError` where it can't be made."
+    # a change may come from a stranger's file: it holds names, which are looked up, and numbers
+    if set(change) == {'ibn'}: put_ibn(model, change['ibn'])
+    elif set(change) == {'attention', 'after'}:
+        for block, n_channels in change['after'].items():
+            put_attention(model, change['attention'], block, n_channels)
+    else: raise InputError(f'change={change!r}: there are ibn, and attention with after')
+
+
+def put_ibn(
+    model: nn.Module,  # A timm ResNet; of an EfficientNet 'a' alone
+    variant: str,  # 'a' or 'b'
+):
+    """Put instance normalization into a model in place, https://arxiv.org/abs/1807.09441
+
+    'a': `IBN` as the first normalization of every residual block but those of the last stage. 'b': an
+    instance normalization for that of the stem, and one after the last addition of the stages 1 and 2.
+    Factors, shifts and statistics of the model's BatchNorm stay as far as there is a place for them. The
+    paper has ResNets; for an EfficientNet 'a' does the same in the stages before its last halving.
+    """
+    if variant not in ('a', 'b'): raise InputError(f"ibn={variant!r}: choose 'a' or 'b'")
+    if hasattr(model, 'layer4') and hasattr(model, 'bn1'):
+        stages = [model.layer1, model.layer2, model.layer3]
+        if variant == 'b':
+            _put_after_additions(model, stages[:2])
+            return
+    elif variant == 'a' and hasattr(model, 'conv_stem') and hasattr(model, 'blocks'):
+        last_before = int(model.feature_info[-2]['module'].split('.')[1])
+        stages = model.blocks[:last_before + 1]
+    else:
+        known = 'ResNets' if variant == 'b' else 'ResNets and EfficientNets'
+        raise InputError(f'ibn={variant!r}: {type(model).__name__} has no such blocks; of timm there are '
+                         f'{known}')
+    for stage in stages:
+        for block in stage: block.bn1 = _ibn_of(block.bn1)
+
+
+def _ibn_of(norm):
+    "The `IBN` for a BatchNorm, with the activation that timm's may have inside."
+    if not isinstance(norm, nn.BatchNorm2d):
+        raise InputError(f'ibn: a block has {type(norm).__name__} and no BatchNorm2d as its first '
+                         'normalization (was it put in before?)')
+    activation = getattr(norm, 'act', None)
+    made = IBN.from_batch_norm(norm)
+    return made if activation is None else nn.Sequential(made, activation)
+
+
+def _put_after_additions(model, stages):
+    if not isinstance(model.bn1, nn.BatchNorm2d):
+        raise InputError(f'ibn: the stem has {type(model.bn1).__name__} and no BatchNorm2d')
+    model.bn1 = instance_norm_like(model.bn1)
+    for stage in stages:
+        block = stage[-1]
+        # the block adds, then calls its last activation
+        last = 'act3' if hasattr(block, 'act3') else 'act2'
+        norm = getattr(block, last.replace('act', 'bn'))
+        added = nn.InstanceNorm2d(norm.num_features, affine=True).to(norm.weight)
+        setattr(block, last, nn.Sequential(added, getattr(block, last)))
+
+
+def put_attention(
+    model: nn.Module,  # Changed in place
+    attention: str,  # 'scse', 'cbam' or 'bam'
+    block: str,  # Name of the module that it comes behind: 'layer3', 'blocks.4', 'layer2.0'
+    n_channels: int,  # Channels of that module's feature map
+):
+    "Put an attention module with random weights behind a named block."
+    parent_name, _, name = block.rpartition('.')
+    found = _block(model, block)
+    made = make_attention(attention, n_channels).to(next(model.parameters()).device)
+    setattr(model.get_submodule(parent_name), name, nn.Sequential(found, made))
+
+
+def _block(model, name):
+    "The module of that name; `InputError` with near names where there is none."
+    names = [path for path, _ in model.named_modules() if path]
+    if name in names: return model.get_submodule(name)
+    near = get_close_matches(str(name), names, n=3) or [path for path, _ in model.named_children()]
+    raise InputError(f'after={name!r}: {type(model).__name__} has no such block; near it: {preview(near)}')
+
+
+@torch.no_grad()
+def channels_after(
+    model: nn.Module,  # Of pictures
+    blocks: tuple,  # Names of modules of it
+    size: tuple = (64, 64),  # (height, width) of the picture that it is tried with
+) -> dict:  # Block -> number of channels
+    "How many channels the feature maps behind some blocks have; `InputError` for one that gives no map."
+    shapes, handles = {}, []
+    for block in blocks:
+        def note(module, args, output, block=block): shapes[block] = getattr(output, 'shape', ())
+        handles.append(_block(model, block).register_forward_hook(note))
+    was_training = model.training
+    device = next(model.parameters()).device
+    try: model.eval()(torch.zeros(1, 3, *size, device=device))
+    finally:
+        model.train(was_training)
+        for handle in handles: handle.remove()
+    for block in blocks:
+        if len(shapes.get(block, ())) != 4:
+            raise InputError(f'after={block!r}: it gives {tuple(shapes.get(block, ()))} and no feature map '
+                             '(n,c,h,w)')
+    return {block: shapes[block][1] for block in blocks}

@@ -1,0 +1,210 @@
+"A Learner of masks: what its figures are, what it finds, what it hands on, and data that it refuses."
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.learner import load_learner
+from fastai.vision.augment import Resize, aug_transforms
+
+from fastmatch.core import InputError, seed_everything
+from fastmatch.data.demo import demo_path
+from fastmatch.data.masks import MaskRule, image_dice, read_mask
+from fastmatch.data.segment import SegmentDataLoaders
+from fastmatch.learner.segment import segment_learner
+from fastmatch.losses import DiceBCE, Lovasz
+from fastmatch.match import candidates, choose_rule
+from fastmatch.match.embeddings import Embeddings
+from fastmatch.matcher.segment import Segmenter, crop_to_product, load_segmenter, with_crop
+from tests.composites import write_composites
+
+pytest.importorskip('segmentation_models_pytorch')
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "Folder and table of 48 composites."
+    folder = tmp_path_factory.mktemp('composites')
+    listings = pd.read_csv(demo_path()/'listings.csv').head(48)
+    table = write_composites(listings, demo_path()/'images', folder, 48)
+    return folder, table.assign(fold=np.arange(48) % 4)
+
+
+def loaders(made, **options):
+    folder, table = made
+    options = {'item_tfms': Resize(32, method='squish'), 'bs': 8, **options}
+    return SegmentDataLoaders.from_df(table, folder, **options)
+
+
+def learner(dls, **options):
+    seed_everything(0)
+    return segment_learner(dls, 'test_resnet', pretrained=False, **options)
+
+
+def quiet(learn, epochs=1, rate=2e-3, **options):
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, rate, **options)
+    return learn
+
+
+@pytest.fixture(scope='module')
+def learn(made): return quiet(learner(loaders(made), attention='scse', dual=True), 2)
+
+
+def test_composites_are_repeated_by_their_seed(made, tmp_path):
+    folder, table = made
+    listings = pd.read_csv(demo_path()/'listings.csv').head(3)
+    again = write_composites(listings, demo_path()/'images', tmp_path, 48)
+    assert again.has_product.tolist() == table.has_product[:3].tolist()
+    for name in again.image: assert (tmp_path/name).read_bytes() == (folder/name).read_bytes()
+    assert .5 < table.has_product.mean() < .9
+    marked = np.mean([read_mask(folder/name).mean() for name in table['mask'].dropna()])
+    assert .03 < marked < .5
+
+
+def test_batches_hold_pictures_and_their_masks(made):
+    folder, table = made
+    dls = loaders(made, item_tfms=Resize(48, method='squish'))
+    pictures, masks = dls.valid.one_batch()
+    assert pictures.shape == (8, 3, 48, 48) and 0 <= pictures.min() and pictures.max() <= 1
+    for row, mask in zip(dls.valid_df['mask'], masks):
+        expected = read_mask(folder/row) if isinstance(row, str) else np.zeros((48, 48))
+        np.testing.assert_array_equal(mask.numpy(), expected)
+
+
+def test_it_learns_four_pictures_by_heart(made):
+    folder, table = made
+    few = pd.concat([table[table.has_product].head(4)] * 2).assign(fold=[0] * 4 + [1] * 4)
+    dls = SegmentDataLoaders.from_df(few, folder, item_tfms=Resize(32, method='squish'), bs=4)
+    learn = quiet(learner(dls, metrics=[]), 20, 1e-2)
+    scores = learn.image_scores()
+    probabilities, true = learn.probabilities()
+    # marking all of a picture would give as much
+    everything = image_dice(np.ones_like(true, bool), true == 1)
+    assert scores.mean() > everything.mean() + .15
+
+
+def test_its_figures_are_those_of_its_masks(learn, made):
+    probabilities, true = learn.probabilities()
+    assert probabilities.shape == (12, 2, 32, 32) and probabilities.dtype == np.uint8
+    dice = image_dice(probabilities[:, 1] > probabilities[:, 0], true == 1)
+    np.testing.assert_allclose(learn.image_scores(), dice)
+    rule, best = learn.choose_rule()
+    np.testing.assert_allclose(learn.image_scores(rule).mean(), best)
+    assert best >= dice.mean() - 1e-9
+    table = learn.scores(rule)
+    found = rule(probabilities[:, 1])
+    assert table.dice[1] == pytest.approx(2 * (found & (true == 1)).sum() / (found.sum() + (true == 1).sum()))
+    figure = learn.show_worst(3, rule)
+    assert f'Dice {np.sort(learn.image_scores(rule))[0]:.2f}' == figure.axes[0].get_xlabel()
+    assert len(learn.show_masks(4).axes) == 4
+
+
+def test_the_recorder_shows_dice(made):
+    learn = quiet(learner(loaders(made)))
+    assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'valid_loss', 'dice', 'time']
+    model = learn.model.eval()
+    with torch.no_grad():
+        found = torch.cat([model(pictures) for pictures, _ in learn.dls.valid])[:, 0].numpy() > 0
+    true = np.concatenate([masks.numpy() for _, masks in learn.dls.valid]) == 1
+    assert learn.validate()[1] == pytest.approx(image_dice(found, true).mean(), abs=1e-6)
+
+
+def test_mirror_images_are_averaged(learn):
+    pictures, _ = learn.dls.valid.one_batch()
+    pictures = pictures.as_subclass(torch.Tensor)
+
+    def product(images):
+        with torch.no_grad(): output = learn.model.eval()(images)
+        return output['mask'].sigmoid()[:, 0] * output['presence'].sigmoid()[:, :, None]
+    expected = (product(pictures) + product(pictures.flip(3)).flip(2)) / 2
+    found, _ = learn.probabilities(tta=True)
+    np.testing.assert_allclose(found[:8, 1] / 255, expected, atol=.51 / 255)
+
+
+@pytest.mark.parametrize('loss', [Lovasz(), DiceBCE()])
+def test_other_losses_more_classes_and_augmentations(made, loss, tmp_path):
+    dls = loaders(made, classes=('background', 'product', 'nothing'), batch_tfms=aug_transforms())
+    learn = quiet(learner(dls, decoder='fpn', hypercolumn=True, loss_func=loss))
+    assert np.isfinite([float(value) for value in learn.recorder.losses]).all()
+    assert learn.scores()['class'].tolist() == ['background', 'product', 'nothing']
+    with pytest.raises(InputError, match='3 classes: a rule is for two'): learn.choose_rule()
+    with pytest.raises(InputError, match='a rule is for two'): learn.scores(MaskRule())
+
+
+def test_a_segmenter_is_saved_and_finds_the_same(learn, made, tmp_path):
+    folder, _ = made
+    rule, _ = learn.choose_rule(tta=True)
+    segmenter = learn.segmenter(rule, tta=True)
+    segmenter.save(tmp_path/'segmenter')
+    loaded = load_segmenter(tmp_path/'segmenter')
+    files = [folder/name for name in learn.dls.valid_df.image]
+    expected, _ = learn.probabilities(tta=True)
+    np.testing.assert_allclose(loaded.probabilities(files, bs=5).astype(int), expected[:, 1], atol=2)
+    np.testing.assert_array_equal(loaded.masks(files), segmenter.masks(files))
+    assert loaded.rule == rule
+    assert next(learn.model.parameters()).requires_grad
+    with pytest.raises(InputError, match='none.png: no such file'): loaded.masks([folder/'none.png'])
+
+
+class Middle(Segmenter):
+    "Finds the middle of every picture but of blank ones."
+    def __init__(self): pass
+
+    def masks(self, pictures, bs=32):
+        found = np.zeros((len(pictures), 10, 10), bool)
+        found[:, 3:7, 4:6] = True
+        for row, picture in enumerate(pictures): found[row] &= 'blank' not in str(picture)
+        return found
+
+
+def test_pictures_are_cropped_to_the_product(tmp_path):
+    from PIL import Image
+    pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
+    for name in ('a.png', 'blank.png'): Image.fromarray(pixels).save(tmp_path/name)
+    table = pd.DataFrame({'image': ['a.png', 'blank.png', 'a.png']})
+    crop_to_product(table, tmp_path, Middle(), tmp_path/'cropped', margin=0)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path/'cropped'/'a.png')), pixels[30:70, 80:120])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path/'cropped'/'blank.png')), pixels)
+    with pytest.raises(InputError, match='give another folder'):
+        crop_to_product(table, tmp_path, Middle(), tmp_path)
+    with pytest.raises(InputError, match="no column 'photo'"):
+        crop_to_product(table, tmp_path, Middle(), tmp_path/'other', image_col='photo')
+
+
+def test_the_crop_is_a_modality_in_a_rule():
+    rng = np.random.default_rng(0)
+    groups = np.arange(40) // 2
+    centers = rng.normal(size=(20, 16))[groups]
+    whole, cropped = (Embeddings({'image': _unit(centers + noise * rng.normal(size=(40, 16)))},
+                                 np.arange(40).astype(str), groups=groups) for noise in (2., .2))
+    both = with_crop(whole, cropped)
+    rule = choose_rule(candidates(both.spaces(only=('image', 'crop'))), groups)
+    assert list(both) == ['image', 'crop'] and rule.weights['crop'] > rule.weights.get('image', 0)
+    with pytest.raises(InputError, match='not the same listings'):
+        with_crop(whole, cropped.take(np.arange(3)))
+    titles = Embeddings({'title': np.eye(40)}, np.arange(40).astype(str))
+    with pytest.raises(InputError, match='cropped: no embeddings of pictures'): with_crop(whole, titles)
+
+
+def _unit(vectors): return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_a_learner_is_exported(learn, tmp_path):
+    learn.export(tmp_path/'segment.pkl')
+    loaded = load_learner(tmp_path/'segment.pkl')
+    pictures = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(loaded.model.eval()(pictures), learn.model.eval()(pictures))
+
+
+def test_refusals(made, learn):
+    folder, table = made
+    with pytest.raises(InputError, match='no picture is in that fold'): loaders(made, valid_fold=9)
+    with pytest.raises(InputError, match="no column 'part'"): loaders(made, fold_col='part')
+    with pytest.raises(InputError, match='two at least'): loaders(made, classes=('product',))
+    with pytest.raises(InputError, match='SegmentDataLoaders.from_df'): segment_learner(None)
+    with pytest.raises(InputError, match='no option of segment_learner .did you mean dual'):
+        segment_learner(learn.dls, duall=True)
+    cropped = learner(loaders(made, item_tfms=Resize(32)))
+    with pytest.raises(InputError, match="Resize.size, method='squish'"): cropped.segmenter()
+    with pytest.raises(InputError, match='mask: all masks of the training pictures are empty'):
+        loaders((folder, table.assign(mask=[mask if fold == 0 else None
+                                            for mask, fold in zip(table['mask'], table.fold)])))
