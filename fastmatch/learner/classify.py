@@ -158,7 +158,7 @@ class ClassifyLearner(ListingLearner):
 
 
 @delegates(ClassifyNet, keep=True, but=['image', 'title', 'frames', 'frame_width', 'fusion'])
-@delegates(make_encoders, keep=True)
+@delegates(make_encoders, keep=True, but=['parts'])
 @delegates(stream_options, keep=True)
 def classify_learner(
     dls,  # `ClassifyDataLoaders`

@@ -39,7 +39,7 @@ class PretrainLearner(ListingLearner):
         raise InputError('a pretrain_learner predicts nothing: each objective has its loss in the table')
 
 
-@delegates(make_encoders, keep=True)
+@delegates(make_encoders, keep=True, but=['parts'])
 def pretrain_learner(
     dls,  # `ClassifyDataLoaders` or `MatchDataLoaders` with frames and text; labels are not read
     image_arch=IMAGE_ARCH,  # As for `classify_learner`
