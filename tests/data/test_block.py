@@ -517,8 +517,9 @@ def test_pictures_alone_have_no_lengths(listings):
 
 def test_classification_is_in_buckets_and_matching_where_asked(listings):
     def lengths(kind=MatchDataLoaders, **options):
-        loaders = kind.from_df(listings, image_col=None, label_col='vendor', fold_col='fold', num_workers=0,
-                               phash=False, **options)
+        if kind is ClassifyDataLoaders: options['label_col'] = 'vendor'
+        loaders = kind.from_df(listings, image_col=None, fold_col='fold', num_workers=0, phash=False,
+                               **options)
         return loaders.train.item_lengths()
     assert lengths() is None and lengths(buckets=True) is not None
     assert lengths(ClassifyDataLoaders) is not None and lengths(ClassifyDataLoaders, buckets=False) is None
