@@ -17,6 +17,7 @@ from .soft import LikeliestTargets
 from .stored_teacher import StoredTeacher, TeacherEmbeddings
 from .teacher import Teacher
 from .trained_on import TrainedOn
+from .views import AverageViews
 
 # Of these a second one counts, scores or scales what the first has already
 ONE_EACH = (TrainEvalCallback, Recorder, MixedPrecision, ValidScores, CheckedTrackers, TrainedOn, HeadLabels,
@@ -58,6 +59,8 @@ def _problem(learner, callback: Callback, callbacks: list) -> str | None:
     if kind in BASES: return f'that is what others are made of, give {BASES[kind]}'
     if isinstance(callback, ValidScores) and not hasattr(learner, 'embeddings'):
         return 'it scores embeddings, which match_learner makes: leave it out'
+    if isinstance(callback, AverageViews):
+        return 'it is for predictions: call learn.predictions(tta=...), or learn.embeddings(tta=...)'
     if isinstance(callback, ONE_EACH): return _doubled(callback, callbacks)
     if isinstance(callback, GatherPredsCallback):
         return 'it gathers what a validation predicts, not a training: call learn.get_preds()'

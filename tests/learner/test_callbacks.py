@@ -45,11 +45,13 @@ from fastmatch.callback import (
     saf,
     scoring,
     sharpness,
+    sizes,
     snapshots,
     soft,
     stored_teacher,
     teacher,
     trained_on,
+    views,
 )
 from fastmatch.callback.base import SkippableCallback
 from fastmatch.callback.second_pass import SecondPass
@@ -117,6 +119,7 @@ TRAINS = {
     sharpness.LookSAM: sharpness.LookSAM, adversarial.FGM: lambda: adversarial.FGM(.5, 'conv1'),
     adversarial.PGD: lambda: adversarial.PGD(.5, .3, 2, 'conv1'),
     averaging.EMA: averaging.EMA, averaging.SWA: lambda: averaging.SWA(0.),
+    sizes.MultiScale: lambda: sizes.MultiScale([24, 32]),
     mining.HardMining: mining.HardMining, saf.SAF: lambda: saf.SAF(back=1),
     heads.MarginSchedule: lambda: heads.MarginSchedule(schedule.SchedLin(.1, .4)),
     GradientAccumulation: lambda: GradientAccumulation(32), WarmUp: lambda: WarmUp(1),
@@ -142,6 +145,7 @@ REFUSED = {
     heads.HeadLabels: (heads.HeadLabels, LEAVE_OUT),
     heads.LossTerms: (heads.LossTerms, 'wants a SumLoss'),
     teacher.Teacher: (lambda: teacher.Teacher(torch.nn.Linear(2, 2)), r'loss_func=Distill\(\) does'),
+    views.AverageViews: (views.AverageViews, r'learn.predictions\(tta'),
     distributed.SharedTrainer: (distributed.SharedTrainer, 'one process alone'),
     mean_teacher.MeanTeacher: (mean_teacher.MeanTeacher, r'add EMA\(\.99\)'),
     stored_teacher.StoredTeacher: (lambda: stored_teacher.StoredTeacher(OUTPUTS),
