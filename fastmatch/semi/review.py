@@ -10,6 +10,7 @@ from ..core import InputError, preview
 from ..data.read import check_columns
 from ..data.table import read_table
 from ..match.cells import as_text, texts_of
+from ..store import table_text, write_atomically
 
 CORRECT, LEAVE_OUT = 'correct', 'leave_out'  # columns that a person fills in
 YES, NO = ('x', 'yes', 'y', '1', 'true'), ('', 'no', 'n', '0', 'false')
@@ -48,7 +49,7 @@ def write_review(
     table[CORRECT] = table[LEAVE_OUT] = ''
     for name in show: table[name] = shown[name].to_numpy()
     # with a byte order mark spreadsheets know that it is UTF-8
-    table.to_csv(file, index=False, encoding='utf-8-sig')
+    write_atomically(file, table_text(table).encode('utf-8-sig'))
     return table
 
 
