@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core import InputError
+from ..store import write_text
 
 APPLICATION = 0x666d6361  # SQLite's application_id of a catalogue: 'fmca'
 WAIT = 30.  # seconds that a writer waits for another one
@@ -183,7 +184,7 @@ def _note_of(file): return Path(f'{file}-writer')
 def _sign(note):
     "Say beside the file who writes; a disk that is too full for it is going to say so itself."
     text = f'process {os.getpid()} on {socket.gethostname()}, since {time.strftime("%H:%M:%S")}'
-    try: note.write_text(text, encoding='utf-8')
+    try: write_text(note, text)
     except OSError: return
 
 
