@@ -258,7 +258,7 @@ def predictions(seeds, work, kept: Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(columns, index=df.item_id)
 
 
-def summary(seeds, table: pd.DataFrame) -> pd.DataFrame:
+def summary(seeds, table: pd.DataFrame, draws=1000) -> pd.DataFrame:
     "A row for each way of which all folds of a seed are there; `table` is made by `predictions`."
     df = items().dropna(subset='category')
     classes = sorted(df.category.unique())
@@ -275,7 +275,7 @@ def summary(seeds, table: pd.DataFrame) -> pd.DataFrame:
             # a way without randomness has one seed, which is compared with each of the others
             shared = [seed for seed in found[base] if seed in said] or list(found[base])
             ours = [said.get(seed, next(iter(said.values()))) for seed in shared]
-            difference, low, high = interval(truth, ours, [found[base][seed] for seed in shared])
+            difference, low, high = interval(truth, ours, [found[base][seed] for seed in shared], draws)
             differences |= {column: difference, f'{column}_low': low, f'{column}_high': high}
         scores = [macro_f1(truth, each) for each in said.values()]
         accuracy = np.mean([accuracy_score(truth, each) for each in said.values()])

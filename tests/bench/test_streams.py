@@ -35,10 +35,10 @@ def test_figures_are_those_of_all_folds_together(tmp_path):
         {streams.TODAY: .4, streams.BASE: .5, 'single, pretrained': .6, 'double, pretrained': .6}.items())}
     kept = tmp_path/'kept.csv'
     streams.predictions([0], tmp_path).to_csv(kept)
-    table = streams.summary([0], streams.predictions([0], tmp_path)).set_index('way')
+    table = streams.summary([0], streams.predictions([0], tmp_path), 40).set_index('way')
     # from the file alone, without the folds
     (tmp_path/'empty').mkdir()
-    again = streams.summary([0], streams.predictions([0], tmp_path/'empty', kept)).set_index('way')
+    again = streams.summary([0], streams.predictions([0], tmp_path/'empty', kept), 40).set_index('way')
     pd.testing.assert_frame_equal(again, table)
     for way, of_way in said.items():
         expected = f1_score(truth, pd.Series(of_way)[truth.index], average='macro', zero_division=0)
