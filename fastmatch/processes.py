@@ -73,16 +73,6 @@ def for_all(
     return bool(count == n_joined())
 
 
-def objects_of_all(
-    content,  # Anything that can be pickled
-) -> list:
-    "What each process has, in their order."
-    if n_joined() == 1: return [content]
-    found = [None] * n_joined()
-    torch.distributed.all_gather_object(found, content)
-    return found
-
-
 def without_sync(
     model,  # A model, as it is or wrapped for several processes
 ):

@@ -13,11 +13,11 @@ from torch import nn
 from ..core import HeadOutput, InputError, preview
 from ..data.outputs import TeacherOutputs
 from ..schedule.fit import only_validating
-from .base import SkippableCallback, other_callback, unmixed_loss
+from .base import SkippableCallback, other_callback
 from .extra_term import ExtraTerm
 from .mining import HardMining
 from .state import DrawnRows
-from .teacher import Teacher
+from .teacher import Teacher, check_reads_teacher
 
 
 class OutputsOfBatch:
@@ -86,10 +86,7 @@ class StoredTeacher(SkippableCallback):
         if self.outputs is None:
             raise InputError("StoredTeacher: a teacher's outputs are not saved with its student: "
                              'learn.remove_cb(StoredTeacher), and add another one to train it further')
-        loss = unmixed_loss(self.learn)
-        if getattr(loss, 'n_targets', 1) < 2:
-            raise InputError(f"StoredTeacher: {type(loss).__name__} doesn't read a teacher's logits, "
-                             'loss_func=Distill() does')
+        check_reads_teacher(self)
         if other_callback(self, Teacher) is not None or other_callback(self, StoredTeacher) is not None:
             raise InputError('StoredTeacher: there is another teacher; mean_outputs makes one of several')
         self._batches = OutputsOfBatch(self.learn, self.outputs, self._logits_in_order())

@@ -19,6 +19,16 @@ from .base import mixed_precision, mixing_callback, other_callback, unmixed_loss
 from .heads import CrossEntropyValid, PlainValidLoss
 
 
+def check_reads_teacher(
+    callback,  # That brings a teacher's logits
+):
+    "Raise `InputError` unless the Learner's loss compares with a teacher's logits."
+    loss = unmixed_loss(callback.learn)
+    if getattr(loss, 'n_targets', 1) > 1: return
+    raise InputError(f"{type(callback).__name__}: {type(loss).__name__} doesn't read a teacher's logits, "
+                     'loss_func=Distill() does')
+
+
 class Teacher(CrossEntropyValid):
     """Learning from a teacher: `classify_learner(dls, loss_func=Distill(), cbs=Teacher(teacher))`.
 
@@ -63,10 +73,7 @@ class Teacher(CrossEntropyValid):
         if self._module is None:
             raise InputError('Teacher: a teacher is not saved with its student: learn.remove_cb(Teacher), '
                              'and add another Teacher(learner) to train it further')
-        loss = unmixed_loss(self.learn)
-        if getattr(loss, 'n_targets', 1) < 2:
-            raise InputError(f"Teacher: {type(loss).__name__} doesn't read a teacher's logits, "
-                             'loss_func=Distill() does')
+        check_reads_teacher(self)
         if other_callback(self, Teacher) is not None: raise InputError('two of Teacher: one at a time')
         if set(self._module.modules()) & set(self.learn.model.modules()):
             raise InputError('Teacher: it is, or shares a part with, the model that is trained: give a copy, '

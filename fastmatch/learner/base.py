@@ -30,6 +30,7 @@ from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
 from ..schedule.rates import ALIASES, check_rates, named_rates, rate_factors
 from .fits import FastaiFits
+from .processes import SharedFits
 from .reading import EncoderInputs, fingerprint_of, tokenize_of
 from .show import draw_attention, item_row
 from .trial import check_words, long_titles, places_hint, read_trial, share_cut_off, try_encoder
@@ -107,7 +108,7 @@ def check_one_batch(
                      'give a smaller one')
 
 
-class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
+class ListingLearner(SharedFits, FastaiFits, ScheduledFits, CallbackMethods, Learner):
     """A `Learner` for listings, the base of `MatchLearner` and `ClassifyLearner`.
 
     `validate` works with a tracker (`SaveModelCallback`, `EarlyStoppingCallback`) among the callbacks, and a
@@ -223,40 +224,6 @@ class ListingLearner(FastaiFits, ScheduledFits, CallbackMethods, Learner):
         fast. Raises `InputError` when a fit begins on a CPU that has none."""
         if torch.device(self.dls.device).type != 'cpu': return super().to_bf16()
         return self.add_cb(CPUMixedPrecision())
-
-    def distrib_ctx(self, sync_bn=True, in_notebook=False, **kwargs):
-        """fastai's `distrib_ctx`: inside it a script that `accelerate launch` or `torchrun` starts trains in
-        several processes, one for each GPU, as one process with the batch of all would.
-
-        `bs` is that of each process. `sync_bn` norms by the rows of all; `kwargs` are for accelerate's
-        `Accelerator`, e.g. `fsdp_plugin` for encoders that no GPU holds.
-        """
-        # importing accelerate takes a while; importing it gives Learners the method
-        import fastai.distributed  # noqa: F401
-        return super().distrib_ctx(sync_bn, in_notebook, **kwargs)
-
-    def to_distributed(self, sync_bn=True, **kwargs):
-        "fastai's `to_distributed`: for a training in several processes; `distrib_ctx` calls it."
-        from fastai.torch_core import num_distrib, rank_distrib
-
-        from ..callback.distributed import SharedTrainer
-        if num_distrib() < 2: return self
-        trainer = SharedTrainer(sync_bn, **kwargs)
-        # one process tells how far they are
-        if rank_distrib():
-            trainer.put_aside = self._grab_cbs(progress.ProgressCallback)
-            self.remove_cbs(trainer.put_aside)
-        return self.add_cb(trainer)
-
-    def detach_distributed(self):
-        "fastai's `detach_distributed`: train in this process again; `distrib_ctx` calls it."
-        from ..callback.distributed import SharedTrainer
-        for trainer in self._grab_cbs(SharedTrainer):
-            # a training that broke off
-            trainer.leave()
-            self.remove_cb(trainer)
-            self.add_cbs(trainer.put_aside)
-        return self
 
     def lr_find(self, *args, **kwargs):
         "fastai's `lr_find`."

@@ -1,8 +1,6 @@
 "Pictures and titles to embeddings without fastai: resizing, and a trained model with all it needs."
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +18,7 @@ from ..models.views import Views, views_of
 from ..picture import check_method, fitted, try_image
 from .batch_resize import BatchResize
 from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
-
-AHEAD = 3  # batches whose pictures are read while the model works on an earlier one
-MAX_READERS = 16  # threads that read pictures
+from .read_ahead import read_ahead
 
 
 @dataclass
@@ -187,13 +183,7 @@ class Encoder:
         if 'image' not in self.inputs:
             yield from ((batch_rows, None) for batch_rows in planned_batches)
             return
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_READERS)) as pool:
-            waiting = deque()
-            for batch_number, batch_rows in enumerate(planned_batches):
-                while len(waiting) <= AHEAD and batch_number + len(waiting) < len(planned_batches):
-                    ahead = planned_batches[batch_number + len(waiting)]
-                    waiting.append([pool.submit(self._read, pictures[row], with_hashes) for row in ahead])
-                yield batch_rows, [future.result() for future in waiting.popleft()]
+        yield from read_ahead(pictures, planned_batches, partial(self._read, with_hash=with_hashes))
 
     def _read(self, picture_file, with_hash):
         if picture_file is None: return Reading(None, None, 'no file name')

@@ -1,7 +1,5 @@
 "Several encoders as one: their unit vectors side by side, so that a cosine is the weighted mean of theirs."
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +9,8 @@ from ..core import InputError
 from ..data.image import phash
 from ..picture import try_image
 from .batches import batches_by_length
-from .encode import AHEAD, MAX_READERS, Encoder
+from .encode import Encoder
+from .read_ahead import read_ahead
 
 JOINS = 'concatenate', 'mean'  # side by side, or one mean vector
 
@@ -180,13 +179,7 @@ class SeveralEncoders:
         if 'image' not in self.inputs:
             yield from ((batch_rows, None) for batch_rows in planned_batches)
             return
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_READERS)) as pool:
-            waiting = deque()
-            for batch_number, batch_rows in enumerate(planned_batches):
-                while len(waiting) <= AHEAD and batch_number + len(waiting) < len(planned_batches):
-                    ahead = planned_batches[batch_number + len(waiting)]
-                    waiting.append([pool.submit(self._read, pictures[row], with_hashes) for row in ahead])
-                yield batch_rows, [future.result() for future in waiting.popleft()]
+        yield from read_ahead(pictures, planned_batches, partial(self._read, with_hash=with_hashes))
 
     def _read(self, picture_file, with_hash):
         if picture_file is None: return SharedReading(None, None, 'no file name')

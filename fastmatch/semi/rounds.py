@@ -141,11 +141,9 @@ def wilson(
 ) -> tuple[float, float]:
     "The 95% interval of a share, by Wilson's score; (0, 1) of nothing."
     if not n: return 0., 1.
-    z = 1.959964
-    share, spread = n_right / n, z**2 / n
-    middle = share + spread / 2
-    half = z * np.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return float((middle - half) / (1 + spread)), float((middle + half) / (1 + spread))
+    from scipy.stats import binomtest
+    interval = binomtest(n_right, n).proportion_ci(method='wilson')
+    return float(interval.low), float(interval.high)
 
 
 def class_report(

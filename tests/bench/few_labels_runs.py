@@ -17,7 +17,6 @@ reads them beside the texts, whose encoder is trained (a minute or more a fold).
 `python tests/bench/few_labels_runs.py --out nbs/few_labels_runs.csv` (what was done already is read from
 --work)
 """
-import argparse
 import time
 from functools import partial
 from pathlib import Path
@@ -45,7 +44,17 @@ from fastmatch.semi import (
 from fastmatch.semi.keep import margins
 from fastmatch.semi.pseudo import soft_labelled
 from fastmatch.semi.rounds import wilson
-from tests.bench.streams import EPOCHS, RATE, features, fitted, interval, items, loaders, macro_f1
+from tests.bench.streams import (
+    EPOCHS,
+    RATE,
+    arguments,
+    features,
+    fitted,
+    interval,
+    items,
+    loaders,
+    macro_f1,
+)
 
 FRAMES = dict(title_col=None, max_len=64)
 BASES = {'frames': FRAMES, 'late fusion': {}}
@@ -181,6 +190,8 @@ WAYS |= {'frames, soft labels, all, weight .3': partial(pseudo, base='frames', k
 
 WAYS |= {f'{base}, {name}': partial(way, base=base) for base in BASES
          for name, way in (('EMA', averaged), ('mean teacher', mean_teacher))}
+WAYS |= {f'frames, mean teacher, weight {weight:g}': partial(mean_teacher, base='frames', weight=weight)
+         for weight in (.3, 1., 3.)}
 WAYS |= {'frames, taught by late fusion': partial(distilled, base='frames', teachers=['late fusion']),
          'frames, taught by late fusion, labelled items': partial(
              distilled, base='frames', teachers=['late fusion'], unlabelled=False),
@@ -256,14 +267,7 @@ def summary(seeds, work) -> pd.DataFrame:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('ways', nargs='*', help=f'of {list(WAYS)}; default all')
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--folds', type=int, nargs='*', default=range(5))
-    parser.add_argument('--work', type=Path, default=Path('few-labels-work'), help='what was done already')
-    parser.add_argument('--out', type=Path, help='CSV to write')
-    args = parser.parse_args()
-    args.work.mkdir(exist_ok=True, parents=True)
+    args = arguments(__doc__, WAYS, 'few-labels-work')
     for seed in range(args.seeds):
         for way in args.ways or WAYS:
             for fold in args.folds: run(way, seed, fold, args.work)

@@ -284,15 +284,21 @@ def summary(seeds, table: pd.DataFrame, draws=1000) -> pd.DataFrame:
     return pd.DataFrame(rows).round(4)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('ways', nargs='*', help=f'of {list(WAYS)}; default all')
+def arguments(description, ways, work):
+    "Of the command line of a bench over ways, seeds and folds; makes the folder of what was done already."
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('ways', nargs='*', help=f'of {list(ways)}; default all')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--folds', type=int, nargs='*', default=range(5))
-    parser.add_argument('--work', type=Path, default=Path('streams-work'), help='what was done already')
+    parser.add_argument('--work', type=Path, default=Path(work), help='what was done already')
     parser.add_argument('--out', type=Path, help='CSV to write')
     args = parser.parse_args()
     args.work.mkdir(exist_ok=True, parents=True)
+    return args
+
+
+def main():
+    args = arguments(__doc__, WAYS, 'streams-work')
     kept = args.out and args.out.with_name(f'{args.out.stem}_predictions.csv')
     known = predictions(range(args.seeds), args.work, kept)
     for seed in range(args.seeds):
