@@ -142,7 +142,7 @@ def pseudo(seed, fold, work, base, keep, first=False, **options):
     return predicted(learn, report)
 
 
-def mean_teacher(seed, fold, work, base, weight=10.):
+def mean_teacher(seed, fold, work, base, weight):
     "The base model with the average of its weights as a teacher on all items but those of the fold."
     dls = loaders_of(base, seed, fold, work)
     return predicted(train(dls, seed, cbs=[EMA(.99), MeanTeacher(weight=weight)]))
@@ -188,10 +188,9 @@ WAYS |= {'frames, soft labels, all, weight .3': partial(pseudo, base='frames', k
                                                     first=True)}
 
 
-WAYS |= {f'{base}, {name}': partial(way, base=base) for base in BASES
-         for name, way in (('EMA', averaged), ('mean teacher', mean_teacher))}
-WAYS |= {f'frames, mean teacher, weight {weight:g}': partial(mean_teacher, base='frames', weight=weight)
-         for weight in (.3, 1., 3.)}
+WAYS |= {f'{base}, EMA': partial(averaged, base=base) for base in BASES}
+WAYS |= {f'{base}, mean teacher, weight {weight:g}': partial(mean_teacher, base=base, weight=weight)
+         for base, weights in (('frames', (.3, 1., 3., 10.)), ('late fusion', (1.,))) for weight in weights}
 WAYS |= {'frames, taught by late fusion': partial(distilled, base='frames', teachers=['late fusion']),
          'frames, taught by late fusion, labelled items': partial(
              distilled, base='frames', teachers=['late fusion'], unlabelled=False),
