@@ -84,11 +84,20 @@ def export_file(
     **kwargs,  # For `export_matcher`
 ) -> dict:  # As `export_matcher` gives it
     "`export_matcher` with a file of listings, whose columns are found by their usual names."
-    table = None
-    if listings is not None:
-        names = dict.fromkeys(('id_col', 'image_col', 'title_col', 'phash_col', 'source_col'))
-        table = new_listings(read_table(listings, encoding), load_matcher(folder, 'cpu'), names, images)
+    table = listings_of_file(folder, listings, images, encoding)
     return export_matcher(folder, table, images or '.', **kwargs)
+
+
+def listings_of_file(
+    folder,  # Of a saved matcher
+    listings=None,  # File of listings, or None
+    images=None,  # Folder of the images
+    encoding: str = 'utf-8',  # Of a text table
+) -> pd.DataFrame | None:  # With the matcher's columns
+    "A file of listings whose columns are found by their usual names."
+    if listings is None: return None
+    names = dict.fromkeys(('id_col', 'image_col', 'title_col', 'phash_col', 'source_col'))
+    return new_listings(read_table(listings, encoding), load_matcher(folder, 'cpu'), names, images)
 
 
 def refuse_loss(
@@ -113,7 +122,7 @@ class _Listings:
         self.images = images
         self.bs = bs
         self.group_col = group_col
-        self.table = _titles_of(matcher) if table is None else table.reset_index(drop=True)
+        self.table = titles_of(matcher) if table is None else table.reset_index(drop=True)
         self.whole = None
 
     def embedded(self, encoder, rows=None):
@@ -147,24 +156,30 @@ class _Listings:
         groups = np.arange(len(embeddings)) if embeddings.groups is None else embeddings.groups
         if 'image' not in self.matcher.encoder.inputs: calibrating = np.array([], int)
         elif trained_on.any(): calibrating = np.flatnonzero(trained_on)
-        else: calibrating = np.flatnonzero(_drawn(groups, CALIBRATED_SHARE * len(groups), rng))
+        else: calibrating = np.flatnonzero(drawn_groups(groups, CALIBRATED_SHARE * len(groups), rng))
         measuring = np.setdiff1d(np.flatnonzero(~trained_on), calibrating)
-        if len(measuring) > MEASURED: measuring = measuring[_drawn(groups[measuring], MEASURED, rng)]
+        if len(measuring) > MEASURED: measuring = measuring[drawn_groups(groups[measuring], MEASURED, rng)]
         if len(measuring) < 2:
             raise InputError('int8: the encoder was trained on all of the listings: to measure what int8 '
                              'loses give some that it was not trained on')
         return np.sort(rng.permutation(calibrating)[:CALIBRATED]), measuring
 
 
-def _drawn(groups, n_listings, rng):
-    "Whole groups at random until they hold so many listings: bool (n,)."
+def drawn_groups(
+    groups: np.ndarray,  # (n,)
+    n_listings: float,  # How many listings to draw
+    rng: np.random.Generator,
+) -> np.ndarray:  # bool (n,)
+    "Whole groups at random until they hold so many listings."
     codes = np.unique(groups.astype(str), return_inverse=True)[1]
     order = rng.permutation(codes.max() + 1)
     n_drawn = int(np.searchsorted(np.bincount(codes)[order].cumsum(), n_listings)) + 1
     return np.isin(codes, order[:n_drawn])
 
 
-def _titles_of(matcher):
+def titles_of(
+    matcher: Matcher,
+) -> pd.DataFrame:  # With the matcher's columns of ids and titles
     "The catalogue's titles as a table; raises `InputError` where the matcher reads more than titles."
     columns = matcher.columns
     reads_phash = 'phash' in matcher.rule.reads

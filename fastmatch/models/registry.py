@@ -1,8 +1,9 @@
 """Where encoders are made: by name, or from the spec in a saved matcher.
 
 `register_encoder` adds a kind of encoder of your own. Built in are timm's and torchvision's models for
-pictures (`ImageEncoder`, `TorchvisionEncoder`), transformers' for titles (`TitleEncoder`), and for both the
-towers of CLIP and SigLIP models (`ClipImageEncoder`, `ClipTextEncoder`).
+pictures (`ImageEncoder`, `TorchvisionEncoder`), transformers' for titles (`TitleEncoder`), their word vectors
+without attention (`StaticTextEncoder`), and for both the towers of CLIP and SigLIP models
+(`ClipImageEncoder`, `ClipTextEncoder`).
 """
 import inspect
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from .given import ATTRIBUTES, given_encoder, name_of_function, tokenizer_name
 from .image import ImageEncoder
 from .module import TorchvisionEncoder
 from .parts import PartEncoder
+from .static import KIND as STATIC
+from .static import StaticTextEncoder
 from .text import TitleEncoder, load_saved_tokenizer, load_tokenizer
 from .weights import IMAGE_PACKAGES, TITLE_PACKAGES
 
@@ -39,7 +42,8 @@ KINDS = {
               'parts': EncoderKind('parts', PartEncoder),
               CLIP: EncoderKind(CLIP, ClipImageEncoder)},
     'text': {'transformers': EncoderKind('transformers', TitleEncoder, load_tokenizer, load_saved_tokenizer),
-             CLIP: EncoderKind(CLIP, ClipTextEncoder, load_clip_tokenizer, load_saved_tokenizer)}}
+             CLIP: EncoderKind(CLIP, ClipTextEncoder, load_clip_tokenizer, load_saved_tokenizer),
+             STATIC: EncoderKind(STATIC, StaticTextEncoder, load_tokenizer, load_saved_tokenizer)}}
 RESERVED = ('hf-hub', 'hf_hub', 'local-dir')  # what timm itself writes before a colon
 # a class that doesn't take one of these options can still be made while the option has its default value
 DEFAULTS = {'pretrained': (True,), 'pool': (None, 'mean')}
