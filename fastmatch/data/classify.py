@@ -9,20 +9,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ..core import InputError, preview
 from ..match.cells import is_among, texts_of
-from .block import (
-    BatchOptions,
-    ListingDataLoaders,
-    _in_order,
-    check_inputs,
-    in_folder,
-    part_unlabelled,
-    take_batch_options,
-    train_on_all,
-)
-from .columns import Columns
+from .batch_options import BatchOptions, take_batch_options
+from .columns import Columns, check_inputs
 from .draw import EpochDraw
 from .frames import Frames, frames_of, take_frame_options
 from .image import file_name
+from .loaders import ListingDataLoaders
+from .pictures import in_folder
 from .read import (
     Fault,
     check_columns,
@@ -34,7 +27,7 @@ from .read import (
     with_names,
 )
 from .soft import LIKELIEST, classes_in_training, label_columns_of, read_probabilities
-from .split import check_valid_fold, components, valid_split
+from .split import check_valid_fold, components, in_order, part_unlabelled, train_on_all, valid_split
 from .title import MAX_LEN
 
 
@@ -362,7 +355,7 @@ def _classes(df, group_column, is_valid, label_columns):
         warnings.warn(f'{len(held_out_only)} label(s) stand on held-out items only, no model can learn them: '
                       f'{preview(held_out_only)}', stacklevel=3)
     if label_columns: return label_columns
-    vocab = _in_order(classes)
+    vocab = in_order(classes)
     if len(vocab) < 2:
         raise InputError(f'{classes.name} has one value, {vocab[0]!r}: there is nothing to tell apart')
     return vocab

@@ -142,3 +142,12 @@ def _by_role(keywords):
             raise InputError(f'{keyword}={column_name!r}: the {role} column is {by_role[role]!r} already')
         by_role[role] = column_name
     return by_role
+
+
+def check_inputs(
+    columns: Columns,  # Of the table
+):
+    "Raise `InputError` where a listing would have neither picture nor title."
+    # compared with None, since a column may be named 0
+    if columns.image is None and columns.title is None:
+        raise InputError('image_col and title_col are both None: a listing needs a picture or a title')

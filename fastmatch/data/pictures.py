@@ -68,3 +68,20 @@ def one_a_picture(
     wide = df.iloc[rows].reset_index(drop=True)
     wide[column] = [name for of_listing in names for name in of_listing]
     return wide, rows
+
+
+def in_folder(
+    df: pd.DataFrame,  # One row a listing; not changed
+    image_columns: list,  # Columns of image files
+    folder,  # That the file names start from
+) -> pd.DataFrame:
+    "A copy with whole paths for file names, to be read by dataloaders of another folder."
+    folder = Path(folder).resolve()
+
+    def whole_path(cell):
+        paths = [str(image_path(folder, name)) for name in picture_names(cell, folder)]
+        if not paths: return None
+        return paths[0] if len(paths) == 1 else tuple(paths)
+    # a map would make NaN of what is missing
+    return df.assign(**{column: pd.Series([whole_path(cell) for cell in df[column]], df.index, dtype=object)
+                        for column in image_columns})

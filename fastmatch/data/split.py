@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ..core import InputError, preview
-from ..match.cells import codes_of, key_sets, several, tidy_hashes
+from ..match.cells import codes_of, key_sets, several, tidy, tidy_hashes
 from .columns import Columns
 from .image import image_path
 from .pictures import picture_names
@@ -265,3 +265,32 @@ def _folds(df, fold_column, valid_fold):
     if isinstance(valid_fold, (bool, np.bool_)) and not is_bool:
         raise InputError(f'valid_fold={valid_fold!r}: {fold_column!r} holds numbers, give one of them')
     return tidy_folds(df[fold_column]).to_numpy(dtype=np.int64)
+
+
+def part_unlabelled(
+    df: pd.DataFrame,  # Usable rows; the group of some may be missing
+    group_column,  # Of the groups
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:  # With a group, without one, bool (n,) which have one
+    "Take the rows without a group out of a table, and say how many there are."
+    has_group = df[group_column].notna().to_numpy()
+    if has_group.all(): return df, df.iloc[:0], has_group
+    unlabelled = df[~has_group].reset_index(drop=True)
+    labelled = df[has_group].reset_index(drop=True)
+    if len(labelled): labelled[group_column] = tidy(labelled[group_column], str(group_column))
+    warnings.warn(f'{len(unlabelled)} listings without a group ({group_column}) take no part in training and '
+                  'validation, and are kept aside', stacklevel=3)
+    return labelled, unlabelled, has_group
+
+
+def train_on_all(
+    n: int,  # Rows
+) -> tuple[np.ndarray, pd.DataFrame]:  # As `valid_split`
+    "The split without held-out rows."
+    return np.zeros(n, bool), pd.DataFrame(columns=['id', 'row', 'fold', 'to'])
+
+
+def in_order(
+    groups: pd.Series,
+) -> list:
+    "The different groups, sorted; a column may hold both numbers and text."
+    return sorted(groups.unique(), key=lambda group: (isinstance(group, str), group))

@@ -2,10 +2,9 @@
 from dataclasses import replace
 
 from ..core import seed_everything
-from ..data.block import part_unlabelled
 from ..data.columns import Columns
 from ..data.read import check_listings, join_titles
-from ..data.split import valid_split
+from ..data.split import part_unlabelled, valid_split
 from ..learner.base import check_one_batch
 from ..study import learner_maker, search_space, tune_learner
 from .options import TRIAL, Search, Training, check_least, refuse_unknown, take_columns, with_keywords

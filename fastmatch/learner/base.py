@@ -18,7 +18,7 @@ from ..callback.half import CPUMixedPrecision
 from ..callback.learner_methods import CallbackMethods
 from ..callback.scoring import GroupRates
 from ..core import InputError, preview
-from ..data.block import short_titles_first
+from ..data.loader import short_titles_first
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.checkpointing import checkpoint_layers

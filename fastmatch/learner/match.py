@@ -14,9 +14,9 @@ from ..callback.heads import HeadLabels
 from ..callback.scoring import CheckedTrackers, MatchRecorder, ValidScores
 from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
-from ..data.block import MatchDataLoaders, in_folder
+from ..data.block import MatchDataLoaders
 from ..data.kinds import cells_of
-from ..data.pictures import one_a_picture
+from ..data.pictures import in_folder, one_a_picture
 from ..data.read import check_listings, join_titles
 from ..data.split import usable_hashes
 from ..layers.heads import CosineHead

@@ -11,7 +11,7 @@ from fasttransform import Pipeline
 
 from ..callback.state import preserved_randomness
 from ..core import InputError
-from ..data.block import ListingDataLoaders
+from ..data.loaders import ListingDataLoaders
 from ..data.title import Tokenize
 
 

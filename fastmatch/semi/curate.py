@@ -5,6 +5,7 @@ import pandas as pd
 from ..core import InputError
 from ..match.cells import texts_of
 from .out_of_fold import OutOfFold, log_probabilities
+from .share import wilson
 
 UNCERTAINTIES = 'margin', 'entropy', 'confidence'
 POOL = 10  # times as many of the least certain items as are wanted, among which diversity decides
@@ -121,7 +122,7 @@ def class_needs(
         is_own = targets == label
         n_items, n_found = int(is_own.sum()), int((predicted[is_own] == label).sum())
         n_said = int((predicted == label).sum())
-        low, high = _wilson(n_found, n_items)
+        low, high = wilson(n_found, n_items)
         taken = pd.Series(predicted[is_own & (predicted != label)]).value_counts()
         rows.append({'class': name, 'n': n_items, 'recall': n_found / n_items if n_items else np.nan,
                      'low': low, 'high': high, 'precision': n_found / n_said if n_said else np.nan,
@@ -131,14 +132,6 @@ def class_needs(
     is_enough = (table.n > table.n.median()) & (table.sure >= SURE)
     table['advice'] = np.select([table.low < HARD, is_enough], ['more', 'enough'], '')
     return table.sort_values(['low', 'n'], kind='stable', ignore_index=True)
-
-
-def _wilson(n_hits, n_all, z=1.96):
-    "The 95% interval of a share, which is sound for few items; https://doi.org/10.2307/2276774"
-    if not n_all: return 0., 1.
-    middle = (n_hits + z**2 / 2) / (n_all + z**2)
-    half_width = z / (n_all + z**2) * np.sqrt(n_hits * (n_all - n_hits) / n_all + z**2 / 4)
-    return float(middle - half_width), float(middle + half_width)
 
 
 __all__ = ['class_needs', 'suspicious_labels', 'uncertainty', 'worth_labelling']

@@ -12,6 +12,7 @@ from ..metrics import macro_f1
 from .keep import Keep
 from .leaks import held_out_of
 from .pseudo import ORIGIN, pseudo_label, soft_labelled, with_pseudo_labels
+from .share import wilson
 
 
 @dataclass
@@ -133,17 +134,6 @@ def _estimated_precision(origin, learn):
     low, high = wilson(n_right, n_kept)
     return {'valid_kept': n_kept, 'precision': n_right / n_kept if n_kept else np.nan,
             'precision_low': low, 'precision_high': high}
-
-
-def wilson(
-    n_right: int,  # Of `n`
-    n: int,
-) -> tuple[float, float]:
-    "The 95% interval of a share, by Wilson's score; (0, 1) of nothing."
-    if not n: return 0., 1.
-    from scipy.stats import binomtest
-    interval = binomtest(n_right, n).proportion_ci(method='wilson')
-    return float(interval.low), float(interval.high)
 
 
 def class_report(

@@ -43,7 +43,7 @@ from fastmatch.semi import (
 )
 from fastmatch.semi.keep import margins
 from fastmatch.semi.pseudo import soft_labelled
-from fastmatch.semi.rounds import wilson
+from fastmatch.semi.share import wilson
 from tests.bench.streams import (
     EPOCHS,
     RATE,

@@ -17,10 +17,11 @@ from PIL import Image
 
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
-from fastmatch.data.block import MatchDataLoaders, short_titles_first
+from fastmatch.data.block import MatchDataLoaders
 from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.data.demo import demo_path
 from fastmatch.data.image import image_path, read_image
+from fastmatch.data.loader import short_titles_first
 from fastmatch.data.show import wrap
 from fastmatch.data.table import recognise
 from fastmatch.data.title import TensorTitle

@@ -1,11 +1,10 @@
 "Curation: planted wrong labels come first, chosen items are uncertain and unlike, classes by hand."
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from fastmatch.core import InputError
-from fastmatch.semi.curate import _wilson, class_needs, suspicious_labels, uncertainty, worth_labelling
+from fastmatch.semi.curate import class_needs, suspicious_labels, uncertainty, worth_labelling
 from tests.semi.made import of, truth, way
 
 
@@ -72,13 +71,6 @@ def test_what_classes_need():
     assert found.recall['class 1'] == .5 and found.taken_for['class 1'] == 'class 0'
     assert found.precision['class 0'] == pytest.approx(100 / 110) and found.index[0] == 'class 1'
     assert found.sure.to_dict() == {'class 0': 1, 'class 1': .5, 'class 2': 1}
-
-
-def test_the_interval_of_a_share_is_wilsons():
-    for n_hits, n_all in ((0, 5), (3, 7), (50, 60)):
-        expected = stats.binomtest(n_hits, n_all).proportion_ci(.95, 'wilson')
-        assert _wilson(n_hits, n_all) == pytest.approx((expected.low, expected.high), abs=1e-4)
-    assert _wilson(0, 0) == (0, 1)
 
 
 def test_what_is_refused():

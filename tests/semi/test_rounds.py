@@ -7,7 +7,8 @@ from sklearn.metrics import f1_score
 
 from fastmatch.core import InputError
 from fastmatch.semi import Confidence, Quota, class_report, label_report, pseudo_label, pseudo_rounds
-from fastmatch.semi.rounds import valid_macro_f1, wilson
+from fastmatch.semi.rounds import valid_macro_f1
+from fastmatch.semi.share import wilson
 from tests.semi.small import make, make_dls
 
 
