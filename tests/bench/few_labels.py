@@ -119,28 +119,10 @@ def blends(parts):
     return found
 
 
-def macro_f1_of(targets, predicted, times, n_classes):
-    "Macro-F1 of items that are each counted so many times, as scikit-learn has it for repeated rows."
-    is_hit = targets == predicted
-    hits = np.bincount(targets[is_hit], times[is_hit], n_classes)
-    sizes = np.bincount(targets, times, n_classes) + np.bincount(predicted, times, n_classes)
-    return float(np.sum(2 * hits / np.maximum(sizes, 1)) / np.sum(sizes > 0))
-
-
 def interval(ours: list, theirs: list, draws=2000):
     "The mean difference in macro-F1 over seeds, and its 95% interval by resampling items."
-    targets, n_classes = ours[0].targets, len(ours[0].classes)
-    predicted = [(one.predicted, other.predicted) for one, other in zip(ours, theirs)]
-
-    def difference(times):
-        return np.mean([macro_f1_of(targets, one, times, n_classes)
-                        - macro_f1_of(targets, other, times, n_classes)
-                        for one, other in predicted])
-    rng = np.random.default_rng(0)
-    n_items = len(targets)
-    drawn = [difference(np.bincount(rng.integers(n_items, size=n_items), minlength=n_items))
-             for _ in range(draws)]
-    return difference(np.ones(n_items)), *np.quantile(drawn, [.025, .975])
+    return streams.interval(ours[0].targets, [each.predicted for each in ours],
+                            [each.predicted for each in theirs], draws)
 
 
 def measure(ways, seeds, folders, models) -> pd.DataFrame:

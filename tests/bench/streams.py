@@ -176,6 +176,7 @@ WAYS = {
        for name in ALL},
     **{f'single, pretrained, {trick}': partial(stream, fusion='single', objectives=ALL, trick=trick)
        for trick in TRICKS},
+    'double, pretrained, EMA': partial(stream, fusion='double', objectives=ALL, trick='EMA'),
     **{f'double, pretrained, {how}': partial(stream, fusion='double', objectives=ALL, how=how)
        for how in PRETRAININGS}}
 # made of the ways above: (ways, whether probabilities are averaged, in place of their logarithms)
@@ -183,6 +184,9 @@ BLENDS = {
     'single + double, probabilities': (['single, pretrained', 'double, pretrained'], True),
     'single + double, logits': (['single, pretrained', 'double, pretrained'], False),
     'single + double, bare, logits': (['single', 'double'], False),
+    'single + double, EMA, logits': (['single, pretrained, EMA', 'double, pretrained, EMA'], False),
+    'single + double + late fusion, EMA': (
+        ['single, pretrained, EMA', 'double, pretrained, EMA', BASE], False),
     'single + double + late fusion': (['single, pretrained', 'double, pretrained', BASE], False),
     'single + double + late fusion + words': (
         ['single, pretrained', 'double, pretrained', BASE, 'words and characters'], False),
@@ -193,6 +197,8 @@ COMPARED_WITH = {
     'single + double, logits': 'single + double, bare, logits',
     **{way: 'single, pretrained' for way in WAYS if way.startswith('single, pretrained')
        and way != 'single, pretrained'},
+    'double, pretrained, EMA': 'double, pretrained',
+    'single + double, EMA, logits': 'single + double, logits',
     **{f'double, pretrained, {how}': 'double' for how in PRETRAININGS}}
 
 
@@ -232,15 +238,25 @@ def logits_of(way, seed, work):
 def macro_f1(truth, predictions): return f1_score(truth, predictions, average='macro', zero_division=0)
 
 
+def macro_f1_of(targets, predicted, times, n_classes):
+    "Macro-F1 of items that are each counted so many times, as scikit-learn has it for repeated rows."
+    is_hit = targets == predicted
+    hits = np.bincount(targets[is_hit], times[is_hit], n_classes)
+    sizes = np.bincount(targets, times, n_classes) + np.bincount(predicted, times, n_classes)
+    return float(np.sum(2 * hits / np.maximum(sizes, 1)) / np.sum(sizes > 0))
+
+
 def interval(truth, ours: list, theirs: list, draws=1000):
     "Mean difference in macro-F1 over seeds, and its 95% interval by resampling items."
-    rng = np.random.default_rng(0)
+    rng, n_items = np.random.default_rng(0), len(truth)
+    n_classes = 1 + max(array.max() for array in (truth, *ours, *theirs))
 
-    def difference(rows):
-        return np.mean([macro_f1(truth[rows], one[rows]) - macro_f1(truth[rows], other[rows])
-                        for one, other in zip(ours, theirs)])
-    drawn = [difference(rng.integers(len(truth), size=len(truth))) for _ in range(draws)]
-    return difference(np.arange(len(truth))), *np.quantile(drawn, [.025, .975])
+    def difference(times):
+        return np.mean([macro_f1_of(truth, one, times, n_classes)
+                        - macro_f1_of(truth, other, times, n_classes) for one, other in zip(ours, theirs)])
+    drawn = [difference(np.bincount(rng.integers(n_items, size=n_items), minlength=n_items))
+             for _ in range(draws)]
+    return difference(np.ones(n_items)), *np.quantile(drawn, [.025, .975])
 
 
 def predictions(seeds, work, kept: Path | None = None) -> pd.DataFrame:
