@@ -54,9 +54,12 @@ def run(notebook):
 
 
 def for_reading(book):
-    "Without the cells that nbdev hides; a slow cell says that it was not run."
+    """Without the cells that nbdev hides, and without warnings and progress bars of other packages, which go
+    to stderr; a slow cell says that it was not run."""
     book.cells = [cell for cell in book.cells if not has_flag(cell, 'hide')]
     for cell in book.cells:
+        if cell.cell_type == 'code':
+            cell.outputs = [output for output in cell.outputs if output.get('name') != 'stderr']
         cell.source = re.sub(r'^#\s*\|\s*slow\b', SLOW, cell.source, flags=re.M)
         cell.metadata.pop('tags', None)
     return book

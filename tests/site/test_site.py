@@ -124,10 +124,14 @@ def browse(pages, words, width, folder):
 @pytest.mark.parametrize('width', WIDTHS)
 def test_every_page_opens(width, tmp_path):
     pages = all_pages()
+    assert len(pages) > 50
+    # one page of the reference is made as the other: on a phone some are enough
+    if width == 390:
+        pages = [page for page in pages if 'reference' not in page or re.search('losses|match|data', page)]
     seen, console, missing = browse(pages, ['ArcFace', 'min2'] if width == 1280 else [], width, tmp_path)
     assert console == [] and missing == []
     answers = {answer['page']: answer for answer in seen['answers']}
-    assert sorted(answers) == pages and len(pages) > 50
+    assert sorted(answers) == pages
     assert [page for page, answer in answers.items() if answer['broken']] == []
     assert [page for page, answer in answers.items() if answer['text'] < 200] == []
     assert [(page, answer['scroll']) for page, answer in answers.items() if answer['scroll'] > width] == []
