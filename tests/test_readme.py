@@ -17,6 +17,7 @@ TEXT = PAGES[ROOT/'README.md']
 BLOCKS = list(dict.fromkeys(block for text in PAGES.values()
                             for block in re.findall(r'<!-- code -->\n```python\n(.+?)```', text, re.S)))
 LONG = [block for block in BLOCKS if 'lr_find' in block]
+TRAINED = [block for block in BLOCKS if 'fit_flat_cos' in block and block not in LONG]
 
 
 def command(name): return re.search(rf'<!-- {name} -->\n```bash\n(.+?)\n```', TEXT, re.S)[1]
@@ -50,7 +51,9 @@ def test_the_submission_block_runs(competition):
     assert words == 'posting_id,matches'.split() + ' '.join(rows).split()
 
 
-@pytest.mark.parametrize('code', [block for block in BLOCKS if block not in LONG and 'test.csv' not in block])
+@pytest.mark.parametrize('code', [
+    pytest.param(block, marks=[pytest.mark.slow] * (block in TRAINED))
+    for block in BLOCKS if block not in LONG and 'test.csv' not in block])
 def test_code_blocks_run(code, tmp_path):
     finished = run_block(code, tmp_path)
     assert finished.returncode == 0, finished.stderr
@@ -66,7 +69,7 @@ def test_the_training_block_runs(code, tmp_path):
 
 
 def test_every_python_block_is_run():
-    assert len(LONG) == 1 and len(BLOCKS) >= 8
+    assert len(LONG) == len(TRAINED) == 1 and len(BLOCKS) >= 8
     for text in PAGES.values(): assert text.count('```python') == text.count('<!-- code -->\n```python')
 
 
