@@ -30,7 +30,7 @@ def fingerprint(
 ) -> str:
     "A sha256 over type, shape and bytes of an array: equal only for arrays that are equal to the last bit."
     digest = hashlib.sha256(f'{vectors.dtype.str} {vectors.shape}'.encode())
-    digest.update(np.ascontiguousarray(vectors))
+    digest.update(np.ascontiguousarray(vectors).data)
     return digest.hexdigest()
 
 

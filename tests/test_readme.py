@@ -1,4 +1,4 @@
-"What the README says is run as it stands."
+"What the README and the pages of the site say is run as it stands."
 import importlib
 import re
 import subprocess
@@ -10,9 +10,14 @@ import pytest
 
 matplotlib.use('Agg')
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT/'README.md').read_text(encoding='utf-8')
-BLOCKS = re.findall(r'<!-- code -->\n```python\n(.+?)```', TEXT, re.S)
-LONG = [block for block in BLOCKS if 'fit_flat_cos' in block]
+PAGES = {path: path.read_text(encoding='utf-8')
+         for path in (*sorted(ROOT.glob('*.md')), *sorted((ROOT/'docs').glob('*.md')))}
+TEXT = PAGES[ROOT/'README.md']
+# a block may stand on several pages
+BLOCKS = list(dict.fromkeys(block for text in PAGES.values()
+                            for block in re.findall(r'<!-- code -->\n```python\n(.+?)```', text, re.S)))
+LONG = [block for block in BLOCKS if 'lr_find' in block]
+TRAINED = [block for block in BLOCKS if 'fit_flat_cos' in block and block not in LONG]
 
 
 def command(name): return re.search(rf'<!-- {name} -->\n```bash\n(.+?)\n```', TEXT, re.S)[1]
@@ -46,7 +51,9 @@ def test_the_submission_block_runs(competition):
     assert words == 'posting_id,matches'.split() + ' '.join(rows).split()
 
 
-@pytest.mark.parametrize('code', [block for block in BLOCKS if block not in LONG and 'test.csv' not in block])
+@pytest.mark.parametrize('code', [
+    pytest.param(block, marks=[pytest.mark.slow] * (block in TRAINED))
+    for block in BLOCKS if block not in LONG and 'test.csv' not in block])
 def test_code_blocks_run(code, tmp_path):
     finished = run_block(code, tmp_path)
     assert finished.returncode == 0, finished.stderr
@@ -62,7 +69,8 @@ def test_the_training_block_runs(code, tmp_path):
 
 
 def test_every_python_block_is_run():
-    assert len(LONG) == 1 and len(BLOCKS) == TEXT.count('```python')
+    assert len(LONG) == len(TRAINED) == 1 and len(BLOCKS) >= 8
+    for text in PAGES.values(): assert text.count('```python') == text.count('<!-- code -->\n```python')
 
 
 def test_ci_calls_the_readmes_test_command():
@@ -72,8 +80,10 @@ def test_ci_calls_the_readmes_test_command():
 
 
 def test_links_lead_somewhere():
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', TEXT) if not link.startswith('http')]
-    assert links and [link for link in links if not (ROOT/link).exists()] == []
+    links = [(path, link) for path, text in PAGES.items() for link in re.findall(r'\]\(([^)#]+)[^)]*\)', text)
+             if not link.startswith('http')]
+    assert len(links) > 60
+    assert [(path.name, link) for path, link in links if not (path.parent/link).exists()] == []
 
 
 # word that `fastmatch.all` leaves out -> the module that it is imported from
@@ -83,8 +93,8 @@ ROOMS = {'recognise': 'fastmatch.data.table', 'unescape': 'fastmatch.data.table'
 
 
 def exists(name):
-    """Whether a name of the README's table is there: in a notebook, bare or behind a module, in the room that
-    the README names, or as a method of a Learner or a matcher."""
+    """Whether a name of the table of parts is there: in a notebook, bare or behind a module, in the room that
+    the page names, or as a method of a Learner or a matcher."""
     import fastmatch.all as fm
     if hasattr(fm, name): return True
     if name in ROOMS: return hasattr(importlib.import_module(ROOMS[name]), name)
@@ -97,7 +107,6 @@ def exists(name):
 
 
 def test_names_in_the_table_exist():
-    section = TEXT[TEXT.index('## What is inside'):TEXT.index('## Extras')]
-    rows = re.findall(r'^\|.+\|$', section, re.M)[2:]
+    rows = re.findall(r'^\|.+\|$', PAGES[ROOT/'docs'/'parts.md'], re.M)[2:]
     names = [name for row in rows for name in re.findall(r'`([A-Za-z_.0-9]+)`', row.split('|')[2])]
     assert len(names) > 30 and [name for name in names if not exists(name)] == []

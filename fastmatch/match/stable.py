@@ -11,7 +11,7 @@ def stable_pairs(
     No two listings would rather have each other than what they got: the stable matching of Gale and Shapley
     (https://doi.org/10.1080/00029890.1962.11989827), of which there is one where no two pairs are equal.
     """
-    taken = set()
+    taken: set[int] = set()
     is_kept = np.zeros(len(slots), bool)
     for place, (one, other) in zip(order.tolist(), slots[order].tolist()):
         wanted = {slot for slot in (one, other) if slot >= 0}

@@ -73,7 +73,8 @@ class Categories(FieldSpace):
         first, second = self.cells[rows], self.cells[ids]
         pairs = Counter(tuple(sorted(values)) for values in zip(first, second)
                         if None not in values and values[0] != values[1])
-        of_value, all_values = Counter(), Counter(value for value in self.cells if value is not None)
+        of_value: Counter = Counter()
+        all_values = Counter(value for value in self.cells if value is not None)
         for values, count in pairs.items():
             for value in values: of_value[value] += count
         synonyms = dict(self.synonyms)

@@ -58,8 +58,8 @@ def fusion_grid(
     tenths.sort(key=lambda shares: max(shares) - min(shares))
     # a modality of weight 0 still brings candidates: without it, the rule would be applied to fewer than it
     # was chosen on
-    grid = [(how, {modality: share / 10 for modality, share in zip(names, shares)})
-            for how in hows if how in MEANS for shares in tenths]
+    grid: list[tuple] = [(how, {modality: share / 10 for modality, share in zip(names, shares)})
+                         for how in hows if how in MEANS for shares in tenths]
     if 'prob_or' in hows:
         for powers in itertools.product((1., 2., 4.), repeat=len(names)):
             grid.append(('prob_or', dict(zip(names, powers))))

@@ -193,7 +193,7 @@ def measured_levels(
         parts = _dealt_parts(setting, size, draws, seed)
         levels.append(Level.of([_found(_neighbors_in(part, rule), part, rule) for part in parts]))
     # whole groups do not fill every size: sizes that come out equal are one
-    levels_by_pool = {}
+    levels_by_pool: dict[int, list[Level]] = {}
     for level in levels: levels_by_pool.setdefault(level.pool, []).append(level)
     return [Level.of(levels_by_pool[pool]) for pool in sorted(levels_by_pool, reverse=True)]
 

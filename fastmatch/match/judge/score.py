@@ -93,7 +93,8 @@ def recall_and_precision(
     for metric, wanted in ((recall_at, np.minimum(groups.sizes - 1, 1)), (map_at_r, groups.sizes - 1)):
         is_cut = _is_cut(neighbors, groups, wanted).any()
         figures.append(np.full(len(groups), np.nan) if is_cut else metric(neighbors, groups))
-    return tuple(figures)
+    recall, precision = figures
+    return recall, precision
 
 
 def _is_cut(neighbors, groups, wanted):

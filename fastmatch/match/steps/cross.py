@@ -32,7 +32,7 @@ def cross_encoder(
              if texts[rows[place]].strip() and texts[ids[place]].strip()]
     if not close: return neighbors
     # from both sides a pair is the same two texts
-    numbers = {}
+    numbers: dict[tuple, int] = {}
     pair_numbers = [numbers.setdefault(tuple(sorted((texts[rows[place]], texts[ids[place]]))), len(numbers))
                     for place in close]
     first, second = map(list, zip(*numbers))

@@ -45,7 +45,7 @@ def agglomerate(
     n_listings = len(neighbors.ids)
     # for each group the sum of the scores between it and each other group; a merged group gets a new number,
     # the two old ones None
-    score_sums = [{} for _ in range(n_listings)]
+    score_sums: list = [{} for _ in range(n_listings)]
     for first, second, similarity in pairs: score_sums[first][second] = score_sums[second][first] = similarity
     sizes, parents, groups_left = [1] * n_listings, list(range(n_listings)), n_listings
     queue = [(-similarity, first, second) for first, second, similarity in pairs

@@ -21,7 +21,7 @@ def one_to_one(
     matches: Matches,  # Of all listings of the pool
     neighbors: Neighbors,  # Candidates that they were chosen from
     sources,  # `Keys`: where each listing comes from
-    several: list = (),  # Sources whose listings may have more than one match in another source
+    several: list | tuple = (),  # Sources whose listings may have more than one match in another source
 ) -> Matches:
     """Give each listing one match at most in each other source, from the highest score down, see
     `stable_pairs`. For one-to-many name the source whose listings may have many matches in `several`."""

@@ -206,7 +206,8 @@ class Step:
             raise InputError(f'rule: {saved!r} is no step')
         step_name = saved['do']
         is_own = ':' in step_name
-        if is_own and step_name not in (functions or {}):
+        functions = functions or {}
+        if is_own and step_name not in functions:
             raise InputError(
                 f'the rule has a step of its own, {step_name!r}: '
                 f'hand it in, functions={{{step_name!r}: ...}}')

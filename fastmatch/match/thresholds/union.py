@@ -19,7 +19,7 @@ class UnionSweep(ThresholdSearch):
         names: tuple | None = None,  # The two modalities; default those of the candidates that are not keys
     ):
         if names is None:
-            names = [modality for modality in candidates.scores if modality not in candidates.join]
+            names = tuple(modality for modality in candidates.scores if modality not in candidates.join)
         self.names = tuple(names)
         if len(self.names) != 2 or not set(self.names) <= set(candidates.scores):
             raise InputError(f'names={self.names}: two of {list(candidates.scores)}')
