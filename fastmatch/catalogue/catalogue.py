@@ -51,7 +51,8 @@ class Catalogue(Reading):
         self.file = Path(file)
         self.matcher = matcher
         self.record = Record(connect(file, wait=wait))
-        self._index, self._seen, self._saved = None, None, None
+        self._index, self._seen = None, None
+        self._saved = None
         if matcher is None: return
         try: self._check_matcher(new_rule)
         except BaseException:

@@ -142,7 +142,8 @@ class SavedIndex:
 
     def _write_part(self, part):
         name = f'part-{uuid4().hex[:12]}'
-        arrays, ngrams, indexes = {'numbers': part.numbers}, {}, []
+        arrays = {'numbers': part.numbers}
+        ngrams, indexes = {}, []
         for modality, space in part.spaces.items():
             if type(space) is Tfidf:
                 ngrams[modality] = space.vectors.shape[1]
