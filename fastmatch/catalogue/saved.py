@@ -21,7 +21,8 @@ from .schema import is_writable, writing
 FORMAT = 1  # raised with every change that older code can't read
 MANIFEST = 'index.json'
 SAVED_FROM = 5_000  # listings; an index of fewer is made in a second
-GROWTH = 20_000  # so many more than were saved, and half as many again, are saved while the catalogue is open
+GROWTH = 20_000  # so many more than were saved are saved while the catalogue is open,
+GROWTH_SHARE = .5  # where they are such a share of those that were saved
 MARKS = 3  # how many of the last marks the record keeps: a kill may come before the folder has the new one
 SETTING = 'index'  # under which the record keeps them
 READ_ATTEMPTS = 3  # how often an index is read that somebody replaces meanwhile
@@ -85,7 +86,7 @@ class SavedIndex:
         numbers, spaces = np.array(arrays['numbers']), {}
         for modality in content['indexes']:
             saved = Index.load(self.folder/name/modality)
-            is_plain = saved.kind == 'exact'
+            is_plain = saved.requested_kind == 'exact'
             spaces[modality] = Dense(saved.vectors, modality, normalized=True) if is_plain else saved
         for modality, width in content['ngrams'].items():
             like = index.like[modality]
@@ -112,7 +113,7 @@ class SavedIndex:
         the disk is full or somebody else is writing is told as a warning."""
         grown = len(index) - self.count
         is_changed = not all(part.saved_as for part in index.parts) or len(index) != self.count
-        is_enough = grown >= max(GROWTH, self.count // 2) or (at_the_end and is_changed)
+        is_enough = grown >= max(GROWTH, GROWTH_SHARE * self.count) or (at_the_end and is_changed)
         if len(index) < SAVED_FROM or not is_enough or not is_writable(self.catalogue.file): return
         try: self._save(index)
         except (InputError, OSError) as error:
