@@ -5,15 +5,16 @@
 `--rows` vectors of 64 numbers around a tenth as many centres are added in pieces of `--piece`; then 1,000
 others are looked up, k=10. What each does:
 
-- `catalogue`: `Catalogue.add` and `match`; adding also finds what matches (mean of one modality, threshold .9)
-  and keeps the groups. Up to 75,000 vectors a part are searched exactly, more by an index of faiss.
+- `catalogue`: `Catalogue.add` and `match`; adding also finds what matches (mean of one modality, from .9) and
+  keeps the groups. Up to 75,000 vectors a part are searched exactly, more by an index of faiss.
 - `lancedb`: `table.add`, `table.search(...).limit(10)`, without an index, which is exact.
 - `lancedb, indexed`: the same with an IVF-PQ index, made after adding (`index_s`).
 - `sqlite-vec`: one transaction a piece into a `vec0` table, `match` with k = 10, exact.
 
-`recall`: the share of the ten nearest by brute force that was found; of a catalogue's answer, which holds what
-reaches the threshold and no more, the share of those of the ten that reach it. `_s` is wall clock, and holds
-for an idle machine alone; `_cpu_s` are seconds of the processor, all threads together. `file_mb` holds all files.
+`recall`: the share of the ten nearest by brute force that was found; of a catalogue's answer, which holds
+what reaches the threshold and no more, the share of those of the ten that reach it. `_s` is wall clock, and
+holds for an idle machine alone; `_cpu_s` are seconds of the processor, all threads together. `file_mb` holds
+all files.
 
 The crashes: a process adds pieces of 100 and says so after each, until SIGKILL at a random moment (`--kills`
 times, into the same file). Of `said` rows, `lost` were said to be there and are not on reopening, `torn` are
@@ -101,8 +102,9 @@ class OfLance:
     def index(self): pass
 
     def search(self, vectors):
-        return [[row['number'] for row in self.table.search(vector).select(['number', '_distance']).limit(K).to_list()]
-                for vector in vectors]
+        columns = ['number', '_distance']
+        found = [self.table.search(vector).select(columns).limit(K).to_list() for vector in vectors]
+        return [[row['number'] for row in rows] for rows in found]
 
     def rows(self): return [] if self.table is None else self.table.to_arrow()['number'].to_pylist()
     def close(self): pass
