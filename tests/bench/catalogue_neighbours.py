@@ -61,7 +61,8 @@ class OfCatalogue:
         from fastmatch.match import Embeddings, Rule
         from fastmatch.matcher import Matcher
         self.embeddings, file = Embeddings, Path(folder)/'shop.db'
-        rule = Rule('mean', {'title': 1.}, THRESHOLD, k=K + 1)
+        # what is looked up is matched among itself too
+        rule = Rule('mean', {'title': 1.}, THRESHOLD, k=5 * K)
         matcher = Matcher(rule, Embeddings({'title': vectors_of(20, 7)}, [f'm{row}' for row in range(20)]))
         self.catalogue = Catalogue(file, matcher) if file.exists() else Catalogue.create(file, matcher)
 
@@ -217,14 +218,18 @@ def crashes(name, kills, folder):
     for _ in range(kills):
         code = f'from tests.bench.catalogue_neighbours import adding; adding({name!r}, {folder!r}, {said})'
         child = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        child.stdout.readline()
         wanted, began = rng.randrange(1, 6), time.monotonic()
-        for _ in range(wanted): child.stdout.readline()
+        lines = [child.stdout.readline() for _ in range(1 + wanted)]
         time.sleep(rng.uniform(0, 1.5) * (time.monotonic() - began) / wanted)
         os.kill(child.pid, signal.SIGKILL)
-        rest = child.stdout.read().split('\n')
+        # a line that was cut off was not said
+        lines += child.stdout.read().splitlines(keepends=True)
         child.wait()
-        reached = [int(line) for line in rest[:-1] if line]
+        if not lines[wanted].endswith('\n'):
+            # it could not open or add
+            result['failed'] += 1
+            break
+        said = max([said, *(int(line) for line in lines[1:] if line.endswith('\n'))])
         code = f'from tests.bench.catalogue_neighbours import reopened; reopened({name!r}, {folder!r})'
         finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
         if finished.returncode:
@@ -232,7 +237,6 @@ def crashes(name, kills, folder):
             print(finished.stderr[-500:], file=sys.stderr)
             break
         rows = json.loads(finished.stdout.splitlines()[-1])
-        said = max([said + BATCH * wanted, *reached])
         there = np.bincount(np.array(rows, int) // BATCH, minlength=said // BATCH)
         result['lost'] += int((BATCH - np.minimum(BATCH, there[:said // BATCH])).sum())
         result['torn'] += int(((there > 0) & (there != BATCH)).sum())
