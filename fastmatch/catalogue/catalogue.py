@@ -34,7 +34,8 @@ class Catalogue(Reading):
     The file holds the listings, their vectors, the pairs that match with score and reason, what people said,
     and every event. A listing's group follows from pairs and verdicts alone, so that it does not matter in
     which order or in how many pieces listings came; see `regroup` for the rules of which this is not so.
-    Without a matcher it can be read: `groups`, `group_of`, `history`, `why`, `events`.
+    Without a matcher it can be read: `groups`, `group_of`, `history`, `why`, `events`. The search index of a
+    large one is saved beside it, in the folder `FILE-index`, and may be deleted at any time.
 
     Any number of processes may have it open. One writes at a time: another waits, and is then refused by
     name. Raises `InputError` for a matcher that embeds in another way than the listings were (`reembed`), or
@@ -133,8 +134,8 @@ class Catalogue(Reading):
         held = index.numbers
         index.remove(np.setdiff1d(held, there))
         missing = np.setdiff1d(there, held)
-        for start in range(0, len(missing), CHUNK * 4):
-            numbers = missing[start:start + CHUNK * 4]
+        for start in range(0, len(missing), CHUNK):
+            numbers = missing[start:start + CHUNK]
             index.add(index.part_of(numbers, self._embeddings(numbers)))
         self._index, self._seen = index, last
         return index
