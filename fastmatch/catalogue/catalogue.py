@@ -12,6 +12,7 @@ from .fingerprints import encoder_fingerprint, rule_fingerprint, vector_widths
 from .index import SearchIndex, check_fits
 from .reading import Reading
 from .record import CHUNK, Record
+from .saved import SavedIndex
 from .schema import WAIT, connect, writing
 from .settle import Changes, check_verdicts, settle
 from .undo import came_with, check_undoable, revived_by, take_back_verdicts, went_with
@@ -33,7 +34,8 @@ class Catalogue(Reading):
     The file holds the listings, their vectors, the pairs that match with score and reason, what people said,
     and every event. A listing's group follows from pairs and verdicts alone, so that it does not matter in
     which order or in how many pieces listings came; see `regroup` for the rules of which this is not so.
-    Without a matcher it can be read: `groups`, `group_of`, `history`, `why`, `events`.
+    Without a matcher it can be read: `groups`, `group_of`, `history`, `why`, `events`. The search index of a
+    large one is saved beside it, in the folder `FILE-index`, and may be deleted at any time.
 
     Any number of processes may have it open. One writes at a time: another waits, and is then refused by
     name. Raises `InputError` for a matcher that embeds in another way than the listings were (`reembed`), or
@@ -51,6 +53,7 @@ class Catalogue(Reading):
         self.matcher = matcher
         self.record = Record(connect(file, wait=wait))
         self._index, self._seen = None, None
+        self._saved = None
         if matcher is None: return
         try: self._check_matcher(new_rule)
         except BaseException:
@@ -81,8 +84,9 @@ class Catalogue(Reading):
     def __exit__(self, *_): self.close()
 
     def close(self):
-        "Let go of the file."
-        self.record.connection.close()
+        "Save the search index of a large catalogue beside it, and let go of the file."
+        try: self._keep_index(at_the_end=True)
+        finally: self.record.connection.close()
 
     def _check_matcher(self, new_rule):
         expected, found = self.record.setting('encoder'), encoder_fingerprint(self.matcher)
@@ -121,25 +125,37 @@ class Catalogue(Reading):
         with self._snapshot(): return self._brought_up_to_date()
 
     def _brought_up_to_date(self):
-        matcher, last = self._needed_matcher(), self.record.last_event()
+        self._needed_matcher()
+        last = self.record.last_event()
         if self._index is not None and self._seen == last: return self._index
-        index = SearchIndex(matcher) if self._index is None else self._index
+        index = self._read_index() if self._index is None else self._index
         self._index = None
         there = self.record.present()
         held = index.numbers
         index.remove(np.setdiff1d(held, there))
         missing = np.setdiff1d(there, held)
-        for start in range(0, len(missing), CHUNK * 4):
-            numbers = missing[start:start + CHUNK * 4]
-            index.add(numbers, self._embeddings(numbers))
+        for start in range(0, len(missing), CHUNK):
+            numbers = missing[start:start + CHUNK]
+            index.add(index.part_of(numbers, self._embeddings(numbers)))
         self._index, self._seen = index, last
         return index
 
-    def _embeddings(self, numbers):
+    def _read_index(self):
+        "The index as it was saved, or an empty one."
+        made_by = [encoder_fingerprint(self.matcher), rule_fingerprint(self.matcher)]
+        if self._saved is None or self._saved.made_by != made_by: self._saved = SavedIndex(self, made_by)
+        index = self._saved.read()
+        return SearchIndex(self.matcher) if index is None else index
+
+    def _keep_index(self, at_the_end=False):
+        if self._index is not None and self._saved is not None: self._saved.keep(self._index, at_the_end)
+
+    def _embeddings(self, numbers, modalities=None):
         matcher = self.matcher
-        fields = {name: field for name, field in matcher.columns.fields.items() if name in matcher.rule.reads}
+        needed = matcher.rule.reads if modalities is None else modalities
+        fields = {name: field for name, field in matcher.columns.fields.items() if name in needed}
         widths = {modality: width for modality, width in self.record.setting('widths').items()
-                  if modality in matcher.rule.reads}
+                  if modality in needed}
         return self.record.embeddings(numbers, self.record.setting('encoder'), widths, fields,
                                       matcher.catalogue.made_with)
 
@@ -149,13 +165,15 @@ class Catalogue(Reading):
         if needs_matcher: self._needed_matcher()
         with writing(self.record.connection, self.file, options.dry_run):
             if prepare is not None: prepare()
-            # here, where nobody else can write
-            index = None if self.matcher is None else self.index()
+            # here, where nobody else can write; what people say needs no index, and does not change it
+            index = self.index() if needs_matcher or self._index is not None else None
             self._index = None
             event = self.record.add_event(kind, options.who, options.reason, detail)
             finding = None if index is None else Finding(self.record, self.matcher, index, self._embeddings)
             yield event, finding
-        if not options.dry_run: self._index, self._seen = index, event
+        if options.dry_run or index is None: return
+        self._index, self._seen = index, event
+        self._keep_index()
 
     def match(
         self,

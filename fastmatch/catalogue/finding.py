@@ -60,12 +60,13 @@ class Finding:
         "Find what new listings match; all listings that this may concern."
         for kind, keys in keys_of(embeddings, self.matcher.rule).items():
             self.record.add_keys(kind, keys, numbers)
+        new = self.index.part_of(numbers, embeddings)
         if not self.pairwise:
-            self.index.add(numbers, embeddings)
+            self.index.add(new)
             return {*numbers.tolist(), *self._run_all(), *loss.touched}
         crowded = np.array(sorted(self._newly_overused(numbers) - set(numbers.tolist())), np.int64)
-        self._search(numbers, embeddings)
-        self.index.add(numbers, embeddings)
+        self._search(new, embeddings)
+        self.index.add(new)
         return {*numbers.tolist(), *self._search_again(crowded), *self.left(loss)}
 
     def left(
@@ -104,18 +105,18 @@ class Finding:
         "What listings match as if they were added, without writing anything."
         rule = replace(self.matcher.rule.at(self.record.count() + len(numbers)), pools=None)
         overused = self._overused(_distinct(keys_of(embeddings, rule)))
-        return find_pairs(self.index, rule, numbers, embeddings, overused)
+        return find_pairs(self.index, rule, self.index.part_of(numbers, embeddings), overused)
 
     def _rules(self):
         "The rule at the threshold for the number of listings, and the same with close calls."
         rule = replace(self.matcher.rule.at(max(1, self.record.count())), pools=None)
         return rule, replace(rule, threshold=rule.threshold - NEAR)
 
-    def _search(self, numbers, embeddings):
+    def _search(self, new, embeddings):
         "Write what listings outside the index match."
         rule, lower = self._rules()
         overused = self._overused(_distinct(keys_of(embeddings, rule)))
-        table = find_pairs(self.index, lower, numbers, embeddings, overused)
+        table = find_pairs(self.index, lower, new, overused)
         self.record.add_edges(edge_rows(table, rule, True))
 
     def _search_again(self, numbers):
@@ -126,8 +127,9 @@ class Finding:
             self.record.rows(f'delete from edge where {side} in (select value from json_each(?))', numbers)
         embeddings = self.read_embeddings(numbers)
         self.index.remove(numbers)
-        self._search(numbers, embeddings)
-        self.index.add(numbers, embeddings)
+        again = self.index.part_of(numbers, embeddings)
+        self._search(again, embeddings)
+        self.index.add(again)
         return {*numbers.tolist(), *(listing for first, second, _ in pairs for listing in (first, second))}
 
     def _run_all(self):

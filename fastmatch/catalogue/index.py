@@ -1,17 +1,19 @@
 """The searchable side of a catalogue: spaces made from the record, and the pairs that a rule finds in them.
 
-Nothing here is kept: whatever is in memory follows from the record and is made again when it is opened.
+Nothing here decides: whatever is in memory follows from the record. `saved` keeps it beside the file, so that
+it need not be made again.
 """
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from ..core import InputError
-from ..match import Dense, Embeddings, Index, Pool, Rule
+from ..match import Dense, Embeddings, Index, Pool, Rule, Tfidf
 from ..match.spaces.approx import EXACT_ROWS
 from ..match.spaces.keys import Keys
+from ..match.spaces.picture_sets import alike
 
 SMALL = 500  # the last part takes new listings in up to so many; then a new one begins
 SHARE = 8  # a part is merged into the one before it where that has up to 8 times its listings
@@ -34,11 +36,25 @@ def decides_pairwise(
 class Part:
     "Some of the listings, ready to be searched."
     numbers: np.ndarray  # int64 (n,), of the listings
-    known: object  # `KnownListings` of them
+    spaces: dict  # Modality -> space of them
+    saved_as: str = ''  # Name of its folder, where it was saved
+
+    def __len__(self): return len(self.numbers)
+
+    def take(
+        self,
+        rows,  # Row numbers, or bool (n,)
+    ) -> 'Part':
+        "Some of the listings."
+        return Part(self.numbers[rows], {name: space.take(rows) for name, space in self.spaces.items()})
 
 
 class SearchIndex:
-    "All listings of a catalogue in one part or more, so that adding a few to a million copies only a few."
+    """All listings of a catalogue in one part or more, so that adding a few to a million copies only a few.
+
+    The n-grams that listings bring beside the matcher's get numbers that hold for all parts: a title is taken
+    apart once.
+    """
     def __init__(
         self,
         matcher,  # `Matcher`: its rule, and its weights of n-grams, which stay as they are
@@ -47,58 +63,65 @@ class SearchIndex:
         self.matcher = matcher
         self.exact_rows = exact_rows
         self.parts = []
+        self.like = {name: matcher.spaces[name] for name in matcher.rule.reads}
 
-    def __len__(self): return sum(len(part.numbers) for part in self.parts)
+    def __len__(self): return sum(map(len, self.parts))
 
     @property
     def numbers(self) -> np.ndarray:  # int64 (n,)
         "The numbers of all listings."
         return np.concatenate([np.empty(0, np.int64), *(part.numbers for part in self.parts)])
 
-    def add(
+    def part_of(
         self,
         numbers: np.ndarray,  # int64 (m,)
         embeddings: Embeddings,  # Of the same listings
+    ) -> Part:
+        "Listings ready to be searched and looked up, which are not among those of the index yet."
+        from ..matcher.known import make_spaces
+        spaces = make_spaces(embeddings, self.matcher.rule.reads, like=self.like)
+        return self._searchable(Part(numbers, spaces))
+
+    def add(
+        self,
+        part: Part,  # As `part_of` gave it
     ):
         "Take listings in."
-        if not len(numbers): return
-        if self.parts and len(self.parts[-1].numbers) + len(numbers) <= SMALL:
-            self._append(self.parts[-1], numbers, embeddings)
-            return
-        # the last part is full
-        self._merge_alike()
-        self.parts.append(Part(numbers, self._known(embeddings)))
-        if len(numbers) > SMALL: self._merge_alike()
+        if not len(part): return
+        self.know(part)
+        has_room = self.parts and len(self.parts[-1]) + len(part) <= SMALL
+        if not has_room: self._merge_alike()
+        self.parts.append(part)
+        if has_room: self.merge(len(self.parts) - 2)
+        elif len(part) > SMALL: self._merge_alike()
+
+    def know(
+        self,
+        part: Part,
+    ):
+        "Give the n-grams that these listings brought the same numbers in all that come later."
+        self.like |= {name: space.take(np.arange(0)) for name, space in part.spaces.items()
+                      if len(getattr(space, 'added', ())) > len(getattr(self.like[name], 'added', ()))}
 
     def _merge_alike(self):
         "Merge the last part into the one before it while that is not much larger: few copies in all."
-        while len(self.parts) > 1 and len(self.parts[-2].numbers) <= SHARE * len(self.parts[-1].numbers):
+        while len(self.parts) > 1 and len(self.parts[-2]) <= SHARE * len(self.parts[-1]):
             self.merge(len(self.parts) - 2)
 
-    def _append(self, part, numbers, embeddings):
-        part.known = part.known.append(embeddings)
-        part.numbers = np.concatenate([part.numbers, numbers])
-
-    def _known(self, embeddings):
-        from ..matcher.known import KnownListings, make_spaces
-        spaces = make_spaces(embeddings, self.matcher.rule.reads, like=self.matcher.spaces)
-        if len(embeddings) > self.exact_rows:
-            spaces = {name: Index(space.vectors, name, normalized=True) if type(space) is Dense else space
-                      for name, space in spaces.items()}
-        return KnownListings(np.asarray(embeddings.ids).astype(str), embeddings.titles,
-                             embeddings.trained_on, spaces, embeddings.made_with)
+    def _searchable(self, part):
+        if len(part) <= self.exact_rows: return part
+        return Part(part.numbers, {
+            name: Index(space.vectors, name, normalized=True) if type(space) is Dense else space
+            for name, space in part.spaces.items()})
 
     def remove(
         self,
         numbers,  # Of listings that are in it
     ):
         "Let listings go."
-        for part in self.parts:
-            is_kept = ~np.isin(part.numbers, numbers)
-            if is_kept.all(): continue
-            part.known = part.known.take(is_kept) if is_kept.any() else None
-            part.numbers = part.numbers[is_kept]
-        self.parts = [part for part in self.parts if len(part.numbers)]
+        is_kept = [~np.isin(part.numbers, numbers) for part in self.parts]
+        self.parts = [part if kept.all() else part.take(kept) for part, kept in zip(self.parts, is_kept)
+                      if kept.any()]
 
     def merge(
         self,
@@ -107,21 +130,19 @@ class SearchIndex:
         "Make one part of several."
         parts = self.parts[start:]
         if len(parts) < 2: return
-        titles = [part.known.titles for part in parts]
-        spaces = {name: _in_one([part.known.spaces[name] for part in parts], titles)
-                  for name in parts[0].known.spaces}
-        whole = replace(parts[0].known, ids=np.concatenate([part.known.ids for part in parts]),
-                        titles=None if titles[0] is None else sum(titles, []),
-                        trained_on=np.concatenate([part.known.trained_on for part in parts]), spaces=spaces)
-        self.parts[start:] = [Part(np.concatenate([part.numbers for part in parts]), whole)]
+        # what was made for searching them alone takes as much memory again
+        self.parts[start:] = []
+        numbers = np.concatenate([part.numbers for part in parts])
+        spaces = {}
+        for name in list(parts[0].spaces): spaces[name] = _in_one([part.spaces.pop(name) for part in parts])
+        self.parts.append(self._searchable(Part(numbers, spaces)))
 
 
-def _in_one(spaces, titles):
-    "Several spaces of one modality behind each other; those of titles are in one vocabulary only afterwards."
+def _in_one(spaces):
+    "Several spaces of one modality behind each other."
     whole = spaces[0]
-    for space, own_titles in zip(spaces[1:], titles[1:]):
-        # n-grams that a later part brought have columns of their own in it
-        if hasattr(space, 'added'): space = whole.transform(getattr(space, 'texts', own_titles))
+    for space in spaces[1:]:
+        whole, space = alike(whole, space)
         whole = whole.append(space)
     return whole
 
@@ -129,26 +150,41 @@ def _in_one(spaces, titles):
 def find_pairs(
     index: SearchIndex,
     rule: Rule,  # At the threshold that counts for all listings, without thresholds for other numbers
-    numbers: np.ndarray,  # int64 (m,), of new listings
-    embeddings: Embeddings,  # Of the same
+    new: Part,  # New listings, as `SearchIndex.part_of` gives them
     overused: dict,  # Modality of keys -> keys on so many listings that they join nothing
 ):  # DataFrame: first, second, score, a column for each modality, why
     "What new listings match among those of the index and among themselves."
     if not decides_pairwise(rule): index.merge()
+    own = {name: space.without(overused[name]) if overused.get(name) else space
+           for name, space in new.spaces.items()}
+    least = least_similarities(rule)
     parts = index.parts or [None]
     found = []
     for place, part in enumerate(parts):
-        if part is None: own = index._known(embeddings).spaces
-        else: own = part.known.spaces_of(embeddings)
-        own = {name: space.without(overused[name]) if overused.get(name) else space
-               for name, space in own.items()}
         # among themselves once, with the last part
         within = place == len(parts) - 1
-        spaces = {name: Pool(space, None if part is None else part.known.spaces[name], within)
+        spaces = {name: Pool(_bounded(space, least.get(name)),
+                             None if part is None else _bounded(part.spaces[name], least.get(name)), within)
                   for name, space in own.items()}
         behind = np.empty(0, np.int64) if part is None else part.numbers
-        found.append(_table(rule.run(spaces), spaces, np.concatenate([numbers, behind])))
+        found.append(_table(rule.run(spaces), spaces, np.concatenate([new.numbers, behind])))
     return _each_once(pd.concat(found, ignore_index=True))
+
+
+def least_similarities(
+    rule: Rule,
+) -> dict:  # Modality -> similarity; without those where any pair may match
+    """How similar two listings must be in a modality to match by the mean of several, whatever the others
+    say: no similarity is above 1. A search need not find pairs below."""
+    if rule.how != 'mean' or rule.steps or rule.pools or rule.apart or not rule.threshold <= 1: return {}
+    total = sum(rule.weights.values())
+    # means are of float32
+    return {name: 1 - (1 - rule.threshold) * total / weight - 1e-5
+            for name, weight in rule.weights.items() if weight}
+
+
+def _bounded(space, least):
+    return space if least is None or type(space) is not Tfidf else space.at_least(least)
 
 
 def all_pairs(
@@ -159,9 +195,10 @@ def all_pairs(
     "What all listings match among themselves, in the order of their ids, whatever the order they came in."
     index.merge()
     part = index.parts[0]
-    order = np.array(sorted(range(len(part.numbers)), key=lambda row: names[int(part.numbers[row])]))
-    spaces = {name: space.take(order) for name, space in part.known.spaces.items()}
-    return _each_once(_table(rule.run(spaces), spaces, part.numbers[order]))
+    part = part.take(np.array(sorted(range(len(part)), key=lambda row: names[int(part.numbers[row])])))
+    least = least_similarities(rule)
+    spaces = {name: _bounded(space, least.get(name)) for name, space in part.spaces.items()}
+    return _each_once(_table(rule.run(spaces), spaces, part.numbers))
 
 
 def _table(decision, spaces, numbers):

@@ -175,5 +175,4 @@ def _present(space):
         subspaces = [subspace for subspace in (space.new, space.catalogue) if subspace is not None]
         return np.concatenate([_present(subspace) for subspace in subspaces])
     if isinstance(space, AsymmetricSpace): return _present(space.listings)
-    row_numbers = np.arange(len(space))
-    return space.scores(row_numbers, row_numbers) > 0
+    return space.present

@@ -1,6 +1,6 @@
 """Does a catalogue that lives depend on the order and the pieces in which listings come?
 
-`python tests/bench/living.py [--sets emoji luma texts] [--orders 10] [--out nbs/living.csv]`
+`python tests/bench/living.py [--sets emoji luma texts] [--pieces 0 50 1] [--orders 10] [--out FILE.csv]`
 
 Listings are added to a new `Catalogue` in random orders and in pieces of so many (0: all in one event),
 and the groups at the end are compared with those of one order in one piece: the adjusted Rand index of both,
@@ -9,12 +9,11 @@ true groups (every two listings of one group are a pair). Rules: `pairs` decides
 threshold is the best of a few for pair F1 on all listings at once (so its F1 flatters; the table is about the
 order); `augment` is the same after each vector took in its two nearest; `agglomerate` merges by average
 linkage, and runs anew on all listings with each event. Spaces: TF-IDF of titles, whose weights are those of
-all listings and frozen. `add_ms` is the wall clock of one event at the end, the disk's wait left out
-(synchronous off).
+all listings and frozen. `texts` are Abt-Buy and Amazon-Google in one catalogue. With `--rows` a set's first
+groups are taken, `listings` says how many that are.
 """
 import argparse
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from fastmatch.catalogue import Catalogue
 from fastmatch.data.columns import Columns
 from fastmatch.match import Rule, Step
 from fastmatch.matcher import Matcher
+from fastmatch.store import table_text, write_text
 
 DATA = Path(__file__).resolve().parents[3]/'shared'/'data'
 SETS = {'emoji': ['emoji/listings.csv'], 'luma': ['luma/listings.csv'],
@@ -65,57 +65,49 @@ def differing(groups, others) -> int:
 def matcher_of(table, rule): return Matcher.from_df(table, '.', rule, None, Columns(image=None))[0]
 
 
-def rules(table) -> dict:
-    "The rules by name, at the threshold that is best for pair F1."
+def rules(table, names) -> dict:
+    "Some of the rules by name, at the threshold that is best for pair F1."
     base = Rule('mean', {'tfidf': 1.}, .6)
+    steps = {'pairs': [], 'augment': [Step('augment', k=2)], 'agglomerate': ['agglomerate']}
     found = {}
-    for name, rule in {'pairs': base, 'augment': replace(base, steps=[Step('augment', k=2)]),
-                       'agglomerate': replace(base, steps=['agglomerate'])}.items():
+    for name in names:
+        rule = replace(base, steps=steps[name])
         if name == 'agglomerate':
             found[name] = rule
             continue
         scored = []
         for threshold in THRESHOLDS:
             at = replace(rule, threshold=float(threshold))
-            with tempfile.TemporaryDirectory() as folder:
-                groups, _ = grown(table, matcher_of(table, at), np.arange(len(table)), 0, Path(folder))
+            groups = grown(table, matcher_of(table, at), np.arange(len(table)), 0)
             scored.append((pair_f1(groups, table.label_group), at))
         found[name] = max(scored, key=lambda each: each[0])[1]
     return found
 
 
-def grown(table, matcher, order, piece, folder):
-    "The group of each listing after it was added in this order and in such pieces; ms of the last events."
+def grown(table, matcher, order, piece):
+    "The group of each listing after it was added in this order and in such pieces."
     piece = piece or len(table)
-    with Catalogue.create(folder/'shop.db', matcher) as catalogue:
+    with (tempfile.TemporaryDirectory() as folder,
+          Catalogue.create(Path(folder)/'shop.db', matcher) as catalogue):
         catalogue.record.execute('pragma synchronous = off')
-        times = []
-        for start in range(0, len(table), piece):
-            began = time.perf_counter()
-            catalogue.add(table.iloc[order[start:start + piece]])
-            times.append(1000 * (time.perf_counter() - began))
+        for start in range(0, len(table), piece): catalogue.add(table.iloc[order[start:start + piece]])
         groups = catalogue.groups().set_index('posting_id').group
-    return groups[table.posting_id].to_numpy(), float(np.median(times[-20:]))
+    return groups[table.posting_id].to_numpy()
 
 
 def compare(name, table, rule_name, rule, piece, orders) -> dict:
     "One row of the table."
     matcher, found = matcher_of(table, rule), []
-    with tempfile.TemporaryDirectory() as folder:
-        once, _ = grown(table, matcher, np.arange(len(table)), 0, Path(folder))
+    once = grown(table, matcher, np.arange(len(table)), 0)
     for seed in range(orders):
-        order = np.random.default_rng(seed).permutation(len(table))
-        with tempfile.TemporaryDirectory() as folder:
-            groups, ms = grown(table, matcher, order, piece, Path(folder))
-        found.append((rand_index(groups, once), differing(groups, once),
-                      pair_f1(groups, table.label_group), ms))
-    rand, other, f1, ms = map(np.array, zip(*found))
+        groups = grown(table, matcher, np.random.default_rng(seed).permutation(len(table)), piece)
+        found.append((rand_index(groups, once), differing(groups, once), pair_f1(groups, table.label_group)))
+    rand, other, f1 = map(np.array, zip(*found))
     return {'set': name, 'listings': len(table), 'rule': rule_name, 'threshold': round(rule.threshold, 2),
             'piece': piece or 'all', 'orders': orders, 'groups': len(set(once)),
             'rand_min': float(rand.min().round(6)), 'other_groups_max': int(other.max()),
             'pair_f1_min': float(f1.min().round(4)), 'pair_f1_max': float(f1.max().round(4)),
-            'pair_f1_once': round(float(pair_f1(once, table.label_group)), 4),
-            'add_ms': float(np.median(ms).round(1))}
+            'pair_f1_once': round(float(pair_f1(once, table.label_group)), 4)}
 
 
 def main(arguments=None):
@@ -131,7 +123,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     for name in options.sets:
         table = read(name, options.rows)
-        of_set = rules(table)
+        of_set = rules(table, options.rules)
         for rule_name in options.rules:
             for piece in options.pieces:
                 row = compare(name, table, rule_name, of_set[rule_name], piece, options.orders)
@@ -145,7 +137,7 @@ def put(row, out):
     earlier = pd.read_csv(out, dtype={'piece': str}) if out.exists() else pd.DataFrame()
     row = {**row, 'piece': str(row['piece'])}
     if len(earlier): earlier = earlier[(earlier[key] != pd.Series(row)[key]).any(axis=1)]
-    pd.concat([earlier, pd.DataFrame([row])]).sort_values(key).to_csv(out, index=False)
+    write_text(out, table_text(pd.concat([earlier, pd.DataFrame([row])]).sort_values(key)))
 
 
 if __name__ == '__main__': main()

@@ -4,15 +4,21 @@
 
 Titles are those of the text sets (31,173 real ones, where there are none: the demo's), drawn again and again,
 each with one word of another title put in at a random place: the stated noise, without which copies would be
-equal. They are added in pieces of `--piece`; then the file is opened again (`open_s`: until its groups can be
-read; `index_s`: until it can be searched, the index made anew from the record), and `--day` further titles
-are added twice: the first add brings the transposed index with it, `day_s` is the second. The rule compares
-n-grams (TF-IDF, frozen, of 20,000 titles); `--vectors` compares 64 numbers of a random projection besides,
-which stand for an encoder's embeddings that were made before. Each size runs in a process of its own;
-`peak_mb` is the most that it ever held. Times are wall clock and hold for an idle machine alone.
+equal. They are added in pieces of `--piece` (`grow_s`), and the file is closed (`close_s`: the search index
+is saved beside it, `index_mb`). Then it is opened again (`open_s`: until its groups can be read; `index_s`:
+until it can be searched, the saved index read), `--day` further titles are added twice (`first_day_s`,
+`day_s`), and one is removed (`remove_s`); `rebuild_s` is the index made anew from the record, after the saved
+one was deleted. The rule compares n-grams (TF-IDF, frozen, of 20,000 titles); `--vectors` compares 64 numbers
+of a random projection besides, which stand for an encoder's embeddings that were made before.
+
+Each size runs in a process of its own; `peak_mb` is the most that it ever held, the saved index counted where
+it is read, `grow_peak_mb` the same before the first closing. Columns that end in `_s` are wall clock and hold
+for an idle machine alone; those in `_cpu_s` are seconds of the processor, which with one thread
+(OMP_NUM_THREADS=1) are about what an idle machine takes.
 """
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +30,8 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from fastmatch.store import table_text, write_text  # noqa: E402
+
 TEXT = ROOT.parent/'shared'/'data'/'text'
 SETS = ('abt_buy', 'amazon_google', 'walmart_amazon')
 KNOWN, DIM = 20_000, 64
@@ -61,32 +69,47 @@ def embeddings(texts, start, vectors):
 def child(n, piece, day, vectors, folder):
     "One size: print its figures."
     from fastmatch.catalogue import Catalogue
+    from fastmatch.catalogue.saved import folder_of
     from fastmatch.match import Rule
     from fastmatch.matcher import Matcher
     from tests.bench.harness import memory as held
     texts = titles(n + 2 * day)
     weights = {'tfidf': .5, 'title': .5} if vectors else {'tfidf': 1.}
     matcher = Matcher(Rule('mean', weights, .85, k=10), embeddings(texts[:min(n, KNOWN)], 0, vectors))
-    clock = [time.perf_counter()]
-
-    def lap():
-        clock.append(time.perf_counter())
-        return round(clock[-1] - clock[-2], 2)
-
+    clock = [(time.perf_counter(), time.process_time())]
     file, result = Path(folder)/'shop.db', {}
+
+    def lap(name):
+        clock.append((time.perf_counter(), time.process_time()))
+        for column, before, now in zip((f'{name}_s', f'{name}_cpu_s'), *clock[-2:]):
+            result[column] = round(now - before, 2)
+        print(name, result[f'{name}_s'], result[f'{name}_cpu_s'], file=sys.stderr, flush=True)
+
     with Catalogue.create(file, matcher) as catalogue:
         for start in range(0, n, piece):
             catalogue.add(embeddings(texts[start:min(n, start + piece)], start, vectors))
-    result['grow_s'] = lap()
+        lap('grow')
+    lap('close')
     result['file_mb'] = round(file.stat().st_size / 1e6, 1)
+    saved = folder_of(file)
+    sizes = [each.stat().st_size for each in saved.rglob('*') if each.is_file()]
+    result['index_mb'] = round(sum(sizes) / 1e6, 1)
+    result['grow_peak_mb'] = round(held('VmHWM'))
     with Catalogue(file, matcher) as catalogue:
         result['groups'] = int(catalogue.groups().group.nunique())
-        result['open_s'] = lap()
+        lap('open')
         catalogue.index()
-        result['index_s'] = lap()
-        for name, start in (('first_day_s', n), ('day_s', n + day)):
+        lap('index')
+        for name, start in (('first_day', n), ('day', n + day)):
             catalogue.add(embeddings(texts[start:start + day], start, vectors))
-            result[name] = lap()
+            lap(name)
+        catalogue.remove('p0')
+        lap('remove')
+    shutil.rmtree(saved, ignore_errors=True)
+    with Catalogue(file, matcher) as catalogue:
+        lap('close_again')
+        catalogue.index()
+        lap('rebuild')
     result['peak_mb'] = round(held('VmHWM'))
     print(json.dumps(result))
 
@@ -96,9 +119,8 @@ def measure(n, piece, day, vectors):
     with tempfile.TemporaryDirectory() as folder:
         arguments = n, piece, day, vectors, folder
         code = f'from tests.bench.million_living import child; child(*{arguments!r})'
-        finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    if finished.returncode:
-        raise RuntimeError(f'{n} rows: the run ended with {finished.returncode}\n{finished.stderr}')
+        finished = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if finished.returncode: raise RuntimeError(f'{n} rows: the run ended with {finished.returncode}')
     return {'rows': n, 'piece': piece, 'day': day, 'vectors': vectors,
             **json.loads(finished.stdout.splitlines()[-1])}
 
@@ -120,7 +142,7 @@ def main(arguments=None):
         earlier = pd.read_csv(options.out) if options.out.exists() else pd.DataFrame()
         key = ['rows', 'piece', 'vectors']
         if len(earlier): earlier = earlier[(earlier[key] != pd.Series(row)[key]).any(axis=1)]
-        pd.concat([earlier, pd.DataFrame([row])]).sort_values(key).to_csv(options.out, index=False)
+        write_text(options.out, table_text(pd.concat([earlier, pd.DataFrame([row])]).sort_values(key)))
 
 
 if __name__ == '__main__': main()

@@ -2,17 +2,20 @@
 
 A child process carries out operations one after the other and reports each that returned; it is killed
 (SIGKILL) at a random moment. Then the file must hold every reported event, at most one more, none twice, and
-the groups that follow from what was done; the next child goes on from there.
+the groups that follow from what was done; the next child goes on from there. With 'saved' behind
+these the search index is saved after each event, so that kills meet its writing too.
 """
 import os
 import random
+import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
-from fastmatch.catalogue import Catalogue
+from fastmatch.catalogue import Catalogue, saved
 from tests.catalogue.made import RULES, blocks_of, listings, matcher_of, partition_of
 from tests.catalogue.test_catalogue import at_once
 
@@ -79,6 +82,12 @@ def killed_after(reports_wanted, share, file, matcher, embeddings, planned, star
         return [int(line) for line in [*lines, *reports] if line.endswith('\n')]
 
 
+def found_in(catalogue):
+    "What other listings match, as rows."
+    table = catalogue.match(listings(20, 5, .3))
+    return table[['posting_id', 'match', 'group']].values.tolist()
+
+
 def check(file, matcher, planned, pairs, reported):
     "The number of operations done, after every check of the file."
     with Catalogue(file, matcher) as catalogue:
@@ -93,6 +102,14 @@ def check(file, matcher, planned, pairs, reported):
         matching = [pair for pair in pairs if pair[0] in there and pair[1] in there]
         assert partition_of(catalogue) == blocks_of(there, matching, same, apart)
         assert set(catalogue.index().numbers) == set(catalogue.record.present())
+        found = found_in(catalogue)
+    folder = saved.folder_of(file)
+    if not folder.exists(): return len(done)
+    # a fresh build finds the same; what was saved stays for the next child
+    folder.rename(f'{folder}.kept')
+    with Catalogue(file, matcher) as catalogue: assert found_in(catalogue) == found
+    shutil.rmtree(folder)
+    Path(f'{folder}.kept').rename(folder)
     return len(done)
 
 
@@ -111,4 +128,6 @@ def main(file, kills, seed):
     print(f'{kills} kills, {done} events, {inside} of them finished and not yet reported')
 
 
-if __name__ == '__main__': main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+if __name__ == '__main__':
+    if 'saved' in sys.argv: saved.SAVED_FROM, saved.GROWTH, saved.GROWTH_SHARE = 1, -1000, -1
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

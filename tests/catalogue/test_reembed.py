@@ -41,7 +41,7 @@ def test_another_encoder(tmp_path, monkeypatch):
         index.merge()
         # what is read back is what the matcher made, to the last bit
         for name, space in first.spaces.items():
-            kept = index.parts[0].known.spaces[name]
+            kept = index.parts[0].spaces[name]
             if name == 'image': assert np.array_equal(kept.vectors, space.vectors)
             rows = np.arange(16)
             np.testing.assert_allclose(kept.scores(rows[:, None], rows), space.scores(rows[:, None], rows),

@@ -47,6 +47,12 @@ class Space(ABC):
         "Which listings were removed: they are nobody's neighbors."
         return np.zeros(self.pool, bool)
 
+    @property
+    def present(self) -> np.ndarray:  # bool (n,)
+        "Whether each listing has something in this space: what is similar to itself."
+        row_numbers = np.arange(len(self))
+        return self.scores(row_numbers, row_numbers) > 0
+
     @abstractmethod
     def search(
         self,

@@ -1,0 +1,10 @@
+"""The command line: a thin door to the jobs. Heavy imports are inside the commands: --help answers at once.
+
+Each file holds the commands of one kind; --help lists them in the order in which the files are imported here.
+"""
+# isort: off
+from .program import app
+from . import training, matching, catalogue, describing
+# isort: on
+
+__all__ = ['app', 'catalogue', 'describing', 'matching', 'training']
