@@ -63,12 +63,13 @@ def _names(cell):
 def matches_of(
     catalogue,  # `Catalogue`
     embeddings: Embeddings,  # Of listings that are not added
+    within: bool = True,  # Also among themselves
 ) -> pd.DataFrame:
     "What listings match: each pair from the side of the new one."
     index = catalogue.index()
     own = -1 - np.arange(len(embeddings))
     finding = Finding(catalogue.record, catalogue.matcher, index, None)
-    table = finding.matches(own, embeddings)
+    table = finding.matches(own, embeddings, within)
     swapped = table.rename(columns={'first': 'second', 'second': 'first'})
     table = pd.concat([table[table['first'] < 0], swapped[swapped['first'] < 0]])
     known = table['second'].unique()

@@ -132,8 +132,9 @@ def find_pairs(
     numbers: np.ndarray,  # int64 (m,), of new listings
     embeddings: Embeddings,  # Of the same
     overused: dict,  # Modality of keys -> keys on so many listings that they join nothing
+    within: bool = True,  # Also among the new ones
 ):  # DataFrame: first, second, score, a column for each modality, why
-    "What new listings match among those of the index and among themselves."
+    "What new listings match among those of the index, and among themselves."
     if not decides_pairwise(rule): index.merge()
     parts = index.parts or [None]
     found = []
@@ -143,8 +144,8 @@ def find_pairs(
         own = {name: space.without(overused[name]) if overused.get(name) else space
                for name, space in own.items()}
         # among themselves once, with the last part
-        within = place == len(parts) - 1
-        spaces = {name: Pool(space, None if part is None else part.known.spaces[name], within)
+        with_own = within and place == len(parts) - 1
+        spaces = {name: Pool(space, None if part is None else part.known.spaces[name], with_own)
                   for name, space in own.items()}
         behind = np.empty(0, np.int64) if part is None else part.numbers
         found.append(_table(rule.run(spaces), spaces, np.concatenate([numbers, behind])))
