@@ -21,6 +21,7 @@ def without_known(
     there = catalogue.record.numbers_of([listing for listing in ids if listing is not None], '')
     is_new = np.array([listing not in there for listing in ids], bool)
     known = [listing for listing, new in zip(ids, is_new) if not new]
+    if not is_new.any(): return [], known
     return (listings[is_new] if is_table else listings.take(is_new)), known
 
 
