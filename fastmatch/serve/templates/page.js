@@ -364,6 +364,8 @@ async function show() {
 }
 
 addEventListener('hashchange', () => { queue.pairs = []; show(); view.focus({ preventScroll: true }); scrollTo(0, 0) })
+// the address says which view is shown: it is no place on the page
+document.querySelector('.skip').addEventListener('click', event => { event.preventDefault(); view.focus() })
 // a picture that is dropped beside its place shall not replace the page
 for (const kind of ['dragover', 'drop']) addEventListener(kind, event => event.preventDefault())
 if (who) {
