@@ -11,6 +11,15 @@ def shop(tmp_path_factory):
     return make_shop(tmp_path_factory.mktemp('shop'))
 
 
+@pytest.fixture(scope='session')
+def served(shop, tmp_path_factory):
+    "(a copy of the shop, a process that serves it, its port): one for several files, as it takes a while."
+    from tests.serve.running import running
+    own = shop.copy(tmp_path_factory.mktemp('served'))
+    with running(own, '--limit', 'head_seconds=1', '--limit', 'body_seconds=2', '--limit', 'connections=40',
+                 '--limit', 'listings=8') as (process, port): yield own, process, port
+
+
 @pytest.fixture
 def own_shop(shop, tmp_path): return shop.copy(tmp_path/'own')
 

@@ -15,9 +15,10 @@ BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason='neither chromium nor google-chrome is installed')
 # what is wider than the window, outside of what scrolls by itself
 TOO_WIDE = '''() => [...document.querySelectorAll('body *')].filter(node =>
-  !node.closest('nav, .skip') && node.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(node => node.outerHTML)'''
-UNNAMED = '''() => [...document.querySelectorAll('button, input')].filter(node =>
-  !(node.innerText || node.ariaLabel || (node.labels && node.labels.length))).map(node => node.outerHTML)'''
+  !node.closest('nav, .skip') && node.getBoundingClientRect().right > innerWidth + 1).map(
+  node => node.outerHTML)'''
+UNNAMED = '''() => [...document.querySelectorAll('button, input')].filter(node => !(node.innerText ||
+  node.ariaLabel || (node.labels && node.labels.length))).map(node => node.outerHTML)'''
 DROP = '''([content, name]) => {
   const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0))
   const data = new DataTransfer()
@@ -36,13 +37,13 @@ def browser():
 
 
 @pytest.fixture(scope='module')
-def served(shop, tmp_path_factory):
-    own = shop.copy(tmp_path_factory.mktemp('served'))
+def looked_at(shop, tmp_path_factory):
+    own = shop.copy(tmp_path_factory.mktemp('looked_at'))
     with running(own) as (_, port): yield own, f'http://127.0.0.1:{port}/'
 
 
 @pytest.fixture
-def opened(browser, served):
+def opened(browser, looked_at):
     "Function of a width and an address: a page, whose console has to stay silent."
     said, contexts = [], []
 
@@ -52,7 +53,7 @@ def opened(browser, served):
         page = context.new_page()
         page.on('console', lambda message: said.append(message.text))
         page.on('pageerror', lambda error: said.append(str(error)))
-        page.goto(served[1] + address)
+        page.goto(looked_at[1] + address)
         return page
     yield open_page
     for context in contexts: context.close()
@@ -60,8 +61,8 @@ def opened(browser, served):
 
 
 @needs_browser
-def test_a_picture_is_dropped(opened, served):
-    shop, _ = served
+def test_a_picture_is_dropped(opened, looked_at):
+    shop, _ = looked_at
     page = opened('#search')
     page.fill('#text', shop.listings.title[52])
     page.evaluate(DROP, [base64.b64encode(shop.picture(52)).decode(), 'any.png'])
@@ -72,7 +73,8 @@ def test_a_picture_is_dropped(opened, served):
         threshold = catalogue.threshold
     assert shown == found['match'].tolist() and shown
     text = page.locator('.match').first.inner_text()
-    assert f'{found.score[0]:.3f}' in text and f'{threshold:.3f}' in text and f'group {found.group[0]}' in text
+    for words in (f'{found.score[0]:.3f}', f'{threshold:.3f}', f'group {found.group[0]}'):
+        assert words in text
     assert page.locator('.drop img').evaluate('node => node.naturalWidth') > 0
     # by title alone
     page.get_by_role('button', name='Without a picture').click()
@@ -83,8 +85,8 @@ def test_a_picture_is_dropped(opened, served):
 
 
 @needs_browser
-def test_groups_are_read_and_a_pair_is_rejected_for_good(opened, served):
-    shop, _ = served
+def test_groups_are_read_and_a_pair_is_rejected_for_good(opened, looked_at):
+    shop, _ = looked_at
     page = opened('#groups')
     page.wait_for_selector('.group')
     with Catalogue(shop.file) as reader: group, size = reader.largest_groups(1).iloc[0].tolist()
@@ -120,8 +122,8 @@ def test_groups_are_read_and_a_pair_is_rejected_for_good(opened, served):
 
 
 @needs_browser
-def test_close_calls_come_first_and_by_keys_alone(opened, served):
-    shop, _ = served
+def test_close_calls_come_first_and_by_keys_alone(opened, looked_at):
+    shop, _ = looked_at
     with Catalogue(shop.file) as reader: calls = reader.close_calls(3)
     page = opened()
     page.wait_for_selector('.judge')
@@ -158,8 +160,8 @@ def test_it_fits(opened, width):
 
 
 @needs_browser
-def test_what_a_title_holds_is_text(opened, served):
-    shop, address = served
+def test_what_a_title_holds_is_text(opened, looked_at):
+    shop, _ = looked_at
     hostile = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
     with Catalogue(shop.file, shop.matcher) as catalogue:
         catalogue.add(shop.listings.iloc[[58]].assign(posting_id='hostile', title=hostile), shop.images)
