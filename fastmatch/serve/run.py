@@ -1,10 +1,13 @@
 "Runs a service until it is told to stop, and then lets the requests that it is answering come to their end."
 import signal
 import socket
+import sys
 from pathlib import Path
 
 from ..core import InputError, require_package
 from .settings import Settings
+
+SWITCH = 5e-4  # seconds after which a thread hands Python's lock on
 
 
 def serve(
@@ -67,6 +70,9 @@ def _run(app, listener, settings, echo):
             host = f'[{settings.host.strip("[]")}]' if listener.family == socket.AF_INET6 else settings.host
             if self.started: echo(f'serving on http://{host}:{listener.getsockname()[1]}')
 
+    # the encoder's thread asks for Python's lock between any two operations: where others compute it would
+    # wait for 5 ms each time, which is longer than the operation takes
+    sys.setswitchinterval(SWITCH)
     # uvicorn stops at these signals and raises them once more at its end: stopping as asked is no failure
     for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: None)
     Server(uvicorn.Config(app, **server_options(settings))).run(sockets=[listener])

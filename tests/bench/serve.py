@@ -2,9 +2,9 @@
 
     python -m tests.bench.serve --matcher shop-matcher --images images --listings listings.csv
 
-Both are measured in one run, by turns: the listings are embedded in bare batches by `Encoder.embed` (pictures
 Both are measured in one run, by turns: the listings are embedded in bare batches by `Encoder.embed` (of the
-bytes of files), and matched by 16 clients that each ask again as soon as they are answered. Clients are
+bytes of files), and matched by 16 clients that each ask again as soon as they are answered. Clients are a
+process of their own. The ratio is of listings a second; p50 and p99 are of answers to single requests. CPU
 time a listing says more than either where other programs run: both are slowed down, and not alike.
 """
 import argparse
