@@ -2,15 +2,16 @@
 fastai nor the learner; the packages of the extra `serve` are imported where they are used."""
 from .settings import Limits, Settings
 
-__all__ = ['Limits', 'Settings', 'make_app', 'serve']
+__all__ = ['Limits', 'Service', 'Settings', 'make_app', 'serve']
 
 
 def __getattr__(name):
     # late: `fastmatch --help` and a machine without fastapi import this package too
     if name == 'make_app':
-        from .api import make_app
-        return make_app
-    if name == 'serve':
-        from .run import serve
-        return serve
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        from .api import make_app as found
+    elif name == 'Service':
+        from .service import Service as found
+    elif name == 'serve':
+        from .run import serve as found
+    else: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return found

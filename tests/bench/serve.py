@@ -1,6 +1,6 @@
 """How much of an encoder's speed is left behind HTTP: `fastmatch serve` against bare batches of it.
 
-    python -m tests.bench.serve --matcher shop-matcher --images images --listings listings.csv
+    python tests/bench/serve.py --matcher shop-matcher --images images --listings listings.csv
 
 Both are measured in one run, by turns: the listings are embedded in bare batches by `Encoder.embed` (of the
 bytes of files), and matched by 16 clients that each ask again as soon as they are answered. Clients are a
@@ -100,7 +100,7 @@ def measure(arguments):
                 speed, cost = bare(matcher.encoder, list(table.title), contents, arguments.seconds)
                 spent = cpu_of(server.pid)
                 served, times = json.loads(subprocess.run(
-                    [sys.executable, '-m', 'tests.bench.serve', '--ask', str(port), '--listings',
+                    [sys.executable, __file__, '--ask', str(port), '--listings',
                      arguments.listings, '--images', arguments.images, '--seconds', str(arguments.seconds),
                      '--clients', str(arguments.clients)], stdout=subprocess.PIPE, text=True,
                     check=True).stdout)
