@@ -57,6 +57,10 @@ class Guard:
         try:
             try: await self._answered(scope, receive, answer)
             except Stopped as stopped: await answer.problem(stopped.status, str(stopped))
+            except Exception:
+                # a fault of this package: told in words, and in full in the server's log
+                if answer.status is None: await answer.problem(500, 'the service failed: its log says how')
+                raise
         finally:
             self.metrics.open.dec()
             route = getattr(scope.get('route'), 'path', None) or 'other'

@@ -4,7 +4,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..core import InputError, require_package
+from ..core import InputError
 from .settings import Settings
 
 SWITCH = 5e-4  # seconds after which a thread hands Python's lock on
@@ -20,9 +20,6 @@ def serve(
 ):
     "Serve a matcher and its catalogue; returns after SIGINT or SIGTERM."
     settings = settings or Settings()
-    for module, package in (('fastapi', None), ('uvicorn', None), ('multipart', 'python-multipart'),
-                            ('prometheus_client', 'prometheus-client')):
-        require_package(module, 'serving', 'fastmatch[serve]' if package is None else f'{package}')
     from ..matcher import load_matcher
     from .api import make_app
     from .service import Service

@@ -104,6 +104,20 @@ def test_an_answer_that_takes_too_long():
     assert status == 503 and guard.bytes_held == 0
 
 
+def test_a_fault_of_the_service_is_told_and_raised():
+    async def broken(scope, receive, send): raise RuntimeError('a bug')
+    sent = []
+
+    async def receive(): return {'type': 'http.request', 'body': b''}
+
+    async def send(message): sent.append(message)
+    metrics = Metrics()
+    scope = {'type': 'http', 'method': 'GET', 'path': '/api/x', 'headers': [(b'host', b'localhost')]}
+    with pytest.raises(RuntimeError): asyncio.run(Guard(broken, Settings(), metrics)(scope, receive, send))
+    assert sent[0]['status'] == 500 and b'a bug' not in sent[1]['body']
+    assert b'fastmatch_requests_total{route="other",status="500"} 1.0' in metrics.text()
+
+
 def test_too_much_at_once():
     status, _ = asked(None, [], Limits(waiting_bytes=100), [(b'content-length', b'101')])
     assert status == 503

@@ -32,7 +32,12 @@ def grounded(content, names):
     if 'picture' in content: known['picture'] = [png()]
     if 'title' in content: known['title'] = f'face {content["title"]}'[:100]
     if 'columns' in content: known['columns'] = {} if isinstance(content['columns'], dict) else '{}'
-    return {name: grounded(part, names) for name, part in content.items()} | known
+    content = {name: grounded(part, names) for name, part in content.items()} | known
+    if isinstance(content.get('listings'), list):
+        whole = {'title': 'face', 'pictures': [base64.b64encode(png()).decode()], 'columns': {}}
+        content['listings'] = [{**part, **whole, **({'id': f'made-up-{place}'} if 'id' in part else {})}
+                               for place, part in enumerate(content['listings'][:8]) if isinstance(part, dict)]
+    return content
 
 
 def sender(made_up, session, checks, n, seen):

@@ -1,7 +1,9 @@
 "What a service is told at its start, and what it refuses."
+import sys
+
 import pytest
 
-from fastmatch.core import InputError
+from fastmatch.core import InputError, MissingPackage
 from fastmatch.serve import Limits, Settings
 from fastmatch.serve.settings import is_loopback, key_from
 
@@ -41,6 +43,14 @@ def test_limits_in_words():
         with pytest.raises(InputError, match='--limit'): Limits.from_words([words])
     for value in (0, -1, float('nan'), True, 'x'):
         with pytest.raises(InputError, match='limit body'): Limits(body=value)
+
+
+def test_without_the_extra(monkeypatch):
+    import fastmatch.serve
+    monkeypatch.setitem(sys.modules, 'fastapi', None)
+    with pytest.raises(MissingPackage, match=r"'fastapi': pip install fastmatch\[serve\]"):
+        fastmatch.serve.make_app  # noqa: B018
+    with pytest.raises(AttributeError): fastmatch.serve.no_such_name  # noqa: B018
 
 
 def test_a_port_and_a_folder(tmp_path):
