@@ -1,4 +1,4 @@
-"Requests made up from the service's own OpenAPI, right ones and wrong ones: no 500, answers as it describes."
+"Requests made up from the service's own OpenAPI, right ones and wrong ones: no 500, answers as described."
 import base64
 import re
 
@@ -31,7 +31,8 @@ def grounded(content, names):
     if isinstance(content.get('pictures'), list): known['pictures'] = [base64.b64encode(png()).decode()]
     if 'picture' in content: known['picture'] = [png()]
     if 'title' in content: known['title'] = f'face {content["title"]}'[:100]
-    if 'columns' in content: known['columns'] = {} if isinstance(content['columns'], dict) else '{}'
+    if 'columns' in content:
+        known['columns'] = {} if isinstance(content['columns'], dict) else '{}'
     content = {name: grounded(part, names) for name, part in content.items()} | known
     if isinstance(content.get('listings'), list):
         whole = {'title': 'face', 'pictures': [base64.b64encode(png()).decode()], 'columns': {}}
