@@ -36,8 +36,9 @@ def grounded(content, names):
     content = {name: grounded(part, names) for name, part in content.items()} | known
     if isinstance(content.get('listings'), list):
         whole = {'title': 'face', 'pictures': [base64.b64encode(png()).decode()], 'columns': {}}
+        parts = [part for part in content['listings'][:8] if isinstance(part, dict)]
         content['listings'] = [{**part, **whole, **({'id': f'made-up-{place}'} if 'id' in part else {})}
-                               for place, part in enumerate(content['listings'][:8]) if isinstance(part, dict)]
+                               for place, part in enumerate(parts)]
     return content
 
 
