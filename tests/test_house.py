@@ -15,7 +15,7 @@ FLOORS = [['core'], ['store', 'picture', 'processes'], ['layers', 'losses', 'opt
 FLOOR = {name: i for i, rooms in enumerate(FLOORS) for name in rooms}
 FILES = sorted(PACKAGE.rglob('*.py'))
 NO_FASTAI = ['core.py', 'store.py', 'picture.py', 'layers/', 'matcher/', 'match/', 'models/', 'report/',
-             'link/', 'catalogue/', 'data/picture_store.py', 'data/read.py', 'data/serialise.py',
+             'link/', 'catalogue/', 'serve/', 'data/picture_store.py', 'data/read.py', 'data/serialise.py',
              'data/table.py', 'pretrain/base.py', 'pretrain/itc.py', 'pretrain/itm.py', 'pretrain/mfm.py',
              'pretrain/mlm.py',
              'pretrain/momentum.py', 'pretrain/objectives.py']
@@ -79,6 +79,7 @@ def test_rooms_without_fastai():
     ('import fastmatch.jobs.match', ['fastai', 'fastcore', 'timm', 'transformers', 'faiss']),
     ('import fastmatch.report', ['torch', 'fastai', 'sklearn', 'faiss', 'matplotlib']),
     ('import fastmatch.study', ['optuna', 'sqlalchemy', 'cmaes']),
+    ('import fastmatch.serve', ['torch', 'fastai', 'fastapi', 'uvicorn', 'pandas']),
     ('import fastmatch.catalogue', ['torch', 'fastai', 'faiss', 'sklearn']),
     ('import fastmatch.matcher', ['fastai', 'fastcore', 'timm', 'transformers', 'faiss']),
 ])

@@ -21,6 +21,7 @@ def without_known(
     there = catalogue.record.numbers_of([listing for listing in ids if listing is not None], '')
     is_new = np.array([listing not in there for listing in ids], bool)
     known = [listing for listing, new in zip(ids, is_new) if not new]
+    if not is_new.any(): return [], known
     return (listings[is_new] if is_table else listings.take(is_new)), known
 
 
@@ -63,12 +64,13 @@ def _names(cell):
 def matches_of(
     catalogue,  # `Catalogue`
     embeddings: Embeddings,  # Of listings that are not added
+    within: bool = True,  # Also among themselves
 ) -> pd.DataFrame:
     "What listings match: each pair from the side of the new one."
     index = catalogue.index()
     own = -1 - np.arange(len(embeddings))
     finding = Finding(catalogue.record, catalogue.matcher, index, None)
-    table = finding.matches(own, embeddings)
+    table = finding.matches(own, embeddings, within)
     swapped = table.rename(columns={'first': 'second', 'second': 'first'})
     table = pd.concat([table[table['first'] < 0], swapped[swapped['first'] < 0]])
     known = table['second'].unique()

@@ -9,7 +9,7 @@ import pandas as pd
 from ..core import InputError, preview
 from .finding import Finding
 from .fingerprints import encoder_fingerprint, rule_fingerprint, vector_widths
-from .index import SearchIndex, check_fits
+from .index import SearchIndex, check_fits, decides_pairwise
 from .reading import Reading
 from .record import CHUNK, Record
 from .saved import SavedIndex
@@ -182,12 +182,16 @@ class Catalogue(Reading):
         *,
         on_error: str = 'raise',  # 'raise', or 'skip' listings that can't be used
         bs: int = 64,  # Listings a batch of the encoder
+        within: bool = True,  # Also match the listings among themselves; False: each as if it came alone
     ):  # DataFrame: posting_id, match, group (missing for another new listing), score, by modality, why
         "What listings match in the catalogue and among themselves, the best first; nothing is written."
         from .adding import embedded, matches_of
+        if not within and not decides_pairwise(self._needed_matcher().rule) and len(listings) > 1:
+            raise InputError('within=False: a step of the rule looks at all listings together: match one by '
+                             'one')
         embeddings, _, _ = embedded(self, listings, path, bs, on_error)
         check_fits(embeddings, self.record.setting('widths'))
-        with self._snapshot(): return matches_of(self, embeddings)
+        with self._snapshot(): return matches_of(self, embeddings, within)
 
     # --- what changes it
 
@@ -202,6 +206,7 @@ class Catalogue(Reading):
         who: str = '',  # Who does it, for the record
         reason: str = '',  # Why, for the record
         dry_run: bool = False,  # Say what would change, and keep nothing
+        pictures: dict | None = None,  # Id -> its picture files, where `listings` are `Embeddings`
     ) -> Changes:
         """Add listings: each joins a group, opens a new one, or brings groups together, of which the oldest
         keeps its number. All of them or, where an error is raised, none."""
@@ -210,7 +215,8 @@ class Catalogue(Reading):
         from .adding import embedded, without_known
         listings, known = without_known(self, listings, on_known)
         if not len(listings): return self._nothing('add', known)
-        embeddings, pictures, skipped = embedded(self, listings, path, bs, on_error)
+        embeddings, names, skipped = embedded(self, listings, path, bs, on_error)
+        if pictures is not None: names = [pictures.get(listing) for listing in embeddings.ids]
         check_fits(embeddings, self.record.setting('widths'))
         options = Options(who, reason, dry_run)
         with self._event('add', options, {'listings': len(embeddings)}) as (event, finding):
@@ -219,7 +225,7 @@ class Catalogue(Reading):
                 raise InputError(f'in the catalogue already: {preview(there)}; give on_known="skip" or '
                                  '"replace"')
             loss = finding.take_out(there.values(), event)
-            numbers = self.record.add_listings(embeddings, pictures, self.record.setting('encoder'), event)
+            numbers = self.record.add_listings(embeddings, names, self.record.setting('encoder'), event)
             touched = finding.come(numbers, embeddings, loss)
             # a listing that is replaced keeps its group's number, also where it was alone in it
             groups_by_id = {listing: loss.groups[number] for listing, number in there.items()}

@@ -101,11 +101,13 @@ class Finding:
         self,
         numbers: np.ndarray,  # int64 (m,), below 0, of listings that are not in the record
         embeddings,  # Of the same
+        within: bool = True,  # Also among themselves; False: each as if it alone were added
     ):  # DataFrame, as `find_pairs` gives it
         "What listings match as if they were added, without writing anything."
-        rule = replace(self.matcher.rule.at(self.record.count() + len(numbers)), pools=None)
+        n_new = len(numbers) if within else 1
+        rule = replace(self.matcher.rule.at(self.record.count() + n_new), pools=None)
         overused = self._overused(_distinct(keys_of(embeddings, rule)))
-        return find_pairs(self.index, rule, self.index.part_of(numbers, embeddings), overused)
+        return find_pairs(self.index, rule, self.index.part_of(numbers, embeddings), overused, within)
 
     def _rules(self):
         "The rule at the threshold for the number of listings, and the same with close calls."

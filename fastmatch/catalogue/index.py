@@ -152,8 +152,9 @@ def find_pairs(
     rule: Rule,  # At the threshold that counts for all listings, without thresholds for other numbers
     new: Part,  # New listings, as `SearchIndex.part_of` gives them
     overused: dict,  # Modality of keys -> keys on so many listings that they join nothing
+    within: bool = True,  # Also among the new ones
 ):  # DataFrame: first, second, score, a column for each modality, why
-    "What new listings match among those of the index and among themselves."
+    "What new listings match among those of the index, and among themselves."
     if not decides_pairwise(rule): index.merge()
     own = {name: space.without(overused[name]) if overused.get(name) else space
            for name, space in new.spaces.items()}
@@ -162,9 +163,9 @@ def find_pairs(
     found = []
     for place, part in enumerate(parts):
         # among themselves once, with the last part
-        within = place == len(parts) - 1
+        with_own = within and place == len(parts) - 1
         spaces = {name: Pool(_bounded(space, least.get(name)),
-                             None if part is None else _bounded(part.spaces[name], least.get(name)), within)
+                             None if part is None else _bounded(part.spaces[name], least.get(name)), with_own)
                   for name, space in own.items()}
         behind = np.empty(0, np.int64) if part is None else part.numbers
         found.append(_table(rule.run(spaces), spaces, np.concatenate([new.numbers, behind])))

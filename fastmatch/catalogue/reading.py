@@ -11,6 +11,7 @@ from .settle import region_of
 from .why import Why, explain_alone, explain_pair
 
 COLUMNS_OF_EVENTS = ('event', 'kind', 'time', 'who', 'reason', 'detail')
+COLUMNS_SHOWN = ('posting_id', 'title', 'pictures', 'group')
 
 
 class Reading:
@@ -82,11 +83,73 @@ class Reading:
             rows = self.record.members([self.record.resolve(int(group))])
             return sorted(self.record.names_of([number for number, _ in rows]).values())
 
-    def events(self):  # DataFrame: event, kind, time (UTC), who, reason, detail
+    def listings(
+        self,
+        ids,  # Texts
+    ):  # DataFrame: posting_id, title, pictures (a list of file names), group
+        "What is shown of listings, in the order that they are asked for, without those that are not there."
+        order = {str(listing): place for place, listing in enumerate(ids)}
+        with self._snapshot():
+            rows = self.record.rows('select id, title, pictures, grp from listing where removed is null and '
+                                    'id in (select value from json_each(?))', list(order))
+        rows.sort(key=lambda row: order[row[0]])
+        return pd.DataFrame([(listing, title, _names(pictures), group)
+                             for listing, title, pictures, group in rows], columns=list(COLUMNS_SHOWN))
+
+    def search(
+        self,
+        text: str,  # Words, each of which is to be in the title; or an id
+        n: int = 50,  # Listings to give
+    ) -> list:  # Ids: one that is the text itself first, then the shortest titles
+        "The listings whose title holds all words of a text, whatever their case."
+        conditions, wanted = [], []
+        for word in text.split():
+            # SQLite folds the case of ASCII letters alone
+            spellings = sorted({word, word.lower(), word.upper(), word.capitalize()})
+            conditions.append(f'({" or ".join(["title like ? escape char(92)"] * len(spellings))})')
+            wanted += [f'%{_escaped(spelling)}%' for spelling in spellings]
+        with self._snapshot():
+            exact = [listing for listing in (text.strip(),) if self.record.numbers_of([listing], '')]
+            if not conditions: return []
+            rows = self.record.execute('select id from listing where removed is null and '
+                                       f'{" and ".join(conditions)} order by length(title), id limit ?',
+                                       (*wanted, int(n))).fetchall()
+        return list(dict.fromkeys([*exact, *(listing for listing, in rows)]))[:int(n)]
+
+    def largest_groups(
+        self,
+        n: int = 20,  # Groups to give
+        start: int = 0,  # Groups to pass over
+        least: int = 1,  # Listings that a group must have
+    ):  # DataFrame: group, listings (how many)
+        "Groups from the largest to the smallest; of equal ones the older first."
+        with self._snapshot():
+            return self._table(
+                'select grp, count(*) from listing where removed is null group by grp having count(*) >= ? '
+                'order by count(*) desc, grp limit ? offset ?', (int(least), int(n), int(start)),
+                ('group', 'listings'))
+
+    @property
+    def n_groups(self) -> int:
+        "How many groups have listings."
+        with self._snapshot():
+            return self.record.execute(
+                'select count(distinct grp) from listing where removed is null').fetchone()[0]
+
+    @property
+    def threshold(self) -> float:
+        "Pairs with this score or more match, among as many listings as there are."
+        with self._snapshot(): return self.record.setting('threshold')
+
+    def events(
+        self,
+        last: int | None = None,  # Only so many, the last ones; None: all
+    ):  # DataFrame: event, kind, time (UTC), who, reason, detail
         "Every event, the first one first."
         with self._snapshot():
-            return self._table('select number, kind, time, who, reason, detail from event order by number',
-                               (), COLUMNS_OF_EVENTS)
+            table = self._table('select number, kind, time, who, reason, detail from event order by number '
+                                'desc limit ?', (-1 if last is None else int(last),), COLUMNS_OF_EVENTS)
+        return table.iloc[::-1].reset_index(drop=True)
 
     def history(
         self,
@@ -127,19 +190,22 @@ class Reading:
     def close_calls(
         self,
         n: int = 50,  # Pairs to give
+        scores: bool = False,  # Also a column `scores`: a dict of scores by modality
     ):  # DataFrame: first, second, score, matches, why
         """The pairs nearest to the threshold on which nobody said anything yet: those to show to a person
         first. Pairs below the threshold are known where the rule decides on each pair by itself."""
         with self._snapshot():
             threshold = self.record.setting('threshold')
             table = self._table(
-                'select one.id, other.id, score, score >= ?1, reason from edge '
+                'select one.id, other.id, score, score >= ?1, reason, scores from edge '
                 'join listing one on one.number = first join listing other on other.number = second '
                 'where not exists (select 1 from verdict where withdrawn is null '
                 'and verdict.first = min(one.id, other.id) and verdict.second = max(one.id, other.id)) '
                 'and (stands = 0 or score < 2) order by abs(score - ?1), one.id, other.id limit ?2',
-                (threshold, int(n)), ('first', 'second', 'score', 'matches', 'why'))
-        return table.astype({'matches': bool})
+                (threshold, int(n)), ('first', 'second', 'score', 'matches', 'why', 'scores'))
+        table = table.astype({'matches': bool})
+        if not scores: return table.drop(columns='scores')
+        return table.assign(scores=[json.loads(by_modality) for by_modality in table.scores])
 
     def why(
         self,
@@ -169,3 +235,14 @@ class Reading:
 
     def _table(self, statement, arguments, names):
         return pd.DataFrame(self.record.execute(statement, arguments).fetchall(), columns=list(names))
+
+
+def _names(pictures):
+    "The file names of a listing's pictures, as the record keeps them: json of one cell, or nothing."
+    from ..data.pictures import picture_names
+    return [] if pictures is None else picture_names(json.loads(pictures))
+
+
+def _escaped(word):
+    "A word as a pattern of SQLite's `like` that stands for itself."
+    return ''.join(f'\\{letter}' if letter in '\\%_' else letter for letter in word)

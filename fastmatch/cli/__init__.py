@@ -4,7 +4,7 @@ Each file holds the commands of one kind; --help lists them in the order in whic
 """
 # isort: off
 from .program import app
-from . import training, matching, catalogue, describing
+from . import training, matching, catalogue, serving, describing
 # isort: on
 
-__all__ = ['app', 'catalogue', 'describing', 'matching', 'training']
+__all__ = ['app', 'catalogue', 'describing', 'matching', 'serving', 'training']

@@ -1,4 +1,5 @@
 "From a table of listings to their embeddings: all rows that can't be used are listed at once."
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from .known import TITLE_SPACES, pictures_of
 from .picture_table import PictureTable, hashes_by_listing
 from .several import SeveralEncoders
 
+IN_MEMORY = (Image.Image, np.ndarray, io.BytesIO)
+
 
 def needed_inputs(
     rule: Rule,  # Says which modalities are compared
@@ -41,13 +44,14 @@ def needed_inputs(
 
 
 def image_files_of(
-    # Of a column of images: file names as `picture_names` takes them, images in memory, or nothing
+    # Of a column of images: file names as `picture_names` takes them, images in memory, the bytes of a file
+    # as `io.BytesIO`, or nothing
     value,
     folder,  # Folder that file names start from
 ) -> list:
     "The files with their folder, and images in memory as they are; empty where there are none."
-    if isinstance(value, (Image.Image, np.ndarray)) and not several(value): return [value]
-    in_memory = several(value) and any(isinstance(part, (Image.Image, np.ndarray)) for part in value)
+    if isinstance(value, IN_MEMORY) and not several(value): return [value]
+    in_memory = several(value) and any(isinstance(part, IN_MEMORY) for part in value)
     if in_memory: return [file for part in value for file in image_files_of(part, folder)]
     return [image_path(folder, name) for name in picture_names(value, folder)]
 

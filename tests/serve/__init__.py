@@ -1,0 +1,1 @@
+"A service over a small catalogue."
