@@ -3,6 +3,8 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from .matching import Runtime
 from .program import Device, MatcherFolder, app, option, working
 
