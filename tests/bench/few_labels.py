@@ -5,6 +5,9 @@ ways that are made here: TF-IDF, and logistic regression on features of frozen e
 (weights, strengths, second models) is chosen on other folds than it is judged on. Differences in macro-F1 are
 means over seeds, paired by item, with a 95% interval by resampling items.
 
+'best alone' is, in each fold, the way that was best on the others. Without `--pairs` all ways together are
+measured, and each alone.
+
 `python tests/bench/few_labels.py --work streams-work [--out x.csv] [--ways 'late fusion' single]`
 """
 import argparse
@@ -125,7 +128,7 @@ def interval(ours: list, theirs: list, draws=2000):
                             [each.predicted for each in theirs], draws)
 
 
-def measure(ways, seeds, folders, models) -> pd.DataFrame:
+def measure(ways, seeds, folders, models, pairs=False) -> pd.DataFrame:
     "All comparisons of the ways that are there."
     rows, by_case = [], {}
 
@@ -137,7 +140,8 @@ def measure(ways, seeds, folders, models) -> pd.DataFrame:
         for way, part in parts.items():
             if way in CHEAP and seed: continue
             for name, found in boosts(part).items(): note(f'{way}: {name}', way, seed, found, part)
-        sets = [*combinations(parts, 2), *([tuple(parts)] if len(parts) > 2 else [])]
+        today = held_out(streams.TODAY, seed, folders)
+        sets = [*(combinations(parts, 2) if pairs else ()), *([tuple(parts)] if len(parts) > 2 else [])]
         for names in sets:
             if set(names) <= set(CHEAP) and seed: continue
             chosen, label = [parts[name] for name in names], ' + '.join(names)
@@ -147,7 +151,9 @@ def measure(ways, seeds, folders, models) -> pd.DataFrame:
                 if not name.startswith('equal, l'):
                     note(f'{label}: {name}', 'equal, logits', seed, found, mixed['equal, logits'])
             for name, found in boosts(mixed['equal, logits']).items():
-                note(f'{label}: equal, logits: {name}', 'equal, logits', seed, found, mixed['equal, logits'])
+                bases = {'equal, logits': mixed['equal, logits'], 'best alone': alone, streams.TODAY: today}
+                for base, other in bases.items():
+                    if other is not None: note(f'{label}: equal, logits: {name}', base, seed, found, other)
             for model in models if len(names) == len(parts) else ():
                 found = stack_models(chosen, model).heldout
                 note(f'{label}: stacked by {model}', 'equal, logits', seed, found, mixed['equal, logits'])
@@ -168,12 +174,13 @@ def main():
                         help='folders of predictions; the cheap ways are written to the last')
     parser.add_argument('--ways', nargs='*', default=[*CHEAP, *(way for way in streams.WAYS if way != WORDS)])
     parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--pairs', action='store_true', help='also each two ways together')
     parser.add_argument('--models', nargs='*', default=['logistic'], choices=list(MODELS))
     parser.add_argument('--out', type=Path, help='CSV to write')
     args = parser.parse_args()
     args.work[-1].mkdir(exist_ok=True, parents=True)
     make_cheap(args.work[-1])
-    table = measure(args.ways, range(args.seeds), args.work, args.models)
+    table = measure(args.ways, range(args.seeds), args.work, args.models, args.pairs)
     print(table.to_string(index=False))
     if args.out: table.assign(command='python tests/bench/few_labels.py').to_csv(args.out, index=False)
 

@@ -100,7 +100,8 @@ def check(process, port, n_each):
           f'memory {before[0] / 1e6:.0f} -> {after[0] / 1e6:.0f} MB')
     assert after[0] - before[0] < 150e6 and after[1] - before[1] < 20, (before, after)
     for operation, seen in statuses.items():
-        assert 200 in seen, operation
+        # which events can be taken back hangs on what was asked before
+        assert 200 in seen or operation == 'POST /api/undo', operation
         assert max(seen) < 500
     return n_sent
 
