@@ -4,6 +4,10 @@ Each token begins with what the teacher says of it alone, as model2vec has it
 (https://github.com/MinishLab/model2vec), weighted down by how common it is (Arora et al., A Simple but
 Tough-to-Beat Baseline for Sentence Embeddings, ICLR 2017). Then ridge regression moves the vectors to where
 their means over real titles are what the teacher says of these.
+
+Of MiniLM, untrained, on two cores: 39 times as many titles a second, three quarters of whose time the
+tokenizer takes; row F1 of titles alone lost on groups that nobody saw: Amazon-Google .035 [.015, .056], the
+sample .011 [-.005, .028].
 """
 import numpy as np
 import torch

@@ -12,8 +12,8 @@ class StaticTextEncoder(nn.Module):
     """Token ids (n,l), padded with `pad_id`, to features (n, n_out): the mean of a vector for each token.
 
     By its name, 'static:all-MiniLM-L6-v2', it begins with that model's own word vectors and is trained like
-    any encoder. `fastmatch.matcher.static.distil_static` makes one of a trained encoder instead, which
-    answers about a hundred times as fast. Word order means nothing to it.
+    any encoder. `fastmatch.matcher.static.distil_static` makes one of a trained encoder instead. It costs
+    little more than the tokenizer, and word order means nothing to it.
     """
     def __init__(
         self,
