@@ -143,7 +143,9 @@ def batches():
         '`buckets=True`: row F1 against batches of any titles, the interval '
         'over seeds.', compared(rows, ['data', 'training', 'layers', 'time'], 'diff', 'seed_low', 'seed_high',
                                 'seeds'),
-        ['python tests/bench/buckets.py --seeds 5 --out nbs/buckets.csv'], ['buckets.csv'])
+        ['python tests/bench/buckets.py --seeds 5 --sets emoji --out x.csv',
+         'python tests/bench/buckets.py --seeds 7 --layers 0 --sets amazon_google --out y.csv'],
+        ['buckets.csv'])
 
 
 def steps():

@@ -37,11 +37,10 @@ def titles_learner(quick, buckets):
     return classify_learner(dls, pretrained=not quick)
 
 
-def middle_batches(loader, n):
+def middle_batches(loader, n, lengths=None):
     """Of an epoch's batches, sorted by their longest title, the middle one of each of `n` parts; how many
-    tokens they have, and all batches."""
+    tokens they have, and all batches; without `lengths` of titles the batches count alike."""
     import numpy as np
-    lengths = loader.titles and loader._token_counts()
     rows = np.array(loader.get_idxs())
     batches = rows[:len(rows)//loader.bs*loader.bs].reshape(-1, loader.bs)
     tokens = np.ones(len(batches)) if lengths is None else lengths[batches].max(1)*loader.bs
@@ -70,9 +69,12 @@ def titles(quick):
     """An epoch over titles with buckets and without, its batches from reading to step; timed on a share of
     them that stands for short and long ones alike."""
     calls, scale, tokens = {}, {}, {}
+    lengths = None
     for name, buckets in (('buckets', True), ('any length', False)):
         learn = titles_learner(quick, buckets)
-        rows, n_chosen, tokens[name] = middle_batches(learn.dls.train, 2 if quick else STEPS)
+        # a loader without buckets counts none: both read the same titles in the same order
+        if lengths is None: lengths = learn.dls.train.item_lengths()
+        rows, n_chosen, tokens[name] = middle_batches(learn.dls.train, 2 if quick else STEPS, lengths)
         calls[name] = training(learn, rows)
         scale[name] = tokens[name]/n_chosen
     yield Value('tokens of an epoch', 'buckets', tokens['buckets']/tokens['any length'], 'of any length',
