@@ -128,6 +128,7 @@ def main():
     parser.add_argument('--clients', type=int, default=CLIENTS)
     parser.add_argument('--ask', type=int, help='(a port: be the clients)')
     arguments = parser.parse_args()
+    if arguments.ask is None and arguments.matcher is None: parser.error('give --matcher')
     if arguments.ask is None: measure(arguments)
     else: print(json.dumps(ask_all(arguments.ask, arguments.listings, arguments.images, arguments.seconds,
                                    arguments.clients)))
