@@ -62,23 +62,26 @@ def runtime_loss(
     own = Matcher(matcher.rule, by_torch, columns=matcher.columns)
     expected = own.match(by_torch, catalogue=False).matches
     found = own.match(by_runtime, catalogue=False).matches
-    agreement = float(_agreement(found, expected).mean())
-    if by_torch.groups is None: return RuntimeLoss(len(by_torch), agreement)
+    agreed = agreement(found, expected)
+    if by_torch.groups is None: return RuntimeLoss(len(by_torch), agreed)
     clusters = Groups.of(by_torch.groups).codes
     scores = {side: HeldOut(row_f1(matches, by_torch.groups), clusters)
               for side, matches in (('torch', expected), ('runtime', found))}
     halves = np.random.default_rng(seed).permutation(len(by_torch)) % 2
     looked_up = {side: HeldOut(_looked_up(matcher, new, by_torch, halves), clusters)
                  for side, new in (('torch', by_torch), ('runtime', by_runtime))}
-    return RuntimeLoss(len(by_torch), agreement, scores['torch'].mean,
+    return RuntimeLoss(len(by_torch), agreed, scores['torch'].mean,
                        paired(scores['torch'], scores['runtime']),
                        paired(looked_up['torch'], looked_up['runtime']))
 
 
-def _agreement(found, expected):
-    "Row F1 of matches with others taken as true, float64 (n,)."
-    return np.array([2 * len(np.intersect1d(ours, theirs)) / (len(ours) + len(theirs))
-                     for ours, theirs in zip(found, expected)])
+def agreement(
+    found,  # `Matches` of n listings
+    expected,  # Of the same listings, taken as true
+) -> float:
+    "Mean row F1 of matches with others taken as true."
+    return float(np.mean([2 * len(np.intersect1d(ours, theirs)) / (len(ours) + len(theirs))
+                          for ours, theirs in zip(found, expected)]))
 
 
 def _looked_up(matcher, new, by_torch, halves):

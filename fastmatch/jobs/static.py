@@ -15,6 +15,7 @@ from ..matcher import Matcher, load_matcher
 from ..matcher.static import distil_static
 from ..store import check_new_folder
 from .export import MEASURED, drawn_groups, titles_of
+from .runtime_loss import agreement
 
 HELD_OUT = .1  # of the catalogue, where no listings to measure on are given
 
@@ -139,9 +140,8 @@ def _loss(matcher, by_torch, static, by_static, groups):
         given = Embeddings(embeddings, embeddings.ids, embeddings.titles, made_with=embeddings.made_with)
         sides.append(Matcher(rule, given, columns=matcher.columns).match().matches)
     expected, found = sides
-    agreement = float(np.mean([2 * len(np.intersect1d(ours, theirs)) / (len(ours) + len(theirs))
-                               for ours, theirs in zip(found, expected)]))
-    if groups is None: return StaticLoss(len(by_torch), agreement)
+    agreed = agreement(found, expected)
+    if groups is None: return StaticLoss(len(by_torch), agreed)
     clusters = Groups.of(groups).codes
     of_teacher, of_static = (HeldOut(row_f1(matches, groups), clusters) for matches in (expected, found))
-    return StaticLoss(len(by_torch), agreement, of_teacher.mean, paired(of_teacher, of_static))
+    return StaticLoss(len(by_torch), agreed, of_teacher.mean, paired(of_teacher, of_static))

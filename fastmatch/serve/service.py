@@ -242,12 +242,14 @@ class Service:
 
     def _matched(self, embeddings):
         "A row a match; what is shown of the listings that match; the threshold."
+        # one alone has no others to be kept from, and a rule with neighbors of neighbors looks among all
+        within = len(embeddings) == 1
         if self.catalogue is not None:
-            table = self.catalogue.match(embeddings, within=False)
+            table = self.catalogue.match(embeddings, within=within)
             shown = self.catalogue.listings(table['match'].unique()).to_dict('records')
             threshold = self.matcher.rule.at(len(self.catalogue) + 1).threshold
             return table.drop(columns='group'), {row['posting_id']: row for row in shown}, threshold
-        result = self.matcher.match(embeddings, within=False)
+        result = self.matcher.match(embeddings, within=within)
         table, titles = result.pairs().drop(columns='where'), self._known_titles()
         shown = {name: {'posting_id': name, 'title': titles.get(name), 'pictures': None, 'group': None}
                  for name in table['match'].unique()}

@@ -78,13 +78,14 @@ def test_one_that_can_not_be_read_spoils_no_other(client, own_shop):
     assert len({str(told(each.json())) for each in found[::2]}) == 1
 
 
-def test_a_rule_that_looks_at_all_listings_is_carried_out_one_by_one(own_shop, tmp_path):
+@pytest.mark.parametrize('step', ['min2', 'augment'])
+def test_a_rule_that_looks_at_all_listings_is_carried_out_one_by_one(own_shop, step):
     from fastapi.testclient import TestClient
 
     from fastmatch.serve import make_app
     from fastmatch.serve.service import Service
     from tests.serve.made import OWN
-    rule = Rule('mean', {'image': .3, 'tfidf': .7}, .5, steps=['min2'])
+    rule = Rule('mean', {'image': .3, 'tfidf': .7}, .5, steps=[step])
     matcher, _ = Matcher.from_df(own_shop.listings.head(30), own_shop.images, rule, own_shop.matcher.encoder)
     service = Service(matcher)
     assert not service.together
@@ -92,6 +93,12 @@ def test_a_rule_that_looks_at_all_listings_is_carried_out_one_by_one(own_shop, t
         listings = [{'title': own_shop.listings.title[row],
                      'pictures': [base64.b64encode(own_shop.picture(row)).decode()]} for row in range(28, 40)]
         answer = client.post('/api/match/many', json={'listings': listings}).json()['listings']
+    file = own_shop.folder/f'{step}.db'
+    with Catalogue.create(file, matcher) as catalogue:
+        catalogue.add(own_shop.listings.head(30), own_shop.images)
+    with TestClient(make_app(Service(matcher, file)), base_url=OWN) as client:
+        assert client.post('/api/match', data={'title': listings[0]['title']},
+                           files={'picture': own_shop.picture(28)}).status_code == 200
     for row, found in zip(range(28, 40), answer):
         wanted = matcher.match(own_shop.listings.iloc[[row]].assign(posting_id='new'), own_shop.images)
         assert [name for name, _ in told(found)] == wanted.pairs()['match'].tolist()
