@@ -26,7 +26,7 @@ class SegmentNet(nn.Module):
         encoder: str = IMAGE_ARCH,  # timm name of a model that gives feature maps of several sizes
         decoder: str = 'unet',  # 'unet' (https://arxiv.org/abs/1505.04597) or 'fpn'
         pretrained: bool = True,  # Load the encoder's weights; False: random ones
-        # 'scse' in each block of a U-Net's decoder (https://arxiv.org/abs/1803.02579); None: none
+        # 'scse' after each block of the decoder (https://arxiv.org/abs/1803.02579); None: none
         attention: str | None = None,
         # Classify pixels by the maps of all the decoder's blocks side by side, brought to one size, and not
         # by the last alone, https://arxiv.org/abs/1411.5752
@@ -117,8 +117,6 @@ def _parts_of(encoder, decoder, attention):
     smp = require_package('segmentation_models_pytorch', 'models of masks', 'fastmatch[seg]')
     if decoder not in ('unet', 'fpn'): raise InputError(f"decoder={decoder!r}: choose 'unet' or 'fpn'")
     if attention not in (None, 'scse'): raise InputError(f"attention={attention!r}: choose None or 'scse'")
-    if attention and decoder == 'fpn':
-        raise InputError("attention='scse' is for the blocks of a U-Net: decoder='unet'")
     name = f'tu-{encoder}'
     try:
         if decoder == 'unet': made = smp.Unet(name, encoder_weights=None, decoder_attention_type=attention)
@@ -130,6 +128,12 @@ def _parts_of(encoder, decoder, attention):
                          ) from error
     blocks = made.decoder.blocks if decoder == 'unet' else made.decoder.seg_blocks
     head = made.segmentation_head[0]
+    if attention and decoder == 'fpn':
+        from segmentation_models_pytorch.base.modules import Attention
+        # a U-Net of theirs has it built in: here it follows each block in the same way
+        blocks = [nn.Sequential(block, Attention(attention, in_channels=head.in_channels))
+                  for block in blocks]
+        made.decoder.seg_blocks = nn.ModuleList(blocks)
     return made.encoder, made.decoder, list(blocks), head.in_channels, 1 if decoder == 'unet' else 4
 
 

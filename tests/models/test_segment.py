@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastmatch.core import InputError
+from fastmatch.layers.attention import SCSE
 from fastmatch.models.segment import SegmentNet
 
 pytest.importorskip('segmentation_models_pytorch')
@@ -45,6 +46,23 @@ def test_a_hypercolumn_is_all_blocks_side_by_side(decoder):
     twin = copy.deepcopy(model)
     twin(torch.rand(1, 3, 64, 64))
     assert model._maps == [] and twin._maps == []
+
+
+def test_attention_follows_each_block_of_a_feature_pyramid():
+    model = made(decoder='fpn', attention='scse', hypercolumn=True)
+    plain = [block[0] for block in model.decoder.seg_blocks]
+    before, after = [], []
+    for block, whole in zip(plain, model.decoder.seg_blocks):
+        block.register_forward_hook(lambda module, args, output: before.append(output))
+        whole.register_forward_hook(lambda module, args, output: after.append(output))
+    model(torch.rand(2, 3, 64, 64))
+    assert len(before) == len(after) == 4
+    for maps, found, block in zip(before, after, model.decoder.seg_blocks):
+        ours = SCSE(maps.shape[1], reduction=16).double()
+        theirs = {name: tensor.double() for name, tensor in block[1].state_dict().items()}
+        assert len(theirs) == len(ours.state_dict())
+        ours.load_state_dict(dict(zip(ours.state_dict(), theirs.values(), strict=True)))
+        torch.testing.assert_close(found.double(), ours(maps.double()), atol=1e-5, rtol=1e-5)
 
 
 def test_the_dual_head_reads_the_deepest_map():
@@ -111,8 +129,7 @@ def test_parameters_by_group():
 def test_refusals():
     for options, words in ((dict(n_classes=1), 'n_classes=1'),
                            (dict(decoder='pspnet'), "choose 'unet' or 'fpn'"),
-                           (dict(attention='se'), "choose None or 'scse'"),
-                           (dict(attention='scse', decoder='fpn'), "of a U-Net")):
+                           (dict(attention='se'), "choose None or 'scse'")):
         with pytest.raises(InputError, match=words): made(**options)
     for name in ('test_vit', 'no_such_model'):
         with pytest.raises(InputError, match=f'encoder={name!r}: no timm model with feature maps'):
