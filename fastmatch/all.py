@@ -68,6 +68,7 @@ from .link import Rereading, TableMatches, match_tables
 from .losses import *
 from .match import *
 from .matcher import (
+    CropEncoder,
     Encoder,
     Matcher,
     MatchResult,

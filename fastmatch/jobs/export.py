@@ -7,7 +7,7 @@ import pandas as pd
 from ..core import InputError
 from ..data.table import read_table
 from ..match import Embeddings
-from ..matcher import Matcher, SeveralEncoders, load_matcher
+from ..matcher import CropEncoder, Matcher, SeveralEncoders, load_matcher
 from ..matcher.kept import KeptFiles, weights_of
 from ..matcher.listings import image_files_of
 from ..matcher.onnx_export import onnx_files
@@ -46,7 +46,7 @@ def export_matcher(
     """
     matcher = load_matcher(folder, 'cpu')
     if matcher.encoder is None: raise InputError(f'{folder}: the matcher has no encoder to export')
-    if isinstance(matcher.encoder, SeveralEncoders):
+    if isinstance(matcher.encoder, (SeveralEncoders, CropEncoder)):
         raise InputError(f'{folder}: the matcher holds several encoders, which torch runs alone; '
                          'distil them to one first')
     echo('embedding with torch ...')

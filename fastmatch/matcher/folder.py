@@ -16,12 +16,13 @@ from ..match.spaces.titles import Titles
 from ..models.registry import tokenizer_from_folder
 from ..models.saved_tokenizer import tokenizer_of_files
 from ..store import STATE, read_sealed, write_state
+from .cropped import AnyEncoder, CropEncoder, cropped_of_files, files_of_cropped
 from .encode import Encoder
 from .fields import FIELDS_FILE, pack_fields, unpack_fields
 from .kept import KeptFiles, encoder_files
 from .known import KnownListings
 from .runtime import WEIGHTS_FILE, OnnxEncoder, is_read_by
-from .several import SeveralEncoders, files_of_several, several_of_files
+from .several import SeveralEncoders, files_in_folders, several_of_files
 
 FORMAT = 1  # raised with every change that older code can't read
 SEVERAL_FORMAT = 2  # of a folder with several encoders, which alone needs it: others are written as before
@@ -36,7 +37,7 @@ class Parts:
     "What a matcher is made of, and what its folder holds."
     rule: Rule
     catalogue: KnownListings
-    encoder: Encoder | SeveralEncoders | None
+    encoder: AnyEncoder | None
     columns: Columns  # Of tables of listings
     info: dict  # Anything json takes
 
@@ -110,8 +111,7 @@ def pack(
     of_fields, field_arrays = pack_fields(catalogue.spaces)
     if of_fields: other_files[FIELDS_FILE] = _json(of_fields)
     arrays |= field_arrays
-    if isinstance(encoder, SeveralEncoders): other_files |= files_of_several(encoder, encoder_files)
-    elif encoder is not None: other_files |= encoder_files(encoder)
+    other_files |= _files_of(encoder)
     arrays = {array_name: np.ascontiguousarray(array) for array_name, array in arrays.items()}
     listings = {'ids': catalogue.ids.tolist(), 'titles': catalogue.titles, 'keys': keys_by_modality}
     # listings of one picture each are written as by earlier versions
@@ -120,8 +120,15 @@ def pack(
             'vectors.safetensors': save_arrays(arrays), **other_files}
 
 
+def _files_of(encoder):
+    if encoder is None: return {}
+    if isinstance(encoder, SeveralEncoders): return files_in_folders(encoder.encoders, encoder_files)
+    if isinstance(encoder, CropEncoder): return files_of_cropped(encoder, encoder_files)
+    return encoder_files(encoder)
+
+
 def check_readable(
-    encoder: Encoder | SeveralEncoders | None,  # Of the matcher
+    encoder: AnyEncoder | None,  # Of the matcher
     files: dict,  # As `pack` gives them
 ):
     """Raise `InputError` unless the encoder that `files` hold embeds as this one does.
@@ -185,10 +192,12 @@ def _unpack_space(modality, listings, arrays, files):
 
 
 def _unpack_encoder(spec, files, device, runtime='torch'):
-    if 'several' in spec:
+    if 'several' in spec or 'cropped' in spec:
         if runtime != 'torch':
             raise InputError(f"runtime={runtime!r}: this matcher holds several encoders, which torch runs")
-        return several_of_files(spec, files, partial(_unpack_encoder, device=device))
+        encoder_of = partial(_unpack_encoder, device=device)
+        if 'several' in spec: return several_of_files(spec, files, encoder_of)
+        return cropped_of_files(spec, files, encoder_of, device)
     from safetensors.torch import load as load_tensors
     tokenizer = None
     if 'title' in spec:

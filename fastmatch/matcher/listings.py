@@ -25,17 +25,16 @@ from ..match import Embeddings, Rule
 from ..match.cells import composed, several
 from ..match.embeddings import SOURCE
 from .batches import by_listing
-from .encode import Encoder
+from .cropped import AnyEncoder
 from .known import TITLE_SPACES, pictures_of
 from .picture_table import PictureTable, hashes_by_listing
-from .several import SeveralEncoders
 
 IN_MEMORY = (Image.Image, np.ndarray, io.BytesIO)
 
 
 def needed_inputs(
     rule: Rule,  # Says which modalities are compared
-    encoder: Encoder | SeveralEncoders | None,  # Reads images, titles or both
+    encoder: AnyEncoder | None,  # Reads images, titles or both
 ) -> list[str]:
     "What a listing must have for a rule and an encoder: 'image', 'title'."
     inputs = [] if encoder is None else list(encoder.inputs)
@@ -61,7 +60,7 @@ def embed_listings(
     folder,  # Folder of the images
     columns: Columns,  # Of `df`; its group and fold aren't read
     rule: Rule,  # What is going to decide: titles and perceptual hashes are read where it needs them
-    encoder: Encoder | SeveralEncoders | None,  # None: the embeddings hold titles and hashes alone
+    encoder: AnyEncoder | None,  # None: the embeddings hold titles and hashes alone
     bs: int = 64,  # Listings a batch
     on_error: str = 'raise',  # 'raise' one error that lists all unusable rows, or 'skip' them
 ) -> tuple[Embeddings, pd.DataFrame]:  # The embeddings; what was skipped: `id`, `row`, `column`, `reason`

@@ -13,7 +13,7 @@ from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
 from ..match.spaces.pool import holds_keys
 from ..match.words import threshold_in_words
-from .encode import Encoder
+from .cropped import AnyEncoder
 from .explain import Explanation
 from .folder import (
     Parts,
@@ -29,7 +29,6 @@ from .known import KnownListings, check_ids
 from .listings import embed_listings, image_files_of, needed_inputs
 from .result import MatchResult
 from .runtime import check_runtime
-from .several import SeveralEncoders
 
 
 class Matcher:
@@ -43,7 +42,7 @@ class Matcher:
         rule: Rule,  # How modalities are fused, and the threshold
         catalogue: Embeddings | KnownListings,  # The known listings
         # Embeds listings; None: only `Embeddings` can be matched, or titles
-        encoder: Encoder | SeveralEncoders | None = None,
+        encoder: AnyEncoder | None = None,
         columns: Columns | None = None,  # Of a table of listings; its group and fold aren't read
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
     ):
@@ -62,7 +61,7 @@ class Matcher:
         df,  # The catalogue: DataFrame of listings
         path,  # Folder of the images
         rule: Rule,  # How modalities are fused, and the threshold
-        encoder: Encoder | SeveralEncoders | None,  # Embeds listings
+        encoder: AnyEncoder | None,  # Embeds listings
         columns: Columns | None = None,  # Of `df` and of later tables
         info: dict | None = None,  # Anything json takes: how it was trained, what it scored
         bs: int = 64,  # Listings a batch

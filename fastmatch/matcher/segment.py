@@ -100,17 +100,34 @@ class Segmenter:
             cropped.append(image if box is None else image.crop(box))
         return cropped
 
+    def files(self) -> dict:
+        "What `save` writes: file name -> bytes, json and safetensors."
+        from safetensors.torch import save
+        spec = {'model': self.model.spec(), 'size': list(self.size), 'tta': self.tta,
+                'threshold': self.rule.threshold, 'smallest_share': self.rule.smallest_share}
+        weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
+        return {'segment.json': json.dumps(spec).encode(), 'weights.safetensors': save(weights)}
+
+    @classmethod
+    def from_files(
+        cls,
+        files: dict,  # From `files`
+        device: str = 'cpu',  # Where it runs
+    ) -> 'Segmenter':
+        "The segmenter again."
+        from safetensors.torch import load
+        spec = json.loads(files['segment.json'])
+        model = SegmentNet.from_spec(spec['model'])
+        model.load_state_dict(load(files['weights.safetensors']))
+        return cls(model, spec['size'], MaskRule(spec['threshold'], spec['smallest_share']), spec['tta'],
+                   device)
+
     def save(
         self,
         path,  # Folder; one that a segmenter was saved to before is replaced
     ):
         "Save to a folder: json and safetensors, no pickle."
-        from safetensors.torch import save
-        spec = {'model': self.model.spec(), 'size': list(self.size), 'tta': self.tta,
-                'threshold': self.rule.threshold, 'smallest_share': self.rule.smallest_share}
-        weights = {name: tensor.contiguous().cpu() for name, tensor in self.model.state_dict().items()}
-        files = {'segment.json': json.dumps(spec).encode(), 'weights.safetensors': save(weights)}
-        write_state(path, MANIFEST, {'format': FORMAT}, files)
+        write_state(path, MANIFEST, {'format': FORMAT}, self.files())
 
 
 def load_segmenter(
@@ -118,13 +135,8 @@ def load_segmenter(
     device: str = 'cpu',  # Where it runs
 ) -> Segmenter:
     "Load a saved segmenter, every hash checked; `InputError` names what is missing or damaged."
-    from safetensors.torch import load
     _, files = read_sealed(path, MANIFEST, FORMAT)
-    spec = json.loads(files['segment.json'])
-    model = SegmentNet.from_spec(spec['model'])
-    model.load_state_dict(load(files['weights.safetensors']))
-    return Segmenter(model, spec['size'], MaskRule(spec['threshold'], spec['smallest_share']), spec['tta'],
-                     device)
+    return Segmenter.from_files(files, device)
 
 
 @checks_options(Segmenter.crop)

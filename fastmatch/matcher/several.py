@@ -211,25 +211,29 @@ def _resizing(picture):
 
 # --- as files
 
-def files_of_several(
-    encoders: SeveralEncoders,
+def files_in_folders(
+    encoders: list,  # `Encoder`s
     files_of,  # Function of one `Encoder` that gives its files: name -> bytes
 ) -> dict:  # 'encoders/0/...' -> bytes
     "The files of each encoder in a folder of its own."
-    return {f'encoders/{number}/{name}': content for number, encoder in enumerate(encoders.encoders)
+    return {f'encoders/{number}/{name}': content for number, encoder in enumerate(encoders)
             for name, content in files_of(encoder).items()}
+
+
+def files_below(
+    files: dict,  # Name -> bytes
+    folder: str,  # 'encoders/0/'
+) -> dict:
+    "The files of a folder by their names in it."
+    return {name.removeprefix(folder): content for name, content in files.items() if name.startswith(folder)}
 
 
 def several_of_files(
     spec: dict,  # From `SeveralEncoders.spec`
-    files: dict,  # As `files_of_several` gives them; others among them are passed over
+    files: dict,  # As `files_in_folders` gives them; others among them are passed over
     encoder_of,  # Function of one encoder's spec and files that gives the `Encoder`
 ) -> SeveralEncoders:
     "The encoders again."
-    encoders = []
-    for number, own_spec in enumerate(spec['several']):
-        prefix = f'encoders/{number}/'
-        own_files = {name.removeprefix(prefix): content for name, content in files.items()
-                     if name.startswith(prefix)}
-        encoders.append(encoder_of(own_spec, own_files))
+    encoders = [encoder_of(own_spec, files_below(files, f'encoders/{number}/'))
+                for number, own_spec in enumerate(spec['several'])]
     return SeveralEncoders(encoders, spec['weights'], spec['how'])
