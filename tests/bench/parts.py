@@ -39,7 +39,7 @@ from fastmatch.matcher.segment import Segmenter, crop_to_product, load_segmenter
 from fastmatch.models import Parts, with_ibn
 from tests.composites import write_composites
 
-MASK_PX, ENCODER_PX, COMPOSITE_PX, PARTS_PX = 64, 64, 96, 96
+MASK_PX, COMPOSITE_PX, ENCODER_PX, VENDORS_PX = 64, 96, 96, 64
 MASKS = {'U-Net': {}, 'U-Net, scSE': {'attention': 'scse'}, 'U-Net, hypercolumn': {'hypercolumn': True},
          'U-Net, dual head': {'dual': True}, 'U-Net, scSE, dual head': {'attention': 'scse', 'dual': True},
          # the default loss is Dice where there is a product, and cross-entropy where there is none
@@ -130,20 +130,23 @@ def rows_of(results: dict, figure: str) -> dict:
 
 def crop(seed, arguments):
     segmenter = load_segmenter(arguments.work/f'segmenter {seed}')
-    folder, to = arguments.work/f'listings {seed}', arguments.work/f'cropped {seed}'
+    folder = arguments.work/f'listings {seed}'
     cluttered = write_composites(pd.read_csv(demo_path()/'listings.csv'), demo_path()/'images', folder,
                                  COMPOSITE_PX, arguments.photos, empty=0, seed=seed + 1000)
-    crop_to_product(cluttered, folder, segmenter, to)
+    white, kept = (crop_to_product(cluttered, folder, segmenter, arguments.work/f'cropped, {name} {seed}',
+                                   blank=name == 'white') for name in ('white', 'kept'))
     whole, learn = embedded(cluttered, folder, arguments, seed)
-    same = learn.embeddings(learn.dls.valid_df, tta=True, path=to)
+    same = learn.embeddings(learn.dls.valid_df, tta=True, path=white)
     second, _ = embedded(cluttered, folder, arguments, seed + 1000)
-    cropped, _ = embedded(cluttered, to, arguments, seed)
+    on_white, _ = embedded(cluttered, white, arguments, seed)
+    on_kept, _ = embedded(cluttered, kept, arguments, seed)
     both = ('image', 'crop')
     results = {
-        'whole': judged(whole), 'crop': judged(same), 'whole + crop': judged(with_crop(whole, same), both),
-        'whole, two encoders': judged(with_crop(whole, second), both),
-        'crop by one trained on crops': judged(cropped),
-        'whole + crop by one trained on crops': judged(with_crop(whole, cropped), both)}
+        'whole': judged(whole), 'whole, two encoders': judged(with_crop(whole, second), both),
+        'crop on white, the encoder of whole ones': judged(same),
+        'crop, an encoder of its own': judged(on_kept),
+        'crop on white, an encoder of its own': judged(on_white),
+        'whole + crop on white': judged(with_crop(whole, on_white), both)}
     return rows_of(results, 'cluttered pictures')
 
 
@@ -154,13 +157,13 @@ def vendors(seed, arguments):
     kept = table[(is_unseen & (table.fold == seed)) | (~is_unseen & (table.fold != seed))]
     archs = {'plain': 'tf_efficientnet_lite0', 'IBN-a': with_ibn('tf_efficientnet_lite0', 'a')}
     results = {way: judged(embedded(kept.reset_index(drop=True), demo_path()/'images', arguments, seed, seed,
-                                    arch)[0]) for way, arch in archs.items()}
+                                    arch, VENDORS_PX)[0]) for way, arch in archs.items()}
     return rows_of(results, 'two unseen vendors')
 
 
 def stripes(folder, figure, seed, arguments):
     table = pd.read_csv(folder/'listings.csv')
-    results = {way: judged(embedded(table, folder/'images', arguments, seed, seed, size=PARTS_PX,
+    results = {way: judged(embedded(table, folder/'images', arguments, seed, seed, size=ENCODER_PX,
                                     parts=parts)[0]) for way, parts in PARTS.items()}
     return rows_of(results, figure)
 
@@ -169,7 +172,7 @@ def stripes(folder, figure, seed, arguments):
 
 # what a way is compared with; others with the first of their figure
 COMPARED_WITH = {'FPN, scSE': 'FPN', 'FPN, hypercolumn': 'FPN', 'U-Net, scSE, dual head': 'U-Net',
-                 'whole + crop by one trained on crops': 'whole, two encoders'}
+                 'whole + crop on white': 'whole, two encoders'}
 
 
 def jobs(arguments) -> dict:
@@ -252,9 +255,9 @@ def main():
     parser.add_argument('--photos', type=Path, help='folder of photographs for backgrounds; default: made up')
     parser.add_argument('--luma', type=Path, help='folder of the clothing catalogue')
     parser.add_argument('--grocery', type=Path, help='folder of the photographs of groceries')
-    parser.add_argument('--epochs', type=int, default=5, help='of encoders')
+    parser.add_argument('--epochs', type=int, default=7, help='of encoders')
     parser.add_argument('--mask-epochs', type=int, default=6)
-    parser.add_argument('--mask-pictures', type=int, default=1000)
+    parser.add_argument('--mask-pictures', type=int, default=2100)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work', type=Path, default=Path('parts-work'), help='what was done already')
     parser.add_argument('--out', type=Path, help='CSV to write')
