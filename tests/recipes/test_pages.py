@@ -61,3 +61,27 @@ def test_wechat(tmp_path):
     assert list(scores) == ['single', 'double', 'blend', 'boosted']
     # four classes: one class said of every item has .14 at most
     assert min(scores['blend'], scores['boosted']) > .14
+
+
+@pytest.mark.slow
+def test_population(tmp_path, monkeypatch):
+    pytest.importorskip('ray', reason='ray is not installed: pip install "fastmatch[ray]"')
+    # Ray gives its processes a low priority: beside other work they would hardly run
+    monkeypatch.setenv('RAY_worker_niceness', '0')
+    printed = run_recipe('population', tmp_path)
+    scores = figures(printed, r'(population|Optuna): recall@1 ([\d.]+)')
+    assert list(scores) == ['population', 'Optuna'] and all(0 < score <= 1 for score in scores.values())
+    # the same number of epochs for both, in two processes of Ray's
+    epochs = [len(pd.read_json(file, lines=True)) for file in tmp_path.glob('ray/*/*/result.json')]
+    processes = {pid for file in tmp_path.glob('ray/*/*/result.json')
+                 for pid in pd.read_json(file, lines=True).pid}
+    assert epochs == [4] * 4 and len(processes) == 2
+
+
+@pytest.mark.slow
+def test_autogluon(tmp_path):
+    pytest.importorskip('autogluon.tabular', reason='autogluon.tabular is not installed: it wants an '
+                        'environment of its own, see docs/other_tools.md')
+    scores = figures(run_recipe('autogluon', tmp_path), r'(trees|AutoGluon): row F1 ([\d.]+)')
+    # a listing alone has about .5
+    assert list(scores) == ['trees', 'AutoGluon'] and min(scores.values()) > .5
