@@ -75,7 +75,7 @@ def test_population(tmp_path, monkeypatch):
     epochs = [len(pd.read_json(file, lines=True)) for file in tmp_path.glob('ray/*/*/result.json')]
     processes = {pid for file in tmp_path.glob('ray/*/*/result.json')
                  for pid in pd.read_json(file, lines=True).pid}
-    assert epochs == [4] * 4 and len(processes) == 2
+    assert epochs == [3] * 4 and len(processes) == 2
 
 
 @pytest.mark.slow
