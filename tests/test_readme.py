@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {path: path.read_text(encoding='utf-8')
          for path in (*sorted(ROOT.glob('*.md')), *sorted((ROOT/'docs').glob('*.md')))}
 TEXT = PAGES[ROOT/'README.md']
+RECIPE_TESTS = (ROOT/'tests'/'recipes'/'test_pages.py').read_text(encoding='utf-8')
 # a block may stand on several pages
 BLOCKS = list(dict.fromkeys(block for text in PAGES.values()
                             for block in re.findall(r'<!-- code -->\n```python\n(.+?)```', text, re.S)))
@@ -69,8 +70,12 @@ def test_the_training_block_runs(code, tmp_path):
 
 
 def test_every_python_block_is_run():
-    assert len(LONG) == len(TRAINED) == 1 and len(BLOCKS) >= 8
-    for text in PAGES.values(): assert text.count('```python') == text.count('<!-- code -->\n```python')
+    assert len(LONG) == 1 and len(TRAINED) == 2 and len(BLOCKS) >= 8
+    for text in PAGES.values():
+        recipes = re.findall(r'<!-- recipe: (\w+) -->\n```python', text)
+        assert text.count('```python') == text.count('<!-- code -->\n```python') + len(recipes)
+        # tests/recipes/test_pages.py runs these, and looks at what they make
+        for name in recipes: assert f"run_recipe('{name}'" in RECIPE_TESTS
 
 
 def test_ci_calls_the_readmes_test_command():
