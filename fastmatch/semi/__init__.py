@@ -5,7 +5,7 @@ Callbacks that belong to it are in `callback/`: `MeanTeacher`, `StoredTeacher`, 
 `Teacher`.
 """
 from ..data.outputs import TeacherOutputs, mean_outputs, outputs_of_predictions
-from .blend import blended, find_blend
+from .blend import blend_probabilities, find_blend
 from .boost import ClassBoost, find_boost, find_class_thresholds
 from .curate import class_needs, suspicious_labels, worth_labelling
 from .distil import teacher_outputs
@@ -21,7 +21,7 @@ from .rounds import PseudoRounds, class_report, label_report, pseudo_rounds
 from .stacking import stack_models
 
 __all__ = ['ClassBoost', 'Confidence', 'Corrections', 'Everything', 'FoldEnsemble', 'FoldRuns',
-           'HeldOut', 'Margin', 'OutOfFold', 'PseudoRounds', 'Quota', 'TeacherOutputs', 'blended',
+           'HeldOut', 'Margin', 'OutOfFold', 'PseudoRounds', 'Quota', 'TeacherOutputs', 'blend_probabilities',
            'class_needs', 'class_report', 'find_blend', 'find_boost', 'find_class_thresholds',
            'label_report', 'load_folds', 'mean_outputs', 'outputs_of_predictions', 'pseudo_groups',
            'pseudo_label', 'pseudo_rounds', 'read_corrections', 'soft_labelled', 'stack_models',

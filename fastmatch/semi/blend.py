@@ -22,7 +22,7 @@ def check_choice(
     if given not in known: raise InputError(f'{option}={given!r}: choose one of {known}')
 
 
-def blended(
+def blend_probabilities(
     parts: list,  # Of each way: probabilities (n,c)
     weights=None,  # One for each way, 0 or more; default equal
     how: str = 'probabilities',  # 'probabilities', or 'logits': the mean of their logarithms, normalized
@@ -38,7 +38,7 @@ def blended(
 def best_weights(
     parts: list,  # Of each way: probabilities (n,c)
     targets: np.ndarray,  # int (n,)
-    how: str = 'probabilities',  # As for `blended`
+    how: str = 'probabilities',  # As for `blend_probabilities`
     metric: str = 'log_loss',  # 'log_loss' or 'macro_f1'
 ) -> np.ndarray:  # float64 (k,), 0 or more, of sum 1
     """The weights with the best log loss or macro-F1 on these very rows.
@@ -101,7 +101,7 @@ def _by_macro_f1(scores, targets):
 class Blend:
     "Weights of several ways, and what their choice is worth."
     weights: np.ndarray  # float64 (k,), of sum 1, chosen on all rows
-    how: str  # As for `blended`
+    how: str  # As for `blend_probabilities`
     chosen_on: OutOfFold  # Of the rows that the weights were chosen on: its scores are too good
     heldout: OutOfFold  # Each fold by weights that were chosen on the others: these scores are honest
 
@@ -110,7 +110,7 @@ class Blend:
         parts: list,  # Of each way, in the order of the choice: probabilities (n,c) of new items
     ) -> np.ndarray:  # float64 (n,c)
         "The blended probabilities of new items."
-        return blended(parts, self.weights, self.how)
+        return blend_probabilities(parts, self.weights, self.how)
 
 
 def find_blend(
@@ -127,7 +127,7 @@ def find_blend(
         return best_weights([each[rows] for each in probabilities], first.targets[rows], how, metric)
 
     def choose_and_apply(rows, held_out):
-        return blended([each[held_out] for each in probabilities], choose(rows), how)
+        return blend_probabilities([each[held_out] for each in probabilities], choose(rows), how)
     weights = choose(np.arange(len(first)))
-    return Blend(weights, how, first.with_probabilities(blended(probabilities, weights, how)),
+    return Blend(weights, how, first.with_probabilities(blend_probabilities(probabilities, weights, how)),
                  first.with_probabilities(cross_fitted(first.folds, choose_and_apply)))

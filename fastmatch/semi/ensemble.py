@@ -10,7 +10,7 @@ from ..match.spaces.picture_sets import Pictures
 from ..matcher import Matcher, SeveralEncoders
 from ..matcher.several import checked_weights, joined_settings, joined_vectors
 from ..models.views import Views
-from .blend import HOWS, Blend, blended, check_choice, find_blend
+from .blend import HOWS, Blend, blend_probabilities, check_choice, find_blend
 from .folds import FoldRuns, free_memory
 from .heldout import embeddings_of
 from .out_of_fold import OutOfFold, aligned, log_probabilities, normalized
@@ -66,8 +66,8 @@ class FoldEnsemble:
     def out_of_fold(self) -> OutOfFold:
         "The blended probabilities of all labelled items, by models that held them out."
         parts = aligned([run.out_of_fold() for run in self.runs])
-        return parts[0].with_probabilities(blended([part.probabilities for part in parts], self.weights,
-                                                   self.how))
+        joined = blend_probabilities([part.probabilities for part in parts], self.weights, self.how)
+        return parts[0].with_probabilities(joined)
 
     def find_weights(
         self,
