@@ -4,7 +4,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from fastmatch.core import InputError
-from fastmatch.semi.blend import best_weights, blended, find_blend
+from fastmatch.semi.blend import best_weights, blend_probabilities, find_blend
 from tests.semi.made import of, truth, way
 
 
@@ -17,13 +17,13 @@ def grid(n_ways, steps=20):
 
 def test_formulas():
     first, second = np.array([[.9, .1], [.5, .5]]), np.array([[.2, .8], [.5, .5]])
-    np.testing.assert_allclose(blended([first, second], [3, 1]), .75 * first + .25 * second)
+    np.testing.assert_allclose(blend_probabilities([first, second], [3, 1]), .75 * first + .25 * second)
     powers = first**.75 * second**.25
-    np.testing.assert_allclose(blended([first, second], [3, 1], 'logits'),
+    np.testing.assert_allclose(blend_probabilities([first, second], [3, 1], 'logits'),
                                powers / powers.sum(1, keepdims=True))
     for options in (dict(how='mean'), dict(weights=[1]), dict(weights=[-1, 2])):
         with pytest.raises(InputError, match='=.*(choose one of|2 numbers)'):
-            blended([first, second], **options)
+            blend_probabilities([first, second], **options)
 
 
 @pytest.mark.parametrize('how', ['probabilities', 'logits'])
@@ -33,7 +33,7 @@ def test_weights_are_no_worse_than_a_grids(how, metric):
     parts = [way(targets, folds, strength, seed) for strength, seed in ((2, 1), (1.5, 2), (.1, 3))]
 
     def score(weights):
-        found = blended([part.probabilities for part in parts], weights, how)
+        found = blend_probabilities([part.probabilities for part in parts], weights, how)
         if metric == 'log_loss': return np.log(found[range(len(targets)), targets]).mean()
         return f1_score(targets, found.argmax(1), average='macro', zero_division=0)
     for chosen in (parts[:2], parts):
@@ -63,7 +63,7 @@ def test_the_honest_score_does_not_know_its_own_fold():
         # by hand, without anything of this fold
         weights = best_weights([part.probabilities[~is_own] for part in parts], targets[~is_own],
                                metric='macro_f1')
-        wanted = blended([part.probabilities[is_own] for part in parts], weights)
+        wanted = blend_probabilities([part.probabilities[is_own] for part in parts], weights)
         np.testing.assert_array_equal(found.heldout.probabilities[is_own], wanted)
         # other labels in this fold change nothing
         other = np.where(is_own, (targets + 1) % 4, targets)
