@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from fastmatch.semi.blend import blended, find_blend
+from fastmatch.semi.blend import blend_probabilities, find_blend
 from fastmatch.semi.boost import ClassBoost, find_boost
 from fastmatch.semi.out_of_fold import OutOfFold, cross_fitted, normalized
 from fastmatch.semi.stacking import MODELS, stack_models
@@ -114,7 +114,7 @@ def boosts(part):
 def blends(parts):
     "Each way to blend: name -> `OutOfFold`."
     def equal(how):
-        return parts[0].with_probabilities(blended([part.probabilities for part in parts], how=how))
+        return parts[0].with_probabilities(blend_probabilities([part.probabilities for part in parts], how=how))
     found = {f'equal, {how}': equal(how) for how in ('probabilities', 'logits')}
     for how in ('probabilities', 'logits'):
         for metric in ('log_loss', 'macro_f1'):
