@@ -114,7 +114,8 @@ def boosts(part):
 def blends(parts):
     "Each way to blend: name -> `OutOfFold`."
     def equal(how):
-        return parts[0].with_probabilities(blend_probabilities([part.probabilities for part in parts], how=how))
+        probabilities = blend_probabilities([part.probabilities for part in parts], how=how)
+        return parts[0].with_probabilities(probabilities)
     found = {f'equal, {how}': equal(how) for how in ('probabilities', 'logits')}
     for how in ('probabilities', 'logits'):
         for metric in ('log_loss', 'macro_f1'):
