@@ -43,6 +43,8 @@ class BatchOptions:
     # A `PictureStore` or its folder, so that pictures are decoded once; True: a folder of the user's
     store: Any = None
     row_weights: Any = None  # (training rows,): how often each is drawn, see `RowSampler`; None: all alike
+    # `FrameFeatures` that are read in place of a listing's one picture; None: pictures, or frames of several
+    frame_features: Any = None
 
     @property
     def all_title_tfms(self) -> list:
@@ -100,7 +102,7 @@ def known_options() -> list[str]:
                for name in signature(function).parameters]
     ours = [each.name for each in fields(BatchOptions)]
     of_split = ['path', 'columns', 'serialise', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames',
-                'draw_frames', 'frame_features']
+                'draw_frames']
     # what the table itself says, or the loaders make
     taken = {'self', 'dataset', 'kwargs', 'others', 'row_weights', 'get_idxs', 'path', 'dl_kwargs', 'dl_type',
              *INSTEAD}

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..core import InputError
 from .batch_options import BatchOptions, take_batch_options
 from .columns import Columns, check_inputs
+from .features import features_of_one, warm_pictures
 from .frames import frames_of, take_frame_options
 
 # Learners that earlier versions exported ask for these here
@@ -54,20 +55,26 @@ class MatchDataLoaders(ListingDataLoaders):
         serialise: bool = False,
         # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
         frames: int = 1,
-        **kwargs,  # For `BatchOptions` (buckets, store), `frames_of`, columns by keyword, for `dataloaders`
+        # frame_features, draw_frames for `frames_of`; buckets, store for `BatchOptions`; columns by keyword;
+        # more for `DataBlock.dataloaders`
+        **kwargs,
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
 
-        Rows without a group are no fault: they are kept as `unlabelled`.
+        Rows without a group are no fault: they are kept as `unlabelled`. With `frame_features`, a
+        `FrameFeatures`, each picture is encoded once, by its encoder as it is, and the epochs of any number
+        of trainings read the features: heads, necks and a title encoder are trained, that encoder is not.
         """
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         if serialise: columns = with_serialised_title(columns, list(getattr(df, 'columns', [])))
         check_inputs(columns)
         path = Path(path)
-        reading = frames_of(columns, path, partial(picture_names, folder=path), frames,
-                            **take_frame_options(kwargs))
+        of_frames, of_batches = take_frame_options(kwargs), take_batch_options(kwargs)
+        features = features_of_one(of_frames, frames, columns.image is not None, item_tfms=item_tfms,
+                                   batch_tfms=batch_tfms, store=of_batches.get('store'))
+        reading = frames_of(columns, path, partial(picture_names, folder=path), frames, **of_frames)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
-                               device, kwargs, title_tfms, **take_batch_options(kwargs))
+                               device, kwargs, title_tfms, frame_features=features, **of_batches)
         # every image is decoded by the check anyway: then its hash costs little
         needs_hash = phash and valid_fold is not None and columns.image is not None and columns.phash is None
         text_columns = text_columns_of(columns)
@@ -82,6 +89,7 @@ class MatchDataLoaders(ListingDataLoaders):
                                  phash=hashes)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
         df, unlabelled, image_columns = _with_frames(df, unlabelled, columns, reading)
+        if features is not None: warm_pictures(features, columns.image, path, df, unlabelled)
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         dls = cls.from_rows(df, is_valid, columns, path, image_columns, [*train_groups, *other_groups],
                             options, text_columns=text_columns, frames=reading)

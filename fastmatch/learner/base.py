@@ -22,6 +22,7 @@ from ..data.loader import short_titles_first
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.checkpointing import checkpoint_layers
+from ..models.frozen_encoder import FrozenEncoder
 from ..models.fusion import MAX_FRAMES, make_fusion
 from ..models.layered import parameters_by_layer
 from ..models.parts import make_part_encoder
@@ -304,7 +305,10 @@ def make_encoders(
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
     inputs.features = fingerprint_of(dls)
-    if dls.columns.image is not None and frame_width_of(dls) is None:
+    if getattr(dls, 'picture_features', None) is not None:
+        if parts is not None: raise InputError('parts: frame_features are of whole pictures; choose one')
+        image = FrozenEncoder(dls.picture_features)
+    elif dls.columns.image is not None and frame_width_of(dls) is None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')

@@ -13,6 +13,7 @@ from torch import nn
 from ..callback.base import give_labels_to_heads
 from ..callback.state import ModelBuffers, preserved_randomness
 from ..core import InputError
+from ..data.features import TensorFeatures
 from ..data.frames import TensorCount, TensorFrames
 from ..layers.padding import most_tokens, pad_token_ids
 from ..losses.base import Loss
@@ -23,7 +24,7 @@ from ..matcher.batches import tokenize_titles
 @dataclass
 class Trial:
     "Two training listings of different groups: what a model reads of them, on the CPU, and their targets."
-    # Tensors (2,3,h,w), one for each picture of a listing, or one of their features (2,f,d)
+    # Tensors (2,3,h,w), one for each picture of a listing, or one of their features (2,f,d) or (2,d)
     pictures: list
     targets: list  # Tensors of two rows
     # Of items with frames one int64 (2,): how many each has
@@ -55,7 +56,7 @@ def read_trial(
     with preserved_randomness():
         batch = dls.test_dl(rows, bs=len(rows), with_labels=True, num_workers=0).one_batch()
     inputs, targets = batch[:dls.n_inp], batch[dls.n_inp:]
-    pictures = [part for part in inputs if isinstance(part, TensorFrames) or (
+    pictures = [part for part in inputs if isinstance(part, (TensorFrames, TensorFeatures)) or (
         isinstance(part, torch.Tensor) and part.ndim == 4)]
     counts = [part for part in inputs if isinstance(part, TensorCount)]
     return Trial(*([part.as_subclass(torch.Tensor).cpu() for part in parts]
