@@ -20,9 +20,10 @@ from .draw import DrawnPicture, EpochDraw
 from .features import FeaturesBlock
 from .frames import Frames, frame_readers
 from .loader import MatchDL
+from .picture_store import store_of
 from .row import Field, ListingImage, NoTarget, PartsOfRow, picture_reader
 from .soft import ProbabilitiesBlock, ReadProbabilities
-from .stored import StoredImageBlock, check_room, resize_alone, store_of
+from .stored import StoredImageBlock, check_room, resize_alone
 from .title import TitleBlock, titles_of
 
 

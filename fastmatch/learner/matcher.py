@@ -7,6 +7,7 @@ import numpy as np
 from fastai.data.transforms import Normalize, ToTensor
 
 from ..core import InputError, preview
+from ..data.picture_store import store_of
 from ..data.pictures import first_picture
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
@@ -94,8 +95,11 @@ class MatcherExport:
         picture = picture_of(self.dls) if 'image' in model.encoders else None
         tokenize = tokenize_of(self.dls)
         device = str(device or self.dls.device)
-        if tokenize is None: return Encoder(model, picture, tta=tta, device=device)
-        return Encoder(model, picture, tokenize.tokenizer, tokenize.max_len, tta, device)
+        read_titles = () if tokenize is None else (tokenize.tokenizer, tokenize.max_len)
+        encoder = Encoder(model, picture, *read_titles, tta=tta, device=device)
+        # an exported Learner has no options
+        if self.dls.options is not None: encoder.picture_store = store_of(self.dls.options.store)
+        return encoder
 
     def show_parts(
         self,

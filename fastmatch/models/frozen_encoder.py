@@ -26,7 +26,7 @@ class FrozenEncoder(nn.Module):
                          f'{tuple(batch.shape)}: learn.encoder() reads pictures')
 
     def thawed(self) -> nn.Module:  # On the CPU
-        "A copy of the encoder that made the features; `InputError` where features are not what it alone makes."
+        "A copy of the encoder that made the features; `InputError` where it alone does not make them."
         if getattr(self.features, 'mirror', False):
             raise InputError('frame_features: they are means over a picture and its mirror image '
                              '(mirror=True), which a matcher does not repeat: FrameFeatures(mirror=False)')

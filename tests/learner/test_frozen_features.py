@@ -76,7 +76,7 @@ def trained(dls, image_arch, epochs=2, **options):
 
 @pytest.mark.parametrize('titles', [False, True], ids=['pictures', 'pictures and titles'])
 def test_the_run_of_an_encoder_that_stands_still(encoder, several, titles):
-    "Heads, scores and embeddings of a training that encodes each batch; of several pictures the same is drawn."
+    "Heads, scores and embeddings as where each batch is encoded; of several pictures the same is drawn."
     columns = {} if titles else {'text_col': None}
     encoded = trained(loaders(several, **columns), Still(encoder))
     features = frozen(encoder)

@@ -109,7 +109,7 @@ def test_embeddings_are_those_of_each_encoder(pictures):
 
 
 def test_each_picture_is_read_once(pictures, monkeypatch):
-    from fastmatch.matcher import several as module
+    from fastmatch.matcher import read_picture as module
     read, resized = [], []
     try_image, call = module.try_image, Picture.__call__
     monkeypatch.setattr(module, 'try_image', lambda file: (read.append(file), try_image(file))[1])
