@@ -93,7 +93,8 @@ def take_batch_options(
     keywords: dict,  # Of a call; what is taken is removed from them
 ) -> dict:
     "Options of `BatchOptions` among them that `from_df` has no arguments of its own for."
-    return {name: keywords.pop(name) for name in ('buckets', 'store') if name in keywords}
+    return {name: keywords.pop(name) for name in ('buckets', 'store', 'frame_features')
+            if name in keywords}
 
 
 def known_options() -> list[str]:
