@@ -19,6 +19,7 @@ from ..layers.padding import most_tokens, pad_token_ids
 from ..losses.base import Loss
 from ..losses.distill import SoftTarget
 from ..matcher.batches import tokenize_titles
+from ..models.compiling import not_compiled
 
 
 @dataclass
@@ -167,7 +168,7 @@ def try_loss(
     loss = copy.deepcopy(learner.loss_func) if isinstance(learner.loss_func, nn.Module) else learner.loss_func
     hint = _hint_of_probabilities(loss, targets)
     try:
-        with preserved_randomness(), torch.no_grad():
+        with preserved_randomness(), torch.no_grad(), not_compiled():
             give_labels_to_heads(model, targets[0])
             output = model.train()(*inputs)
             if getattr(loss, 'n_targets', 1) > len(targets): targets.append(_first_head(output))
@@ -207,7 +208,8 @@ def try_metrics(
 ):
     "Raise `InputError` for functions as metrics that can't read the embeddings of two rows."
     device = next(learner.model.parameters()).device
-    with preserved_randomness(): embeddings = learner.model.embed(*(each.to(device) for each in trial.inputs))
+    with preserved_randomness(), not_compiled():
+        embeddings = learner.model.embed(*(each.to(device) for each in trial.inputs))
     targets = [target.to(device) for target in trial.targets]
     for metric in learner.metrics:
         if not isinstance(metric, AvgMetric): continue

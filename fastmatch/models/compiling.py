@@ -1,4 +1,4 @@
-"""Encoders made faster by how torch runs them: `torch.compile`, and pictures whose channels lie last in memory.
+"""How torch runs encoders: compiled (`torch.compile`), with the channels of pictures last in memory or first.
 
 Neither changes what an encoder computes but for rounding, and neither is part of what is saved.
 """

@@ -151,7 +151,7 @@ class MatchNet(Streams, nn.Module):
             if not tta or 'image' not in self.encoders: return embeddings
             # titles have no mirror image: their features are taken as they are
             if self.fusion is None:
-                of_mirrored = self.encoders['image'](inputs[0].flip(-1))
+                of_mirrored = self.encoders['image'](plain(inputs[0]).flip(-1))
                 mirrored = self.embed_features({**features, 'image': of_mirrored})
             else:
                 flipped = [each.flip(-1) if each.ndim == 4 else each for each in inputs]
