@@ -32,6 +32,7 @@ class Small(nn.Module):
     def forward(self, images): return self.conv(images).relu().mean((2, 3))
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_encoder_trains_as_the_plain_one():
     torch.manual_seed(0)
@@ -61,6 +62,7 @@ except InputError as error: print(error)
 """
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_is_told(tmp_path):
     bare = {**os.environ, 'PATH': str(tmp_path), 'CXX': 'no-such-compiler', 'CC': 'no-such-compiler',
             'TORCHINDUCTOR_CACHE_DIR': str(tmp_path/'cache'), 'TORCHINDUCTOR_COMPILE_THREADS': '1'}
