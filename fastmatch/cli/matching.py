@@ -38,6 +38,8 @@ Rows = Annotated[int | None, option(
     'Match in pieces of so many listings, with the catalogue alone, and write CSV or Parquet: 4096, say.')]
 Store = Annotated[Path | None, option(
     'With --rows: SQLite file that keeps embeddings, so that another run embeds only what is new.')]
+PictureStoreFolder = Annotated[Path | None, option(
+    'Folder that keeps decoded and resized pictures, so that another run decodes only what is new.')]
 Vectors = Annotated[Path | None, option(
     'Vectors made elsewhere, a row a listing: .npz, an array for each modality.')]
 
@@ -74,6 +76,7 @@ def match(
     runtime: Runtime = 'torch',
     rows: Rows = None,
     store: Store = None,
+    picture_store: PictureStoreFolder = None,
 ):
     """Match new listings with a matcher's catalogue and among themselves; fastai is not needed for it.
 
@@ -92,12 +95,12 @@ def match(
         if rows is not None:
             if scores or alone or embeddings is not None:
                 raise InputError('--rows: takes no --scores, --alone or --embeddings')
-            match_in_pieces(load_matcher(matcher, device, runtime=runtime), listings, out, images,
-                            column_names, field or (), rows=rows, store=store, encoding=encoding, bs=bs,
-                            on_error=on_error, echo=typer.echo)
+            loaded = load_matcher(matcher, device, runtime=runtime, picture_store=picture_store)
+            match_in_pieces(loaded, listings, out, images, column_names, field or (), rows=rows, store=store,
+                            encoding=encoding, bs=bs, on_error=on_error, echo=typer.echo)
             return
         listing_table = read_table(listings, encoding)
-        loaded = load_matcher(matcher, device, runtime=runtime)
+        loaded = load_matcher(matcher, device, runtime=runtime, picture_store=picture_store)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings, field or ())
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
         # a rule that does not know this pool may do badly here: said beside the result, not in it

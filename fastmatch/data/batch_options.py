@@ -43,6 +43,8 @@ class BatchOptions:
     # A `PictureStore` or its folder, so that pictures are decoded once; True: a folder of the user's
     store: Any = None
     row_weights: Any = None  # (training rows,): how often each is drawn, see `RowSampler`; None: all alike
+    # `FrameFeatures` that are read in place of a listing's one picture; None: pictures, or frames of several
+    frame_features: Any = None
 
     @property
     def all_title_tfms(self) -> list:
@@ -91,7 +93,8 @@ def take_batch_options(
     keywords: dict,  # Of a call; what is taken is removed from them
 ) -> dict:
     "Options of `BatchOptions` among them that `from_df` has no arguments of its own for."
-    return {name: keywords.pop(name) for name in ('buckets', 'store') if name in keywords}
+    return {name: keywords.pop(name) for name in ('buckets', 'store', 'frame_features')
+            if name in keywords}
 
 
 def known_options() -> list[str]:
@@ -100,7 +103,7 @@ def known_options() -> list[str]:
                for name in signature(function).parameters]
     ours = [each.name for each in fields(BatchOptions)]
     of_split = ['path', 'columns', 'serialise', 'valid_fold', 'n_folds', 'phash', 'on_error', 'frames',
-                'draw_frames', 'frame_features']
+                'draw_frames']
     # what the table itself says, or the loaders make
     taken = {'self', 'dataset', 'kwargs', 'others', 'row_weights', 'get_idxs', 'path', 'dl_kwargs', 'dl_type',
              *INSTEAD}

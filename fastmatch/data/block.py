@@ -6,6 +6,7 @@ from pathlib import Path
 from ..core import InputError
 from .batch_options import BatchOptions, take_batch_options
 from .columns import Columns, check_inputs
+from .features import features_of_one, warm_pictures
 from .frames import frames_of, take_frame_options
 
 # Learners that earlier versions exported ask for these here
@@ -54,18 +55,18 @@ class MatchDataLoaders(ListingDataLoaders):
         serialise: bool = False,
         # Most pictures of a listing in a batch, all of which a fusion reads together; 1: one is drawn
         frames: int = 1,
-        **kwargs,  # For `BatchOptions` (buckets, store), `frames_of`, columns by keyword, for `dataloaders`
+        **kwargs,  # frame_features, draw_frames, buckets, store; columns by keyword; more for `dataloaders`
     ):
         """Check the table, split it by group, and make dataloaders of pictures, titles or both.
 
-        Rows without a group are no fault: they are kept as `unlabelled`.
+        Rows without a group are no fault: they are kept as `unlabelled`. With `frame_features`
+        (`FrameFeatures`) pictures are encoded once, by an encoder that stands still: all else is trained.
         """
         columns = Columns.resolve(columns, Columns.take_from(kwargs))
         if serialise: columns = with_serialised_title(columns, list(getattr(df, 'columns', [])))
         check_inputs(columns)
         path = Path(path)
-        reading = frames_of(columns, path, partial(picture_names, folder=path), frames,
-                            **take_frame_options(kwargs))
+        reading = _frames(columns, path, frames, kwargs, item_tfms, batch_tfms)
         options = BatchOptions(sampler, k, seed, item_tfms, batch_tfms, bs, val_bs, max_len, num_workers,
                                device, kwargs, title_tfms, **take_batch_options(kwargs))
         # every image is decoded by the check anyway: then its hash costs little
@@ -81,7 +82,7 @@ class MatchDataLoaders(ListingDataLoaders):
         is_valid, moved = _split(df, valid_fold, n_folds=n_folds, seed=seed, columns=links, path=path,
                                  phash=hashes)
         train_groups, other_groups = _groups_of(df[columns.group], is_valid)
-        df, unlabelled, image_columns = _with_frames(df, unlabelled, columns, reading)
+        df, unlabelled, image_columns = _with_frames(df, unlabelled, columns, reading, options, path)
         # training groups first, so that those of training rows are 0 to c-1 for a head with c classes
         dls = cls.from_rows(df, is_valid, columns, path, image_columns, [*train_groups, *other_groups],
                             options, text_columns=text_columns, frames=reading)
@@ -89,8 +90,20 @@ class MatchDataLoaders(ListingDataLoaders):
                          n_groups=len(train_groups), unlabelled=unlabelled, serialised=serialised)
 
 
-def _with_frames(df, unlabelled, columns, reading):
-    "Both tables and the columns of pictures in them: one, or one for each frame."
+def _frames(columns, path, frames, keywords, item_tfms, batch_tfms):
+    "How frames are read; None where one picture is, whose features then stay in `keywords` if it has some."
+    of_frames = take_frame_options(keywords)
+    features = features_of_one(of_frames, frames, columns.image is not None, item_tfms=item_tfms,
+                               batch_tfms=batch_tfms, store=keywords.get('store'))
+    reading = frames_of(columns, path, partial(picture_names, folder=path), frames, **of_frames)
+    if features is not None: keywords['frame_features'] = features
+    return reading
+
+
+def _with_frames(df, unlabelled, columns, reading, options, path):
+    "Both tables and the columns of pictures in them: one, or one for each frame; features are made here."
+    features = options.frame_features
+    if features is not None: warm_pictures(features, columns.image, path, df, unlabelled)
     if reading is None: return df, unlabelled, [] if columns.image is None else [columns.image]
     df, unlabelled = reading.widen(df), reading.widen(unlabelled)
     reading.warm(df, unlabelled, drawn=True)

@@ -16,6 +16,7 @@ from fasttransform import Transform
 
 from ..core import InputError
 from .draw import EpochDraw
+from .features import check_features
 from .image import image_path
 
 BLANK = np.full((8, 8, 3), 255, np.uint8)  # stands for the picture of an item that has none
@@ -195,12 +196,10 @@ def frames_of(
     has_images = columns.image is not None
     if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
         raise InputError(f'frames={frames!r}: give 1 or more')
-    for option, given in (('draw_frames', draw_frames), ('frame_features', frame_features is not None)):
-        if given and not has_images: raise InputError(f'{option}: there are no images (image_col=None)')
+    if draw_frames and not has_images:
+        raise InputError('draw_frames: there are no images (image_col=None)')
     if draw_frames and frames == 1: raise InputError('draw_frames=True asks for frames=2 or more')
-    is_ready = all(hasattr(frame_features, needed) for needed in ('warm', 'n_out'))
-    if frame_features is not None and not is_ready:
-        raise InputError(f'frame_features={frame_features!r}: give FrameFeatures(image_arch, folder=...)')
+    if frame_features is not None: check_features(frame_features, has_images)
     if not has_images or frames == 1 and frame_features is None: return None
     own = Frames(columns.image, frames, names_of, folder)
     texts = columns.title if isinstance(columns.title, (list, tuple)) else [columns.title]

@@ -17,11 +17,13 @@ from ..core import PICTURE_SIZE
 from .batch_options import BatchOptions, sampler_of
 from .columns import Columns
 from .draw import DrawnPicture, EpochDraw
+from .features import FeaturesBlock
 from .frames import Frames, frame_readers
 from .loader import MatchDL
+from .picture_store import store_of
 from .row import Field, ListingImage, NoTarget, PartsOfRow, picture_reader
 from .soft import ProbabilitiesBlock, ReadProbabilities
-from .stored import StoredImageBlock, check_room, resize_alone, store_of
+from .stored import StoredImageBlock, check_room, resize_alone
 from .title import TitleBlock, titles_of
 
 
@@ -38,12 +40,13 @@ class ListingDataLoaders(DataLoaders):
     trained nor validated on, kept for the catalogue).
     """
     _kept = ('df', 'is_valid', 'columns', 'text_columns', 'serialised', 'image_folder', 'image_columns',
-             'skipped', 'moved', 'unlabelled', 'frame_reading')
+             'skipped', 'moved', 'unlabelled', 'frame_reading', 'picture_features')
     text_columns = ()  # of loaders in a Learner that an earlier version exported
     serialised = None  # title's fields by name, where they are put together with their names
     unlabelled = None  # of such loaders too
     options = None  # `BatchOptions`; those of an exported Learner have none
     frame_reading = None  # `Frames`, where an item has several pictures in a batch or their features are read
+    picture_features = None  # `FrameFeatures`, where they are read in place of a listing's one picture
     _several_pictures = False  # whether a cell of the image column may name several files
     # Whether batches of training are of titles of like length unless `buckets` says it. In matching they cost
     # quality where titles of a group differ in length: Amazon-Google .006 row F1, see tests/bench/buckets.py
@@ -109,7 +112,8 @@ class ListingDataLoaders(DataLoaders):
     ):
         """Make loaders over a table that is checked and split: pictures first (and how many an item has,
         where there are frames), then the title, then the group."""
-        has_pictures = bool(image_columns) and (frames is None or frames.features is None)
+        features = options.frame_features if frames is None else frames.features
+        has_pictures = bool(image_columns) and features is None
         picture_tfms = Resize(PICTURE_SIZE) if options.item_tfms is None else options.item_tfms
         item_tfms = [*L(picture_tfms if has_pictures else None), *options.all_title_tfms]
         draw = None if frames is None else frames.draw
@@ -117,6 +121,7 @@ class ListingDataLoaders(DataLoaders):
             draw = DrawnPicture(image_columns[0], image_folder)
         store = store_of(options.store) if has_pictures else None
         image_block = _image_block(store, picture_tfms, len(df) * len(image_columns))
+        if frames is None and features is not None: image_block = partial(FeaturesBlock, features)
         if frames is not None: image_blocks, image_readers = frame_readers(frames, image_block)
         else:
             image_blocks = [image_block() for _ in image_columns]
@@ -147,6 +152,7 @@ class ListingDataLoaders(DataLoaders):
         dls.image_folder = image_folder
         dls.image_columns = image_columns
         dls.frame_reading = frames
+        dls.picture_features = options.frame_features
         dls.text_columns = list(text_columns)
         dls.options = options
         return dls

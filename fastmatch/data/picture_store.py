@@ -37,6 +37,8 @@ CREATE INDEX IF NOT EXISTS in_segment ON pictures (segment);
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, time INTEGER, size INTEGER, content BLOB)
     WITHOUT ROWID"""
 PLACE = 'pictures.segment, place, height, width, checksum'
+RESIZED = 'resized'  # a picture as it is outside of training
+PIXELS = 1  # raised with every change that makes other pixels of the same file
 # connections of a process that was forked, left open: closing one would disturb the process that opened it
 _inherited = []
 
@@ -271,3 +273,26 @@ class PictureStore:
             connection.execute('PRAGMA synchronous=NORMAL')
         except sqlite3.DatabaseError as error: raise self._damaged(error) from error
         return connection
+
+
+def store_of(
+    given,  # `PictureStore`, a folder, True for the one of this user, or None
+) -> PictureStore | None:
+    "The store that `store=` names."
+    if given is None or given is False: return None
+    if isinstance(given, PictureStore): return given
+    if given is not True: return PictureStore(given)
+    cache = os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache'
+    return PictureStore(Path(cache)/'fastmatch'/'pictures')
+
+
+def resized_settings(
+    method,  # 'squish', 'crop' or 'pad'
+    size,  # (width, height) in pixels
+    pad_mode,  # What 'pad' fills the border with, as fastai calls it
+    resample,  # PIL's number of the interpolation
+    kind: str = RESIZED,  # What is done beside it
+) -> str:
+    "What a resized picture is kept by beside its file: loaders and matchers that resize alike share it."
+    width, height = size
+    return f'{kind} {method} {(int(width), int(height))} {pad_mode} {int(resample)} {PIXELS}'

@@ -5,7 +5,6 @@ and 'pad' fastai's `Resize` takes a place at random in training, so that trainin
 resized in the same proportion, and takes its place from that; elsewhere it is the middle, and stored.
 """
 import copy
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +17,9 @@ from PIL import Image
 
 from ..core import InputError
 from .image import read_image
-from .picture_store import PictureStore
+from .picture_store import RESIZED, PictureStore, resized_settings
 
-FORMAT = 1  # raised with every change that makes other pixels of the same file
 TYPICAL_SHAPE = 4 / 3  # of width and height where pictures are stored as a whole
-
-
-def store_of(
-    given,  # `PictureStore`, a folder, True for the one of this user, or None
-) -> PictureStore | None:
-    "The store that `store=` names."
-    if given is None or given is False: return None
-    if isinstance(given, PictureStore): return given
-    if given is not True: return PictureStore(given)
-    cache = os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache'
-    return PictureStore(Path(cache)/'fastmatch'/'pictures')
 
 
 def resize_alone(
@@ -59,8 +46,7 @@ class _Stored(Transform):
         self.store = store
         self.resize = resize
         self.picture_class = picture_class
-        self.settings = (f'{self.kind} {resize.method} {tuple(resize.size)} {resize.pad_mode} '
-                         f'{int(resize.mode)} {FORMAT}')
+        self.settings = resized_settings(resize.method, resize.size, resize.pad_mode, resize.mode, self.kind)
 
     def make(self, file):
         "uint8 (h,w,3): the pixels of an open file that are stored."
@@ -72,7 +58,7 @@ class _Stored(Transform):
 
 class StoredPicture(_Stored):
     "A picture as `Resize` makes it outside of training."
-    kind = 'resized'
+    kind = RESIZED
 
     def make(self, file):
         picture = self.picture_class(read_image(file))

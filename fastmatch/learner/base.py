@@ -22,6 +22,8 @@ from ..data.loader import short_titles_first
 from ..layers.padding import most_tokens
 from ..losses.base import NotANumber
 from ..models.checkpointing import checkpoint_layers
+from ..models.compiling import check_compiler, compile_encoder, set_channels_last
+from ..models.frozen_encoder import FrozenEncoder
 from ..models.fusion import MAX_FRAMES, make_fusion
 from ..models.layered import parameters_by_layer
 from ..models.parts import make_part_encoder
@@ -41,7 +43,8 @@ from .trial import check_words, long_titles, places_hint, read_trial, share_cut_
 LR_MULT = {'image': .25, 'title': .05, 'fusion': .25, 'head': 5.}
 
 # options of learners that `make_encoders` takes
-ENCODER_OPTIONS = 'pretrained', 'normalize', 'pool', 'image_pool', 'checkpointing'
+ENCODER_OPTIONS = ('pretrained', 'normalize', 'pool', 'image_pool', 'checkpointing', 'compile',
+                   'channels_last')
 SAMPLED_TITLES = 1000  # titles whose tokens are counted before the training
 MANY = .1  # share of titles that are not read to their end from which on it is said
 
@@ -293,6 +296,10 @@ def make_encoders(
     # Keep little of what the encoders compute, and compute it again for the gradients: less memory, a third
     # more time; or for each: {'image': False, 'title': True}
     checkpointing: bool | dict = False,
+    # Let torch compile the encoders, for which it needs a C++ compiler and minutes; or for each, as above
+    compile: bool | dict = False,
+    # How pictures lie in memory; None: channels last for timm's models, which pays, others as they are
+    channels_last: bool | None = None,
     # Parts of a picture with an embedding and a head each: 'pcb', 'mgn', `Parts`, or a function from a
     # feature map to a list of maps; None: one embedding of the whole
     parts=None,
@@ -301,10 +308,15 @@ def make_encoders(
     image = title = None
     is_pretrained = _by_modality(pretrained)
     is_checkpointed = _by_modality(checkpointing, 'checkpointing')
+    is_compiled = _by_modality(compile, 'compile')
+    if any(is_compiled.values()): check_compiler(torch.device(dls.device).type)
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
     inputs.features = fingerprint_of(dls)
-    if dls.columns.image is not None and frame_width_of(dls) is None:
+    if getattr(dls, 'picture_features', None) is not None:
+        if parts is not None: raise InputError('parts: frame_features are of whole pictures; choose one')
+        image = FrozenEncoder(dls.picture_features)
+    elif dls.columns.image is not None and frame_width_of(dls) is None:
         if image_arch is None:
             raise InputError('image_arch=None, but dls has images: '
                              'make dls with image_col=None, or name an encoder')
@@ -312,8 +324,10 @@ def make_encoders(
         arguments = ('image', image_arch) if parts is None else (image_arch,)
         image = make(*arguments, pretrained=is_pretrained['image'], pool=image_pool, img_size=trial.size)
         if is_checkpointed['image']: checkpoint_layers(image)
+        if channels_last is not None: set_channels_last(image, channels_last)
         try_encoder('image_arch', image_arch, image, trial.pictures[0])
         if normalize: inputs.mean, inputs.std = image.mean, image.std
+        if is_compiled['image']: compile_encoder(image, any_length=False)
     if dls.columns.title is not None:
         if text_arch is None:
             raise InputError('text_arch=None, but dls has titles: '
@@ -322,6 +336,7 @@ def make_encoders(
         title = make_encoder('text', text_arch, is_pretrained['title'], pool, inputs.tokenizer.pad_token_id)
         if is_checkpointed['title']: checkpoint_layers(title)
         trial.titles = [_tried_titles(dls, text_arch, title, inputs.tokenizer)]
+        if is_compiled['title']: compile_encoder(title, any_length=True)
     return image, title, inputs, trial
 
 

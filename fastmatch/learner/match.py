@@ -15,6 +15,7 @@ from ..callback.scoring import CheckedTrackers, MatchRecorder, ValidScores
 from ..callback.trained_on import TrainedOn
 from ..core import IMAGE_ARCH, TEXT_ARCH, InputError, refuse_unknown_options
 from ..data.block import MatchDataLoaders
+from ..data.features import warm_pictures
 from ..data.kinds import cells_of
 from ..data.pictures import in_folder, one_a_picture
 from ..data.read import check_listings, join_titles
@@ -46,7 +47,7 @@ from .base import (
 )
 from .matcher import MatcherExport, check_exportable
 from .pretrain import keep_objectives, stream_options
-from .reading import tokenize_of
+from .reading import fingerprint_of, tokenize_of
 from .resizing import resizing_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
 from .trial import check_loss, try_loss, try_metrics
@@ -101,15 +102,17 @@ class MatchLearner(MatcherExport, ListingLearner):
             if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         pictures, listings = df, np.arange(len(df))
+        if views_of(tta).spec() and fingerprint_of(self.dls) is not None:
+            raise InputError(f'tta={tta}: features of pictures have no mirror image; make them with '
+                             'FrameFeatures(..., mirror=True)')
         # a fusion reads the pictures of a listing together
         if self.dls.frame_reading is not None:
-            if views_of(tta).spec() and self.dls.frame_reading.features is not None:
-                raise InputError(f'tta={tta}: features of pictures have no mirror image; make them with '
-                                 'FrameFeatures(..., mirror=True)')
             pictures = self.dls.frame_reading.widen(df)
             self.dls.frame_reading.warm(pictures)
         elif columns.image is not None:
             pictures, listings = one_a_picture(df, columns.image, self.dls.image_folder)
+            features = self.dls.picture_features
+            if features is not None: warm_pictures(features, columns.image, self.dls.image_folder, pictures)
         vectors = by_listing(self._embed(pictures, bs or self.dls.valid.bs, tta), listings)
         ids = df[columns.id].to_numpy()
         return Embeddings(vectors, ids, titles=None if columns.title is None else df[columns.title],
@@ -298,7 +301,7 @@ def match_learner(
                          'one')
     if dls.frame_reading is not None and fusion is None:
         raise InputError("frames: without a fusion one picture of a listing is drawn; give fusion='double', "
-                         'or make dls without frames and frame_features')
+                         'or make dls with frames=1')
     model = MatchNet(dls.n_groups, image, title, heads, neck, head_func,
                      make_fusion_of(dls, fusion, image, title), frame_width_of(dls))
     if loss_func is None: loss_func = ArcFace(m=.3, s=20)

@@ -7,14 +7,16 @@ import numpy as np
 from fastai.data.transforms import Normalize, ToTensor
 
 from ..core import InputError, preview
+from ..data.picture_store import store_of
 from ..data.pictures import first_picture
 from ..match.rule import Rule
 from ..matcher import Encoder, Matcher, Picture
 from ..matcher.known import check_ids
 from ..matcher.parts import draw_parts
 from ..models import Views
+from ..models.frozen_encoder import FrozenEncoder
 from .reading import tokenize_of
-from .resizing import ITEM_RESIZERS, resizing_of, unlike, validation_transforms
+from .resizing import ITEM_RESIZERS, picture_of_features, resizing_of, unlike, validation_transforms
 
 
 def picture_of(
@@ -24,8 +26,9 @@ def picture_of(
 
     Raises `InputError` for a transform that a matcher can't repeat: anything but a `Resize` or
     `RandomResizedCrop`, batch transforms with a `size`, a `Normalize`, and augmentations that leave
-    validation images as they are.
+    validation images as they are. Of features it says how the pictures were read that they are of.
     """
+    if dls.picture_features is not None: return picture_of_features(dls.picture_features)
     item_transforms = [transform for transform in validation_transforms(dls.valid.after_item)
                        if not isinstance(transform, ToTensor)]
     for transform in item_transforms:
@@ -56,6 +59,7 @@ def check_exportable(
 ):
     "Raise `InputError` for pictures or ids that train, and that no matcher can take."
     try:
+        if dls.picture_features is not None: FrozenEncoder(dls.picture_features).thawed()
         if dls.columns.image is not None: picture_of(dls)
         check_ids(dls.df[dls.columns.id], dls.columns.id)
         if tokenize_of_parts(dls):
@@ -86,11 +90,16 @@ class MatcherExport:
                              'embeds listings')
         model = copy.deepcopy(self.model).cpu()
         model.heads.clear()
+        for modality, encoder in model.encoders.items():
+            if isinstance(encoder, FrozenEncoder): model.encoders[modality] = encoder.thawed()
         picture = picture_of(self.dls) if 'image' in model.encoders else None
         tokenize = tokenize_of(self.dls)
         device = str(device or self.dls.device)
-        if tokenize is None: return Encoder(model, picture, tta=tta, device=device)
-        return Encoder(model, picture, tokenize.tokenizer, tokenize.max_len, tta, device)
+        read_titles = () if tokenize is None else (tokenize.tokenizer, tokenize.max_len)
+        encoder = Encoder(model, picture, *read_titles, tta=tta, device=device)
+        # an exported Learner has no options
+        if self.dls.options is not None: encoder.picture_store = store_of(self.dls.options.store)
+        return encoder
 
     def show_parts(
         self,

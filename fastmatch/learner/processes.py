@@ -10,7 +10,7 @@ class SharedFits:
         several processes, one for each GPU, as one process with the batch of all would.
 
         `bs` is that of each process. `sync_bn` norms by the rows of all; `kwargs` are for accelerate's
-        `Accelerator`, e.g. `fsdp_plugin` for encoders that no GPU holds.
+        `Accelerator`; its `fsdp_plugin`, for encoders that no GPU holds, is handed on and not tested.
         """
         # importing accelerate takes a while; importing it gives Learners the method
         import fastai.distributed  # noqa: F401

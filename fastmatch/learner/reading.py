@@ -26,10 +26,10 @@ def tokenize_of(
 def fingerprint_of(
     dls,  # `ListingDataLoaders`
 ) -> str | None:
-    "What tells features of frames from those of other encoders; None where pictures are read, or nothing."
+    "What tells features of pictures from those of other encoders; None where pictures are read, or nothing."
     reading = getattr(dls, 'frame_reading', None)
-    if reading is None or reading.features is None: return None
-    return getattr(reading.features, 'fingerprint', 'unknown')
+    features = getattr(dls, 'picture_features', None) if reading is None else reading.features
+    return None if features is None else getattr(features, 'fingerprint', 'unknown')
 
 
 class EncoderNormalize(Normalize):
@@ -43,7 +43,7 @@ class EncoderInputs:
     tokenizer: object = None  # Of the text encoder; None: there is none
     mean: list | None = None  # Of each color channel, as the image encoder knows them; None: not normalized
     std: list | None = None  # Of each color channel
-    features: str | None = None  # Fingerprint of the features of frames that it reads; None: pictures
+    features: str | None = None  # Fingerprint of the features that it reads; None: pictures
 
     def fit(
         self,

@@ -26,6 +26,7 @@ def resizing_of(
 ) -> Picture | None:
     """How validation pictures are resized, as far as it is done by fastai's own transforms; not how they are
     normalized. None where nothing resizes the items."""
+    if dls.picture_features is not None: return picture_of_features(dls.picture_features)
     item_resizers = [transform for transform in validation_transforms(dls.valid.after_item)
                      if isinstance(transform, ITEM_RESIZERS)]
     if not item_resizers: return None
@@ -37,6 +38,14 @@ def resizing_of(
             step = _batch_resize(transform, picture.input_size)
             if step.box or step.size != picture.input_size: picture.batch_resizes.append(step)
     return picture
+
+
+def picture_of_features(
+    features,  # `FrameFeatures`
+) -> Picture:
+    "How the pictures were read and normalized that features are of."
+    return Picture(features.size, features.method, mean=list(features.encoder.mean),
+                   std=list(features.encoder.std))
 
 
 def _squished_and_cropped(transform):

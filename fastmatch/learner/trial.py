@@ -13,17 +13,19 @@ from torch import nn
 from ..callback.base import give_labels_to_heads
 from ..callback.state import ModelBuffers, preserved_randomness
 from ..core import InputError
+from ..data.features import TensorFeatures
 from ..data.frames import TensorCount, TensorFrames
 from ..layers.padding import most_tokens, pad_token_ids
 from ..losses.base import Loss
 from ..losses.distill import SoftTarget
 from ..matcher.batches import tokenize_titles
+from ..models.compiling import not_compiled
 
 
 @dataclass
 class Trial:
     "Two training listings of different groups: what a model reads of them, on the CPU, and their targets."
-    # Tensors (2,3,h,w), one for each picture of a listing, or one of their features (2,f,d)
+    # Tensors (2,3,h,w), one for each picture of a listing, or one of their features (2,f,d) or (2,d)
     pictures: list
     targets: list  # Tensors of two rows
     # Of items with frames one int64 (2,): how many each has
@@ -55,7 +57,7 @@ def read_trial(
     with preserved_randomness():
         batch = dls.test_dl(rows, bs=len(rows), with_labels=True, num_workers=0).one_batch()
     inputs, targets = batch[:dls.n_inp], batch[dls.n_inp:]
-    pictures = [part for part in inputs if isinstance(part, TensorFrames) or (
+    pictures = [part for part in inputs if isinstance(part, (TensorFrames, TensorFeatures)) or (
         isinstance(part, torch.Tensor) and part.ndim == 4)]
     counts = [part for part in inputs if isinstance(part, TensorCount)]
     return Trial(*([part.as_subclass(torch.Tensor).cpu() for part in parts]
@@ -166,7 +168,7 @@ def try_loss(
     loss = copy.deepcopy(learner.loss_func) if isinstance(learner.loss_func, nn.Module) else learner.loss_func
     hint = _hint_of_probabilities(loss, targets)
     try:
-        with preserved_randomness(), torch.no_grad():
+        with preserved_randomness(), torch.no_grad(), not_compiled():
             give_labels_to_heads(model, targets[0])
             output = model.train()(*inputs)
             if getattr(loss, 'n_targets', 1) > len(targets): targets.append(_first_head(output))
@@ -206,7 +208,8 @@ def try_metrics(
 ):
     "Raise `InputError` for functions as metrics that can't read the embeddings of two rows."
     device = next(learner.model.parameters()).device
-    with preserved_randomness(): embeddings = learner.model.embed(*(each.to(device) for each in trial.inputs))
+    with preserved_randomness(), not_compiled():
+        embeddings = learner.model.embed(*(each.to(device) for each in trial.inputs))
     targets = [target.to(device) for target in trial.targets]
     for metric in learner.metrics:
         if not isinstance(metric, AvgMetric): continue

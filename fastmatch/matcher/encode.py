@@ -9,16 +9,16 @@ from PIL import Image
 from torch import nn
 
 from ..core import InputError
-from ..data.image import phash
 from ..layers.padding import pad_token_ids
 from ..layers.pooling import BNNeck, ProjectNeck
 from ..models import MatchNet
 from ..models.registry import encoder_from_spec, encoder_spec
 from ..models.views import Views, views_of
-from ..picture import check_method, fitted, try_image
+from ..picture import check_method, fitted
 from .batch_resize import BatchResize
 from .batches import Batch, batches_by_length, embed_batches, tokenize_titles
 from .read_ahead import read_ahead
+from .read_picture import read_picture
 
 
 @dataclass
@@ -109,6 +109,8 @@ def embedding_settings(
 class Encoder:
     "A trained `MatchNet` with what it needs around it, to embed pictures and titles; its heads aren't used."
     kept = None  # `KeptFiles`: further files of a saved matcher that belong to it, such as exported graphs
+    # `PictureStore` that resized pictures are kept in and taken from; None: files are decoded each time
+    picture_store = None
 
     def __init__(
         self,
@@ -186,10 +188,8 @@ class Encoder:
         yield from read_ahead(pictures, planned_batches, partial(self._read, with_hash=with_hashes))
 
     def _read(self, picture_file, with_hash):
-        if picture_file is None: return Reading(None, None, 'no file name')
-        image, reason = try_image(picture_file)
-        if reason: return Reading(None, None, reason)
-        return Reading(self.picture(image), phash(image) if with_hash else None, None)
+        read = read_picture(picture_file, [self.picture], with_hash, self.picture_store)
+        return Reading(None if read.images is None else read.images[0], read.phash, read.reason)
 
     def _inputs(self, rows, readings, token_ids):
         "What the model reads of `rows`, whose pictures are the readable ones of `readings`."

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..core import InputError, check_device, checks_options
 from ..data.columns import Columns
+from ..data.picture_store import store_of
 from ..data.read import join_titles, text_columns_of, with_names
 from ..match import Embeddings, Pool, Rule
 from ..match.cells import is_among, texts_of
@@ -234,6 +235,9 @@ def load_matcher(
     # What runs the encoder: 'torch', or on the CPU 'onnx' and 'int8', which `fastmatch export` makes: several
     # times as fast, and no model of torch is built
     runtime: str = 'torch',
+    # `PictureStore` or its folder, True for one of this user: pictures of listings are decoded once, for all
+    # calls, and for dataloaders with this `store` that resize them alike
+    picture_store=None,
 ) -> Matcher:
     """Load a saved matcher: hashes are checked first, nothing is unpickled, fastai isn't imported.
 
@@ -245,7 +249,9 @@ def load_matcher(
     manifest, files = read_matcher_files(path, runtime)
     with told_with_folder(path):
         parts = unpack(files, device, functions, runtime)
-        if parts.encoder is not None: keep_others(parts.encoder, path, manifest, files)
+        if parts.encoder is not None:
+            keep_others(parts.encoder, path, manifest, files)
+            parts.encoder.picture_store = store_of(picture_store)
         return Matcher(parts.rule, parts.catalogue, parts.encoder, parts.columns, parts.info)
 
 

@@ -6,11 +6,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..core import InputError
-from ..data.image import phash
-from ..picture import try_image
 from .batches import batches_by_length
 from .encode import Encoder
 from .read_ahead import read_ahead
+from .read_picture import read_picture
 
 JOINS = 'concatenate', 'mean'  # side by side, or one mean vector
 
@@ -99,6 +98,8 @@ class SeveralEncoders:
     Each picture is read once, and resized as each encoder needs it. The vectors are joined by modality as
     `joined_vectors` says; the encoders needn't read the same inputs or give vectors of one length.
     """
+    picture_store = None  # as of an `Encoder`
+
     def __init__(
         self,
         encoders,  # `Encoder`s, two or more, all on one device
@@ -182,17 +183,14 @@ class SeveralEncoders:
         yield from read_ahead(pictures, planned_batches, partial(self._read, with_hash=with_hashes))
 
     def _read(self, picture_file, with_hash):
-        if picture_file is None: return SharedReading(None, None, 'no file name')
-        image, reason = try_image(picture_file)
-        if reason: return SharedReading(None, None, reason)
-        resized = {}
-        for encoder in self.encoders:
-            if encoder.picture is None: continue
-            key = _resizing(encoder.picture)
-            if key not in resized: resized[key] = encoder.picture(image)
+        by_resizing = {_resizing(encoder.picture): encoder.picture for encoder in self.encoders
+                       if encoder.picture is not None}
+        read = read_picture(picture_file, list(by_resizing.values()), with_hash, self.picture_store)
+        if read.reason is not None: return SharedReading(None, None, read.reason)
+        resized = dict(zip(by_resizing, read.images))
         images = [None if encoder.picture is None else resized[_resizing(encoder.picture)]
                   for encoder in self.encoders]
-        return SharedReading(images, phash(image) if with_hash else None, None)
+        return SharedReading(images, read.phash, None)
 
     def embed_probe(self) -> dict:  # Modality -> float32 (2,D)
         "Embeddings of two made-up listings: to see whether what was saved embeds alike."

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from ..core import HeadOutput, InputError, auto_scale
+from .compiling import plain
 from .fusion import Streams, masked_mean
 from .layered import encoder_groups
 
@@ -65,9 +66,10 @@ class ClassifyNet(Streams, nn.Module):
         inputs = self._with_counts(inputs)
         if self.fusion is not None: return {'joint': self.fuse(self.read(*inputs)).pooled}
         features = {}
-        if self.frames == 1 and not self.reads_features: features['image'] = self.encoders['image'](inputs[0])
+        if self.frames == 1 and not self.reads_features:
+            features['image'] = self.encoders['image'](plain(inputs[0]))
         elif self.frames: features['image'] = masked_mean(*self.read_frames(*inputs[:self._picture_inputs]))
-        if 'title' in self.encoders: features['title'] = self.encoders['title'](inputs[-1])
+        if 'title' in self.encoders: features['title'] = self.encoders['title'](plain(inputs[-1]))
         return features
 
     @property

@@ -61,8 +61,9 @@ class ImageEncoder(nn.Module):
         self.set_size = body.set_size
         self.changes = body.changes
         # channels last: depthwise convolutions on a CPU take half the time, and half precision on
-        # a GPU gains as well
-        self.body.to(memory_format=torch.channels_last)
+        # a GPU gains as well; tests/bench/bench_layout.py measures it
+        self.memory_format = torch.channels_last
+        self.body.to(memory_format=self.memory_format)
 
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
@@ -84,7 +85,9 @@ class ImageEncoder(nn.Module):
         return cls(spec['name'], pretrained=False, pool=spec['pool'], body=body)
 
     def forward(self, images):
-        images = images.contiguous(memory_format=torch.channels_last)
+        # encoders of exported Learners of earlier versions have no layout of their own
+        layout = getattr(self, 'memory_format', torch.channels_last)
+        images = images.contiguous(memory_format=layout)
         return self.pool(self.body(images))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from ..core import InputError
 from ..layers.heads import CosineHead
 from ..layers.pooling import BNNeck
+from .compiling import plain
 from .fusion import Streams
 from .layered import encoder_groups
 from .parts import part_slices, unit_parts
@@ -92,7 +93,7 @@ class MatchNet(Streams, nn.Module):
         if len(inputs) != len(self.encoders):
             raise InputError(f'the model reads {list(self.encoders)}; the batch has {len(inputs)} inputs')
         pairs = zip(self.encoders.items(), inputs, strict=True)
-        return {modality: encoder(batch) for (modality, encoder), batch in pairs}
+        return {modality: encoder(plain(batch)) for (modality, encoder), batch in pairs}
 
     def _with_joint(self, features):
         "The features, and where the model has it the joint one: all side by side."
@@ -150,7 +151,7 @@ class MatchNet(Streams, nn.Module):
             if not tta or 'image' not in self.encoders: return embeddings
             # titles have no mirror image: their features are taken as they are
             if self.fusion is None:
-                of_mirrored = self.encoders['image'](inputs[0].flip(-1))
+                of_mirrored = self.encoders['image'](plain(inputs[0]).flip(-1))
                 mirrored = self.embed_features({**features, 'image': of_mirrored})
             else:
                 flipped = [each.flip(-1) if each.ndim == 4 else each for each in inputs]

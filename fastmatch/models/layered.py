@@ -25,6 +25,9 @@ def encoder_groups(
     by_layer: bool,  # Whether each layer is a group
 ) -> dict[str, list]:
     "The parameters of encoders by name of group: 'image', or 'image.0', 'image.1', ... for its layers."
+    # one that stands still has none
+    encoders = {modality: encoder for modality, encoder in encoders.items()
+                if next(encoder.parameters(), None) is not None}
     if not by_layer: return {modality: list(encoder.parameters()) for modality, encoder in encoders.items()}
     return {f'{modality}.{number}': layer for modality, encoder in encoders.items()
             for number, layer in enumerate(parameters_by_layer(encoder))}

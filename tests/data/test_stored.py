@@ -10,8 +10,8 @@ from PIL import Image
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.augment import augs
 from fastmatch.data.block import ListingImage, MatchDataLoaders
-from fastmatch.data.picture_store import PictureStore
-from fastmatch.data.stored import resize_alone, store_of
+from fastmatch.data.picture_store import PictureStore, store_of
+from fastmatch.data.stored import resize_alone
 from tests.data.made import noise
 
 
