@@ -1,9 +1,9 @@
 """How torch runs encoders: compiled (`torch.compile`), with the channels of pictures last in memory or first.
 
 Neither changes what an encoder computes but for rounding, and neither is part of what is saved. On one core
-of a CPU, channels last took .76 of the time of a training step of tf_efficientnet_lite0 (.69 to .84 with 5 pairs
-of runs) and as much time with resnet18 (.99, .89 to 1.1): it is on for timm's models. What compiling is worth
-is not measured yet, and it is off; tests/bench/bench_layout.py measures both.
+of a CPU, channels last took .76 of the time of a training step of tf_efficientnet_lite0 (.69 to .84 with 5
+pairs of runs) and as much time with resnet18 (.99, .89 to 1.1): it is on for timm's models. What compiling is
+worth is not measured yet, and it is off; tests/bench/bench_layout.py measures both.
 """
 from contextlib import nullcontext
 from functools import cache
