@@ -29,7 +29,8 @@ class CropEncoder:
     """An `Encoder` of listings, and beside it one of what a `Segmenter` crops from their pictures: where a
     matcher wants one encoder, for a rule that weighs 'image' and 'crop'.
 
-    Each picture is read once. Where no product is found, the crop is the whole picture.
+    Each picture is read once. Where no product is found, the crop is the whole picture. A `picture_store` of
+    `load_matcher` is of no use here: it holds resized pictures, and a crop is cut out of the whole one.
     """
     def __init__(
         self,

@@ -35,6 +35,7 @@ def shop(tmp_path_factory):
 def called(*words): return CliRunner().invoke(app, ['export', *map(str, words)], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_both_runtimes_are_added(shop):
     folder, table, new = shop
     options = [folder, '--onnx', '--int8', '--listings', table, '--images', IMAGES]
