@@ -6,9 +6,10 @@ import pytest
 
 
 def pytest_configure(config):
-    # two test processes with two threads each would fight for two cores
     import os
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+    # two test processes with two threads each would fight for two cores
+    if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 @pytest.fixture(scope='session')

@@ -70,7 +70,7 @@ def test_the_training_block_runs(code, tmp_path):
 
 
 def test_every_python_block_is_run():
-    assert len(LONG) == 1 and len(TRAINED) == 2 and len(BLOCKS) >= 8
+    assert len(LONG) == 1 and len(TRAINED) == 3 and len(BLOCKS) >= 8
     for text in PAGES.values():
         recipes = re.findall(r'<!-- recipe: (\w+) -->\n```python', text)
         assert text.count('```python') == text.count('<!-- code -->\n```python') + len(recipes)

@@ -66,6 +66,7 @@ def test_what_is_reported_was_never_tuned_on(df):
     assert Look.seen == [({1, 2, 3, 4}, {0}), ({2, 3, 4}, {1})]
 
 
+@pytest.mark.slow
 def test_main_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     runs = []  # (rate, seed, tune)
 

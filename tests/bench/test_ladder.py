@@ -1,5 +1,6 @@
 "The ladder's bench measures what it says: the package's rungs, pooled over folds and paired."
 import numpy as np
+import pytest
 
 from fastmatch.match import Embeddings, HeldOut, among_themselves, in_the_catalogue, paired
 from fastmatch.match import ladder as package_ladder
@@ -24,6 +25,7 @@ def test_what_is_saved_is_loaded(tmp_path):
         np.testing.assert_array_equal(getattr(again, attribute), getattr(embeddings, attribute))
 
 
+@pytest.mark.slow
 def test_rungs_are_the_packages_pooled_over_folds():
     tables = [(embeddings, held_out_of(embeddings)) for embeddings in (listings(seed=1), listings(seed=2))]
     table = ladder.measure('made', tables, echo=lambda line: None, menu=FEW, halvings=1, k=12)

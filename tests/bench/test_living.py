@@ -14,6 +14,7 @@ def test_figures_by_hand():
     assert living.rand_index(groups, groups * 7) == 1
 
 
+@pytest.mark.slow
 def test_a_small_million(tmp_path):
     out = tmp_path/'scale.csv'
     million_living.main(['--rows', '300', '--piece', '100', '--day', '20', '--vectors', '--out', str(out)])
@@ -40,6 +41,7 @@ def made(rows):
                          'label_group': [row // 3 for row in range(rows)]})
 
 
+@pytest.mark.slow
 def test_neighbours_that_are_not_installed_are_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(catalogue_neighbours.NEIGHBOURS, 'lancedb', ['surely_not_installed'])
     out = tmp_path/'neighbours.csv'

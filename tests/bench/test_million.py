@@ -1,6 +1,7 @@
 "The scale run on a small size: its figures are there and its vectors are what it says."
 import numpy as np
 import pandas as pd
+import pytest
 
 from tests.bench import million
 
@@ -17,6 +18,7 @@ def test_vectors_are_as_stated():
     assert abs(million.made(500, None, .5) @ million.made(500, None, .5, 1).T).max() < .4
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
     out = tmp_path/'scale.csv'
     np.save(tmp_path/'t.npy', np.random.default_rng(0).normal(size=(300, 384)).astype(np.float32))

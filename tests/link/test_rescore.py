@@ -159,6 +159,7 @@ def test_what_was_learned_is_used_again(reread):
     assert again.score(some).probability.between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_distilled_needs_no_cross_encoder():
     scorer = ByWords()
     taught = match_tables(LEFT, RIGHT, known=KNOWN, k=10, model=Rereading(scorer, distil=True))

@@ -113,6 +113,7 @@ def shop(teacher, listings, tmp_path_factory):
     return folder, listings[listings.fold == 0].reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_a_static_matcher_by_the_command_line(shop, tmp_path):
     folder, new = shop
     new.to_csv(tmp_path/'new.csv', index=False)

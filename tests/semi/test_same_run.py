@@ -49,6 +49,7 @@ def test_closures_partials_and_circles():
     assert code_of(len) == code_of(len)
 
 
+@pytest.mark.slow
 def test_the_same_in_every_process():
     "Sets of texts come in another order with every hash seed."
     program = 'from tests.semi.test_same_run import *; print(code_of(made(BASE))["sha256"])'

@@ -18,6 +18,7 @@ from tests.study.trainings import ENCODER, loaders
 QUIET = dict(echo=lambda line: None, storage=None, pruner=None, epochs=2)
 
 
+@pytest.mark.slow
 def test_a_study_of_trainings(dls, listings, tmp_path):
     train_listings, test_listings = listings
     printed_lines, model_references = [], []
@@ -83,6 +84,7 @@ def test_trials_start_alike_whatever_ran_before(listings, sampler):
     assert len(set(epoch_values)) == 1 and len(epoch_values[0]) == 2
 
 
+@pytest.mark.slow
 def test_listings_seen_are_refused_as_a_test(dls, listings):
     train_listings, test_listings = listings
     space = search_space('lr')

@@ -125,6 +125,7 @@ def test_kept_as_json_with_the_same_bits():
     assert other != rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['onnx', 'lightgbm'])
 def test_other_classifiers_in_a_rule(kind):
     pytest.importorskip('skl2onnx' if kind == 'onnx' else 'lightgbm')

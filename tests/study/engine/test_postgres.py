@@ -32,6 +32,7 @@ def noted(notes_file, event):
             if noted_event == event]
 
 
+@pytest.mark.slow
 def test_four_workers_and_a_kill(address, tmp_path):
     n_trials, notes_file = 60, tmp_path/'notes'
     arguments = [address, str(n_trials), str(notes_file), '.3']
