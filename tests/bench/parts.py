@@ -260,14 +260,17 @@ def main():
     parser.add_argument('--mask-pictures', type=int, default=2100)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work', type=Path, default=Path('parts-work'), help='what was done already')
+    parser.add_argument('--table', action='store_true', help='measure nothing, only write what was measured')
     parser.add_argument('--out', type=Path, help='CSV to write')
     arguments = parser.parse_args()
     if arguments.photos: arguments.photos = sorted(arguments.photos.rglob('*.jpg'))
     arguments.work.mkdir(exist_ok=True, parents=True)
     every = jobs(arguments)
+    unknown = [name for name in arguments.names if not any(each.startswith(name) for each in every)]
+    if unknown: parser.error(f'{unknown[0]!r}: nothing begins so; there are {list(every)}')
     for seed in arguments.seeds:
         for name, measure in every.items():
-            if arguments.names and not name.startswith(tuple(arguments.names)): continue
+            if arguments.table or arguments.names and not name.startswith(tuple(arguments.names)): continue
             repetition(name, measure, seed, arguments)
     table = summary(read(every, arguments.seeds, arguments.work))
     print(table.to_string())
