@@ -15,9 +15,9 @@ sample's pictures at 64 px, EfficientNet-Lite0 without its lowest blocks, four e
 
 Seed s trains without fold s, whose listings are then looked up among all of the set (recall@1 and row F1 in
 the catalogue): after five seeds every product was judged once, by a model that never saw it. The threshold is
-chosen on half of the held-out products and used on the other half, over ten halvings. Rates of optimizers are
-chosen on a fourth set (Abt-Buy's titles); the default's is the best of a few on the emoji, as margin and scale
-are, and the same for every trick that names none.
+chosen on half of the held-out products and used on the other half, over ten halvings. Rates of optimizers
+are chosen on a fourth set (Abt-Buy's titles); the default's is the best of a few on the emoji, as margin and
+scale are, and the same for every trick that names none.
 
 A difference is that to the default with the same seed. Its interval counts what products differ and what
 trainings differ (`interval`). Time is the processor's for the training, as a ratio to the default's, the
@@ -284,7 +284,7 @@ def measured_rows(runs: list, work: Path) -> pd.DataFrame:
         ours = [found[trick.id, name, seed] for seed in seeds]
         plain = [found[defaults[trick.setting].id, name, seed] for seed in seeds]
         row = {'section': trick.kind, 'trick': trick.name, 'set': name, 'score': 'row F1',
-               'setting': f'{trick.setting}, {ours[0]["steps"]} steps', 'over': DEFAULT,
+               'setting': f'{trick.setting}, {STEPS[trick.setting]} steps', 'over': DEFAULT,
                'value': np.mean([np.mean(each['row_f1']) for each in ours]), 'seeds': len(seeds),
                'listings': sum(len(each['row_f1']) for each in ours),
                'time': np.median([a['seconds'] / b['seconds'] for a, b in zip(ours, plain)]),

@@ -118,7 +118,8 @@ def layers():
     yield neck('dropout .2 before the neck', 'ProjectNeck', neck=partial(ProjectNeck, n_out=256, p=.2))
     yield neck('sub-centers k=3', 'CosineHead', head_func=partial(CosineHead, k=3))
     yield neck('a fifth of the centers', 'SampledHead', head_func=SampledHead)
-    yield Trick('Necks and heads', 'P x K batches, default loss', ('PKSampler',), sampler='pk')
+    for name, part in {'pk': 'PKSampler', 'weighted': 'WeightedSampler', 'oversample': 'OverSampler'}.items():
+        yield Trick('Batches', f'sampler={name!r}, default loss', (part,), sampler=name)
 
 
 # name -> (factor on adamw's rate to start the search from, options)
@@ -160,7 +161,7 @@ def head_first(learn, epochs, lr, cbs):
 
 
 def gradually(learn, epochs, lr, cbs):
-    learn.fit_gradual([epochs // 4, epochs - epochs // 4], lr, cbs=cbs)
+    learn.fit_gradual(lr, [epochs // 4, epochs - epochs // 4], cbs=cbs)
 
 
 def schedules():
@@ -173,6 +174,7 @@ def schedules():
     yield schedule('steps', method('fit_steps'), 'fit_steps')
     yield schedule('warm-up of two epochs', method('fit_flat_cos', warmup=2.), 'WarmUp', 'fit_flat_cos')
     yield schedule('head first', head_first, 'fit_head_first')
+    yield schedule('layer by layer', gradually, 'fit_gradual')
     yield callback('torch\'s StepLR', lambda: TorchSchedule(partial(StepLR, step_size=5, gamma=.5)),
                    'TorchSchedule', kind='Schedules', fit=method('fit'))
     yield callback('gradients of 256 listings', lambda: GradientAccumulation(256), 'GradientAccumulation',
@@ -224,3 +226,43 @@ def tricks() -> dict:
     by_id = {trick.id: trick for trick in made}
     if len(by_id) < len(made): raise ValueError('two tricks have one name')
     return by_id
+
+
+# public names of parts that have no row of their own: name -> why not
+CLASSES = 'for classes of items and not for groups: measured there, tests/bench/labels.py and streams.py'
+MASKS = 'for masks: measured there, tests/bench/parts.py'
+TOOL = 'changes nothing that is trained: it watches, keeps or helps'
+TEACHERS = 'learns from outputs of other models: tests/bench/few_labels_runs.py'
+INNER = 'a base or a piece of those that have a row'
+CHOOSES = 'looks at held-out scores while it trains: what it chose would have to be judged on other products'
+INSIDE = 'inside an encoder: tests/bench/parts.py'
+LEFT_OUT = {
+    'AsymmetricLoss': CLASSES, 'CrossEntropy': CLASSES, 'FocalLoss': CLASSES, 'MultiLabelFocalLoss': CLASSES,
+    'SoftFBeta': CLASSES, 'class_weights': CLASSES, 'LikeliestTargets': CLASSES,
+    'DiceBCE': MASKS, 'Lovasz': MASKS, 'MaskAndPresence': MASKS, 'SoftDice': MASKS,
+    'Distill': TEACHERS, 'SoftTarget': TEACHERS, 'Teacher': TEACHERS, 'StoredTeacher': TEACHERS,
+    'TeacherEmbeddings': TEACHERS, 'MeanTeacher': TEACHERS,
+    'Loss': INNER, 'Averaged': INNER, 'CrossEntropyValid': INNER, 'ExtraTerm': INNER, 'MixImages': INNER,
+    'SecondPass': INNER, 'SkippableCallback': INNER, 'ScheduledFits': INNER, 'Wrapped': INNER,
+    'ParamScheduler': INNER, 'fit_curve': INNER, 'curves': INNER, 'between': INNER,
+    'auto_scale': 'what a loss takes without a scale of its own',
+    'AdaBelief': 'has its row by its name: adabelief', 'RAdam': 'has its row by its name: radam',
+    'Lookahead': 'has its row by its name: lookahead_adamw',
+    'ranger_adabelief': 'has its row by its name: rangeradabelief',
+    'list_opts': TOOL, 'opt_func': TOOL, 'optimizer_configs': TOOL, 'largest_bs': TOOL, 'noise_scale': TOOL,
+    'named_rates': TOOL, 'rate_factors': TOOL, 'patch_schedules': TOOL, 'list_augs': TOOL,
+    'layered_rates': 'rates by group are the default (lr_mult); by layer: rates that fall with the depth',
+    'Plateau': CHOOSES, 'fit_plateau': CHOOSES, 'Snapshots': CHOOSES,
+    'AverageViews': TOOL, 'CastToTensor': TOOL, 'CheckedTrackers': TOOL, 'GroupRates': TOOL, 'Guard': TOOL,
+    'HeadLabels': TOOL, 'LossTerms': TOOL, 'LRFinder': TOOL, 'MatchRecorder': TOOL, 'PlainValidLoss': TOOL,
+    'Recorder': TOOL, 'Resume': TOOL, 'TrainedOn': TOOL, 'ValidScores': TOOL,
+    'CPUMixedPrecision': 'for processors with bfloat16: speed alone',
+    'SharedTrainer': 'for several processes: speed alone',
+    'ShortEpochCallback': 'a shorter training: see Length of the training',
+    'SkipToEpoch': 'goes on with a training that was interrupted',
+    'Colour': 'in the preset colour, which is the default', 'colour': 'the default',
+    'Erase': 'in the presets strong and randaugment', 'RandAugment': 'in the preset randaugment',
+    'DropFields': 'for columns as one text: tests/bench/cross_encoder.py',
+    'DropSpan': 'for columns as one text: tests/bench/cross_encoder.py',
+    'TextChanges': 'for columns as one text: tests/bench/cross_encoder.py',
+    'SCSE': INSIDE, 'BAM': INSIDE, 'IBN': INSIDE}
