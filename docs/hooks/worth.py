@@ -22,8 +22,8 @@ TEXTS = {
     'Augmentations': 'Presets of `augs` against `colour`, and mixing; the encoder is trained, so they '
                      'take minutes and not seconds.',
     'Necks and heads': 'What stands between encoder and loss.',
-    'Optimizers': 'Against `adamw` at its usual rate; every optimizer at the best rate of several, found on '
-                  'another set.',
+    'Optimizers': 'Every optimizer at the best rate of three to six, `adamw` too, found on products that the '
+                  'figures are not of.',
     'Schedules': 'The same number of steps along another curve.',
     'Callbacks': 'Each with its defaults, unless the name says otherwise.',
     'Inside the encoder': 'The encoder is trained.',

@@ -22,7 +22,7 @@ from fastmatch.optim import optimizer_configs
 from fastmatch.store import table_text, write_text
 from tests.bench import worth_all, worth_sets
 from tests.bench.worth_others import COLUMNS, other_rows
-from tests.bench.worth_tricks import DEFAULT, LEFT_OUT, STORED, Trick, tricks
+from tests.bench.worth_tricks import ADAMW, DEFAULT, LEFT_OUT, STORED, Trick, tricks
 from tests.learner.test_callbacks import TRAINS, public_callbacks
 
 
@@ -167,6 +167,33 @@ def test_rows(few, tmp_path):
     assert one['command'] == 'python tests/bench/worth_all.py --seeds 1 --only one'
 
 
+def test_an_optimizer_is_compared_with_adamw_at_its_best_rate():
+    names = [trick.name for trick, *_ in worth_all.planned(1, ['ranger'], ['emoji'])]
+    assert sorted(names) == sorted([DEFAULT, DEFAULT, ADAMW, 'ranger'])
+    by_id = tricks()
+    assert all(f'{trick.setting}: {trick.over}' in by_id for trick in by_id.values())
+    assert all(trick.over == ADAMW for trick in by_id.values() if trick.tuned and trick.name != ADAMW)
+
+
+@pytest.mark.parametrize('best, tried', [(0, [-1, 0, 1]), (-3, [-1, 0, 1, -2, -3, -4]),
+                                         (1.6, [-1, 0, 1, 2, 3])])
+def test_the_rate_of_an_optimizer(tmp_path, monkeypatch, best, tried):
+    "The best of three, and on from there where the best is at an end; a lost loss is the worst."
+    rates = []
+    def trained(trick, name, seed, work, rate, steps, tune):
+        assert tune and (name, seed) == ('luma', 2)
+        rates.append(rate)
+        if rate > 1e6: raise worth_all.NotANumber('lost')
+        return {'row_f1': [1 - abs(np.log(rate / .02) / np.log(3) - best) / 10]}
+    monkeypatch.setattr(worth_all, 'trained', trained)
+    trick = Trick('Optimizers', 'one', rate=2., tuned=True)
+    found = worth_all.tuned_rate(trick, 'luma', 2, tmp_path)
+    np.testing.assert_allclose(rates, [.02 * 3.**power for power in tried])
+    assert found == pytest.approx(.02 * 3.**round(best))
+    # found once
+    assert worth_all.tuned_rate(trick, 'luma', 2, tmp_path) == found and len(rates) == len(tried)
+
+
 def test_unknown_names_are_said(capsys, tmp_path):
     with pytest.raises(InputError, match=r"no trick \['nobody'\].*SAM"): worth_all.planned(1, ['nobody'])
     with pytest.raises(InputError, match=r"no set \['shoes'\].*luma"): worth_all.planned(1, sets=['shoes'])
@@ -227,6 +254,9 @@ def test_a_real_training_on_features(tmp_path, monkeypatch):
     assert found['steps'] == 30 and found['seconds'] > 0
     assert len(found['row_f1']) == (df.fold == 1).sum() == len(found['clusters'])
     assert np.mean(found['recall']) > .9
+    # a rate is looked for on the next fold, without the listings that will be judged
+    tuned = worth_all.trained(default, 'emoji', 1, tmp_path, steps=30, tune=True)
+    assert len(tuned['row_f1']) == (df.fold == 2).sum() and tuned['row_f1'] != found['row_f1']
     # the same again, and each training starts from the same weights
     assert worth_all.trained(default, 'emoji', 1, tmp_path, steps=30)['row_f1'] == found['row_f1']
     assert encoder.project.weight.equal(before)

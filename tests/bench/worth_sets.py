@@ -24,8 +24,6 @@ from fastmatch.models import FrameFeatures
 DATA = Path(__file__).resolve().parents[3]/'shared'/'data'
 SETS = {'emoji': DATA/'emoji'/'listings.csv', 'luma': DATA/'luma'/'listings.csv',
         'amazon_google': DATA/'text'/'amazon_google.csv'}
-TUNING_SET = 'abt_buy'  # rates are chosen on it, and no figure of the table is of it
-FILES = {**SETS, TUNING_SET: DATA/'text'/f'{TUNING_SET}.csv'}
 PICTURE_SIZES = {'emoji': 64, 'luma': 160}  # those of the files
 FOLDS = 5
 BATCH = 64  # listings
@@ -36,9 +34,9 @@ ROW = 'row'  # the column that stands for a listing's features: its place in the
 def listings(name: str) -> pd.DataFrame:
     """A set with `fold` and `row`; of the two shops' titles those that have a match.
 
-    Raises `InputError` for a set that isn't one of `FILES`."""
-    if name not in FILES: raise InputError(f'set={name!r}: choose one of {", ".join(FILES)}')
-    df = pd.read_csv(FILES[name], keep_default_na=False)
+    Raises `InputError` for a set that isn't one of `SETS`."""
+    if name not in SETS: raise InputError(f'set={name!r}: choose one of {", ".join(SETS)}')
+    df = pd.read_csv(SETS[name], keep_default_na=False)
     if 'fold' not in df:
         df = df[df.groupby('label_group').title.transform('size') > 1].reset_index(drop=True)
         df['fold'] = group_folds(df, 'label_group', FOLDS, seed=0)

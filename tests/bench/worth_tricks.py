@@ -26,7 +26,7 @@ from fastmatch.schedule import GradientAccumulation, Still, TorchSchedule
 from tests.bench.grid import SCALE
 
 STORED, PICTURES = 'features that stand still', 'encoder trained'
-DEFAULT = 'default'
+DEFAULT, ADAMW = 'default', 'adamw at the best rate'
 HALF_WAY = .5
 
 
@@ -42,8 +42,9 @@ class Trick:
     name: str
     parts: tuple = ()  # The public names that it measures
     setting: str = STORED
-    rate: float = 1.  # Factor on the rate
-    tuned: bool = False  # Whether its rate is chosen among thirds and threefolds, on other products
+    over: str = DEFAULT  # The name of the trick that it is compared with
+    rate: float = 1.  # Factor on the rate, or on the one that the search for a rate starts from
+    tuned: bool = False  # Whether its rate is searched for, on other products
     fit: Callable = flat_cos  # (learner, epochs, rate, cbs=) -> None
     sampler: str | None = None  # 'pk' for losses over pairs: groups x 2 listings a batch
     learner: Callable = lambda dls: {}  # Loaders -> options of `match_learner`, made anew for each run
@@ -131,16 +132,16 @@ OPTIMIZERS = {
 
 
 def optimizers():
-    yield Trick('Optimizers', 'adamw', ('adamw',), tuned=True)
+    yield Trick('Optimizers', ADAMW, ('adamw',), tuned=True)
     for name, (rate, options) in OPTIMIZERS.items():
-        yield Trick('Optimizers', name, (name,), rate=rate, tuned=True,
+        yield Trick('Optimizers', name, (name,), over=ADAMW, rate=rate, tuned=True,
                     learner=lambda dls, name=name, options=options: {'opt_func': opt_func(name, **options)})
-    yield Trick('Optimizers', 'ranger eps=.01', ('ranger',), rate=3., tuned=True,
+    yield Trick('Optimizers', 'ranger eps=.01', ('ranger',), over=ADAMW, rate=3., tuned=True,
                 learner=lambda dls: {'opt_func': opt_func('ranger', eps=.01)})
     for decay in (0., .1):
         yield Trick('Optimizers', f'weight decay {decay:g}', learner=lambda dls, decay=decay: {'wd': decay})
     for factor in (1 / 3, 3.): yield Trick('Optimizers', f'rate x {factor:.2g}', rate=factor)
-    yield Trick('Optimizers', 'Ranger in one cycle', ('fit_one_cycle',), rate=3., tuned=True,
+    yield Trick('Optimizers', 'Ranger in one cycle', ('fit_one_cycle',), over=ADAMW, rate=3., tuned=True,
                 fit=lambda learn, epochs, lr, cbs: learn.fit_one_cycle(epochs, lr, cbs=cbs),
                 learner=lambda dls: {'opt_func': opt_func('ranger')})
 
