@@ -85,7 +85,7 @@ class VectorLoader(MatchDL):
         if len(self.dataset.tls) > self.n_inp:
             numbers = {group: number for number, group in enumerate(self.vocab)}
             groups = self.dataset.items.label_group.map(numbers).to_numpy()
-            parts.append(TensorCategory(torch.from_numpy(groups)))
+            parts.append(TensorCategory(torch.tensor(groups)))
         for batch in chunked(rows, self.bs, self.drop_last):
             yield tuple(part[list(batch)] for part in parts)
 
