@@ -7,6 +7,9 @@ import pandas as pd
 
 TABLE = Path(__file__).resolve().parents[2]/'nbs'/'worth.csv'
 PAGE = 'worth.md'  # holds what is said before the tables
+OWN = 'python tests/bench/worth_all.py'  # whose trainings are done seed by seed
+ONE_SEED = 'one seed'
+NOISE = 25  # MB that the peak of the same training varies by
 LENGTH = 'Length of the training'
 FIRST = 3  # tricks of a section in the list of what to try first
 
@@ -46,14 +49,24 @@ def verdict(low, high):
     return 'no difference' if low == high == 0 else 'not clear'
 
 
+def is_early(rows):
+    "Whether rows are of trainings that were done once: how much another would have changed is not known yet."
+    return rows.command.str.startswith(OWN) & (rows.seeds < 2)
+
+
+def clear(table):
+    "The rows that have an interval, of which one may say what is clear."
+    return table.dropna(subset=['gain', 'low', 'high'])[lambda rows: ~is_early(rows)]
+
+
 def number(figure): return re.sub(r'^([+-])0\.', r'\1.', f'{figure:+.3f}')
 
 
 def cell(row):
     "A difference with its interval and what it says: +.043 [+.024, +.061] **better**."
     if pd.isna(row.gain): return '' if pd.isna(row.value) else f'{row.value:.3f}'.removeprefix('0')
-    if pd.isna(row.low): return f'{number(row.gain)} (one seed)'
-    return f'{number(row.gain)} [{number(row.low)}, {number(row.high)}] {verdict(row.low, row.high)}'
+    says = ONE_SEED if row.is_early else verdict(row.low, row.high)
+    return f'{number(row.gain)} [{number(row.low)}, {number(row.high)}] {says}'
 
 
 def markdown(frame):
@@ -66,7 +79,7 @@ def costs(rows):
     "Time and memory of a trick over its sets, as text; '' where nothing was measured."
     time, memory = rows.time.median(), rows.memory_mb.median()
     return {'time': '' if pd.isna(time) else f'{time:.2f}x',
-            'memory': '' if pd.isna(memory) else f'{memory:+.0f} MB'}
+            'memory': '' if pd.isna(memory) else 'same' if abs(memory) < NOISE else f'{memory:+.0f} MB'}
 
 
 def seeds_of(rows):
@@ -76,6 +89,7 @@ def seeds_of(rows):
 
 def by_trick(rows):
     "A line for each trick: what it is worth on each set, and what it costs."
+    rows = rows.assign(is_early=is_early(rows))
     sets, lines = list(dict.fromkeys(rows.set)), []
     for (trick, setting, over), same in rows.groupby(['trick', 'setting', 'over'], sort=False, dropna=False):
         # several sets beside each other
@@ -109,7 +123,7 @@ def section(name, rows):
 
 def what_first(table):
     "Of each section what was better somewhere and worse nowhere, the largest mean difference first."
-    compared = table.dropna(subset=['gain', 'low', 'high'])
+    compared = clear(table)
     lines = []
     for part, rows in compared.groupby('section', sort=False):
         if part == LENGTH: continue
@@ -134,10 +148,10 @@ def anchor(title): return re.sub(r'[^a-z0-9]+', '-', title.lower().replace("'", 
 
 def counted(table):
     "How many rows there are to be lucky in."
-    compared = table.dropna(subset=['gain', 'low', 'high'])
-    clear = int(((compared.low > 0) | (compared.high < 0)).sum())
-    return (f'The table has {len(compared)} differences with an interval, and {clear} of them look clear; of '
-            f'so many rows behind which there is nothing, {round(len(compared) / 20)} are expected to look '
+    compared = clear(table)
+    n_clear = int(((compared.low > 0) | (compared.high < 0)).sum())
+    return (f'The table has {len(compared)} differences with an interval, and {n_clear} of them look clear; '
+            f'of so many rows behind which there is nothing, {round(len(compared) / 20)} are expected to look '
             'clear by luck.\n\n')
 
 

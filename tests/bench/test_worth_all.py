@@ -285,18 +285,21 @@ def test_the_page(tmp_path, monkeypatch):
     try: page = importlib.import_module('worth')
     finally: sys.path.pop(0)
     row = {'set': 'emoji', 'setting': 's', 'score': 'row F1', 'over': DEFAULT, 'value': .5, 'seeds': 2,
-           'time': 2., 'memory_mb': 3., 'command': 'python x.py --seeds 2 --only a'}
+           'time': 2., 'memory_mb': 30., 'command': 'python x.py --seeds 2 --only a'}
     rows = [{**row, 'section': 'Losses', 'trick': 'good', 'gain': .1, 'low': .05, 'high': .15},
             {**row, 'section': 'Losses', 'trick': 'open', 'gain': .1, 'low': -.05, 'high': .25},
             {**row, 'section': 'Losses', 'trick': 'open', 'set': 'luma', 'gain': .2, 'low': -.1, 'high': .5},
+            {**row, 'section': 'Losses', 'trick': 'early', 'seeds': 1, 'gain': .3, 'low': .2, 'high': .4,
+             'memory_mb': 3., 'command': worth_all.COMMAND},
             {**row, 'section': 'Callbacks', 'trick': 'bad', 'gain': -.1, 'low': -.2, 'high': -.05}]
     write_text(tmp_path/'worth.csv', table_text(pd.DataFrame(rows).reindex(columns=COLUMNS)))
     monkeypatch.setattr(page, 'TABLE', tmp_path/'worth.csv')
     text = page.sections()
-    assert '| good | +.100 [+.050, +.150] **better** |  | 2.00x | +3 MB | 2 |' in text
+    assert '| good | +.100 [+.050, +.150] **better** |  | 2.00x | +30 MB | 2 |' in text
     assert '| open | +.100 [-.050, +.250] not clear | +.200 [-.100, +.500] not clear |' in text
     assert '-.100 [-.200, -.050] worse' in text and '4 differences' in text and '2 of them' in text
+    assert '| early | +.300 [+.200, +.400] one seed |  | 2.00x | same | 1 |' in text
     first = text[:text.index('## Losses')]
     assert '| good | [Losses](#losses) | +.100 | emoji |' in first
-    assert 'open' not in first and 'bad' not in first
+    assert not any(f'| {trick} |' in first for trick in ('open', 'early', 'bad'))
     assert text.index('## Losses') < text.index('## Callbacks') and '`python x.py`' in text
