@@ -151,8 +151,8 @@ def counted(table):
     compared = clear(table)
     n_clear = int(((compared.low > 0) | (compared.high < 0)).sum())
     return (f'The table has {len(compared)} differences with an interval, and {n_clear} of them look clear; '
-            f'of so many rows behind which there is nothing, {round(len(compared) / 20)} are expected to look '
-            'clear by luck.\n\n')
+            f'of so many rows behind which there is nothing, {round(len(compared) / 20)} are expected to '
+            'look clear by luck.\n\n')
 
 
 MORE = """## More tables
