@@ -1,13 +1,46 @@
-"""'What each trick is worth': made of the tables in `nbs/`, so that no figure in it can be an old one."""
+"""'What each trick is worth': made of `nbs/worth.csv` whenever the site is built, so that no figure in it can
+be an old one."""
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[2]
-TABLES = ROOT/'nbs'
+TABLE = Path(__file__).resolve().parents[2]/'nbs'/'worth.csv'
 PAGE = 'worth.md'  # holds what is said before the tables
+OWN = 'python tests/bench/worth_all.py'  # whose trainings are done seed by seed
+ONE_SEED = 'one seed'
+NOISE = 25  # MB that the peak of the same training varies by
+LENGTH = 'Length of the training'
+FIRST = 3  # tricks of a section in the list of what to try first
+
+# section -> what is said before its table
+TEXTS = {
+    'Default': 'What every training below is compared with: `ArcFace(m=.3, s=20)`, `adamw` in '
+               '`fit_flat_cos`, a BatchNorm neck.',
+    'Length of the training': 'The default after shorter and longer trainings, against the length that '
+                              'the tables below have: where it has stopped rising.',
+    'Steps of a rule': 'No training is needed for these: seconds on embeddings that are there. '
+                       '`fastmatch train` does it by default (`--rule ladder`), in Python `match.ladder`.',
+    'Losses': 'The loss alone is changed. Losses over pairs get batches of groups (`sampler="pk"`).',
+    'Augmentations': 'Presets of `augs` against `colour`, and mixing; the encoder is trained, so they '
+                     'take minutes and not seconds.',
+    'Necks and heads': 'What stands between encoder and loss.',
+    'Optimizers': 'Every optimizer at the best rate of three to six, `adamw` too, found on products that the '
+                  'figures are not of.',
+    'Schedules': 'The same number of steps along another curve.',
+    'Callbacks': 'Each with its defaults, unless the name says otherwise.',
+    'Inside the encoder': 'The encoder is trained.',
+    'Batches': 'Which listings make a batch.',
+    'Several pictures of a listing': '`joint` is the embedding of picture and title together, `fused` the '
+                                     'fusion of scores.',
+    'Columns of two shops\' tables': 'What `match_tables` is worth more with a part than without it.',
+    'Tuning': 'Studies, on groups that no trial looked at.',
+    'Classification of items': 'Electronic parts in 12 categories.',
+    'Frames and texts in one model': 'Items of 47 classes with frames and three texts.',
+    'Objectives and tricks on such a model': 'One change each to the model named under *against*.',
+    'Few labels': 'One seed and many ways: no single row is a finding.',
+    'Labels, thresholds and stacks': 'What is done with outputs that are there: no training.',
+    'Cost of a step': 'The processor\'s time of a step of the optimizer alone.'}
 
 
 def verdict(low, high):
@@ -16,176 +49,110 @@ def verdict(low, high):
     return 'no difference' if low == high == 0 else 'not clear'
 
 
-def span(gain, low, high, digits=3):
-    "A difference with its interval: +.043 [+.024, +.061]."
-    def said(number): return re.sub(r'^([+-])0\.', r'\1.', f'{number:+.{digits}f}')
-    return f'{said(gain)} [{said(low)}, {said(high)}]'
+def is_early(rows):
+    "Whether rows are of trainings that were done once: how much another would have changed is not known yet."
+    return rows.command.str.startswith(OWN) & (rows.seeds < 2)
 
 
-def table(frame):
+def clear(table):
+    "The rows that have an interval, of which one may say what is clear."
+    return table.dropna(subset=['gain', 'low', 'high'])[lambda rows: ~is_early(rows)]
+
+
+def number(figure): return re.sub(r'^([+-])0\.', r'\1.', f'{figure:+.3f}')
+
+
+def cell(row):
+    "A difference with its interval and what it says: +.043 [+.024, +.061] **better**."
+    if pd.isna(row.gain): return '' if pd.isna(row.value) else f'{row.value:.3f}'.removeprefix('0')
+    says = ONE_SEED if row.is_early else verdict(row.low, row.high)
+    return f'{number(row.gain)} [{number(row.low)}, {number(row.high)}] {says}'
+
+
+def markdown(frame):
     "A table of strings as Markdown."
     rows = [list(frame.columns), ['---'] * len(frame.columns), *frame.astype(str).values.tolist()]
     return '\n'.join('| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows)
 
 
-def compared(source, names, gain, low, high, seeds=None, digits=3):
-    "Differences, the best first: the columns `names` as they are, the difference, what it says, the seeds."
-    source = source.dropna(subset=[gain, low, high]).sort_values(gain, ascending=False, kind='stable')
-    figures = list(zip(source[gain], source[low], source[high]))
-    shown = {name: source[name] for name in names}
-    shown |= {'difference, 95% interval': [span(*three, digits) for three in figures],
-              'verdict': [verdict(*three[1:]) for three in figures]}
-    if seeds: shown['seeds'] = source[seeds].astype(int)
-    return pd.DataFrame(shown)
+def costs(rows):
+    "Time and memory of a trick over its sets, as text; '' where nothing was measured."
+    time, memory = rows.time.median(), rows.memory_mb.median()
+    return {'time': '' if pd.isna(time) else f'{time:.2f}x',
+            'memory': '' if pd.isna(memory) else 'same' if abs(memory) < NOISE else f'{memory:+.0f} MB'}
 
 
-def section(title, text, frame, commands, files, notebook=None):
-    "A part of the page; `commands` made the `files`."
-    where = ', '.join(f'[{name}](notebooks/{name})' for name in files)
-    made_by = ', '.join(f'`{command}`' for command in commands)
-    more = f' More in [the notebook](notebooks/{notebook}).' if notebook else ''
-    return f'## {title}\n\n{text}{more}\n\n{table(frame)}\n\nMade by {made_by}: {where}.\n\n'
+def seeds_of(rows):
+    numbers = sorted({int(seeds) for seeds in rows.seeds.dropna()})
+    return '-'.join(map(str, {numbers[0]: 0, numbers[-1]: 0})) if numbers else ''
 
 
-def read(name): return pd.read_csv(TABLES/name)
+def by_trick(rows):
+    "A line for each trick: what it is worth on each set, and what it costs."
+    rows = rows.assign(is_early=is_early(rows))
+    sets, lines = list(dict.fromkeys(rows.set)), []
+    for (trick, setting, over), same in rows.groupby(['trick', 'setting', 'over'], sort=False, dropna=False):
+        # several sets beside each other
+        by_set = {row.set: cell(row) for row in same.itertuples()}
+        lines.append({'trick': trick, 'setting': '' if pd.isna(setting) else setting,
+                      'against': '' if pd.isna(over) else over,
+                      **{name: by_set.get(name, '') for name in sets}, **costs(same),
+                      'seeds': seeds_of(same)})
+    frame = pd.DataFrame(lines)
+    # a column that says the same everywhere is said once, above the table
+    said = [f'{name}: {frame[name].iloc[0]}' for name in ('setting', 'against')
+            if frame[name].nunique() == 1 and frame[name].iloc[0]]
+    empty = [name for name in frame if (frame[name] == '').all()]
+    frame = frame.drop(columns={*empty, *(text.split(': ')[0] for text in said)})
+    return said, frame
 
 
-def ladders():
-    "The steps of a rule, each over the rung before it."
-    both = pd.concat([read('ladder_emoji.csv'), read('ladder_luma.csv')])
-    both = both.dropna(subset=['over_before']).rename(columns={'set': 'data', 'rung': 'step'})
-    figures = list(zip(both.over_before, both.low_before, both.high_before))
-    shown = both[['data', 'setting', 'step']].assign(**{
-        'row F1': [f'{score:.3f}' for score in both.row_f1],
-        'over the step before, 95% interval': [span(*three) for three in figures],
-        'verdict': [verdict(*three[1:]) for three in figures]})
-    return section(
-        'Steps of a rule',
-        'No training is needed for these: seconds on embeddings that are there. Each step is '
-        'chosen on half of the held-out groups and scored on the other half; `fastmatch train` does it by '
-        'default (`--rule ladder`), in Python `match.ladder`. *In the catalogue* is the setting of a shop, '
-        '*among themselves* that of a competition.', shown,
-        both.command.unique(), ['ladder_emoji.csv', 'ladder_luma.csv'], '05_matching.ipynb')
+def commands_of(rows):
+    "The commands, each once; those of single tricks of one bench as the one that does them all."
+    commands = dict.fromkeys(re.sub(r' (--seeds \d+ )?--only .*', '', command) for command in rows.command)
+    return ', '.join(f'`{command}`' for command in commands)
 
 
-def fields():
-    "What a match of two tables loses without one of its parts."
-    parts = read('tables.csv').query('protocol == "official" and way != "all of it"')
-    parts = parts.rename(columns={'set': 'data', 'way': 'what was left out'})
-    return section(
-        'Columns of two shops\' tables',
-        'Points of pair F1 that `match_tables` is worth more with a part than '
-        'without it, on the published splits. *Better* says that the part pays.',
-        compared(parts, ['data', 'what was left out'], 'worth', 'worth_low', 'worth_high', 'seeds', digits=1),
-        parts.command.unique(), ['tables.csv'], '09_tables.ipynb')
+def section(name, rows):
+    said, frame = by_trick(rows)
+    scores = ', '.join(dict.fromkeys(rows.score.dropna()))
+    what = '; '.join([*([f'figures: {scores}'] if scores else []), *said])
+    return (f'## {name}\n\n{TEXTS[name]} {what[:1].upper()}{what[1:]}.\n\n{markdown(frame)}\n\n'
+            f'Made by {commands_of(rows)}.\n\n')
 
 
-def pictures():
-    "Several pictures of a listing against its first."
-    rows = read('several_pictures.csv').query('way != "first" and over_first != 0')
-    rows = rows.rename(columns={'set': 'data', 'way': 'how they are compared', 'merged': 'listings made by'})
-    return section(
-        'Several pictures of a listing',
-        'Row F1 against the first picture alone; `joint` is the embedding of '
-        'picture and title together, `fused` the fusion of scores.',
-        compared(rows, ['data', 'listings made by', 'how they are compared'], 'over_first', 'low_first',
-                 'high_first'), rows.command.unique(), ['several_pictures.csv'])
+def what_first(table):
+    "Of each section what was better somewhere and worse nowhere, the largest mean difference first."
+    compared = clear(table)
+    lines = []
+    for part, rows in compared.groupby('section', sort=False):
+        if part == LENGTH: continue
+        better = []
+        for trick, same in rows.groupby('trick', sort=False):
+            if not (same.low > 0).any() or (same.high < 0).any(): continue
+            best = dict.fromkeys(same[same.low > 0].set)
+            unclear = [name for name in dict.fromkeys(same.set) if name not in best]
+            better.append((same.gain.mean(), {
+                'trick': trick, 'part': f'[{part}](#{anchor(part)})',
+                'mean difference': number(same.gain.mean()),
+                'better on': ', '.join(best), 'not clear on': ', '.join(unclear), **costs(same)}))
+        better.sort(key=lambda line: -line[0])
+        lines += [line for _, line in better[:FIRST]]
+    if not lines: return ''
+    return ('## What to try first\n\nOf each part below the three that gave most, of those that were clearly '
+            f'better on one set at least and worse on none.\n\n{markdown(pd.DataFrame(lines))}\n\n')
 
 
-def studies():
-    rows = read('studies.csv').rename(columns={'study': 'what is tuned'})
-    rows['what is tuned'] = rows['what is tuned'].replace({'head': 'a head', 'training': 'a whole training',
-                                                           'rule': 'a rule'})
-    rows['CPU minutes'] = rows.cpu_minutes.round(1)
-    return section(
-        'Tuning',
-        'Row F1 on groups that no trial looked at.',
-        compared(rows, ['what is tuned', 'data', 'compared', 'CPU minutes'], 'diff', 'low', 'high', 'seeds'),
-        rows.command.unique(), ['studies.csv'], '06_tuning.ipynb')
+def anchor(title): return re.sub(r'[^a-z0-9]+', '-', title.lower().replace("'", '')).strip('-')
 
 
-def grid(title, text, name, scores, grid_name, notebook):
-    "Trainings of a grid against its default, by each of `scores`."
-    from tests.bench.grid import worth
-    rows = worth(TABLES/name).drop(index='default').sort_values(f'{scores[0]} gain', ascending=False)
-    shown = {'name': rows.index}
-    for score in scores:
-        figures = list(zip(rows[f'{score} gain'], rows[f'{score} low'], rows[f'{score} high']))
-        shown |= {score: [span(*three) for three in figures],
-                  f'{score}: verdict': [verdict(*three[1:]) for three in figures]}
-    shown |= {'time': [f'{ratio:.2f}x' for ratio in rows.time], 'seeds': rows.seeds.astype(int)}
-    return section(title, text, pd.DataFrame(shown),
-                   [f'python tests/bench/grid.py {grid_name} --seeds 0 1 2 --out nbs/{name}'], [name],
-                   notebook)
-
-
-def trainings():
-    seeds = 'Three seeds, Student\'s interval of the paired differences: wide, as it should be. '
-    sample = 'Pictures of the embedded sample at 64 px, EfficientNet-Lite0, two epochs (102 steps of 32). '
-    both = ['row F1', 'recall@1']
-    yield grid('Losses', f'Against `ArcFace(m=.3, s=20)`. {sample}{seeds}', 'losses.csv', both, 'losses',
-               '02_losses.ipynb')
-    yield grid('Optimizers and schedules', f'Against `adamw` in `fit_flat_cos`. {sample}{seeds}',
-               'optimizers.csv', both, 'optimizers', '03_optimizers.ipynb')
-    yield grid('Callbacks, on pictures', f'Against the same training without. {sample}{seeds}',
-               'callbacks.csv', both, 'callbacks', '04_sharpness.ipynb')
-    yield grid('Callbacks, on texts', 'Titles and descriptions of electronic parts in 12 categories, MiniLM, '
-               f'three epochs; macro-F1. {seeds}', 'callbacks_parts.csv', ['macro-F1'], 'parts',
-               '04_sharpness.ipynb')
-
-
-def batches():
-    "Titles of like length in a batch; the interval of the seeds' own differences, the only one of all rows."
-    rows = read('buckets.csv').rename(columns={'set': 'data', 'way': 'training'})
-    rows['time'] = ['' if pd.isna(ratio) else f'{ratio:.2f}x' for ratio in rows.time]
-    return section(
-        'Titles of like length in a batch',
-        '`buckets=True`: row F1 against batches of any titles, the interval '
-        'over seeds.', compared(rows, ['data', 'training', 'layers', 'time'], 'diff', 'seed_low', 'seed_high',
-                                'seeds'),
-        ['python tests/bench/buckets.py --seeds 5 --sets emoji --out x.csv',
-         'python tests/bench/buckets.py --seeds 7 --layers 0 --sets amazon_google --out y.csv'],
-        ['buckets.csv'])
-
-
-def steps():
-    rows = read('steps.csv').sort_values('ratio')
-    ratio = [f'{row.ratio:.2f}' + ('' if pd.isna(row.low) else f' [{row.low:.2f}, {row.high:.2f}]')
-             for row in rows.itertuples()]
-    return section(
-        'What a step of an optimizer costs',
-        'CPU time of a step on 147 tensors, against AdamW of torch\'s '
-        'lists of tensors (`foreach`).', pd.DataFrame({'optimizer': rows.side, 'time': ratio}),
-        ['python tests/bench/run.py steps'], ['steps.csv'], '03_optimizers.ipynb')
-
-
-def classes():
-    rows = read('labels.csv').rename(columns={'name': 'way', 'over': 'against'})
-    return section(
-        'Classification of items',
-        'Macro-F1 over 506 electronic parts in 12 categories, five folds.',
-        compared(rows, ['way', 'against'], 'diff', 'low', 'high', 'seeds'),
-        ['python tests/bench/labels.py'], ['labels.csv'], '01_classification.ipynb')
-
-
-def streams():
-    rows = read('streams.csv').query('way != "late fusion"')
-    return section(
-        'Frames and texts in one model',
-        'Macro-F1 of 687 items of 47 classes (1,640 with those without a '
-        'label), against late fusion of the same stored features.',
-        compared(rows, ['way'], 'over_late', 'over_late_low', 'over_late_high', 'seeds'),
-        rows.command.unique(), ['streams.csv'], '07_streams.ipynb')
-
-
-def few_labels():
-    rows = read('few_labels_runs.csv').query('over_base_low != over_base_high')
-    return section(
-        'Few labels',
-        'Macro-F1 on the same items, against the same model trained on the labels alone. One seed '
-        'and many ways: no single row is a finding.',
-        compared(rows, ['way'], 'over_base', 'over_base_low', 'over_base_high', 'seeds'),
-        rows.command.unique(), ['few_labels_runs.csv'], '08_few_labels.ipynb')
+def counted(table):
+    "How many rows there are to be lucky in."
+    compared = clear(table)
+    n_clear = int(((compared.low > 0) | (compared.high < 0)).sum())
+    return (f'The table has {len(compared)} differences with an interval, and {n_clear} of them look clear; '
+            f'of so many rows behind which there is nothing, {round(len(compared) / 20)} are expected to '
+            'look clear by luck.\n\n')
 
 
 MORE = """## More tables
@@ -201,13 +168,14 @@ the size of the pool: [pools.csv](notebooks/pools.csv); a search of a million ro
 
 
 def sections():
-    parts = [ladders(), studies(), fields(), pictures(), *trainings(), classes(), streams(), few_labels(),
-             batches(), steps(), MORE]
-    return ''.join(parts)
+    "The page after its first words."
+    table = pd.read_csv(TABLE)
+    parts = [section(name, rows) for name, rows in table.groupby('section', sort=False)]
+    end = ('All of it: [worth.csv](notebooks/worth.csv), which also holds recall@1 and the command of each '
+           f'row.\n\n{MORE}')
+    return counted(table) + what_first(table) + ''.join(parts) + end
 
 
 def on_page_markdown(markdown, page, config, files):
     if page.file.src_uri != PAGE: return markdown
-    # the benches are a package of the repository's root
-    if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
     return f'{markdown}\n\n{sections()}'
