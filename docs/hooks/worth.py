@@ -31,6 +31,8 @@ TEXTS = {
     'Callbacks': 'Each with its defaults, unless the name says otherwise.',
     'Inside the encoder': 'The encoder is trained.',
     'Batches': 'Which listings make a batch.',
+    'Crops, parts and styles of pictures': 'The product cut out of cluttered pictures, embeddings of '
+                                           'stripes, instance normalization.',
     'Several pictures of a listing': '`joint` is the embedding of picture and title together, `fused` the '
                                      'fusion of scores.',
     'Columns of two shops\' tables': 'What `match_tables` is worth more with a part than without it.',

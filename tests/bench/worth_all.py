@@ -85,7 +85,8 @@ TUNING_STEPS = 200
 # of the page, in the order in which one would try them: what costs least and gave most comes first
 SECTIONS = [
     'Default', 'Length of the training', 'Steps of a rule', 'Losses', 'Augmentations', 'Necks and heads',
-    'Optimizers', 'Schedules', 'Callbacks', 'Inside the encoder', 'Batches', 'Several pictures of a listing',
+    'Optimizers', 'Schedules', 'Callbacks', 'Inside the encoder', 'Batches',
+    'Crops, parts and styles of pictures', 'Several pictures of a listing',
     'Columns of two shops\' tables', 'Tuning', 'Classification of items', 'Frames and texts in one model',
     'Objectives and tricks on such a model', 'Few labels', 'Labels, thresholds and stacks', 'Cost of a step']
 SETS_OF = {STORED: list(SETS), PICTURES: ['emoji']}

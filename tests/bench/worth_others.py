@@ -132,6 +132,19 @@ def few_labels():
                 listings=687)
 
 
+PARTS = {'cluttered pictures': 'emoji', 'two unseen vendors': 'emoji', 'luma': 'luma', 'grocery': 'grocery'}
+
+
+def parts():
+    rows = read('parts.csv').query('figure.str.startswith("row F1")').copy()
+    rows['setting'] = rows.figure.str.removeprefix('row F1, ')
+    rows['set'] = rows.setting.map(PARTS)
+    yield taken(rows, {'trick': 'way', 'set': 'set', 'setting': 'setting', 'value': 'value',
+                       'over': 'compared_with', 'gain': 'gain', 'low': 'low', 'high': 'high',
+                       'seeds': 'repetitions', 'listings': 'n', 'command': 'command'},
+                section='Crops, parts and styles of pictures', score='row F1')
+
+
 def steps():
     "What a step costs: a time without a difference."
     rows = taken(read('steps.csv'), {'trick': 'side', 'time': 'ratio'}, section='Cost of a step',
@@ -140,7 +153,8 @@ def steps():
     yield rows.query('trick != "adamw_foreach"')
 
 
-SOURCES = (ladders, tables, pictures, studies, short_trainings, buckets, classes, streams, few_labels, steps)
+SOURCES = (ladders, tables, pictures, studies, short_trainings, buckets, classes, parts, streams, few_labels,
+           steps)
 
 
 def other_rows() -> pd.DataFrame:
