@@ -81,7 +81,8 @@ def test_every_python_block_is_run():
 def test_ci_calls_the_readmes_test_command():
     script = (ROOT/'.ci'/'run').read_text()
     assert 'README.md' in script and 'eval "$test_command"' in script
-    assert command('test').endswith('python -m pytest') and command('demo').endswith('fastmatch demo')
+    assert command('test').endswith('python -m pytest -n 2 --dist loadfile')
+    assert command('demo').endswith('fastmatch demo')
 
 
 def test_links_lead_somewhere():
