@@ -7,7 +7,8 @@ import pandas as pd
 
 TABLE = Path(__file__).resolve().parents[2]/'nbs'/'worth.csv'
 PAGE = 'worth.md'  # holds what is said before the tables
-OWN = 'python tests/bench/worth_all.py'  # whose trainings are done seed by seed
+# whose trainings are done seed by seed
+OWN = 'python tests/bench/worth_all.py', 'python tests/bench/parts.py'
 ONE_SEED = 'one seed'
 NOISE = 25  # MB that the peak of the same training varies by
 LENGTH = 'Length of the training'
