@@ -6,8 +6,8 @@ import pandas as pd
 
 from ..core import InputError
 from .partition import joined
+from .region import region_of
 from .schema import snapshot
-from .settle import region_of
 from .why import Why, explain_alone, explain_pair
 
 COLUMNS_OF_EVENTS = ('event', 'kind', 'time', 'who', 'reason', 'detail')

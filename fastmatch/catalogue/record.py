@@ -207,6 +207,12 @@ class Record:
                 last.format(f'and {side} in (select value from json_each(?))'), list(ids))]
         return [row[:3] for row in dict.fromkeys(rows)]
 
+    def groups_with_apart(self) -> set:  # Numbers of groups; 0: listings that have none yet
+        "The groups of listings that people called different from another one."
+        sides = (f'select grp from verdict join listing on id = {side} where same = 0 and withdrawn is null '
+                 'and removed is null' for side in ('first', 'second'))
+        return {group for group, in self.execute(' union '.join(sides))}
+
     def add_verdicts(self, event: int, rows):
         "Write verdicts: rows (id, other id, same), each pair in the order of the ids."
         self.connection.executemany(

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError, preview
-from .partition import Pairs, joined, number_blocks
+from .partition import joined, number_blocks
 from .record import Record
+from .region import grown_region, region_of
 
 
 @dataclass
@@ -41,65 +42,6 @@ class Changes:
         return ', '.join(f'{count} {words}' for count, words in figures if count) or 'no group changed'
 
 
-@dataclass
-class Region:
-    "The listings that a change may concern, with all pairs and verdicts among them."
-    listings: np.ndarray  # int64 (n,), rising
-    pairs: Pairs  # That match, those that people called the same among them
-    apart: Pairs  # That people called different
-    names: dict  # Number -> id
-    groups: np.ndarray  # int64 (n,), the group of each so far; 0 for none
-
-
-def region_of(
-    record: Record,
-    touched,  # Numbers of listings; those that are no longer there are left out
-    threshold: float,  # Pairs with this score or more match
-) -> Region:
-    "All listings that pairs, verdicts or groups connect with the touched ones, directly or through others."
-    has_verdicts = record.execute('select exists (select 1 from verdict)').fetchone()[0]
-    frontier = np.unique(np.asarray(list(touched), np.int64))
-    groups, names = {}, {}
-    found_pairs, apart = set(), set()
-    seen_groups = set()
-    while len(frontier):
-        of_frontier = record.groups_of(frontier)
-        groups |= of_frontier
-        frontier = list(of_frontier)
-        pairs = record.pairs_at(frontier, threshold)
-        if has_verdicts: names |= record.names_of(frontier)
-        same, different = _verdicts_of(record, frontier, names) if has_verdicts else ([], [])
-        found_pairs.update(pairs, same)
-        apart.update(different)
-        reached = {listing for first, second, _ in [*pairs, *same] for listing in (first, second)}
-        new_groups = set(of_frontier.values()) - seen_groups - {0}
-        seen_groups |= new_groups
-        reached.update(number for number, _ in record.members(list(new_groups)))
-        frontier = np.array(sorted(reached - set(groups)), np.int64)
-    listings = np.array(sorted(groups), np.int64)
-    if apart and not len(names) == len(listings): names = record.names_of(listings)
-    # a listing that was never in a group together with another one of its region may lie outside it
-    apart = [pair for pair in apart if pair[0] in groups and pair[1] in groups]
-    best = {}
-    for first, second, score in found_pairs:
-        pair = (min(first, second), max(first, second))
-        best[pair] = max(score, best.get(pair, -np.inf))
-    return Region(listings, Pairs.of((*pair, score) for pair, score in best.items()), Pairs.of(apart), names,
-                  np.array([groups[number] for number in listings.tolist()], np.int64))
-
-
-def _verdicts_of(record, numbers, names):
-    "The verdicts on listings: those called the same, those called different, as rows (first, second, score)."
-    own_ids = [names[number] for number in numbers]
-    verdicts = record.verdicts(own_ids)
-    if not verdicts: return [], []
-    by_id = record.numbers_of({listing for first, second, _ in verdicts for listing in (first, second)}, '')
-    rows = [(by_id[first], by_id[second], same) for first, second, same in verdicts
-            if first in by_id and second in by_id]
-    return ([(first, second, np.inf) for first, second, same in rows if same],
-            [(first, second, 0.) for first, second, same in rows if not same])
-
-
 def settle(
     record: Record,
     event: int,  # That changed something
@@ -112,7 +54,9 @@ def settle(
     taken_out = taken_out or {}
     emptied = set(taken_out.values()) - {0}
     touched = {*touched, *(number for number, _ in record.members(list(emptied)))}
-    region = region_of(record, touched, threshold)
+    region = None if taken_out or revived else grown_region(record, touched, threshold)
+    is_grown = region is not None
+    if not is_grown: region = region_of(record, touched, threshold)
     blocks, _ = joined(region.listings, region.pairs, region.apart, region.names)
     place_of = {number: place for place, number in enumerate(region.listings.tolist())}
     wanted = None
@@ -128,6 +72,12 @@ def settle(
     changed = zip(region.listings[is_changed].tolist(), region.groups[is_changed].tolist(),
                   groups[is_changed].tolist())
     rows = [(number, before or None, after) for number, before, after in changed]
+    if is_grown and numbering.merged:
+        # each of these groups had one of its listings in the region
+        rows = [row for row in rows if row[1] is None]
+        rows += [(number, group, numbering.merged[group])
+                 for number, group in record.members(list(numbering.merged))]
+        rows.sort()
     record.connection.executemany('update listing set grp = ? where number = ?',
                                   [(after, number) for number, _, after in rows])
     rows += [(number, group or None, None) for number, group in taken_out.items()]

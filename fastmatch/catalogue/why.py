@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..core import InputError
 from .partition import joined
-from .settle import region_of
+from .region import region_of
 
 
 @dataclass
