@@ -15,6 +15,8 @@ MISSED_BEATS = 5  # so many missed, and a worker on another machine counts as lo
 MIN_FAILED = 5  # fewer failures never stop a study
 MAX_TRIES = 3  # how often parameters are tried whose worker was lost: they may be what killed it
 
+REQUEUED = 'died', 'study'  # why a trial failed whose parameters may be better than that
+
 _running_here = set()  # (study's name, trial's number) of the trials that this process runs
 
 
@@ -134,7 +136,11 @@ def mark_lost_trials(
     "Mark running trials failed whose workers are gone, and queue their parameters again."
     from optuna.trial import TrialState
     lost_numbers = []
-    for trial in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    # failed and queued again are two writes: who did the first may have been killed before the second
+    if claim_lock(study) is not None:
+        for trial in _forgotten(trials): requeue_trial(study, trial)
+    for trial in trials:
         if trial.state != TrialState.RUNNING: continue
         worker = trial.user_attrs.get('worker')
         # None: it is not known from here. A worker writes its name to a trial under the lock, which this one
@@ -147,6 +153,18 @@ def mark_lost_trials(
             requeue_trial(study, trial)
             lost_numbers.append(trial.number)
     return lost_numbers
+
+
+def _forgotten(trials):
+    "The failed trials of dead workers that were to be tried again, and that nobody queued."
+    from optuna.trial import TrialState
+    last_of = {}
+    for trial in trials: last_of[trial.user_attrs.get('retry_of', trial.number)] = trial
+    failed = [trial for trial in last_of.values()
+              if trial.state == TrialState.FAIL and trial.user_attrs.get('failed') in REQUEUED]
+    # a worker that lives may be about to queue it
+    return [trial for trial in failed
+            if 'worker' not in trial.user_attrs or is_alive(trial.user_attrs['worker']) is False]
 
 
 def fail_trial(

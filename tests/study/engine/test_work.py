@@ -162,6 +162,22 @@ def test_parameters_that_kill_are_given_up(stored_study):
     assert len({trial.params['margin'] for trial in stored_study.trials}) == 1
 
 
+@pytest.mark.parametrize('has_worker', [True, False])
+def test_a_kill_between_failing_and_queueing(has_worker, stored_study):
+    lost_number = abandon_trial(stored_study, dead_worker() if has_worker else None)
+    fail_trial(stored_study, stored_study.trials[lost_number], 'its worker died', 'died')
+    for _ in range(2): mark_lost_trials(stored_study)
+    assert count_states(stored_study) == {'FAIL': 1, 'WAITING': 1}
+    work(stored_study, draw_margin, 2)
+    assert count_states(stored_study) == {'FAIL': 1, 'COMPLETE': 2}
+    assert stored_study.trials[lost_number + 1].params == stored_study.trials[lost_number].params
+    # the worker that is about to queue it lives
+    living_number = abandon_trial(stored_study, worker_name())
+    fail_trial(stored_study, stored_study.trials[living_number], 'interrupted', 'died')
+    mark_lost_trials(stored_study)
+    assert count_states(stored_study) == {'FAIL': 2, 'COMPLETE': 2}
+
+
 def test_the_living_are_left_alone(stored_study):
     other_process = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)
     try:
