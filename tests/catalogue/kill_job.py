@@ -10,8 +10,11 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+
+from tqdm import tqdm
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
@@ -66,6 +69,8 @@ def killed_after(reports_wanted, share, file, matcher, embeddings, planned, star
     reading, writing = os.pipe()
     process = os.fork()
     if not process:
+        # the bars' own lock is shared with the parent, which would wait for ever for one that died holding it
+        tqdm.set_lock(threading.RLock())
         try: child(file, matcher, embeddings, planned, start, writing)
         finally: os._exit(0)
     os.close(writing)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def kill(file, kills, seed):
     arguments = [sys.executable, '-m', 'tests.catalogue.kill_job', str(file), str(kills), str(seed)]
-    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True,
+    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=600,
                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert f'{kills} kills' in finished.stdout
