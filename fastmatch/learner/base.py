@@ -53,11 +53,11 @@ def checked_factors(
     model,  # With a method `param_groups`
     lr_mult: dict | None,  # Factor on one learning rate by group; None: `LR_MULT`
 ) -> dict[str, float]:
-    """`lr_mult`, or those of `LR_MULT` that the model has groups for; `InputError` for a name that no group
-    has."""
-    if lr_mult is None: return {name: LR_MULT[name] for name in model.param_groups() if name in LR_MULT}
-    rate_factors(model, lr_mult)
-    return dict(lr_mult)
+    """`lr_mult` by the model's own names of its groups, or those of `LR_MULT` that the model has groups for;
+    `InputError` for a name that no group has."""
+    groups = model.param_groups()
+    if lr_mult is None: return {name: LR_MULT[name] for name in groups if name in LR_MULT}
+    return {name: factor for name, factor in zip(groups, rate_factors(model, lr_mult)) if factor != 1}
 
 
 def group_callbacks(

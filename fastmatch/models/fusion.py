@@ -158,7 +158,7 @@ class DoubleStream(nn.Module):
         dropout: float = .1,
     ):
         super().__init__()
-        check_body(title)
+        check_double(title)
         width = self.n_out = title.n_out
         if queries not in QUERIES: raise InputError(f'queries={queries!r}: choose one of {QUERIES}')
         if layers < 1: raise InputError(f'layers={layers}: give 1 or more')
@@ -316,58 +316,103 @@ def check_body(
                      "encoder of transformers' BERT kind, named by text_arch (CLIP's image tower is fine)")
 
 
+def check_double(
+    title: nn.Module,  # `TitleEncoder`
+):
+    """Raise `InputError` unless a text encoder gives a vector for each token that padding doesn't move: it is
+    tried."""
+    check_body(title)
+    wanted = "fusion='double' takes encoders that mask what is padding, as those of BERT's kind do"
+    apart = _distances(title, _tried_padded, 'token ids with padding', wanted)
+    if apart['more padding'] > SAME:
+        raise InputError(f'{_named(title)} reads padding as if it were words (the vectors differ by '
+                         f"{apart['more padding']:.2g}). {wanted}")
+
+
 def check_single(
     title: nn.Module,  # `TitleEncoder`
 ):
     """Raise `InputError` unless a text encoder can read frames beside words.
 
-    It is tried: without frames it must give what it gives of token ids, and padding and missing frames must
-    change nothing.
+    It is tried: without frames it must give what it gives of token ids, padding and missing frames must
+    change nothing, and other words must change what it makes of a frame.
     """
     check_body(title)
-    body = title.body
-    name = f'{type(body).__name__} ({title.name})' if getattr(title, 'name', None) else type(body).__name__
-    needed = {'inputs_embeds', 'position_ids', 'attention_mask'}
     wanted = ("fusion='single' puts frames among the words, which encoders of BERT's kind can read: bert, "
               "roberta, xlm-roberta, electra, albert, distilbert, modernbert; fusion='double' takes any that "
               'pools words')
-    if not needed <= set(inspect.signature(body.forward).parameters):
-        raise InputError(f'{name} takes no vectors in place of token ids. {wanted}')
-    was_training = body.training
+    needed = {'inputs_embeds', 'position_ids', 'attention_mask'}
+    if not needed <= set(inspect.signature(title.body.forward).parameters):
+        raise InputError(f'{_named(title)} takes no vectors in place of token ids. {wanted}')
+    apart = _distances(title, _tried_single, 'vectors in place of token ids', wanted)
+    # frames stand before the words: an encoder that reads from left to right would show them no word
+    if apart.pop('other words') == 0:
+        raise InputError(f'{_named(title)} reads from left to right, so that no frame would see a word. '
+                         f'{wanted}')
+    if max(apart.values()) > SAME:
+        raise InputError(f'{_named(title)} reads vectors by another rule than token ids (they differ by '
+                         f'{max(apart.values()):.2g}). {wanted}')
+
+
+def _named(title):
+    "A text encoder in messages."
+    kind = type(title.body).__name__
+    return f'{kind} ({title.name})' if getattr(title, 'name', None) else kind
+
+
+def _distances(title, tried, what, wanted):
+    "What `tried` finds of a text encoder, which must not fail at it; its mode is as before afterwards."
+    was_training = title.training
     try:
-        with torch.no_grad(): distances = _tried(title.eval())
+        with torch.no_grad(): return tried(title.eval())
     # whatever a model raises that reads something else
     except Exception as error:
-        raise InputError(f'{name} can not read vectors in place of token ids ({type(error).__name__}: '
+        raise InputError(f'{_named(title)} can not read {what} ({type(error).__name__}: '
                          f'{str(error).splitlines()[0][:120] if str(error) else "no message"}). {wanted}'
                          ) from error
     finally: title.train(was_training)
-    if max(distances) > SAME:
-        raise InputError(f'{name} reads vectors by another rule than token ids (they differ by '
-                         f'{max(distances):.2g}). {wanted}')
 
 
-def _tried(title):
-    "How far an encoder is from itself: by vectors and by ids, with more padding, with missing frames."
-    body, device = title.body, next(title.body.parameters()).device
-    n_words = body.get_input_embeddings().num_embeddings
+def _trial_ids(title):
+    "Token ids (2,4) of two texts, one with padding, and which are tokens."
+    device = next(title.body.parameters()).device
     ids = torch.tensor([[5, 6, 7, 8], [9, 10, title.pad_id, title.pad_id]], device=device)
-    ids = torch.where(ids == title.pad_id, ids, ids % n_words)
+    n_words = title.body.get_input_embeddings().num_embeddings
     is_token = torch.tensor([[True] * 4, [True, True, False, False]], device=device)
+    return torch.where(is_token, ids % n_words, ids), is_token
+
+
+def _tried_padded(title):
+    "How far the vectors of tokens are from those with more padding."
+    ids, is_token = _trial_ids(title)
+    more = torch.full_like(ids[:, :2], title.pad_id)
+    plain = text_states(title, ids, is_token)[is_token]
+    padded = text_states(title, torch.cat([ids, more], 1),
+                         torch.cat([is_token, torch.zeros_like(more, dtype=torch.bool)], 1))
+    return {'more padding': float((plain - padded[:, :4][is_token]).abs().max())}
+
+
+def _tried_single(title):
+    """How far an encoder is from itself: by vectors and by ids, with more padding and missing frames; and how
+    far other words move a frame."""
+    body = title.body
+    ids, is_token = _trial_ids(title)
     by_ids = body(input_ids=ids, attention_mask=is_token.long()).last_hidden_state[is_token]
     embed = body.get_input_embeddings()
     words, frame = embed(ids), embed(ids[:, :1])
-    no_frame = torch.zeros(2, 0, dtype=torch.bool, device=device)
+    no_frame = is_token[:, :0]
     alone = _joint_states(body, words[:, :0], no_frame, words, is_token)[is_token]
-    one = torch.ones(2, 1, dtype=torch.bool, device=device)
+    one = torch.ones_like(is_token[:, :1])
     plain = _joint_states(body, frame, one, words, is_token)
+    other_words = _joint_states(body, frame, one, words.flip(0), is_token.flip(0))
     frames = torch.cat([frame, frame], 1)
     padded_words = torch.cat([words, embed(torch.full_like(ids[:, :2], title.pad_id))], 1)
     padded = _joint_states(body, frames, torch.cat([one, ~one], 1), padded_words,
                            torch.cat([is_token, torch.zeros_like(is_token[:, :2])], 1))
-    apart = [by_ids - alone, plain[:, :1] - padded[:, :1],
-             plain[:, 1:][is_token] - padded[:, 2:6][is_token]]
-    return [float(difference.abs().max()) for difference in apart]
+    apart = {'vectors': by_ids - alone, 'missing frames': plain[:, :1] - padded[:, :1],
+             'more padding': plain[:, 1:][is_token] - padded[:, 2:6][is_token],
+             'other words': plain[:, :1] - other_words[:, :1]}
+    return {name: float(difference.abs().max()) for name, difference in apart.items()}
 
 
 def _joint_states(body, frames, has_frame, words, is_token):

@@ -10,8 +10,8 @@ from fastai.callback.schedule import SchedLin
 from fastai.learner import load_learner
 from fastai.vision.augment import Resize
 
-from fastmatch.callback.adversarial import FGM
-from fastmatch.callback.averaging import EMA
+from fastmatch.callback.adversarial import FGM, PGD
+from fastmatch.callback.averaging import EMA, SWA
 from fastmatch.callback.heads import MarginSchedule
 from fastmatch.callback.mix import MixUp
 from fastmatch.callback.resume import Resume
@@ -24,7 +24,9 @@ from fastmatch.layers.heads import CosineHead
 from fastmatch.learner import classify_learner, match_learner, pretrain_learner
 from fastmatch.losses import ArcFace, FocalLoss
 from fastmatch.models import FrameFeatures
+from fastmatch.study import heldout_trial, learner_maker, search_space, tune_learner
 from tests.data.made import noise
+from tests.learner.test_frozen_features import Still
 
 WORDS = 'red blue green bag shoe hat dress new old big small cheap'.split()
 RATE = 1e-2
@@ -110,7 +112,7 @@ def test_pictures_themselves_are_trained(pictures, text_arch, fusion):
     learn.show_worst(2)
 
 
-CALLBACKS = {'sam': SAM, 'fgm': FGM, 'ema': EMA, 'mixup': MixUp}
+CALLBACKS = {'sam': SAM, 'fgm': FGM, 'pgd': PGD, 'ema': EMA, 'swa': SWA, 'mixup': MixUp}
 
 
 @pytest.mark.parametrize('objectives', [None, {'itc': .1, 'mlm': .1}])
@@ -123,6 +125,81 @@ def test_callbacks(pictures, features, text_arch, name, objectives):
     quiet(learn, 2)
     assert np.isfinite(learn.recorder.losses).all()
     assert np.isfinite(learn.validate()[0])
+
+
+@pytest.mark.parametrize('fusion', ['single', 'double'])
+def test_a_training_that_broke_off_goes_on(pictures, features, text_arch, tmp_path, fusion):
+    def make():
+        seed_everything(0)
+        return classify_learner(loaders(pictures, features), text_arch=text_arch, fusion=fusion,
+                                cbs=[Resume(tmp_path/'state'), FGM(), EMA()])
+
+    class Breaks(Callback):
+        def before_batch(self):
+            if self.epoch == 1: raise KeyboardInterrupt
+    whole = make()
+    whole.remove_cb(Resume)
+    quiet(whole, 2)
+    broken = make()
+    with pytest.raises(KeyboardInterrupt): quiet(broken, 2, cbs=[Breaks()])
+    again = quiet(make(), 2)
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_rates_by_name_of_each_layer(pictures, features, text_arch):
+    learn = classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single',
+                             lr_mult={'text': .1, 'fusion': .5}, layer_decay=.5)
+    names = list(learn.model.param_groups())
+    layers = [name for name in names if name.startswith('title.')]
+    assert names == [*layers, 'fusion', 'head'] and len(layers) > 2
+    rates = {}
+
+    class Rates(Callback):
+        order = 66
+
+        def before_step(self): rates.update(zip(names, [hypers['lr'] for hypers in self.opt.hypers]))
+    quiet(learn, 1, 1e-2, cbs=[Rates()])
+    # the text's tenth at its last layer, and half of it in each one below
+    expected = [1e-3 * .5**depth for depth in reversed(range(len(layers)))]
+    np.testing.assert_allclose(list(rates.values()), [*expected, 5e-3, 1e-2])
+
+
+@pytest.mark.parametrize('fusion', ['single', 'double'])
+def test_features_train_as_an_encoder_that_stands_still(pictures, features, text_arch, fusion):
+    def run(image_arch, frame_features, **options):
+        seed_everything(0)
+        dls = loaders(pictures, frame_features, **options)
+        seed_everything(1)
+        learn = classify_learner(dls, image_arch, text_arch, fusion=fusion)
+        quiet(learn, 2)
+        return learn.predictions()[list(dls.vocab)].to_numpy()
+    encoded = run(Still(features.encoder), None)
+    np.testing.assert_allclose(run(None, features, item_tfms=None), encoded, rtol=1e-4, atol=1e-5)
+
+
+def several_pictures():
+    "Listings of 24 groups with one or two pictures each."
+    df = table(48, 0)
+    return pd.DataFrame({'posting_id': df.id, 'title': df.title, 'label_group': np.arange(48) // 2,
+                         'image': [f'{item}.png|{item + 1}.png' if item % 2 == 0 else f'{item}.png'
+                                   for item in range(48)],
+                         'fold': np.arange(48) // 2 % 4})
+
+
+@pytest.mark.parametrize('fusion', ['single', 'double'])
+def test_a_study_over_a_fusion(pictures, features, text_arch, tmp_path, fusion):
+    listings = several_pictures()
+    dls = MatchDataLoaders.from_df(listings[listings.fold > 0], pictures, fold_col='fold', valid_fold=1,
+                                   frames=2, bs=8, num_workers=0, phash=False, frame_features=features,
+                                   max_len=30)
+    test = listings[listings.fold == 0].reset_index(drop=True)
+    study = tune_learner(learner_maker(dls, text_arch=text_arch, fusion=fusion),
+                         search_space(lr=(1e-4, 1e-2, 'log')), 2, epochs=1, test=test,
+                         storage=tmp_path/'studies.db')
+    scores = [trial.value for trial in study.trials]
+    assert len(scores) == 2 and all(0 <= score <= 1 for score in scores)
+    assert 0 <= heldout_trial(study).mean <= 1
 
 
 def test_an_objective_goes_on_beside_the_loss(pictures, features, text_arch):
@@ -198,11 +275,7 @@ def test_a_pretraining_that_broke_off_goes_on(pictures, features, text_arch, tmp
 
 
 def test_matching_by_all_pictures_and_texts_of_a_listing(pictures, features, text_arch):
-    df = table(48, 0)
-    listings = pd.DataFrame({'posting_id': df.id, 'title': df.title, 'label_group': np.arange(48) // 2,
-                             'image': [f'{item}.png|{item + 1}.png' if item % 2 == 0 else f'{item}.png'
-                                       for item in range(48)],
-                             'fold': np.arange(48) // 2 % 4})
+    listings = several_pictures()
     seed_everything(0)
     dls = MatchDataLoaders.from_df(listings, pictures, fold_col='fold', frames=2, bs=8, num_workers=0,
                                    phash=False, frame_features=features, max_len=30)

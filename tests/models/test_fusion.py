@@ -12,9 +12,14 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    FNetConfig,
+    GPT2Config,
+    LlamaConfig,
     MPNetConfig,
     RobertaConfig,
     RoFormerConfig,
+    T5Config,
+    T5EncoderModel,
 )
 
 from fastmatch.core import InputError
@@ -265,6 +270,32 @@ def test_encoders_of_another_kind_are_refused_with_words(config):
         SingleStream(title, FRAME_WIDTH)
     assert title.training
     DoubleStream(title, FRAME_WIDTH)
+
+
+LEFT_TO_RIGHT = (LlamaConfig(pad_token_id=PAD, **SIZES),
+                 GPT2Config(n_embd=WIDTH, n_layer=2, n_head=2, vocab_size=60, pad_token_id=PAD,
+                            bos_token_id=1, eos_token_id=2))
+
+
+@pytest.mark.parametrize('config', LEFT_TO_RIGHT, ids=lambda config: config.model_type)
+def test_frames_would_see_no_word_where_an_encoder_reads_from_left_to_right(config):
+    title = encoder(config)
+    with pytest.raises(InputError, match='reads from left to right, so that no frame would see a word'):
+        SingleStream(title, FRAME_WIDTH)
+    made = StreamNet(DoubleStream(title, FRAME_WIDTH), None, title, FRAME_WIDTH).eval()
+    wide, plain = made.fuse(padded(batch())), made.fuse(batch())
+    torch.testing.assert_close(wide.pooled, plain.pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_encoders_that_read_padding_are_refused():
+    sizes = {name: size for name, size in SIZES.items() if name != 'num_attention_heads'}
+    with pytest.raises(InputError, match="FNetModel.*reads padding as if it were words.*fusion='double'"):
+        DoubleStream(encoder(FNetConfig(pad_token_id=PAD, **sizes)), FRAME_WIDTH)
+    t5 = T5Config(d_model=WIDTH, d_kv=12, num_layers=2, num_heads=2, d_ff=32, vocab_size=60, pad_token_id=PAD)
+    # the encoder with its decoder, which wants a text of its own
+    with pytest.raises(InputError, match='T5Model.*can not read token ids with padding .ValueError'):
+        DoubleStream(encoder(t5), FRAME_WIDTH)
+    DoubleStream(TitleEncoder('tiny', pad_id=PAD, body=T5EncoderModel(t5)), FRAME_WIDTH)
 
 
 def test_refusals():
