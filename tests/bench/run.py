@@ -1,7 +1,8 @@
 """What things cost beside the plain way of doing them: `python tests/bench/run.py [NAME...] [--list] [--json
-FILE]`.
+FILE] [--table FILE]`.
 
-A name is one that --list prints.
+A name is one that --list prints. `--table nbs/costs.csv` puts the ratios into the table that the site shows,
+in place of those of the same benches.
 """
 import argparse
 import json
@@ -12,8 +13,11 @@ import time
 import traceback
 from pathlib import Path
 
+import pandas as pd
+
 # a script: its own checkout is what is measured
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from fastmatch.store import table_text, write_text
 from tests.bench.harness import DEVICE, load, rows_of
 
 
@@ -39,6 +43,28 @@ def machine():
     )
 
 
+def in_table(
+    file,  # CSV, `nbs/costs.csv`; need not be there
+    rows,  # `Row`s of one bench, all of them
+    key,  # That bench: 'name/function'
+    what,  # What it compares, a sentence
+):
+    """Put what was measured into the table of ratios, in place of what stood there of the same bench.
+
+    Seconds are left out: they are the machine's."""
+    compared = [row for row in rows if row.low is not None and row.value is None]
+    added = pd.DataFrame([{
+        'bench': key, 'case': row.case, 'way': row.side,
+        'against': next(each.side for each in rows if each.case == row.case.removesuffix(', seconds')),
+        'of': 'memory' if row.peak_mb is not None else 'time', 'ratio': round(row.ratio, 3),
+        'low': round(row.low, 3), 'high': round(row.high, 3), 'bar': row.bar, 'verdict': row.verdict or None,
+        'what': ' '.join(what.split()), 'command': f'python tests/bench/run.py {key}'} for row in compared])
+    if file.exists():
+        before = pd.read_csv(file)
+        added = pd.concat([before[before.bench != key], added], ignore_index=True)
+    write_text(file, table_text(added.sort_values(['bench'], kind='stable')))
+
+
 def line(row):
     "A row of the table."
     def number(value, form): return '' if value is None else format(value, form)
@@ -54,6 +80,7 @@ def main(arguments=None):
     parser.add_argument('names', nargs='*', metavar='NAME', help='bench, or bench/part; default all')
     parser.add_argument('--list', action='store_true', help='print the names')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
+    parser.add_argument('--table', type=Path, metavar='FILE', help='table of ratios to put the rows into')
     parser.add_argument('--quick', action='store_true', help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     benches = load()
@@ -76,14 +103,17 @@ def main(arguments=None):
     rows, crashed = [], False
     for key in keys:
         start = time.perf_counter()
+        own = []
         try:
             for row in measured(key, benches[key], options.quick):
-                rows.append(row)
+                own.append(row)
                 print(line(row), flush=True)
+            if options.table: in_table(options.table, own, key, benches[key].__doc__)
         except Exception:
             crashed = True
             print(f'{key} crashed:', file=sys.stderr)
             traceback.print_exc()
+        rows += own
         # after each bench: a later crash or an impatient reader loses nothing
         if options.json: options.json.write_text(json.dumps([row.to_dict() for row in rows], indent=1) + '\n')
         print(f'({key}: {time.perf_counter() - start:.0f} s)', flush=True)

@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelValidException
@@ -15,7 +16,7 @@ from fastai.callback.core import Callback, CancelValidException
 from fastmatch.match import Neighbors, best_threshold, decide, row_f1
 from tests.bench import bench_rule, bench_search, bench_step, bench_threshold, harness, known
 from tests.bench.harness import Case, Row, interval, rows_of, take_turns, timed
-from tests.bench.run import main
+from tests.bench.run import in_table, main
 
 FIELDS = ['bench', 'case', 'side', 'seconds', 'peak_mb', 'ratio', 'low', 'high', 'bar', 'value', 'unit']
 
@@ -210,6 +211,24 @@ def test_run(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f'on {torch.get_num_threads()} threads' in printed
     assert any(verdict in printed for verdict in ('met', 'MISSED', 'too noisy'))
+
+
+def test_the_table_of_ratios_keeps_other_benches(tmp_path):
+    file = tmp_path/'costs.csv'
+    for measured in ('main/search', 'heads/seconds'):
+        rows = [Row('x', 'a', 'plain', 2., ratio=1.), Row('x', 'a', 'ours', 1., None, .5, .48, .52, .6),
+                Row('x', 'b', 'plain', 2., 10., 1.), Row('x', 'b', 'ours', 1., 20., 2., 1.9, 2.1),
+                Row('x', 'b, seconds', 'ours', 1., None, 1.2, 1.1, 1.3, 1.1), Row('x', 'c', 'ours', value=3.)]
+        in_table(file, rows, measured, 'a long\n    sentence')
+    in_table(file, rows[:2], 'main/search', 'a sentence')
+    table = pd.read_csv(file)
+    assert table.bench.tolist() == ['heads/seconds'] * 3 + ['main/search']
+    assert table.case.tolist() == ['a', 'b', 'b, seconds', 'a'] and set(table.against) == {'plain'}
+    assert table.of.tolist() == ['time', 'memory', 'time', 'time']
+    assert table.ratio.tolist() == [.5, 2, 1.2, .5]
+    assert table.verdict.fillna('').tolist() == ['met', '', 'MISSED', 'met']
+    assert table.what.iloc[0] == 'a long sentence' and 'seconds' not in table
+    assert table.command.iloc[-1] == 'python tests/bench/run.py main/search'
 
 
 def test_run_that_crashes_keeps_its_rows(tmp_path, capsys):
