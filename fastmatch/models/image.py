@@ -88,7 +88,7 @@ class ImageEncoder(nn.Module):
         # encoders of exported Learners of earlier versions have no layout of their own
         layout = getattr(self, 'memory_format', torch.channels_last)
         images = images.contiguous(memory_format=layout)
-        return self.pool(self.body(images))
+        return self.pool(_with_channels_first(self.body(images), self.body))
 
 
 def timm_body(
@@ -124,10 +124,17 @@ def _features_of(model, size):
     was_training = model.training
     device = next(model.parameters()).device
     try:
-        with torch.no_grad(): return model.eval()(torch.zeros(1, 3, *size, device=device)), None
+        with torch.no_grad(): features = model.eval()(torch.zeros(1, 3, *size, device=device))
+        return _with_channels_first(features, model), None
     # each model has its own error for a size that it can't read: an assertion, shapes that don't fit
     except Exception as error: return None, error
     finally: model.train(was_training)
+
+
+def _with_channels_first(features, model):
+    "Features as they are, and a map as (n,c,h,w), also of Swin, MambaOut and others that have (n,h,w,c)."
+    is_last = features.ndim == 4 and getattr(model, 'output_fmt', None) == 'NHWC'
+    return features.permute(0, 3, 1, 2) if is_last else features
 
 
 def _made_for(model, size, name, pool, remake, problem):

@@ -195,13 +195,10 @@ def _map_of(encoder, size):
     device = next(encoder.parameters()).device
     try: features = encoder.eval()(torch.zeros(1, 3, *size, device=device))
     finally: encoder.train(was_training)
-    # of some transformers the channels come last
-    width = getattr(encoder.body, 'num_features', None) if hasattr(encoder, 'body') else None
-    channels_last = features.ndim == 4 and width == features.shape[3] != features.shape[1]
-    if features.ndim == 4 and not channels_last: return features
+    if features.ndim == 4 and features.shape[1] == encoder.n_out: return features
     raise InputError(f"parts: {getattr(encoder, 'name', type(encoder).__name__)} gives no feature map "
-                     f"(n,c,h,w), but {tuple(features.shape)}: take a convolutional model, made with "
-                     "pool='map' where you make it yourself")
+                     f"(n,{encoder.n_out},h,w), but {tuple(features.shape)}: take a convolutional model or a "
+                     "Swin, made with pool='map' where you make it yourself")
 
 
 def make_part_encoder(

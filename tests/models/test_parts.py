@@ -121,6 +121,23 @@ def test_an_encoder_that_is_there_already():
     with pytest.raises(InputError, match='parts of its own already'): make_part_encoder(encoder, 'pcb')
 
 
+@pytest.mark.parametrize('name, size', [('swin_tiny_patch4_window7_224', (256, 256)),
+                                        ('test_mambaout', (96, 128))])
+def test_maps_whose_channels_come_last(name, size):
+    encoder = make_part_encoder(name, Parts((1, (1, 2)), width=None, stride=None), False, img_size=size)
+    encoder.eval()
+    given = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    last = encoder.body(given)
+    rows, columns, n_channels = last.shape[1:]
+    assert encoder.encoder.n_out == n_channels > columns and rows == size[0] // 32
+    half = columns // 2
+    expected = [last, last[:, :, :half], last[:, :, half:]]
+    torch.testing.assert_close(encoder(given), torch.cat([part.mean((1, 2)) for part in expected], 1))
+    gem = ImageEncoder('test_mambaout', pretrained=False, pool='gem').eval()
+    torch.testing.assert_close(gem(given), gem.pool(gem.body(given).permute(0, 3, 1, 2)))
+    assert gem.n_out == gem(given).shape[1] == 256
+
+
 def test_what_cannot_be_cut():
     with pytest.raises(InputError, match="6 stripes don't divide the 4 rows.*one of 1, 2, 4"):
         make_part_encoder('test_efficientnet', 'pcb', False, img_size=(64, 64))
