@@ -38,8 +38,7 @@ def with_attention(
     if not blocks: raise InputError('after: name one block at least')
 
     def change(encoder):
-        size = encoder.set_size or encoder.body.pretrained_cfg['input_size'][1:]
-        return {'attention': attention, 'after': channels_after(encoder.body, blocks, tuple(size))}
+        return {'attention': attention, 'after': channels_after(encoder.body, blocks, encoder.made_for)}
     return _changed(image_arch, options, change)
 
 

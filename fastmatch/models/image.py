@@ -65,6 +65,11 @@ class ImageEncoder(nn.Module):
         self.memory_format = torch.channels_last
         self.body.to(memory_format=self.memory_format)
 
+    @property
+    def made_for(self) -> tuple:
+        "(height, width) of the pictures that the model was made for or set to, and so can read."
+        return tuple(self.set_size or self.args.get('img_size') or self.body.pretrained_cfg['input_size'][1:])
+
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
         # the name alone: the folder that it came from means nothing on another machine

@@ -136,14 +136,16 @@ class PartEncoder(nn.Module):
         self,
         encoder: nn.Module,  # Encoder that gives a feature map: `ImageEncoder(name, pool='map')`
         parts='pcb',  # 'pcb', 'mgn', `Parts`, or a function from a feature map to a list of maps
-        img_size: tuple | None = None,  # (height, width) of the pictures to come; None: 224 x 224
+        # (height, width) of the pictures to come; None: those that the model was made for, or 224 x 224
+        img_size: tuple | None = None,
     ):
         super().__init__()
         self.encoder = encoder
         self.parts = parts_of(parts)
         self.mean, self.std = list(encoder.mean), list(encoder.std)
         self.pool = MAP_POOLS[self.parts.pool]()
-        feature_map = _map_of(encoder, img_size or getattr(encoder, 'set_size', None) or (224, 224))
+        self.img_size = tuple(img_size or getattr(encoder, 'made_for', None) or (224, 224))
+        feature_map = _map_of(encoder, self.img_size)
         self.part_names = list(self.parts.cut(feature_map))
         n_channels = feature_map.shape[1]
         self.part_width = self.parts.width or n_channels
@@ -171,7 +173,8 @@ class PartEncoder(nn.Module):
             raise InputError("parts: a function can't be saved in a matcher; Parts((1, 2, (2, 2))) can")
         cuts = [list(cut) if isinstance(cut, tuple) else cut for cut in self.parts.cuts]
         return {'encoder': encoder_spec('image', self.encoder), 'cuts': cuts, 'width': self.part_width,
-                'is_reduced': bool(len(self.reductions)), 'pool': self.parts.pool}
+                'is_reduced': bool(len(self.reductions)), 'pool': self.parts.pool,
+                'img_size': list(self.img_size)}
 
     @classmethod
     def from_spec(
@@ -182,10 +185,9 @@ class PartEncoder(nn.Module):
         from .registry import encoder_from_spec
         parts = Parts(tuple(spec['cuts']), spec['width'] if spec['is_reduced'] else None, spec['pool'])
         encoder = encoder_from_spec('image', spec['encoder'])
-        # which size the pictures have is not in the spec: one that every granularity divides
+        # earlier versions kept no size: one that every granularity divides
         rows, columns = (math.lcm(*counts) for counts in zip(*parts.grids))
-        fixed_size = getattr(encoder, 'set_size', None) or getattr(encoder, 'args', {}).get('img_size')
-        return cls(encoder, parts, tuple(fixed_size or (32 * rows, 32 * columns)))
+        return cls(encoder, parts, tuple(spec.get('img_size') or (32 * rows, 32 * columns)))
 
 
 @torch.no_grad()

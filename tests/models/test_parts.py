@@ -113,6 +113,23 @@ def test_saved_and_built_again():
     with pytest.raises(InputError, match='is not known'): function.parts.boxes()
 
 
+@pytest.mark.parametrize('name', ['test_maxvit', 'test_coatnet'])
+def test_models_of_some_sizes_alone_are_saved_and_built_again(name):
+    encoder = make_part_encoder(name, Parts((1, 5), width=8, stride=None), False, img_size=(160, 160)).eval()
+    again = encoder_from_spec('image', json.loads(json.dumps(encoder_spec('image', encoder)))).eval()
+    again.load_state_dict(encoder.state_dict())
+    given = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(again(given), encoder(given))
+    # without a size, that which the model was made for
+    assert PartEncoder(encoder.encoder, Parts((1, 5))).img_size == (160, 160)
+
+
+def test_a_file_without_a_size_is_read():
+    spec = encoder_spec('image', made(Parts((1, 3, (2, 2)), width=8)))
+    assert spec.pop('img_size') == list(SIZE)
+    assert encoder_from_spec('image', spec).n_out == 8 * 8
+
+
 def test_an_encoder_that_is_there_already():
     encoder = make_part_encoder(timm.create_model('test_resnet'), Parts((3, 1), width=None), img_size=SIZE)
     assert encoder(pictures()).shape == (2, encoder.n_out)
