@@ -1,4 +1,6 @@
 "Image encoders with changed blocks: `with_ibn` and `with_attention`."
+from pathlib import Path
+
 from ..core import InputError, checks_options
 from .changes import apply_change, channels_after
 from .image import ImageEncoder
@@ -43,6 +45,10 @@ def with_attention(
 
 
 def _changed(image_arch, options, change_of):
+    if not isinstance(image_arch, (str, Path, ImageEncoder)):
+        raise InputError(f'image_arch: {type(image_arch).__name__} can not be changed: give the name, folder '
+                         'or file of a timm model, or an ImageEncoder; parts come after it: match_learner('
+                         "dls, with_ibn('resnet50', pool='map'), parts=Parts((1, 2), stride=None))")
     if isinstance(image_arch, ImageEncoder) and options:
         raise InputError(f'{sorted(options)}: the encoder was given ready-made')
     encoder = image_arch if isinstance(image_arch, ImageEncoder) else ImageEncoder(image_arch, **options)

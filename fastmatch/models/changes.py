@@ -38,40 +38,58 @@ def put_ibn(
     paper has ResNets; for an EfficientNet 'a' does the same in the stages before its last halving.
     """
     if variant not in ('a', 'b'): raise InputError(f"ibn={variant!r}: choose 'a' or 'b'")
-    if hasattr(model, 'layer4') and hasattr(model, 'bn1'):
-        stages = [model.layer1, model.layer2, model.layer3]
-        if variant == 'b':
-            _put_after_additions(model, stages[:2])
-            return
+    if hasattr(model, 'layer4') and hasattr(model, 'bn1'): stages = [model.layer1, model.layer2, model.layer3]
     elif variant == 'a' and hasattr(model, 'conv_stem') and hasattr(model, 'blocks'):
         last_before = int(model.feature_info[-2]['module'].split('.')[1])
         stages = model.blocks[:last_before + 1]
-    else:
-        known = 'ResNets' if variant == 'b' else 'ResNets and EfficientNets'
-        raise InputError(f'ibn={variant!r}: {type(model).__name__} has no such blocks; of timm there are '
-                         f'{known}')
-    for stage in stages:
-        for block in stage: block.bn1 = _ibn_of(block.bn1)
+    else: raise _no_place(model, variant, 'it has no such stages')
+    if variant == 'b':
+        _put_after_additions(model, stages[:2])
+        return
+    blocks = [block for stage in stages for block in stage]
+    for block in blocks: _check_norm(model, variant, block, 'bn1')
+    for block in blocks: block.bn1 = _ibn_of(block.bn1)
+
+
+def _no_place(model, variant, reason):
+    "The error for a model that has no place for instance normalization."
+    name = getattr(model, 'pretrained_cfg', {}).get('architecture') or type(model).__name__
+    return InputError(f"ibn={variant!r}: there is no place for it in {name}, as {reason}; of timm there are "
+                      "ResNets with BatchNorm (resnet18, resnet50, resnext50_32x4d, resnest50d), and for 'a' "
+                      'EfficientNets (efficientnet_b0, mobilenetv3_large_100); attention comes after it: '
+                      'with_attention(with_ibn(...), ...)')
+
+
+def _check_norm(model, variant, block, name):
+    "Raise `InputError` unless a block has a BatchNorm of that name."
+    norm = getattr(block, name, None)
+    if isinstance(norm, nn.BatchNorm2d): return
+    found = 'nothing' if norm is None else type(norm).__name__
+    raise _no_place(model, variant, f'{type(block).__name__} has {found} as {name} and no BatchNorm2d (was '
+                                    'IBN or attention put in before?)')
 
 
 def _ibn_of(norm):
     "The `IBN` for a BatchNorm, with the activation that timm's may have inside."
-    if not isinstance(norm, nn.BatchNorm2d):
-        raise InputError(f'ibn: a block has {type(norm).__name__} and no BatchNorm2d as its first '
-                         'normalization (was it put in before?)')
     activation = getattr(norm, 'act', None)
     made = IBN.from_batch_norm(norm)
     return made if activation is None else nn.Sequential(made, activation)
 
 
 def _put_after_additions(model, stages):
-    if not isinstance(model.bn1, nn.BatchNorm2d):
-        raise InputError(f'ibn: the stem has {type(model.bn1).__name__} and no BatchNorm2d')
-    model.bn1 = instance_norm_like(model.bn1)
+    _check_norm(model, 'b', model, 'bn1')
+    # a block adds, then calls its last activation
+    last_ones = []
     for stage in stages:
         block = stage[-1]
-        # the block adds, then calls its last activation
         last = 'act3' if hasattr(block, 'act3') else 'act2'
+        if not hasattr(block, last):
+            raise _no_place(model, 'b', f'{type(block).__name__} has no activation of its own after its '
+                                        'addition (was attention put in before?)')
+        _check_norm(model, 'b', block, last.replace('act', 'bn'))
+        last_ones.append((block, last))
+    model.bn1 = instance_norm_like(model.bn1)
+    for block, last in last_ones:
         norm = getattr(block, last.replace('act', 'bn'))
         added = nn.InstanceNorm2d(norm.num_features, affine=True).to(norm.weight)
         setattr(block, last, nn.Sequential(added, getattr(block, last)))

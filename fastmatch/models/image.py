@@ -113,7 +113,7 @@ def timm_body(
     args = dict(args or {})
     _remove_classifier(model, pool)
     # measured, not taken from timm's `num_features`: with another pool the width may differ
-    features, problem = _features_of(model, size)
+    features, problem = features_of(model, size)
     set_size = None
     if problem is not None:
         model, features, is_set = _made_for(model, size, name, pool, remake, problem)
@@ -124,8 +124,11 @@ def timm_body(
     return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args, set_size)
 
 
-def _features_of(model, size):
-    "The features of an empty picture (height, width), or None and what the model raised."
+def features_of(
+    model: nn.Module,  # Of pictures
+    size: tuple,  # (height, width)
+) -> tuple:  # (features, None), or (None, error)
+    "The features of an empty picture, of a map its channels first, or what the model raised."
     was_training = model.training
     device = next(model.parameters()).device
     try:
@@ -153,7 +156,7 @@ def _made_for(model, size, name, pool, remake, problem):
         except Exception as error:
             problem = error
             continue
-        features, problem = _features_of(changed, size)
+        features, problem = features_of(changed, size)
         if problem is None: return changed, features, is_set
     expected = getattr(model, 'pretrained_cfg', {}).get('input_size')
     trained_at = f', it was trained on {expected[1]} x {expected[2]}' if expected else ''
@@ -193,7 +196,8 @@ def _load_body(name: str, pretrained: bool, pool: str | None, img_size: tuple | 
     except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
         if not stride: raise
         raise InputError(f'output_stride={output_stride}: {name} can not be made with it '
-                         f'({type(error).__name__}: {_first_line(error)}); None leaves its own') from error
+                         f'({type(error).__name__}: {_first_line(error)}); None leaves its own, which '
+                         'parts=Parts((1, 2, 3), stride=None) does') from error
     return timm_body(model, pool, img_size, name, {**changed_args, **stride},
                      None if Path(name).is_file() else made_for)
 

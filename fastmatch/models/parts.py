@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError, preview
+from .image import features_of
 from .module import MAP_POOLS
 
 
@@ -190,17 +191,17 @@ class PartEncoder(nn.Module):
         return cls(encoder, parts, tuple(spec.get('img_size') or (32 * rows, 32 * columns)))
 
 
-@torch.no_grad()
 def _map_of(encoder, size):
     "The feature map of an empty picture (height, width); `InputError` where there is none."
-    was_training = encoder.training
-    device = next(encoder.parameters()).device
-    try: features = encoder.eval()(torch.zeros(1, 3, *size, device=device))
-    finally: encoder.train(was_training)
+    name = getattr(encoder, 'name', type(encoder).__name__)
+    features, problem = features_of(encoder, size)
+    if problem is not None:
+        raise InputError(f'parts: {name} can not read pictures of {size[0]} x {size[1]} pixels '
+                         f'({type(problem).__name__}: {problem})') from problem
     if features.ndim == 4 and features.shape[1] == encoder.n_out: return features
-    raise InputError(f"parts: {getattr(encoder, 'name', type(encoder).__name__)} gives no feature map "
-                     f"(n,{encoder.n_out},h,w), but {tuple(features.shape)}: take a convolutional model or a "
-                     "Swin, made with pool='map' where you make it yourself")
+    raise InputError(f'parts: {name} gives no feature map (n,{encoder.n_out},h,w), but '
+                     f"{tuple(features.shape)}: take a convolutional model or a Swin, made with pool='map' "
+                     'where you make it yourself')
 
 
 def make_part_encoder(

@@ -10,7 +10,7 @@ from torch import nn
 from fastmatch.core import InputError
 from fastmatch.layers.attention import BAM, SCSE
 from fastmatch.layers.instance_norm import IBN
-from fastmatch.models import ImageEncoder, with_attention, with_ibn
+from fastmatch.models import ImageEncoder, PartEncoder, Parts, with_attention, with_ibn
 from fastmatch.models.registry import encoder_from_spec, encoder_spec
 
 PICTURES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -113,10 +113,10 @@ def test_changes_are_saved_and_made_again():
 def test_refusals():
     with pytest.raises(InputError, match="ibn='c': choose 'a' or 'b'"):
         with_ibn('test_resnet', 'c', pretrained=False)
-    with pytest.raises(InputError, match="ibn='b': .* has no such blocks; of timm there are ResNets"):
+    with pytest.raises(InputError, match="ibn='b': .* test_efficientnet, .* no such stages; of timm"):
         with_ibn('test_efficientnet', 'b', pretrained=False)
-    with pytest.raises(InputError, match='has no such blocks'): with_ibn('test_vit', pretrained=False)
-    with pytest.raises(InputError, match='was it put in before'):
+    with pytest.raises(InputError, match='no such stages'): with_ibn('test_vit', pretrained=False)
+    with pytest.raises(InputError, match='BasicBlock has IBN as bn1 .*put in before'):
         with_ibn(with_ibn('test_resnet', pretrained=False))
     with pytest.raises(InputError, match="after='layer9'.*layer"):
         with_attention('test_resnet', 'scse', 'layer9', pretrained=False)
@@ -126,3 +126,35 @@ def test_refusals():
         with_attention('test_resnet', 'scse', (), pretrained=False)
     encoder = ImageEncoder('test_resnet', pretrained=False)
     with pytest.raises(InputError, match='given ready-made'): with_ibn(encoder, pool='gem')
+
+
+@pytest.mark.parametrize('name, variant, words', [
+    ('skresnet18', 'a', 'SelectiveKernelBasic has nothing as bn1'),
+    ('skresnet18', 'b', 'SelectiveKernelBasic has no activation'),
+    ('res2net50_26w_4s', 'b', 'Bottle2neck has no activation'),
+    ('mobilenetv4_conv_small', 'a', 'UniversalInvertedResidual has nothing as bn1'),
+    ('resnet50_gn', 'b', 'ResNet has GroupNorm as bn1')])
+def test_models_without_a_place_for_ibn_are_named_and_left_as_they_are(name, variant, words):
+    encoder = ImageEncoder(name, pretrained=False)
+    before = list(encoder.state_dict())
+    with pytest.raises(InputError, match=f'{name}, as {words}.*of timm there are ResNets'):
+        with_ibn(encoder, variant)
+    assert list(encoder.state_dict()) == before and encoder.changes == []
+
+
+@pytest.mark.parametrize('variant, after', [('a', 'layer2'), ('a', 'layer2.0'), ('b', 'layer1'),
+                                            ('b', 'layer1.0')])
+def test_ibn_comes_before_attention(variant, after):
+    encoder = with_attention('test_resnet', 'scse', after, pretrained=False)
+    with pytest.raises(InputError, match=r'attention comes after it: with_attention\(with_ibn'):
+        with_ibn(encoder, variant)
+    # where its blocks are left as they were, the order is all one
+    assert names_of(with_ibn(with_attention('test_resnet', 'scse', 'layer4', pretrained=False)).body, IBN)
+
+
+def test_only_names_and_image_encoders_are_changed():
+    for given in (timm.create_model('test_resnet'), timm.create_model):
+        with pytest.raises(InputError, match='give the name'): with_ibn(given)
+    encoder = PartEncoder(ImageEncoder('test_resnet', pretrained=False, pool='map'), Parts((1,)))
+    with pytest.raises(InputError, match='PartEncoder can not be changed.*parts come after'):
+        with_attention(encoder, 'scse', 'layer2')

@@ -166,8 +166,11 @@ def test_what_cannot_be_cut():
         make_part_encoder('test_vit', Parts((2,), stride=None), False)
     with pytest.raises(InputError, match='no feature map'):
         make_part_encoder(ImageEncoder('test_efficientnet', pretrained=False), 'pcb')
-    with pytest.raises(InputError, match='output_stride=16: test_vit can not be made'):
-        make_part_encoder('test_vit', 'pcb', False)
+    with pytest.raises(InputError, match='test_maxvit can not read pictures of 96 x 96 pixels'):
+        make_part_encoder(ImageEncoder('test_maxvit', False, 'map'), 'pcb', img_size=SIZE)
+    for name in ('test_vit', 'test_mambaout', 'vgg11'):
+        with pytest.raises(InputError, match=rf'16: {name} can not be made with.*stride=None\)'):
+            make_part_encoder(name, 'pcb', False)
     for wrong, words in (('pcp', "parts='pcp'"), (3, 'parts=3')):
         with pytest.raises(InputError, match=words): parts_of(wrong)
     for cuts in ((0,), ((2, 0),), ('a',), ((1, 2, 3),), (2.5,), ()):
