@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from ..core import InputError, checks_options
-from .changes import apply_change, channels_after
+from .changes import apply_change, maps_after
 from .image import ImageEncoder
 
 
@@ -40,8 +40,20 @@ def with_attention(
     if not blocks: raise InputError('after: name one block at least')
 
     def change(encoder):
-        return {'attention': attention, 'after': channels_after(encoder.body, blocks, encoder.made_for)}
+        earlier = [block for made in encoder.changes for block in made.get('after', ())]
+        _check_apart(blocks, (*blocks, *earlier))
+        return {'attention': attention, **maps_after(encoder.body, blocks, encoder.made_for)}
     return _changed(image_arch, options, change)
+
+
+def _check_apart(blocks, taken):
+    "Raise `InputError` where a block lies inside one that has attention behind it: its name would change."
+    for block in blocks:
+        for other in taken:
+            if block.startswith(f'{other}.'):
+                raise InputError(f'after={block!r} lies inside {other!r}, which has attention behind it '
+                                 'already: name one of both, or put in the inner one first, by a call of '
+                                 'its own')
 
 
 def _changed(image_arch, options, change_of):

@@ -9,20 +9,23 @@ import torch
 from torch import nn
 
 from ..core import InputError, preview
-from ..layers.attention import make_attention
+from ..layers.attention import ChannelsLast, make_attention
 from ..layers.instance_norm import IBN, instance_norm_like
 
 
 def apply_change(
     model: nn.Module,  # A timm model, changed in place
-    change: dict,  # {'ibn': 'a'}, {'ibn': 'b'}, or {'attention': 'scse', 'after': {'layer3': 1024}}
+    # {'ibn': 'a'}, {'ibn': 'b'}, or {'attention': 'scse', 'after': {'layer3': 1024}}, with 'channels_last' as
+    # `maps_after` gives it
+    change: dict,
 ):
     "Make one change in a model; raises `InputError` where it can't be made."
     # a change may come from a stranger's file: it holds names, which are looked up, and numbers
     if set(change) == {'ibn'}: put_ibn(model, change['ibn'])
-    elif set(change) == {'attention', 'after'}:
+    elif set(change) | {'channels_last'} == {'attention', 'after', 'channels_last'}:
         for block, n_channels in change['after'].items():
-            put_attention(model, change['attention'], block, n_channels)
+            channels_last = block in change.get('channels_last', ())
+            put_attention(model, change['attention'], block, n_channels, channels_last)
     else: raise InputError(f'change={change!r}: there are ibn, and attention with after')
 
 
@@ -100,11 +103,13 @@ def put_attention(
     attention: str,  # 'scse', 'cbam' or 'bam'
     block: str,  # Name of the module that it comes behind: 'layer3', 'blocks.4', 'layer2.0'
     n_channels: int,  # Channels of that module's feature map
+    channels_last: bool = False,  # Whether it is (n,h,w,c)
 ):
     "Put an attention module with random weights behind a named block."
     parent_name, _, name = block.rpartition('.')
     found = _block(model, block)
     made = make_attention(attention, n_channels).to(next(model.parameters()).device)
+    if channels_last: made = ChannelsLast(made)
     setattr(model.get_submodule(parent_name), name, nn.Sequential(found, made))
 
 
@@ -117,12 +122,12 @@ def _block(model, name):
 
 
 @torch.no_grad()
-def channels_after(
+def maps_after(
     model: nn.Module,  # Of pictures
     blocks: tuple,  # Names of modules of it
     size: tuple = (64, 64),  # (height, width) of the picture that it is tried with
-) -> dict:  # Block -> number of channels
-    "How many channels the feature maps behind some blocks have; `InputError` for one that gives no map."
+) -> dict:  # 'after': block -> number of channels; 'channels_last': those of (n,h,w,c), where there are any
+    "What the feature maps behind some blocks are like; `InputError` for one that gives no map."
     shapes, handles = {}, []
     for block in blocks:
         def note(module, args, output, block=block): shapes[block] = getattr(output, 'shape', ())
@@ -137,4 +142,15 @@ def channels_after(
         if len(shapes.get(block, ())) != 4:
             raise InputError(f'after={block!r}: it gives {tuple(shapes.get(block, ()))} and no feature map '
                              '(n,c,h,w)')
-    return {block: shapes[block][1] for block in blocks}
+    last = [block for block in blocks if _has_channels_last(shapes[block], size, model)]
+    maps = {'after': {block: shapes[block][3 if block in last else 1] for block in blocks}}
+    return {**maps, 'channels_last': last} if last else maps
+
+
+def _has_channels_last(shape, size, model):
+    """Whether a map is (n,h,w,c) and not (n,c,h,w): which two of its lengths are in the proportion of the
+    picture's height and width, to a cell. Where that leaves it open, as the model's own map is."""
+    height, width = size
+    is_first, is_last = (abs(rows * width - columns * height) <= max(size)
+                         for rows, columns in (shape[2:], shape[1:3]))
+    return getattr(model, 'output_fmt', None) == 'NHWC' if is_first == is_last else is_last

@@ -99,6 +99,53 @@ def test_attention_behind_named_blocks(attention, kind, name, after):
     assert (changed - without).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize('attention', ['scse', 'bam', 'cbam'])
+@pytest.mark.parametrize('name, block, is_last', [
+    ('test_mambaout', 'stages.1', True), ('swin_tiny_patch4_window7_224', 'layers.1', True),
+    # of one model, inside a block and behind it
+    ('test_convnext', 'stages.1.blocks.0.mlp', True), ('test_convnext', 'stages.1.blocks.0', False)])
+def test_attention_over_maps_of_both_layouts(name, block, is_last, attention):
+    encoder = with_attention(name, attention, block, pretrained=False).eval()
+    found, made = encoder.body.get_submodule(block)
+    seen = {}
+    found.register_forward_hook(lambda module, args, output: seen.update(given=output))
+    made.register_forward_hook(lambda module, args, output: seen.update(changed=output))
+    given = torch.randn(2, 3, *encoder.made_for, generator=torch.Generator().manual_seed(0))
+    assert encoder(given).shape == (2, encoder.n_out)
+    plain, of_map = made, seen['given']
+    if is_last: plain, of_map = made.module, of_map.permute(0, 3, 1, 2)
+    # the map is square and its channels are not as many: these are the channels
+    n_channels, rows, columns = of_map.shape[1:]
+    assert rows == columns != n_channels
+    assert next(plain.parameters()).shape[1] == n_channels
+    expected = plain(of_map)
+    torch.testing.assert_close(seen['changed'], expected.permute(0, 2, 3, 1) if is_last else expected)
+    again = encoder_from_spec('image', json.loads(json.dumps(encoder_spec('image', encoder)))).eval()
+    again.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(again(given), encoder(given))
+
+
+def test_attention_where_pictures_are_of_another_size_than_the_weights():
+    encoder = with_attention('test_maxvit', 'scse', 'stages.1', pretrained=False, img_size=(96, 64)).eval()
+    assert encoder(torch.zeros(1, 3, 96, 64)).shape == (1, encoder.n_out)
+
+
+def test_attention_inside_a_block_that_has_it():
+    for after in (('layer2', 'layer2.0'), ('layer2.0', 'layer2')):
+        with pytest.raises(InputError, match="after='layer2.0' lies inside 'layer2'"):
+            with_attention('test_resnet', 'scse', after, pretrained=False)
+    outer = with_attention('test_resnet', 'scse', 'layer2', pretrained=False)
+    with pytest.raises(InputError, match="after='layer2.0' lies inside 'layer2'"):
+        with_attention(outer, 'bam', 'layer2.0')
+    # the inner one first: both are where they were asked for, and so they are when made again
+    inner = with_attention('test_resnet', 'bam', 'layer3.0', pretrained=False)
+    both = with_attention(inner, 'scse', 'layer3')
+    again = encoder_from_spec('image', json.loads(json.dumps(encoder_spec('image', both), sort_keys=True)))
+    for encoder in (both, again):
+        assert names_of(encoder.body, BAM) == ['layer3.0.0.1']
+        assert names_of(encoder.body, SCSE) == ['layer3.1']
+
+
 def test_changes_are_saved_and_made_again():
     encoder = with_attention(with_ibn('test_resnet', 'a', pretrained=False, pool='gem'), 'scse', 'layer2')
     spec = json.loads(json.dumps(encoder_spec('image', encoder)))
