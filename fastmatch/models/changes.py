@@ -38,7 +38,8 @@ def put_ibn(
     'a': `IBN` as the first normalization of every residual block but those of the last stage. 'b': an
     instance normalization for that of the stem, and one after the last addition of the stages 1 and 2.
     Factors, shifts and statistics of the model's BatchNorm stay as far as there is a place for them. The
-    paper has ResNets; for an EfficientNet 'a' does the same in the stages before its last halving.
+    paper has ResNets; for an EfficientNet 'a' does the same in the stages before its last halving. Raises
+    `InputError`, and leaves the model as it was, where a block has no such BatchNorm.
     """
     if variant not in ('a', 'b'): raise InputError(f"ibn={variant!r}: choose 'a' or 'b'")
     if hasattr(model, 'layer4') and hasattr(model, 'bn1'): stages = [model.layer1, model.layer2, model.layer3]

@@ -126,8 +126,9 @@ def test_attention_over_maps_of_both_layouts(name, block, is_last, attention):
 
 
 def test_attention_where_pictures_are_of_another_size_than_the_weights():
-    encoder = with_attention('test_maxvit', 'scse', 'stages.1', pretrained=False, img_size=(96, 64)).eval()
-    assert encoder(torch.zeros(1, 3, 96, 64)).shape == (1, encoder.n_out)
+    encoder = with_attention('visformer_tiny', 'scse', 'stage1', pretrained=False, img_size=(64, 64)).eval()
+    assert encoder.set_size is None and encoder.args == {'img_size': [64, 64]}
+    assert encoder(PICTURES).shape == (2, encoder.n_out)
 
 
 def test_attention_inside_a_block_that_has_it():
