@@ -17,7 +17,7 @@ def with_ibn(
     """An image encoder with instance normalization in some of its blocks:
     `match_learner(dls, with_ibn('resnet50'))`, https://arxiv.org/abs/1807.09441
 
-    The paper uses it for pictures that look unlike those of the training: of other makers, cameras or styles.
+    The paper uses it for pictures that look unlike those of the training, in colors, contrast or style.
     The model's weights are loaded first and stay as far as there is a place for them. 'a' normalizes half of
     the channels by instance and half by batch in the first normalization of each block: of a ResNet in all
     stages but the last, of an EfficientNet in those before its last halving. 'b', for ResNets alone, has

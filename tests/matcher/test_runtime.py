@@ -13,7 +13,7 @@ from fastmatch.jobs.export import export_matcher
 from fastmatch.jobs.runtime_loss import check_alike, runtime_loss
 from fastmatch.layers.pooling import BNNeck
 from fastmatch.match import Embeddings, Rule
-from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher
+from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher, part_similarities
 from fastmatch.matcher.onnx_export import onnx_files
 from fastmatch.matcher.quantize import int8_files
 from fastmatch.matcher.runtime import PIXELS_A_RUN, OnnxEncoder
@@ -80,6 +80,11 @@ def test_int8_embeds_nearly_as_torch_and_says_so(encoder, files):
 
 def test_the_neck_holds_no_weights_of_an_encoder(files):
     assert len(files['neck.onnx']) < .1 * len(files['onnx/image.onnx'])
+
+
+def test_parts_are_compared_by_torch_alone(encoder, files):
+    with pytest.raises(InputError, match="load it with runtime='torch'"):
+        part_similarities(OnnxEncoder.from_files(encoder.spec(), files), *pictures(2))
 
 
 def test_what_cant_be_exported_or_read(encoder, files):
