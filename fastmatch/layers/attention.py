@@ -1,6 +1,6 @@
 """Attention over a feature map: a factor for each channel, for each place, or for both.
 
-Each module here takes and returns a feature map (n,c,h,w).
+Each module here takes and returns a feature map (n,c,h,w), but for `ChannelsLast`.
 """
 import torch
 from torch import nn
@@ -65,6 +65,18 @@ class BAM(nn.Module):
         if self.training and len(features) < 2:
             raise InputError('BAM got a batch of one picture in training: its BatchNorm needs two')
         return features + features * torch.sigmoid(self.channels(features) + self.places(features))
+
+
+class ChannelsLast(nn.Module):
+    "A module of feature maps (n,c,h,w) for maps (n,h,w,c), as Swin and MambaOut have them."
+    def __init__(
+        self,
+        module: nn.Module,  # Takes and returns (n,c,h,w)
+    ):
+        super().__init__()
+        self.module = module
+
+    def forward(self, features): return self.module(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def _cbam(n_channels):

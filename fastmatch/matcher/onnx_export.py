@@ -18,13 +18,12 @@ EXAMPLE_TOKENS = 12  # length of the titles that a graph is traced with; it read
 
 class _Neck(nn.Module):
     "From the features of all encoders to unit embeddings."
-    def __init__(self, model, modalities):
+    def __init__(self, model):
         super().__init__()
         self.model = model
-        self.modalities = modalities
 
     def forward(self, *features):
-        embeddings = self.model.embed_features(dict(zip(self.modalities, features)))
+        embeddings = self.model.embed_features(dict(zip(self.model.encoders, features, strict=True)))
         return tuple(embeddings[modality] for modality in self.model.widths)
 
 
@@ -51,11 +50,9 @@ def onnx_files(
                                                           modality)
     examples = tuple(torch.randn(3, part.n_out) for part in model.encoders.values())
     dynamic = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
-    modalities = list(model.encoders)
-    # they would be traced once more
-    model.encoders = nn.ModuleDict()
-    # the arguments of `_Neck.forward` are one starred parameter
-    files[NECK_FILE] = _exported(_Neck(model, modalities), examples, (dynamic,), modalities,
+    # the model keeps its encoders, which say what parts a picture has: the exporter leaves their weights out.
+    # The arguments of `_Neck.forward` are one starred parameter
+    files[NECK_FILE] = _exported(_Neck(model), examples, (dynamic,), list(model.encoders),
                                  [f'embedding_{modality}' for modality in model.widths], 'neck')
     return files
 

@@ -8,13 +8,15 @@ from .encode import Encoder
 
 
 def part_similarities(
-    encoder: Encoder,  # Of a model with parts: `learn.encoder()`, or `matcher.encoder`
+    encoder: Encoder,  # Of a model with parts, run by torch: `learn.encoder()`, or `matcher.encoder`
     first,  # File, or an image in memory
     second,  # File, or an image in memory
 ) -> dict:  # Part -> cosine of the two pictures in it, -1 to 1
-    """How similar two pictures are in each part; the mean of all is the similarity that matching goes by.
+    """How similar two pictures are in each part.
 
-    Raises `InputError` where the encoder has no parts, and for a picture that can't be read.
+    The mean of all is the cosine of the two pictures' embeddings, as they are without further views at test
+    time (`tta`); titles have no say in it, and a rule may go by more. Raises `InputError` where the encoder
+    has no embeddings of parts, or ONNX Runtime runs it, and for a picture that can't be read.
     """
     names = _part_encoder(encoder).part_names
     # as vectors of each picture alone: the title of a listing says nothing about its parts
@@ -27,7 +29,7 @@ def part_similarities(
 
 
 def draw_parts(
-    encoder: Encoder,  # Of a model with parts: `learn.encoder()`, or `matcher.encoder`
+    encoder: Encoder,  # Of a model with parts, run by torch: `learn.encoder()`, or `matcher.encoder`
     first,  # File, or an image in memory
     second,  # File, or an image in memory
 ):  # matplotlib figure
@@ -60,7 +62,7 @@ def _part_encoder(encoder):
     images = encoder.model.encoders['image'] if 'image' in encoder.inputs else None
     if not hasattr(images, 'part_names') or 'image' not in encoder.model.necks:
         raise InputError("this encoder has no embeddings of parts: make it with match_learner(dls, "
-                         "parts='pcb')")
+                         "parts='pcb') and with a head for pictures, and load it with runtime='torch'")
     return images
 
 

@@ -65,6 +65,11 @@ class ImageEncoder(nn.Module):
         self.memory_format = torch.channels_last
         self.body.to(memory_format=self.memory_format)
 
+    @property
+    def made_for(self) -> tuple:
+        "(height, width) of the pictures that the model was made for or set to, and so can read."
+        return tuple(self.set_size or self.args.get('img_size') or self.body.pretrained_cfg['input_size'][1:])
+
     def spec(self) -> dict:
         "What `from_spec` builds the same architecture from, as plain values for json; weights are not in it."
         # the name alone: the folder that it came from means nothing on another machine
@@ -88,7 +93,7 @@ class ImageEncoder(nn.Module):
         # encoders of exported Learners of earlier versions have no layout of their own
         layout = getattr(self, 'memory_format', torch.channels_last)
         images = images.contiguous(memory_format=layout)
-        return self.pool(self.body(images))
+        return self.pool(_with_channels_first(self.body(images), self.body))
 
 
 def timm_body(
@@ -108,7 +113,7 @@ def timm_body(
     args = dict(args or {})
     _remove_classifier(model, pool)
     # measured, not taken from timm's `num_features`: with another pool the width may differ
-    features, problem = _features_of(model, size)
+    features, problem = features_of(model, size)
     set_size = None
     if problem is not None:
         model, features, is_set = _made_for(model, size, name, pool, remake, problem)
@@ -119,15 +124,25 @@ def timm_body(
     return ImageBody(model, settings['mean'], settings['std'], features.shape[1], args, set_size)
 
 
-def _features_of(model, size):
-    "The features of an empty picture (height, width), or None and what the model raised."
+def features_of(
+    model: nn.Module,  # Of pictures
+    size: tuple,  # (height, width)
+) -> tuple:  # (features, None), or (None, error)
+    "The features of an empty picture, of a map its channels first, or what the model raised."
     was_training = model.training
     device = next(model.parameters()).device
     try:
-        with torch.no_grad(): return model.eval()(torch.zeros(1, 3, *size, device=device)), None
+        with torch.no_grad(): features = model.eval()(torch.zeros(1, 3, *size, device=device))
+        return _with_channels_first(features, model), None
     # each model has its own error for a size that it can't read: an assertion, shapes that don't fit
     except Exception as error: return None, error
     finally: model.train(was_training)
+
+
+def _with_channels_first(features, model):
+    "Features as they are, and a map as (n,c,h,w), also of Swin, MambaOut and others that have (n,h,w,c)."
+    is_last = features.ndim == 4 and getattr(model, 'output_fmt', None) == 'NHWC'
+    return features.permute(0, 3, 1, 2) if is_last else features
 
 
 def _made_for(model, size, name, pool, remake, problem):
@@ -141,7 +156,7 @@ def _made_for(model, size, name, pool, remake, problem):
         except Exception as error:
             problem = error
             continue
-        features, problem = _features_of(changed, size)
+        features, problem = features_of(changed, size)
         if problem is None: return changed, features, is_set
     expected = getattr(model, 'pretrained_cfg', {}).get('input_size')
     trained_at = f', it was trained on {expected[1]} x {expected[2]}' if expected else ''
@@ -181,7 +196,8 @@ def _load_body(name: str, pretrained: bool, pool: str | None, img_size: tuple | 
     except (TypeError, AssertionError, NotImplementedError, RuntimeError) as error:
         if not stride: raise
         raise InputError(f'output_stride={output_stride}: {name} can not be made with it '
-                         f'({type(error).__name__}: {_first_line(error)}); None leaves its own') from error
+                         f'({type(error).__name__}: {_first_line(error)}); None leaves its own, which '
+                         'parts=Parts((1, 2, 3), stride=None) does') from error
     return timm_body(model, pool, img_size, name, {**changed_args, **stride},
                      None if Path(name).is_file() else made_for)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError, preview
+from .image import features_of
 from .module import MAP_POOLS
 
 
@@ -136,14 +137,16 @@ class PartEncoder(nn.Module):
         self,
         encoder: nn.Module,  # Encoder that gives a feature map: `ImageEncoder(name, pool='map')`
         parts='pcb',  # 'pcb', 'mgn', `Parts`, or a function from a feature map to a list of maps
-        img_size: tuple | None = None,  # (height, width) of the pictures to come; None: 224 x 224
+        # (height, width) of the pictures to come; None: those that the model was made for, or 224 x 224
+        img_size: tuple | None = None,
     ):
         super().__init__()
         self.encoder = encoder
         self.parts = parts_of(parts)
         self.mean, self.std = list(encoder.mean), list(encoder.std)
         self.pool = MAP_POOLS[self.parts.pool]()
-        feature_map = _map_of(encoder, img_size or getattr(encoder, 'set_size', None) or (224, 224))
+        self.img_size = tuple(img_size or getattr(encoder, 'made_for', None) or (224, 224))
+        feature_map = _map_of(encoder, self.img_size)
         self.part_names = list(self.parts.cut(feature_map))
         n_channels = feature_map.shape[1]
         self.part_width = self.parts.width or n_channels
@@ -171,7 +174,8 @@ class PartEncoder(nn.Module):
             raise InputError("parts: a function can't be saved in a matcher; Parts((1, 2, (2, 2))) can")
         cuts = [list(cut) if isinstance(cut, tuple) else cut for cut in self.parts.cuts]
         return {'encoder': encoder_spec('image', self.encoder), 'cuts': cuts, 'width': self.part_width,
-                'is_reduced': bool(len(self.reductions)), 'pool': self.parts.pool}
+                'is_reduced': bool(len(self.reductions)), 'pool': self.parts.pool,
+                'img_size': list(self.img_size)}
 
     @classmethod
     def from_spec(
@@ -182,26 +186,22 @@ class PartEncoder(nn.Module):
         from .registry import encoder_from_spec
         parts = Parts(tuple(spec['cuts']), spec['width'] if spec['is_reduced'] else None, spec['pool'])
         encoder = encoder_from_spec('image', spec['encoder'])
-        # which size the pictures have is not in the spec: one that every granularity divides
+        # earlier versions kept no size: one that every granularity divides
         rows, columns = (math.lcm(*counts) for counts in zip(*parts.grids))
-        fixed_size = getattr(encoder, 'set_size', None) or getattr(encoder, 'args', {}).get('img_size')
-        return cls(encoder, parts, tuple(fixed_size or (32 * rows, 32 * columns)))
+        return cls(encoder, parts, tuple(spec.get('img_size') or (32 * rows, 32 * columns)))
 
 
-@torch.no_grad()
 def _map_of(encoder, size):
     "The feature map of an empty picture (height, width); `InputError` where there is none."
-    was_training = encoder.training
-    device = next(encoder.parameters()).device
-    try: features = encoder.eval()(torch.zeros(1, 3, *size, device=device))
-    finally: encoder.train(was_training)
-    # of some transformers the channels come last
-    width = getattr(encoder.body, 'num_features', None) if hasattr(encoder, 'body') else None
-    channels_last = features.ndim == 4 and width == features.shape[3] != features.shape[1]
-    if features.ndim == 4 and not channels_last: return features
-    raise InputError(f"parts: {getattr(encoder, 'name', type(encoder).__name__)} gives no feature map "
-                     f"(n,c,h,w), but {tuple(features.shape)}: take a convolutional model, made with "
-                     "pool='map' where you make it yourself")
+    name = getattr(encoder, 'name', type(encoder).__name__)
+    features, problem = features_of(encoder, size)
+    if problem is not None:
+        raise InputError(f'parts: {name} can not read pictures of {size[0]} x {size[1]} pixels '
+                         f'({type(problem).__name__}: {problem})') from problem
+    if features.ndim == 4 and features.shape[1] == encoder.n_out: return features
+    raise InputError(f'parts: {name} gives no feature map (n,{encoder.n_out},h,w), but '
+                     f"{tuple(features.shape)}: take a convolutional model or a Swin, made with pool='map' "
+                     'where you make it yourself')
 
 
 def make_part_encoder(

@@ -13,11 +13,12 @@ from fastmatch.jobs.export import export_matcher
 from fastmatch.jobs.runtime_loss import check_alike, runtime_loss
 from fastmatch.layers.pooling import BNNeck
 from fastmatch.match import Embeddings, Rule
-from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher
+from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher, part_similarities
 from fastmatch.matcher.onnx_export import onnx_files
 from fastmatch.matcher.quantize import int8_files
 from fastmatch.matcher.runtime import PIXELS_A_RUN, OnnxEncoder
-from fastmatch.models import ImageEncoder, MatchNet
+from fastmatch.models import ImageEncoder, MatchNet, Parts
+from fastmatch.models.parts import make_part_encoder
 from tests.matcher.trained import needs_titles
 
 for package in ('onnx', 'onnxruntime', 'onnxscript'): pytest.importorskip(package)
@@ -40,12 +41,15 @@ def fitted_neck(model, picture):
     return model
 
 
-@pytest.fixture(scope='module')
-def encoder():
+@pytest.fixture(scope='module', params=['whole', 'parts'])
+def encoder(request):
     torch.manual_seed(0)
     picture = Picture((WIDTH, HEIGHT), 'squish', mean=[.5] * 3, std=[.5] * 3)
-    model = fitted_neck(MatchNet(None, ImageEncoder('test_efficientnet', pretrained=False)), picture)
-    return Encoder(model, picture, tta=True)
+    if request.param == 'whole': image = ImageEncoder('test_efficientnet', pretrained=False)
+    else:
+        image = make_part_encoder('test_efficientnet', Parts((1, 2), width=16), pretrained=False,
+                                  img_size=(HEIGHT, WIDTH))
+    return Encoder(fitted_neck(MatchNet(None, image), picture), picture, tta=True)
 
 
 @pytest.fixture(scope='module')
@@ -72,6 +76,15 @@ def test_int8_embeds_nearly_as_torch_and_says_so(encoder, files):
     assert .9 < cosines.mean() < 1 - 1e-6
     assert by_int8.made_with == {**encoder.made_with, 'runtime': 'int8'}
     assert len(files['int8/image.onnx']) < .6 * len(files['onnx/image.onnx'])
+
+
+def test_the_neck_holds_no_weights_of_an_encoder(files):
+    assert len(files['neck.onnx']) < .1 * len(files['onnx/image.onnx'])
+
+
+def test_parts_are_compared_by_torch_alone(encoder, files):
+    with pytest.raises(InputError, match="load it with runtime='torch'"):
+        part_similarities(OnnxEncoder.from_files(encoder.spec(), files), *pictures(2))
 
 
 def test_what_cant_be_exported_or_read(encoder, files):

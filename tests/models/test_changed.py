@@ -10,7 +10,7 @@ from torch import nn
 from fastmatch.core import InputError
 from fastmatch.layers.attention import BAM, SCSE
 from fastmatch.layers.instance_norm import IBN
-from fastmatch.models import ImageEncoder, with_attention, with_ibn
+from fastmatch.models import ImageEncoder, PartEncoder, Parts, with_attention, with_ibn
 from fastmatch.models.registry import encoder_from_spec, encoder_spec
 
 PICTURES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -99,6 +99,54 @@ def test_attention_behind_named_blocks(attention, kind, name, after):
     assert (changed - without).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize('attention', ['scse', 'bam', 'cbam'])
+@pytest.mark.parametrize('name, block, is_last', [
+    ('test_mambaout', 'stages.1', True), ('swin_tiny_patch4_window7_224', 'layers.1', True),
+    # of one model, inside a block and behind it
+    ('test_convnext', 'stages.1.blocks.0.mlp', True), ('test_convnext', 'stages.1.blocks.0', False)])
+def test_attention_over_maps_of_both_layouts(name, block, is_last, attention):
+    encoder = with_attention(name, attention, block, pretrained=False).eval()
+    found, made = encoder.body.get_submodule(block)
+    seen = {}
+    found.register_forward_hook(lambda module, args, output: seen.update(given=output))
+    made.register_forward_hook(lambda module, args, output: seen.update(changed=output))
+    given = torch.randn(2, 3, *encoder.made_for, generator=torch.Generator().manual_seed(0))
+    assert encoder(given).shape == (2, encoder.n_out)
+    plain, of_map = made, seen['given']
+    if is_last: plain, of_map = made.module, of_map.permute(0, 3, 1, 2)
+    # the map is square and its channels are not as many: these are the channels
+    n_channels, rows, columns = of_map.shape[1:]
+    assert rows == columns != n_channels
+    assert next(plain.parameters()).shape[1] == n_channels
+    expected = plain(of_map)
+    torch.testing.assert_close(seen['changed'], expected.permute(0, 2, 3, 1) if is_last else expected)
+    again = encoder_from_spec('image', json.loads(json.dumps(encoder_spec('image', encoder)))).eval()
+    again.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(again(given), encoder(given))
+
+
+def test_attention_where_pictures_are_of_another_size_than_the_weights():
+    encoder = with_attention('visformer_tiny', 'scse', 'stage1', pretrained=False, img_size=(64, 64)).eval()
+    assert encoder.set_size is None and encoder.args == {'img_size': [64, 64]}
+    assert encoder(PICTURES).shape == (2, encoder.n_out)
+
+
+def test_attention_inside_a_block_that_has_it():
+    for after in (('layer2', 'layer2.0'), ('layer2.0', 'layer2')):
+        with pytest.raises(InputError, match="after='layer2.0' lies inside 'layer2'"):
+            with_attention('test_resnet', 'scse', after, pretrained=False)
+    outer = with_attention('test_resnet', 'scse', 'layer2', pretrained=False)
+    with pytest.raises(InputError, match="after='layer2.0' lies inside 'layer2'"):
+        with_attention(outer, 'bam', 'layer2.0')
+    # the inner one first: both are where they were asked for, and so they are when made again
+    inner = with_attention('test_resnet', 'bam', 'layer3.0', pretrained=False)
+    both = with_attention(inner, 'scse', 'layer3')
+    again = encoder_from_spec('image', json.loads(json.dumps(encoder_spec('image', both), sort_keys=True)))
+    for encoder in (both, again):
+        assert names_of(encoder.body, BAM) == ['layer3.0.0.1']
+        assert names_of(encoder.body, SCSE) == ['layer3.1']
+
+
 def test_changes_are_saved_and_made_again():
     encoder = with_attention(with_ibn('test_resnet', 'a', pretrained=False, pool='gem'), 'scse', 'layer2')
     spec = json.loads(json.dumps(encoder_spec('image', encoder)))
@@ -113,10 +161,10 @@ def test_changes_are_saved_and_made_again():
 def test_refusals():
     with pytest.raises(InputError, match="ibn='c': choose 'a' or 'b'"):
         with_ibn('test_resnet', 'c', pretrained=False)
-    with pytest.raises(InputError, match="ibn='b': .* has no such blocks; of timm there are ResNets"):
+    with pytest.raises(InputError, match="ibn='b': .* test_efficientnet, .* no such stages; of timm"):
         with_ibn('test_efficientnet', 'b', pretrained=False)
-    with pytest.raises(InputError, match='has no such blocks'): with_ibn('test_vit', pretrained=False)
-    with pytest.raises(InputError, match='was it put in before'):
+    with pytest.raises(InputError, match='no such stages'): with_ibn('test_vit', pretrained=False)
+    with pytest.raises(InputError, match='BasicBlock has IBN as bn1 .*put in before'):
         with_ibn(with_ibn('test_resnet', pretrained=False))
     with pytest.raises(InputError, match="after='layer9'.*layer"):
         with_attention('test_resnet', 'scse', 'layer9', pretrained=False)
@@ -126,3 +174,35 @@ def test_refusals():
         with_attention('test_resnet', 'scse', (), pretrained=False)
     encoder = ImageEncoder('test_resnet', pretrained=False)
     with pytest.raises(InputError, match='given ready-made'): with_ibn(encoder, pool='gem')
+
+
+@pytest.mark.parametrize('name, variant, words', [
+    ('skresnet18', 'a', 'SelectiveKernelBasic has nothing as bn1'),
+    ('skresnet18', 'b', 'SelectiveKernelBasic has no activation'),
+    ('res2net50_26w_4s', 'b', 'Bottle2neck has no activation'),
+    ('mobilenetv4_conv_small', 'a', 'UniversalInvertedResidual has nothing as bn1'),
+    ('resnet50_gn', 'b', 'ResNet has GroupNorm as bn1')])
+def test_models_without_a_place_for_ibn_are_named_and_left_as_they_are(name, variant, words):
+    encoder = ImageEncoder(name, pretrained=False)
+    before = list(encoder.state_dict())
+    with pytest.raises(InputError, match=f'{name}, as {words}.*of timm there are ResNets'):
+        with_ibn(encoder, variant)
+    assert list(encoder.state_dict()) == before and encoder.changes == []
+
+
+@pytest.mark.parametrize('variant, after', [('a', 'layer2'), ('a', 'layer2.0'), ('b', 'layer1'),
+                                            ('b', 'layer1.0')])
+def test_ibn_comes_before_attention(variant, after):
+    encoder = with_attention('test_resnet', 'scse', after, pretrained=False)
+    with pytest.raises(InputError, match=r'attention comes after it: with_attention\(with_ibn'):
+        with_ibn(encoder, variant)
+    # where its blocks are left as they were, the order is all one
+    assert names_of(with_ibn(with_attention('test_resnet', 'scse', 'layer4', pretrained=False)).body, IBN)
+
+
+def test_only_names_and_image_encoders_are_changed():
+    for given in (timm.create_model('test_resnet'), timm.create_model):
+        with pytest.raises(InputError, match='give the name'): with_ibn(given)
+    encoder = PartEncoder(ImageEncoder('test_resnet', pretrained=False, pool='map'), Parts((1,)))
+    with pytest.raises(InputError, match='PartEncoder can not be changed.*parts come after'):
+        with_attention(encoder, 'scse', 'layer2')

@@ -113,12 +113,46 @@ def test_saved_and_built_again():
     with pytest.raises(InputError, match='is not known'): function.parts.boxes()
 
 
+@pytest.mark.parametrize('name', ['test_maxvit', 'test_coatnet'])
+def test_models_of_some_sizes_alone_are_saved_and_built_again(name):
+    encoder = make_part_encoder(name, Parts((1, 5), width=8, stride=None), False, img_size=(160, 160)).eval()
+    again = encoder_from_spec('image', json.loads(json.dumps(encoder_spec('image', encoder)))).eval()
+    again.load_state_dict(encoder.state_dict())
+    given = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(again(given), encoder(given))
+    # without a size, that which the model was made for
+    assert PartEncoder(encoder.encoder, Parts((1, 5))).img_size == (160, 160)
+
+
+def test_a_file_without_a_size_is_read():
+    spec = encoder_spec('image', made(Parts((1, 3, (2, 2)), width=8)))
+    assert spec.pop('img_size') == list(SIZE)
+    assert encoder_from_spec('image', spec).n_out == 8 * 8
+
+
 def test_an_encoder_that_is_there_already():
     encoder = make_part_encoder(timm.create_model('test_resnet'), Parts((3, 1), width=None), img_size=SIZE)
     assert encoder(pictures()).shape == (2, encoder.n_out)
     given = ImageEncoder('test_efficientnet', pretrained=False, pool='map')
     assert make_part_encoder(given, Parts((3,)), img_size=SIZE).encoder is given
     with pytest.raises(InputError, match='parts of its own already'): make_part_encoder(encoder, 'pcb')
+
+
+@pytest.mark.parametrize('name, size', [('swin_tiny_patch4_window7_224', (256, 256)),
+                                        ('test_mambaout', (96, 128))])
+def test_maps_whose_channels_come_last(name, size):
+    encoder = make_part_encoder(name, Parts((1, (1, 2)), width=None, stride=None), False, img_size=size)
+    encoder.eval()
+    given = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    last = encoder.body(given)
+    rows, columns, n_channels = last.shape[1:]
+    assert encoder.encoder.n_out == n_channels > columns and rows == size[0] // 32
+    half = columns // 2
+    expected = [last, last[:, :, :half], last[:, :, half:]]
+    torch.testing.assert_close(encoder(given), torch.cat([part.mean((1, 2)) for part in expected], 1))
+    gem = ImageEncoder('test_mambaout', pretrained=False, pool='gem').eval()
+    torch.testing.assert_close(gem(given), gem.pool(gem.body(given).permute(0, 3, 1, 2)))
+    assert gem.n_out == gem(given).shape[1] == 256
 
 
 def test_what_cannot_be_cut():
@@ -132,8 +166,11 @@ def test_what_cannot_be_cut():
         make_part_encoder('test_vit', Parts((2,), stride=None), False)
     with pytest.raises(InputError, match='no feature map'):
         make_part_encoder(ImageEncoder('test_efficientnet', pretrained=False), 'pcb')
-    with pytest.raises(InputError, match='output_stride=16: test_vit can not be made'):
-        make_part_encoder('test_vit', 'pcb', False)
+    with pytest.raises(InputError, match='test_maxvit can not read pictures of 96 x 96 pixels'):
+        make_part_encoder(ImageEncoder('test_maxvit', False, 'map'), 'pcb', img_size=SIZE)
+    for name in ('test_vit', 'test_mambaout', 'vgg11'):
+        with pytest.raises(InputError, match=rf'16: {name} can not be made with.*stride=None\)'):
+            make_part_encoder(name, 'pcb', False)
     for wrong, words in (('pcp', "parts='pcp'"), (3, 'parts=3')):
         with pytest.raises(InputError, match=words): parts_of(wrong)
     for cuts in ((0,), ((2, 0),), ('a',), ((1, 2, 3),), (2.5,), ()):
