@@ -334,8 +334,8 @@ def check_single(
 ):
     """Raise `InputError` unless a text encoder can read frames beside words.
 
-    It is tried: without frames it must give what it gives of token ids, padding and missing frames must
-    change nothing, and other words must change what it makes of a frame.
+    It is tried: without frames it must give what it gives of token ids (to 1e-3), padding and missing frames
+    must move nothing further than that, and other words must change what it makes of a frame.
     """
     check_body(title)
     wanted = ("fusion='single' puts frames among the words, which encoders of BERT's kind can read: bert, "

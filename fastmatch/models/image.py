@@ -111,7 +111,12 @@ def timm_body(
     settings = timm.data.resolve_model_data_config(model)
     size = tuple(img_size or settings['input_size'][1:])
     args = dict(args or {})
-    _remove_classifier(model, pool)
+    try: _remove_classifier(model, pool)
+    # CoaT, EfficientViT and others pool in one way alone
+    except AssertionError as error:
+        raise InputError(f'pool={pool!r}: {name} can not pool in another way than its own '
+                         f'({_first_line(error)}); leave pool and parts out, or choose another image_arch'
+                         ) from error
     # measured, not taken from timm's `num_features`: with another pool the width may differ
     features, problem = features_of(model, size)
     set_size = None

@@ -45,3 +45,10 @@ def test_pools_that_cannot_be_are_told():
         ImageEncoder('test_efficientnet', pretrained=False, pool='mean')
     with pytest.raises(InputError, match="pool='gem'.*test_vit.*no feature map"):
         ImageEncoder('test_vit', pretrained=False, pool='gem')
+
+
+@pytest.mark.parametrize('name', ['coat_tiny', 'inception_next_atto'])
+def test_models_that_pool_in_one_way_alone(name):
+    with pytest.raises(InputError, match=f"pool='map': {name} can not pool in another way than its own"):
+        ImageEncoder(name, pretrained=False, pool='map')
+    ImageEncoder(name, pretrained=False)
