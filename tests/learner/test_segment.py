@@ -5,6 +5,7 @@ import pytest
 import torch
 from fastai.learner import load_learner
 from fastai.vision.augment import Resize, aug_transforms
+from PIL import Image
 
 from fastmatch.core import InputError, seed_everything
 from fastmatch.data.demo import demo_path
@@ -156,18 +157,102 @@ class Middle(Segmenter):
         return found
 
 
+PIXELS = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
+CUT = PIXELS[30:70, 80:120]  # what `Middle` finds in them
+
+
+def write_picture(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(PIXELS).save(file, 'PNG')
+    return file
+
+
+def pixels_of(file): return np.asarray(Image.open(file))
+
+
 def test_pictures_are_cropped_to_the_product(tmp_path):
-    from PIL import Image
-    pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
-    for name in ('a.png', 'blank.png'): Image.fromarray(pixels).save(tmp_path/name)
-    table = pd.DataFrame({'image': ['a.png', 'blank.png', 'a.png']})
-    crop_to_product(table, tmp_path, Middle(), tmp_path/'cropped', margin=0)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path/'cropped'/'a.png')), pixels[30:70, 80:120])
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path/'cropped'/'blank.png')), pixels)
+    for name in ('a.png', 'blank.png'): write_picture(tmp_path/name)
+    table = pd.DataFrame({'image': ['a.png', 'blank.png', 'a.png'], 'n': [1, 2, 3]})
+    crops = crop_to_product(table, tmp_path, Middle(), tmp_path/'cropped', margin=0)
+    np.testing.assert_array_equal(pixels_of(tmp_path/'cropped'/'a.png'), CUT)
+    np.testing.assert_array_equal(pixels_of(tmp_path/'cropped'/'blank.png'), PIXELS)
+    assert crops.image.tolist() == [str(tmp_path/'cropped'/name) for name in table.image]
+    assert crops.n.tolist() == [1, 2, 3] and table.image[0] == 'a.png'
     with pytest.raises(InputError, match='give another folder'):
         crop_to_product(table, tmp_path, Middle(), tmp_path)
-    with pytest.raises(InputError, match="no column 'photo'"):
+    with pytest.raises(InputError, match="image_col='photo'"):
         crop_to_product(table, tmp_path, Middle(), tmp_path/'other', image_col='photo')
+
+
+def test_crops_stay_in_their_folder_and_off_the_pictures(tmp_path):
+    folder, to = tmp_path/'shop'/'pictures', tmp_path/'crops'
+    sources = [write_picture(file) for file in (
+        folder/'a.png', folder/'sub'/'a.png', tmp_path/'other'/'a.png', tmp_path/'shop'/'a.png',
+        folder/'A.png', folder/'bare', folder/'bare.png', folder/'odd.tga')]
+    before = [file.read_bytes() for file in sources]
+    cells = [str(sources[2]), '../a.png', str(folder/'a.png'), 'sub/a.png', 'A.png', 'bare', 'bare.png',
+             'odd.tga']
+    crops = crop_to_product(pd.DataFrame({'image': cells}), folder, Middle(), to, margin=0)
+    assert [file.read_bytes() for file in sources] == before
+    written = {str(file) for file in to.rglob('*') if file.is_file()}
+    assert set(crops.image) == written and len(written) == len(cells)
+    # names of a file system that does not tell upper from lower case either
+    assert len({name.lower() for name in written}) == len(cells)
+    for file in written: np.testing.assert_array_equal(pixels_of(file), CUT)
+    plain = ['a.png', 'sub/a.png', 'bare.png']
+    assert crops.image[[2, 3, 6]].tolist() == [str(to/name) for name in plain]
+    # a second call replaces its crops
+    again = crop_to_product(pd.DataFrame({'image': cells}), folder, Middle(), to, margin=.1)
+    assert again.image.tolist() == crops.image.tolist()
+    assert pixels_of(to/'a.png').shape == (48, 48, 3)
+
+
+def test_crops_that_would_replace_pictures_are_refused(tmp_path):
+    first, second = write_picture(tmp_path/'a.png'), write_picture(tmp_path/'in'/'a.png')
+    with pytest.raises(InputError, match='a.png is one of the pictures'):
+        crop_to_product(pd.DataFrame({'image': ['a.png', 'in/a.png']}), tmp_path, Middle(), tmp_path/'in')
+    (tmp_path/'links').mkdir()
+    (tmp_path/'links'/'a.png').symlink_to(first)
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'in').symlink_to(tmp_path/'elsewhere')
+    for to, cell, message in (('links', 'a.png', 'leads out of it'), ('out', 'in/a.png', 'leads out of it'),
+                              ('a.png', 'in/a.png', 'a file, not a folder')):
+        with pytest.raises(InputError, match=message):
+            crop_to_product(pd.DataFrame({'image': [cell]}), tmp_path, Middle(), tmp_path/to)
+    for file in (first, second): np.testing.assert_array_equal(pixels_of(file), PIXELS)
+    assert not (tmp_path/'elsewhere').exists()
+
+
+def test_rows_that_can_not_be_cropped(tmp_path):
+    write_picture(tmp_path/'7')
+    (tmp_path/'broken.png').write_bytes(b'no picture')
+    cells = [7, None, float('nan'), 'broken.png', 'none.png']
+    table = pd.DataFrame({'photo': pd.Series(cells, dtype=object)})
+
+    def crop(**options): return crop_to_product(table, tmp_path, Middle(), tmp_path/'to', 'photo', **options)
+    with pytest.raises(InputError) as refused: crop()
+    for row, reason in ((1, 'no file name'), (2, 'no file name'), (3, 'broken.png: not an image'),
+                        (4, 'none.png: no such file')):
+        assert f'row {row}, photo: {reason}' in str(refused.value)
+    assert 'row 0' not in str(refused.value) and not (tmp_path/'to').exists()
+    with pytest.warns(UserWarning, match='4 rows are left out: row 1: no file name'):
+        crops = crop(on_error='skip', margin=0)
+    assert len(crops) == 1
+    np.testing.assert_array_equal(pixels_of(crops.photo[0]), CUT)
+    for margin in (-.6, float('nan'), float('inf'), 'a', None):
+        with pytest.raises(InputError, match='margin='): crop(margin=margin)
+    with pytest.raises(InputError, match='margin=-0.6'): Middle().crop([tmp_path/'7'], -.6)
+    with pytest.raises(InputError, match="on_error='pass'"): crop(on_error='pass')
+    with pytest.raises(InputError, match='segmenter: NoneType given'):
+        crop_to_product(table, tmp_path, None, tmp_path/'to', 'photo')
+
+
+def test_every_picture_of_a_listing_is_cropped(tmp_path):
+    for name in ('a.png', 'b.png'): write_picture(tmp_path/name)
+    table = pd.DataFrame({'image': ['a.png|b.png', 'b.png']})
+    crops = crop_to_product(table, tmp_path, Middle(), tmp_path/'to')
+    both = tuple(str(tmp_path/'to'/name) for name in ('a.png', 'b.png'))
+    assert crops.image.tolist() == [both, both[1]]
 
 
 def test_the_crop_is_a_modality_in_a_rule():
