@@ -50,6 +50,12 @@ class SegmentNet(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(width, self.n_channels, 3, padding=1),
                                   nn.Upsample(scale_factor=upsampling, mode='bilinear') if upsampling > 1
                                   else nn.Identity())
+        if decoder == 'fpn':
+            # a pyramid's map is a sum of maps: logits of it begin far from 0, cross-entropy on empty masks
+            # drives those above it down at once, and there, where all is empty, Dice has no gradient left
+            with torch.no_grad():
+                self.head[0].weight.mul_(.01)
+                self.head[0].bias.zero_()
         self.presence = None
         if dual:
             self.presence = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
