@@ -17,10 +17,11 @@ from ..data.image import image_path, try_image
 from ..data.masks import LEVELS, MaskRule, check_margin, product_box
 from ..data.pictures import picture_names
 from ..data.read import check_listings, one_or_tuple
-from ..match.embeddings import Embeddings
+from ..match.embeddings import Embeddings, check_made_alike
 from ..models.segment import SegmentNet
 from ..store import read_sealed, write_state
 
+CROP = 'crop'  # the modality of what is cut out of a picture
 FORMAT = 1
 MANIFEST = 'segmenter.json'
 # suffixes of crops: PIL reads and writes these, whatever is installed beside it
@@ -35,11 +36,14 @@ def mask_probabilities(
 ) -> torch.Tensor:  # float32 (n,c,h,w) that sum to 1 over c, the background first
     """How probable each class is at each pixel. With `dual` what is marked counts by how probable it is that
     the class is in the picture at all."""
-    output = _probabilities(model(images))
-    return (output + _probabilities(model(images.flip(3))).flip(3)) / 2 if tta else output
+    output = class_probabilities(model(images))
+    return (output + class_probabilities(model(images.flip(3))).flip(3)) / 2 if tta else output
 
 
-def _probabilities(output):
+def class_probabilities(
+    output,  # What a `SegmentNet` returns
+) -> torch.Tensor:  # float32 (n,c,h,w) that sum to 1 over c, the background first
+    "How probable each class is at each pixel, by the masks and by whether the class is there at all."
     logits, presence = (output['mask'], output['presence']) if isinstance(output, dict) else (output, None)
     logits = logits.float()
     foreground = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)[:, 1:]
@@ -231,17 +235,33 @@ def _identity(file):
 def with_crop(
     whole: Embeddings,  # Of pictures as they are
     cropped: Embeddings,  # Of the same listings in the same order, their pictures cropped
+    margin: float = .1,  # That they were cropped with, as for `crop_to_product`
+    blank: bool = False,  # Whether they were cropped so, as for `crop_to_product`
 ) -> Embeddings:
     """Embeddings in which the cropped picture is a modality of its own, 'crop', beside the whole one, so that
-    a rule weighs both."""
+    a rule weighs both.
+
+    How the crops were made is kept: a `CropEncoder` that makes others is refused with a rule of these.
+    Raises `InputError` unless both are of the same listings, made with the same `tta`, and with the same
+    similarity of listings that have several pictures.
+    """
+    check_margin(margin)
     for embeddings, name in ((whole, 'whole'), (cropped, 'cropped')):
         if 'image' not in embeddings:
             raise InputError(f'{name}: no embeddings of pictures in {list(embeddings)}')
     if len(whole) != len(cropped) or (whole.ids != cropped.ids).any():
         raise InputError('whole and cropped: not the same listings in the same order')
-    return Embeddings({**whole, 'crop': cropped['image']}, whole.ids, whole.titles, whole.groups,
-                      whole.trained_on, whole.phash, made_with=whole.made_with, fields=whole.fields,
-                      source=whole.source)
+    settings = dict(cropped.made_with or {})
+    shared = {name: settings[name] for name in ('tta', 'pictures') if name in settings}
+    check_made_alike(whole.made_with, shared, 'whole: embeddings')
+    settings.pop('pictures', None)
+    made_with = whole.made_with
+    # settings that nobody knows would differ from all others
+    if settings: made_with = {**(made_with or {}), CROP: {**settings, 'margin': float(margin),
+                                                          'blank': bool(blank)}}
+    vectors = {**whole, **whole.pictures, CROP: cropped.pictures.get('image', cropped['image'])}
+    return Embeddings(vectors, whole.ids, whole.titles, whole.groups, whole.trained_on | cropped.trained_on,
+                      whole.phash, made_with=made_with, fields=whole.fields, source=whole.source)
 
 
 def _image(picture):
