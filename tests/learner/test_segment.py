@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.data.transforms import Normalize
 from fastai.learner import load_learner
 from fastai.vision.augment import Resize, aug_transforms
 from PIL import Image
@@ -15,6 +16,7 @@ from fastmatch.learner.segment import segment_learner
 from fastmatch.losses import DiceBCE, Lovasz
 from fastmatch.match import candidates, choose_rule
 from fastmatch.match.embeddings import Embeddings
+from fastmatch.match.spaces.picture_sets import Pictures
 from fastmatch.matcher.segment import Segmenter, crop_to_product, load_segmenter, with_crop
 from tests.composites import write_composites
 
@@ -117,6 +119,18 @@ def test_the_recorder_shows_dice(made):
         found = torch.cat([model(pictures) for pictures, _ in learn.dls.valid])[:, 0].numpy() > 0
     true = np.concatenate([masks.numpy() for _, masks in learn.dls.valid]) == 1
     assert learn.validate()[1] == pytest.approx(image_dice(found, true).mean(), abs=1e-6)
+
+
+def test_the_recorders_dice_is_that_of_what_is_found(learn):
+    "Also where the second output says that a class is not there."
+    assert learn.validate()[1] == pytest.approx(learn.image_scores().mean(), abs=1e-6)
+    presence = learn.model.presence[-1]
+    bias = presence.bias.detach().clone()
+    for shift, is_empty in ((-50., True), (0., False)):
+        with torch.no_grad(): presence.bias.copy_(bias + shift)
+        assert learn.validate()[1] == pytest.approx(learn.image_scores().mean(), abs=1e-6)
+        if is_empty:
+            assert learn.validate()[1] == learn.dls.valid_df['mask'].isna().mean()
 
 
 def test_mirror_images_are_averaged(learn):
@@ -280,6 +294,39 @@ def test_the_crop_is_a_modality_in_a_rule():
     with pytest.raises(InputError, match='cropped: no embeddings of pictures'): with_crop(whole, titles)
 
 
+def sample(settings=None, trained_on=None, n_pictures=1):
+    vectors = np.eye(6, dtype=np.float32)
+    if n_pictures > 1: vectors = Pictures(np.tile(vectors, (2, 1))[:6], np.repeat(np.arange(3), 2))
+    return Embeddings({'image': vectors}, [str(row) for row in range(6 // n_pictures)], made_with=settings,
+                      trained_on=trained_on)
+
+
+def test_how_crops_were_made_goes_with_them():
+    whole = sample({'tta': True, 'size': [64, 64]}, np.arange(6) == 1)
+    cropped = sample({'tta': True, 'size': [32, 32]}, np.arange(6) == 4)
+    both = with_crop(whole, cropped, margin=.2, blank=True)
+    assert both.made_with == {'tta': True, 'size': [64, 64], 'crop': {
+        'tta': True, 'size': [32, 32], 'margin': .2, 'blank': True}}
+    assert both.trained_on.tolist() == [False, True, False, False, True, False]
+    assert with_crop(sample(), sample()).made_with is None
+    with pytest.raises(InputError, match='whole: embeddings made with tta=False, but here tta=True'):
+        with_crop(sample({'tta': False}), cropped)
+    with pytest.raises(InputError, match='margin=-1'): with_crop(whole, cropped, margin=-1)
+
+
+def test_crops_of_several_pictures_stay_several():
+    whole, cropped = sample(n_pictures=2), sample(n_pictures=2)
+    both = with_crop(whole, cropped)
+    assert set(both.pictures) == {'image', 'crop'} and both.similarity == 'best'
+    np.testing.assert_array_equal(both.pictures['crop'].vectors, cropped.pictures['image'].vectors)
+    np.testing.assert_array_equal(both.pictures['crop'].listings, [0, 0, 1, 1, 2, 2])
+    assert 'pictures' not in (both.made_with.get('crop') or {})
+    by_mean = with_crop(whole.compared_by('mean'), cropped.compared_by('mean'))
+    assert by_mean.similarity == 'mean'
+    with pytest.raises(InputError, match="pictures='best', but here pictures='mean'"):
+        with_crop(whole, cropped.compared_by('mean'))
+
+
 def _unit(vectors): return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
@@ -290,7 +337,32 @@ def test_a_learner_is_exported(learn, tmp_path):
     torch.testing.assert_close(loaded.model.eval()(pictures), learn.model.eval()(pictures))
 
 
+def test_what_a_segmenter_reads_by_default(made):
+    "Whole pictures out of proportion, so that what is trained can be handed on."
+    folder, table = made
+    dls = SegmentDataLoaders.from_df(table, folder, bs=2)
+    segmenter = learner(dls).segmenter()
+    assert segmenter.size == (224, 224)
+
+
+def test_batches_of_one_picture(made):
+    "BatchNorm finds a spread in the pixels of one picture, unless its deepest map has one pixel alone."
+    with pytest.raises(InputError, match='bs=1: a batch has one row, and BatchNorm needs two'):
+        quiet(learner(loaders(made, bs=1)))
+    few = (made[0], made[1].head(8))
+    quiet(learner(loaders(few, bs=1, item_tfms=Resize((32, 64), method='squish'))))
+    seed_everything(0)
+    without = segment_learner(loaders(few, bs=1), 'test_convnext', pretrained=False)
+    assert not any(isinstance(each, torch.nn.BatchNorm2d) for each in without.model.encoder.modules())
+    quiet(without)
+
+
 def test_refusals(made, learn):
+    normalized = loaders(made, batch_tfms=[*aug_transforms(), Normalize.from_stats([.5] * 3, [.5] * 3)])
+    with pytest.raises(InputError, match='batch_tfms: leave Normalize out'): learner(normalized)
+    with pytest.raises(InputError, match='loss_func: Lovasz .*MaskAndPresence.Lovasz'):
+        learner(learn.dls, dual=True, loss_func=Lovasz())
+    with pytest.raises(InputError, match='state: NoneType given'): learn.load_encoder_state(None)
     folder, table = made
     with pytest.raises(InputError, match='no picture is in that fold'): loaders(made, valid_fold=9)
     with pytest.raises(InputError, match="no column 'part'"): loaders(made, fold_col='part')
