@@ -67,7 +67,7 @@ class SegmentDataLoaders(DataLoaders):
         # Transform of picture and mask together that makes all of one size; None: a `Resize` out of
         # proportion, which is how a `Segmenter` reads pictures
         item_tfms=None,
-        batch_tfms=None,  # Augmentations of a batch, such as fastai's `aug_transforms()`
+        batch_tfms=None,  # Augmentations of a batch, such as fastai's `aug_transforms()`; no `Normalize`
     ) -> 'SegmentDataLoaders':
         """Make them of a table. Raises `InputError` for a mask of another size than its picture, for one that
         holds other numbers than classes, and where a fold is empty."""

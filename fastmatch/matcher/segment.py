@@ -167,7 +167,7 @@ def crop_to_product(
 
     The pictures as they are and cropped make two modalities: `learn.embeddings(df)` and
     `learn.embeddings(crops, path=to)`, put together with `with_crop`. A crop has the name of its picture
-    within `folder`; that of a picture elsewhere, or whose suffix PIL can't be trusted to write, has one of
+    within `folder`; that of a picture elsewhere, or with a suffix that is none of `WRITTEN`, has a name of
     its own. Crops of an earlier call are replaced. Raises `InputError`, before anything is written, where a
     crop would replace one of the pictures or fall outside of `to`.
     """

@@ -146,7 +146,7 @@ def crop(seed, arguments):
         'crop on white, the encoder of whole ones': judged(same),
         'crop, an encoder of its own': judged(on_kept),
         'crop on white, an encoder of its own': judged(on_white),
-        'whole + crop on white': judged(with_crop(whole, on_white), both)}
+        'whole + crop on white': judged(with_crop(whole, on_white, blank=True), both)}
     return rows_of(results, 'cluttered pictures')
 
 
