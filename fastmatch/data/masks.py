@@ -1,6 +1,8 @@
 """Masks: reading them, how well found and true ones overlap, the threshold that makes a mask of
 probabilities, and the box around what it marks."""
+import math
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -187,11 +189,20 @@ def _best_area(areas, dice, emptied):
     return smallest, float(dice.sum() + gains[n_emptied])
 
 
+def check_margin(
+    margin,  # Border around a product, as a share of its longer side
+):
+    "Raise `InputError` unless a margin is a finite number of 0 or more."
+    if not (isinstance(margin, Real) and 0 <= margin < math.inf):
+        raise InputError(f'margin={margin!r}: give a number, 0 or above')
+
+
 def product_box(
     mask: np.ndarray,  # bool (h,w)
     margin: float = .1,  # Border around what is marked, as a share of its longer side
 ) -> tuple | None:  # (left, top, right, bottom) in pixels, the last two exclusive; None for an empty mask
     "The box around what a mask marks, with a border, inside the picture."
+    check_margin(margin)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows): return None
     border = round(margin * max(rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))

@@ -6,7 +6,7 @@ import pandas as pd
 from fastai.data.block import TransformBlock
 from fastai.data.core import DataLoaders, Datasets
 from fastai.data.transforms import IntToFloatTensor, ToTensor
-from fastai.vision.augment import Resize
+from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import PILImage, PILMask
 from fasttransform import Transform
 
@@ -64,9 +64,10 @@ class SegmentDataLoaders(DataLoaders):
         valid_fold=0,  # The fold that is held out
         classes: tuple = ('background', 'product'),  # Name of each number that a mask holds, 0 first
         bs: int = 16,  # Pictures a batch
-        # Transform of picture and mask together that makes all of one size; None: a `Resize`
+        # Transform of picture and mask together that makes all of one size; None: a `Resize` out of
+        # proportion, which is how a `Segmenter` reads pictures
         item_tfms=None,
-        batch_tfms=None,  # Augmentations of a batch, such as fastai's `aug_transforms()`
+        batch_tfms=None,  # Augmentations of a batch, such as fastai's `aug_transforms()`; no `Normalize`
     ) -> 'SegmentDataLoaders':
         """Make them of a table. Raises `InputError` for a mask of another size than its picture, for one that
         holds other numbers than classes, and where a fold is empty."""
@@ -84,7 +85,7 @@ class SegmentDataLoaders(DataLoaders):
         pipelines = [[OpenPicture(path, image_col)], [OpenMask(path, (image_col, mask_col))]]
         rows = [row for _, row in df.iterrows()]
         datasets = Datasets(rows, pipelines, splits=splits, n_inp=1)
-        if item_tfms is None: item_tfms = Resize(PICTURE_SIZE)
+        if item_tfms is None: item_tfms = Resize(PICTURE_SIZE, method=ResizeMethod.Squish)
         after_batch = [*TransformBlock(batch_tfms=IntToFloatTensor).batch_tfms,
                        *([] if batch_tfms is None else batch_tfms if isinstance(batch_tfms, (list, tuple))
                          else [batch_tfms])]

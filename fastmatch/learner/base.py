@@ -121,6 +121,7 @@ class ListingLearner(SharedFits, FastaiFits, ScheduledFits, CallbackMethods, Lea
     encoders; what is set as `learn.dls` later is copied in the same way.
     """
     encoder_inputs = None  # a Learner exported by an earlier version has them in its `dls` already
+    needs_two_rows = nn.BatchNorm1d  # layers that can't be trained on a batch of one row
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class ListingLearner(SharedFits, FastaiFits, ScheduledFits, CallbackMethods, Lea
         n_rows = loader.n if getattr(loader, 'sampler', None) is None else len(loader.sampler)
         rest = 0 if loader.drop_last else n_rows % loader.bs
         if 1 not in (loader.bs, rest): return
-        if not any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules()): return
+        if not any(isinstance(module, self.needs_two_rows) for module in self.model.modules()): return
         which = 'a batch' if loader.bs == 1 else f'the last batch of {n_rows} listings'
         raise InputError(f'bs={loader.bs}: {which} has one row, and BatchNorm needs two; give another '
                          'bs, or drop_last=True')
@@ -177,6 +178,8 @@ class ListingLearner(SharedFits, FastaiFits, ScheduledFits, CallbackMethods, Lea
     ):  # This learner
         """Load the weights of encoders and fusion. Raises `InputError` unless they are those of this model,
         all of them; heads and necks stay as they are."""
+        if not isinstance(state, dict):
+            raise InputError(f'state: {type(state).__name__} given; give encoder_state() of another learner')
         own = {name: tensor for name, tensor in self.model.state_dict().items()
                if name.startswith(('encoders.', 'fusion.'))}
         wrong = sorted(set(own) ^ set(state)) or [name for name in own

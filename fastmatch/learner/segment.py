@@ -2,17 +2,20 @@
 import numpy as np
 import torch
 from fastai.callback.core import Callback
+from fastai.data.transforms import Normalize
 from fastai.learner import Learner, Metric
 from fastai.torch_core import get_model
 from fastai.vision.augment import Resize
+from torch import nn
 
 from ..callback.scoring import GroupRates
 from ..core import IMAGE_ARCH, InputError, refuse_unknown_options
 from ..data.masks import LEVELS, MaskRule, best_mask_rule, image_dice, scores_by_class
 from ..data.segment import SegmentDataLoaders
 from ..losses import DiceBCE, MaskAndPresence
-from ..matcher.segment import Segmenter, mask_probabilities
-from ..models.segment import SegmentNet
+from ..losses.overlap import Overlap
+from ..matcher.segment import Segmenter, class_probabilities, mask_probabilities
+from ..models.segment import STRIDE, SegmentNet
 from ..optim import adamw
 from .base import ListingLearner, groups_splitter
 
@@ -30,16 +33,14 @@ class PlainMasks(Callback):
 
 
 class MaskDice(Metric):
-    "Mean Dice over pictures and classes, at a threshold of a half; 1 where a class is rightly not found."
+    """Mean Dice over pictures and classes, the background left out, where each pixel is of its most probable
+    class; 1 where a class is rightly not found. It is the mean of `SegmentLearner.image_scores()`."""
     def reset(self): self.values = []
 
     def accumulate(self, learn):
-        output = learn.pred['mask'] if isinstance(learn.pred, dict) else learn.pred
-        found = (output[:, 0] > 0).long() if output.shape[1] == 1 else output.argmax(1)
-        found, true = found.cpu().numpy(), learn.y.cpu().numpy()
-        n_classes = max(2, output.shape[1])
-        self.values.append(np.mean([image_dice(found == number, true == number)
-                                    for number in range(1, n_classes)], 0))
+        probabilities = class_probabilities(learn.pred)
+        found, true = probabilities.argmax(1).cpu().numpy(), learn.y.cpu().numpy()
+        self.values.append(_dice_of(found, true, probabilities.shape[1]))
 
     @property
     def value(self): return float(np.concatenate(self.values).mean()) if self.values else None
@@ -50,11 +51,25 @@ class MaskDice(Metric):
 
 class SegmentLearner(ListingLearner):
     "A `Learner` of masks, validated on pictures that it was not trained on; made by `segment_learner`."
+    needs_two_rows = nn.BatchNorm2d
+
     def check_dls(self, dls):
         if not isinstance(dls, SegmentDataLoaders):
             raise InputError('dls: make them with SegmentDataLoaders.from_df')
+        if any(isinstance(each, Normalize) for loader in dls for each in loader.after_batch.fs):
+            raise InputError('batch_tfms: leave Normalize out; the model normalizes pictures itself, as its '
+                             'encoder was trained')
 
-    def _check_single_rows(self, loader): "Its BatchNorm has the pixels of one picture already."
+    def _check_single_rows(self, loader):
+        """Raise `InputError` for a batch of one picture whose deepest feature map has one pixel: BatchNorm
+        can't find the spread of that."""
+        try: super()._check_single_rows(loader)
+        except InputError:
+            # read where need be alone: reading a batch moves torch's random numbers on
+            images, _ = self.dls.valid.one_batch()
+            layers = get_model(self.model).encoder.modules()
+            if max(images.shape[2:]) <= STRIDE and any(isinstance(each, nn.BatchNorm2d) for each in layers):
+                raise
 
     @torch.inference_mode()
     def probabilities(
@@ -189,6 +204,10 @@ def segment_learner(
         raise InputError('dls: make them with SegmentDataLoaders.from_df')
     options = {name: kwargs.pop(name) for name in ('pretrained', 'attention', 'hypercolumn', 'dual')
                if name in kwargs}
+    if options.get('dual') and isinstance(loss_func, Overlap):
+        name = type(loss_func).__name__
+        raise InputError(f'loss_func: {name} reads masks alone; with dual=True give '
+                         f'MaskAndPresence({name}())')
     model = SegmentNet(len(dls.classes), encoder, decoder, **options)
     if loss_func is None: loss_func = MaskAndPresence() if options.get('dual') else DiceBCE()
     learn = SegmentLearner(dls, model, loss_func, opt_func=opt_func, splitter=groups_splitter, wd=wd,

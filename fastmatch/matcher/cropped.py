@@ -8,14 +8,13 @@ from tqdm.auto import tqdm
 
 from ..core import InputError
 from ..data.image import phash
+from ..data.masks import check_margin
 from ..picture import try_image
 from .batches import batches_by_length
 from .encode import Encoder
 from .read_ahead import read_ahead
-from .segment import Segmenter
+from .segment import CROP, Segmenter
 from .several import SeveralEncoders, files_below, files_in_folders
-
-CROP = 'crop'
 
 
 class WholeReading(NamedTuple):
@@ -40,6 +39,9 @@ class CropEncoder:
         margin: float = .1,  # Border around the product, as a share of its longer side
         blank: bool = False,  # Also make white what is not the product
     ):
+        if not isinstance(segmenter, Segmenter):
+            raise InputError(f'segmenter: {type(segmenter).__name__} given, it must be a Segmenter')
+        check_margin(margin)
         for name, given in (('encoder', encoder), ('crop_encoder', crop_encoder)):
             if given is None and name == 'crop_encoder': continue
             if not isinstance(given, Encoder):
@@ -75,13 +77,17 @@ class CropEncoder:
 
     def embed(
         self,
-        pictures=None,  # n files, images in memory or Nones
+        pictures=None,  # n files, images in memory or Nones; needed
         titles=None,  # n strings; None where no encoder reads any
         bs: int = 64,  # Listings a batch
         hashes: bool = False,  # Also give the perceptual hash of each picture
         stop: bool = False,  # After an unreadable picture only look for more such, embed nothing further
     ) -> tuple[dict, dict, np.ndarray | None]:
-        "Embed n listings as `Encoder.embed` does: (vectors, unreadable, perceptual hashes)."
+        """Embed n listings as `Encoder.embed` does: (vectors, unreadable, perceptual hashes). Raises
+        `InputError` without pictures, and without titles where an encoder reads them."""
+        if pictures is None: raise InputError('pictures=None: crops are cut out of them')
+        if titles is None and 'title' in self.inputs:
+            raise InputError(f'titles=None: the encoders read {self.inputs}')
         n_listings = len(pictures)
         vectors = {modality: np.full((n_listings, width), np.nan, np.float32)
                    for modality, width in self.widths.items()}

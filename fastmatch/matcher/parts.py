@@ -59,6 +59,9 @@ def draw_parts(
 
 def _part_encoder(encoder):
     "The image encoder with parts."
+    if not isinstance(encoder, Encoder):
+        raise InputError(f'encoder: {type(encoder).__name__} given, it must be an Encoder; one that holds '
+                         'several has them as attributes')
     images = encoder.model.encoders['image'] if 'image' in encoder.inputs else None
     if not hasattr(images, 'part_names') or 'image' not in encoder.model.necks:
         raise InputError("this encoder has no embeddings of parts: make it with match_learner(dls, "

@@ -1,21 +1,31 @@
 "Where the product is: a trained model of masks with all it needs, without fastai."
+import hashlib
 import json
+import os
+import unicodedata
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
-from ..core import InputError, checks_options
-from ..data.image import try_image
-from ..data.masks import LEVELS, MaskRule, product_box
-from ..match.embeddings import Embeddings
+from ..core import InputError, checks_options, preview
+from ..data.image import image_path, try_image
+from ..data.masks import LEVELS, MaskRule, check_margin, product_box
+from ..data.pictures import picture_names
+from ..data.read import check_listings, one_or_tuple
+from ..match.embeddings import Embeddings, check_made_alike
 from ..models.segment import SegmentNet
 from ..store import read_sealed, write_state
 
+CROP = 'crop'  # the modality of what is cut out of a picture
 FORMAT = 1
 MANIFEST = 'segmenter.json'
+# suffixes of crops: PIL reads and writes these, whatever is installed beside it
+WRITTEN = '.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff'
 
 
 @torch.inference_mode()
@@ -26,11 +36,14 @@ def mask_probabilities(
 ) -> torch.Tensor:  # float32 (n,c,h,w) that sum to 1 over c, the background first
     """How probable each class is at each pixel. With `dual` what is marked counts by how probable it is that
     the class is in the picture at all."""
-    output = _probabilities(model(images))
-    return (output + _probabilities(model(images.flip(3))).flip(3)) / 2 if tta else output
+    output = class_probabilities(model(images))
+    return (output + class_probabilities(model(images.flip(3))).flip(3)) / 2 if tta else output
 
 
-def _probabilities(output):
+def class_probabilities(
+    output,  # What a `SegmentNet` returns
+) -> torch.Tensor:  # float32 (n,c,h,w) that sum to 1 over c, the background first
+    "How probable each class is at each pixel, by the masks and by whether the class is there at all."
     logits, presence = (output['mask'], output['presence']) if isinstance(output, dict) else (output, None)
     logits = logits.float()
     foreground = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)[:, 1:]
@@ -89,7 +102,8 @@ class Segmenter:
         bs: int = 32,  # Pictures a batch
         blank: bool = False,  # Also make white what is not the product
     ) -> list:  # PIL images, RGB
-        "The part of each picture that shows the product; all of a picture in which none is found."
+        """The part of each picture that shows the product; all of a picture in which none is found. Raises
+        `InputError` for a picture that can't be read, and for a margin below 0."""
         cropped = []
         for picture, mask in zip(pictures, self.masks(pictures, bs), strict=True):
             image = _image(picture)
@@ -141,47 +155,113 @@ def load_segmenter(
 
 @checks_options(Segmenter.crop)
 def crop_to_product(
-    df,  # Listings, a row each
-    folder,  # Folder of their pictures
+    df,  # Listings, a row each; not changed
+    folder,  # Folder that the names of their pictures start from
     segmenter: Segmenter,  # Finds the product
-    to,  # Folder that the cropped pictures are written to, under the same names; made where there is none
-    image_col: str = 'image',  # Column of picture files, one a cell
+    to,  # Folder that the cropped pictures are written to; made where there is none
+    image_col: str = 'image',  # Column of picture files; a cell may name several, see `picture_names`
+    on_error: str = 'raise',  # 'raise' one error that lists all unusable rows, or 'skip' them, with a warning
     **options,  # For `Segmenter.crop`: margin, blank
-):  # The folder `to`, as a `Path`
+):  # DataFrame: the usable rows with a fresh index, whose cells are the whole paths of the crops
     """Write the part of each listing's picture that shows the product, for an encoder to embed.
 
     The pictures as they are and cropped make two modalities: `learn.embeddings(df)` and
-    `learn.embeddings(df, path=to)`, put together with `with_crop`.
+    `learn.embeddings(crops, path=to)`, put together with `with_crop`. A crop has the name of its picture
+    within `folder`; that of a picture elsewhere, or with a suffix that is none of `WRITTEN`, has a name of
+    its own. Crops of an earlier call are replaced. Raises `InputError`, before anything is written, where a
+    crop would replace one of the pictures or fall outside of `to`.
     """
     from tqdm import tqdm
-    folder, to = Path(folder), Path(to)
+    if not isinstance(segmenter, Segmenter):
+        raise InputError(f'segmenter: {type(segmenter).__name__} given, it must be a Segmenter')
+    check_margin(options.get('margin', 0))
+    folder, to = Path(folder).absolute(), Path(to).absolute()
     if to.resolve() == folder.resolve():
         raise InputError(f'to={to}: the pictures are there; give another folder')
-    if image_col not in df: raise InputError(f'no column {image_col!r}; there are {list(df.columns)}')
-    names = list(dict.fromkeys(df[image_col]))
-    for start in tqdm(range(0, len(names), 64), 'crop', delay=2, leave=False):
-        part = names[start:start + 64]
-        for name, image in zip(part, segmenter.crop([folder/name for name in part], **options), strict=True):
-            target = (to/name).with_suffix(Path(name).suffix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            image.save(target)
-    return to
+    if to.exists() and not to.is_dir(): raise InputError(f'to={to}: a file, not a folder')
+    usable, skipped, *_ = check_listings(df, folder, on_error=on_error, min_rows=1, id_col=None,
+                                         image_col=image_col)
+    if len(skipped):
+        lines = [f'row {row}: {reason}' for row, reason in zip(skipped.row, skipped.reason)]
+        warnings.warn(f'{len(lines)} rows are left out: {preview(lines)}', stacklevel=3)
+    names_by_row = [picture_names(cell, folder) for cell in usable[image_col]]
+    targets = _crop_files([name for names in names_by_row for name in names], folder, to)
+    files = list(targets)
+    for start in tqdm(range(0, len(files), 64), 'crop', delay=2, leave=False):
+        part = files[start:start + 64]
+        for file, image in zip(part, segmenter.crop(part, **options), strict=True):
+            targets[file].parent.mkdir(parents=True, exist_ok=True)
+            image.save(targets[file])
+    cells = [one_or_tuple([str(targets[image_path(folder, name)]) for name in names])
+             for names in names_by_row]
+    usable[image_col] = pd.Series(cells, usable.index, dtype=object)
+    return usable
+
+
+def _crop_files(names, folder, to):
+    "{picture: file of its crop}; `InputError` where that is one of the pictures, or not below `to`."
+    targets, taken = {}, {}
+    for name in names:
+        file = image_path(folder, name)
+        if file in targets: continue
+        path = file.relative_to(folder) if file.is_relative_to(folder) else file
+        target = to/path
+        stays = not path.is_absolute() and '..' not in path.parts and path.suffix.lower() in WRITTEN
+        # a file system may take names for the same that differ in case, or in the form of their accents
+        if not stays or taken.setdefault(_same_on_disk(target), file) != file:
+            digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:16]
+            suffix = path.suffix if path.suffix.lower() in WRITTEN else '.png'
+            target = to/f'{path.stem[:40]}-{digest}{suffix}'
+        targets[file] = target
+    pictures = {_identity(file) for file in targets}
+    for target in targets.values():
+        # a link in `to` may lead anywhere
+        if not target.resolve().is_relative_to(to.resolve()):
+            raise InputError(f'to={to}: {target} leads out of it; give another folder')
+        if target.exists() and _identity(target) in pictures:
+            raise InputError(f'to={to}: {target} is one of the pictures; give another folder')
+    return targets
+
+
+def _same_on_disk(path): return unicodedata.normalize('NFC', str(path)).casefold()
+
+
+def _identity(file):
+    "What tells a file from others, by whatever name or link."
+    found = os.stat(file)
+    return found.st_dev, found.st_ino
 
 
 def with_crop(
     whole: Embeddings,  # Of pictures as they are
     cropped: Embeddings,  # Of the same listings in the same order, their pictures cropped
+    margin: float = .1,  # That they were cropped with, as for `crop_to_product`
+    blank: bool = False,  # Whether they were cropped so, as for `crop_to_product`
 ) -> Embeddings:
     """Embeddings in which the cropped picture is a modality of its own, 'crop', beside the whole one, so that
-    a rule weighs both."""
+    a rule weighs both.
+
+    How the crops were made is kept: a `CropEncoder` that makes others is refused with a rule of these.
+    Raises `InputError` unless both are of the same listings, made with the same `tta`, and with the same
+    similarity of listings that have several pictures.
+    """
+    check_margin(margin)
     for embeddings, name in ((whole, 'whole'), (cropped, 'cropped')):
         if 'image' not in embeddings:
             raise InputError(f'{name}: no embeddings of pictures in {list(embeddings)}')
     if len(whole) != len(cropped) or (whole.ids != cropped.ids).any():
         raise InputError('whole and cropped: not the same listings in the same order')
-    return Embeddings({**whole, 'crop': cropped['image']}, whole.ids, whole.titles, whole.groups,
-                      whole.trained_on, whole.phash, made_with=whole.made_with, fields=whole.fields,
-                      source=whole.source)
+    settings = dict(cropped.made_with or {})
+    shared = {name: settings[name] for name in ('tta', 'pictures') if name in settings}
+    check_made_alike(whole.made_with, shared, 'whole: embeddings')
+    settings.pop('pictures', None)
+    made_with = whole.made_with
+    # settings that nobody knows would differ from all others
+    if settings: made_with = {**(made_with or {}), CROP: {**settings, 'margin': float(margin),
+                                                          'blank': bool(blank)}}
+    vectors = {**whole, **whole.pictures, CROP: cropped.pictures.get('image', cropped['image'])}
+    return Embeddings(vectors, whole.ids, whole.titles, whole.groups, whole.trained_on | cropped.trained_on,
+                      whole.phash, made_with=made_with, fields=whole.fields, source=whole.source)
 
 
 def _image(picture):

@@ -13,8 +13,12 @@ STRIDE = 32  # pixels that the sides of a picture are filled up to a multiple of
 
 
 class SegmentNet(nn.Module):
-    """Pictures (n,3,h,w) of 0..1, of any size, to logits of their pixels (n, n_channels, h, w): of one class
-    in one channel, of several a channel each and one for the background.
+    """Pictures (n,3,h,w) of 0..1 to logits of their pixels (n, n_channels, h, w): of one class in one
+    channel, of several a channel each and one for the background.
+
+    Pictures are of any size, but for encoders that read one alone, such as Swin and MaxViT: `only_size` is
+    (height, width) of theirs, None for others. Raises `InputError` for pictures of another, and for encoders
+    whose feature maps the decoder can't put together.
 
     With `dual` a dict: 'mask' are these logits, 'presence' logits (n, n_foreground) of whether the picture
     has a class at all, from the deepest feature map, which has seen all of the picture. Pictures are
@@ -39,17 +43,25 @@ class SegmentNet(nn.Module):
                             hypercolumn=hypercolumn, dual=dual)
         made = _parts_of(encoder, decoder, attention)
         self.encoder, self.decoder, blocks, width, upsampling = made
-        mean, std = _load_encoder(self.encoder, encoder, pretrained)
+        mean, std, own_size = _load_encoder(self.encoder, encoder, pretrained)
         self.register_buffer('mean', torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer('std', torch.tensor(std)[:, None, None], persistent=False)
         self.n_channels = 1 if n_classes == 2 else n_classes
         self._maps = []
         if hypercolumn:
             for block in blocks: block.register_forward_hook(self._keep)
-            width = self._hypercolumn_width()
-        self.head = nn.Sequential(nn.Conv2d(width, self.n_channels, 3, padding=1),
+        width, self.only_size = self._try_sizes(own_size, upsampling)
+        # a feature pyramid's map has many channels, and each is a sum of maps. A head that reads nine pixels
+        # of it begins far from 0, and a step of Adam moves it by several: on empty masks cross-entropy then
+        # drives all logits so far down that Dice has no gradient left, and every mask stays empty
+        is_pyramid = decoder == 'fpn'
+        kernel = 1 if is_pyramid else 3
+        self.head = nn.Sequential(nn.Conv2d(width, self.n_channels, kernel, padding=kernel // 2),
                                   nn.Upsample(scale_factor=upsampling, mode='bilinear') if upsampling > 1
                                   else nn.Identity())
+        if is_pyramid:
+            with torch.no_grad(): self.head[0].weight.mul_(.1)
+            nn.init.zeros_(self.head[0].bias)
         self.presence = None
         if dual:
             self.presence = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -58,12 +70,24 @@ class SegmentNet(nn.Module):
     def _keep(self, module, args, output): self._maps.append(output)
 
     @torch.no_grad()
-    def _hypercolumn_width(self):
-        "Channels of all the decoder's blocks together, found on an empty picture."
-        was_training = self.training
+    def _try_sizes(self, own_size, upsampling):
+        """(channels that pixels are classified by, the only size that the encoder reads or None), found on
+        empty pictures: low and wide ones, or else those that the encoder was made for."""
         self.eval()
-        try: return self._decoded(self.encoder(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))).shape[1]
-        finally: self.train(was_training)
+        for size in ((STRIDE, 3 * STRIDE), own_size):
+            filled = _filled(torch.zeros(1, 3, *size))
+            # what a model of timm's can't read it refuses as it will
+            try: found = self._decoded(self.encoder(filled))
+            except Exception as error:
+                reason = f'{type(error).__name__}: {(str(error) or "no message").splitlines()[0][:200]}'
+                continue
+            if tuple(length * upsampling for length in found.shape[2:]) == filled.shape[2:]:
+                self.train()
+                return found.shape[1], None if size != own_size else own_size
+            reason = f'maps of {tuple(found.shape[2:])} of pictures of {tuple(filled.shape[2:])}'
+        name, decoder = self.options['encoder'], self.options['decoder']
+        raise InputError(f'encoder={name!r}: its feature maps are no pyramid for decoder={decoder!r} '
+                         f'({reason}); take another, such as {IMAGE_ARCH!r}')
 
     def _decoded(self, features):
         "What pixels are classified by (n,c,h,w)."
@@ -77,10 +101,13 @@ class SegmentNet(nn.Module):
 
     def forward(self, images):
         height, width = images.shape[2:]
+        if self.only_size not in (None, (height, width)):
+            rows, columns = self.only_size
+            raise InputError(f"encoder={self.options['encoder']!r}: it reads pictures of {columns} x {rows} "
+                             f'pixels alone, these are {width} x {height}; resize them, or take another '
+                             f'encoder, such as {IMAGE_ARCH!r}')
         images = (images.as_subclass(torch.Tensor) - self.mean) / self.std
-        # what the encoder halves five times, filled up by repeating the edge
-        filled = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode='replicate')
-        features = self.encoder(filled)
+        features = self.encoder(_filled(images))
         logits = self.head(self._decoded(features))[:, :, :height, :width]
         if self.presence is None: return logits
         return {'mask': logits, 'presence': self.presence(features[-1])}
@@ -112,6 +139,12 @@ class SegmentNet(nn.Module):
         return model
 
 
+def _filled(images):
+    "Pictures with sides that can be halved five times, filled up by repeating the edge."
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode='replicate')
+
+
 def _parts_of(encoder, decoder, attention):
     "(encoder, decoder, the decoder's blocks, its width, by how much its map is smaller than the picture)."
     smp = require_package('segmentation_models_pytorch', 'models of masks', 'fastmatch[seg]')
@@ -138,7 +171,7 @@ def _parts_of(encoder, decoder, attention):
 
 
 def _load_encoder(pyramid, name, pretrained):
-    "Load a timm model's weights into its pyramid; (mean, std) of the pictures that it was trained on."
+    "Load a timm model's weights into its pyramid; (mean, std, (height, width)) of what it was trained on."
     import timm
     model = _create(name, pretrained)
     settings = timm.data.resolve_model_data_config(model)
@@ -151,4 +184,4 @@ def _load_encoder(pyramid, name, pretrained):
             raise InputError(f'encoder={name!r}: its weights do not fit its feature maps ({missing[0]} is '
                              'missing)')
         pyramid.model.load_state_dict({key: found[key.replace('.', '_')] for key in wanted})
-    return settings['mean'], settings['std']
+    return settings['mean'], settings['std'], tuple(settings['input_size'][1:])

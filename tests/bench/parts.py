@@ -136,17 +136,17 @@ def crop(seed, arguments):
     white, kept = (crop_to_product(cluttered, folder, segmenter, arguments.work/f'cropped, {name} {seed}',
                                    blank=name == 'white') for name in ('white', 'kept'))
     whole, learn = embedded(cluttered, folder, arguments, seed)
-    same = learn.embeddings(learn.dls.valid_df, tta=True, path=white)
+    same = learn.embeddings(learn.dls.valid_df, tta=True, path=arguments.work/f'cropped, white {seed}')
     second, _ = embedded(cluttered, folder, arguments, seed + 1000)
-    on_white, _ = embedded(cluttered, white, arguments, seed)
-    on_kept, _ = embedded(cluttered, kept, arguments, seed)
+    on_white, _ = embedded(white, folder, arguments, seed)
+    on_kept, _ = embedded(kept, folder, arguments, seed)
     both = ('image', 'crop')
     results = {
         'whole': judged(whole), 'whole, two encoders': judged(with_crop(whole, second), both),
         'crop on white, the encoder of whole ones': judged(same),
         'crop, an encoder of its own': judged(on_kept),
         'crop on white, an encoder of its own': judged(on_white),
-        'whole + crop on white': judged(with_crop(whole, on_white), both)}
+        'whole + crop on white': judged(with_crop(whole, on_white, blank=True), both)}
     return rows_of(results, 'cluttered pictures')
 
 

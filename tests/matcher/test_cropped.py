@@ -11,9 +11,9 @@ from PIL import Image
 from fastmatch.core import InputError
 from fastmatch.data.image import phash
 from fastmatch.data.masks import MaskRule
-from fastmatch.match import Rule
-from fastmatch.matcher import CropEncoder, Matcher, load_matcher
-from fastmatch.matcher.segment import Segmenter
+from fastmatch.match import Embeddings, Rule
+from fastmatch.matcher import CropEncoder, Matcher, load_matcher, part_similarities
+from fastmatch.matcher.segment import Segmenter, with_crop
 from tests.matcher.test_several import image_encoder, pictures, title_encoder  # noqa: F401
 from tests.matcher.trained import needs_titles
 
@@ -96,7 +96,10 @@ def test_a_matcher_of_other_crops_is_refused(pictures, segmenter):  # noqa: F811
     encoder = CropEncoder(image_encoder(0, (32, 32)), segmenter)
     other = CropEncoder(encoder.encoder, segmenter, margin=.3)
     table = pd.DataFrame({'posting_id': ['a', 'b'], 'image': [pictures[row].name for row in (0, 1)]})
-    rule = Rule('mean', {'crop': 1.}, .9, made_with=encoder.made_with)
+    embeddings = Embeddings({'image': np.eye(2)}, ['a', 'b'], made_with=encoder.encoder.made_with)
+    made_with = with_crop(embeddings, embeddings).made_with
+    assert made_with == encoder.made_with
+    rule = Rule('mean', {'crop': 1.}, .9, made_with=made_with)
     with pytest.raises(InputError, match='rule: chosen on embeddings made with crop='):
         Matcher.from_df(table, pictures[0].parent, rule, other)
 
@@ -109,6 +112,7 @@ def test_titles_are_read_beside(pictures, segmenter):  # noqa: F811
     model = MatchNet(None, image.model.encoders['image'], title.model.encoders['title'])
     encoder = CropEncoder(Encoder(model, image.picture, title.tokenizer), segmenter)
     titles = ['a red bag', 'shoe', 'a very long title of a lamp', 'b', 'x y', 'z', 'bag']
+    with pytest.raises(InputError, match='titles=None: the encoders read'): encoder.embed(pictures)
     vectors, _, _ = encoder.embed(pictures, titles, bs=2)
     expected, _, _ = encoder.encoder.embed(pictures, titles)
     assert set(vectors) == {*expected, 'crop'} and {'image', 'title'} <= set(expected)
@@ -119,8 +123,15 @@ def test_titles_are_read_beside(pictures, segmenter):  # noqa: F811
 def test_refusals(segmenter):
     encoder = image_encoder(0, (32, 32))
     for given, message in ((('no', segmenter), 'encoder: str given'),
+                           ((encoder, None), 'segmenter: NoneType given'),
+                           ((encoder, segmenter, None, -3), 'margin=-3: give a number, 0 or above'),
                            ((encoder, segmenter, 'no'), 'crop_encoder: str given')):
         with pytest.raises(InputError, match=message): CropEncoder(*given)
+    both = CropEncoder(encoder, segmenter)
+    for given in ((), (None,)):
+        with pytest.raises(InputError, match='pictures=None'): both.embed(*given)
+    with pytest.raises(InputError, match='encoder: CropEncoder given, it must be an Encoder'):
+        part_similarities(both, None, None)
 
 
 @needs_titles

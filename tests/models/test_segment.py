@@ -136,6 +136,25 @@ def test_refusals():
             SegmentNet(encoder=name, pretrained=False)
 
 
+@pytest.mark.parametrize('decoder, hypercolumn', [('unet', False), ('fpn', True)])
+@pytest.mark.parametrize('name, side', [('swin_tiny_patch4_window7_224', 224), ('maxvit_pico_rw_256', 256),
+                                        ('efficientformerv2_s0', 224)])
+def test_encoders_of_one_size(name, side, decoder, hypercolumn):
+    model = SegmentNet(2, name, decoder, pretrained=False, hypercolumn=hypercolumn)
+    assert model.training and model.only_size == (side, side)
+    with torch.no_grad(): assert model(torch.rand(2, 3, side, side)).shape == (2, 1, side, side)
+    for height, width in ((64, 64), (side, 160)):
+        with pytest.raises(InputError, match=f"encoder={name!r}: it reads pictures of {side} x {side} pixels "
+                                             f'alone, these are {width} x {height}'):
+            model(torch.rand(1, 3, height, width))
+
+
+def test_an_encoder_without_a_pyramid():
+    with pytest.raises(InputError, match="encoder='inception_v3': its feature maps are no pyramid for "
+                                         "decoder='fpn' .RuntimeError"):
+        SegmentNet(2, 'inception_v3', 'fpn', pretrained=False)
+
+
 def test_without_the_extra(monkeypatch):
     import sys
 
