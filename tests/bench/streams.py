@@ -48,7 +48,7 @@ TRICKS = {'FGM': dict(cbs=lambda: [FGM(.5)]), 'PGD': dict(cbs=lambda: [PGD()]),
           # of the last epochs, not of the best ones: those would be chosen on the items that judge
           'SWA': dict(cbs=lambda: [SWA(.5)]), 'contrast kept': dict(objectives={'itc': .1}),
           'smoothing': dict(loss_func=lambda: CrossEntropy(label_smoothing=.1))}
-# what else was tried to make pretraining pay
+# further ways to pretrain: longer, on more items, faster, with more masked
 PRETRAININGS = {'three times as long': dict(epochs=24), 'with emoji listings': dict(extra=True),
                 'new parts faster': dict(lr_mult={'image': .05, 'title': .05, 'fusion': 1., 'head': 1.}),
                 '30% masked': dict(options={'mlm': {'rate': .3}, 'mfm': {'rate': .3}})}
