@@ -54,9 +54,7 @@ def open_study(
             _check_same_direction(study, opened_storage.address, direction)
             if opened_storage.lock is None: _wait_until_set_up(study)
         question = {**({} if space is None else {'space': describe_space(space)}), **(about or {})}
-        # without 'kept' the study is new, or the process that made it was killed before this line; without
-        # trials it was opened only to be read
-        if 'kept' not in study.user_attrs or not study.get_trials(deepcopy=False):
+        if not _is_set_up(study):
             if space is not None: _queue_default_trial(study, space)
             study.set_user_attr('kept', {**study.user_attrs.get('kept', {}), **question})
         else: _check_same_question(study, opened_storage.address, question)
@@ -89,6 +87,17 @@ def _wait_until_set_up(study):
     for _ in range(round(SETUP_SECONDS / SETUP_POLL)):
         if 'kept' in study.user_attrs: return
         time.sleep(SETUP_POLL)
+
+
+def _is_set_up(study):
+    """Whether a study has a question of its own.
+
+    Without 'kept' it is new, or the process that made it was killed before it was set; without trials it was
+    opened only to be read; with trials of which none has begun, and nothing kept, both."""
+    from optuna.trial import TrialState
+    kept, trials = study.user_attrs.get('kept'), study.get_trials(deepcopy=False)
+    if kept is None or not trials: return False
+    return bool(kept) or any(trial.state != TrialState.WAITING for trial in trials)
 
 
 def _queue_default_trial(study, space):

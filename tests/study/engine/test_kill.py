@@ -91,7 +91,9 @@ def test_workers_killed(file_name, n_kills, tmp_path):
         return [int(line.split()[1]) for line in lines if line.split()[0] == event]
 
     def wait_until_ready(process):
-        while process.pid not in noted_numbers('up'):
+        n_begun = len(noted_numbers('began'))
+        # on a busy machine a worker may need longer to its first trial than a kill waits
+        while process.pid not in noted_numbers('up') or len(noted_numbers('began')) == n_begun:
             assert process.poll() is None
             time.sleep(.02)
     study = killed_again_and_again(start_process, read_study, n_kills, n_trials, wait_until_ready)

@@ -53,10 +53,13 @@ def test_a_first_trial_that_draws_is_not_the_kit_as_it_comes():
 def test_a_study_half_made_is_completed(tmp_path):
     "Whoever made it was killed before it queued its first trial, or right after."
     default_params = {'margin': .3, 'lr': 2e-3}
-    for file_name, is_queued in (('a.db', False), ('b.db', True)):
+    cases = ('a.db', False, False), ('b.db', True, False), ('c.db', True, True)
+    for file_name, is_queued, is_read in cases:
         address = f'sqlite:///{tmp_path}/{file_name}'
         half_made_study = optuna.create_study(study_name='s', storage=address, direction='maximize')
         if is_queued: half_made_study.enqueue_trial(default_params, user_attrs={'given': {}, 'default': True})
+        # somebody may look before it goes on
+        if is_read: open_study('s', tmp_path/file_name)
         study = open_study('s', tmp_path/file_name, space=SPACE)
         assert [trial.system_attrs['fixed_params'] for trial in study.trials] == [default_params]
         assert study.user_attrs['kept']['space']
