@@ -167,6 +167,27 @@ def test_rows(few, tmp_path):
     assert one['command'] == 'python tests/bench/worth_all.py --seeds 1 --only one'
 
 
+def test_rows_of_runs_that_are_not_at_hand_stay(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(worth_all, 'other_rows', lambda: pd.DataFrame(columns=COLUMNS))
+    table, elsewhere, here = tmp_path/'worth.csv', tmp_path/'elsewhere', tmp_path/'here'
+    def write(work, *runs):
+        for trick, name, seed in runs: scored(trick, name, seed, work)
+        found = worth_all.table_of(worth_all.planned(3, sets=['emoji']), work, table)
+        worth_all.write_text(table, worth_all.table_text(found))
+        return found.set_index('trick')
+    default, one, two = few.values()
+    first = write(elsewhere, *[(trick, 'emoji', seed) for trick in few.values() for seed in (0, 1)])
+    assert first.seeds.to_dict() == {DEFAULT: 2, 'one': 2, 'two': 2}
+    # a folder of its own with one seed of one trick, and then three of it
+    pd.testing.assert_frame_equal(write(here, (default, 'emoji', 0), (two, 'emoji', 0)), first)
+    later = write(here, *[(trick, 'emoji', seed) for trick in (default, two) for seed in (0, 1, 2)])
+    assert later.seeds.to_dict() == {DEFAULT: 3, 'one': 2, 'two': 3}
+    assert later.gain['one'] == first.gain['one'] and later.gain['two'] != first.gain['two']
+    # a trick that is no more goes
+    few.pop(one.id)
+    assert list(write(here).index) == [DEFAULT, 'two']
+
+
 def test_an_optimizer_is_compared_with_adamw_at_its_best_rate():
     names = [trick.name for trick, *_ in worth_all.planned(1, ['ranger'], ['emoji'])]
     assert sorted(names) == sorted([DEFAULT, DEFAULT, ADAMW, 'ranger'])

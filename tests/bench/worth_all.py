@@ -76,6 +76,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT/'nbs'/'worth.csv'
 WORK = ROOT/'worth-work'
 COMMAND = 'python tests/bench/worth_all.py'
+KEY = ['section', 'trick', 'setting', 'set']  # what a row is found by
 SEEDS = 5
 STEPS = {STORED: 400, PICTURES: 204}
 RATES = {STORED: 1e-2, PICTURES: 4e-3}  # of adamw, the best on fold 1 of the emoji of a few
@@ -321,9 +322,25 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
                                       kind='stable').index].reset_index(drop=True)
 
 
-def table_of(runs: list, work: Path) -> pd.DataFrame:
-    "The whole table: what was measured here, and what other benches measured."
-    return in_order(pd.concat([measured_rows(runs, work), other_rows()], ignore_index=True)).round(4)
+def kept_rows(measured: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """Rows of a table that is there of which the work folder has no run, or fewer seeds: of somebody else's
+    runs only the table may be at hand. Rows of tricks that are no more are left out."""
+    if not table.exists(): return measured.iloc[:0]
+    known = {(trick.kind, trick.name, f'{trick.setting}, {STEPS[trick.setting]} steps')
+             for trick in tricks().values()}
+    before = pd.read_csv(table)
+    seeds = {tuple(row[KEY]): row.seeds for _, row in measured.iterrows()}
+    is_kept = [str(row.command).startswith(COMMAND) and tuple(row[KEY[:3]]) in known
+               and row.seeds > seeds.get(tuple(row[KEY]), 0) for _, row in before.iterrows()]
+    return before[is_kept]
+
+
+def table_of(runs: list, work: Path, table: Path) -> pd.DataFrame:
+    "What was measured here, what the table has of other runs, and what other benches measured."
+    measured = measured_rows(runs, work)
+    kept = kept_rows(measured, table)
+    is_older = pd.MultiIndex.from_frame(measured[KEY]).isin(pd.MultiIndex.from_frame(kept[KEY]))
+    return in_order(pd.concat([measured[~is_older], kept, other_rows()], ignore_index=True)).round(4)
 
 
 def main(arguments=None):
@@ -340,7 +357,7 @@ def main(arguments=None):
     try: runs = planned(options.seeds, options.only, options.sets)
     except InputError as error: parser.error(str(error))
     failed = fill(runs, options.work, options.minutes)
-    write_text(options.out, table_text(table_of(planned(options.seeds), options.work)))
+    write_text(options.out, table_text(table_of(planned(options.seeds), options.work, options.out)))
     if failed: raise SystemExit(f'{failed} runs failed')
 
 

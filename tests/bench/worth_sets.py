@@ -16,13 +16,15 @@ from torch import nn
 
 from fastmatch.core import InputError
 from fastmatch.data.block import MatchDataLoaders
+from fastmatch.data.demo import demo_path
 from fastmatch.data.loader import MatchDL
 from fastmatch.data.split import group_folds
 from fastmatch.data.title import TensorTitle
 from fastmatch.models import FrameFeatures
 
 DATA = Path(__file__).resolve().parents[3]/'shared'/'data'
-SETS = {'emoji': DATA/'emoji'/'listings.csv', 'luma': DATA/'luma'/'listings.csv',
+# the sample is in the package; the others lie beside the repository, in `shared/data`
+SETS = {'emoji': demo_path()/'listings.csv', 'luma': DATA/'luma'/'listings.csv',
         'amazon_google': DATA/'text'/'amazon_google.csv'}
 PICTURE_SIZES = {'emoji': 64, 'luma': 160}  # those of the files
 FOLDS = 5
@@ -36,6 +38,9 @@ def listings(name: str) -> pd.DataFrame:
 
     Raises `InputError` for a set that isn't one of `SETS`."""
     if name not in SETS: raise InputError(f'set={name!r}: choose one of {", ".join(SETS)}')
+    if not SETS[name].exists():
+        raise InputError(f'set={name!r}: its table {SETS[name]} is not there; '
+                         '--sets emoji needs none')
     df = pd.read_csv(SETS[name], keep_default_na=False)
     if 'fold' not in df:
         df = df[df.groupby('label_group').title.transform('size') > 1].reset_index(drop=True)

@@ -266,4 +266,4 @@ LEFT_OUT = {
     'DropFields': 'for columns as one text: tests/bench/cross_encoder.py',
     'DropSpan': 'for columns as one text: tests/bench/cross_encoder.py',
     'TextChanges': 'for columns as one text: tests/bench/cross_encoder.py',
-    'SCSE': INSIDE, 'BAM': INSIDE, 'IBN': INSIDE}
+    'SCSE': INSIDE, 'ChannelsLast': INNER, 'BAM': INSIDE, 'IBN': INSIDE}
