@@ -32,6 +32,8 @@ Scores = Annotated[bool, option(
     'Also write a .pairs.csv: the scores of each match by modality, and the reason.', '--scores')]
 Alone = Annotated[bool, option(
     'Match the new listings among themselves only, not with the catalogue.', '--alone')]
+Threshold = Annotated[float | None, option(
+    "Score from which listings match; default: the rule's, for the number of listings searched.")]
 Runtime = Annotated[str, option(
     "What runs the encoder: torch, or onnx or int8 where `fastmatch export` has made them.")]
 Rows = Annotated[int | None, option(
@@ -62,6 +64,7 @@ def match(
     out: MatchesFile = Path('matches.csv'),
     scores: Scores = False,
     alone: Alone = False,
+    threshold: Threshold = None,
     embeddings: Vectors = None,
     id_col: IdCol = None,
     image_col: ImageCol = None,
@@ -93,8 +96,8 @@ def match(
                             phash_col=phash_col, source_col=source_col)
         if store is not None and rows is None: raise InputError('--store: is for matching in pieces, --rows')
         if rows is not None:
-            if scores or alone or embeddings is not None:
-                raise InputError('--rows: takes no --scores, --alone or --embeddings')
+            if scores or alone or embeddings is not None or threshold is not None:
+                raise InputError('--rows: takes no --scores, --alone, --threshold or --embeddings')
             loaded = load_matcher(matcher, device, runtime=runtime, picture_store=picture_store)
             match_in_pieces(loaded, listings, out, images, column_names, field or (), rows=rows, store=store,
                             encoding=encoding, bs=bs, on_error=on_error, echo=typer.echo)
@@ -102,9 +105,10 @@ def match(
         listing_table = read_table(listings, encoding)
         loaded = load_matcher(matcher, device, runtime=runtime, picture_store=picture_store)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings, field or ())
-        result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error)
+        result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error,
+                              threshold=threshold)
         # a rule that does not know this pool may do badly here: said beside the result, not in it
-        typer.echo(result.setting, err=loaded.rule.pools is None)
+        typer.echo(result.setting, err=loaded.rule.pools is None and threshold is None)
         for note in result.notes: typer.echo(note, err=True)
         written_files = write_matches(result, out, scores)
         for skipped in result.skipped.itertuples():

@@ -1,6 +1,8 @@
 """`Rule`: how modalities are fused, which steps refine and decide, and where the threshold is; kept as json,
 applied to any listings."""
+import math
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 
 import numpy as np
 
@@ -229,6 +231,18 @@ class Rule:
         # beyond the measured pools a threshold may be predicted where no score can be
         if self.scores_end_at_one: threshold = min(threshold, HIGHEST)
         if self.scores_are_cosines: threshold = max(threshold, -HIGHEST)
+        return self._moved(threshold)
+
+    def with_threshold(
+        self,
+        threshold: float,
+    ) -> 'Rule':
+        "The rule with this threshold in pools of any size; those of its steps move with it."
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not math.isfinite(threshold):
+            raise InputError(f'threshold={threshold!r}: give a number')
+        return replace(self._moved(float(threshold)), pools=None)
+
+    def _moved(self, threshold):
         shift = threshold - self.threshold
         return replace(self, threshold=threshold, steps=tuple(step.moved(shift) for step in self.steps))
 

@@ -7,6 +7,8 @@ from .rule import Rule
 from .spaces.keys import MAX_SHARED
 from .steps.step import Step
 
+FAR = 16  # times the listings that a rule was chosen among: a threshold for more of them is a guess
+
 
 def rule_in_words(
     rule: Rule,
@@ -259,9 +261,10 @@ def _follows_the_pool(rule):
     measured = [f'{threshold:.3f} among {size:,}' for size, threshold in by_size if size <= pools.measured]
     predicted = [f'{threshold:.3f} among {size:,}' for size, threshold in by_size if size > pools.measured]
     sentence = f'The threshold follows the number of listings searched: {_listed(measured)}'
-    # every other of the predicted ones is a doubling further than the one before
-    if predicted: sentence += f' (measured), {_listed(predicted[1::2] or predicted)} (predicted)'
-    return f'{sentence}; beyond that a doubling adds {pools.per_doubling:+.3f}.'
+    # of the predicted ones those that are four times as large as the one before
+    if predicted: sentence += f' (measured), {_listed(predicted[3::4] or predicted)} (predicted)'
+    beyond = f'a doubling adds {pools.per_doubling:+.3f}' if pools.per_doubling else 'it stays'
+    return f'{sentence}; beyond that {beyond}.'
 
 
 def threshold_in_words(
@@ -280,7 +283,10 @@ def threshold_in_words(
     smallest, largest = rule.pools.sizes[0], rule.pools.measured
     chosen = f'in the catalogue of {largest:,} listings'
     if rule.score.get('setting') != IN_THE_CATALOGUE: chosen = f'among {largest:,} listings'
-    if pool > largest: chosen += '; extrapolated beyond them'
+    if pool > FAR * largest:
+        chosen += (f'; a guess for {pool / largest:.0f} times as many: choose the rule on more, or give a '
+                   'threshold')
+    elif pool > largest: chosen += '; extrapolated beyond them'
     if pool < smallest: chosen += f'; it was not measured below {smallest:,}'
     return f'{taken} (chosen {chosen})'
 

@@ -136,9 +136,14 @@ class Matcher:
         catalogue: bool = True,  # Match against the known listings; one that is in both is taken from `new`
         bs: int = 64,  # Listings a batch
         on_error: str = 'raise',  # 'raise', or 'skip' unusable listings (they are in `skipped` of the result)
+        threshold: float | None = None,  # In place of the rule's, whatever is searched; None: the rule's
     ) -> MatchResult:
-        "The matches of new listings among the known ones and among themselves."
-        if new is None: return self._decide(self.ids, self.spaces, pd.DataFrame())
+        """The matches of new listings among the known ones and among themselves.
+
+        To try several thresholds embed once, `embeddings, _ = matcher.embed(df)`, and match the embeddings.
+        """
+        rule = self.rule if threshold is None else self.rule.with_threshold(threshold)
+        if new is None: return self._decide(self.ids, self.spaces, pd.DataFrame(), rule)
         embeddings, skipped = self._embedded(new, path, bs, on_error)
         new_ids = check_ids(embeddings.ids, 'new listings')
         new_spaces = self.catalogue.spaces_of(embeddings)
@@ -146,14 +151,15 @@ class Matcher:
         known = {}
         if is_kept.any(): known = self.spaces if is_kept.all() else self.catalogue.take(is_kept).spaces
         pools = {modality: Pool(space, known.get(modality), within) for modality, space in new_spaces.items()}
-        return self._decide(np.concatenate([new_ids, self.ids[is_kept]]), pools, skipped)
+        return self._decide(np.concatenate([new_ids, self.ids[is_kept]]), pools, skipped, rule)
 
-    def _decide(self, listing_ids, spaces, skipped):
-        decision = self.rule.run(spaces)
+    def _decide(self, listing_ids, spaces, skipped, rule):
+        decision = rule.run(spaces)
         searched = next(iter(spaces.values())).searched
         placeholders = {modality: spaces[modality].overused_keys() for modality in self.rule.modalities
                         if holds_keys(spaces[modality])}
-        setting = threshold_in_words(self.rule, searched, _chosen_among(self.info))
+        setting = f'threshold {rule.threshold:g}, as it was given'
+        if rule is self.rule: setting = threshold_in_words(rule, searched, _chosen_among(self.info))
         return MatchResult(listing_ids, decision.matches, decision.neighbors, spaces, decision.rule, skipped,
                            decision.trail, decision.pairs, setting, decision.cut_short, placeholders)
 

@@ -7,6 +7,10 @@ g is 1 where wrong matches come to all listings alike, and less where they come 
 counted, g is measured in parts of the pool; the best threshold for a larger pool is the best of that curve.
 A straight line through the best thresholds of the parts carries worse (`tests/bench/pools.py`): where matches
 are right too seldom, the best threshold leaps to a place from which on nothing matches, and no line does.
+
+The curve may say that in a much larger pool nothing is worth matching, and there it is least to be trusted:
+identical listings are the same product in any pool. So a predicted threshold leaves a twentieth of the right
+matches that were found here, and beyond the largest predicted pool it stays as it is.
 """
 from dataclasses import dataclass, replace
 
@@ -28,7 +32,8 @@ from .setting import Setting
 HALVINGS = 3  # of the pool: parts of a half, a quarter, an eighth
 ENOUGH_ROWS = 2_000  # looked up in parts of one size: more of them hardly change what is measured
 SMALLEST = 30  # listings of a part: fewer say little, and steps need neighbors
-DOUBLINGS = 4  # beyond the largest size for which thresholds are predicted
+DOUBLINGS = 8  # beyond the largest size for which thresholds are predicted; there it stays as it is
+LEFT = .05  # share of the right matches that a predicted threshold leaves
 POINTS = 4_000  # thresholds that are compared
 NEAR_BEST = .05  # row F1 below the best: the power of the pool is measured at thresholds as good as this
 # The power in title sets, where it was .8 to 1. What the parts of a small pool say has an error of about .1:
@@ -63,11 +68,12 @@ def pool_thresholds(
     largest = setting.pool
     beyond = [int(round(largest * 2**(half / 2))) for half in range(1, 2 * DOUBLINGS + 1)]
     smaller = _monotone_best(shifts, [level.curves(shifts).row_f1 for level in levels], -1)
-    larger = _monotone_best(shifts, [law.row_f1(pool / largest) for pool in (largest, *beyond)], 1)
+    larger = _monotone_best(shifts, [law.row_f1(pool / largest) for pool in (largest, *beyond)], 1,
+                            levels[0].reached_by(LEFT))
     shift_of_pool = dict(zip([level.pool for level in levels], smaller)) | dict(zip(beyond, larger[1:]))
     rising = sorted(shift_of_pool)
     return PoolThresholds(tuple(rising), tuple(rule.threshold + shift_of_pool[pool] for pool in rising),
-                          per_doubling=float(larger[-1] - larger[-5]) / 2, measured=largest)
+                          measured=largest)
 
 
 def threshold_curves(
@@ -121,6 +127,14 @@ class Level:
         return cls(int(round(np.mean([part.pool for part in parts]))), sum(part.n_rows for part in parts),
                    sum(part.alone for part in parts),
                    **{name: array[best_first] for name, array in joined.items()})
+
+    def reached_by(
+        self,
+        share: float,  # Of the right matches
+    ) -> float:  # Infinite where there is none
+        "The shift of the thresholds up to which so many of the right matches are let in."
+        right = self.entries[(self.right_gains > 0) & np.isfinite(self.entries)]
+        return float(np.quantile(right, 1 - share, method='lower')) if len(right) else np.inf
 
     def curves(
         self,
@@ -292,16 +306,18 @@ def _shifts(levels, rule):
     return shifts[shifts <= above_all]
 
 
-def _monotone_best(shifts, curves, sign):
+def _monotone_best(shifts, curves, sign, highest=np.inf):
     """The best shift of each curve, less that of the first; where the one before is as good as any, it stays.
 
     Each is sought on one side of the one before, above it or (-1) below: the best threshold rises with the
     pool, all else is chance. The first is the pool that the rule was chosen in, so its shift is none, unless
-    another is better there.
+    another is better there. None of the others is above `highest`, unless the first is.
     """
     chosen = [0.]
     for row_f1 in curves:
-        allowed = sign * shifts >= sign * chosen[-1] if len(chosen) > 1 else np.ones(len(shifts), bool)
+        allowed = np.ones(len(shifts), bool)
+        if len(chosen) > 1:
+            allowed = (sign * shifts >= sign * chosen[-1]) & (shifts <= max(highest, chosen[1]))
         is_best = allowed & (row_f1 >= row_f1[allowed].max() - ROUNDING)
         # of equally good ones the highest, as everywhere
         chosen.append(chosen[-1] if is_best[shifts == chosen[-1]].any() else shifts[is_best][-1])

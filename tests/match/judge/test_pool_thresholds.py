@@ -227,6 +227,39 @@ def test_where_nothing_is_worth_matching():
         assert len(rule.at(size).apply(embeddings.spaces()).ids) == 200
 
 
+@pytest.mark.parametrize('structure', [STRUCTURE, Rule('mean', MEAN, .9)])
+def test_identical_listings_match_in_any_pool(structure):
+    "Chosen among few that chance joins often, and used among a hundred thousand."
+    rng = np.random.default_rng(0)
+    groups = np.arange(120) // 2
+    vectors = {name: rng.normal(size=(60, 4))[groups] + .9 * rng.normal(size=(120, 4)) for name in MEAN}
+    twins = groups < 8
+    for each in vectors.values():
+        each[np.flatnonzero(twins)[1::2]] = each[np.flatnonzero(twins)[::2]]
+        # some are of two groups: the curve then says that among many nothing is worth matching
+        each[40:44] = each[60:64]
+    embeddings = Embeddings(vectors, np.arange(120), groups=groups)
+    pools = pool_thresholds(among_themselves(embeddings), structure)
+    assert pools.per_doubling == 0 and (np.diff(pools.thresholds) >= 0).all()
+    rule = Rule('mean', MEAN, pools.thresholds[-1], pools=pools)
+    found = rule.at(100_000).apply(embeddings.spaces())
+    assert row_f1(found, embeddings.groups)[twins].mean() > .9
+    # and hardly anything else does
+    assert len(found.ids) < 1.1 * (120 + twins.sum() + 8)
+
+
+def test_what_a_predicted_threshold_leaves():
+    level = made_level(400, .01)
+    right = level.entries[level.right_gains > 0]
+    for share in (.05, .5):
+        assert np.mean(right >= level.reached_by(share)) == pytest.approx(share, abs=1e-3)
+    # the curve of a pool a thousand times as large wants a higher one
+    shifts = np.linspace(.3, 2, 500)
+    law = WrongMatches.fitted([level], shifts)
+    assert shifts[law.row_f1(1e3).argmax()] > level.reached_by(.05)
+    assert Level(3, 3, 3., np.zeros(0), np.zeros(0), np.zeros(0)).reached_by(.05) == np.inf
+
+
 def test_too_few_for_parts():
     setting = among_themselves(made_embeddings(12, 0))
     pools = pool_thresholds(setting, Rule('mean', MEAN, .5))
