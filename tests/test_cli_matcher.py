@@ -442,6 +442,19 @@ def test_a_study_of_titles_of_several_columns(tables, two_texts, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_a_threshold_of_ones_own(tables, titles_only, tmp_path):
+    lengths = []
+    for threshold in ('-1', '2'):
+        result = match(titles_only[0], tables/'new.csv', tmp_path/f'{threshold}.csv', '--alone',
+                       '--threshold', threshold)
+        assert result.exit_code == 0 and f'threshold {threshold}, as it was given' in result.output
+        lengths.append(pd.read_csv(tmp_path/f'{threshold}.csv').matches.str.split().str.len())
+    n = len(pd.read_csv(tables/'new.csv'))
+    assert lengths[0].tolist() == [n] * n and lengths[1].lt(3).all()
+    result = match(titles_only[0], tables/'new.csv', tmp_path/'m.csv', '--rows', 5, '--threshold', .5)
+    assert result.exit_code == 2 and '--threshold' in result.output
+
+
 def test_matches_that_are_cut_are_told(tables, titles_only, tmp_path):
     matcher = load_matcher(titles_only[0])
     cut = Rule('mean', {'title': 1.}, -1., k=6, max_matches=4, made_with=matcher.rule.made_with)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fastmatch.core import InputError
-from fastmatch.match import Embeddings, Rule
+from fastmatch.match import Embeddings, Rule, Step
 from fastmatch.matcher import Matcher, load_matcher, submission
 from fastmatch.models import Views
 from fastmatch.models.views import views_of
@@ -175,3 +175,29 @@ def test_a_rule_of_an_earlier_version_is_used_as_it_is(info, among):
     rule = Rule('mean', {'image': 1.}, .7)
     result = Matcher(rule, many(40), info=info).match(many(5, 1))
     assert result.rule is rule and f'taken as it was chosen, {among}: ' in result.setting
+
+
+def test_a_threshold_of_ones_own():
+    "It is taken whatever is searched, and the steps' thresholds keep their distance to it."
+    def of(threshold, least, **options):
+        steps = Step('min2', threshold=least),
+        return Matcher(Rule('mean', {'image': 1.}, threshold, steps=steps, **options), many(40))
+    matcher, expected = of(.7, .6, pools=POOLS), of(.9, .8)
+    for options in ({}, dict(catalogue=False)):
+        result = matcher.match(many(5, 1), threshold=.9, **options)
+        fixed = expected.match(many(5, 1), **options)
+        assert result.to_frame(scores=True).equals(fixed.to_frame(scores=True))
+        assert result.setting == 'threshold 0.9, as it was given'
+    assert matcher.match(threshold=.9).to_frame().equals(expected.match().to_frame())
+    assert matcher.rule.threshold == .7 and matcher.rule.pools is not None
+    for wrong in ('.7', True, float('nan')):
+        with pytest.raises(InputError, match='threshold=.*: give a number'): matcher.match(threshold=wrong)
+
+
+def test_far_more_listings_than_the_rule_was_chosen_among():
+    rule = Rule('mean', {'image': 1.}, .7, pools=POOLS, score={'setting': 'in the catalogue'})
+    for n, is_guess in ((640, False), (641, True)):
+        setting = Matcher(rule, many(3, 1)).match(many(n), catalogue=False).setting
+        told = 'a guess for 16 times as many: choose the rule on more, or give a threshold' in setting
+        assert told == is_guess
+        assert ('extrapolated' in setting) != is_guess
