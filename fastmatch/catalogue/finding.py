@@ -136,6 +136,8 @@ class Finding:
 
     def _run_all(self):
         "Carry the rule out on all listings; the listings whose pairs changed."
+        # these pairs stand by themselves: the threshold is for those who ask
+        self.record.keep_setting('threshold', self._rules()[0].threshold)
         old = {(first, second): (score, reason) for first, second, score, reason in self.record.execute(
             'select first, second, score, reason from edge')}
         rows = []

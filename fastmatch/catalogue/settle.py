@@ -26,8 +26,13 @@ class Changes:
     def __len__(self): return len(self.frame)
 
     def __repr__(self):
-        name = f'event {self.event}' if self.event else 'dry run, nothing kept'
-        return f'{name}, {self.kind}: {self.in_words()}'
+        return f'{self.name}, {self.kind}: {self.in_words()}'
+
+    @property
+    def name(self) -> str:
+        "Which event it is, or why it is none."
+        if self.event: return f'event {self.event}'
+        return 'nothing new' if self.known and not len(self.frame) else 'dry run, nothing kept'
 
     def in_words(self) -> str:
         "How many listings and groups it concerned."

@@ -35,7 +35,8 @@ def add(
     """Add listings to a catalogue that lives: a file of groups whose numbers stay. A new file is made.
 
     Each listing joins a group, opens one, or brings groups together, of which the oldest keeps its number.
-    After a kill the same call with --on-known skip goes on.
+    A column of groups is not read: what you know of them goes in by `fastmatch verdicts`. After a kill the
+    same call with --on-known skip goes on.
     """
     with working():
         from ..jobs.catalogue import add_file, open_catalogue

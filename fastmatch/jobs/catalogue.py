@@ -55,7 +55,12 @@ def add_file(
     """Add the listings of a file in pieces, each whole or not at all; after a kill the same call with
     on_known='skip' goes on."""
     columns = {f'{role}_col': None for role in ('id', 'image', 'title', 'phash', 'source')}
-    listings = new_listings(read_table(table, encoding), catalogue.matcher, columns, images)
+    try: listings = new_listings(read_table(table, encoding), catalogue.matcher, columns, images)
+    except InputError as error:
+        if '-col' not in str(error): raise
+        # columns are named by options elsewhere, not here
+        raise InputError(f'{table}: {error}. Here they are found by their names alone: rename them in the '
+                         'table') from error
     _check_ids(catalogue, listings, options.get('on_known', 'raise'))
     piece = max(1, len(listings)) if dry_run else PIECE
     done = []

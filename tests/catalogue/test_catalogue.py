@@ -8,7 +8,7 @@ import pytest
 from fastmatch.catalogue import Catalogue
 from fastmatch.core import InputError
 from fastmatch.data.columns import Columns
-from fastmatch.match import Embeddings, Rule
+from fastmatch.match import Embeddings, Rule, Step
 from fastmatch.matcher import Matcher
 from tests.catalogue.made import RULES, blocks_of, listings, matcher_of, partition_of
 
@@ -81,7 +81,8 @@ def test_known_ids(tmp_path):
             catalogue.add(embeddings)
         assert len(catalogue) == 6
         assert catalogue.add(embeddings, on_known='skip').known == [f'p00{row}' for row in range(6)]
-        assert catalogue.add(embeddings, on_known='skip').event is None
+        again = catalogue.add(embeddings, on_known='skip')
+        assert again.event is None and repr(again) == 'nothing new, add: 10 listings were there before'
         catalogue.add(changed, on_known='replace')
         assert partition_of(catalogue) == blocks_of(changed.ids, at_once(RULES['mean'], changed))
         # one that is alone in its group keeps the number too
@@ -92,6 +93,19 @@ def test_known_ids(tmp_path):
         assert catalogue.group_of('p003') == number and catalogue.check() == []
         with pytest.raises(InputError, match="on_known='overwrite': choose one of raise, skip, replace"):
             catalogue.add(changed, on_known='overwrite')
+
+
+@pytest.mark.parametrize('name', ['pools', 'augmented pools'])
+def test_the_threshold_that_is_told_is_that_for_the_listings_there(name, tmp_path):
+    "Also where the rule decides on all listings at once."
+    rule = RULES['pools']
+    if name == 'augmented pools': rule = replace(rule, steps=(Step('augment', by='fused', k=2), Step('min2')))
+    with Catalogue.create(tmp_path/'shop.db', matcher_of(rule)) as catalogue:
+        for pieces in (5, 20, 40):
+            catalogue.add(listings(40).take(np.arange(pieces)), on_known='skip')
+            assert catalogue.threshold == rule.at(pieces).threshold > .7
+        catalogue.remove(listings(40).ids[3:].tolist())
+        assert catalogue.threshold == rule.at(3).threshold
 
 
 def test_verdicts_hold_against_pairs_and_time(tmp_path):

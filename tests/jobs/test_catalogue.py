@@ -56,6 +56,13 @@ def test_a_life_in_commands(folder):
         assert catalogue.events().kind.tolist() == ['add', 'add', 'split', 'undo', 'remove', 'remove']
 
 
+def test_columns_under_other_names(folder):
+    LISTINGS.rename(columns={'title': 'words'}).to_csv('other.csv', index=False)
+    code, said = call('add', 'shop.db', 'other.csv', '--matcher', 'matcher')
+    assert code == 2 and 'other.csv: say which column is title' in ' '.join(said.split())
+    assert 'found by their names alone: rename them' in ' '.join(said.split())
+
+
 def test_verdicts_go_out_and_in(folder):
     call('add', 'shop.db', 'all.csv', '--matcher', 'matcher')
     assert call('verdicts', 'shop.db', '-o', 'ask.csv', '--close-calls', 10)[0] == 0
