@@ -161,7 +161,7 @@ def export(
     images: NewImages = None,
     max_loss: Annotated[float, option(
         'Largest loss of int8 in row F1: above it nothing is written.')] = MAX_LOSS,
-    group_col: Annotated[str, option('Column of groups.')] = 'label_group',
+    group_col: Annotated[str | None, option('Column of groups; default: by its usual names.')] = None,
     encoding: Encoding = 'utf-8',
     bs: Batch = 64,
     seed: Seed = 0,

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import InputError
-from ..data.table import read_table
+from ..data.table import read_table, recognise
 from ..match import Embeddings
 from ..matcher import CropEncoder, Matcher, SeveralEncoders, load_matcher
 from ..matcher.kept import KeptFiles, weights_of
@@ -32,7 +32,7 @@ def export_matcher(
     *,
     int8: bool = True,  # Also with 8-bit weights
     max_loss: float = MAX_LOSS,  # Largest loss of int8 in row F1: above it nothing is written
-    group_col: str = 'label_group',  # Says which listings are the same product, where the table has it
+    group_col: str | None = None,  # Says which listings are the same product; None: by its usual names
     bs: int = 64,  # Listings a batch
     seed: int = 0,  # Of the listings that are drawn
     echo=print,  # Called with a line of text at each stage
@@ -49,6 +49,8 @@ def export_matcher(
     if isinstance(matcher.encoder, (SeveralEncoders, CropEncoder)):
         raise InputError(f'{folder}: the matcher holds several encoders, which torch runs alone; '
                          'distil them to one first')
+    group_col = column_of_groups(listings, group_col)
+    if int8 and group_col is None: echo('no column of groups: what int8 loses in row F1 will not be known')
     echo('embedding with torch ...')
     real = _Listings(matcher, listings, images, group_col, bs)
     by_torch = real.embedded(matcher.encoder)
@@ -100,6 +102,16 @@ def listings_of_file(
     return new_listings(read_table(listings, encoding), load_matcher(folder, 'cpu'), names, images)
 
 
+def column_of_groups(
+    listings: pd.DataFrame | None,  # As they were read
+    group_col: str | None,  # As a user named it; None: by its usual names
+) -> str | None:  # None where there is none
+    "The column that says which listings are the same product; raises `InputError` for one that isn't there."
+    if listings is None: return None
+    required = () if group_col is None else ('group',)
+    return recognise(listings, required, group_col=group_col).group
+
+
 def refuse_loss(
     loss: RuntimeLoss,  # Of a runtime
     max_loss: float,  # In row F1
@@ -131,7 +143,7 @@ class _Listings:
             # what can't be read is left out, once for all runtimes
             whole, skipped = self._embed(encoder, self.table, 'skip')
             if len(skipped): self.table = self.table.drop(index=skipped.row).reset_index(drop=True)
-            if self.group_col in self.table:
+            if self.group_col is not None:
                 whole = Embeddings(whole, whole.ids, whole.titles, self.table[self.group_col].to_numpy(),
                                    phash=whole.phash)
             self.whole = whole

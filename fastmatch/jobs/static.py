@@ -14,7 +14,7 @@ from ..match.judge.score import row_f1
 from ..matcher import Matcher, load_matcher
 from ..matcher.static import distil_static
 from ..store import check_new_folder
-from .export import MEASURED, drawn_groups, titles_of
+from .export import MEASURED, column_of_groups, drawn_groups, titles_of
 from .runtime_loss import agreement
 
 HELD_OUT = .1  # of the catalogue, where no listings to measure on are given
@@ -48,7 +48,7 @@ def static_matcher(
     out,  # Folder to write; must not be there
     listings: pd.DataFrame | None = None,  # To measure the loss on; None: a tenth of the catalogue, agreement
     *,
-    group_col: str = 'label_group',  # Says which listings are the same product, where the table has it
+    group_col: str | None = None,  # Says which listings are the same product; None: by its usual names
     bs: int = 64,  # Listings a batch
     seed: int = 0,  # Of what is drawn
     echo=print,  # Called with a line of text at each stage
@@ -64,6 +64,7 @@ def static_matcher(
     matcher = load_matcher(folder, 'cpu')
     if matcher.encoder is None: raise InputError(f'{folder}: the matcher has no encoder to distil')
     catalogue = titles_of(matcher)
+    group_col = column_of_groups(listings, group_col)
     measured = _measured(matcher, catalogue, listings, group_col, seed)
     is_measured = _known_among(catalogue, measured, matcher.columns)
     if is_measured.sum() > len(catalogue) - 2:

@@ -5,8 +5,10 @@ import torch
 from typer.testing import CliRunner
 
 from fastmatch.cli import app
+from fastmatch.core import InputError
 from fastmatch.data.columns import Columns
 from fastmatch.data.demo import demo_path
+from fastmatch.jobs.export import column_of_groups
 from fastmatch.match import Rule
 from fastmatch.matcher import Encoder, Matcher, Picture, load_matcher
 from fastmatch.matcher.folder import read_matcher_files
@@ -55,6 +57,13 @@ def test_both_runtimes_are_added(shop):
         found, _ = load_matcher(folder, runtime=runtime).embed(new, IMAGES)
         cosines = (found['image'] * expected['image']).sum(1)
         assert cosines.mean() > nearest, (runtime, cosines.mean())
+
+
+def test_the_column_of_groups_is_found_as_in_training():
+    table = pd.DataFrame({'sku': ['a', 'b'], 'name': ['x', 'y'], 'product': [1, 2], 'mine': [3, 4]})
+    assert column_of_groups(table, None) == 'product' and column_of_groups(table, 'mine') == 'mine'
+    assert column_of_groups(table.drop(columns='product'), None) is None is column_of_groups(None, 'mine')
+    with pytest.raises(InputError, match='label_group'): column_of_groups(table, 'label_group')
 
 
 def test_a_matcher_without_an_encoder_is_told(tmp_path):
