@@ -105,6 +105,7 @@ def match(
         listing_table = read_table(listings, encoding)
         loaded = load_matcher(matcher, device, runtime=runtime, picture_store=picture_store)
         new_rows = new_listings(listing_table, loaded, column_names, images, embeddings, field or ())
+        typer.echo(f'matching {len(new_rows):,} listings ...')
         result = loaded.match(new_rows, images or '.', catalogue=not alone, bs=bs, on_error=on_error,
                               threshold=threshold)
         # a rule that does not know this pool may do badly here: said beside the result, not in it
