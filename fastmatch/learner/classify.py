@@ -31,6 +31,7 @@ from .base import (
     take_options,
 )
 from .pretrain import keep_objectives, stream_options
+from .reading import refuse_views_of_features
 from .show import RIGHT, WRONG, draw_items
 from .trial import check_loss, try_loss
 
@@ -61,6 +62,7 @@ class ClassifyLearner(ListingLearner):
         tta: bool | Views = False,
     ) -> pd.DataFrame:  # The id column, `label`, `prob`, and a column of probabilities for each class
         "The likeliest class of each item with its probability, and the probability of every class."
+        refuse_views_of_features(self.dls, tta)
         dls, id_col = self.dls, self.dls.columns.id
         items, loader = dls.valid_df, dls.valid
         if df is None and path is not None: raise InputError('path is the folder of a table: give df too')
@@ -84,6 +86,7 @@ class ClassifyLearner(ListingLearner):
         """Probabilities (n,c), true classes (n,) and losses (n,) of the validation items; of soft labels the
         likeliest class is the true one."""
         if not len(self.dls.valid_df): raise InputError('the dataloaders hold no items for validation')
+        refuse_views_of_features(self.dls, tta)
         with self.no_bar():
             probabilities, targets, losses = self.get_preds(dl=self.dls.valid, with_loss=True,
                                                             cbs=AverageViews(tta))

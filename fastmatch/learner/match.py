@@ -32,7 +32,6 @@ from ..matcher.batches import Batch, batches_by_length, by_listing, embed_batche
 from ..matcher.encode import embedding_settings
 from ..metrics import RecallAt, RowF1
 from ..models import MatchNet, Views
-from ..models.views import views_of
 from ..optim import adamw
 from ..pretrain import WithObjectives
 from .base import (
@@ -47,7 +46,7 @@ from .base import (
 )
 from .matcher import MatcherExport, check_exportable
 from .pretrain import keep_objectives, stream_options
-from .reading import fingerprint_of, tokenize_of
+from .reading import refuse_views_of_features, tokenize_of
 from .resizing import resizing_of
 from .show import MISSED, RIGHT, WRONG, draw_rows
 from .trial import check_loss, try_loss, try_metrics
@@ -102,9 +101,7 @@ class MatchLearner(MatcherExport, ListingLearner):
             if path is not None and columns.image is not None: df = in_folder(df, [columns.image], folder)
         if len(df) == 0: raise InputError('no listings to embed: the dataloaders hold none for validation')
         pictures, listings = df, np.arange(len(df))
-        if views_of(tta).spec() and fingerprint_of(self.dls) is not None:
-            raise InputError(f'tta={tta}: features of pictures have no mirror image; make them with '
-                             'FrameFeatures(..., mirror=True)')
+        refuse_views_of_features(self.dls, tta)
         # a fusion reads the pictures of a listing together
         if self.dls.frame_reading is not None:
             pictures = self.dls.frame_reading.widen(df)

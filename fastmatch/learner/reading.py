@@ -13,6 +13,7 @@ from ..callback.state import preserved_randomness
 from ..core import InputError
 from ..data.loaders import ListingDataLoaders
 from ..data.title import Tokenize
+from ..models.views import Views, views_of
 
 
 def tokenize_of(
@@ -30,6 +31,16 @@ def fingerprint_of(
     reading = getattr(dls, 'frame_reading', None)
     features = getattr(dls, 'picture_features', None) if reading is None else reading.features
     return None if features is None else getattr(features, 'fingerprint', 'unknown')
+
+
+def refuse_views_of_features(
+    dls,  # `ListingDataLoaders`
+    tta: bool | Views,  # As a user gave it
+):
+    "Raise `InputError` where pictures are to be seen in several views, and only their features are read."
+    if views_of(tta).spec() and fingerprint_of(dls) is not None:
+        raise InputError(f'tta={tta}: features of pictures have no mirror image; make them with '
+                         'FrameFeatures(..., mirror=True)')
 
 
 class EncoderNormalize(Normalize):

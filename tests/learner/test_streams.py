@@ -338,6 +338,12 @@ def test_new_items_in_another_folder(pictures, features, text_arch, tmp_path):
         np.testing.assert_allclose(there.prob, here.prob, atol=1e-5)
 
 
+def test_features_have_no_further_views(pictures, features, text_arch):
+    learn = classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single')
+    with pytest.raises(InputError, match='tta=True: features of pictures have no mirror image'):
+        learn.predictions(tta=True)
+
+
 def test_learners_are_exported(pictures, features, text_arch, tmp_path):
     learn = quiet(classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single'))
     expected = learn.predictions(table().drop(columns='label'))
