@@ -220,6 +220,8 @@ class Catalogue(Reading):
         check_fits(embeddings, self.record.setting('widths'))
         options = Options(who, reason, dry_run)
         with self._event('add', options, {'listings': len(embeddings)}) as (event, finding):
+            # of an empty catalogue there is nothing that it could move
+            threshold = self.record.setting('threshold') if self.record.count() else None
             there = self.record.numbers_of(embeddings.ids, '')
             if there and on_known != 'replace':
                 raise InputError(f'in the catalogue already: {preview(there)}; give on_known="skip" or '
@@ -231,7 +233,7 @@ class Catalogue(Reading):
             groups_by_id = {listing: loss.groups[number] for listing, number in there.items()}
             kept = {number: groups_by_id[listing] for number, listing in zip(numbers.tolist(), embeddings.ids)
                     if listing in groups_by_id}
-            changes = self._settle(event, touched, loss.groups, kept)
+            changes = self._settle(event, touched, loss.groups, kept, threshold)
         return self._told(changes, 'add', dry_run, skipped, known)
 
     def remove(
@@ -245,8 +247,9 @@ class Catalogue(Reading):
         "Take listings out; a group that only they held together falls apart."
         ids = [ids] if np.ndim(ids) == 0 else list(ids)
         with self._event('remove', Options(who, reason, dry_run), {'listings': len(ids)}) as (event, finding):
+            threshold = self.record.setting('threshold')
             loss = finding.take_out(self.record.numbers_of(ids).values(), event)
-            changes = self._settle(event, finding.left(loss), loss.groups)
+            changes = self._settle(event, finding.left(loss), loss.groups, before=threshold)
         return self._told(changes, 'remove', dry_run)
 
     def verdict(
@@ -343,8 +346,11 @@ class Catalogue(Reading):
             changes = self._settle(event, finding.all_anew())
         return self._told(changes, 'regroup', dry_run)
 
-    def _settle(self, event, touched, taken_out=None, revived=None):
-        return settle(self.record, event, touched, self.record.setting('threshold'), taken_out, revived)
+    def _settle(self, event, touched, taken_out=None, revived=None, before=None):
+        "The changes of an event; `before` is the threshold that counted until then: where it moved is told."
+        now = self.record.setting('threshold')
+        changes = settle(self.record, event, touched, now, taken_out, revived)
+        return changes if before in (None, now) else replace(changes, threshold=(before, now))
 
     # --- what comes back
 

@@ -22,6 +22,8 @@ class Changes:
     gone: list = field(default_factory=list)  # Groups without any listing now
     skipped: object = None  # DataFrame of listings that can't be used: `id`, `row`, `column`, `reason`
     known: list = field(default_factory=list)  # Ids that were there before and were left as they are
+    # (before, now): the threshold, where it moved with the number of listings, which may move any group
+    threshold: tuple | None = None
 
     def __len__(self): return len(self.frame)
 
@@ -44,7 +46,10 @@ class Changes:
                    (len(self.merged), 'merged into an older one'), (len(self.gone), 'closed'),
                    (len(self.known), 'listings were there before'),
                    (0 if self.skipped is None else len(self.skipped), 'rows skipped')]
-        return ', '.join(f'{count} {words}' for count, words in figures if count) or 'no group changed'
+        told = [f'{count} {words}' for count, words in figures if count] or ['no group changed']
+        if self.threshold is not None:
+            told.append('the threshold moved from {:.4f} to {:.4f}'.format(*self.threshold))
+        return ', '.join(told)
 
 
 def settle(

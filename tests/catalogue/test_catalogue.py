@@ -101,11 +101,15 @@ def test_the_threshold_that_is_told_is_that_for_the_listings_there(name, tmp_pat
     rule = RULES['pools']
     if name == 'augmented pools': rule = replace(rule, steps=(Step('augment', by='fused', k=2), Step('min2')))
     with Catalogue.create(tmp_path/'shop.db', matcher_of(rule)) as catalogue:
-        for pieces in (5, 20, 40):
-            catalogue.add(listings(40).take(np.arange(pieces)), on_known='skip')
+        for before, pieces in ((0, 5), (5, 20), (20, 40)):
+            changes = catalogue.add(listings(40).take(np.arange(pieces)), on_known='skip')
             assert catalogue.threshold == rule.at(pieces).threshold > .7
-        catalogue.remove(listings(40).ids[3:].tolist())
+            moved = (rule.at(before).threshold, rule.at(pieces).threshold) if before else None
+            assert changes.threshold == moved
+            assert ('the threshold moved from' in repr(changes)) == bool(before)
+        changes = catalogue.remove(listings(40).ids[3:].tolist())
         assert catalogue.threshold == rule.at(3).threshold
+        assert f'moved from {rule.at(40).threshold:.4f} to {rule.at(3).threshold:.4f}' in repr(changes)
 
 
 def test_verdicts_hold_against_pairs_and_time(tmp_path):
