@@ -1,5 +1,6 @@
 "Requests made up from the service's own OpenAPI, right ones and wrong ones: no 500, answers as described."
 import base64
+import itertools
 import re
 
 import pytest
@@ -12,6 +13,7 @@ schemathesis = pytest.importorskip('schemathesis')
 CHECKS = ('not_a_server_error', 'status_code_conformance', 'content_type_conformance',
           'response_schema_conformance')
 IDS = ('id', 'first', 'second')
+NEW = itertools.count()  # numbers of listings that nobody has added yet
 GROUP = 1, 'emoji_0000'  # the first listing opened the first group
 
 
@@ -40,8 +42,8 @@ def grounded(content, names):
     if isinstance(content.get('listings'), list):
         whole = {'title': 'face', 'pictures': [base64.b64encode(png()).decode()], 'columns': {}}
         parts = [part for part in content['listings'][:8] if isinstance(part, dict)]
-        content['listings'] = [{**part, **whole, **({'id': f'made-up-{place}'} if 'id' in part else {})}
-                               for place, part in enumerate(parts)]
+        content['listings'] = [{**part, **whole, **({'id': f'made-up-{next(NEW)}'} if 'id' in part else {})}
+                               for part in parts]
     return content
 
 
