@@ -82,12 +82,14 @@ class ClassifyLearner(ListingLearner):
         "Not for listings: see `show_worst` and `show_confusions`."
         raise InputError('call learn.show_worst(), learn.show_confusions() or learn.predictions()')
 
-    def _validated(self):
+    def _validated(self, tta=False):
         """Probabilities (n,c), true classes (n,) and losses (n,) of the validation items; of soft labels the
         likeliest class is the true one."""
         if not len(self.dls.valid_df): raise InputError('the dataloaders hold no items for validation')
+        refuse_views_of_features(self.dls, tta)
         with self.no_bar():
-            probabilities, targets, losses = self.get_preds(dl=self.dls.valid, with_loss=True)
+            probabilities, targets, losses = self.get_preds(dl=self.dls.valid, with_loss=True,
+                                                            cbs=AverageViews(tta))
         if targets.ndim == 2: targets = targets.argmax(1)
         return probabilities.float().numpy(), targets.numpy(), losses.float().numpy()
 
