@@ -88,6 +88,21 @@ def quiet(learn, epochs=1, rate=RATE, **kwargs):
     return learn
 
 
+def check_it_goes_on(make, epochs, state_of):
+    "A training that breaks off in its last epoch ends, by `Resume`, where an unbroken one does."
+    class Breaks(Callback):
+        def before_batch(self):
+            if self.epoch == epochs - 1: raise KeyboardInterrupt
+    whole = make()
+    whole.remove_cb(Resume)
+    quiet(whole, epochs)
+    broken = make()
+    with pytest.raises(KeyboardInterrupt): quiet(broken, epochs, cbs=[Breaks()])
+    again = state_of(quiet(make(), epochs))
+    for name, tensor in state_of(whole).items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize('fusion', ['single', 'double'])
 def test_a_fusion_learns_what_a_word_says(pictures, features, text_arch, fusion):
     dls = loaders(pictures, features)
@@ -134,18 +149,7 @@ def test_a_training_that_broke_off_goes_on(pictures, features, text_arch, tmp_pa
         return classify_learner(loaders(pictures, features), text_arch=text_arch, fusion=fusion,
                                 cbs=[Resume(tmp_path/'state'), FGM(), EMA()])
 
-    class Breaks(Callback):
-        def before_batch(self):
-            if self.epoch == 1: raise KeyboardInterrupt
-    whole = make()
-    whole.remove_cb(Resume)
-    quiet(whole, 2)
-    broken = make()
-    with pytest.raises(KeyboardInterrupt): quiet(broken, 2, cbs=[Breaks()])
-    again = quiet(make(), 2)
-    for name, tensor in whole.model.state_dict().items():
-        torch.testing.assert_close(again.model.state_dict()[name], tensor, atol=1e-6, rtol=1e-5)
-
+    check_it_goes_on(make, 2, lambda learn: learn.model.state_dict())
 
 def test_rates_by_name_of_each_layer(pictures, features, text_arch):
     learn = classify_learner(loaders(pictures, features), text_arch=text_arch, fusion='single',
@@ -261,18 +265,7 @@ def test_a_pretraining_that_broke_off_goes_on(pictures, features, text_arch, tmp
                                 objectives={'mlm': 1., 'mfm': 1., 'itm': 1., 'itc': 1.},
                                 options={'itc': {'momentum': .9, 'queue': 16}})
 
-    class Breaks(Callback):
-        def before_batch(self):
-            if self.epoch == 2: raise KeyboardInterrupt
-    whole = make()
-    whole.remove_cb(Resume)
-    quiet(whole, 3)
-    broken = make()
-    with pytest.raises(KeyboardInterrupt): quiet(broken, 3, cbs=[Breaks()])
-    again = quiet(make(), 3)
-    for name, tensor in whole.encoder_state().items():
-        torch.testing.assert_close(again.encoder_state()[name], tensor, atol=1e-6, rtol=1e-5)
-
+    check_it_goes_on(make, 3, lambda learn: learn.encoder_state())
 
 def test_matching_by_all_pictures_and_texts_of_a_listing(pictures, features, text_arch):
     listings = several_pictures()
