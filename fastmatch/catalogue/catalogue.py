@@ -86,7 +86,10 @@ class Catalogue(Reading):
     def close(self):
         "Save the search index of a large catalogue beside it, and let go of the file."
         try: self._keep_index(at_the_end=True)
-        finally: self.record.connection.close()
+        finally:
+            # gigabytes of a large catalogue, which whoever still holds this object needs no more
+            self._index = None
+            self.record.connection.close()
 
     def _check_matcher(self, new_rule):
         expected, found = self.record.setting('encoder'), encoder_fingerprint(self.matcher)

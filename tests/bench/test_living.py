@@ -21,6 +21,7 @@ def test_a_small_million(tmp_path):
     row = pd.read_csv(out).iloc[0]
     assert row.rows == 300 and 0 < row.groups <= 300 and row.file_mb > 0 and row.peak_mb > 50
     assert {'grow_s', 'index_cpu_s', 'day_s', 'remove_s', 'rebuild_s'} <= set(row.index)
+    assert 0 < row.rebuild_peak_mb <= row.peak_mb
 
 
 def test_orders_of_a_few(tmp_path, monkeypatch):
