@@ -1,11 +1,15 @@
 "Why listings are in one group or not: pairs that match, what people said, and the way from one to the other."
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from ..core import InputError
+from ..match.candidates import candidates, with_pairs
+from ..match.fuse import fuse
+from .index import decides_pairwise
 from .partition import joined
 from .region import region_of
 
@@ -79,9 +83,38 @@ def explain_pair(
         return Why(f'{apart}: pairs lead from one to the other, and people called listings of both groups '
                    'different; the better pairs were joined first', _frame(_rows(record, refused)))
     threshold = record.setting('threshold')
+    if direct is None and catalogue.matcher is not None:
+        score, scores = compared(catalogue, one, other)
+        rows = [(first, second, score, scores, 'no match')]
+        if score is not None: direct = (score,)
     score = f'they score {direct[0]:.4f}, the threshold is {threshold:.4f}' if direct else \
         f'no pair of the rule leads from one to the other (threshold {threshold:.4f})'
     return Why(f'{apart}: {score}', _frame(rows))
+
+
+def compared(
+    catalogue,  # `Catalogue` with a matcher
+    one: int,  # Number of a listing
+    other: int,  # Number of another one
+) -> tuple:  # Score; dict of similarities by modality
+    """How similar two listings are, also where they are no candidates of each other. The score is None where
+    the rule looks at all listings together, and where a step of it takes the pair out."""
+    from ..matcher.known import make_spaces
+    matcher = catalogue.matcher
+    rule = replace(matcher.rule.at(max(1, catalogue.record.count())), pools=None)
+    embeddings = catalogue._embeddings(np.array([one, other]))
+    spaces = make_spaces(embeddings, rule.reads, like={name: matcher.spaces[name] for name in rule.reads})
+    scores = {name: float(spaces[name].scores(np.array([0]), np.array([1]))[0])
+              for name in (*rule.weights, *rule.compared)}
+    scores = {name: round(score, 6) for name, score in scores.items() if np.isfinite(score)}
+    if not decides_pairwise(rule): return None, scores
+    # a search need not find the one from the other: listings without a common n-gram are no candidates
+    found = with_pairs(candidates({name: spaces[name] for name in rule.modalities}), spaces, [0], [1])
+    neighbors = fuse(found, rule.how, rule.weights, rule.join, **rule.options)
+    for _, after in rule.reranked(neighbors, spaces): neighbors = after
+    places = np.flatnonzero(neighbors.ids[0] == 1)
+    score = float(neighbors.scores[0, places[0]]) if len(places) else -np.inf
+    return (score if np.isfinite(score) else None), scores
 
 
 def _way(pairs, is_used, one, other):

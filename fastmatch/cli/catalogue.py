@@ -1,4 +1,4 @@
-"Commands of a catalogue that lives: `add`, `remove`, `groups`, `why`, `split`, `verdicts` and `undo`."
+"Commands of a catalogue that lives: `add`, `remove`, `groups`, `why`, `split`, `verdicts`, `events`, `undo`."
 from pathlib import Path
 from typing import Annotated
 
@@ -81,8 +81,8 @@ def why(
 ):
     "Say why a listing is in its group, or why two listings are in one group or in two."
     with working():
-        from ..jobs.catalogue import Catalogue
-        with Catalogue(catalogue) as opened: typer.echo(repr(opened.why(first, second)))
+        from ..jobs.catalogue import explain
+        typer.echo(repr(explain(catalogue, first, second)))
 
 
 
@@ -131,9 +131,23 @@ def verdicts(
 
 
 @app.command()
+def events(
+    catalogue: CatalogueFile,
+    last: Annotated[int | None, option('Only so many, the last ones.')] = None,
+    out: Annotated[Path | None, option('File to write; default: print them.', '--out', '-o')] = None,
+):
+    "List what happened to a catalogue, event by event: the numbers that `undo` takes."
+    with working():
+        from ..jobs.catalogue import write_events
+        typer.echo(write_events(catalogue, out, last))
+
+
+
+@app.command()
 def undo(
     catalogue: CatalogueFile,
-    event: Annotated[int, typer.Argument(help='Number of an event.', show_default=False)],
+    event: Annotated[int, typer.Argument(help='Number of an event: `fastmatch events`.',
+                                         show_default=False)],
     matcher: DecidedBy = None,
     dry_run: DryRun = False,
 ):

@@ -1,4 +1,5 @@
-"The jobs behind `fastmatch add`, `remove`, `groups`, `why`, `split`, `verdicts`, `undo`: files in and out."
+"""The jobs behind `fastmatch add`, `remove`, `groups`, `why`, `split`, `verdicts`, `events`, `undo`: files in
+and out."""
 from pathlib import Path
 
 import pandas as pd
@@ -82,6 +83,33 @@ def _check_ids(catalogue, listings, on_known):
     known = [listing for listing in catalogue.known(ids)]
     if known and on_known == 'raise':
         raise InputError(f'in the catalogue already: {preview(known)}; --on-known skip or replace')
+
+
+def explain(
+    file: Path,  # Of the catalogue
+    first: str,  # Id of a listing
+    second: str | None = None,  # Id of another one
+):  # `Why`
+    """Why a listing is in its group, or two are in one or in two; how similar two that are apart are, where
+    the matcher that was last used is still there."""
+    with Catalogue(file) as reader:
+        answer = reader.why(first, second)
+        folder = reader.remembered('matcher')
+        apart = second is not None and reader.group_of(first) != reader.group_of(second)
+    is_asked = apart and not len(answer.frame) and folder is not None and Path(folder).is_dir()
+    if not is_asked: return answer
+    with open_catalogue(file, Path(folder)) as opened: return opened.why(first, second)
+
+
+def write_events(
+    file: Path,  # Of the catalogue
+    out: Path | None = None,  # File to write; None: none
+    last: int | None = None,  # Only so many, the last ones
+) -> str:  # What to print
+    "The events of a catalogue: as a table of a file, or as text."
+    with Catalogue(file) as reader: events = reader.events(last)
+    if out is not None: return write_table(events, out, file)
+    return events.drop(columns='detail').to_string(index=False) if len(events) else 'no event yet'
 
 
 def remove_listings(

@@ -1,6 +1,7 @@
 "The base class of all losses: fastai's interface, several heads in one output, and inputs that are checked."
 import math
 from inspect import signature
+from numbers import Real
 
 import torch
 from torch import nn
@@ -53,17 +54,24 @@ def check_range(
                      f'they must be 0 to {n_classes - 1}')
 
 
+def is_number(
+    value,  # Anything
+) -> bool:
+    "Whether an option is one number: of Python, of numpy, or a tensor without dimensions."
+    return isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.ndim == 0)
+
+
 def check_scale(s):
     "The scale `s` of cosines as it is; `InputError` unless it is None or above 0."
-    if s is not None and not 0 < s < math.inf:
-        raise InputError(f's={s}: the scale must be above 0, or None for the rule of AdaCos')
+    if s is not None and not (is_number(s) and 0 < s < math.inf):
+        raise InputError(f's={s!r}: the scale must be a number above 0, or None for the rule of AdaCos')
     return s
 
 
 def check_smoothing(label_smoothing):
     "The share `label_smoothing` as it is; `InputError` unless it is from 0 to 1."
-    if not 0 <= label_smoothing <= 1:
-        raise InputError(f'label_smoothing={label_smoothing}: choose from 0 to 1')
+    if not (is_number(label_smoothing) and 0 <= label_smoothing <= 1):
+        raise InputError(f'label_smoothing={label_smoothing!r}: choose a number from 0 to 1')
     return label_smoothing
 
 

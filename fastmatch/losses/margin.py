@@ -23,7 +23,9 @@ class Margin(NormSoftmax):
         **kwargs,  # `label_smoothing`, `reduction`, `head_weights`
     ):
         super().__init__(s, **kwargs)
-        self.m = m if isinstance(m, (int, float)) else torch.as_tensor(m, dtype=torch.float64)
+        try: self.m = m if isinstance(m, (int, float)) else torch.as_tensor(m, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f'm={m!r}: a margin is a number, or one for each class') from None
         self.check_options()
 
     def check_options(self):

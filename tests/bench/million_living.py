@@ -12,9 +12,9 @@ one was deleted. The rule compares n-grams (TF-IDF, frozen, of 20,000 titles); `
 of a random projection besides, which stand for an encoder's embeddings that were made before.
 
 Each size runs in a process of its own; `peak_mb` is the most that it ever held, the saved index counted where
-it is read, `grow_peak_mb` the same before the first closing, `rebuild_peak_mb` while the index was made anew. Columns that end in `_s` are wall clock and hold
-for an idle machine alone; those in `_cpu_s` are seconds of the processor, which with one thread
-(OMP_NUM_THREADS=1) are about what an idle machine takes.
+it is read, `grow_peak_mb` the same before the first closing, `rebuild_peak_mb` while the index was made anew.
+Columns that end in `_s` are wall clock and hold for an idle machine alone; those in `_cpu_s` are seconds of
+the processor, which with one thread (OMP_NUM_THREADS=1) are about what an idle machine takes.
 """
 import argparse
 import json

@@ -214,6 +214,31 @@ def test_another_encoder_or_rule_is_refused(tmp_path):
         reader.verdict('p000', 'p001', False)
 
 
+@pytest.mark.parametrize('name', ['mean', 'augment'])
+def test_how_similar_listings_are_that_are_apart(tmp_path, name):
+    embeddings = listings(40)
+    matcher = matcher_of(RULES[name])
+    with Catalogue.create(tmp_path/'shop.db', matcher) as catalogue:
+        catalogue.add(embeddings)
+        groups = catalogue.groups().set_index('posting_id').group
+        first = 'p000'
+        # far apart, so that the record has no score of both
+        by_image = dict(zip(embeddings.ids, embeddings['image'] @ embeddings['image'][0]))
+        second = min((listing for listing in groups.index if groups[listing] != groups[first]),
+                     key=by_image.get)
+        answer = catalogue.why(first, second)
+        row = answer.frame.iloc[0]
+        one, other = (embeddings['image'][embeddings.ids.tolist().index(each)] for each in (first, second))
+        cosine = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+        assert row.scores['image'] == pytest.approx(cosine, abs=1e-5) and row.why == 'no match'
+        if name == 'mean':
+            fused = .7 * row.scores['image'] + .3 * row.scores['tfidf']
+            assert row.score == pytest.approx(fused, abs=1e-5)
+            assert f'they score {row.score:.4f},' in answer.sentence
+        else: assert pd.isna(row.score) and 'no pair of the rule' in answer.sentence
+    with Catalogue(tmp_path/'shop.db') as reader: assert not len(reader.why(first, second).frame)
+
+
 def test_a_table_of_titles(tmp_path):
     table = pd.DataFrame({'posting_id': [1, 2, 3, 4], 'title': ['red bag', 'Red  bag', 'desk lamp', 'cup']})
     matcher, _ = Matcher.from_df(table, '.', Rule('mean', {'tfidf': 1.}, .9, join=('same_title',)), None,
@@ -224,7 +249,11 @@ def test_a_table_of_titles(tmp_path):
         assert told.in_words() == '4 listings came, 3 groups opened'
         with pytest.raises(InputError, match='title'): catalogue.add(table[['posting_id']])
         assert catalogue.why(1, 2).frame.why[0].startswith(('same_title', 'score'))
-        assert 'no pair of the rule' in catalogue.why(1, 3).sentence
+        apart = catalogue.why(1, 3)
+        expected = matcher.spaces['tfidf'].scores(np.array([0]), np.array([2]))[0]
+        assert f'they score {expected:.4f}, the threshold is 0.9' in apart.sentence
+        assert apart.frame.scores[0] == {'tfidf': round(float(expected), 6)}
+        assert apart.frame.why.tolist() == ['no match']
         assert catalogue.history(1).posting_id.tolist() == ['1', '2']
 
 

@@ -46,6 +46,7 @@ def test_a_life_in_commands(folder):
     code, said = call('split', 'shop.db', 1, 'p2', '--who', 'ana', '--reason', 'a plural')
     assert code == 0 and '1 changed their group, 1 groups opened' in said
     assert 'ana called them different' in call('why', 'shop.db', 'p0', 'p2')[1]
+    assert 'they score' in call('why', 'shop.db', 'p0', 'p3')[1]
     assert call('undo', 'shop.db', 3)[0] == 0
     code, said = call('remove', 'shop.db', 'p0', 'p5')
     assert code == 0 and '2 went' in said
@@ -54,6 +55,10 @@ def test_a_life_in_commands(folder):
     with Catalogue('shop.db') as catalogue:
         assert len(catalogue) == 3 and catalogue.check() == []
         assert catalogue.events().kind.tolist() == ['add', 'add', 'split', 'undo', 'remove', 'remove']
+    code, said = call('events', 'shop.db', '--last', '2')
+    assert code == 0 and said.count('remove') == 2 and 'split' not in said
+    assert call('events', 'shop.db', '-o', 'events.csv')[0] == 0
+    assert pd.read_csv('events.csv').kind.tolist() == ['add', 'add', 'split', 'undo', 'remove', 'remove']
 
 
 def test_columns_under_other_names(folder):

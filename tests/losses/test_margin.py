@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastmatch.core import HeadOutput
+from fastmatch.core import HeadOutput, InputError
 from fastmatch.losses import (
     ArcFace,
     CombinedMargin,
@@ -74,3 +74,9 @@ def test_cosines_past_one_are_taken():
 
 def test_class_margins_fall_as_a_power():
     np.testing.assert_allclose(class_margins([4, 2, 32], .5, .2), [.5 * 2**-.2, .5, .5 * 16**-.2])
+
+
+@pytest.mark.parametrize('option', ['m', 's', 'label_smoothing'])
+@pytest.mark.parametrize('given', ['.5', [None], {}])
+def test_an_option_that_is_no_number(option, given):
+    with pytest.raises(InputError, match=f'^{option}='): ArcFace(**{option: given})

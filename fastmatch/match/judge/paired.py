@@ -63,8 +63,16 @@ def summary_table(
     if not lines: lines = [*_table_lines(summary['heldout']), '']
     for figure, gain in summary['gain'].items():
         interval = f'{gain["low"]:+.3f} to {gain["high"]:+.3f}'
-        lines.append(f'{figure}: {gain["diff"]:+.3f} row F1, 95% interval {interval}')
+        lines.append(f'{figure}: {gain["diff"]:+.3f} row F1, 95% interval {interval}: {gain_words(gain)}')
     return '\n'.join(lines)
+
+
+def gain_words(
+    gain: dict,  # As `Paired.to_dict` gives it
+) -> str:
+    "What a difference with its interval says in a word or two."
+    if gain['low'] > 0: return 'it helps'
+    return 'it does harm' if gain['high'] < 0 else 'not clear'
 
 
 def setting_words(

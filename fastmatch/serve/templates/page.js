@@ -300,8 +300,10 @@ async function explain(first, second) {
     make('button', { type: 'button', class: 'same', onclick: () => decided(pair, true) }, 'The same'),
     make('button', { type: 'button', class: 'apart', onclick: () => decided(pair, false) }, 'Different'))
   const decided = (pair, same) => { dialog.close(); return judge(pair.first, pair.second, same, show) }
+  const isApart = pair => pair.why === 'no match' || (pair.why === 'score' && pair.score < answer.threshold)
+  const says = pair => isApart(pair) ? 'Not a match.' : pair.score === null ? pair.why : `Together ${stepped(pair.why)}.`
   const cards = answer.pairs.slice(0, 20).map(pair => pairCard(pair, answer.threshold,
-    make('p', { class: 'says' }, pair.score === null ? pair.why : `Together ${stepped(pair.why)}.`), part(pair)))
+    make('p', { class: 'says' }, says(pair)), part(pair)))
   const own = second && !answer.pairs.length ? [part({ first, second })] : []
   const group = first.group ? make('p', {}, groupLink(first.group)) : ''
   document.getElementById('why-body').replaceChildren(make('p', {}, answer.sentence), group, ...own, ...cards,

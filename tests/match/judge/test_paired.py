@@ -116,8 +116,16 @@ def test_a_table_for_each_setting():
     assert lines[5] == 'among themselves: 5 listings, each looked up among 5'
     assert [line.split()[:2] for line in (*lines[2:4], *lines[7:9])] == [
         ['alone', '0.500'], ['rule', '0.700'], ['alone', '0.500'], ['rule', '0.800']]
-    assert lines[-1] == 'rule over fused: +0.050 row F1, 95% interval +0.030 to +0.070'
+    assert lines[-1] == 'rule over fused: +0.050 row F1, 95% interval +0.030 to +0.070: it helps'
     assert '0.100' not in '\n'.join(lines) and '  -  ' in lines[2]
+
+
+@pytest.mark.parametrize('low, high, words', [(.01, .02, 'it helps'), (0., .02, 'not clear'),
+                                              (-.02, 0., 'not clear'), (-.02, -.01, 'it does harm')])
+def test_what_an_interval_says(low, high, words):
+    summary = {'heldout': {'alone': figures(.5)},
+               'gain': {'fused over untrained_fused': {'diff': 0., 'se': .01, 'low': low, 'high': high}}}
+    assert summary_table(summary).endswith(f': {words}')
 
 
 def test_a_table_of_an_earlier_version():
