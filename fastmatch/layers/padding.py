@@ -1,6 +1,9 @@
 "Token ids of titles: how many there may be, and those of several titles as one tensor for a text encoder."
 import torch
 
+PART_ROWS = 16  # titles of a part of a batch, see `parts_of_like_length`
+WORTHWHILE = .85  # a batch is read in parts where that leaves at most this share of its tokens
+
 
 def most_tokens(
     tokenizer,  # A transformers tokenizer; one of another kind may say nothing about its encoder's limit
@@ -28,3 +31,23 @@ def never_empty(
     first = torch.zeros_like(is_there)
     first[:, :1] = ~is_there.any(1, keepdim=True)
     return is_there | first
+
+
+def parts_of_like_length(
+    is_token: torch.Tensor,  # bool (n,l), False at the padding
+) -> tuple:  # Rows from short to long, int64 (n,); [(slice of these rows, how many columns they need)]
+    """Parts of a batch in which titles are about equally long: read together, each is padded to the longest
+    of all. One part of all rows where little would be saved.
+
+    Columns are left out behind the last token alone: encoders count positions from the first column, padding
+    in front included.
+    """
+    n_rows, width = is_token.shape
+    lengths = (is_token * torch.arange(1, width + 1)).amax(1).clamp(min=1)
+    order = lengths.argsort(stable=True)
+    sorted_lengths = lengths[order].tolist()
+    # the last row of a part is its longest
+    parts = [(slice(start, start + PART_ROWS), sorted_lengths[min(start + PART_ROWS, n_rows) - 1])
+             for start in range(0, n_rows, PART_ROWS)]
+    n_left = sum(len(sorted_lengths[rows]) * n_columns for rows, n_columns in parts)
+    return order, parts if n_left <= WORTHWHILE * n_rows * width else [(slice(None), width)]

@@ -227,7 +227,7 @@ class ListingLearner(SharedFits, FastaiFits, ScheduledFits, CallbackMethods, Lea
 
     def to_bf16(self):
         """fastai's `to_bf16`; on a CPU with bfloat16 too, where a text encoder trains nearly three times as
-        fast. Raises `InputError` when a fit begins on a CPU that has none."""
+        fast with AMX, and slower without. Raises `InputError` when a fit begins on a CPU that has none."""
         if torch.device(self.dls.device).type != 'cpu': return super().to_bf16()
         return self.add_cb(CPUMixedPrecision())
 

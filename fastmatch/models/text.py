@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core import TEXT_ARCH, InputError
-from ..layers.padding import never_empty
+from ..layers.padding import never_empty, parts_of_like_length
 from .sentence import POOLS, pool_of, pooled, saved_prompt, sentence_settings, with_prompt
 from .weights import IMAGE_PACKAGES, TITLE_PACKAGES, hub_once, no_weights
 
@@ -92,7 +92,11 @@ def load_saved_tokenizer(
 
 
 class TitleEncoder(nn.Module):
-    "A transformers model: token ids (n,l), padded with `pad_id`, to features (n, n_out)."
+    """A transformers model: token ids (n,l), padded with `pad_id`, to features (n, n_out).
+
+    In training on a CPU, long and short titles of a batch are read apart, which changes nothing but the time:
+    of titles of 20 tokens on average in batches of 64, half of what would be read is padding.
+    """
     def __init__(
         self,
         name: str = TEXT_ARCH,  # Hub name, local folder, or a name with a weights package
@@ -154,6 +158,16 @@ class TitleEncoder(nn.Module):
 
     def forward(self, ids):
         is_token = ids != self.pad_id
+        # a GPU would wait for the lengths, and has room for the padding; a compiler makes a program a length
+        if not self.training or ids.device.type != 'cpu' or torch.compiler.is_compiling():
+            return self._features(ids, is_token)
+        order, parts = parts_of_like_length(is_token)
+        if len(parts) == 1: return self._features(ids, is_token)
+        features = [self._features(ids[order[rows], :n_columns], is_token[order[rows], :n_columns])
+                    for rows, n_columns in parts]
+        return torch.cat(features)[order.argsort()]
+
+    def _features(self, ids, is_token):
         # an attention over nothing is not a number
         mask = never_empty(is_token).long()
         token_features = self.body(input_ids=ids, attention_mask=mask).last_hidden_state

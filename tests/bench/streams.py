@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline, make_union
 
 from fastmatch.callback.adversarial import FGM, PGD
 from fastmatch.callback.averaging import EMA, SWA
-from fastmatch.callback.half import has_bfloat16
+from fastmatch.callback.half import has_matrix_units
 from fastmatch.core import seed_everything
 from fastmatch.data.classify import ClassifyDataLoaders
 from fastmatch.learner import classify_learner, pretrain_learner
@@ -85,7 +85,7 @@ def loaders(fold, frame_features=None, bs=32, table=None, folder=CLIPS/'images',
 
 def fitted(learn, epochs=EPOCHS):
     "A learner after its training, in bfloat16 where the processor has it."
-    if has_bfloat16(): learn.to_bf16()
+    if has_matrix_units(): learn.to_bf16()
     with learn.no_bar(), learn.no_logging(): learn.fit_flat_cos(epochs, RATE)
     return learn
 
@@ -122,7 +122,7 @@ def pretrained_state(seed, fusion, objectives, work: Path, how=None):
         epochs = options.pop('epochs')
         dls = loaders(0, features(work/'features'), bs=64, **data)
         learn = pretrain_learner(dls, fusion=fusion_of(fusion), objectives=objectives, **options)
-        if has_bfloat16(): learn.to_bf16()
+        if has_matrix_units(): learn.to_bf16()
         start = time.time()
         with learn.no_bar(): learn.fit_one_cycle(epochs, PRETRAIN_RATE)
         print(f'pretrained {name}, seed {seed}: {time.time() - start:.0f} s', flush=True)

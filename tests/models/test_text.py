@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fastmatch.core import InputError
+from fastmatch.layers import padding
 from fastmatch.models import TitleEncoder, load_tokenizer
 from tests.models.needs import has_minilm
 
@@ -88,3 +89,44 @@ def test_weights_of_another_shape_than_the_settings_say(tmp_path):
     settings = json.loads((tmp_path/'config.json').read_text())
     (tmp_path/'config.json').write_text(json.dumps({**settings, 'hidden_size': 16}))
     with pytest.raises(InputError, match='do not belong to its config.json'): TitleEncoder(str(tmp_path))
+
+
+@has_minilm
+@pytest.mark.parametrize('side', ['right', 'left'])
+@pytest.mark.parametrize('pool', ['mean', 'cls', 'lasttoken', 'max'])
+def test_titles_of_a_batch_that_are_read_apart(side, pool, monkeypatch):
+    encoder = TitleEncoder(pool=pool).train()
+    for module in encoder.modules():
+        # what drops out at random differs from call to call
+        if isinstance(module, torch.nn.Dropout): module.p = 0.
+    tokenizer = load_tokenizer('all-MiniLM-L6-v2')
+    tokenizer.padding_side = side
+    titles = [f'{number} ' + 'red bag with two pockets ' * (1 + number % 7) for number in range(41)]
+    ids = tokenizer([*titles, ''], padding=True, return_tensors='pt')['input_ids']
+    ids[-1] = encoder.pad_id  # a title without any token
+    shapes = []
+    encoder.body.register_forward_pre_hook(
+        lambda module, args, options: shapes.append(tuple(options['input_ids'].shape)), with_kwargs=True)
+    weights = torch.randn(len(ids), encoder.n_out, generator=torch.Generator().manual_seed(0))
+
+    def run():
+        encoder.zero_grad()
+        features = encoder(ids)
+        (features * weights).sum().backward()
+        return features.detach(), {name: p.grad.clone() for name, p in encoder.named_parameters()}
+    apart, apart_gradients = run()
+    n_apart, n_whole = sum(rows * columns for rows, columns in shapes), ids.numel()
+    # padding in front is kept
+    if side == 'right': assert len(shapes) == 3 and n_apart < .8 * n_whole
+    else: assert shapes == [tuple(ids.shape)]
+    monkeypatch.setattr(padding, 'WORTHWHILE', 0.)
+    whole, whole_gradients = run()
+    assert shapes[-1] == tuple(ids.shape)
+    torch.testing.assert_close(apart, whole, atol=1e-5, rtol=1e-5)
+    assert len(whole_gradients) > 90
+    for name, gradient in whole_gradients.items():
+        torch.testing.assert_close(apart_gradients[name], gradient, atol=2e-4, rtol=2e-4)
+    # embedding reads a batch as it comes: whoever wants it sorted has sorted it
+    monkeypatch.undo()
+    encoder.eval()(ids)
+    assert shapes[-1] == tuple(ids.shape)
