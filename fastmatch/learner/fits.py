@@ -1,4 +1,7 @@
 "fastai's own methods of training, for Learners over listings: rates by name, and a short search for a rate."
+from contextlib import nullcontext
+
+import torch
 from fastai.callback.schedule import ParamScheduler, SuggestionMethod
 from fastai.learner import Learner
 from fastcore.foundation import L
@@ -6,6 +9,7 @@ from fastcore.foundation import L
 from ..callback.check import check_callbacks
 from ..core import InputError, checks_options
 from ..schedule.rates import check_epochs, for_optimizer, is_one_rate, rates_as_given
+from .memory import freed_memory_kept
 
 MOST_TRIED = 100  # rates that `lr_find` tries: fastai's default
 FEWEST_TRIED = 30  # fewer give too rough a curve
@@ -27,8 +31,9 @@ class FastaiFits:
             # a schedule of one's own may be of one rate or of one for each group
             if callable(scheduler.scheds.get('lr')): given_rates = scheduler.scheds['lr'](0.)
         loss_func = self.loss_func
+        keeps_memory = freed_memory_kept if torch.device(self.dls.device).type == 'cpu' else nullcontext
         try:
-            with rates_as_given(self, given_rates):
+            with rates_as_given(self, given_rates), keeps_memory():
                 super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
         except BaseException:
             # mixing and others put a loss of their own in its place, and put it back only where a fit ends

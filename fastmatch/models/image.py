@@ -13,6 +13,8 @@ from .changes import apply_change
 from .weights import IMAGE_PACKAGES, hub_once, load_in_order, no_weights, read_weights
 
 POOLS = ('avg', 'max', 'avgmax', 'catavgmax')
+# activations of torch; others keep their output alone, which is less memory
+NEED_INPUT = nn.Hardtanh, nn.Hardswish, nn.SiLU, nn.Mish  # ReLU6 is a Hardtanh
 OF_MAP = ('gem', 'map')  # pools for which the model hands out its feature map
 
 
@@ -64,6 +66,7 @@ class ImageEncoder(nn.Module):
         # a GPU gains as well; tests/bench/bench_layout.py measures it
         self.memory_format = torch.channels_last
         self.body.to(memory_format=self.memory_format)
+        _keep_inputs(self.body)
 
     @property
     def made_for(self) -> tuple:
@@ -94,6 +97,12 @@ class ImageEncoder(nn.Module):
         layout = getattr(self, 'memory_format', torch.channels_last)
         images = images.contiguous(memory_format=layout)
         return self.pool(_with_channels_first(self.body(images), self.body))
+
+
+def _keep_inputs(model):
+    "Activations whose gradient needs their input don't overwrite it: torch would copy it first, each time."
+    for module in model.modules():
+        if isinstance(module, NEED_INPUT): module.inplace = False
 
 
 def timm_body(

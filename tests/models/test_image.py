@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from fastmatch.core import InputError
 from fastmatch.models import ImageEncoder
+from fastmatch.models.image import NEED_INPUT
 from tests.models.needs import has_lite0
 
 
@@ -52,3 +53,20 @@ def test_models_that_pool_in_one_way_alone(name):
     with pytest.raises(InputError, match=f"pool='map': {name} can not pool in another way than its own"):
         ImageEncoder(name, pretrained=False, pool='map')
     ImageEncoder(name, pretrained=False)
+
+
+@pytest.mark.parametrize('name', ['tf_efficientnet_lite0', 'mobilenetv3_small_050', 'test_efficientnet'])
+def test_activations_keep_their_input_and_change_nothing(name):
+    encoder = ImageEncoder(name, pretrained=False).train()
+    activations = [module for module in encoder.modules() if isinstance(module, NEED_INPUT)]
+    assert activations and not any(module.inplace for module in activations)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def run():
+        encoder.zero_grad()
+        torch.manual_seed(0)
+        encoder(images).square().sum().backward()
+        return [parameter.grad.clone() for parameter in encoder.parameters()]
+    kept = run()
+    for module in activations: module.inplace = True
+    for gradient, expected in zip(kept, run(), strict=True): assert torch.equal(gradient, expected)
