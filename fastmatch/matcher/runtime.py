@@ -3,6 +3,9 @@
 A matcher's folder then holds a file for each encoder, 'onnx/title.onnx', 'int8/image.onnx', and 'neck.onnx',
 which makes unit embeddings of their features. Neither timm's nor transformers' models are built to run them.
 """
+import math
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
@@ -60,11 +63,10 @@ def open_session(
     graph: bytes,  # ONNX
     runtime: str = 'onnx',  # For messages
 ):  # onnxruntime.InferenceSession
-    "A graph ready to run on the CPU, on as many threads as torch uses."
+    "A graph ready to run on the CPU: each run on the thread that asks for it, several at a time."
     onnxruntime = require_package('onnxruntime', f'runtime={runtime!r}', 'fastmatch[onnx]')
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     # warnings about its own optimizations are nothing that a user can act on
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'],
@@ -104,10 +106,15 @@ class OnnxModel:
     def _features(self, modality, batch):
         "The features (n,d) of a batch, a few rows at a time."
         per_row = batch.shape[1] if batch.ndim == 2 else batch.shape[-1] * batch.shape[-2]
-        rows_a_run = max(1, (TOKENS_A_RUN if batch.ndim == 2 else PIXELS_A_RUN) // per_row)
+        most_rows = (TOKENS_A_RUN if batch.ndim == 2 else PIXELS_A_RUN) // per_row
+        rows_a_run = max(1, min(most_rows, math.ceil(len(batch) / torch.get_num_threads())))
         session = self.encoders[modality]
-        return np.concatenate([session.run(None, {INPUT: batch[start:start + rows_a_run]})[0]
-                               for start in range(0, len(batch), rows_a_run)])
+        parts = [batch[start:start + rows_a_run] for start in range(0, len(batch), rows_a_run)]
+        # so small runs gain little from sharing each among cores, and much from a core each
+        n_threads = min(torch.get_num_threads(), len(parts))
+        if n_threads < 2: return np.concatenate([session.run(None, {INPUT: part})[0] for part in parts])
+        with ThreadPoolExecutor(n_threads) as pool:
+            return np.concatenate(list(pool.map(lambda part: session.run(None, {INPUT: part})[0], parts)))
 
     def _embedded(self, features):
         return dict(zip(self.widths, self.neck.run(None, features), strict=True))
