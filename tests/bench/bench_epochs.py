@@ -66,8 +66,10 @@ def training(learn, rows):
 
 @bench('epochs')
 def titles(quick):
-    """An epoch over titles with buckets and without, its batches from reading to step; timed on a share of
-    them that stands for short and long ones alike."""
+    """An epoch over titles: in buckets of like length; of any length, a batch read in parts as training on a
+    CPU does by itself; and each batch padded to its longest. Batches from reading to step, timed on a share
+    of them that stands for short and long ones alike."""
+    from fastmatch.layers import padding
     calls, scale, tokens = {}, {}, {}
     lengths = None
     for name, buckets in (('buckets', True), ('any length', False)):
@@ -79,8 +81,19 @@ def titles(quick):
         scale[name] = tokens[name]/n_chosen
     yield Value('tokens of an epoch', 'buckets', tokens['buckets']/tokens['any length'], 'of any length',
                 aim=None if quick else .55)
-    yield Case('epoch on titles', {name: lambda train=train: train for name, train in calls.items()},
-               'any length', bar=.55, scale=scale)
+    in_parts = padding.WORTHWHILE
+
+    def padded():
+        # no share of the tokens that is left is small enough
+        padding.WORTHWHILE = 0.
+        try: calls['any length']()
+        finally: padding.WORTHWHILE = in_parts
+    sides = {'in buckets': calls['buckets'], 'in parts': calls['any length'], 'padded': padded}
+    scale = {'in buckets': scale['buckets'], 'in parts': scale['any length'], 'padded': scale['any length']}
+    for name in ('in buckets', 'in parts'):
+        yield Case('epoch on titles', {side: lambda call=sides[side]: call for side in (name, 'padded')},
+                   'padded', bar=.55 if name == 'in buckets' else None,
+                   scale={side: scale[side] for side in (name, 'padded')})
 
 
 @cache
