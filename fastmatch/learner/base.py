@@ -31,7 +31,7 @@ from ..models.registry import make_encoder, make_tokenizer
 from ..optim.prepare import prepare_optimizer
 from ..schedule.patch import ScheduledFits
 from ..schedule.rates import ALIASES, check_rates, named_rates, rate_factors
-from .fits import FastaiFits
+from .fits import FastaiFits, device_type
 from .processes import SharedFits
 from .reading import EncoderInputs, fingerprint_of, tokenize_of
 from .show import draw_attention, item_row
@@ -228,7 +228,7 @@ class ListingLearner(SharedFits, FastaiFits, ScheduledFits, CallbackMethods, Lea
     def to_bf16(self):
         """fastai's `to_bf16`; on a CPU with bfloat16 too, where a text encoder trains nearly three times as
         fast with AMX, and slower without. Raises `InputError` when a fit begins on a CPU that has none."""
-        if torch.device(self.dls.device).type != 'cpu': return super().to_bf16()
+        if device_type(self.dls) != 'cpu': return super().to_bf16()
         return self.add_cb(CPUMixedPrecision())
 
     def lr_find(self, *args, **kwargs):
@@ -312,7 +312,7 @@ def make_encoders(
     is_pretrained = _by_modality(pretrained)
     is_checkpointed = _by_modality(checkpointing, 'checkpointing')
     is_compiled = _by_modality(compile, 'compile')
-    if any(is_compiled.values()): check_compiler(torch.device(dls.device).type)
+    if any(is_compiled.values()): check_compiler(device_type(dls))
     inputs = EncoderInputs(dls.columns.image is not None)
     trial = read_trial(dls)
     inputs.features = fingerprint_of(dls)

@@ -15,6 +15,11 @@ MOST_TRIED = 100  # rates that `lr_find` tries: fastai's default
 FEWEST_TRIED = 30  # fewer give too rough a curve
 
 
+def device_type(dls) -> str:
+    "Where the batches of `dls` go: 'cpu', 'cuda', .... Loaders without a device leave them where they are."
+    return 'cpu' if dls.device is None else torch.device(dls.device).type
+
+
 class FastaiFits:
     "Mixin for subclasses of `Learner`, named before it."
     def fit(self, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
@@ -31,7 +36,7 @@ class FastaiFits:
             # a schedule of one's own may be of one rate or of one for each group
             if callable(scheduler.scheds.get('lr')): given_rates = scheduler.scheds['lr'](0.)
         loss_func = self.loss_func
-        keeps_memory = freed_memory_kept if torch.device(self.dls.device).type == 'cpu' else nullcontext
+        keeps_memory = freed_memory_kept if device_type(self.dls) == 'cpu' else nullcontext
         try:
             with rates_as_given(self, given_rates), keeps_memory():
                 super().fit(n_epoch, for_optimizer(self, lr), wd, cbs, reset_opt, start_epoch)
