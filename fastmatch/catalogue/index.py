@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..core import InputError
 from ..match import Dense, Embeddings, Index, Pool, Rule, Tfidf
+from ..match.prepared import LastPrepared
 from ..match.spaces.approx import EXACT_ROWS
 from ..match.spaces.keys import Keys
 from ..match.spaces.picture_sets import alike
@@ -64,6 +65,7 @@ class SearchIndex:
         self.exact_rows = exact_rows
         self.parts = []
         self.like = {name: matcher.spaces[name] for name in matcher.rule.reads}
+        self.last_prepared = LastPrepared()
 
     def __len__(self): return sum(map(len, self.parts))
 
@@ -168,7 +170,8 @@ def find_pairs(
                              None if part is None else _bounded(part.spaces[name], least.get(name)), with_own)
                   for name, space in own.items()}
         behind = np.empty(0, np.int64) if part is None else part.numbers
-        found.append(_table(rule.run(spaces), spaces, np.concatenate([new.numbers, behind])))
+        prepared = None if part is None else index.last_prepared.of(rule, part.spaces, len(new))
+        found.append(_table(rule.run(spaces, prepared), spaces, np.concatenate([new.numbers, behind])))
     return _each_once(pd.concat(found, ignore_index=True))
 
 

@@ -8,6 +8,7 @@ from ..core import InputError, preview
 from .arrays import rank_within_row
 from .neighbors import NEAREST, k_among_more, refuse_trained_on, resolve_k
 from .spaces.asymmetric import AsymmetricSpace
+from .spaces.base import Space
 from .spaces.pool import Pool, holds_field, holds_keys
 from .spaces.sources import search_other_sources
 
@@ -64,7 +65,7 @@ def candidates(
         k=k_among_more(k, pool_size),
         join=tuple(modality for modality, space in spaces.items() if holds_keys(space)),
         pool=pool_size,
-        present={modality: _present(space) for modality, space in spaces.items()},
+        present={modality: present_in(space) for modality, space in spaces.items()},
         made_with=made_with_of(spaces),
         trained_on=trained_on_of(spaces),
         searched=searched,
@@ -169,10 +170,12 @@ def _pair_keys(found_ids, removed, pool_size):
     return pair_keys[is_kept]
 
 
-def _present(space):
-    "Whether each listing has something in this space, bool (pool,): what is similar to itself."
+def present_in(
+    space: Space | Pool,
+) -> np.ndarray:  # bool (pool,)
+    "Whether each listing has something in this space: what is similar to itself."
     if isinstance(space, Pool):
         subspaces = [subspace for subspace in (space.new, space.catalogue) if subspace is not None]
-        return np.concatenate([_present(subspace) for subspace in subspaces])
-    if isinstance(space, AsymmetricSpace): return _present(space.listings)
+        return np.concatenate([present_in(subspace) for subspace in subspaces])
+    if isinstance(space, AsymmetricSpace): return present_in(space.listings)
     return space.present

@@ -68,6 +68,14 @@ def several(
     return isinstance(cell, (list, tuple)) or (isinstance(cell, np.ndarray) and cell.dtype.kind in 'OUS')
 
 
+def parts_of(
+    key,  # Of a listing, as `key_sets` gives it
+) -> tuple:
+    "The keys of a listing, none where it has none."
+    if several(key): return tuple(key)
+    return () if key is None else (key,)
+
+
 def key_sets(
     cells,  # (n,) keys of any types; a list, tuple or array where a listing has several
 ) -> np.ndarray:  # object (n,), strings, None where missing, tuples of two different strings or more

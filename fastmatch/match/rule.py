@@ -118,18 +118,32 @@ class Rule:
             raise InputError(f'step {step.do!r} by {sorted(unknown_modalities)}: '
                              f'the weights name {list(self.weights)}')
 
-    def _steps(self, stage): return [step for step in self.steps if step.stage == stage]
+    def steps_on(
+        self,
+        stage: str,  # One of `STAGES`
+    ) -> list[Step]:
+        "The steps that change vectors, neighbors or matches."
+        return [step for step in self.steps if step.stage == stage]
+
+    def fusion_of(
+        self,
+        by='fused',  # What a step goes by: the rule's own fusion, or one of its own
+    ) -> dict:
+        "The arguments of `fuse`."
+        fusion = {'how': self.how, 'weights': self.weights, 'options': self.options} if by == 'fused' else by
+        return {'how': fusion['how'], 'weights': fusion['weights'], 'join': self.join,
+                **fusion.get('options', {})}
 
     @property
     def scores_are_cosines(self) -> bool:
         "Whether what the threshold is compared with stays within -1 to 1."
-        return self.how in COSINE_FUSIONS and not self._steps('neighbors')
+        return self.how in COSINE_FUSIONS and not self.steps_on('neighbors')
 
     @property
     def scores_end_at_one(self) -> bool:
         "Whether what the threshold is compared with is never above 1: cosines, probabilities."
         ends_at_one = self.how in COSINE_FUSIONS
-        for step in self._steps('neighbors'):
+        for step in self.steps_on('neighbors'):
             # a pair model gives probabilities, whatever stood before it
             ends_at_one = step.pair_model is not None or (ends_at_one and step.within_one)
         return ends_at_one
@@ -163,6 +177,7 @@ class Rule:
     def run(
         self,
         spaces: dict,  # Name -> space, or `Pool`: all that `reads` names
+        prepared=None,  # `PreparedCatalogue` of the known listings of pools, which spares most of the work
     ) -> Decision:
         """The matches of the listings in `spaces`, with what each step left: the one way in which a rule is
         carried out. The threshold is that for the number of listings searched, where the rule knows it."""
@@ -172,16 +187,17 @@ class Rule:
         check_made_alike(self.made_with, made_with_of(spaces), 'rule: chosen on embeddings')
         n_listings = len(next(iter(spaces.values())))
         rule = self.at(next(iter(spaces.values())).searched)
-        return rule._run(spaces, n_listings)
+        if prepared is not None and not prepared.serves(rule, spaces): prepared = None
+        return rule._run(spaces, n_listings, prepared)
 
-    def _run(self, spaces, n_listings):
+    def _run(self, spaces, n_listings, prepared):
         if looking_further := [step for step in self.steps if not step.rowwise]:
             # such a step needs the neighbors' neighbors: new listings and catalogue are refined as one
             reason = f'step {looking_further[0].do!r}'
             spaces = {space_name: space.whole(reason) if isinstance(space, Pool) else space
                       for space_name, space in spaces.items()}
         plain = spaces
-        spaces = self.refined(spaces)
+        spaces = self.refined(spaces) if prepared is None else prepared.refined(spaces, n_listings)
         if all(step.rowwise for step in self.steps if step.stage != 'vectors'):
             # nothing asks for the neighbors of the catalogue's listings any more
             spaces = {space_name: first_rows(space, n_listings) if isinstance(space, Space) else space
@@ -205,7 +221,7 @@ class Rule:
         searched = next(iter(spaces.values())).searched
         is_cut = cut_short(neighbors, matches, self.threshold, self.max_matches, self.k, searched)
         decided = [('score', matches)]
-        for step in self._steps('matches'):
+        for step in self.steps_on('matches'):
             is_grouping = step.do in GROUPINGS
             # one more than is kept tells whether there are more
             limit = {'max_matches': self.max_matches + 1} if is_grouping else {}
@@ -252,7 +268,7 @@ class Rule:
     ) -> dict:
         "The spaces after the steps on vectors."
         spaces = dict(spaces)
-        for step in self._steps('vectors'):
+        for step in self.steps_on('vectors'):
             fused_neighbors = {} if step.by == 'own' else {'neighbors': self._fuse(spaces, step.by)}
             modalities = step.on or [
                 modality for modality in self.weights
@@ -276,7 +292,7 @@ class Rule:
         Where no later step asks for others, a pair model scores the first `n_listings` alone.
         """
         pool = next(iter(spaces.values())).pool
-        steps, last_steps = self._steps('neighbors'), self._steps('matches')
+        steps, last_steps = self.steps_on('neighbors'), self.steps_on('matches')
         for place, step in enumerate(steps, 1):
             pairs, given = None, {}
             if step.pair_model is not None:
@@ -292,13 +308,12 @@ class Rule:
 
     def _fuse(self, spaces, by='fused'):
         "The candidates of the spaces as the rule fuses them, or as a step says."
-        fusion = {'how': self.how, 'weights': self.weights, 'options': self.options} if by == 'fused' else by
         used_spaces = {modality: spaces[modality] for modality in self.modalities}
         # a rule that was chosen among many listings may be applied to fewer than `k`
         neighbor_count = min(self.k, next(iter(used_spaces.values())).pool)
         sources = None if self.apart is None else sources_of(spaces[self.apart])
         found = candidates(used_spaces, neighbor_count, sources)
-        return fuse(found, fusion['how'], fusion['weights'], self.join, **fusion.get('options', {}))
+        return fuse(found, **self.fusion_of(by))
 
     def _with_equal_keys_on_top(self, neighbors, spaces):
         """Neighbors after a step that changed their scores: pairs of an equal key get a score above all

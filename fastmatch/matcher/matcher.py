@@ -12,6 +12,7 @@ from ..data.read import join_titles, text_columns_of, with_names
 from ..match import Embeddings, Pool, Rule
 from ..match.cells import is_among, texts_of
 from ..match.embeddings import check_made_alike
+from ..match.prepared import LastPrepared
 from ..match.spaces.pool import holds_keys
 from ..match.words import threshold_in_words
 from .cropped import AnyEncoder
@@ -55,6 +56,7 @@ class Matcher:
         _check_rule(rule, self._settings(catalogue))
         is_ready = isinstance(catalogue, KnownListings)
         self.catalogue = catalogue if is_ready else KnownListings.from_embeddings(catalogue, rule)
+        self._last_prepared = LastPrepared()
 
     @classmethod
     def from_df(
@@ -151,10 +153,12 @@ class Matcher:
         known = {}
         if is_kept.any(): known = self.spaces if is_kept.all() else self.catalogue.take(is_kept).spaces
         pools = {modality: Pool(space, known.get(modality), within) for modality, space in new_spaces.items()}
-        return self._decide(np.concatenate([new_ids, self.ids[is_kept]]), pools, skipped, rule)
+        # where some are left out it is another catalogue
+        prepared = self._last_prepared.of(rule, known, len(embeddings)) if known is self.spaces else None
+        return self._decide(np.concatenate([new_ids, self.ids[is_kept]]), pools, skipped, rule, prepared)
 
-    def _decide(self, listing_ids, spaces, skipped, rule):
-        decision = rule.run(spaces)
+    def _decide(self, listing_ids, spaces, skipped, rule, prepared=None):
+        decision = rule.run(spaces, prepared)
         searched = next(iter(spaces.values())).searched
         placeholders = {modality: spaces[modality].overused_keys() for modality in self.rule.modalities
                         if holds_keys(spaces[modality])}

@@ -190,6 +190,24 @@ class VectorSpace(PairwiseSpace):
             found.ids[query_rows], found.scores[query_rows] = nearest
         return found
 
+    def search_rows(
+        self,
+        rows: np.ndarray,  # int (r,), of one listing or more
+        k: int,  # Neighbors a row, the listing itself included
+    ) -> Neighbors:  # (r,k), the listing itself at rank 0
+        "What `search` finds for some of the listings among all."
+        blocks = np.array_split(rows, -(-len(rows) // self._query_block(k)))
+        found = [self._search_block(block, self, k, True) for block in blocks]
+        return Neighbors(np.concatenate([block.ids for block in found]),
+                         np.concatenate([block.scores for block in found]))
+
+    def all_scores(
+        self,
+        queries: 'VectorSpace',  # Listings to look up, compatible ones
+    ) -> np.ndarray:  # float32 (q,n), -inf for listings that can be nobody's neighbor
+        "The similarity of each query to all listings, up to rounding."
+        return self._all_scores(self._check_compatible(queries), np.arange(len(queries)))
+
     def _query_block(self, k):
         "How many queries are looked up at a time."
         return max(1, min(1024, 16 * BLOCK_FLOATS // len(self)))

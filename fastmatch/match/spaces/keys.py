@@ -4,7 +4,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...core import InputError
-from ..cells import comparable, key_sets, several
+from ..cells import comparable, key_sets, parts_of, several
 from ..neighbors import Neighbors, resolve_k
 from .base import PairwiseSpace
 
@@ -67,7 +67,7 @@ class Keys(PairwiseSpace):
         if not len(keys): return self
         if self.has_several:
             left_out = set(keys)
-            return Keys([tuple(part for part in _parts(key) if part not in left_out) for key in self.keys],
+            return Keys([tuple(part for part in parts_of(key) if part not in left_out) for key in self.keys],
                         self.max_shared)
         return Keys(np.where(np.isin(self.keys.astype(str), keys), None, self.keys), self.max_shared)
 
@@ -127,7 +127,7 @@ class Keys(PairwiseSpace):
         spaces = [self] if queries is self else [self, queries]
         keys = pd.concat([pd.Series(space.keys, dtype=object).explode() for space in spaces])
         codes = pd.factorize(keys.to_numpy(object))[0]
-        n_own = len(codes) if queries is self else sum(len(_parts(key)) or 1 for key in self.keys)
+        n_own = len(codes) if queries is self else sum(len(parts_of(key)) or 1 for key in self.keys)
         listings = keys.index.to_numpy()
         key_counts = np.bincount(codes[:n_own][codes[:n_own] >= 0], minlength=codes.max(initial=-1) + 1)
         overused = np.flatnonzero(key_counts > self.max_shared)
@@ -168,9 +168,3 @@ def source_space(
 def _by_key(codes):
     "The numbers of the listings that have a key, with its code: a table to merge on."
     return pd.DataFrame({'key': codes, 'listing': np.arange(len(codes))})[codes >= 0]
-
-
-def _parts(key):
-    "The keys of a listing as a tuple, empty where it has none."
-    if several(key): return key
-    return () if key is None else (key,)

@@ -20,6 +20,7 @@ class Pool:
         catalogue: PairwiseSpace | None = None,  # The known listings; None: the new ones alone
         within: bool = True,  # Also search the new listings among themselves
     ):
+        self.known = catalogue  # as it was given: `catalogue` lacks keys on too many listings
         self._overused_keys = []
         if isinstance(new, Keys):
             # which keys are placeholders is counted over new and known listings together, as in one

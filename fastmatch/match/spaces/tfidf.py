@@ -81,7 +81,7 @@ class Tfidf(VectorSpace):
         other = self._check_compatible(other)
         added = max(self.added, other.added, key=len)
         width = len(self.vectorizer.vocabulary_) + len(added)
-        wide_vectors = [_widened(space.vectors, width) for space in (self, other)]
+        wide_vectors = [widened(space.vectors, width) for space in (self, other)]
         return Tfidf(None, vectorizer=self.vectorizer, vectors=sparse.vstack(wide_vectors, format='csr'),
                      added=added, missing_is_unknown=self.missing_is_unknown)
 
@@ -165,7 +165,7 @@ class Tfidf(VectorSpace):
         over the n-grams of both; transposed once, at the first search."""
         by_ngram = self.by_ngram()
         n_unknown = queries.vectors.shape[1] - self.vectors.shape[1]
-        vectors = _widened(queries.vectors[query_rows], self.vectors.shape[1])
+        vectors = widened(queries.vectors[query_rows], self.vectors.shape[1])
         if n_unknown <= 0: return vectors, by_ngram
         # rows of zeros below: no entry is touched, however many titles there are
         starts = np.pad(by_ngram.indptr, (0, n_unknown), mode='edge')
@@ -228,8 +228,8 @@ class Tfidf(VectorSpace):
 
     def _pair_scores(self, queries, query_rows, listing_ids):
         width = max(self.vectors.shape[1], queries.vectors.shape[1])
-        query_vectors = _widened(queries.vectors[query_rows], width)
-        products = query_vectors.multiply(_widened(self.vectors[listing_ids], width)).tocsr()
+        query_vectors = widened(queries.vectors[query_rows], width)
+        products = query_vectors.multiply(widened(self.vectors[listing_ids], width)).tocsr()
         pair_of_product = np.repeat(np.arange(len(query_rows)), np.diff(products.indptr))
         # sums in float64, in the order of the vocabulary
         scores = np.bincount(pair_of_product, products.data, minlength=len(query_rows)).astype(np.float64)
@@ -304,7 +304,7 @@ def _weights(vectorizer, n_added):
     return np.append(known, np.full(n_added, known.max(), np.float32))
 
 
-def _widened(vectors, width):
+def widened(vectors, width):
     "Vectors of at least this width, with columns of zeros behind their own."
     if vectors.shape[1] >= width: return vectors
     return sparse.csr_matrix((vectors.data, vectors.indices, vectors.indptr), (vectors.shape[0], width))
