@@ -29,7 +29,6 @@ class _Pull:
     step: object  # `Step`
     names: list  # Modalities whose vectors it changes
     nearest: dict  # Modality -> `Nearest`, whose vectors are taken
-    before: dict  # Modality -> space of the catalogue before it
     after: dict  # Modality -> space after it; nothing for 'expand', which changes what searches alone
 
 
@@ -64,7 +63,7 @@ class PreparedCatalogue:
         after = {}
         if step.do != 'expand':
             after = {name: step(spaces[name], spaces=spaces, neighbors=nearest[name].known) for name in names}
-        return _Pull(step, names, nearest, spaces, after)
+        return _Pull(step, names, nearest, after)
 
     def is_for(
         self,
@@ -126,10 +125,9 @@ class LastPrepared:
         last = self._last
         if last is None or not last.is_for(rule, spaces):
             pays = n_new * MOST_NEW <= len(next(iter(spaces.values())))
-            last = PreparedCatalogue(rule, spaces) if pays and can_prepare(rule, spaces) else None
-            # what was prepared for another one is of no use any more
-            self._last = last or self._last
-        return last
+            # what was prepared for another one is of no use any more, and as large as that
+            self._last = PreparedCatalogue(rule, spaces) if pays and can_prepare(rule, spaces) else None
+        return self._last
 
 
 def can_prepare(
